@@ -1,0 +1,340 @@
+//! The trait that a callback implements, and what it says of itself.
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::abi::kinds::{EventKind, ServiceKind};
+use crate::error::Result;
+use crate::event::{
+    ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd, Trigger,
+};
+use crate::run::Run;
+
+/// What a callback is made with, besides its options.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Creation<'a> {
+    /// The instance's name: it keys the instance's state, folder and log.
+    pub instance: &'a str,
+}
+
+/// The options of a callback that has none.
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoOptions {}
+
+/// Where the hooks of a kind run, unless the run says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dispatch {
+    /// On the training thread: the loop waits for each hook.
+    #[default]
+    Inline,
+    /// On the instance's own thread, behind a bounded queue.
+    Background,
+}
+
+/// On which ranks of a distributed run a kind works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ranks {
+    /// On rank zero alone: what publishes or prints.
+    #[default]
+    Zero,
+    /// On each.
+    All,
+}
+
+/// When `trigger` comes, unless the run says otherwise; see the run file's `when`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct When {
+    /// `5 epochs`, `100 steps` or `10 min`.
+    pub every: Option<&'static str>,
+    /// Moments: `epoch 30`, `step 100`, `end`.
+    pub at: &'static [&'static str],
+}
+
+impl When {
+    /// After each epoch.
+    pub const EVERY_EPOCH: Self = Self {
+        every: Some("1 epoch"),
+        at: &[],
+    };
+}
+
+/// Something that hooks need beyond position and metrics: what is not asked for is not snapshotted
+/// for a callback in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    pub(crate) hook: Option<EventKind>,
+    pub(crate) what: &'static str,
+    pub(crate) write: bool,
+    pub(crate) since: u32,
+}
+
+impl Need {
+    const fn tensors(hook: EventKind, what: &'static str) -> Self {
+        Self {
+            hook: Some(hook),
+            what,
+            write: false,
+            since: 0,
+        }
+    }
+
+    /// Reads the parameters in `hook`.
+    pub const fn parameters(hook: EventKind) -> Self {
+        Self::tensors(hook, "parameters")
+    }
+
+    /// Reads the buffers in `hook`.
+    pub const fn buffers(hook: EventKind) -> Self {
+        Self::tensors(hook, "buffers")
+    }
+
+    /// Reads the gradients in `hook`.
+    pub const fn gradients(hook: EventKind) -> Self {
+        Self::tensors(hook, "gradients")
+    }
+
+    /// Reads the optimizer's state in `hook`.
+    pub const fn optimizer(hook: EventKind) -> Self {
+        Self::tensors(hook, "optimizer")
+    }
+
+    /// Reads the batch in `hook`.
+    pub const fn batch(hook: EventKind) -> Self {
+        Self::tensors(hook, "batch")
+    }
+
+    /// Reads the output or the loss in `hook`.
+    pub const fn outputs(hook: EventKind) -> Self {
+        Self::tensors(hook, "outputs")
+    }
+
+    /// Reads its taps in `hook`.
+    pub const fn taps(hook: EventKind) -> Self {
+        Self::tensors(hook, "taps")
+    }
+
+    /// Writes checkpoints.
+    pub const TRAINING_STATE: Self = Self::tensors(EventKind::CHECKPOINT, "training_state");
+
+    /// Writes parameters, buffers or the optimizer's state: such a kind cannot run in the background.
+    pub const WRITES_WEIGHTS: Self = Self {
+        hook: None,
+        what: "parameters",
+        write: true,
+        since: 0,
+    };
+
+    /// Writes gradients: such a kind cannot run in the background.
+    pub const WRITES_GRADIENTS: Self = Self {
+        hook: Some(EventKind::GRADIENTS),
+        what: "gradients",
+        write: true,
+        since: 0,
+    };
+
+    /// Writes the batch: such a kind cannot run in the background.
+    pub const WRITES_BATCH: Self = Self {
+        hook: Some(EventKind::STEP_START),
+        what: "batch",
+        write: true,
+        since: 0,
+    };
+
+    /// Cannot do without `service`: a host that is older than it refuses the kind.
+    pub const fn service(service: ServiceKind) -> Self {
+        Self {
+            hook: None,
+            what: service.name(),
+            write: false,
+            since: service.since(),
+        }
+    }
+}
+
+/// A set of events.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookSet(pub u64);
+
+impl HookSet {
+    /// The set of the events that the methods called `names` handle.
+    pub const fn of_methods(names: &[&str]) -> Self {
+        let mut set = 0;
+        let mut index = 0;
+        while index < names.len() {
+            let mut known = 0;
+            while known < EventKind::ALL.len() {
+                if is_method_of(names[index], EventKind::ALL[known].name()) {
+                    set |= 1 << EventKind::ALL[known].0;
+                }
+                known += 1;
+            }
+            index += 1;
+        }
+        Self(set)
+    }
+
+    /// Whether `event` is in it.
+    pub const fn contains(self, event: EventKind) -> bool {
+        event.0 < 64 && self.0 & (1 << event.0) != 0
+    }
+}
+
+/// Whether `method` is `on_<event>`.
+const fn is_method_of(method: &str, event: &str) -> bool {
+    let (method, event) = (method.as_bytes(), event.as_bytes());
+    if method.len() != event.len() + 3 || method[0] != b'o' || method[1] != b'n' || method[2] != b'_' {
+        return false;
+    }
+    let mut index = 0;
+    while index < event.len() {
+        if method[index + 3] != event[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+macro_rules! callback_trait {
+    ($($(#[$doc:meta])* $method:ident($event:ident: $type:ty) -> $result:ty = $default:expr $(, if $feature:literal)?;)*) => {
+        /// A callback: hooks that the host calls while it trains.
+        ///
+        /// Write the hooks that you want and leave out the others: `#[plugin]` derives from the
+        /// methods that are there which events the host sends, and an event that no callback wants
+        /// costs the loop nothing. `#[plugin]` also fills in `VERSION` and `LICENCE` from your
+        /// `Cargo.toml`, and `Options` where you have none.
+        ///
+        /// Hooks of one instance never overlap. Inline, they run on the training thread, and the
+        /// loop waits for them; in the background, on the instance's own thread.
+        ///
+        /// A hook that returns an error, or panics, ends nothing but what the run's `on_error` for
+        /// this instance says: `stop` (the default), `disable` or `ignore`.
+        pub trait Callback: Sized + Send + 'static {
+            /// The name of the kind, `[a-z0-9-]+`, by which run files choose it.
+            const KIND: &'static str;
+            /// What it does, in one line.
+            const SUMMARY: &'static str;
+            /// The plugin's version; `#[plugin]` takes your crate's.
+            const VERSION: &'static str;
+            /// The plugin's licence; `#[plugin]` takes your crate's.
+            const LICENCE: &'static str;
+            /// The events that it wants; `#[plugin]` derives it from your methods.
+            #[doc(hidden)]
+            const HOOKS: HookSet;
+            /// What its hooks need beyond position and metrics.
+            const NEEDS: &'static [Need] = &[];
+            /// When `trigger` comes unless the run says otherwise.
+            const WHEN: When = When::EVERY_EPOCH;
+            /// Where its hooks run unless the run says otherwise.
+            const DISPATCH: Dispatch = Dispatch::Inline;
+            /// Whether it runs when its library is in the folder, without being named in the run.
+            const BY_DEFAULT: bool = true;
+            /// On which ranks of a distributed run it works.
+            const RANKS: Ranks = Ranks::Zero;
+            /// The metrics that it puts.
+            const PRODUCES: &'static [&'static str] = &[];
+            /// The metrics that it reads; a warning says so when their producer comes later in the order.
+            const READS: &'static [&'static str] = &[];
+            /// Its options. Their JSON Schema is checked before an instance is made.
+            type Options: DeserializeOwned + JsonSchema;
+
+            /// Makes an instance.
+            ///
+            /// # Errors
+            ///
+            /// Options that the schema allows and the callback does not; the run does not start.
+            fn new(options: Self::Options, creation: &Creation<'_>) -> Result<Self>;
+
+            $(
+                $(#[$doc])*
+                $(#[cfg(feature = $feature)])?
+                #[allow(unused_variables, reason = "the default takes no notice")]
+                fn $method(&mut self, run: &mut Run<'_>, $event: $type) -> Result<$result> {
+                    $default
+                }
+            )*
+        }
+    };
+}
+
+callback_trait! {
+    /// Once, when the model is built and nothing is trained. Look at the graph, ask for taps, and
+    /// refuse here what you cannot do.
+    on_setup(event: &At<'_>) -> () = Ok(());
+    /// When a run resumes, after `setup`: what `on_save_state` gave for this instance's name.
+    on_load_state(state: &[u8]) -> () = Ok(());
+    /// When a checkpoint is taken: everything that the callback must know to go on as if nothing had happened.
+    on_save_state(event: &At<'_>) -> Vec<u8> = Ok(Vec::new());
+    /// Before the first epoch of this process.
+    on_train_start(event: &At<'_>) -> () = Ok(());
+    /// After the last; always comes, whatever the outcome.
+    on_train_end(event: &TrainEnd<'_>) -> () = Ok(());
+    /// Before the first step of an epoch.
+    on_epoch_start(event: &At<'_>) -> () = Ok(());
+    /// Right after the last step of an epoch, before its evaluation. It counts as training time, so
+    /// it must be fast; slow work belongs into `on_epoch_end` or `on_trigger`.
+    on_epoch_trained(event: &At<'_>) -> () = Ok(());
+    /// After the evaluation of an epoch; the epoch's averages are among the metrics.
+    on_epoch_end(event: &At<'_>) -> () = Ok(());
+    /// Before a step. The batch may be read and changed (`TensorSet::Batch`).
+    on_step_start(event: &At<'_>) -> () = Ok(());
+    /// After the optimizer's update.
+    on_step_end(event: &At<'_>) -> () = Ok(());
+    /// After backward, before clipping and optimizer: gradients are accumulated and unscaled, and
+    /// may be read and changed; `Run::skip_update` leaves out the update.
+    on_gradients(event: &At<'_>) -> () = Ok(());
+    /// Before an evaluation.
+    on_eval_start(event: &Evaluation<'_>) -> () = Ok(());
+    /// Before a batch of an evaluation.
+    on_eval_step_start(event: &Evaluation<'_>) -> () = Ok(());
+    /// After a batch of an evaluation.
+    on_eval_step_end(event: &Evaluation<'_>) -> () = Ok(());
+    /// After an evaluation; its metrics are there.
+    on_eval_end(event: &Evaluation<'_>) -> () = Ok(());
+    /// Before a prediction job.
+    on_predict_start(event: &At<'_>) -> () = Ok(());
+    /// After a batch of a prediction job.
+    on_predict_step(event: &At<'_>) -> () = Ok(());
+    /// After a prediction job.
+    on_predict_end(event: &At<'_>) -> () = Ok(());
+    /// An export was asked for.
+    on_export(event: &At<'_>) -> () = Ok(());
+    /// When the run's `when` says so: what to do is the callback's, when is the run's.
+    on_trigger(event: &Trigger<'_>) -> () = Ok(());
+    /// Somebody put a record: so monitors work.
+    on_record(event: &RecordPut<'_>) -> () = Ok(());
+    /// A custom event of a plugin or of the program around the host.
+    on_custom(event: &Custom<'_>) -> () = Ok(());
+    /// A checkpoint is taken, at a safe point after every callback has handled the event that asked
+    /// for it. Without a callback that writes it here, it is not written.
+    on_checkpoint(event: &Checkpoint<'_>) -> () = Ok(());
+    /// Something was published.
+    on_artifact(event: &ArtifactPublished<'_>) -> () = Ok(());
+    /// A stop was asked for; the end hooks still come.
+    on_stopping(event: &Stopping<'_>) -> () = Ok(());
+    /// Something failed; the end hooks still come.
+    on_error(event: &Failed<'_>) -> () = Ok(());
+    /// The end of every job, for every instance that was made, even if another's setup failed.
+    on_teardown(event: &At<'_>) -> () = Ok(());
+    /// The next minor's hook: at each safe point of the loop.
+    on_safe_point(event: &At<'_>) -> () = Ok(()), if "next-minor";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hook_set_is_that_of_the_methods() {
+        let set = HookSet::of_methods(&["new", "on_epoch_end", "on_step_end", "on_no_such_event", "helper"]);
+        let names: Vec<_> = EventKind::ALL
+            .iter()
+            .filter(|event| set.contains(**event))
+            .map(|event| event.name())
+            .collect();
+        assert_eq!(names, ["epoch_end", "step_end"]);
+    }
+}

@@ -1,0 +1,341 @@
+//! The glue between the trait and the waist: what `#[plugin]` exports.
+//!
+//! Every function here that the host calls catches panics: one that crossed would end the process.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use crate::abi::kinds::{EventKind, ServiceKind, Status};
+use crate::abi::{Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MINOR, ReplyTable, Text};
+use crate::callback::{Callback, Creation, Dispatch, Ranks, When};
+use crate::error::{Error, Result};
+use crate::event::{FromTable, state_bytes};
+use crate::protocol::{Descriptor, Failure, Need};
+use crate::run::Run;
+use crate::{log, service};
+
+/// A kind of callback, for the list that a library exports.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    describe: fn() -> Descriptor,
+    create: fn(&str, &Creation<'_>) -> Result<*mut c_void>,
+    handle: unsafe fn(*mut c_void, &EventTable, HostHandle) -> Result<Status>,
+    destroy: unsafe fn(*mut c_void),
+}
+
+impl Kind {
+    /// The kind that `T` implements.
+    pub const fn of<T: Callback>() -> Self {
+        Self {
+            describe: describe::<T>,
+            create: create::<T>,
+            handle: handle::<T>,
+            destroy: destroy::<T>,
+        }
+    }
+}
+
+/// The kinds of a library, as a type, so that `extern "C"` functions can find them.
+#[doc(hidden)]
+pub trait Library: 'static {
+    /// The list behind `#[plugin]`.
+    const KINDS: &'static [Kind];
+}
+
+/// The table of a library.
+#[doc(hidden)]
+pub fn library_table<L: Library>() -> LibraryTable {
+    LibraryTable {
+        size: size_of::<LibraryTable>() as u32,
+        minor: MINOR,
+        sdk: Text::new(concat!("plugin-api ", env!("CARGO_PKG_VERSION"))),
+        compiler: Text::new(env!("PLUGIN_API_COMPILER")),
+        target: Text::new(env!("PLUGIN_API_TARGET")),
+        unwinds: u32::from(cfg!(panic = "unwind")),
+        kinds: L::KINDS.len() as u32,
+        describe: library_describe::<L>,
+        create: library_create::<L>,
+        handle: library_handle::<L>,
+        destroy: library_destroy::<L>,
+    }
+}
+
+fn describe<T: Callback>() -> Descriptor {
+    let hooks: Vec<EventKind> = EventKind::ALL
+        .iter()
+        .copied()
+        .filter(|event| T::HOOKS.contains(*event))
+        .collect();
+    let newest_hook = hooks.iter().map(|event| event.since()).max().unwrap_or(0);
+    let newest_need = T::NEEDS.iter().map(|need| need.since).max().unwrap_or(0);
+    Descriptor {
+        kind: T::KIND.to_owned(),
+        version: T::VERSION.to_owned(),
+        summary: T::SUMMARY.to_owned(),
+        licence: T::LICENCE.to_owned(),
+        hooks: hooks.iter().map(|event| event.name().to_owned()).collect(),
+        needs: T::NEEDS
+            .iter()
+            .map(|need| Need {
+                hook: need.hook.map(|hook| hook.name().to_owned()).unwrap_or_default(),
+                what: need.what.to_owned(),
+                write: need.write,
+            })
+            .collect(),
+        requires_minor: newest_hook.max(newest_need),
+        options: Some(schemars::schema_for!(T::Options).to_value()),
+        when: when_document(T::WHEN),
+        dispatch: match T::DISPATCH {
+            Dispatch::Inline => "inline",
+            Dispatch::Background => "background",
+        }
+        .to_owned(),
+        by_default: T::BY_DEFAULT,
+        ranks: match T::RANKS {
+            Ranks::Zero => "zero",
+            Ranks::All => "all",
+        }
+        .to_owned(),
+        produces: T::PRODUCES.iter().map(|&name| name.to_owned()).collect(),
+        reads: T::READS.iter().map(|&name| name.to_owned()).collect(),
+        #[cfg(feature = "next-minor")]
+        homepage: String::new(),
+    }
+}
+
+fn when_document(when: When) -> Option<serde_json::Value> {
+    (when != When::EVERY_EPOCH).then(|| {
+        let mut document = serde_json::Map::new();
+        if let Some(every) = when.every {
+            document.insert("every".to_owned(), every.into());
+        }
+        if !when.at.is_empty() {
+            document.insert("at".to_owned(), when.at.into());
+        }
+        document.into()
+    })
+}
+
+fn create<T: Callback>(options: &str, creation: &Creation<'_>) -> Result<*mut c_void> {
+    let options = serde_json::from_str(options).map_err(|error| Error::new(format!("options: {error}")))?;
+    Ok(Box::into_raw(Box::new(T::new(options, creation)?)).cast())
+}
+
+unsafe fn destroy<T: Callback>(instance: *mut c_void) {
+    // SAFETY: made by `create::<T>`, and destroyed once, by the table's contract.
+    drop(unsafe { Box::from_raw(instance.cast::<T>()) });
+}
+
+unsafe fn handle<T: Callback>(instance: *mut c_void, event: &EventTable, host: HostHandle) -> Result<Status> {
+    // SAFETY: made by `create::<T>`; hooks of an instance never overlap, by the table's contract.
+    let callback = unsafe { &mut *instance.cast::<T>() };
+    let run = &mut Run::new(host);
+    macro_rules! hook {
+        ($method:ident) => {{
+            // SAFETY: the event is of the kind whose table the method's event reads.
+            let event = unsafe { FromTable::from_table(event) };
+            callback.$method(run, &event)
+        }};
+    }
+    match event.kind {
+        EventKind::SETUP => hook!(on_setup),
+        EventKind::LOAD_STATE => {
+            // SAFETY: a `load_state` event.
+            let state = unsafe { state_bytes(event) };
+            callback.on_load_state(run, state)
+        }
+        EventKind::SAVE_STATE => {
+            // SAFETY: the event has no table of its own.
+            let event = unsafe { FromTable::from_table(event) };
+            let state = callback.on_save_state(run, &event)?;
+            service::call_raw(host, ServiceKind::SAVE_STATE, &state, &[]).map(drop)
+        }
+        EventKind::TRAIN_START => hook!(on_train_start),
+        EventKind::TRAIN_END => hook!(on_train_end),
+        EventKind::EPOCH_START => hook!(on_epoch_start),
+        EventKind::EPOCH_TRAINED => hook!(on_epoch_trained),
+        EventKind::EPOCH_END => hook!(on_epoch_end),
+        EventKind::STEP_START => hook!(on_step_start),
+        EventKind::STEP_END => hook!(on_step_end),
+        EventKind::GRADIENTS => hook!(on_gradients),
+        EventKind::EVAL_START => hook!(on_eval_start),
+        EventKind::EVAL_STEP_START => hook!(on_eval_step_start),
+        EventKind::EVAL_STEP_END => hook!(on_eval_step_end),
+        EventKind::EVAL_END => hook!(on_eval_end),
+        EventKind::PREDICT_START => hook!(on_predict_start),
+        EventKind::PREDICT_STEP => hook!(on_predict_step),
+        EventKind::PREDICT_END => hook!(on_predict_end),
+        EventKind::EXPORT => hook!(on_export),
+        EventKind::TRIGGER => hook!(on_trigger),
+        EventKind::RECORD => hook!(on_record),
+        EventKind::CUSTOM => hook!(on_custom),
+        EventKind::CHECKPOINT => hook!(on_checkpoint),
+        EventKind::ARTIFACT => hook!(on_artifact),
+        EventKind::STOPPING => hook!(on_stopping),
+        EventKind::ERROR => hook!(on_error),
+        EventKind::TEARDOWN => hook!(on_teardown),
+        #[cfg(feature = "next-minor")]
+        EventKind::SAFE_POINT => hook!(on_safe_point),
+        // A newer host's event: this SDK has no method for it.
+        _ => return Ok(Status::UNKNOWN),
+    }?;
+    Ok(Status::OK)
+}
+
+unsafe extern "C" fn library_describe<L: Library>(index: u32, reply: *const ReplyTable) -> Status {
+    guarded(|| {
+        let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
+        let document = serde_json::to_vec(&(kind.describe)())?;
+        // SAFETY: the host's reply table outlives the call.
+        unsafe { answer(reply, &document) };
+        Ok(Status::OK)
+    })
+    .unwrap_or_else(|failure| {
+        // SAFETY: as above.
+        unsafe { answer(reply, failure.text().as_bytes()) };
+        failure.status
+    })
+}
+
+unsafe extern "C" fn library_create<L: Library>(
+    index: u32,
+    request: *const CreateTable,
+    instance: *mut *mut c_void,
+    reply: *const ReplyTable,
+) -> Status {
+    guarded(|| {
+        let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
+        // SAFETY: the host's request outlives the call, and has at least the fields of this minor version.
+        let request = unsafe { &*request };
+        log::install(request.log);
+        // SAFETY: borrowed until this function returns.
+        let (options, name) = unsafe { (request.options.read(), request.instance.read()) };
+        let made = (kind.create)(&options, &Creation { instance: &name })?;
+        // SAFETY: the host's place for one pointer.
+        unsafe { instance.write(made) };
+        Ok(Status::OK)
+    })
+    .unwrap_or_else(|failure| {
+        // SAFETY: the host's reply table outlives the call.
+        unsafe { answer(reply, failure.text().as_bytes()) };
+        failure.status
+    })
+}
+
+unsafe extern "C" fn library_handle<L: Library>(
+    index: u32,
+    instance: *mut c_void,
+    event: *const EventTable,
+    host: HostHandle,
+) -> Status {
+    guarded(|| {
+        let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
+        // SAFETY: the host's event outlives the call; its fields of this minor version are there,
+        // since a host's table is never shorter than the major's first.
+        let event = unsafe { &*event };
+        // SAFETY: `instance` was made by this kind's `create`.
+        unsafe { (kind.handle)(instance, event, host) }
+    })
+    .unwrap_or_else(|failure| {
+        let told = Failure {
+            message: failure.message,
+            place: failure.place,
+        };
+        // The host cannot be told that telling it failed.
+        let _ = service::call(host, ServiceKind::FAULT, &told, &[]);
+        failure.status
+    })
+}
+
+unsafe extern "C" fn library_destroy<L: Library>(index: u32, instance: *mut c_void) -> Status {
+    guarded(|| {
+        let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
+        // SAFETY: `instance` was made by this kind's `create`, and this is its one `destroy`.
+        unsafe { (kind.destroy)(instance) };
+        Ok(Status::OK)
+    })
+    .unwrap_or_else(|failure| failure.status)
+}
+
+fn no_such_kind(index: u32) -> Error {
+    Error::new(format!("the library has no kind number {index}"))
+}
+
+/// # Safety
+///
+/// `reply` must be a table that outlives the call.
+unsafe fn answer(reply: *const ReplyTable, bytes: &[u8]) {
+    // SAFETY: the caller's promise.
+    unsafe { ((*reply).bytes)((*reply).context, Bytes::new(bytes)) };
+}
+
+struct GuardedFailure {
+    status: Status,
+    message: String,
+    place: String,
+}
+
+impl GuardedFailure {
+    fn text(&self) -> String {
+        if self.place.is_empty() {
+            self.message.clone()
+        } else {
+            format!("{} (panicked at {})", self.message, self.place)
+        }
+    }
+}
+
+thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs the author's code; a panic becomes a failure with message and place.
+#[inline]
+fn guarded(body: impl FnOnce() -> Result<Status>) -> Result<Status, GuardedFailure> {
+    install_panic_hook();
+    DEPTH.with(|depth| depth.set(depth.get() + 1));
+    // The host disables an instance that panicked, so that what it left half done is not seen.
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    DEPTH.with(|depth| depth.set(depth.get() - 1));
+    match outcome {
+        Ok(Ok(status)) => Ok(status),
+        Ok(Err(error)) => Err(GuardedFailure {
+            status: Status::ERROR,
+            message: error.message().to_owned(),
+            place: String::new(),
+        }),
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "panicked with a value that is no text".to_owned());
+            // The value's own drop may panic; leaking it is the lesser evil.
+            std::mem::forget(panic);
+            Err(GuardedFailure {
+                status: Status::PANIC,
+                message,
+                place: PLACE.take(),
+            })
+        }
+    }
+}
+
+/// Keeps a hook's panic off the terminal, which is the host's, and remembers its place. The hook is
+/// this library's own (its copy of the standard library); panics outside hooks print as ever.
+fn install_panic_hook() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if DEPTH.try_with(Cell::get).unwrap_or(0) == 0 {
+                previous(panic);
+            } else if let Some(place) = panic.location() {
+                PLACE.set(place.to_string());
+            }
+        }));
+    });
+}

@@ -1,0 +1,71 @@
+//! The handle for other threads than the hook's.
+
+use std::collections::BTreeMap;
+
+use crate::abi::HostHandle;
+use crate::abi::kinds::ServiceKind;
+use crate::error::{Error, Result};
+use crate::protocol::{Control, ControlRequest, Name, Record, RecordValue};
+use crate::service;
+
+/// Control, records and read-only metrics from any thread, until `train_end`; after that every call
+/// is an error and does no harm. A dashboard's HTTP thread needs one.
+///
+/// What it asks for takes effect at the next event of the run.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    host: HostHandle,
+}
+
+// SAFETY: the handle is a pointer to a static table and a number; the host's side of a remote
+// ticket may be called from any thread.
+unsafe impl Send for Remote {}
+// SAFETY: as above.
+unsafe impl Sync for Remote {}
+
+impl Remote {
+    pub(crate) fn new(host: HostHandle) -> Self {
+        Self { host }
+    }
+
+    /// Asks the loop for something, at its next safe point.
+    ///
+    /// # Errors
+    ///
+    /// After `train_end`, and for [`Control::SkipUpdate`].
+    pub fn request(&self, action: Control, reason: &str) -> Result<()> {
+        let reason = reason.to_owned();
+        service::call(self.host, ServiceKind::CONTROL, &ControlRequest { action, reason }, &[]).map(drop)
+    }
+
+    /// Puts a record for the monitors.
+    ///
+    /// # Errors
+    ///
+    /// After `train_end`.
+    pub fn put_record(&self, name: &str, value: RecordValue) -> Result<()> {
+        let name = name.to_owned();
+        service::call(self.host, ServiceKind::RECORD_PUT, &Record { name, value }, &[]).map(drop)
+    }
+
+    /// The latest value of each metric.
+    ///
+    /// # Errors
+    ///
+    /// After `train_end`.
+    pub fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        service::call_raw(self.host, ServiceKind::METRICS, &[], &[])?.decode()
+    }
+
+    /// The latest value of a metric.
+    ///
+    /// # Errors
+    ///
+    /// After `train_end`, or when there is none of that name.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        service::call(self.host, ServiceKind::METRICS, &Name { name: name.to_owned() }, &[])?
+            .decode::<BTreeMap<String, f64>>()?
+            .remove(name)
+            .ok_or_else(|| Error::new(format!("there is no metric `{name}`")))
+    }
+}

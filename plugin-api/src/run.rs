@@ -1,0 +1,491 @@
+//! The services of the host during a hook.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use crate::abi::HostHandle;
+use crate::abi::kinds::ServiceKind;
+use crate::error::{Error, Result};
+use crate::protocol::{
+    ArrayPoint, ArrayPut, Artifact, BatchRequest, Blob, CheckpointWritten, Control, ControlRequest, CopyAction,
+    CopyRequest, Custom, HyperParameterSet, Line, Measure, MetricPut, Name, ParameterGroup, Path, Point, Predict,
+    Recalibrate, Record, RecordValue, RunInfo, StatusLine, Tap, TensorInfo, TensorSet, TensorsRequest, TrainSteps,
+};
+use crate::remote::Remote;
+use crate::service::{self, Answer};
+use crate::tensor::TensorView;
+
+/// The run, during one hook: metrics, records, control, tensors, and the other services.
+///
+/// It cannot outlive its hook, nor leave its thread. For another thread there is [`Run::remote`].
+///
+/// What is not read costs nothing: each call here fetches on demand.
+#[derive(Debug)]
+pub struct Run<'hook> {
+    host: HostHandle,
+    hook: PhantomData<(&'hook (), *mut ())>,
+}
+
+impl Run<'_> {
+    pub(crate) fn new(host: HostHandle) -> Self {
+        Self {
+            host,
+            hook: PhantomData,
+        }
+    }
+
+    fn call<Q: serde::Serialize>(&self, service: ServiceKind, request: &Q) -> Result<Answer> {
+        service::call(self.host, service, request, &[])
+    }
+
+    fn ask(&self, service: ServiceKind) -> Result<Answer> {
+        service::call_raw(self.host, service, &[], &[])
+    }
+
+    fn views(&self, answer: Answer) -> Vec<TensorView<'_>> {
+        answer
+            .tensors
+            .into_iter()
+            // SAFETY: valid until the hook returns, and a view borrows `self`, which ends before that.
+            .map(|table| unsafe { TensorView::from_table(table) })
+            .collect()
+    }
+
+    /// The instance's name, the run folder, the plan, ….
+    ///
+    /// # Errors
+    ///
+    /// None but those of every service: a spent handle, or a host too old for it.
+    pub fn info(&self) -> Result<RunInfo> {
+        self.ask(ServiceKind::RUN_INFO)?.decode()
+    }
+
+    // --- metrics, records, history
+
+    /// The latest value of a metric.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name; the message lists the nearest ones.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        self.call(ServiceKind::METRICS, &Name { name: name.to_owned() })?
+            .decode::<BTreeMap<String, f64>>()?
+            .remove(name)
+            .ok_or_else(|| Error::new(format!("there is no metric `{name}`")))
+    }
+
+    /// The latest value of each metric.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        self.ask(ServiceKind::METRICS)?.decode()
+    }
+
+    /// Puts a metric: readable at once, by later callbacks in the same pass too, and part of the history.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn put_metric(&mut self, name: &str, value: f64) -> Result<()> {
+        let name = name.to_owned();
+        self.call(ServiceKind::METRIC_PUT, &MetricPut { name, value }).map(drop)
+    }
+
+    /// Puts a record for the monitors; delivered as an event once this hook has returned.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn put_record(&mut self, name: &str, value: RecordValue) -> Result<()> {
+        let name = name.to_owned();
+        self.call(ServiceKind::RECORD_PUT, &Record { name, value }).map(drop)
+    }
+
+    /// In `on_record`: the record.
+    ///
+    /// # Errors
+    ///
+    /// In another hook.
+    pub fn current_record(&self) -> Result<Record> {
+        self.ask(ServiceKind::RECORD)?.decode()
+    }
+
+    /// The names in the history.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn history_names(&self) -> Result<Vec<String>> {
+        self.ask(ServiceKind::HISTORY_NAMES)?.decode()
+    }
+
+    /// All values of a metric so far, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name; the message lists the nearest ones.
+    pub fn history(&self, name: &str) -> Result<Vec<Point>> {
+        let name = name.to_owned();
+        self.call(ServiceKind::HISTORY_SERIES, &Name { name })?.decode()
+    }
+
+    /// All arrays of a name so far, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name; the message lists the nearest ones.
+    pub fn history_arrays(&self, name: &str) -> Result<Vec<ArrayPoint>> {
+        let name = name.to_owned();
+        self.call(ServiceKind::HISTORY_ARRAYS, &Name { name })?.decode()
+    }
+
+    /// Puts an array into the history.
+    ///
+    /// # Errors
+    ///
+    /// When the shape holds another number of values.
+    pub fn put_array(&mut self, name: &str, shape: &[u64], values: &[f32]) -> Result<()> {
+        let put = ArrayPut {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            values: values.to_vec(),
+        };
+        self.call(ServiceKind::ARRAY_PUT, &put).map(drop)
+    }
+
+    // --- hyper-parameters and control
+
+    /// The optimizer's parameter groups with their hyper-parameters.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn hyper_parameters(&self) -> Result<Vec<ParameterGroup>> {
+        self.ask(ServiceKind::HYPER_PARAMETERS)?.decode()
+    }
+
+    /// Sets a hyper-parameter of `group`, or of every group that has it. From then on this instance
+    /// owns it: the host's schedule leaves it alone, also after a resume.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such group or hyper-parameter; the message lists the nearest ones.
+    pub fn set_hyper_parameter(&mut self, group: Option<&str>, name: &str, value: f64) -> Result<()> {
+        let set = HyperParameterSet {
+            group: group.map(str::to_owned),
+            name: name.to_owned(),
+            value,
+        };
+        self.call(ServiceKind::HYPER_PARAMETER_SET, &set).map(drop)
+    }
+
+    /// Asks the loop for something, at its next safe point. `reason` is shown to people, with this instance's name.
+    ///
+    /// # Errors
+    ///
+    /// [`Control::SkipUpdate`] outside `on_gradients`.
+    pub fn request(&mut self, action: Control, reason: &str) -> Result<()> {
+        let reason = reason.to_owned();
+        self.call(ServiceKind::CONTROL, &ControlRequest { action, reason }).map(drop)
+    }
+
+    /// Asks for the end of the run, which then counts as stopped, not as failed.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn stop(&mut self, reason: &str) -> Result<()> {
+        self.request(Control::Stop, reason)
+    }
+
+    /// In `on_gradients`: leaves out this step's update.
+    ///
+    /// # Errors
+    ///
+    /// In another hook.
+    pub fn skip_update(&mut self, reason: &str) -> Result<()> {
+        self.request(Control::SkipUpdate, reason)
+    }
+
+    // --- tensors
+
+    /// Names, shapes and element types of a set.
+    ///
+    /// # Errors
+    ///
+    /// When the set is not there at this event.
+    pub fn list(&self, set: TensorSet) -> Result<Vec<TensorInfo>> {
+        let names = Vec::new();
+        self.call(ServiceKind::TENSOR_LIST, &TensorsRequest { set, names })?.decode()
+    }
+
+    /// All tensors of a set, in the model's order: borrowed, not copied.
+    ///
+    /// # Errors
+    ///
+    /// When the set is not there at this event.
+    pub fn tensors(&self, set: TensorSet) -> Result<Vec<TensorView<'_>>> {
+        let names = Vec::new();
+        let answer = self.call(ServiceKind::TENSOR_READ, &TensorsRequest { set, names })?;
+        Ok(self.views(answer))
+    }
+
+    /// One tensor of a set: borrowed, not copied.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there; the message lists the nearest names.
+    pub fn tensor(&self, set: TensorSet, name: &str) -> Result<TensorView<'_>> {
+        let names = vec![name.to_owned()];
+        let answer = self.call(ServiceKind::TENSOR_READ, &TensorsRequest { set, names })?;
+        self.views(answer)
+            .pop()
+            .ok_or_else(|| Error::new(format!("the host gave no tensor `{name}`")))
+    }
+
+    /// A copy on the CPU of a view that lies elsewhere; valid as long as the view.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails.
+    pub fn to_host(&self, view: &TensorView<'_>) -> Result<TensorView<'_>> {
+        let answer = service::call_raw(self.host, ServiceKind::TENSOR_TO_HOST, &[], &[*view.table()])?;
+        self.views(answer)
+            .pop()
+            .ok_or_else(|| Error::new("the host gave no copy"))
+    }
+
+    /// Writes tensors of a set, by their names. Declare it in `Callback::NEEDS`.
+    ///
+    /// Weights may be written where nothing is under way: not between `step_start` and `step_end`.
+    /// What is written is what the optimizer goes on from; its own state stays as it is unless it is
+    /// written too.
+    ///
+    /// # Errors
+    ///
+    /// Another shape or element type, an unknown name, a hook in which the set may not be written,
+    /// or a callback in the background; then nothing is written.
+    pub fn write(&mut self, set: TensorSet, tensors: &[TensorView<'_>]) -> Result<()> {
+        let names = tensors.iter().map(|view| view.name().to_owned()).collect();
+        let tables: Vec<_> = tensors.iter().map(|view| *view.table()).collect();
+        service::call(self.host, ServiceKind::TENSOR_WRITE, &TensorsRequest { set, names }, &tables).map(drop)
+    }
+
+    /// Takes, restores or drops a named copy of the weights (parameters and buffers), kept by the
+    /// host; `TensorSet::Copy` reads and writes it, `Run::measure` measures it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no copy of that name, or the weights cannot be written in this hook.
+    pub fn copy_weights(&mut self, name: &str, action: CopyAction) -> Result<()> {
+        let name = name.to_owned();
+        self.call(ServiceKind::WEIGHTS_COPY, &CopyRequest { name, action }).map(drop)
+    }
+
+    /// Takes, restores or drops a snapshot of the whole training state: weights, optimizer and
+    /// random generators, not position and history.
+    ///
+    /// # Errors
+    ///
+    /// When there is no snapshot of that name, or the weights cannot be written in this hook.
+    pub fn snapshot(&mut self, name: &str, action: CopyAction) -> Result<()> {
+        let name = name.to_owned();
+        self.call(ServiceKind::SNAPSHOT, &CopyRequest { name, action }).map(drop)
+    }
+
+    /// Asks, in `on_setup`, for a value to be fetched along with each step; it is in `TensorSet::Taps`
+    /// at `step_end`, and at `eval_step_end` where it is an activation.
+    ///
+    /// # Errors
+    ///
+    /// In another hook, or when there is no such node or parameter.
+    pub fn tap(&mut self, tap: &Tap) -> Result<()> {
+        self.call(ServiceKind::TAP, tap).map(drop)
+    }
+
+    /// The loss of the step or evaluation batch at hand; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none.
+    pub fn loss(&self) -> Result<f64> {
+        self.ask(ServiceKind::LOSS)?.decode()
+    }
+
+    // --- the model and the data
+
+    /// The model's graph, as the host writes it into checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// When the model has none.
+    pub fn graph(&self) -> Result<serde_json::Value> {
+        serde_json::from_slice(&self.ask(ServiceKind::GRAPH)?.bytes).map_err(Error::from)
+    }
+
+    /// Outputs for `inputs` in inference mode: changes no generator, buffer or mode, and sends no events.
+    /// The answer is the tensor `outputs`, then the values of `nodes`.
+    ///
+    /// # Errors
+    ///
+    /// Inputs of another shape, unknown nodes, or a callback in the background.
+    pub fn predict(&mut self, inputs: &TensorView<'_>, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
+        let request = Predict {
+            nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
+            ..Predict::default()
+        };
+        let answer = service::call(self.host, ServiceKind::PREDICT, &request, &[*inputs.table()])?;
+        Ok(self.views(answer))
+    }
+
+    /// The same for the first `batches` batches of a split; the answer has the tensors `outputs`,
+    /// `targets` and the values of `nodes`, each with the batches joined.
+    ///
+    /// # Errors
+    ///
+    /// An unknown split or node, or a callback in the background.
+    pub fn predict_split(&mut self, split: &str, batches: u64, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
+        let request = Predict {
+            split: Some(split.to_owned()),
+            batches,
+            nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
+        };
+        let answer = self.call(ServiceKind::PREDICT, &request)?;
+        Ok(self.views(answer))
+    }
+
+    /// Metrics over a split, of the model as it is or of a named copy of its weights; sends no
+    /// events and puts no metric.
+    ///
+    /// # Errors
+    ///
+    /// An unknown split, metric or copy, or a callback in the background.
+    pub fn measure(&mut self, split: &str, metrics: &[&str], weights: Option<&str>) -> Result<BTreeMap<String, f64>> {
+        let request = Measure {
+            split: split.to_owned(),
+            metrics: metrics.iter().map(|&metric| metric.to_owned()).collect(),
+            weights: weights.map(str::to_owned),
+        };
+        self.call(ServiceKind::MEASURE, &request)?.decode()
+    }
+
+    /// Estimates the batch-norm statistics anew, as averages over `batches` batches of a split.
+    ///
+    /// # Errors
+    ///
+    /// An unknown split, or a hook in which weights may not be written.
+    pub fn recalibrate_batch_norm(&mut self, split: &str, batches: u64) -> Result<()> {
+        let split = split.to_owned();
+        self.call(ServiceKind::RECALIBRATE_BATCH_NORM, &Recalibrate { split, batches }).map(drop)
+    }
+
+    /// A batch of a split, in the split's own order: `inputs`, then `targets`.
+    ///
+    /// # Errors
+    ///
+    /// An unknown split, or one with fewer batches.
+    pub fn batch(&self, split: &str, index: u64) -> Result<[TensorView<'_>; 2]> {
+        let split = split.to_owned();
+        let answer = self.call(ServiceKind::BATCH, &BatchRequest { split, index })?;
+        <[TensorView<'_>; 2]>::try_from(self.views(answer)).map_err(|_| Error::new("the host gave no batch"))
+    }
+
+    /// Trains `steps` updates outside the run's history and data order, and gives their losses.
+    /// The weights change: take a snapshot before, and restore it afterwards.
+    ///
+    /// # Errors
+    ///
+    /// In a hook in which weights may not be written, or when a step fails.
+    pub fn train_steps(&mut self, steps: u64) -> Result<Vec<f64>> {
+        self.call(ServiceKind::TRAIN_STEPS, &TrainSteps { steps })?.decode()
+    }
+
+    // --- what leaves the run
+
+    /// Sends a custom event, delivered once this hook has returned.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn emit(&mut self, name: &str, payload: &[u8]) -> Result<()> {
+        let custom = Custom {
+            name: name.to_owned(),
+            payload: Blob(payload.to_vec()),
+        };
+        self.call(ServiceKind::EMIT, &custom).map(drop)
+    }
+
+    /// In `on_checkpoint`: writes the checkpoint to `path`, relative to the run folder or absolute.
+    /// It is there whole, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// In another hook, or when the disk fails.
+    pub fn write_checkpoint(&mut self, path: &str) -> Result<CheckpointWritten> {
+        let path = path.to_owned();
+        self.call(ServiceKind::WRITE_CHECKPOINT, &Path { path })?.decode()
+    }
+
+    /// Announces something published: it is listed in `status.json`, and an `artifact` event follows.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn publish(&mut self, kind: &str, path: &str) -> Result<()> {
+        let artifact = Artifact {
+            kind: kind.to_owned(),
+            path: path.to_owned(),
+        };
+        self.call(ServiceKind::ARTIFACT, &artifact).map(drop)
+    }
+
+    /// Prints a line on the host's console; the host alone owns the terminal.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn console_line(&mut self, text: &str) -> Result<()> {
+        let text = text.to_owned();
+        self.call(ServiceKind::CONSOLE_LINE, &Line { text }).map(drop)
+    }
+
+    /// Shows a status line on the host's console, with a bar where there is a progress from 0 to 1;
+    /// an empty text takes it away.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn console_status(&mut self, name: &str, text: &str, progress: Option<f64>) -> Result<()> {
+        let status = StatusLine {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            progress,
+        };
+        self.call(ServiceKind::CONSOLE_STATUS, &status).map(drop)
+    }
+
+    /// A handle for other threads, until `train_end`: control, records and read-only metrics.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn remote(&self) -> Result<Remote> {
+        let ticket = self.ask(ServiceKind::REMOTE)?.decode()?;
+        Ok(Remote::new(HostHandle {
+            table: self.host.table,
+            ticket,
+        }))
+    }
+
+    /// The next minor's service: seconds since the run began.
+    ///
+    /// # Errors
+    ///
+    /// A host too old for it.
+    #[cfg(feature = "next-minor")]
+    pub fn uptime(&self) -> Result<f64> {
+        self.ask(ServiceKind::UPTIME)?.decode()
+    }
+}

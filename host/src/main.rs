@@ -1,1 +1,5 @@
-fn main(){ println!("{:?}", tch::Tensor::from_slice(&[1f32,2.]).sum(tch::Kind::Float).double_value(&[])); }
+//! The binary `host`; see `host --help`.
+
+fn main() -> std::process::ExitCode {
+    host::cli::main()
+}

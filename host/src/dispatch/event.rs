@@ -1,0 +1,147 @@
+//! An event as the host holds it: plain data with a written form, so that it can be sent to another
+//! thread and lowered there.
+
+use std::sync::Arc;
+
+use plugin_api::abi::kinds::EventKind;
+use plugin_api::abi::{Bytes, EvaluationTable, EventTable, Text, TextsTable};
+use plugin_api::protocol::Record;
+
+use crate::record::Position;
+
+/// Something that happened, and where.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// Where the run is.
+    pub position: Position,
+    /// What belongs to the kind.
+    pub data: EventData,
+}
+
+/// What belongs to an event's kind.
+#[derive(Clone, Debug, Default)]
+pub enum EventData {
+    /// Nothing.
+    #[default]
+    None,
+    /// An evaluation, or a batch of one.
+    Evaluation {
+        /// The split.
+        split: Arc<str>,
+        /// Whether it interrupts an epoch.
+        mid_epoch: bool,
+        /// The batch, from 1; 0 at start and end.
+        batch: u64,
+        /// How many there are.
+        batches: u64,
+    },
+    /// Up to three texts; what they are, `EventKind` tells.
+    Texts([String; 3]),
+    /// A record and its author.
+    Record {
+        /// The instance that put it.
+        author: Arc<str>,
+        /// The record.
+        record: Arc<Record>,
+    },
+    /// A custom event.
+    Custom {
+        /// Its name.
+        name: String,
+        /// The instance that sent it.
+        author: Arc<str>,
+        /// What it carries.
+        payload: Arc<[u8]>,
+    },
+    /// The state of one instance.
+    State(Arc<[u8]>),
+}
+
+impl Event {
+    /// An event with nothing but its position.
+    pub fn at(kind: EventKind, position: Position) -> Self {
+        Self {
+            kind,
+            position,
+            data: EventData::None,
+        }
+    }
+
+    /// An event with texts.
+    pub fn with_texts(kind: EventKind, position: Position, texts: [&str; 3]) -> Self {
+        Self {
+            kind,
+            position,
+            data: EventData::Texts(texts.map(str::to_owned)),
+        }
+    }
+
+    /// Lowers the event to the ABI's tables, which live as long as `body` runs.
+    #[inline]
+    pub(super) fn lower<R>(&self, body: impl FnOnce(&EventTable) -> R) -> R {
+        let mut table = EventTable {
+            size: size_of::<EventTable>() as u32,
+            kind: self.kind,
+            epoch: self.position.epoch,
+            step: self.position.step,
+            global_step: self.position.global_step,
+            samples: self.position.samples,
+            data: std::ptr::null(),
+        };
+        if let EventData::None = self.data {
+            return body(&table);
+        }
+        if let EventData::Evaluation {
+            split,
+            mid_epoch,
+            batch,
+            batches,
+        } = &self.data
+        {
+            let data = EvaluationTable {
+                size: size_of::<EvaluationTable>() as u32,
+                mid_epoch: u32::from(*mid_epoch),
+                split: Text::new(split),
+                batch: *batch,
+                batches: *batches,
+            };
+            table.data = (&raw const data).cast();
+            return body(&table);
+        }
+        let mut data = TextsTable {
+            size: size_of::<TextsTable>() as u32,
+            number: 0,
+            first: Text::new(""),
+            second: Text::new(""),
+            third: Text::new(""),
+            bytes: Bytes::new(&[]),
+            value: f64::NAN,
+        };
+        match &self.data {
+            EventData::Texts([first, second, third]) => {
+                data.first = Text::new(first);
+                data.second = Text::new(second);
+                data.third = Text::new(third);
+            }
+            EventData::Record { author, record } => {
+                data.first = Text::new(&record.name);
+                data.second = Text::new(author);
+                data.third = Text::new(record.value.type_name());
+                if let plugin_api::protocol::RecordValue::Scalar { value } = record.value {
+                    data.value = value;
+                }
+            }
+            EventData::Custom { name, author, payload } => {
+                data.first = Text::new(name);
+                data.second = Text::new(author);
+                data.bytes = Bytes::new(payload);
+            }
+            EventData::State(state) => data.bytes = Bytes::new(state),
+            EventData::None | EventData::Evaluation { .. } => {}
+        }
+        table.data = (&raw const data).cast();
+        body(&table)
+    }
+}

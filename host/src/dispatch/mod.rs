@@ -1,0 +1,32 @@
+//! Calls the hooks of callbacks: in the declared order, when the run says so, inline or in the
+//! background, with every fault contained and every nanosecond accounted.
+//!
+//! The loop hands [`Dispatcher::fire`] an [`Event`] and itself as [`Services`]; the rest is here.
+//!
+//! Invariants:
+//! * One event is one pass over its subscribers, in order. The loop has finished its own work for
+//!   the event before the first of them sees it.
+//! * The host never enters a callback that is on the stack: a hook's records and custom events are
+//!   queued, and delivered when it has returned.
+//! * An event that nobody wants costs one load and one branch.
+//! * A hook's handle is spent when the hook returns, whatever a plugin kept of it.
+
+mod account;
+mod background;
+mod dispatcher;
+mod event;
+mod hook;
+mod mailbox;
+mod plan;
+mod remote;
+mod schedule;
+mod services;
+mod subscriber;
+mod waist;
+
+pub use account::HookTime;
+pub use dispatcher::{Dispatcher, Failure};
+pub use event::{Event, EventData};
+pub use plan::{Mode, OnError, Order, Planned, PlanError, order};
+pub use schedule::{Moment, ScheduleState};
+pub use services::{Caller, Lent, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};

@@ -1,0 +1,227 @@
+//! Which instances run, in which order: made from the run file, the command line and what the
+//! folders offer, and checked before an instance is created.
+
+use plugin_api::abi::kinds::EventKind;
+use serde_json::Value;
+
+use crate::config::{Condition, Dispatch, Document, PluginOptions, When, check, fill_defaults};
+use crate::plugins::{Catalogue, Kind};
+use crate::report::{Problem, Report, did_you_mean};
+
+pub use crate::config::OnError;
+
+/// Where an instance's hooks run.
+pub use crate::config::Dispatch as Mode;
+
+/// An instance to be created.
+#[derive(Clone)]
+pub struct Planned {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its options as they will be in the resolved run file, defaults filled in.
+    pub options: PluginOptions,
+    /// When it is triggered.
+    pub when: When,
+    /// Where its hooks run.
+    pub mode: Mode,
+}
+
+impl Planned {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Its condition.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.options.condition.as_ref()
+    }
+
+    /// The events that it wants, as bits by [`EventKind`].
+    pub(super) fn hooks(&self) -> u64 {
+        self.kind
+            .descriptor()
+            .hooks
+            .iter()
+            .filter_map(|name| EventKind::from_name(name))
+            .fold(0, |set, event| set | 1 << event.0)
+    }
+}
+
+/// The instances of a run, in the order in which their hooks are called.
+#[derive(Clone, Default)]
+pub struct Order {
+    /// The instances.
+    pub planned: Vec<Planned>,
+    /// Kinds that were found and do not run.
+    pub available: Vec<String>,
+    /// What is odd without being wrong: a reader before its producer.
+    pub warnings: Vec<String>,
+}
+
+/// Why an instance cannot be planned, where no place in the run file can be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// No library offers the kind.
+    #[error("no library offers the plugin kind `{kind}`")]
+    UnknownKind {
+        /// What was asked for.
+        kind: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+impl Report for PlanError {
+    fn hint(&self) -> Option<String> {
+        let Self::UnknownKind { hint, .. } = self;
+        Some(hint.clone())
+    }
+}
+
+/// Makes the order: the `declared` instances, then those of `--plugin` (`appended`, as kind and name) unless one of
+/// that name is declared, then the kinds that say `by_default`, by file and then descriptor, unless they are declared.
+///
+/// # Errors
+///
+/// All that is wrong, each with its place in `document`: unknown kinds, options that their schema refuses, kinds that
+/// write weights in the background.
+pub fn order(
+    document: &Document,
+    declared: &[PluginOptions],
+    appended: &[(String, Option<String>)],
+    by_default: bool,
+    catalogue: &Catalogue,
+) -> Result<Order, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut order = Order::default();
+    for (index, options) in declared.iter().enumerate() {
+        let place = format!("/plugins/{index}");
+        match catalogue.kind(&options.kind) {
+            None => {
+                let label = document.label_value(&format!("{place}/kind"), "no library offers it");
+                problems.push(Problem::from(unknown_kind(&options.kind, catalogue)).with_label(label));
+            }
+            Some(kind) => match plan(kind, options.clone(), document, &place) {
+                Ok(planned) => order.planned.push(planned),
+                Err(found) => problems.extend(found),
+            },
+        }
+    }
+    for (kind_name, name) in appended {
+        let options = PluginOptions::new(kind_name, name.as_deref());
+        if order.planned.iter().any(|planned| planned.name() == options.name) {
+            continue;
+        }
+        match catalogue.kind(kind_name) {
+            None => problems.push(unknown_kind(kind_name, catalogue).into()),
+            // Nothing of the run file belongs to it, so that its place is one that is not there.
+            Some(kind) => match plan(kind, options, document, "/plugins/-") {
+                Ok(planned) => order.planned.push(planned),
+                Err(found) => problems.extend(found),
+            },
+        }
+    }
+    for kind in catalogue.kinds() {
+        let name = &kind.descriptor().kind;
+        if order.planned.iter().any(|planned| &planned.kind.descriptor().kind == name)
+            || declared.iter().any(|options| &options.kind == name)
+        {
+            continue;
+        }
+        if by_default && kind.descriptor().by_default {
+            match plan(kind, PluginOptions::new(name, None), document, "/plugins/-") {
+                Ok(planned) => order.planned.push(planned),
+                Err(found) => problems.extend(found),
+            }
+        } else {
+            order.available.push(name.clone());
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    order.warnings = readers_before_producers(&order.planned);
+    Ok(order)
+}
+
+fn plan(kind: &Kind, mut options: PluginOptions, document: &Document, place: &str) -> Result<Planned, Vec<Problem>> {
+    let descriptor = kind.descriptor();
+    let mut problems = Vec::new();
+    if let Some(schema) = &descriptor.options {
+        problems.extend(check(document, &format!("{place}/options"), schema));
+        fill_defaults(&mut options.options, schema);
+    }
+    let when = match (&options.when, &descriptor.when) {
+        (Some(when), _) => when.clone(),
+        (None, Some(value)) => serde_json::from_value(value.clone()).map_err(|error| {
+            vec![
+                Problem::new(format!("the kind `{}` has a `when` that is not understood", descriptor.kind))
+                    .with_cause(&error)
+                    .with_hint("give it a `when` in the run file, and tell the plugin's author".to_owned()),
+            ]
+        })?,
+        (None, None) => When::default(),
+    };
+    let mode = options.dispatch.unwrap_or(match descriptor.dispatch.as_str() {
+        "background" => Dispatch::Background,
+        _ => Dispatch::Inline,
+    });
+    if mode == Dispatch::Background && descriptor.needs.iter().any(|need| need.write) {
+        problems.push(
+            Problem::new(format!("`{}` writes weights, gradients or batches: it cannot run in the background", options.name))
+                .with_label(document.label_value(&format!("{place}/dispatch"), "not for this kind"))
+                .with_hint("leave out `dispatch`, or say `dispatch = \"inline\"`".to_owned()),
+        );
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    options.when = Some(when.clone());
+    options.dispatch = Some(mode);
+    Ok(Planned { kind: kind.clone(), options, when, mode })
+}
+
+fn unknown_kind(kind: &str, catalogue: &Catalogue) -> PlanError {
+    let names: Vec<&str> = catalogue.kinds().iter().map(|kind| kind.descriptor().kind.as_str()).collect();
+    let hint = did_you_mean(kind, names.iter().copied()).unwrap_or_else(|| {
+        if names.is_empty() {
+            "give the folder that holds its library: `--plugins DIR`".to_owned()
+        } else {
+            format!("the folders offer {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+        }
+    });
+    let broken = catalogue.rejected();
+    let hint = if broken.is_empty() {
+        hint
+    } else {
+        let files: Vec<String> = broken.iter().map(|rejected| format!("`{}`", rejected.path.display())).collect();
+        format!("{hint}; not loaded: {}", files.join(", "))
+    };
+    PlanError::UnknownKind { kind: kind.to_owned(), hint }
+}
+
+fn readers_before_producers(planned: &[Planned]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, reader) in planned.iter().enumerate() {
+        for metric in &reader.kind.descriptor().reads {
+            let produces = |planned: &&Planned| planned.kind.descriptor().produces.contains(metric);
+            let earlier = planned[..index].iter().any(|planned| produces(&planned));
+            if let Some(producer) = planned[index + 1..].iter().find(produces)
+                && !earlier
+            {
+                warnings.push(format!(
+                    "`{}` reads `{metric}` before `{}` puts it: it sees the value of the event before",
+                    reader.name(),
+                    producer.name()
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+/// The options of an instance as the JSON that its kind's `create` is given.
+pub(super) fn options_document(planned: &Planned) -> Value {
+    Value::Object(planned.options.options.clone())
+}

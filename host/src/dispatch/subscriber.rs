@@ -1,0 +1,90 @@
+//! One instance in the order: its hooks, its gate, its policy, its account, and where it runs.
+
+use std::sync::Arc;
+
+use plugin_api::abi::kinds::EventKind;
+
+use super::account::Account;
+use super::background::Worker;
+use super::plan::{OnError, Planned};
+use super::schedule::Schedule;
+use super::services::SnapshotNeeds;
+use crate::config::Condition;
+use crate::plugins::Instance;
+
+pub(super) struct Subscriber {
+    pub(super) name: Arc<str>,
+    pub(super) planned: Planned,
+    pub(super) hooks: u64,
+    pub(super) runner: Runner,
+    pub(super) account: Account,
+    pub(super) schedule: Schedule,
+    /// What it last saved; kept when it panics.
+    pub(super) state: Option<Vec<u8>>,
+}
+
+/// Where an instance is.
+pub(super) enum Runner {
+    Inline(Instance),
+    Background(Worker),
+    /// Disabled: the host does not enter it again.
+    Gone,
+}
+
+/// The hooks that `if` does not gate: a callback must see them to be whole.
+const UNGATED: [EventKind; 8] = [
+    EventKind::SETUP,
+    EventKind::LOAD_STATE,
+    EventKind::SAVE_STATE,
+    EventKind::TRAIN_START,
+    EventKind::TRAIN_END,
+    EventKind::STOPPING,
+    EventKind::ERROR,
+    EventKind::TEARDOWN,
+];
+
+impl Subscriber {
+    pub(super) fn new(planned: Planned, runner: Runner) -> Self {
+        Self {
+            name: planned.name().into(),
+            hooks: planned.hooks(),
+            schedule: Schedule::new(planned.when.clone()),
+            planned,
+            runner,
+            account: Account::new(),
+            state: None,
+        }
+    }
+
+    pub(super) fn wants(&self, event: EventKind) -> bool {
+        self.hooks & (1 << event.0) != 0 && !matches!(self.runner, Runner::Gone)
+    }
+
+    /// The condition that must hold for `event`, if there is one.
+    #[inline]
+    pub(super) fn gate(&self, event: EventKind) -> Option<&Condition> {
+        self.planned.condition().filter(|_| !UNGATED.contains(&event))
+    }
+
+    pub(super) fn on_error(&self) -> OnError {
+        self.planned.options.on_error
+    }
+
+    pub(super) fn is_background(&self) -> bool {
+        matches!(self.runner, Runner::Background(_))
+    }
+
+    /// Adds what it needs in `event` to `needs`.
+    pub(super) fn needs(&self, event: EventKind, needs: &mut SnapshotNeeds) {
+        for need in &self.planned.kind.descriptor().needs {
+            if !need.hook.is_empty() && need.hook != event.name() {
+                continue;
+            }
+            if need.what == "training_state" {
+                needs.training_state = true;
+            } else if need.what.parse::<plugin_api::protocol::TensorSet>().is_ok() {
+                needs.sets.insert(need.what.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Why a library was not loaded: each a sentence with path and cause, and what to do.
+
+use std::path::PathBuf;
+
+use crate::report::Report;
+
+/// Why one file was not loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the plugin library `{path}`")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not a shared library of any system.
+    #[error("`{path}` is not a shared library")]
+    NotALibrary {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file ends before its own headers say.
+    #[error("`{path}` is truncated: it has {found} bytes, its headers promise {expected}")]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the headers promise.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// The file begins like a shared library and cannot be read as one.
+    #[error("`{path}` is a damaged shared library: {detail}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Built for another processor or system.
+    #[error("`{path}` is built for {found}, this host for {expected}")]
+    WrongArchitecture {
+        /// The file.
+        path: PathBuf,
+        /// This host's.
+        expected: String,
+        /// The library's.
+        found: String,
+    },
+    /// A shared library without a plugin's header.
+    #[error("`{path}` is a shared library, but no plugin: it exports no plugin header")]
+    NoPlugin {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system's loader refused it: a symbol or a library that it needs is missing.
+    #[error("the system cannot load `{path}`: {detail}")]
+    NotLoadable {
+        /// The file.
+        path: PathBuf,
+        /// The loader's words.
+        detail: String,
+    },
+    /// Another major version of the ABI.
+    #[error("`{path}` is built for plugin ABI {found}, this host has {expected}")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// This host's.
+        expected: String,
+        /// The library's.
+        found: String,
+    },
+    /// The root modules differ, or the library gives no layout to compare.
+    #[error("the binary layout of `{path}` does not match this host's plugin ABI {expected}: {detail}")]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// This host's ABI.
+        expected: String,
+        /// In a few words; the tree of types goes to the debug log.
+        detail: String,
+    },
+    /// Its root module loader failed.
+    #[error("the module loader of `{path}` failed: {message}")]
+    Loader {
+        /// The file.
+        path: PathBuf,
+        /// Its words.
+        message: String,
+    },
+    /// A kind needs a newer host.
+    #[error("`{kind}` in `{path}` needs plugin ABI {major}.{required}, this host has {major}.{available}")]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// The kind.
+        kind: String,
+        /// The ABI's major version.
+        major: u32,
+        /// What the kind needs.
+        required: u32,
+        /// What the host has.
+        available: u32,
+    },
+    /// A panic in it would end the process.
+    #[error("`{path}` is built with `panic = \"abort\"`: a panic in it would end the run")]
+    Aborts {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A descriptor that is not understood.
+    #[error("kind {index} of `{path}` does not describe itself: {detail}")]
+    Descriptor {
+        /// The file.
+        path: PathBuf,
+        /// Which kind, from 0.
+        index: u32,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl Report for LoadError {
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Unreadable { .. } => "check the path and its permissions",
+            Self::NotALibrary { .. } => "build the plugin with `crate-type = [\"cdylib\"]` and copy the library that cargo names",
+            Self::Truncated { .. } | Self::Damaged { .. } => "copy the file again, or build it anew",
+            Self::WrongArchitecture { .. } => "build the plugin for this host's target: `cargo build --release --target …`",
+            Self::NoPlugin { .. } => {
+                "export its kinds: `#[plugin] const KINDS: &[Kind] = &[…];`; a library that plugins need belongs beside the folder, not in it"
+            }
+            Self::NotLoadable { .. } => "install what it needs, or build it against this system",
+            Self::Version { .. } => "build the plugin with a `plugin-api` of this host's major version",
+            Self::Layout { .. } => {
+                "build the plugin with an unmodified `plugin-api`; `-v` writes the difference to the log"
+            }
+            Self::Loader { .. } => "this is a fault of the plugin: tell its author",
+            Self::TooNew { .. } => "use a newer host, or an older version of the plugin",
+            Self::Aborts { .. } => "build it with `panic = \"unwind\"`, which is cargo's default",
+            Self::Descriptor { .. } => "this is a fault of the plugin: tell its author",
+        };
+        Some(text.to_owned())
+    }
+}
+
+/// Why the folders as a whole cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogueError {
+    /// A folder or file that `--plugins` names is not there.
+    #[error("the plugins folder `{path}` does not exist")]
+    Missing {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// A folder without a library.
+    #[error("the plugins folder `{path}` holds no `*.{extension}` file")]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+        /// This system's extension.
+        extension: &'static str,
+    },
+    /// A folder cannot be listed.
+    #[error("cannot list the plugins folder `{path}`")]
+    Unlistable {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Two libraries offer one kind.
+    #[error("two libraries offer the kind `{kind}`: `{first}` and `{second}`")]
+    Ambiguous {
+        /// The kind.
+        kind: String,
+        /// Found first.
+        first: PathBuf,
+        /// Found later.
+        second: PathBuf,
+    },
+    /// A file that was named itself cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl Report for CatalogueError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { .. } => Some("give the folder that holds the plugin libraries: `--plugins DIR`".to_owned()),
+            Self::Empty { .. } => Some("copy plugin libraries into it; folders within it are not searched".to_owned()),
+            Self::Unlistable { .. } => Some("check the path and its permissions".to_owned()),
+            Self::Ambiguous { .. } => Some("take one of them out of the folder".to_owned()),
+            Self::Load(error) => error.hint(),
+        }
+    }
+}

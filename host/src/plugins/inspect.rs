@@ -1,0 +1,129 @@
+//! Looks at a library's file before it is opened: opening runs its constructors.
+
+use std::path::Path;
+
+use object::{Architecture, BinaryFormat, Object, ObjectSegment, ObjectSymbol};
+use plugin_api::abi::root::HEADER_SYMBOL;
+
+use super::error::LoadError;
+
+/// Refuses a file that the system's loader could not use, or that is no plugin.
+pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let kind = object::FileKind::parse(&*bytes).map_err(|_| LoadError::NotALibrary { path: path.to_owned() })?;
+    if let Some((expected, found)) = promised_length(&bytes)
+        && expected > found
+    {
+        return Err(LoadError::Truncated {
+            path: path.to_owned(),
+            expected,
+            found,
+        });
+    }
+    let file = match kind {
+        object::FileKind::Elf32
+        | object::FileKind::Elf64
+        | object::FileKind::MachO32
+        | object::FileKind::MachO64
+        | object::FileKind::Pe32
+        | object::FileKind::Pe64 => object::File::parse(&*bytes).map_err(|error| LoadError::Damaged {
+            path: path.to_owned(),
+            detail: error.to_string(),
+        })?,
+        // A universal Mach-O holds several; the system picks.
+        object::FileKind::MachOFat32 | object::FileKind::MachOFat64 => return Ok(()),
+        _ => return Err(LoadError::NotALibrary { path: path.to_owned() }),
+    };
+    if !matches!(file.kind(), object::ObjectKind::Dynamic) {
+        return Err(LoadError::NotALibrary { path: path.to_owned() });
+    }
+    let (expected, found) = (this_host(), (file.format(), file.architecture()));
+    if let Some(expected) = expected
+        && expected != found
+    {
+        return Err(LoadError::WrongArchitecture {
+            path: path.to_owned(),
+            expected: target_name(expected),
+            found: target_name(found),
+        });
+    }
+    for segment in file.segments() {
+        let (offset, size) = segment.file_range();
+        let end = offset.saturating_add(size);
+        if end > bytes.len() as u64 {
+            return Err(LoadError::Truncated {
+                path: path.to_owned(),
+                expected: end,
+                found: bytes.len() as u64,
+            });
+        }
+    }
+    let symbol = HEADER_SYMBOL.trim_end_matches('\0');
+    let exported = file
+        .dynamic_symbols()
+        .any(|found| found.is_definition() && found.name().is_ok_and(|name| is_header(name, symbol)))
+        || file.exports().is_ok_and(|exports| {
+            exports
+                .iter()
+                .any(|export| std::str::from_utf8(export.name()).is_ok_and(|name| is_header(name, symbol)))
+        });
+    if exported {
+        Ok(())
+    } else {
+        Err(LoadError::NoPlugin { path: path.to_owned() })
+    }
+}
+
+/// Mach-O puts an underscore in front.
+fn is_header(name: &str, symbol: &str) -> bool {
+    name == symbol || name.strip_prefix('_') == Some(symbol)
+}
+
+/// The length that a 64-bit little-endian ELF promises by its section table, which lies at its end,
+/// and the length that it has: `object` reports a file cut there only as damaged.
+fn promised_length(bytes: &[u8]) -> Option<(u64, u64)> {
+    // Source: ELF-64 Object File Format, version 1.5: e_shoff, e_shentsize, e_shnum.
+    const SECTION_TABLE: std::ops::Range<usize> = 40..48;
+    const ENTRY_SIZE: std::ops::Range<usize> = 58..60;
+    const ENTRY_COUNT: std::ops::Range<usize> = 60..62;
+    if !bytes.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let table = u64::from_le_bytes(bytes.get(SECTION_TABLE)?.try_into().ok()?);
+    let size = u16::from_le_bytes(bytes.get(ENTRY_SIZE)?.try_into().ok()?);
+    let count = u16::from_le_bytes(bytes.get(ENTRY_COUNT)?.try_into().ok()?);
+    let end = table.checked_add(u64::from(size) * u64::from(count))?;
+    Some((end, bytes.len() as u64))
+}
+
+/// What a library must be built for; `None` on a processor that this list does not know.
+fn this_host() -> Option<(BinaryFormat, Architecture)> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => Architecture::X86_64,
+        "x86" => Architecture::I386,
+        "aarch64" => Architecture::Aarch64,
+        "arm" => Architecture::Arm,
+        "riscv64" => Architecture::Riscv64,
+        "powerpc64" => Architecture::PowerPc64,
+        _ => return None,
+    };
+    let format = match std::env::consts::OS {
+        "windows" => BinaryFormat::Pe,
+        "macos" | "ios" => BinaryFormat::MachO,
+        _ => BinaryFormat::Elf,
+    };
+    Some((format, architecture))
+}
+
+fn target_name((format, architecture): (BinaryFormat, Architecture)) -> String {
+    let system = match format {
+        BinaryFormat::Pe => "Windows",
+        BinaryFormat::MachO => "macOS",
+        BinaryFormat::Elf => "ELF",
+        _ => "another format",
+    };
+    format!("{architecture:?} ({system})")
+}

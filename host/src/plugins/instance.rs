@@ -1,0 +1,84 @@
+//! An instance that a library made: its one owner, which ends it.
+
+use std::ffi::c_void;
+
+use plugin_api::abi::kinds::Status;
+use plugin_api::abi::{CreateTable, EventTable, HostHandle, LibraryTable, MINOR, Text};
+
+use super::catalogue::Kind;
+use super::library::reply_into;
+
+/// Why a hook failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The plugin's words.
+    pub message: String,
+    /// Whether it panicked.
+    pub panicked: bool,
+    /// Where it panicked, `file:line:column`; empty when it did not.
+    pub place: String,
+}
+
+/// An instance of a kind. Its hooks never overlap: every call takes `&mut self`.
+pub struct Instance {
+    table: &'static LibraryTable,
+    index: u32,
+    pointer: *mut c_void,
+}
+
+// SAFETY: a callback is `Send` (the SDK demands it, the ABI's contract says it), and `&mut self`
+// keeps its calls from overlapping.
+unsafe impl Send for Instance {}
+
+impl Instance {
+    /// Makes an instance called `name` with `options`, which satisfy the kind's schema.
+    ///
+    /// # Errors
+    ///
+    /// The callback's own refusal, or its panic.
+    pub fn create(
+        kind: &Kind,
+        name: &str,
+        options: &serde_json::Value,
+    ) -> Result<Self, Fault> {
+        let options = options.to_string();
+        let request = CreateTable {
+            size: size_of::<CreateTable>() as u32,
+            minor: MINOR,
+            options: Text::new(&options),
+            instance: Text::new(name),
+            log: super::log::take_record,
+        };
+        let mut words = Vec::new();
+        let reply = reply_into(&mut words);
+        let mut pointer = std::ptr::null_mut();
+        let (table, index) = (kind.library.table(), kind.index);
+        // SAFETY: the library's function; request, place and reply outlive the call.
+        let status = unsafe { (table.create)(index, &raw const request, &raw mut pointer, &raw const reply) };
+        if status == Status::OK {
+            return Ok(Self { table, index, pointer });
+        }
+        Err(Fault {
+            message: String::from_utf8_lossy(&words).into_owned(),
+            panicked: status == Status::PANIC,
+            place: String::new(),
+        })
+    }
+
+    /// Hands one event to the callback. The message of a failure comes by the service `fault`.
+    #[inline]
+    pub fn handle(&mut self, event: &EventTable, host: HostHandle) -> Status {
+        // SAFETY: the library's function, on an instance that it made; the event outlives the call.
+        unsafe { (self.table.handle)(self.index, self.pointer, event, host) }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // SAFETY: made by `create`, and ended once, here.
+        let status = unsafe { (self.table.destroy)(self.index, self.pointer) };
+        if status != Status::OK {
+            tracing::warn!("a plugin panicked while its instance was dropped");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Opens one library: inspects the file, binds it, checks its header, reads its descriptors.
+
+use std::ffi::c_void;
+use std::path::{Path, PathBuf};
+
+use plugin_api::abi::kinds::Status;
+use plugin_api::abi::root::{HEADER_SYMBOL, HeaderError, open_header};
+use plugin_api::abi::{self, Bytes, LibraryTable, ReplyTable, TensorTable};
+use plugin_api::protocol::Descriptor;
+
+use super::error::LoadError;
+use super::inspect::inspect;
+
+/// A loaded library; it stays loaded until the process ends.
+pub struct Library {
+    path: PathBuf,
+    table: &'static LibraryTable,
+    descriptors: Vec<Descriptor>,
+}
+
+impl Library {
+    /// Opens the library at `path`, on any thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoadError`]. Nothing of the library runs before its file was inspected.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        inspect(path)?;
+        let header = bind(path)?;
+        // SAFETY: the symbol's value, of a library that `bind` leaves open for ever.
+        let table = unsafe { open_header(header) }.map_err(|error| refusal(path, error))?;
+        if table.unwinds == 0 {
+            return Err(LoadError::Aborts { path: path.to_owned() });
+        }
+        let descriptors = (0..table.kinds)
+            .map(|index| describe(path, table, index))
+            .collect::<Result<Vec<_>, _>>()?;
+        // SAFETY: static texts of the library.
+        let (sdk, compiler, target) = unsafe { (table.sdk.read(), table.compiler.read(), table.target.read()) };
+        tracing::debug!(path = %path.display(), %sdk, %compiler, %target, minor = table.minor, "plugin library loaded");
+        Ok(Self {
+            path: path.to_owned(),
+            table,
+            descriptors,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its kinds, in its own order.
+    pub fn descriptors(&self) -> &[Descriptor] {
+        &self.descriptors
+    }
+
+    /// Its functions.
+    pub(super) fn table(&self) -> &'static LibraryTable {
+        self.table
+    }
+
+    /// What built it: SDK, compiler and target.
+    pub fn build(&self) -> String {
+        // SAFETY: static texts of the library.
+        let (sdk, compiler, target) =
+            unsafe { (self.table.sdk.read(), self.table.compiler.read(), self.table.target.read()) };
+        format!("{sdk}, {compiler}, {target}")
+    }
+}
+
+/// Binds every symbol of the library now, so that one that is missing is an error here instead of
+/// the end of the process at its first call, and gives the address of its header.
+fn bind(path: &Path) -> Result<*const c_void, LoadError> {
+    let failed = |error: &libloading::Error| LoadError::NotLoadable {
+        path: path.to_owned(),
+        detail: loader_words(path, error),
+    };
+    #[cfg(unix)]
+    let library = {
+        use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+        // SAFETY: the library's constructors run; that it is a plugin was inspected.
+        unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| failed(&error))?
+    };
+    #[cfg(windows)]
+    let library = {
+        use libloading::os::windows::{
+            LOAD_LIBRARY_SEARCH_DEFAULT_DIRS, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, Library,
+        };
+        let flags = LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS;
+        // SAFETY: as on Unix; what it needs is also searched in its own folder.
+        unsafe { Library::load_with_flags(path, flags) }.map_err(|error| failed(&error))?
+    };
+    // SAFETY: the symbol is a static; its address is all that is taken.
+    let header = unsafe { library.get::<*const c_void>(HEADER_SYMBOL.as_bytes()) }
+        .map(|symbol| symbol.into_raw())
+        .map_err(|_| LoadError::NoPlugin { path: path.to_owned() })?;
+    #[cfg(unix)]
+    let address = header.cast_const();
+    #[cfg(windows)]
+    let address = header as *const c_void;
+    // Never closed: see the module's invariant.
+    std::mem::forget(library);
+    Ok(address)
+}
+
+/// The system loader's own message, without the path that we say already.
+fn loader_words(path: &Path, error: &libloading::Error) -> String {
+    let words = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    words
+        .replace(&format!("{}: ", path.display()), "")
+        .trim_end_matches('.')
+        .to_owned()
+}
+
+fn refusal(path: &Path, error: HeaderError) -> LoadError {
+    let path = path.to_owned();
+    let expected = format!("{}.{}", abi::MAJOR, abi::MINOR);
+    let layout = |path, detail: &str| LoadError::Layout {
+        path,
+        expected: expected.clone(),
+        detail: detail.to_owned(),
+    };
+    match error {
+        HeaderError::Version { expected, found } => LoadError::Version { path, expected, found },
+        HeaderError::Layout { tree } => {
+            tracing::debug!(path = %path.display(), %tree, "the layouts differ");
+            layout(path, "its root module is another type")
+        }
+        HeaderError::NoLayout => layout(path, "it exports no layout, so that nothing can be checked"),
+        HeaderError::Header { detail } => {
+            tracing::debug!(path = %path.display(), %detail, "the header is not this one's");
+            layout(path, "its header is of another `abi_stable`")
+        }
+        HeaderError::Loader { message } => LoadError::Loader { path, message },
+        HeaderError::LoaderPanicked => LoadError::Loader {
+            path,
+            message: "it panicked".to_owned(),
+        },
+        other => layout(path, &format!("{other:?}")),
+    }
+}
+
+fn describe(path: &Path, table: &LibraryTable, index: u32) -> Result<Descriptor, LoadError> {
+    let failed = |detail: String| LoadError::Descriptor {
+        path: path.to_owned(),
+        index,
+        detail,
+    };
+    let mut text = Vec::new();
+    let reply = reply_into(&mut text);
+    // SAFETY: the library's function, with an index below its count and a reply that outlives the call.
+    let status = unsafe { (table.describe)(index, &raw const reply) };
+    if status != Status::OK {
+        return Err(failed(String::from_utf8_lossy(&text).into_owned()));
+    }
+    let descriptor: Descriptor = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+    if !is_name(&descriptor.kind) {
+        return Err(failed(format!("`{}` is no name: use `[a-z0-9-]+`", descriptor.kind)));
+    }
+    if descriptor.requires_minor > abi::MINOR {
+        return Err(LoadError::TooNew {
+            path: path.to_owned(),
+            kind: descriptor.kind,
+            major: abi::MAJOR,
+            required: descriptor.requires_minor,
+            available: abi::MINOR,
+        });
+    }
+    Ok(descriptor)
+}
+
+/// Whether `name` may name a kind or an instance.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// A reply table that appends to `bytes`; tensors are not expected.
+pub(super) fn reply_into(bytes: &mut Vec<u8>) -> ReplyTable {
+    unsafe extern "C" fn take(context: *mut c_void, bytes: Bytes) {
+        // SAFETY: `context` is the vector below, which outlives the call; the bytes are borrowed until we return.
+        unsafe { (*context.cast::<Vec<u8>>()).extend_from_slice(bytes.read()) };
+    }
+    unsafe extern "C" fn ignore(_: *mut c_void, _: *const TensorTable) {}
+    ReplyTable {
+        size: size_of::<ReplyTable>() as u32,
+        reserved: 0,
+        context: std::ptr::from_mut(bytes).cast(),
+        bytes: take,
+        tensor: ignore,
+    }
+}

@@ -1,0 +1,18 @@
+//! Finds plugin libraries, checks them before and after they are opened, and holds what they make.
+//!
+//! Invariant: a library is never closed, and never loaded twice in a process. Thread-local
+//! destructors, statics and tickets of a closed library would be dangling; restart the host instead.
+//!
+//! Invariant: this module names no tensor library and nothing of the training loop.
+
+mod catalogue;
+mod error;
+mod inspect;
+mod instance;
+mod library;
+mod log;
+
+pub use catalogue::{Catalogue, Kind, Rejected};
+pub use error::{CatalogueError, LoadError};
+pub use instance::{Fault, Instance};
+pub use library::Library;

@@ -125,15 +125,15 @@ fn items(array: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// Copies libraries into a folder that then holds those and no other.
+/// Copies libraries into a folder that then holds those files and no others; its folders stay.
 pub fn gather(libraries: &[PathBuf], folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).on("create", folder)?;
     for entry in folder.read_dir().on("read", folder)? {
         let path = entry.on("read", folder)?.path();
-        if !libraries
+        let current = libraries
             .iter()
-            .any(|library| library.file_name() == path.file_name())
-        {
+            .any(|library| library.file_name() == path.file_name());
+        if path.is_file() && !current {
             std::fs::remove_file(&path).on("remove", &path)?;
         }
     }

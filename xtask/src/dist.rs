@@ -51,3 +51,23 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_copied_with_the_folders_in_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (from, to) = (temporary.path().join("from"), temporary.path().join("to"));
+        std::fs::create_dir_all(from.join("torch")).unwrap();
+        std::fs::write(from.join("outer"), "outer").unwrap();
+        std::fs::write(from.join("torch/inner"), "inner").unwrap();
+        copy_folder(&from, &to).unwrap();
+        assert_eq!(std::fs::read_to_string(to.join("outer")).unwrap(), "outer");
+        assert_eq!(
+            std::fs::read_to_string(to.join("torch/inner")).unwrap(),
+            "inner"
+        );
+    }
+}

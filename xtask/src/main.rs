@@ -37,7 +37,7 @@ Examples:
   cargo xtask demo                          train the digits with the shipped plugins
   cargo xtask demo -- --set train.epochs=3  … passing options on to `host run`
   cargo xtask test                          every check, as continuous integration runs it
-  cargo xtask test -- -p host config        … passing options on to `cargo test`
+  cargo xtask test -- checkpoint            … passing options on to `cargo test`, here a name
   LIBTORCH=/opt/libtorch cargo xtask demo   with a libtorch of your own";
 
 #[derive(Debug, Subcommand)]
@@ -86,7 +86,11 @@ fn run(task: Task) -> Result<()> {
     let libtorch = libtorch::provide(&workspace)?;
     let cargo = Cargo::new(&workspace, &libtorch);
     match task {
-        Task::Setup => cargo.fetch(),
+        Task::Setup => {
+            cargo.fetch()?;
+            eprintln!("setup: ready; next, `cargo xtask demo` or `cargo xtask test`");
+            Ok(())
+        }
         Task::Demo { arguments } => demo::run(&workspace, &cargo, &arguments),
         Task::Test { long, arguments } => {
             let python = python::provide(&workspace)?;

@@ -1,5 +1,6 @@
 //! Runs programs and turns their end into a result.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::error::{Error, Result};
@@ -41,9 +42,11 @@ pub fn probe(command: &mut Command) -> Option<Output> {
     output.status.success().then_some(output)
 }
 
-/// The command line, for messages.
+/// The command line, for messages: the program by its name alone.
 pub fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str());
+    let words = std::iter::once(program).chain(command.get_args());
     words
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()

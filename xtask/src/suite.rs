@@ -37,6 +37,11 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, options: &TestOptions<'_>) -> R
         stage("docs", || process::run(&mut document(cargo))),
     ];
     eprintln!("\n{}", table(&outcomes));
+    verdict(&outcomes)
+}
+
+/// Names the stages that failed.
+fn verdict(outcomes: &[Outcome]) -> Result<()> {
     let failed: Vec<_> = outcomes
         .iter()
         .filter(|outcome| !outcome.passed)
@@ -127,4 +132,26 @@ fn table(outcomes: &[Outcome]) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_stage_is_in_the_table_and_in_the_verdict() {
+        let passed = stage("format", || Ok(()));
+        assert!(verdict(std::slice::from_ref(&passed)).is_ok());
+
+        let failed = stage("clippy", || Err(Error::NotBuilt { what: "anything" }));
+        let outcomes = [passed, failed];
+        let table = table(&outcomes);
+        let row = |name| table.lines().find(|line| line.starts_with(name)).unwrap();
+        assert!(
+            row("format").contains("ok") && row("clippy").contains("FAILED"),
+            "{table}"
+        );
+        let message = verdict(&outcomes).unwrap_err().to_string();
+        assert_eq!(message, "failed: clippy");
+    }
 }

@@ -1,2 +1,129 @@
-//! x
-fn main(){}
+//! The workspace's tasks: `cargo xtask setup | demo | test | bench | dist`.
+//!
+//! Each makes sure first that libtorch is in place, so that any of them is the first command on a fresh
+//! clone, and plain `cargo build`, `cargo test` and `cargo run` work after it.
+
+mod cargo;
+mod demo;
+mod dist;
+mod error;
+mod libtorch;
+mod prerequisites;
+mod process;
+mod python;
+mod suite;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::cargo::Cargo;
+use crate::error::Result;
+use crate::suite::TestOptions;
+use crate::workspace::Workspace;
+
+/// Sets the workspace up, trains a demo, runs every check, measures, packs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask demo                          train the digits with the shipped plugins
+  cargo xtask demo -- --set train.epochs=3  … passing options on to `host run`
+  cargo xtask test                          every check, as continuous integration runs it
+  cargo xtask test -- checkpoint            … passing options on to `cargo test`, here a name
+  LIBTORCH=/opt/libtorch cargo xtask demo   with a libtorch of your own";
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Fetch and verify libtorch, and the sources of all dependencies
+    Setup,
+    /// Set up, build everything in release, and train examples/digits/run.toml
+    Demo {
+        /// Options for `host run`
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Set up, then check format, build, clippy, tests and docs
+    Test {
+        /// Run the long tests too
+        #[arg(long)]
+        long: bool,
+        /// Options for `cargo test`
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Set up, build everything in release, and run the host's benchmarks
+    Bench {
+        /// Options for `cargo bench`
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Set up, build everything in release, and gather it in target/dist
+    Dist,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", report(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let workspace = Workspace::find();
+    prerequisites::check_compiler()?;
+    let libtorch = libtorch::provide(&workspace)?;
+    let cargo = Cargo::new(&workspace, &libtorch);
+    match task {
+        Task::Setup => {
+            cargo.fetch()?;
+            eprintln!("setup: ready; next, `cargo xtask demo` or `cargo xtask test`");
+            Ok(())
+        }
+        Task::Demo { arguments } => demo::run(&workspace, &cargo, &arguments),
+        Task::Test { long, arguments } => {
+            let python = python::provide(&workspace)?;
+            cargo.fetch()?;
+            let options = TestOptions {
+                long,
+                python: python.as_deref(),
+                arguments: &arguments,
+            };
+            suite::run(&workspace, &cargo, &options)
+        }
+        Task::Bench { arguments } => bench(&cargo, &arguments),
+        Task::Dist => dist::run(&workspace, &cargo, &libtorch),
+    }
+}
+
+/// Runs the benches of the host, and not its unit tests, which `cargo bench` would run as well.
+fn bench(cargo: &Cargo, arguments: &[OsString]) -> Result<()> {
+    cargo.build()?;
+    let mut command = cargo.command();
+    command
+        .args(["bench", "--package", "host", "--bench", "*"])
+        .args(arguments);
+    process::run(&mut command)
+}
+
+/// An error and what caused it, on one line.
+fn report(error: &error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

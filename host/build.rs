@@ -1,0 +1,57 @@
+//! Tells the linker where libtorch lies, and the host how it was built.
+//!
+//! Set-up puts libtorch into a folder that no dynamic loader searches. With that folder written into
+//! the programs, tests and benches of this package, they run with no environment variable set.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    link_libtorch();
+    describe_build();
+}
+
+/// Writes the run-time search path for libtorch into what this package links, and keeps its CUDA part.
+fn link_libtorch() {
+    // torch-sys tells its folder on Linux and macOS alone: Windows has no run-time search path, there
+    // the DLLs lie beside the program or on PATH.
+    let Ok(folder) = env::var("DEP_TCH_LIBTORCH_LIB") else {
+        return;
+    };
+    // `-Xlinker`, since `-Wl,` splits at commas, which a folder's name may hold.
+    let beside_program = match env::var("CARGO_CFG_TARGET_VENDOR").as_deref() {
+        Ok("apple") => "@loader_path/lib",
+        _ => "$ORIGIN/lib",
+    };
+    for search_path in [folder.as_str(), beside_program] {
+        for argument in ["-Xlinker", "-rpath", "-Xlinker", search_path] {
+            println!("cargo::rustc-link-arg={argument}");
+        }
+    }
+
+    // libtorch_cuda registers its kernels when it is loaded, and nothing names a symbol of it: a linker
+    // that drops libraries it sees no use for drops it, and then the host sees no GPU.
+    if Path::new(&folder).join("libtorch_cuda.so").exists() {
+        println!("cargo::rustc-link-arg=-Wl,--push-state,--no-as-needed");
+        println!("cargo::rustc-link-arg=-L{folder}");
+        println!("cargo::rustc-link-arg=-ltorch_cuda");
+        println!("cargo::rustc-link-arg=-Wl,--pop-state");
+    }
+}
+
+/// Passes on the target and the compiler: the host compares them with those of a plugin that does not fit.
+fn describe_build() {
+    let target = env::var("TARGET").unwrap_or_default();
+    println!("cargo::rustc-env=HOST_TARGET={target}");
+
+    let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = match Command::new(&compiler).arg("--version").output() {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        _ => "an unknown rustc".to_owned(),
+    };
+    println!("cargo::rustc-env=HOST_RUSTC={version}");
+}

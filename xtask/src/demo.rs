@@ -1,0 +1,40 @@
+//! Trains the digits with the plugins just built.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use crate::cargo::Cargo;
+use crate::error::Result;
+use crate::workspace::Workspace;
+
+/// The run file of the demo, relative to the workspace's root.
+const RUN_FILE: &str = "examples/digits/run.toml";
+
+/// Builds everything and hands the terminal to `host run`, which says where its results lie.
+pub fn run(workspace: &Workspace, cargo: &Cargo, arguments: &[OsString]) -> Result<()> {
+    let built = cargo.build()?;
+    let plugins = workspace.plugins();
+    let mut host = Command::new(&built.host);
+    host.current_dir(workspace.root())
+        .args(["run", RUN_FILE, "--plugins"]);
+    host.arg(plugins.strip_prefix(workspace.root()).unwrap_or(&plugins))
+        .args(arguments);
+    eprintln!("demo: {}", crate::process::line(&host));
+    hand_over(&mut host)
+}
+
+/// Becomes the program: an interrupt from the keyboard then reaches it alone, and it ends its run in order.
+#[cfg(unix)]
+fn hand_over(command: &mut Command) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    let source = command.exec();
+    Err(crate::error::Error::NotStarted {
+        command: crate::process::line(command),
+        source,
+    })
+}
+
+#[cfg(not(unix))]
+fn hand_over(command: &mut Command) -> Result<()> {
+    crate::process::run(command)
+}

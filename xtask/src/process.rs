@@ -1,0 +1,54 @@
+//! Runs programs and turns their end into a result.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::error::{Error, Result};
+
+/// Runs to the end with the terminal inherited.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().map_err(|source| Error::NotStarted {
+        command: line(command),
+        source,
+    })?;
+    if !status.success() {
+        return Err(Error::Failed {
+            command: line(command),
+            status,
+        });
+    }
+    Ok(())
+}
+
+/// Runs to the end and returns what was written to standard output; standard error stays the terminal's.
+pub fn read(command: &mut Command) -> Result<Vec<u8>> {
+    command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let output = command.output().map_err(|source| Error::NotStarted {
+        command: line(command),
+        source,
+    })?;
+    if !output.status.success() {
+        return Err(Error::Failed {
+            command: line(command),
+            status: output.status,
+        });
+    }
+    Ok(output.stdout)
+}
+
+/// Runs quietly; `None` when the program is missing or fails.
+pub fn probe(command: &mut Command) -> Option<Output> {
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    output.status.success().then_some(output)
+}
+
+/// The command line, for messages: the program by its name alone.
+pub fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str());
+    let words = std::iter::once(program).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -16,3 +16,4 @@ pub use catalogue::{Catalogue, Kind, Rejected};
 pub use error::{CatalogueError, LoadError};
 pub use instance::{Fault, Instance};
 pub use library::Library;
+pub(crate) use library::reply_into;

@@ -1,0 +1,658 @@
+//! Calls the callbacks: one pass an event, the mail of other threads, the rounds of queued events,
+//! and what follows from a failure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plugin_api::abi::kinds::{EventKind, Status};
+
+use super::account::HookTime;
+use super::background::{Leases, Shared, Worker, waits_for_answer};
+use super::event::{Event, EventData};
+use super::hook::{Answers, Hook, Left, fault};
+use super::mailbox::{Letter, Mailbox};
+use super::plan::{Mode, OnError, Order, options_document};
+use super::remote::RemoteHub;
+use super::schedule::{Moment, ScheduleState};
+use super::services::{Caller, Reply, Request, ServiceError, Services, SnapshotNeeds};
+use super::subscriber::{Runner, Subscriber};
+use crate::plugins::{Fault, Instance};
+use crate::record::Position;
+use crate::report::Report;
+
+/// Rounds of records and custom events that follow from one hook. More is a loop of callbacks that
+/// answer each other.
+const ROUNDS: usize = 8;
+
+/// A hook that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("plugin `{instance}` {} in `{hook}`: {}", if fault.panicked { "panicked" } else { "failed" }, fault.message)]
+pub struct Failure {
+    /// The instance.
+    pub instance: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its library.
+    pub path: PathBuf,
+    /// The hook, by its event's name; `new` when it was being made.
+    pub hook: &'static str,
+    /// What happened.
+    pub fault: Fault,
+    /// What the run says of it.
+    pub on_error: OnError,
+}
+
+impl Report for Failure {
+    fn hint(&self) -> Option<String> {
+        let place = if self.fault.place.is_empty() {
+            format!("kind `{}` of `{}`", self.kind, self.path.display())
+        } else {
+            format!("at {}, kind `{}` of `{}`", self.fault.place, self.kind, self.path.display())
+        };
+        Some(format!("{place}; `on_error = \"disable\"` would let the run go on without it"))
+    }
+}
+
+/// The callbacks of a run, in order.
+pub struct Dispatcher {
+    subscribers: Vec<Subscriber>,
+    /// For each event, who wants it, in order.
+    by_event: Vec<Arc<[Target]>>,
+    /// The same as one bit an event.
+    wanted: u64,
+    triggers_by_step: bool,
+    mailbox: Arc<Mailbox>,
+    hub: Arc<RemoteHub>,
+    leases: Arc<Leases>,
+    clock: quanta::Clock,
+    failures: Vec<Failure>,
+    /// The first failure that stops the run and was not returned yet.
+    stopping: Option<Failure>,
+}
+
+#[derive(Clone, Copy)]
+struct Target {
+    index: usize,
+    /// Inline and without a gate: nothing to ask before its hook.
+    plain: bool,
+}
+
+/// `dyn Services` as a sized thing that [`Hook`] can hold.
+struct OfLoop<'a>(&'a mut dyn Services);
+
+impl Answers for OfLoop<'_> {
+    fn call(
+        &mut self,
+        caller: &Caller<'_>,
+        service: plugin_api::abi::kinds::ServiceKind,
+        request: &Request<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), ServiceError> {
+        self.0.call(caller, service, request, reply)
+    }
+}
+
+impl Dispatcher {
+    /// Makes the instances of `order`, in order.
+    ///
+    /// On a failure the instances made so far come with it, so that they see `teardown`.
+    pub fn create(order: Order) -> (Self, Result<(), Failure>) {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut dispatcher = Self {
+            subscribers: Vec::new(),
+            by_event: Vec::new(),
+            wanted: 0,
+            triggers_by_step: false,
+            hub: RemoteHub::new(Arc::clone(&mailbox)),
+            mailbox,
+            leases: Arc::default(),
+            clock: quanta::Clock::new(),
+            failures: Vec::new(),
+            stopping: None,
+        };
+        let mut outcome = Ok(());
+        for planned in order.planned {
+            match Instance::create(&planned.kind, planned.name(), &options_document(&planned)) {
+                Ok(instance) => dispatcher.subscribers.push(Subscriber::new(planned, Runner::Inline(instance))),
+                Err(fault) => {
+                    outcome = Err(Failure {
+                        instance: planned.name().to_owned(),
+                        kind: planned.kind.descriptor().kind.clone(),
+                        path: planned.kind.path().to_owned(),
+                        hook: "new",
+                        fault,
+                        on_error: OnError::Stop,
+                    });
+                    break;
+                }
+            }
+        }
+        dispatcher.index();
+        (dispatcher, outcome)
+    }
+
+    /// Moves the instances that run in the background to their threads, and opens remotes' reading.
+    /// After `setup` and `load_state`, which are answered at once whatever an instance's mode.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn begin(&mut self, services: &dyn Services) -> std::io::Result<()> {
+        self.hub.begin(services.reader());
+        for subscriber in &mut self.subscribers {
+            if subscriber.planned.mode != Mode::Background {
+                continue;
+            }
+            match std::mem::replace(&mut subscriber.runner, Runner::Gone) {
+                Runner::Inline(instance) => {
+                    let (mailbox, hub) = (Arc::clone(&self.mailbox), Arc::clone(&self.hub));
+                    let worker = Worker::start(Arc::clone(&subscriber.name), instance, mailbox, hub)?;
+                    subscriber.runner = Runner::Background(worker);
+                }
+                other => subscriber.runner = other,
+            }
+        }
+        self.index();
+        Ok(())
+    }
+
+    /// Rebuilds who wants what.
+    fn index(&mut self) {
+        let targets = |event: EventKind| -> Arc<[Target]> {
+            self.subscribers
+                .iter()
+                .enumerate()
+                .filter(|(_, subscriber)| subscriber.wants(event))
+                .map(|(index, subscriber)| Target {
+                    index,
+                    plain: matches!(subscriber.runner, Runner::Inline(_)) && subscriber.gate(event).is_none(),
+                })
+                .collect()
+        };
+        self.by_event = (0..EventKind::COUNT as u32).map(|kind| targets(EventKind(kind))).collect();
+        self.wanted = self
+            .by_event
+            .iter()
+            .enumerate()
+            .filter(|(_, targets)| !targets.is_empty())
+            .fold(0, |wanted, (kind, _)| wanted | 1 << kind);
+        self.triggers_by_step = self
+            .subscribers
+            .iter()
+            .any(|subscriber| subscriber.wants(EventKind::TRIGGER) && subscriber.schedule.by_step());
+    }
+
+    /// Whether any callback wants `event`.
+    #[inline]
+    pub fn wants(&self, event: EventKind) -> bool {
+        self.wanted & (1 << event.0) != 0
+    }
+
+    /// One pass of an event that carries nothing but its position.
+    ///
+    /// # Errors
+    ///
+    /// The first failure whose policy stops the run; the pass was finished by then.
+    #[inline]
+    pub fn fire_at(&mut self, kind: EventKind, position: Position, services: &mut dyn Services) -> Result<(), Failure> {
+        if self.mailbox.is_empty() && !self.wants(kind) {
+            return Ok(());
+        }
+        self.fire(&Event::at(kind, position), services)
+    }
+
+    /// One pass of an event over its subscribers, after the mail that came before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fire_at`].
+    pub fn fire(&mut self, event: &Event, services: &mut dyn Services) -> Result<(), Failure> {
+        self.read_mail(event.position, services);
+        let targets = self.targets(event.kind);
+        self.deliver(event, &targets, services);
+        self.take_failure()
+    }
+
+    /// Triggers the instances whose schedule says so, in order.
+    ///
+    /// `elapsed` is the run's time over all its processes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fire_at`].
+    #[inline]
+    pub fn trigger(
+        &mut self,
+        moment: Moment,
+        position: Position,
+        elapsed: impl FnOnce() -> Duration,
+        services: &mut dyn Services,
+    ) -> Result<(), Failure> {
+        if moment == Moment::StepEnd && !self.triggers_by_step || !self.wants(EventKind::TRIGGER) {
+            return Ok(());
+        }
+        self.trigger_due(moment, position, elapsed(), services)
+    }
+
+    fn trigger_due(
+        &mut self,
+        moment: Moment,
+        position: Position,
+        elapsed: Duration,
+        services: &mut dyn Services,
+    ) -> Result<(), Failure> {
+        for target in self.targets(EventKind::TRIGGER).iter() {
+            let schedule = &mut self.subscribers[target.index].schedule;
+            if let Some(cause) = schedule.due(moment, position, elapsed, |name| services.metric(name)) {
+                let event = Event::with_texts(EventKind::TRIGGER, position, [&cause, "", ""]);
+                self.deliver(&event, &[*target], services);
+            }
+        }
+        self.take_failure()
+    }
+
+    /// Collects every instance's state, in order, each after everything queued for it. An instance
+    /// that panicked gives what it last saved.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fire_at`].
+    pub fn save_states(
+        &mut self,
+        position: Position,
+        services: &mut dyn Services,
+    ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+        let event = Event::at(EventKind::SAVE_STATE, position);
+        for target in self.targets(EventKind::SAVE_STATE).iter() {
+            if let Runner::Background(worker) = &self.subscribers[target.index].runner {
+                let shared = match self.share(&event, &[], services) {
+                    Ok(shared) => shared,
+                    Err(fault) => {
+                        self.failed(target.index, event.kind, fault, services);
+                        continue;
+                    }
+                };
+                match worker.save_state(event.clone(), shared) {
+                    Some(Ok(state)) => self.subscribers[target.index].state = Some(state),
+                    Some(Err(fault)) => self.failed(target.index, event.kind, fault, services),
+                    None => {}
+                }
+            } else {
+                self.deliver(&event, &[*target], services);
+            }
+        }
+        self.take_failure()?;
+        Ok(self
+            .subscribers
+            .iter()
+            .filter_map(|subscriber| Some((subscriber.name.to_string(), subscriber.state.clone()?)))
+            .collect())
+    }
+
+    /// Gives every instance the state that it saved under its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fire_at`].
+    pub fn load_states(
+        &mut self,
+        states: &BTreeMap<String, Vec<u8>>,
+        position: Position,
+        services: &mut dyn Services,
+    ) -> Result<(), Failure> {
+        for target in self.targets(EventKind::LOAD_STATE).iter() {
+            let Some(state) = states.get(&*self.subscribers[target.index].name) else { continue };
+            self.subscribers[target.index].state = Some(state.clone());
+            let data = EventData::State(state.as_slice().into());
+            let event = Event { kind: EventKind::LOAD_STATE, position, data };
+            self.deliver(&event, &[*target], services);
+        }
+        self.take_failure()
+    }
+
+    /// What the schedules must remember across a resume, by instance.
+    pub fn schedule_states(&self) -> BTreeMap<String, ScheduleState> {
+        self.subscribers
+            .iter()
+            .map(|subscriber| (subscriber.name.to_string(), subscriber.schedule.state.clone()))
+            .collect()
+    }
+
+    /// Puts the schedules where they were.
+    pub fn restore_schedules(&mut self, states: &BTreeMap<String, ScheduleState>) {
+        for subscriber in &mut self.subscribers {
+            if let Some(state) = states.get(&*subscriber.name) {
+                subscriber.schedule.state = state.clone();
+            }
+        }
+    }
+
+    /// Waits until everything queued in the background is done, and takes the mail that it left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fire_at`].
+    pub fn flush(&mut self, position: Position, services: &mut dyn Services) -> Result<(), Failure> {
+        for subscriber in &mut self.subscribers {
+            if let Runner::Background(worker) = &subscriber.runner {
+                let before = self.clock.raw();
+                worker.flush();
+                subscriber.account.wait(self.clock.raw() - before);
+            }
+        }
+        self.read_mail(position, services);
+        self.take_failure()
+    }
+
+    /// Closes the remotes: after `train_end`.
+    pub fn close_remotes(&self) {
+        self.hub.close();
+    }
+
+    /// Every failure so far, those that the run went on after too.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+
+    /// What each hook cost, most expensive first.
+    pub fn times(&self) -> Vec<HookTime> {
+        let mut times: Vec<HookTime> = self
+            .subscribers
+            .iter()
+            .flat_map(|subscriber| subscriber.account.times(&subscriber.name, &self.clock))
+            .collect();
+        times.sort_by_key(|time| std::cmp::Reverse(time.total));
+        times
+    }
+
+    fn targets(&self, event: EventKind) -> Arc<[Target]> {
+        self.by_event.get(event.0 as usize).map_or_else(|| Arc::from([]), Arc::clone)
+    }
+
+    fn take_failure(&mut self) -> Result<(), Failure> {
+        self.stopping.take().map_or(Ok(()), Err)
+    }
+
+    /// A pass, and the rounds of what its hooks put.
+    fn deliver(&mut self, event: &Event, targets: &[Target], services: &mut dyn Services) {
+        let mut next = 0;
+        let mut shared = None;
+        while next < targets.len() {
+            let left = self.pass(event, targets, &mut next, &mut shared, services);
+            self.deliver_rounds(left, services);
+        }
+    }
+
+    /// Events that hooks put: each round's hooks put those of the next.
+    fn deliver_rounds(&mut self, mut pending: Vec<Event>, services: &mut dyn Services) {
+        let mut round = 0;
+        while !pending.is_empty() {
+            round += 1;
+            if round > ROUNDS {
+                self.loop_of_callbacks(&pending);
+                return;
+            }
+            let mut following = Vec::new();
+            for event in std::mem::take(&mut pending) {
+                let targets = self.targets(event.kind);
+                let (mut next, mut shared) = (0, None);
+                while next < targets.len() {
+                    following.extend(self.pass(&event, &targets, &mut next, &mut shared, services));
+                }
+            }
+            pending = following;
+        }
+    }
+
+    /// Calls the hooks from `targets[*next]` on, until one leaves events behind or the pass is done;
+    /// gives those events.
+    fn pass(
+        &mut self,
+        event: &Event,
+        targets: &[Target],
+        next: &mut usize,
+        shared: &mut Option<Shared>,
+        services: &mut dyn Services,
+    ) -> Vec<Event> {
+        while let Some(&target) = targets.get(*next) {
+            if target.plain {
+                let Some((index, status, left)) = self.run_plain(event, targets, next, services) else {
+                    return Vec::new();
+                };
+                return self.settle(index, event.kind, status, left);
+            }
+            *next += 1;
+            let subscriber = &self.subscribers[target.index];
+            if !subscriber.wants(event.kind) {
+                continue;
+            }
+            if let Some(condition) = subscriber.gate(event.kind)
+                && !condition.holds(|name| services.metric(name))
+            {
+                continue;
+            }
+            if subscriber.is_background() && !waits_for_answer(event.kind) {
+                if let Err(fault) = self.send(target.index, event, targets, shared, services) {
+                    return self.settle_fault(target.index, event.kind, fault);
+                }
+                continue;
+            }
+            let alone = [Target { index: target.index, plain: true }];
+            if let Some((index, status, left)) = self.run_plain(event, &alone, &mut 0, services) {
+                return self.settle(index, event.kind, status, left);
+            }
+        }
+        Vec::new()
+    }
+
+    /// The hot path: calls inline hooks one behind the other. Stops at the first that is not plain,
+    /// failed, or left something behind; gives the last two.
+    #[inline]
+    fn run_plain(
+        &mut self,
+        event: &Event,
+        targets: &[Target],
+        next: &mut usize,
+        services: &mut dyn Services,
+    ) -> Option<(usize, Status, Left)> {
+        let first = &self.subscribers[targets[*next].index];
+        let mut answers = OfLoop(services);
+        let mut hook = Hook::new(event, Arc::clone(&first.name), &mut answers, &self.hub);
+        let (subscribers, clock) = (&mut self.subscribers, &self.clock);
+        hook.enter(|entered| {
+            event.lower(|table| {
+                let mut before = clock.raw();
+                while let Some(target) = targets.get(*next).filter(|target| target.plain) {
+                    *next += 1;
+                    let subscriber = &mut subscribers[target.index];
+                    // One that failed earlier in this pass is gone, while the targets are those of its beginning.
+                    let Runner::Inline(instance) = &mut subscriber.runner else { continue };
+                    entered.instance(&subscriber.name);
+                    let status = instance.handle(table, entered.handle());
+                    // The end of one hook is the beginning of the next: one reading a hook.
+                    let after = clock.raw();
+                    subscriber.account.add(event.kind, after - before);
+                    before = after;
+                    let left = entered.finish();
+                    if left.is_some() || status != Status::OK {
+                        return Some((target.index, status, left.unwrap_or_default()));
+                    }
+                }
+                None
+            })
+        })
+    }
+
+    /// What follows from a hook that failed or left something behind; gives the events.
+    fn settle(&mut self, index: usize, hook: EventKind, status: Status, left: Left) -> Vec<Event> {
+        let Left { fault: told, state, mut events } = left;
+        if let Some(state) = state {
+            self.subscribers[index].state = Some(state);
+        }
+        if status != Status::OK && status != Status::UNKNOWN {
+            events.extend(self.settle_fault(index, hook, fault(status, told)));
+        }
+        events
+    }
+
+    fn settle_fault(&mut self, index: usize, hook: EventKind, fault: Fault) -> Vec<Event> {
+        let event = self.record_failure(index, hook, fault);
+        // A failing `error` hook must not call itself.
+        if hook == EventKind::ERROR { Vec::new() } else { vec![event] }
+    }
+
+    /// A failure outside a pass: the `error` event is delivered at once.
+    fn failed(&mut self, index: usize, hook: EventKind, fault: Fault, services: &mut dyn Services) {
+        let events = self.settle_fault(index, hook, fault);
+        self.deliver_rounds(events, services);
+    }
+
+    /// Applies the policy, and gives the `error` event.
+    fn record_failure(&mut self, index: usize, hook: EventKind, fault: Fault) -> Event {
+        let subscriber = &mut self.subscribers[index];
+        let failure = Failure {
+            instance: subscriber.name.to_string(),
+            kind: subscriber.planned.kind.descriptor().kind.clone(),
+            path: subscriber.planned.kind.path().to_owned(),
+            hook: hook.name(),
+            fault,
+            on_error: subscriber.on_error(),
+        };
+        tracing::error!(
+            plugin = %failure.instance,
+            hook = failure.hook,
+            place = %failure.fault.place,
+            panicked = failure.fault.panicked,
+            "{failure}"
+        );
+        if failure.fault.panicked {
+            // What a panic left half done must not run again, not even its destructor.
+            if let Runner::Inline(instance) = std::mem::replace(&mut subscriber.runner, Runner::Gone) {
+                std::mem::forget(instance);
+            }
+        } else if failure.on_error == OnError::Disable {
+            subscriber.hooks &= 1 << EventKind::TEARDOWN.0;
+        }
+        self.index();
+        let event = Event::with_texts(
+            EventKind::ERROR,
+            Position::default(),
+            [&failure.instance, failure.hook, &failure.fault.message],
+        );
+        if failure.on_error == OnError::Stop && self.stopping.is_none() {
+            self.stopping = Some(failure.clone());
+        }
+        self.failures.push(failure);
+        event
+    }
+
+    fn loop_of_callbacks(&mut self, pending: &[Event]) {
+        let mut links: Vec<String> = pending
+            .iter()
+            .filter_map(|event| match &event.data {
+                EventData::Record { author, record } => Some(format!("`{author}` puts the record `{}`", record.name)),
+                EventData::Custom { author, name, .. } => Some(format!("`{author}` sends `{name}`")),
+                EventData::Texts([kind, _, author]) => Some(format!("`{author}` publishes `{kind}`")),
+                _ => None,
+            })
+            .collect();
+        links.dedup();
+        let message = format!("after {ROUNDS} rounds callbacks still answer each other: {}", links.join(", "));
+        let author = pending.iter().find_map(|event| match &event.data {
+            EventData::Record { author, .. } | EventData::Custom { author, .. } => Some(Arc::clone(author)),
+            _ => None,
+        });
+        let index = author
+            .and_then(|author| self.subscribers.iter().position(|subscriber| subscriber.name == author))
+            .unwrap_or(0);
+        let fault = Fault { message, panicked: false, place: String::new() };
+        let hook = pending.first().map_or(EventKind::CUSTOM, |event| event.kind);
+        // No `error` event: it would be the ninth round.
+        self.record_failure(index, hook, fault);
+    }
+
+    /// Queues an event for a callback in the background.
+    fn send(
+        &mut self,
+        index: usize,
+        event: &Event,
+        targets: &[Target],
+        shared: &mut Option<Shared>,
+        services: &mut dyn Services,
+    ) -> Result<(), Fault> {
+        let before = self.clock.raw();
+        if shared.is_none() {
+            *shared = Some(self.share(event, targets, services)?);
+        }
+        let subscriber = &mut self.subscribers[index];
+        if let (Runner::Background(worker), Some(shared)) = (&subscriber.runner, shared) {
+            worker.send(event.clone(), shared.clone());
+        }
+        subscriber.account.wait(self.clock.raw() - before);
+        Ok(())
+    }
+
+    /// The snapshot that `targets` share for `event`.
+    fn share(&mut self, event: &Event, targets: &[Target], services: &mut dyn Services) -> Result<Shared, Fault> {
+        let mut needs = SnapshotNeeds::default();
+        for target in targets {
+            let subscriber = &self.subscribers[target.index];
+            let gated = subscriber.gate(event.kind).is_some_and(|gate| !gate.holds(|name| services.metric(name)));
+            if subscriber.is_background() && !gated {
+                subscriber.needs(event.kind, &mut needs);
+            }
+        }
+        let lease = (!needs.is_empty()).then(|| self.leases.take());
+        let answers = services.snapshot(event.kind, &needs).map_err(|error| Fault {
+            message: format!("the host could not copy what it needs: {error}"),
+            panicked: false,
+            place: String::new(),
+        })?;
+        Ok(Shared { answers, _lease: lease })
+    }
+
+    /// Does what other threads asked for since the last event.
+    fn read_mail(&mut self, position: Position, services: &mut dyn Services) {
+        while !self.mailbox.is_empty() {
+            for letter in self.mailbox.take() {
+                self.read_letter(letter, position, services);
+            }
+        }
+    }
+
+    fn read_letter(&mut self, letter: Letter, position: Position, services: &mut dyn Services) {
+        let index_of =
+            |this: &Self, name: &str| this.subscribers.iter().position(|subscriber| &*subscriber.name == name);
+        match letter {
+            Letter::Call { instance, hook, service, payload } => {
+                let caller = Caller { instance: &instance, hook, position };
+                let (mut ignored, mut kept) = (Vec::new(), Vec::new());
+                let table = crate::plugins::reply_into(&mut ignored);
+                let mut reply = Reply::new(&table, &mut kept);
+                let request = Request { payload: &payload, tensors: &[] };
+                if let Err(error) = Services::call(services, &caller, service, &request, &mut reply)
+                    && let Some(index) = index_of(self, &instance)
+                {
+                    let message = format!("`{}` asked for in the background: {error}", service.name());
+                    self.failed(index, hook, Fault { message, panicked: false, place: String::new() }, services);
+                }
+            }
+            Letter::Events(mut events) => {
+                for event in &mut events {
+                    // A remote does not know where the run is.
+                    if event.position == Position::default() {
+                        event.position = position;
+                    }
+                }
+                self.deliver_rounds(events, services);
+            }
+            Letter::Fault { instance, hook, fault } => {
+                if let Some(index) = index_of(self, &instance) {
+                    self.failed(index, hook, fault, services);
+                }
+            }
+        }
+    }
+}

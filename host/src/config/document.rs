@@ -37,8 +37,17 @@ impl Document {
         let source = Source::new(name, text);
         let table = DeTable::parse(text).map_err(|error| syntax_problem(&source, &error, 0))?;
         let mut places = BTreeMap::new();
-        let value = Reader { source: &source, offset: 0, places: &mut places }.table(table.get_ref(), "")?;
-        Ok(Document { source, value, places })
+        let value = Reader {
+            source: &source,
+            offset: 0,
+            places: &mut places,
+        }
+        .table(table.get_ref(), "")?;
+        Ok(Document {
+            source,
+            value,
+            places,
+        })
     }
 
     /// The name that messages call the text by.
@@ -73,7 +82,9 @@ impl Document {
     /// JSON Schema, so that what passed the check is also read.
     pub(super) fn plain_value(&self) -> Value {
         let mut value = self.value.clone();
-        let Some(sections) = value.as_object_mut() else { return value };
+        let Some(sections) = value.as_object_mut() else {
+            return value;
+        };
         for (name, section) in sections.iter_mut() {
             if name != "plugins" {
                 integral(section);
@@ -115,7 +126,11 @@ fn unescaped(segment: &str) -> String {
 /// Labels cover one line: a table of twenty lines is pointed at by its first.
 fn label(source: &Source, span: Range<usize>, text: impl Into<String>) -> Label {
     let mut label = Label::new(source, span, text);
-    if let Some(length) = source.text().get(label.span.clone()).and_then(|text| text.find('\n')) {
+    if let Some(length) = source
+        .text()
+        .get(label.span.clone())
+        .and_then(|text| text.find('\n'))
+    {
         label.span.end = label.span.start + length;
     }
     label
@@ -123,8 +138,16 @@ fn label(source: &Source, span: Range<usize>, text: impl Into<String>) -> Label 
 
 pub(super) fn syntax_problem(source: &Source, error: &toml::de::Error, offset: usize) -> Problem {
     let span = error.span().unwrap_or(0..0);
-    Problem::new(format!("`{}` is not valid TOML: {}", source.name(), error.message()))
-        .with_label(label(source, span.start + offset..span.end + offset, "here"))
+    Problem::new(format!(
+        "`{}` is not valid TOML: {}",
+        source.name(),
+        error.message()
+    ))
+    .with_label(label(
+        source,
+        span.start + offset..span.end + offset,
+        "here",
+    ))
 }
 
 fn integral(value: &mut Value) {
@@ -173,7 +196,14 @@ impl Reader<'_> {
     ) -> Result<Value, Problem> {
         let span = self.moved(value.span());
         let key = key.map(|key| self.moved(key));
-        self.places.insert(pointer.to_owned(), Place { source: self.source.clone(), key, value: span.clone() });
+        self.places.insert(
+            pointer.to_owned(),
+            Place {
+                source: self.source.clone(),
+                key,
+                value: span.clone(),
+            },
+        );
         match value.get_ref() {
             DeValue::String(text) => Ok(Value::String(text.to_string())),
             DeValue::Boolean(boolean) => Ok(Value::Bool(*boolean)),
@@ -207,7 +237,11 @@ impl Reader<'_> {
     }
 
     fn unfit(&self, pointer: &str, span: Range<usize>, rule: &str) -> Problem {
-        Problem::new(format!("the number `{}` {rule}", key_path(pointer))).with_label(label(self.source, span, rule))
+        Problem::new(format!("the number `{}` {rule}", key_path(pointer))).with_label(label(
+            self.source,
+            span,
+            rule,
+        ))
     }
 
     fn moved(&self, span: Range<usize>) -> Range<usize> {
@@ -228,8 +262,12 @@ mod tests {
 
     #[test]
     fn values_and_their_places() {
-        let document = Document::parse("run.toml", "[a]\nb.c = [1, {d = \"x\"}]\n[[e]]\nf = 2.5\n").unwrap();
-        assert_eq!(document.value(), &json!({"a": {"b": {"c": [1, {"d": "x"}]}}, "e": [{"f": 2.5}]}));
+        let document =
+            Document::parse("run.toml", "[a]\nb.c = [1, {d = \"x\"}]\n[[e]]\nf = 2.5\n").unwrap();
+        assert_eq!(
+            document.value(),
+            &json!({"a": {"b": {"c": [1, {"d": "x"}]}}, "e": [{"f": 2.5}]})
+        );
         assert_eq!(written(&document, "/a"), "[a]");
         assert_eq!(written(&document, "/a/b/c/0"), "1");
         assert_eq!(written(&document, "/a/b/c/1/d"), "\"x\"");
@@ -254,8 +292,15 @@ mod tests {
 
     #[test]
     fn whole_floats_are_read_as_integers_but_not_in_plugin_options() {
-        let document = Document::parse("run.toml", "[train]\nepochs = 3.0\n[[plugins]]\noptions = {x = 3.0}\n").unwrap();
-        assert_eq!(document.plain_value(), json!({"train": {"epochs": 3}, "plugins": [{"options": {"x": 3.0}}]}));
+        let document = Document::parse(
+            "run.toml",
+            "[train]\nepochs = 3.0\n[[plugins]]\noptions = {x = 3.0}\n",
+        )
+        .unwrap();
+        assert_eq!(
+            document.plain_value(),
+            json!({"train": {"epochs": 3}, "plugins": [{"options": {"x": 3.0}}]})
+        );
     }
 
     proptest! {

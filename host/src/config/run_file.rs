@@ -90,9 +90,16 @@ impl FromStr for Device {
         match text {
             "auto" => Ok(Device::Auto),
             "cpu" => Ok(Device::Cpu),
-            _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(Device::Cuda).ok_or_else(|| {
-                FormatError::new(format!("`{text}` is no device"), "accepted: `auto`, `cpu` or `cuda:0`, `cuda:1`, …")
-            }),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Device::Cuda)
+                .ok_or_else(|| {
+                    FormatError::new(
+                        format!("`{text}` is no device"),
+                        "accepted: `auto`, `cpu` or `cuda:0`, `cuda:1`, …",
+                    )
+                }),
         }
     }
 }
@@ -208,7 +215,9 @@ impl TrainOptions {
     /// The run's length. A loaded run file has exactly one of the two; one built otherwise and without any has no
     /// length.
     pub fn length(&self) -> Option<Length> {
-        self.epochs.map(Length::Epochs).or(self.steps.map(Length::Steps))
+        self.epochs
+            .map(Length::Epochs)
+            .or(self.steps.map(Length::Steps))
     }
 }
 

@@ -26,7 +26,10 @@ pub struct Source {
 impl Source {
     /// A text and the name that people know it by (a path as it was given, or `--set`).
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Source {
-        Source { name: name.into(), text: text.into() }
+        Source {
+            name: name.into(),
+            text: text.into(),
+        }
     }
 
     /// The name that people know the text by.
@@ -52,12 +55,20 @@ pub struct Label {
 }
 
 impl Label {
-    /// A place and what is said about it. A span that leaves the text, or cuts a character, is moved inside.
+    /// A place and what is said about it. A span that leaves the text or cuts a character is moved inside, and an empty
+    /// one at the end of the text covers its last character, so that there is something to point at.
     pub fn new(source: &Source, span: Range<usize>, text: impl Into<String>) -> Label {
         let inside = |position: usize| source.text().floor_char_boundary(position);
-        let start = inside(span.start);
+        let mut start = inside(span.start);
         let end = inside(span.end).max(start);
-        Label { source: source.clone(), span: start..end, text: text.into() }
+        if start == source.text().len() {
+            start = inside(start.saturating_sub(1));
+        }
+        Label {
+            source: source.clone(),
+            span: start..end,
+            text: text.into(),
+        }
     }
 }
 
@@ -73,7 +84,12 @@ pub struct Problem {
 impl Problem {
     /// A problem with a message: literals in backticks, no trailing period.
     pub fn new(message: impl Into<String>) -> Problem {
-        Problem { message: message.into(), labels: Vec::new(), causes: Vec::new(), hints: Vec::new() }
+        Problem {
+            message: message.into(),
+            labels: Vec::new(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     /// Adds a place. Those in the first one's text are shown together.
@@ -187,7 +203,10 @@ mod tests {
 
     #[test]
     fn a_typed_error_brings_its_causes_and_its_hint() {
-        let error = CannotRead { path: "run.toml".into(), source: std::io::Error::other("the disk is gone") };
+        let error = CannotRead {
+            path: "run.toml".into(),
+            source: std::io::Error::other("the disk is gone"),
+        };
         let problem = Problem::from(&error);
         assert_eq!(problem.message(), "cannot read `run.toml`");
         assert_eq!(problem.causes(), ["the disk is gone"]);
@@ -198,6 +217,7 @@ mod tests {
     fn a_label_stays_inside_its_text_and_on_character_boundaries() {
         let source = Source::new("x", "aé");
         assert_eq!(Label::new(&source, 2..900, "").span, 1..3);
-        assert_eq!(Label::new(&source, 900..5, "").span, 3..3);
+        assert_eq!(Label::new(&source, 900..5, "").span, 1..3);
+        assert_eq!(Label::new(&Source::new("x", ""), 0..1, "").span, 0..0);
     }
 }

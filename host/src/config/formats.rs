@@ -1,0 +1,122 @@
+//! The small languages inside strings: `5 epochs`, `val_loss < 0.5`, `cuda:0`.
+//!
+//! Each is a type with [`std::str::FromStr`]; its schema says `"format": "<name>"`, and [`check`](super::check) finds
+//! the parser here, so that a bad one is reported with its place like any other error of the schema.
+
+use super::condition::Condition;
+use super::run_file::Device;
+use super::when::{At, Every};
+
+/// Why a string is not of its format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct FormatError {
+    /// What is wrong.
+    pub message: String,
+    /// What is accepted.
+    pub hint: String,
+}
+
+impl FormatError {
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> FormatError {
+        FormatError {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl crate::report::Report for FormatError {
+    fn hint(&self) -> Option<String> {
+        Some(self.hint.clone())
+    }
+}
+
+pub(super) type Parser = fn(&str) -> Result<(), FormatError>;
+
+/// Every format by the name that schemas use.
+pub(super) const FORMATS: [(&str, Parser); 6] = [
+    ("every", |text| text.parse::<Every>().map(drop)),
+    ("at", |text| text.parse::<At>().map(drop)),
+    ("condition", |text| text.parse::<Condition>().map(drop)),
+    ("device", |text| text.parse::<Device>().map(drop)),
+    ("run-name", run_name),
+    ("instance-name", instance_name),
+];
+
+fn run_name(text: &str) -> Result<(), FormatError> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    // A run's name becomes a folder.
+    if text.is_empty() || !text.chars().all(fits) || text.chars().all(|character| character == '.')
+    {
+        let hint = "a run's name has letters, digits, `.`, `_` and `-`, since it names a folder";
+        return Err(FormatError::new(
+            format!("`{text}` cannot name a run"),
+            hint,
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the name of a plugin instance or kind.
+pub(super) fn instance_name(text: &str) -> Result<(), FormatError> {
+    let fits = |character: char| {
+        character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-'
+    };
+    if text.is_empty() || !text.chars().all(fits) {
+        let hint = "names of plugins have lower-case letters, digits and `-`, since they name folders and keys";
+        return Err(FormatError::new(
+            format!("`{text}` cannot name a plugin"),
+            hint,
+        ));
+    }
+    Ok(())
+}
+
+/// Serde and schema of a type that is written as a string of the format `$format`.
+macro_rules! written_as_string {
+    ($type:ty, $format:literal, $description:literal) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "format": $format, "description": $description })
+            }
+        }
+    };
+}
+pub(super) use written_as_string;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_leave_their_folder_are_refused() {
+        for name in ["", ".", "..", "a/b", "a b", "é"] {
+            assert!(run_name(name).is_err(), "{name}");
+        }
+        for name in ["", ".", "A", "a_b", "a/b"] {
+            assert!(instance_name(name).is_err(), "{name}");
+        }
+        assert_eq!(
+            (run_name("digits-2.1_b"), instance_name("early-stopping-2")),
+            (Ok(()), Ok(()))
+        );
+    }
+}

@@ -1,0 +1,225 @@
+//! One `[[plugins]]` entry.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::condition::Condition;
+use super::when::{Every, When};
+
+/// One plugin instance. In the run file `name` may be left out (it is then the kind), and `frequency`,
+/// `skip_from_start` and `basis` may stand for `when`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "WrittenPlugin")]
+pub struct PluginOptions {
+    /// The kind, as a plugin library names it.
+    pub kind: String,
+    /// The instance's name, unique in the run: it keys state, folder, log and control.
+    pub name: String,
+    /// What a failure of the plugin does to the run.
+    pub on_error: OnError,
+    /// Where its hooks run; none is the kind's own default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dispatch: Option<Dispatch>,
+    /// When it is triggered; none is the kind's own default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<When>,
+    /// Its hooks come only while this holds.
+    #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
+    /// The kind's own options, checked against its JSON Schema.
+    pub options: Map<String, Value>,
+}
+
+impl PluginOptions {
+    /// An instance of a kind as `--plugin KIND[=NAME]` declares it: everything else has its default.
+    pub fn new(kind: &str, name: Option<&str>) -> PluginOptions {
+        PluginOptions {
+            kind: kind.to_owned(),
+            name: name.unwrap_or(kind).to_owned(),
+            on_error: OnError::default(),
+            dispatch: None,
+            when: None,
+            condition: None,
+            options: Map::new(),
+        }
+    }
+}
+
+/// What a plugin's failure does to the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// The run fails.
+    #[default]
+    Stop,
+    /// The plugin gets no more hooks; the run goes on.
+    Disable,
+    /// A returned error is logged and the plugin stays. A panic disables it all the same.
+    Ignore,
+}
+
+/// Where a plugin's hooks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dispatch {
+    /// On the training thread, in declared order.
+    Inline,
+    /// On the plugin's own thread, behind a bounded queue.
+    Background,
+}
+
+/// [`PluginOptions`] as the run file may write it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "PluginOptions")]
+struct WrittenPlugin {
+    /// The kind, as a plugin library names it; `host plugins list` shows the kinds.
+    #[schemars(extend("format" = "instance-name"))]
+    kind: String,
+    /// The instance's name, unique in the run: it keys state, folder, log and control. By default the kind.
+    #[schemars(extend("format" = "instance-name"))]
+    name: Option<String>,
+    /// What a failure of the plugin does to the run.
+    #[serde(default)]
+    on_error: OnError,
+    /// Where its hooks run. By default as the kind says.
+    dispatch: Option<Dispatch>,
+    /// When it is triggered. By default as the kind says.
+    when: Option<When>,
+    /// Its hooks (except setup, start, end, teardown, state and error) come only while this holds.
+    #[serde(rename = "if")]
+    condition: Option<Condition>,
+    /// The kind's own options; `host plugins describe KIND` shows them.
+    #[serde(default)]
+    options: Map<String, Value>,
+    /// An alias: `frequency = 5` is `when.every = "5 epochs"`, in units of `basis`.
+    #[schemars(range(min = 1))]
+    frequency: Option<std::num::NonZeroU64>,
+    /// An alias of `when.skip_first`.
+    skip_from_start: Option<u64>,
+    /// The unit of `frequency`.
+    basis: Option<Basis>,
+}
+
+/// The unit of `frequency`.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Basis {
+    /// Epochs.
+    #[default]
+    Epoch,
+    /// Optimizer updates.
+    Step,
+}
+
+/// The aliases and the key of `when` that each one fills.
+pub(super) const ALIASES: [(&str, &str); 3] = [
+    ("frequency", "every"),
+    ("basis", "every"),
+    ("skip_from_start", "skip_first"),
+];
+
+impl From<WrittenPlugin> for PluginOptions {
+    fn from(written: WrittenPlugin) -> PluginOptions {
+        let WrittenPlugin {
+            kind,
+            name,
+            on_error,
+            dispatch,
+            when,
+            condition,
+            options,
+            ..
+        } = written;
+        // Where an alias meets its key in `when`, `rules.rs` has refused the file.
+        let every = (written.frequency.is_some() || written.basis.is_some()).then(|| {
+            let number = written.frequency.unwrap_or(std::num::NonZeroU64::MIN);
+            match written.basis.unwrap_or_default() {
+                Basis::Epoch => Every::Epochs(number),
+                Basis::Step => Every::Steps(number),
+            }
+        });
+        let when = if every.is_some() || written.skip_from_start.is_some() {
+            let mut when = when.unwrap_or_default();
+            when.every = every.or(when.every);
+            when.skip_first = written.skip_from_start.unwrap_or(when.skip_first);
+            Some(when)
+        } else {
+            when
+        };
+        let name = name.unwrap_or_else(|| kind.clone());
+        PluginOptions {
+            kind,
+            name,
+            on_error,
+            dispatch,
+            when,
+            condition,
+            options,
+        }
+    }
+}
+
+impl JsonSchema for PluginOptions {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        WrittenPlugin::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        WrittenPlugin::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: Value) -> PluginOptions {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_name_defaults_to_the_kind() {
+        assert_eq!(
+            read(json!({"kind": "progress"})),
+            PluginOptions::new("progress", None)
+        );
+        assert_eq!(
+            read(json!({"kind": "progress", "name": "bar"})),
+            PluginOptions::new("progress", Some("bar"))
+        );
+    }
+
+    #[test]
+    fn aliases_fill_when() {
+        let when = |value| serde_json::to_value(read(value).when).unwrap();
+        assert_eq!(
+            when(json!({"kind": "a", "frequency": 5, "basis": "step", "skip_from_start": 4})),
+            json!({"every": "5 steps", "skip_first": 4, "at": [], "best": {}})
+        );
+        assert_eq!(
+            when(json!({"kind": "a", "frequency": 2}))["every"],
+            json!("2 epochs")
+        );
+        assert_eq!(
+            when(json!({"kind": "a", "skip_from_start": 3}))["every"],
+            json!("1 epoch")
+        );
+        assert_eq!(when(json!({"kind": "a"})), json!(null));
+        assert_eq!(
+            when(json!({"kind": "a", "when": {"at": ["end"]}, "frequency": 2})),
+            json!({"every": "2 epochs", "skip_first": 0, "at": ["end"], "best": {}})
+        );
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let plugin = read(json!({
+            "kind": "a", "name": "b", "on_error": "ignore", "dispatch": "background", "if": "val_loss < 0.5",
+            "when": {"best": {"val_loss": "min"}}, "options": {"x": [1, 2.5, {"y": "z"}]}
+        }));
+        assert_eq!(read(serde_json::to_value(&plugin).unwrap()), plugin);
+    }
+}

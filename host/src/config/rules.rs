@@ -1,0 +1,115 @@
+//! What a JSON Schema cannot say, or says badly.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::document::{Document, child};
+use super::overrides::instance_name;
+use super::plugin::ALIASES;
+use super::when::Every;
+use crate::report::Problem;
+
+/// Every breach of a rule, in the document's order.
+pub(super) fn check(document: &Document) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    problems.extend(length(document));
+    problems.extend(evaluation(document));
+    problems.extend(instance_names(document));
+    problems.extend(aliases(document));
+    problems
+}
+
+/// A run's length is given exactly once.
+fn length(document: &Document) -> Option<Problem> {
+    let train = document.value().get("train")?.as_object()?;
+    match (train.contains_key("epochs"), train.contains_key("steps")) {
+        (true, true) => Some(
+            Problem::new("`train.epochs` and `train.steps` are both given")
+                .with_label(document.label_key("/train/epochs", "the length in epochs"))
+                .with_label(document.label_key("/train/steps", "the length in steps"))
+                .with_hint("a run has one length: remove one of them".to_owned()),
+        ),
+        (false, false) => Some(
+            Problem::new("the run has no length")
+                .with_label(document.label_key("/train", "neither `epochs` nor `steps` is given"))
+                .with_hint("add `epochs = 10`, or `steps = 1000`".to_owned()),
+        ),
+        _ => None,
+    }
+}
+
+/// Evaluations come at positions of the run, never by the clock, so that a run's history is repeatable.
+fn evaluation(document: &Document) -> Option<Problem> {
+    let every = document.value().pointer("/eval/every")?.as_str()?;
+    matches!(every.parse(), Ok(Every::Time(_))).then(|| {
+        Problem::new("`eval.every` cannot be a time")
+            .with_label(document.label_value("/eval/every", "a time"))
+            .with_hint("give epochs or steps, so that the run is repeatable".to_owned())
+    })
+}
+
+/// Instance names are unique.
+fn instance_names(document: &Document) -> Vec<Problem> {
+    let Some(plugins) = document.value().get("plugins").and_then(Value::as_array) else {
+        return Vec::new();
+    };
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    let mut problems = Vec::new();
+    for (index, name) in plugins
+        .iter()
+        .enumerate()
+        .filter_map(|(index, entry)| Some((index, instance_name(entry)?)))
+    {
+        let Some(&earlier) = first.get(name) else {
+            first.insert(name, index);
+            continue;
+        };
+        let place = |index: usize| {
+            let key = if plugins[index].get("name").is_some() {
+                "name"
+            } else {
+                "kind"
+            };
+            format!("/plugins/{index}/{key}")
+        };
+        problems.push(
+            Problem::new(format!("two plugins have the name `{name}`"))
+                .with_label(document.label_value(&place(earlier), "the first"))
+                .with_label(document.label_value(&place(index), "the second"))
+                .with_hint(format!(
+                    "give one of them a name of its own, as in `name = \"{name}-2\"`"
+                )),
+        );
+    }
+    problems
+}
+
+/// An alias and the key that it fills are not both given.
+fn aliases(document: &Document) -> Vec<Problem> {
+    let Some(plugins) = document.value().get("plugins").and_then(Value::as_array) else {
+        return Vec::new();
+    };
+    let mut problems = Vec::new();
+    for (index, plugin) in plugins.iter().enumerate() {
+        for (alias, key) in ALIASES {
+            if plugin.get(alias).is_some()
+                && plugin.get("when").and_then(|when| when.get(key)).is_some()
+            {
+                let entry = format!("/plugins/{index}");
+                problems.push(
+                    Problem::new(format!("`{alias}` and `when.{key}` are both given"))
+                        .with_label(document.label_key(&child(&entry, alias), "an alias"))
+                        .with_label(
+                            document.label_key(
+                                &child(&child(&entry, "when"), key),
+                                "what it stands for",
+                            ),
+                        )
+                        .with_hint(format!("`{alias}` fills `when.{key}`: remove one of them")),
+                );
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,273 @@
+//! The run file's sections.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::formats::{FormatError, written_as_string};
+use super::plugin::PluginOptions;
+use super::stand_in::{DataOptions, LossOptions, ModelOptions, OptimizerOptions, ScheduleOptions};
+use super::when::Every;
+
+/// A whole run, as its TOML file says it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunFile {
+    /// The run itself: name, seed, device, folder.
+    pub run: RunOptions,
+    /// The data and its splits.
+    pub data: DataOptions,
+    /// The model.
+    pub model: ModelOptions,
+    /// The training.
+    pub train: TrainOptions,
+    /// The evaluation during training. Without this section there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval: Option<EvalOptions>,
+    /// The plugins, in the order in which their hooks are called.
+    #[serde(default)]
+    pub plugins: Vec<PluginOptions>,
+}
+
+impl RunFile {
+    /// The run file as TOML with every default written out; [`load`](super::load) reads it back as the same run.
+    ///
+    /// # Errors
+    /// A plugin's options that TOML cannot write (a null).
+    pub fn resolved_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+/// The run itself.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunOptions {
+    /// The run's name; it names the run's folder. Letters, digits, `.`, `_` and `-`.
+    #[schemars(extend("format" = "run-name"))]
+    pub name: String,
+    /// What every random number of the run is drawn from. The same seed gives the same bits on a CPU, so a run that
+    /// names no seed is repeatable too.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where the tensors live: `auto` (the first CUDA device, else the CPU), `cpu` or `cuda:N`.
+    #[serde(default)]
+    pub device: Device,
+    /// Threads of one tensor operation: `auto` (a function of the model and of the cores) or a number.
+    #[serde(default)]
+    pub threads: Threads,
+    /// The run's folder. Without it, `runs/<name>/<start time>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out: Option<String>,
+    /// Whether kinds that say so are added without being declared.
+    #[serde(default = "yes")]
+    pub by_default: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where the tensors live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The first CUDA device where there is one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this index.
+    Cuda(u32),
+}
+
+impl FromStr for Device {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Device, FormatError> {
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Device::Cuda)
+                .ok_or_else(|| {
+                    FormatError::new(
+                        format!("`{text}` is no device"),
+                        "accepted: `auto`, `cpu` or `cuda:0`, `cuda:1`, …",
+                    )
+                }),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => formatter.write_str("auto"),
+            Device::Cpu => formatter.write_str("cpu"),
+            Device::Cuda(index) => write!(formatter, "cuda:{index}"),
+        }
+    }
+}
+
+written_as_string!(Device, "device", "A device: `auto`, `cpu` or `cuda:0`");
+
+/// Threads of one tensor operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenThreads", into = "WrittenThreads")]
+pub enum Threads {
+    /// As many as suit the model and the cores.
+    #[default]
+    Auto,
+    /// So many.
+    Count(NonZeroUsize),
+}
+
+/// [`Threads`] as the run file writes them.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenThreads {
+    Count(NonZeroUsize),
+    Word(String),
+}
+
+impl TryFrom<WrittenThreads> for Threads {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenThreads) -> Result<Threads, &'static str> {
+        match written {
+            WrittenThreads::Count(count) => Ok(Threads::Count(count)),
+            WrittenThreads::Word(word) if word == "auto" => Ok(Threads::Auto),
+            WrittenThreads::Word(_) => Err("expected `auto` or a number of threads"),
+        }
+    }
+}
+
+impl From<Threads> for WrittenThreads {
+    fn from(threads: Threads) -> WrittenThreads {
+        match threads {
+            Threads::Auto => WrittenThreads::Word("auto".to_owned()),
+            Threads::Count(count) => WrittenThreads::Count(count),
+        }
+    }
+}
+
+impl JsonSchema for Threads {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Threads".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "string", "const": "auto" }, { "type": "integer", "minimum": 1 }],
+            "description": "Threads of one tensor operation: `auto` or a number"
+        })
+    }
+}
+
+/// The training.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainOptions {
+    /// The run's length in passes over the training split; either this or `steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub epochs: Option<u64>,
+    /// The run's length in optimizer updates; either this or `epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub steps: Option<u64>,
+    /// Samples of one batch.
+    #[schemars(range(min = 1))]
+    pub batch_size: usize,
+    /// What is minimised.
+    pub loss: LossOptions,
+    /// Metrics of the training split besides the loss.
+    #[serde(default)]
+    pub metrics: Vec<String>,
+    /// The optimizer.
+    pub optimizer: OptimizerOptions,
+    /// The course of the learning rate.
+    #[serde(default)]
+    pub schedule: ScheduleOptions,
+    /// The gradients are scaled down when the norm of all of them together exceeds this. Without it they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub clip_gradient_norm: Option<f64>,
+    /// Batches whose gradients are summed for one optimizer update.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub accumulate: u64,
+    /// The type that forward and backward compute in; weights and optimizer state stay `f32`.
+    #[serde(default)]
+    pub precision: Precision,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl TrainOptions {
+    /// The run's length. A loaded run file has exactly one of the two; one built otherwise and without any has no
+    /// length.
+    pub fn length(&self) -> Option<Length> {
+        self.epochs
+            .map(Length::Epochs)
+            .or(self.steps.map(Length::Steps))
+    }
+}
+
+/// How long a run trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// So many passes over the training split.
+    Epochs(u64),
+    /// So many optimizer updates.
+    Steps(u64),
+}
+
+/// The type that forward and backward compute in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16 where autocast allows it.
+    Bf16,
+}
+
+/// The evaluation during training.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvalOptions {
+    /// The split that is evaluated.
+    #[serde(default = "val")]
+    pub split: String,
+    /// Metrics besides the loss.
+    #[serde(default)]
+    pub metrics: Vec<String>,
+    /// How often: `1 epoch`, `100 steps`.
+    #[serde(default = "each_epoch")]
+    pub every: Every,
+    /// Samples of one batch.
+    #[serde(default = "evaluation_batch")]
+    #[schemars(range(min = 1))]
+    pub batch_size: usize,
+}
+
+fn val() -> String {
+    "val".to_owned()
+}
+
+fn each_epoch() -> Every {
+    Every::EPOCH
+}
+
+fn evaluation_batch() -> usize {
+    256
+}

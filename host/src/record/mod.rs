@@ -1,0 +1,34 @@
+//! What a run says about itself in numbers: the metrics of now and the history of all of them.
+//!
+//! Knows no tensors: an array is a shape and values on the CPU. [`Metrics`] holds the latest value of each name, for
+//! conditions, schedules and displays; [`History`] holds every value with its [`Position`], is part of each checkpoint,
+//! and can be read as of an earlier moment ([`HistoryView`]) while the training thread goes on.
+
+mod exact;
+mod history;
+mod metrics;
+mod stored;
+mod view;
+
+pub use exact::Exact;
+pub use history::{Array, AsOf, History, Point, RecordError, SeriesId};
+pub use metrics::{Metric, Metrics};
+pub use view::HistoryView;
+
+use serde::{Deserialize, Serialize};
+
+/// A point of the training. What is counted from 1 is 0 before the first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// The optimizer update within the epoch, from 1.
+    pub step: u64,
+    /// The optimizer update within the run, from 1.
+    pub global_step: u64,
+    /// Training samples seen in the run.
+    pub samples: u64,
+}

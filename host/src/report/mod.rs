@@ -1,0 +1,14 @@
+//! The one renderer of errors.
+//!
+//! Every module has its own typed errors; what a person reads is always a [`Problem`]: a message, the places in a
+//! file (or on the command line) that it is about, the chain of causes, and what to do next.
+//! A typed error becomes one through [`Report`], which adds the next step to what [`std::error::Error`] says.
+//! [`render`] writes any number of them as one text.
+
+mod nearest;
+mod problem;
+mod render;
+
+pub use nearest::{did_you_mean, list, nearest};
+pub use problem::{Label, Problem, Problems, Report, Source};
+pub use render::{Style, render};

@@ -1,0 +1,97 @@
+//! "Did you mean …": the names that a mistyped word is likely to stand for.
+
+use std::cmp::Reverse;
+
+/// The most names that an answer offers.
+const OFFERED: usize = 3;
+
+/// The candidates that `word` is likely to stand for, the likeliest first, three at most.
+///
+/// A candidate counts when at most a third of its letters differ (Damerau-Levenshtein distance, capitals and
+/// `-` against `_` ignored), or when it begins with the word.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let word = folded(word);
+    let length = word.chars().count();
+    let mut near: Vec<(usize, usize, &str)> = candidates
+        .into_iter()
+        .enumerate()
+        .filter_map(|(order, candidate)| {
+            let folded = folded(candidate);
+            let distance = strsim::damerau_levenshtein(&word, &folded);
+            let allowed = (length.max(folded.chars().count()) / 3).max(1);
+            // One letter against one other letter is no resemblance.
+            let resembles = distance <= allowed && distance < length;
+            let begins = length >= 3 && folded.starts_with(&word);
+            (resembles || begins).then_some((distance, order, candidate))
+        })
+        .collect();
+    near.sort_by_key(|&(distance, order, candidate)| (distance, order, Reverse(candidate)));
+    near.dedup_by_key(|entry| entry.2);
+    near.into_iter()
+        .take(OFFERED)
+        .map(|(_, _, candidate)| candidate)
+        .collect()
+}
+
+/// The hint that offers the nearest candidates, or none where nothing resembles `word`.
+pub fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    let near = nearest(word, candidates);
+    (!near.is_empty()).then(|| format!("did you mean {}?", list(near, "or")))
+}
+
+/// Names in backticks as a sentence lists them: `` `a`, `b` or `c` ``.
+pub fn list<'a>(names: impl IntoIterator<Item = &'a str>, conjunction: &str) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        None => String::new(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} {conjunction} {last}", others.join(", ")),
+    }
+}
+
+fn folded(word: &str) -> String {
+    word.to_lowercase().replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_finds_its_word_and_the_closest_comes_first() {
+        let keys = ["epochs", "steps", "optimizer", "metrics"];
+        assert_eq!(nearest("optimzer", keys), ["optimizer"]);
+        assert_eq!(nearest("epoch", keys), ["epochs"]);
+        assert_eq!(nearest("stepe", ["stepped", "steps"]), ["steps", "stepped"]);
+    }
+
+    #[test]
+    fn capitals_hyphens_and_beginnings_count() {
+        assert_eq!(
+            nearest("Early_Stopping", ["early-stopping"]),
+            ["early-stopping"]
+        );
+        assert_eq!(
+            nearest("learn", ["learning_rate", "loss"]),
+            ["learning_rate"]
+        );
+    }
+
+    #[test]
+    fn what_resembles_nothing_gets_no_offer() {
+        assert_eq!(did_you_mean("xylophone", ["epochs", "steps"]), None);
+        assert_eq!(did_you_mean("a", ["b"]), None);
+        assert_eq!(did_you_mean("", ["a", ""]), None);
+    }
+
+    #[test]
+    fn several_offers_read_as_a_sentence() {
+        assert_eq!(
+            did_you_mean("conv", ["conv1d", "conv2d"]).as_deref(),
+            Some("did you mean `conv1d` or `conv2d`?")
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! What is told to a person: one problem, and several at once.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A typed error that can say what to do about it.
+///
+/// Every error type that may reach a person implements this; [`Problem::from`] takes it from there.
+pub trait Report: std::error::Error {
+    /// The next step: a command, a key to add, a name that was probably meant.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A text that problems point into: the run file, or an argument of the command line.
+///
+/// Cloning is cheap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    name: Arc<str>,
+    text: Arc<str>,
+}
+
+impl Source {
+    /// A text and the name that people know it by (a path as it was given, or `--set`).
+    pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Source {
+        Source {
+            name: name.into(),
+            text: text.into(),
+        }
+    }
+
+    /// The name that people know the text by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A place in a [`Source`] and what is to be said about it.
+#[derive(Clone, Debug)]
+pub struct Label {
+    /// The text that the place is in.
+    pub source: Source,
+    /// The place, in bytes of the text.
+    pub span: Range<usize>,
+    /// What is said at the place; may be empty.
+    pub text: String,
+}
+
+impl Label {
+    /// A place and what is said about it. A span that leaves the text or cuts a character is moved inside, and an empty
+    /// one at the end of the text covers its last character, so that there is something to point at.
+    pub fn new(source: &Source, span: Range<usize>, text: impl Into<String>) -> Label {
+        let inside = |position: usize| source.text().floor_char_boundary(position);
+        let mut start = inside(span.start);
+        let end = inside(span.end).max(start);
+        if start == source.text().len() {
+            start = inside(start.saturating_sub(1));
+        }
+        Label {
+            source: source.clone(),
+            span: start..end,
+            text: text.into(),
+        }
+    }
+}
+
+/// One thing that is wrong, as a person is told it.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    message: String,
+    labels: Vec<Label>,
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl Problem {
+    /// A problem with a message: literals in backticks, no trailing period.
+    pub fn new(message: impl Into<String>) -> Problem {
+        Problem {
+            message: message.into(),
+            labels: Vec::new(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    /// Adds a place. Those in the first one's text are shown together.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<Option<Label>>) -> Problem {
+        self.labels.extend(label.into());
+        self
+    }
+
+    /// Adds the error below, with all of its own causes.
+    #[must_use]
+    pub fn with_cause(mut self, cause: &(dyn std::error::Error + 'static)) -> Problem {
+        let mut next = Some(cause);
+        while let Some(error) = next {
+            self.causes.push(error.to_string());
+            next = error.source();
+        }
+        self
+    }
+
+    /// Adds what to do next; one that is there already is not repeated.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<Option<String>>) -> Problem {
+        if let Some(hint) = hint.into()
+            && !self.hints.contains(&hint)
+        {
+            self.hints.push(hint);
+        }
+        self
+    }
+
+    /// What is wrong, in one sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The places that it is about.
+    pub fn labels(&self) -> &[Label] {
+        &self.labels
+    }
+
+    /// Why, the nearest cause first.
+    pub fn causes(&self) -> &[String] {
+        &self.causes
+    }
+
+    /// What to do next.
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+}
+
+impl<E: Report + ?Sized> From<&E> for Problem {
+    fn from(error: &E) -> Problem {
+        let problem = Problem::new(error.to_string()).with_hint(error.hint());
+        match error.source() {
+            Some(cause) => problem.with_cause(cause),
+            None => problem,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// All that is wrong with one thing, a run file say: the error type of whatever looks for every problem at once.
+#[derive(Clone, Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Problems {
+        Problems(vec![problem])
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                formatter.write_str("; ")?;
+            }
+            formatter.write_str(problem.message())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read `{path}`")]
+    struct CannotRead {
+        path: String,
+        source: std::io::Error,
+    }
+
+    impl Report for CannotRead {
+        fn hint(&self) -> Option<String> {
+            Some(format!("check that `{}` exists", self.path))
+        }
+    }
+
+    #[test]
+    fn a_typed_error_brings_its_causes_and_its_hint() {
+        let error = CannotRead {
+            path: "run.toml".into(),
+            source: std::io::Error::other("the disk is gone"),
+        };
+        let problem = Problem::from(&error);
+        assert_eq!(problem.message(), "cannot read `run.toml`");
+        assert_eq!(problem.causes(), ["the disk is gone"]);
+        assert_eq!(problem.hints(), ["check that `run.toml` exists"]);
+    }
+
+    #[test]
+    fn a_label_stays_inside_its_text_and_on_character_boundaries() {
+        let source = Source::new("x", "aé");
+        assert_eq!(Label::new(&source, 2..900, "").span, 1..3);
+        assert_eq!(Label::new(&source, 900..5, "").span, 1..3);
+        assert_eq!(Label::new(&Source::new("x", ""), 0..1, "").span, 0..0);
+    }
+}

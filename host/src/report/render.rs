@@ -1,0 +1,251 @@
+//! Problems as text.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
+};
+
+use super::problem::{Label, Problem};
+
+/// How problems are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    colour: bool,
+}
+
+impl Style {
+    /// Without colour: the same bytes wherever it is written, since lines are never wrapped.
+    pub fn plain() -> Style {
+        Style { colour: false }
+    }
+
+    /// With ANSI colours.
+    pub fn coloured() -> Style {
+        Style { colour: true }
+    }
+
+    /// Coloured when the standard error is a terminal that shows colours and `NO_COLOR` is unset or empty
+    /// (<https://no-color.org>).
+    pub fn of_stderr() -> Style {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        Style {
+            colour: std::io::stderr().is_terminal() && !refused && !dumb,
+        }
+    }
+}
+
+/// Writes problems one under the other, each ending in a line break.
+pub fn render(problems: &[Problem], style: Style) -> String {
+    let theme = if style.colour {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_links(false)
+        .with_wrap_lines(false)
+        .with_break_words(false)
+        .with_cause_chain()
+        .without_syntax_highlighting();
+    let mut text = String::new();
+    for (index, problem) in problems.iter().enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        for snippet in Snippet::all(problem) {
+            // Writing to a string does not fail; a diagnostic that cannot be drawn still has its sentence.
+            if handler.render_report(&mut text, &snippet).is_err() {
+                text.push_str(&format!("  {snippet}\n"));
+            }
+        }
+        for hint in problem.hints() {
+            let (start, end) = if style.colour {
+                ("\u{1b}[36m", "\u{1b}[0m")
+            } else {
+                ("", "")
+            };
+            text.push_str(&format!("  {start}hint:{end} {hint}\n"));
+        }
+    }
+    text
+}
+
+/// What miette draws at once: a sentence with the places in one text. A problem has one for each text.
+#[derive(Debug)]
+struct Snippet {
+    message: String,
+    source: Option<NamedSource<String>>,
+    labels: Vec<LabeledSpan>,
+    cause: Option<Cause>,
+}
+
+impl Snippet {
+    fn all(problem: &Problem) -> Vec<Snippet> {
+        let mut groups: Vec<Vec<&Label>> = Vec::new();
+        for label in problem.labels() {
+            match groups
+                .iter_mut()
+                .find(|group| group[0].source == label.source)
+            {
+                Some(group) => group.push(label),
+                None => groups.push(vec![label]),
+            }
+        }
+        let mut groups = groups.into_iter();
+        let mut snippets = vec![Snippet {
+            message: problem.message().to_owned(),
+            cause: Cause::chain(problem.causes()),
+            ..Snippet::places(&groups.next().unwrap_or_default())
+        }];
+        snippets.extend(groups.map(|group| Snippet {
+            message: "see also".to_owned(),
+            ..Snippet::places(&group)
+        }));
+        snippets
+    }
+
+    fn places(labels: &[&Label]) -> Snippet {
+        Snippet {
+            message: String::new(),
+            source: labels
+                .first()
+                .map(|label| NamedSource::new(label.source.name(), label.source.text().to_owned())),
+            labels: labels
+                .iter()
+                .map(|label| {
+                    let text = (!label.text.is_empty()).then(|| label.text.clone());
+                    LabeledSpan::new(text, label.span.start, label.span.len())
+                })
+                .collect(),
+            cause: None,
+        }
+    }
+}
+
+impl fmt::Display for Snippet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Snippet {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause as _)
+    }
+}
+
+impl Diagnostic for Snippet {
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|source| source as _)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        (!self.labels.is_empty()).then(|| Box::new(self.labels.iter().cloned()) as _)
+    }
+}
+
+/// One link of a problem's chain of causes, in the form that miette walks.
+#[derive(Debug)]
+struct Cause {
+    message: String,
+    next: Option<Box<Cause>>,
+}
+
+impl Cause {
+    fn chain(messages: &[String]) -> Option<Cause> {
+        let (first, others) = messages.split_first()?;
+        Some(Cause {
+            message: first.clone(),
+            next: Cause::chain(others).map(Box::new),
+        })
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.next.as_deref().map(|next| next as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Source;
+
+    fn example() -> Problem {
+        let source = Source::new("run.toml", "[train]\nepochs = 3\nsteps = 4\n");
+        Problem::new("`epochs` and `steps` are both given")
+            .with_label(Label::new(&source, 8..14, "this"))
+            .with_label(Label::new(&source, 19..24, "and this"))
+            .with_cause(&std::io::Error::other("a run has one length"))
+            .with_hint("remove one".to_owned())
+    }
+
+    #[test]
+    fn places_causes_and_hints_are_shown() {
+        insta::assert_snapshot!(render(&[example()], Style::plain()), @r#"
+         × `epochs` and `steps` are both given
+         ╰─▶ a run has one length
+          ╭─[run.toml:2:1]
+        1 │ [train]
+        2 │ epochs = 3
+          · ───┬──
+          ·    ╰── this
+        3 │ steps = 4
+          · ──┬──
+          ·   ╰── and this
+          ╰────
+         hint: remove one
+        "#);
+    }
+
+    #[test]
+    fn places_in_two_texts_are_two_snippets() {
+        let argument = Source::new("--set", "train.steps=4");
+        let problem = Problem::new("given twice")
+            .with_label(example().labels()[0].clone())
+            .with_label(Label::new(&argument, 6..11, "again"));
+        insta::assert_snapshot!(render(&[problem], Style::plain()), @r#"
+         × given twice
+          ╭─[run.toml:2:1]
+        1 │ [train]
+        2 │ epochs = 3
+          · ───┬──
+          ·    ╰── this
+        3 │ steps = 4
+          ╰────
+         × see also
+          ╭─[--set:1:7]
+        1 │ train.steps=4
+          ·       ──┬──
+          ·         ╰── again
+          ╰────
+        "#);
+    }
+
+    #[test]
+    fn colour_comes_only_when_asked_for() {
+        assert!(!render(&[example()], Style::plain()).contains('\u{1b}'));
+        assert!(render(&[example()], Style::coloured()).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_long_sentence_is_not_wrapped() {
+        let sentence = "word ".repeat(100).trim_end().to_owned();
+        assert_eq!(
+            render(&[Problem::new(&sentence)], Style::plain())
+                .lines()
+                .count(),
+            1
+        );
+    }
+}

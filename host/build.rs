@@ -1,16 +1,45 @@
-//! Tells the linker where libtorch lies, and the host how it was built.
+//! Compiles the C++ shim, tells the linker where libtorch lies, and the host how it was built.
 //!
 //! Set-up puts libtorch into a folder that no dynamic loader searches. With that folder written into
 //! the programs, tests and benches of this package, they run with no environment variable set.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    compile_shim();
     link_libtorch();
     describe_build();
+}
+
+/// One translation unit of what tch lacks. libtorch's headers are most of its compile time, so that it includes few of
+/// them, and `-O1` is enough: the work is done inside libtorch's kernels.
+fn compile_shim() {
+    println!("cargo::rerun-if-changed=src/torch/shim.cpp");
+    // torch-sys tells its folder on Linux and macOS; elsewhere libtorch is where LIBTORCH says.
+    let libraries = env::var_os("DEP_TCH_LIBTORCH_LIB")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("LIBTORCH")?).join("lib")));
+    let Some(libraries) = libraries else {
+        println!("cargo::error=libtorch is not there: run `cargo xtask setup`, or set LIBTORCH");
+        return;
+    };
+    let include = libraries.with_file_name("include");
+    cc::Build::new()
+        .cpp(true)
+        .pic(true)
+        // libtorch's headers warn by the page; they are not ours to fix.
+        .warnings(false)
+        .opt_level(1)
+        .debug(false)
+        .std("c++17")
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .include(include.join("torch/csrc/api/include"))
+        .include(include)
+        .file("src/torch/shim.cpp")
+        .compile("host_torch");
 }
 
 /// Writes the run-time search path for libtorch into what this package links, and keeps its CUDA part.
@@ -48,9 +77,7 @@ fn describe_build() {
 
     let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = match Command::new(&compiler).arg("--version").output() {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         _ => "an unknown rustc".to_owned(),
     };
     println!("cargo::rustc-env=HOST_RUSTC={version}");

@@ -1,6 +1,15 @@
 //! A training host: owns a libtorch training loop and loads callback plugins at run time.
 
 pub mod checkpoint;
+
 pub mod config;
+
+pub mod data;
+pub mod dispatch;
+
+pub mod model;
+pub mod plugins;
 pub mod record;
 pub mod report;
+pub mod torch;
+pub mod train;

@@ -54,10 +54,7 @@ pub struct When {
 
 impl When {
     /// After each epoch.
-    pub const EVERY_EPOCH: Self = Self {
-        every: Some("1 epoch"),
-        at: &[],
-    };
+    pub const EVERY_EPOCH: Self = Self { every: Some("1 epoch"), at: &[] };
 }
 
 /// Something that hooks need beyond position and metrics: what is not asked for is not snapshotted
@@ -72,12 +69,7 @@ pub struct Need {
 
 impl Need {
     const fn tensors(hook: EventKind, what: &'static str) -> Self {
-        Self {
-            hook: Some(hook),
-            what,
-            write: false,
-            since: 0,
-        }
+        Self { hook: Some(hook), what, write: false, since: 0 }
     }
 
     /// Reads the parameters in `hook`.
@@ -119,37 +111,18 @@ impl Need {
     pub const TRAINING_STATE: Self = Self::tensors(EventKind::CHECKPOINT, "training_state");
 
     /// Writes parameters, buffers or the optimizer's state: such a kind cannot run in the background.
-    pub const WRITES_WEIGHTS: Self = Self {
-        hook: None,
-        what: "parameters",
-        write: true,
-        since: 0,
-    };
+    pub const WRITES_WEIGHTS: Self = Self { hook: None, what: "parameters", write: true, since: 0 };
 
     /// Writes gradients: such a kind cannot run in the background.
-    pub const WRITES_GRADIENTS: Self = Self {
-        hook: Some(EventKind::GRADIENTS),
-        what: "gradients",
-        write: true,
-        since: 0,
-    };
+    pub const WRITES_GRADIENTS: Self =
+        Self { hook: Some(EventKind::GRADIENTS), what: "gradients", write: true, since: 0 };
 
     /// Writes the batch: such a kind cannot run in the background.
-    pub const WRITES_BATCH: Self = Self {
-        hook: Some(EventKind::STEP_START),
-        what: "batch",
-        write: true,
-        since: 0,
-    };
+    pub const WRITES_BATCH: Self = Self { hook: Some(EventKind::STEP_START), what: "batch", write: true, since: 0 };
 
     /// Cannot do without `service`: a host that is older than it refuses the kind.
     pub const fn service(service: ServiceKind) -> Self {
-        Self {
-            hook: None,
-            what: service.name(),
-            write: false,
-            since: service.since(),
-        }
+        Self { hook: None, what: service.name(), write: false, since: service.since() }
     }
 }
 
@@ -330,11 +303,8 @@ mod tests {
     #[test]
     fn the_hook_set_is_that_of_the_methods() {
         let set = HookSet::of_methods(&["new", "on_epoch_end", "on_step_end", "on_no_such_event", "helper"]);
-        let names: Vec<_> = EventKind::ALL
-            .iter()
-            .filter(|event| set.contains(**event))
-            .map(|event| event.name())
-            .collect();
+        let names: Vec<_> =
+            EventKind::ALL.iter().filter(|event| set.contains(**event)).map(|event| event.name()).collect();
         assert_eq!(names, ["epoch_end", "step_end"]);
     }
 }

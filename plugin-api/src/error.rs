@@ -36,19 +36,13 @@ pub enum ErrorKind {
 impl Error {
     /// An error of the callback's own.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            kind: ErrorKind::Failed,
-        }
+        Self { message: message.into(), kind: ErrorKind::Failed }
     }
 
     /// Puts `context` in front of the message.
     #[must_use]
     pub fn context(self, context: impl fmt::Display) -> Self {
-        Self {
-            message: format!("{context}: {}", self.message),
-            kind: self.kind,
-        }
+        Self { message: format!("{context}: {}", self.message), kind: self.kind }
     }
 
     /// What happened, in one line without a final period.

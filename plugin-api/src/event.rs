@@ -22,12 +22,7 @@ pub struct Position {
 
 impl From<&EventTable> for Position {
     fn from(event: &EventTable) -> Self {
-        Self {
-            epoch: event.epoch,
-            step: event.step,
-            global_step: event.global_step,
-            samples: event.samples,
-        }
+        Self { epoch: event.epoch, step: event.step, global_step: event.global_step, samples: event.samples }
     }
 }
 
@@ -217,10 +212,7 @@ pub(crate) trait FromTable<'a>: Sized {
 
 impl<'a> FromTable<'a> for At<'a> {
     unsafe fn from_table(event: &EventTable) -> Self {
-        At {
-            position: event.into(),
-            borrowed: BORROWED,
-        }
+        At { position: event.into(), borrowed: BORROWED }
     }
 }
 
@@ -230,22 +222,10 @@ impl<'a> FromTable<'a> for Evaluation<'a> {
         let table = unsafe { read_table::<EvaluationTable>(event.data.cast()) };
         let (split, mid_epoch, batch, batches) = match table {
             // SAFETY: the text is valid for `'a`.
-            Some(table) => (
-                unsafe { table.split.read() },
-                table.mid_epoch != 0,
-                table.batch,
-                table.batches,
-            ),
+            Some(table) => (unsafe { table.split.read() }, table.mid_epoch != 0, table.batch, table.batches),
             None => (Cow::Borrowed(""), false, 0, 0),
         };
-        Evaluation {
-            position: event.into(),
-            split,
-            mid_epoch,
-            batch,
-            batches,
-            borrowed: BORROWED,
-        }
+        Evaluation { position: event.into(), split, mid_epoch, batch, batches, borrowed: BORROWED }
     }
 }
 

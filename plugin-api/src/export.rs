@@ -28,12 +28,7 @@ pub struct Kind {
 impl Kind {
     /// The kind that `T` implements.
     pub const fn of<T: Callback>() -> Self {
-        Self {
-            describe: describe::<T>,
-            create: create::<T>,
-            handle: handle::<T>,
-            destroy: destroy::<T>,
-        }
+        Self { describe: describe::<T>, create: create::<T>, handle: handle::<T>, destroy: destroy::<T> }
     }
 }
 
@@ -63,11 +58,7 @@ pub fn library_table<L: Library>() -> LibraryTable {
 }
 
 fn describe<T: Callback>() -> Descriptor {
-    let hooks: Vec<EventKind> = EventKind::ALL
-        .iter()
-        .copied()
-        .filter(|event| T::HOOKS.contains(*event))
-        .collect();
+    let hooks: Vec<EventKind> = EventKind::ALL.iter().copied().filter(|event| T::HOOKS.contains(*event)).collect();
     let newest_hook = hooks.iter().map(|event| event.since()).max().unwrap_or(0);
     let newest_need = T::NEEDS.iter().map(|need| need.since).max().unwrap_or(0);
     Descriptor {
@@ -239,10 +230,7 @@ unsafe extern "C" fn library_handle<L: Library>(
         unsafe { (kind.handle)(instance, event, host) }
     })
     .unwrap_or_else(|failure| {
-        let told = Failure {
-            message: failure.message,
-            place: failure.place,
-        };
+        let told = Failure { message: failure.message, place: failure.place };
         // The host cannot be told that telling it failed.
         let _ = service::call(host, ServiceKind::FAULT, &told, &[]);
         failure.status
@@ -302,11 +290,9 @@ fn guarded(body: impl FnOnce() -> Result<Status>) -> Result<Status, GuardedFailu
     DEPTH.with(|depth| depth.set(depth.get() - 1));
     match outcome {
         Ok(Ok(status)) => Ok(status),
-        Ok(Err(error)) => Err(GuardedFailure {
-            status: Status::ERROR,
-            message: error.message().to_owned(),
-            place: String::new(),
-        }),
+        Ok(Err(error)) => {
+            Err(GuardedFailure { status: Status::ERROR, message: error.message().to_owned(), place: String::new() })
+        }
         Err(panic) => {
             let message = panic
                 .downcast_ref::<&str>()
@@ -315,11 +301,7 @@ fn guarded(body: impl FnOnce() -> Result<Status>) -> Result<Status, GuardedFailu
                 .unwrap_or_else(|| "panicked with a value that is no text".to_owned());
             // The value's own drop may panic; leaking it is the lesser evil.
             std::mem::forget(panic);
-            Err(GuardedFailure {
-                status: Status::PANIC,
-                message,
-                place: PLACE.take(),
-            })
+            Err(GuardedFailure { status: Status::PANIC, message, place: PLACE.take() })
         }
     }
 }

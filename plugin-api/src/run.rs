@@ -28,10 +28,7 @@ pub struct Run<'hook> {
 
 impl Run<'_> {
     pub(crate) fn new(host: HostHandle) -> Self {
-        Self {
-            host,
-            hook: PhantomData,
-        }
+        Self { host, hook: PhantomData }
     }
 
     fn call<Q: serde::Serialize>(&self, service: ServiceKind, request: &Q) -> Result<Answer> {
@@ -147,11 +144,7 @@ impl Run<'_> {
     ///
     /// When the shape holds another number of values.
     pub fn put_array(&mut self, name: &str, shape: &[u64], values: &[f32]) -> Result<()> {
-        let put = ArrayPut {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-            values: values.to_vec(),
-        };
+        let put = ArrayPut { name: name.to_owned(), shape: shape.to_vec(), values: values.to_vec() };
         self.call(ServiceKind::ARRAY_PUT, &put).map(drop)
     }
 
@@ -173,11 +166,7 @@ impl Run<'_> {
     ///
     /// When there is no such group or hyper-parameter; the message lists the nearest ones.
     pub fn set_hyper_parameter(&mut self, group: Option<&str>, name: &str, value: f64) -> Result<()> {
-        let set = HyperParameterSet {
-            group: group.map(str::to_owned),
-            name: name.to_owned(),
-            value,
-        };
+        let set = HyperParameterSet { group: group.map(str::to_owned), name: name.to_owned(), value };
         self.call(ServiceKind::HYPER_PARAMETER_SET, &set).map(drop)
     }
 
@@ -240,9 +229,7 @@ impl Run<'_> {
     pub fn tensor(&self, set: TensorSet, name: &str) -> Result<TensorView<'_>> {
         let names = vec![name.to_owned()];
         let answer = self.call(ServiceKind::TENSOR_READ, &TensorsRequest { set, names })?;
-        self.views(answer)
-            .pop()
-            .ok_or_else(|| Error::new(format!("the host gave no tensor `{name}`")))
+        self.views(answer).pop().ok_or_else(|| Error::new(format!("the host gave no tensor `{name}`")))
     }
 
     /// A copy on the CPU of a view that lies elsewhere; valid as long as the view.
@@ -252,9 +239,7 @@ impl Run<'_> {
     /// When the device fails.
     pub fn to_host(&self, view: &TensorView<'_>) -> Result<TensorView<'_>> {
         let answer = service::call_raw(self.host, ServiceKind::TENSOR_TO_HOST, &[], &[*view.table()])?;
-        self.views(answer)
-            .pop()
-            .ok_or_else(|| Error::new("the host gave no copy"))
+        self.views(answer).pop().ok_or_else(|| Error::new("the host gave no copy"))
     }
 
     /// Writes tensors of a set, by their names. Declare it in `Callback::NEEDS`.
@@ -332,10 +317,7 @@ impl Run<'_> {
     ///
     /// Inputs of another shape, unknown nodes, or a callback in the background.
     pub fn predict(&mut self, inputs: &TensorView<'_>, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
-        let request = Predict {
-            nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
-            ..Predict::default()
-        };
+        let request = Predict { nodes: nodes.iter().map(|&node| node.to_owned()).collect(), ..Predict::default() };
         let answer = service::call(self.host, ServiceKind::PREDICT, &request, &[*inputs.table()])?;
         Ok(self.views(answer))
     }
@@ -410,10 +392,7 @@ impl Run<'_> {
     ///
     /// Those of every service.
     pub fn emit(&mut self, name: &str, payload: &[u8]) -> Result<()> {
-        let custom = Custom {
-            name: name.to_owned(),
-            payload: Blob(payload.to_vec()),
-        };
+        let custom = Custom { name: name.to_owned(), payload: Blob(payload.to_vec()) };
         self.call(ServiceKind::EMIT, &custom).map(drop)
     }
 
@@ -434,10 +413,7 @@ impl Run<'_> {
     ///
     /// Those of every service.
     pub fn publish(&mut self, kind: &str, path: &str) -> Result<()> {
-        let artifact = Artifact {
-            kind: kind.to_owned(),
-            path: path.to_owned(),
-        };
+        let artifact = Artifact { kind: kind.to_owned(), path: path.to_owned() };
         self.call(ServiceKind::ARTIFACT, &artifact).map(drop)
     }
 
@@ -458,11 +434,7 @@ impl Run<'_> {
     ///
     /// Those of every service.
     pub fn console_status(&mut self, name: &str, text: &str, progress: Option<f64>) -> Result<()> {
-        let status = StatusLine {
-            name: name.to_owned(),
-            text: text.to_owned(),
-            progress,
-        };
+        let status = StatusLine { name: name.to_owned(), text: text.to_owned(), progress };
         self.call(ServiceKind::CONSOLE_STATUS, &status).map(drop)
     }
 
@@ -473,10 +445,7 @@ impl Run<'_> {
     /// Those of every service.
     pub fn remote(&self) -> Result<Remote> {
         let ticket = self.ask(ServiceKind::REMOTE)?.decode()?;
-        Ok(Remote::new(HostHandle {
-            table: self.host.table,
-            ticket,
-        }))
+        Ok(Remote::new(HostHandle { table: self.host.table, ticket }))
     }
 
     /// The next minor's service: seconds since the run began.

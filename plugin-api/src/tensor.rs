@@ -24,15 +24,7 @@ macro_rules! elements {
     )* };
 }
 
-elements!(
-    f32 = (2, 32),
-    f64 = (2, 64),
-    i8 = (0, 8),
-    i16 = (0, 16),
-    i32 = (0, 32),
-    i64 = (0, 64),
-    u8 = (1, 8)
-);
+elements!(f32 = (2, 32), f64 = (2, 64), i8 = (0, 8), i16 = (0, 16), i32 = (0, 32), i64 = (0, 64), u8 = (1, 8));
 
 impl DataType {
     /// Its name, as safetensors and Rust spell it: `f32`, `bf16`, `i64`, `bool`, ….
@@ -70,10 +62,7 @@ impl<'a> TensorView<'a> {
     /// Everything that the table points to must be valid and unchanged for `'a`.
     #[doc(hidden)]
     pub unsafe fn from_table(table: TensorTable) -> Self {
-        Self {
-            table,
-            host: PhantomData,
-        }
+        Self { table, host: PhantomData }
     }
 
     /// The table behind the view.
@@ -123,10 +112,7 @@ impl<'a> TensorView<'a> {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.shape()
-            .iter()
-            .map(|&size| usize::try_from(size).unwrap_or(0))
-            .product()
+        self.shape().iter().map(|&size| usize::try_from(size).unwrap_or(0)).product()
     }
 
     /// Whether it has no elements.
@@ -167,10 +153,7 @@ impl<'a> TensorView<'a> {
         }
         let first = self.first_byte().cast::<T>();
         if !first.is_aligned() {
-            return Err(Error::new(format!(
-                "tensor `{}` is not aligned for its type",
-                self.name()
-            )));
+            return Err(Error::new(format!("tensor `{}` is not aligned for its type", self.name())));
         }
         // SAFETY: on the CPU, contiguous, of this type and aligned; valid for `'a`.
         Ok(unsafe { std::slice::from_raw_parts(first, self.len()) })
@@ -212,11 +195,7 @@ impl<'a> TensorView<'a> {
     /// When it has another number of elements, lies elsewhere, or is neither `f32`, `f64` nor `i64`.
     pub fn scalar(&self) -> Result<f64> {
         if self.len() != 1 {
-            return Err(Error::new(format!(
-                "tensor `{}` has {} elements, not one",
-                self.name(),
-                self.len()
-            )));
+            return Err(Error::new(format!("tensor `{}` has {} elements, not one", self.name(), self.len())));
         }
         match self.dtype() {
             f32::DTYPE => Ok(f64::from(self.to_vec::<f32>()?[0])),
@@ -251,13 +230,7 @@ impl<'a> TensorView<'a> {
 
 impl std::fmt::Debug for TensorView<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            formatter,
-            "TensorView({} {:?} {})",
-            self.name(),
-            self.shape(),
-            self.dtype().name()
-        )
+        write!(formatter, "TensorView({} {:?} {})", self.name(), self.shape(), self.dtype().name())
     }
 }
 
@@ -292,12 +265,7 @@ impl Tensor {
         unsafe {
             std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), words.as_mut_ptr().cast::<u8>(), bytes);
         }
-        Ok(Self {
-            name,
-            shape: shape.to_vec(),
-            dtype: T::DTYPE,
-            words,
-        })
+        Ok(Self { name, shape: shape.to_vec(), dtype: T::DTYPE, words })
     }
 
     /// Its name.
@@ -350,10 +318,7 @@ impl TensorView<'_> {
             i16::DTYPE => Tensor::new(name, shape, &self.to_vec::<i16>()?),
             i8::DTYPE => Tensor::new(name, shape, &self.to_vec::<i8>()?),
             u8::DTYPE => Tensor::new(name, shape, &self.to_vec::<u8>()?),
-            other => Err(Error::new(format!(
-                "tensor `{name}` holds `{}`, which cannot be copied",
-                other.name()
-            ))),
+            other => Err(Error::new(format!("tensor `{name}` holds `{}`, which cannot be copied", other.name()))),
         }
     }
 }

@@ -30,10 +30,7 @@ pub struct Built {
 impl Cargo {
     /// For a workspace whose libtorch is in place.
     pub fn new(workspace: &Workspace, libtorch: &Libtorch) -> Self {
-        Self {
-            workspace: workspace.clone(),
-            own_libtorch: !matches!(libtorch, Libtorch::Slim(_)),
-        }
+        Self { workspace: workspace.clone(), own_libtorch: !matches!(libtorch, Libtorch::Slim(_)) }
     }
 
     /// Cargo in the workspace's root.
@@ -58,12 +55,7 @@ impl Cargo {
     pub fn fetch(&self) -> Result<()> {
         process::run(self.command().arg("fetch"))?;
         for manifest in self.workspace.projects()? {
-            process::run(
-                self.command()
-                    .arg("fetch")
-                    .arg("--manifest-path")
-                    .arg(manifest),
-            )?;
+            process::run(self.command().arg("fetch").arg("--manifest-path").arg(manifest))?;
         }
         Ok(())
     }
@@ -85,10 +77,7 @@ impl Cargo {
     fn read_artifacts(&self, messages: &str) -> Result<Built> {
         let mut host = None;
         let mut plugins = Vec::new();
-        for message in messages
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        {
+        for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             if message["reason"] != "compiler-artifact" {
                 continue;
             }
@@ -101,28 +90,18 @@ impl Cargo {
             let is_library = items(&message["target"]["crate_types"]).any(|kind| kind == "cdylib");
             if is_library && self.workspace.ships_plugin(manifest) {
                 let files = items(&message["filenames"]).map(PathBuf::from);
-                plugins.extend(files.filter(|file| {
-                    file.extension()
-                        .is_some_and(|end| end == std::env::consts::DLL_EXTENSION)
-                }));
+                plugins.extend(
+                    files.filter(|file| file.extension().is_some_and(|end| end == std::env::consts::DLL_EXTENSION)),
+                );
             }
         }
-        Ok(Built {
-            host: host.ok_or(Error::NotBuilt {
-                what: "program `host`",
-            })?,
-            plugins,
-        })
+        Ok(Built { host: host.ok_or(Error::NotBuilt { what: "program `host`" })?, plugins })
     }
 }
 
 /// The strings in a JSON array; none for anything else.
 fn items(array: &Value) -> impl Iterator<Item = &str> {
-    array
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    array.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// Copies libraries into a folder that then holds those files and no others; its folders stay.
@@ -130,9 +109,7 @@ pub fn gather(libraries: &[PathBuf], folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).on("create", folder)?;
     for entry in folder.read_dir().on("read", folder)? {
         let path = entry.on("read", folder)?.path();
-        let current = libraries
-            .iter()
-            .any(|library| library.file_name() == path.file_name());
+        let current = libraries.iter().any(|library| library.file_name() == path.file_name());
         if path.is_file() && !current {
             std::fs::remove_file(&path).on("remove", &path)?;
         }
@@ -156,46 +133,24 @@ mod tests {
     #[test]
     fn the_host_and_the_shipped_plugins_are_picked_from_cargos_messages() {
         let workspace = Workspace::find();
-        let cargo = Cargo {
-            workspace: workspace.clone(),
-            own_libtorch: true,
+        let cargo = Cargo { workspace: workspace.clone(), own_libtorch: true };
+        let artifact = |manifest: &str, name: &str, crate_type: &str, file: &str, executable: Option<&str>| {
+            serde_json::json!({
+                "reason": "compiler-artifact",
+                "manifest_path": workspace.root().join(manifest),
+                "target": { "name": name, "crate_types": [crate_type] },
+                "filenames": [file, "/built/lib.rlib"],
+                "executable": executable,
+            })
+            .to_string()
         };
-        let artifact =
-            |manifest: &str, name: &str, crate_type: &str, file: &str, executable: Option<&str>| {
-                serde_json::json!({
-                    "reason": "compiler-artifact",
-                    "manifest_path": workspace.root().join(manifest),
-                    "target": { "name": name, "crate_types": [crate_type] },
-                    "filenames": [file, "/built/lib.rlib"],
-                    "executable": executable,
-                })
-                .to_string()
-            };
         let library = format!("/built/libstandard.{}", std::env::consts::DLL_EXTENSION);
         let other = format!("/built/libother.{}", std::env::consts::DLL_EXTENSION);
         let messages = [
-            artifact(
-                "plugins/standard/Cargo.toml",
-                "standard",
-                "cdylib",
-                &library,
-                None,
-            ),
+            artifact("plugins/standard/Cargo.toml", "standard", "cdylib", &library, None),
             artifact("elsewhere/Cargo.toml", "other", "cdylib", &other, None),
-            artifact(
-                "host/Cargo.toml",
-                "host",
-                "lib",
-                "/built/libhost.rlib",
-                None,
-            ),
-            artifact(
-                "host/Cargo.toml",
-                "host",
-                "bin",
-                "/built/host",
-                Some("/built/host"),
-            ),
+            artifact("host/Cargo.toml", "host", "lib", "/built/libhost.rlib", None),
+            artifact("host/Cargo.toml", "host", "bin", "/built/host", Some("/built/host")),
             "a line that a build script wrote".to_owned(),
             r#"{"reason":"build-finished","success":true}"#.to_owned(),
         ];
@@ -204,29 +159,20 @@ mod tests {
         assert_eq!(built.plugins, [PathBuf::from(library)]);
 
         let without_host = cargo.read_artifacts(&messages[..3].join("\n"));
-        assert!(
-            matches!(without_host, Err(Error::NotBuilt { .. })),
-            "{without_host:?}"
-        );
+        assert!(matches!(without_host, Err(Error::NotBuilt { .. })), "{without_host:?}");
     }
 
     #[test]
     fn stale_libraries_leave_the_folder() {
         let temporary = tempfile::tempdir().unwrap();
-        let (built, folder) = (
-            temporary.path().join("libnew.so"),
-            temporary.path().join("plugins"),
-        );
+        let (built, folder) = (temporary.path().join("libnew.so"), temporary.path().join("plugins"));
         std::fs::write(&built, "new").unwrap();
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("libstale.so"), "stale").unwrap();
         std::fs::write(folder.join("libnew.so"), "old").unwrap();
 
         gather(&[built], &folder).unwrap();
-        assert_eq!(
-            std::fs::read_to_string(folder.join("libnew.so")).unwrap(),
-            "new"
-        );
+        assert_eq!(std::fs::read_to_string(folder.join("libnew.so")).unwrap(), "new");
         assert_eq!(folder.read_dir().unwrap().count(), 1);
     }
 }

@@ -15,10 +15,8 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, arguments: &[OsString]) -> Resu
     let built = cargo.build()?;
     let plugins = workspace.plugins();
     let mut host = Command::new(&built.host);
-    host.current_dir(workspace.root())
-        .args(["run", RUN_FILE, "--plugins"]);
-    host.arg(plugins.strip_prefix(workspace.root()).unwrap_or(&plugins))
-        .args(arguments);
+    host.current_dir(workspace.root()).args(["run", RUN_FILE, "--plugins"]);
+    host.arg(plugins.strip_prefix(workspace.root()).unwrap_or(&plugins)).args(arguments);
     eprintln!("demo: {}", crate::process::line(&host));
     hand_over(&mut host)
 }
@@ -28,10 +26,7 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, arguments: &[OsString]) -> Resu
 fn hand_over(command: &mut Command) -> Result<()> {
     use std::os::unix::process::CommandExt;
     let source = command.exec();
-    Err(crate::error::Error::NotStarted {
-        command: crate::process::line(command),
-        source,
-    })
+    Err(crate::error::Error::NotStarted { command: crate::process::line(command), source })
 }
 
 #[cfg(not(unix))]

@@ -65,9 +65,6 @@ mod tests {
         std::fs::write(from.join("torch/inner"), "inner").unwrap();
         copy_folder(&from, &to).unwrap();
         assert_eq!(std::fs::read_to_string(to.join("outer")).unwrap(), "outer");
-        assert_eq!(
-            std::fs::read_to_string(to.join("torch/inner")).unwrap(),
-            "inner"
-        );
+        assert_eq!(std::fs::read_to_string(to.join("torch/inner")).unwrap(), "inner");
     }
 }

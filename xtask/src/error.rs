@@ -106,10 +106,6 @@ pub trait FileContext<T> {
 
 impl<T> FileContext<T> for io::Result<T> {
     fn on(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::File {
-            action,
-            path: path.to_owned(),
-            source,
-        })
+        self.map_err(|source| Error::File { action, path: path.to_owned(), source })
     }
 }

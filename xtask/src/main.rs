@@ -95,11 +95,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test { long, arguments } => {
             let python = python::provide(&workspace)?;
             cargo.fetch()?;
-            let options = TestOptions {
-                long,
-                python: python.as_deref(),
-                arguments: &arguments,
-            };
+            let options = TestOptions { long, python: python.as_deref(), arguments: &arguments };
             suite::run(&workspace, &cargo, &options)
         }
         Task::Bench { arguments } => bench(&cargo, &arguments),
@@ -111,9 +107,7 @@ fn run(task: Task) -> Result<()> {
 fn bench(cargo: &Cargo, arguments: &[OsString]) -> Result<()> {
     cargo.build()?;
     let mut command = cargo.command();
-    command
-        .args(["bench", "--package", "host", "--bench", "*"])
-        .args(arguments);
+    command.args(["bench", "--package", "host", "--bench", "*"]).args(arguments);
     process::run(&mut command)
 }
 

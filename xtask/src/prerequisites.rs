@@ -16,9 +16,7 @@ pub fn check_compiler() -> Result<()> {
     // `CXX` may carry options, as in `ccache g++`.
     let compiler = compiler.to_string_lossy();
     let mut words = compiler.split_whitespace();
-    let found = words
-        .next()
-        .and_then(|program| process::probe(Command::new(program).args(words).arg("--version")));
+    let found = words.next().and_then(|program| process::probe(Command::new(program).args(words).arg("--version")));
     match found {
         Some(_) => Ok(()),
         None => Err(Error::MissingTool {

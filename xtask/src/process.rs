@@ -7,15 +7,9 @@ use crate::error::{Error, Result};
 
 /// Runs to the end with the terminal inherited.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().map_err(|source| Error::NotStarted {
-        command: line(command),
-        source,
-    })?;
+    let status = command.status().map_err(|source| Error::NotStarted { command: line(command), source })?;
     if !status.success() {
-        return Err(Error::Failed {
-            command: line(command),
-            status,
-        });
+        return Err(Error::Failed { command: line(command), status });
     }
     Ok(())
 }
@@ -23,15 +17,9 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// Runs to the end and returns what was written to standard output; standard error stays the terminal's.
 pub fn read(command: &mut Command) -> Result<Vec<u8>> {
     command.stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let output = command.output().map_err(|source| Error::NotStarted {
-        command: line(command),
-        source,
-    })?;
+    let output = command.output().map_err(|source| Error::NotStarted { command: line(command), source })?;
     if !output.status.success() {
-        return Err(Error::Failed {
-            command: line(command),
-            status: output.status,
-        });
+        return Err(Error::Failed { command: line(command), status: output.status });
     }
     Ok(output.stdout)
 }
@@ -47,8 +35,5 @@ pub fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str());
     let words = std::iter::once(program).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

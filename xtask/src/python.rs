@@ -24,37 +24,20 @@ pub fn provide(workspace: &Workspace) -> Result<Option<PathBuf>> {
     if std::fs::read_to_string(&installed).is_ok_and(|found| found == wanted)
         && process::probe(Command::new(&interpreter).arg("--version")).is_some()
     {
-        eprintln!(
-            "python: the tests' packages are in `{}`",
-            workspace.shown(&folder)
-        );
+        eprintln!("python: the tests' packages are in `{}`", workspace.shown(&folder));
         return Ok(Some(interpreter));
     }
-    eprintln!(
-        "python: installing the tests' packages in `{}`",
-        workspace.shown(&folder)
-    );
+    eprintln!("python: installing the tests' packages in `{}`", workspace.shown(&folder));
     let python = Python::find()?;
     // Without a pip of its own, which Debian keeps in a package that few have; ours installs into it.
-    process::run(
-        python
-            .command()
-            .args(["-m", "venv", "--clear", "--without-pip"])
-            .arg(&folder),
-    )?;
+    process::run(python.command().args(["-m", "venv", "--clear", "--without-pip"]).arg(&folder))?;
     let mut pip = python.pip();
-    pip.arg("--python")
-        .arg(&interpreter)
-        .args(["install", "--quiet", "--only-binary=:all:"]);
+    pip.arg("--python").arg(&interpreter).args(["install", "--quiet", "--only-binary=:all:"]);
     process::run(pip.arg("--requirement").arg(&requirements))?;
     std::fs::write(&installed, wanted).on("write", &installed)?;
     Ok(Some(interpreter))
 }
 
 fn interpreter_in(environment: &Path) -> PathBuf {
-    environment.join(if cfg!(windows) {
-        "Scripts/python.exe"
-    } else {
-        "bin/python"
-    })
+    environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
 }

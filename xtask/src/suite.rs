@@ -42,16 +42,8 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, options: &TestOptions<'_>) -> R
 
 /// Names the stages that failed.
 fn verdict(outcomes: &[Outcome]) -> Result<()> {
-    let failed: Vec<_> = outcomes
-        .iter()
-        .filter(|outcome| !outcome.passed)
-        .map(|outcome| outcome.stage)
-        .collect();
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Stages { stages: failed })
-    }
+    let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).map(|outcome| outcome.stage).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error::Stages { stages: failed }) }
 }
 
 fn stage(name: &'static str, run: impl FnOnce() -> Result<()>) -> Outcome {
@@ -61,22 +53,14 @@ fn stage(name: &'static str, run: impl FnOnce() -> Result<()>) -> Outcome {
     if let Err(error) = &outcome {
         eprintln!("{name}: {}", crate::report(error));
     }
-    Outcome {
-        stage: name,
-        passed: outcome.is_ok(),
-        time: start.elapsed(),
-    }
+    Outcome { stage: name, passed: outcome.is_ok(), time: start.elapsed() }
 }
 
 fn check_format(workspace: &Workspace, cargo: &Cargo) -> Result<()> {
     let mut outcome = process::run(cargo.command().args(["fmt", "--all", "--", "--check"]));
     for manifest in workspace.projects()? {
         let mut command = cargo.command();
-        command
-            .arg("fmt")
-            .arg("--manifest-path")
-            .arg(manifest)
-            .args(["--", "--check"]);
+        command.arg("fmt").arg("--manifest-path").arg(manifest).args(["--", "--check"]);
         outcome = outcome.and(process::run(&mut command));
     }
     outcome
@@ -84,23 +68,13 @@ fn check_format(workspace: &Workspace, cargo: &Cargo) -> Result<()> {
 
 fn clippy(cargo: &Cargo) -> Command {
     let mut command = cargo.command();
-    command.args([
-        "clippy",
-        "--release",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    command.args(["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     command
 }
 
 fn test(cargo: &Cargo, options: &TestOptions<'_>) -> Command {
     let mut command = cargo.command();
-    command
-        .args(["test", "--release", "--workspace"])
-        .args(options.arguments);
+    command.args(["test", "--release", "--workspace"]).args(options.arguments);
     if options.long {
         command.env("HOST_TEST_LONG", "1");
     }
@@ -114,9 +88,7 @@ fn document(cargo: &Cargo) -> Command {
     let mut flags = std::env::var_os("RUSTDOCFLAGS").unwrap_or_default();
     flags.push(" -Dwarnings");
     let mut command = cargo.command();
-    command
-        .args(["doc", "--release", "--workspace", "--no-deps"])
-        .env("RUSTDOCFLAGS", flags);
+    command.args(["doc", "--release", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", flags);
     command
 }
 
@@ -124,12 +96,7 @@ fn table(outcomes: &[Outcome]) -> String {
     let mut text = format!("{:<10}{:<10}{:>8}\n", "stage", "result", "seconds");
     for outcome in outcomes {
         let result = if outcome.passed { "ok" } else { "FAILED" };
-        text.push_str(&format!(
-            "{:<10}{:<10}{:>8.1}\n",
-            outcome.stage,
-            result,
-            outcome.time.as_secs_f64()
-        ));
+        text.push_str(&format!("{:<10}{:<10}{:>8.1}\n", outcome.stage, result, outcome.time.as_secs_f64()));
     }
     text
 }
@@ -147,10 +114,7 @@ mod tests {
         let outcomes = [passed, failed];
         let table = table(&outcomes);
         let row = |name| table.lines().find(|line| line.starts_with(name)).unwrap();
-        assert!(
-            row("format").contains("ok") && row("clippy").contains("FAILED"),
-            "{table}"
-        );
+        assert!(row("format").contains("ok") && row("clippy").contains("FAILED"), "{table}");
         let message = verdict(&outcomes).unwrap_err().to_string();
         assert_eq!(message, "failed: clippy");
     }

@@ -16,9 +16,7 @@ impl Workspace {
         // Cargo sets it when it runs a package's program; the value of the build serves a program started by hand.
         let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
         let package = package.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
-        Self {
-            root: package.parent().unwrap_or(&package).to_owned(),
-        }
+        Self { root: package.parent().unwrap_or(&package).to_owned() }
     }
 
     /// The folder of the workspace's `Cargo.toml`.

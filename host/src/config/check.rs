@@ -23,41 +23,22 @@ pub fn check(document: &Document, pointer: &str, schema: &Value) -> Vec<Problem>
     let validator = match options.build(schema) {
         Ok(validator) => validator,
         Err(error) => {
-            return vec![Problem::new(format!(
-                "the JSON Schema for `{}` is not valid: {error}",
-                key_path(pointer)
-            ))];
+            return vec![Problem::new(format!("the JSON Schema for `{}` is not valid: {error}", key_path(pointer)))];
         }
     };
-    let mut checker = Checker {
-        document,
-        base: pointer,
-        schema,
-        found: Vec::new(),
-    };
+    let mut checker = Checker { document, base: pointer, schema, found: Vec::new() };
     for error in validator.iter_errors(instance) {
         checker.explain(&error);
     }
     // A key that was meant for a missing one is told once, as the unknown key that it is.
-    let missing: Vec<String> = checker
-        .found
-        .iter()
-        .filter(|found| found.breach == Breach::Missing)
-        .map(|found| found.path.clone())
-        .collect();
+    let missing: Vec<String> =
+        checker.found.iter().filter(|found| found.breach == Breach::Missing).map(|found| found.path.clone()).collect();
     let meant = |breach: &Breach| match breach {
         Breach::Unknown(near) => near.iter().find(|path| missing.contains(path)).cloned(),
         Breach::Missing | Breach::Other => None,
     };
-    let told: Vec<String> = checker
-        .found
-        .iter()
-        .filter_map(|found| meant(&found.breach))
-        .collect();
-    let kept = checker
-        .found
-        .into_iter()
-        .filter(|found| found.breach != Breach::Missing || !told.contains(&found.path));
+    let told: Vec<String> = checker.found.iter().filter_map(|found| meant(&found.breach)).collect();
+    let kept = checker.found.into_iter().filter(|found| found.breach != Breach::Missing || !told.contains(&found.path));
     kept.map(|found| found.problem).collect()
 }
 
@@ -112,16 +93,10 @@ impl<'a> Checker<'a> {
             ValidationErrorKind::Type { kind } => {
                 let expected = match kind {
                     TypeKind::Single(expected) => vec![expected.to_string()],
-                    TypeKind::Multiple(expected) => expected
-                        .iter()
-                        .map(|expected| expected.to_string())
-                        .collect(),
+                    TypeKind::Multiple(expected) => expected.iter().map(|expected| expected.to_string()).collect(),
                 };
-                let expected: Vec<String> = expected
-                    .iter()
-                    .filter(|name| *name != "null")
-                    .map(|name| type_name(name).to_owned())
-                    .collect();
+                let expected: Vec<String> =
+                    expected.iter().filter(|name| *name != "null").map(|name| type_name(name).to_owned()).collect();
                 self.wrong_type(&path, value, &expected);
             }
             ValidationErrorKind::Enum { options } => {
@@ -131,8 +106,7 @@ impl<'a> Checker<'a> {
             ValidationErrorKind::Constant { expected_value } => {
                 self.unknown_value(&path, value, &[expected_value], &[])
             }
-            ValidationErrorKind::OneOfNotValid { context }
-            | ValidationErrorKind::AnyOf { context } => {
+            ValidationErrorKind::OneOfNotValid { context } | ValidationErrorKind::AnyOf { context } => {
                 self.choose_branch(error, &path, context);
             }
             ValidationErrorKind::Format { format } => self.bad_format(&path, value, format),
@@ -143,22 +117,13 @@ impl<'a> Checker<'a> {
                     }
                     None => format!("`{}`: {error}", self.key(&path)),
                 };
-                self.add(
-                    &path,
-                    Breach::Other,
-                    Problem::new(message).with_label(self.label_value(&path, "here")),
-                );
+                self.add(&path, Breach::Other, Problem::new(message).with_label(self.label_value(&path, "here")));
             }
         }
     }
 
     /// Of several alternatives, tells the errors of the one that was meant.
-    fn choose_branch(
-        &mut self,
-        error: &ValidationError<'_>,
-        path: &str,
-        context: &[Vec<ValidationError<'static>>],
-    ) {
+    fn choose_branch(&mut self, error: &ValidationError<'_>, path: &str, context: &[Vec<ValidationError<'static>>]) {
         let branches: Vec<&Value> = self
             .schema
             .pointer(&error.schema_path().to_string())
@@ -176,10 +141,7 @@ impl<'a> Checker<'a> {
             let Some(chosen) = members.get(tag) else {
                 return self.missing_key(path, tag, Some(accepted(&known, &[])));
             };
-            let branch = tags
-                .iter()
-                .find(|(_, tag)| *tag == chosen)
-                .and_then(|(branch, _)| context.get(*branch));
+            let branch = tags.iter().find(|(_, tag)| *tag == chosen).and_then(|(branch, _)| context.get(*branch));
             return match branch {
                 Some(errors) => errors.iter().for_each(|error| self.explain(error)),
                 None => self.unknown_value(&child(path, tag), chosen, &known, &[]),
@@ -188,37 +150,22 @@ impl<'a> Checker<'a> {
         // Without a tag the value's type tells the alternatives apart.
         let fits = |errors: &[ValidationError<'static>]| {
             !errors.iter().any(|error| {
-                matches!(error.kind(), ValidationErrorKind::Type { .. })
-                    && error.instance_path().to_string() == path
+                matches!(error.kind(), ValidationErrorKind::Type { .. }) && error.instance_path().to_string() == path
             })
         };
-        let fitting: Vec<usize> = context
-            .iter()
-            .enumerate()
-            .filter(|(_, errors)| fits(errors))
-            .map(|(branch, _)| branch)
-            .collect();
-        let options: Vec<&Value> = fitting
-            .iter()
-            .filter_map(|&branch| branches.get(branch))
-            .flat_map(|branch| options(branch))
-            .collect();
+        let fitting: Vec<usize> =
+            context.iter().enumerate().filter(|(_, errors)| fits(errors)).map(|(branch, _)| branch).collect();
+        let options: Vec<&Value> =
+            fitting.iter().filter_map(|&branch| branches.get(branch)).flat_map(|branch| options(branch)).collect();
         if fitting.is_empty() || (!options.is_empty() && !value.is_string()) {
-            let expected: Vec<String> = branches
-                .iter()
-                .flat_map(|branch| describe(branch))
-                .collect();
+            let expected: Vec<String> = branches.iter().flat_map(|branch| describe(branch)).collect();
             self.wrong_type(path, value, &expected);
         } else if !options.is_empty() {
-            let others = branches
-                .iter()
-                .filter(|branch| self::options(branch).is_empty());
+            let others = branches.iter().filter(|branch| self::options(branch).is_empty());
             let others: Vec<String> = others.flat_map(|branch| describe(branch)).collect();
             self.unknown_value(path, value, &options, &others);
-        } else if let Some(errors) = fitting
-            .iter()
-            .filter_map(|&branch| context.get(branch))
-            .min_by_key(|errors| errors.len())
+        } else if let Some(errors) =
+            fitting.iter().filter_map(|&branch| context.get(branch)).min_by_key(|errors| errors.len())
         {
             errors.iter().for_each(|error| self.explain(error));
         }
@@ -229,14 +176,10 @@ impl<'a> Checker<'a> {
             "" if self.base.is_empty() => format!("unknown key `{key}`"),
             _ => format!("unknown key `{key}` in `{}`", self.key(path)),
         };
-        let hint = did_you_mean(key, known.iter().copied()).or_else(|| {
-            (!known.is_empty())
-                .then(|| format!("known keys: {}", list(known.iter().copied(), "and")))
-        });
+        let hint = did_you_mean(key, known.iter().copied())
+            .or_else(|| (!known.is_empty()).then(|| format!("known keys: {}", list(known.iter().copied(), "and"))));
         let place = child(path, key);
-        let label = self
-            .document
-            .label_key(&self.full(&place), "not known here");
+        let label = self.document.label_key(&self.full(&place), "not known here");
         let near = nearest(key, known.iter().copied());
         let near = near.into_iter().map(|key| child(path, key)).collect();
         let problem = Problem::new(message).with_label(label).with_hint(hint);
@@ -248,9 +191,7 @@ impl<'a> Checker<'a> {
             "" if self.base.is_empty() => format!("`{}` has no `{key}`", self.document.name()),
             _ => format!("`{}` has no `{key}`", self.key(path)),
         };
-        let label = self
-            .document
-            .label_key(&self.full(path), format!("`{key}` is missing"));
+        let label = self.document.label_key(&self.full(path), format!("`{key}` is missing"));
         let problem = Problem::new(message).with_label(label).with_hint(hint);
         self.add(&child(path, key), Breach::Missing, problem);
     }
@@ -262,11 +203,7 @@ impl<'a> Checker<'a> {
             }
             _ => expected.concat(),
         };
-        let message = format!(
-            "`{}` must be {expected}, found {}",
-            self.key(path),
-            found(value)
-        );
+        let message = format!("`{}` must be {expected}, found {}", self.key(path), found(value));
         let label = self.label_value(path, format!("expected {expected}"));
         self.add(path, Breach::Other, Problem::new(message).with_label(label));
     }
@@ -277,26 +214,16 @@ impl<'a> Checker<'a> {
         let words = options.iter().filter_map(|option| option.as_str());
         let near = value.as_str().and_then(|word| did_you_mean(word, words));
         let label = self.label_value(path, "not known here");
-        let problem = Problem::new(message)
-            .with_label(label)
-            .with_hint(near.unwrap_or_else(|| accepted(options, others)));
+        let problem =
+            Problem::new(message).with_label(label).with_hint(near.unwrap_or_else(|| accepted(options, others)));
         self.add(path, Breach::Other, problem);
     }
 
     fn bad_format(&mut self, path: &str, value: &Value, format: &str) {
-        let parse = FORMATS
-            .iter()
-            .find(|(name, _)| *name == format)
-            .map(|(_, parse)| parse);
+        let parse = FORMATS.iter().find(|(name, _)| *name == format).map(|(_, parse)| parse);
         let problem = match parse.zip(value.as_str()).map(|(parse, text)| parse(text)) {
-            Some(Err(error)) => {
-                Problem::new(format!("`{}`: {error}", self.key(path))).with_hint(error.hint)
-            }
-            _ => Problem::new(format!(
-                "`{}` is not of the format `{format}`: {}",
-                self.key(path),
-                literal(value)
-            )),
+            Some(Err(error)) => Problem::new(format!("`{}`: {error}", self.key(path))).with_hint(error.hint),
+            _ => Problem::new(format!("`{}` is not of the format `{format}`: {}", self.key(path), literal(value))),
         };
         let label = self.label_value(path, "here");
         self.add(path, Breach::Other, problem.with_label(label));
@@ -304,12 +231,8 @@ impl<'a> Checker<'a> {
 
     /// The keys that the schema around an error knows.
     fn known_keys(&self, error: &ValidationError<'_>) -> Vec<&'a str> {
-        let properties = self
-            .around(error)
-            .and_then(|schema| schema.get("properties")?.as_object());
-        properties
-            .map(|properties| properties.keys().map(String::as_str).collect())
-            .unwrap_or_default()
+        let properties = self.around(error).and_then(|schema| schema.get("properties")?.as_object());
+        properties.map(|properties| properties.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
     /// The schema object whose keyword an error is about.
@@ -320,15 +243,10 @@ impl<'a> Checker<'a> {
 
     /// Keeps a problem, unless another way through the schema has found it already.
     fn add(&mut self, path: &str, breach: Breach, problem: Problem) {
-        let seen =
-            |found: &Found| found.path == path && found.problem.message() == problem.message();
+        let seen = |found: &Found| found.path == path && found.problem.message() == problem.message();
         if !self.found.iter().any(seen) {
             let path = path.to_owned();
-            self.found.push(Found {
-                path,
-                breach,
-                problem,
-            });
+            self.found.push(Found { path, breach, problem });
         }
     }
 
@@ -349,10 +267,7 @@ impl<'a> Checker<'a> {
 fn tagged<'a>(branches: &[&'a Value]) -> Option<(&'a str, Vec<(usize, &'a Value)>)> {
     let constants = |branch: &'a Value| {
         let properties = branch.get("properties").and_then(Value::as_object);
-        properties
-            .into_iter()
-            .flatten()
-            .filter_map(|(key, property)| Some((key.as_str(), property.get("const")?)))
+        properties.into_iter().flatten().filter_map(|(key, property)| Some((key.as_str(), property.get("const")?)))
     };
     let (first, others) = branches.split_first()?;
     // A single alternative is its own explanation.
@@ -363,26 +278,14 @@ fn tagged<'a>(branches: &[&'a Value]) -> Option<(&'a str, Vec<(usize, &'a Value)
         let tagged = |branch: &&'a Value| constants(branch).any(|(key, _)| key == *tag);
         others.iter().all(tagged)
     })?;
-    let value_of = |branch: &'a Value| {
-        constants(branch)
-            .find(|(key, _)| *key == tag)
-            .map(|(_, value)| value)
-    };
-    let tags = branches
-        .iter()
-        .enumerate()
-        .filter_map(|(index, branch)| Some((index, value_of(branch)?)))
-        .collect();
+    let value_of = |branch: &'a Value| constants(branch).find(|(key, _)| *key == tag).map(|(_, value)| value);
+    let tags = branches.iter().enumerate().filter_map(|(index, branch)| Some((index, value_of(branch)?))).collect();
     Some((tag, tags))
 }
 
 /// The values that a schema lists, if it lists any.
 fn options(schema: &Value) -> Vec<&Value> {
-    let listed = schema
-        .get("enum")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
     schema.get("const").into_iter().chain(listed).collect()
 }
 
@@ -397,11 +300,7 @@ fn describe(schema: &Value) -> Vec<String> {
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    types
-        .into_iter()
-        .filter(|name| *name != "null")
-        .map(|name| type_name(name).to_owned())
-        .collect()
+    types.into_iter().filter(|name| *name != "null").map(|name| type_name(name).to_owned()).collect()
 }
 
 /// A type of JSON Schema as people who write TOML call it.
@@ -429,9 +328,7 @@ fn found(value: &Value) -> String {
 /// A value in backticks, shortened where it is long.
 fn literal(value: &Value) -> String {
     const SHOWN: usize = 40;
-    let text = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("`{}…`", &text[..end]),
         None => format!("`{text}`"),

@@ -46,10 +46,7 @@ impl Comparison {
     ];
 
     fn sign(self) -> &'static str {
-        Comparison::ALL
-            .iter()
-            .find(|(_, comparison)| *comparison == self)
-            .map_or("", |(sign, _)| sign)
+        Comparison::ALL.iter().find(|(_, comparison)| *comparison == self).map_or("", |(sign, _)| sign)
     }
 }
 
@@ -77,13 +74,10 @@ impl FromStr for Condition {
     fn from_str(text: &str) -> Result<Condition, FormatError> {
         let refuse = |why: &str| {
             let signs = list(Comparison::ALL.iter().map(|(sign, _)| *sign), "or");
-            let hint =
-                format!("accepted: a metric, one of {signs}, and a number, as in `val_loss < 0.5`");
+            let hint = format!("accepted: a metric, one of {signs}, and a number, as in `val_loss < 0.5`");
             FormatError::new(format!("`{text}` is no condition: {why}"), hint)
         };
-        let start = text
-            .find(['<', '>', '=', '!'])
-            .ok_or_else(|| refuse("it compares nothing"))?;
+        let start = text.find(['<', '>', '=', '!']).ok_or_else(|| refuse("it compares nothing"))?;
         let (metric, rest) = text.split_at(start);
         let (sign, comparison) = Comparison::ALL
             .into_iter()
@@ -93,37 +87,19 @@ impl FromStr for Condition {
         if metric.is_empty() || metric.contains(char::is_whitespace) {
             return Err(refuse("a metric's name comes first"));
         }
-        let value = rest[sign.len()..]
-            .trim()
-            .parse()
-            .ok()
-            .filter(|value: &f64| !value.is_nan());
+        let value = rest[sign.len()..].trim().parse().ok().filter(|value: &f64| !value.is_nan());
         let value = value.ok_or_else(|| refuse("a number comes last"))?;
-        Ok(Condition {
-            metric: metric.to_owned(),
-            comparison,
-            value,
-        })
+        Ok(Condition { metric: metric.to_owned(), comparison, value })
     }
 }
 
 impl fmt::Display for Condition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} {} {}",
-            self.metric,
-            self.comparison.sign(),
-            self.value
-        )
+        write!(formatter, "{} {} {}", self.metric, self.comparison.sign(), self.value)
     }
 }
 
-written_as_string!(
-    Condition,
-    "condition",
-    "A metric compared with a number: `val_loss < 0.5`"
-);
+written_as_string!(Condition, "condition", "A metric compared with a number: `val_loss < 0.5`");
 
 #[cfg(test)]
 mod tests {
@@ -142,11 +118,7 @@ mod tests {
         ] {
             let condition: Condition = text.parse().unwrap();
             let holds = |value| condition.holds(|name| (name == "m").then_some(value));
-            assert_eq!(
-                (holds(1.0), holds(2.0), holds(3.0)),
-                (below, equal, above),
-                "{text}"
-            );
+            assert_eq!((holds(1.0), holds(2.0), holds(3.0)), (below, equal, above), "{text}");
             assert!(!holds(f64::NAN), "{text}");
             assert!(!condition.holds(|_| None), "{text}");
         }

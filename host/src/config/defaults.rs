@@ -11,10 +11,7 @@ pub fn fill_defaults(options: &mut Map<String, Value>, schema: &Value) {
 }
 
 fn fill(options: &mut Map<String, Value>, schema: &Value, root: &Value) {
-    let Some(properties) = resolved(schema, root)
-        .get("properties")
-        .and_then(Value::as_object)
-    else {
+    let Some(properties) = resolved(schema, root).get("properties").and_then(Value::as_object) else {
         return;
     };
     for (key, property) in properties {
@@ -22,9 +19,7 @@ fn fill(options: &mut Map<String, Value>, schema: &Value, root: &Value) {
             Some(Value::Object(inner)) => fill(inner, property, root),
             Some(_) => {}
             None => {
-                let default = property
-                    .get("default")
-                    .or_else(|| resolved(property, root).get("default"));
+                let default = property.get("default").or_else(|| resolved(property, root).get("default"));
                 if let Some(default) = default.filter(|default| !default.is_null()) {
                     options.insert(key.clone(), default.clone());
                 }
@@ -57,14 +52,8 @@ mod tests {
             },
             "$defs": {"Mode": {"default": "min"}}
         });
-        let mut options = json!({"patience": 9, "inner": {}})
-            .as_object()
-            .cloned()
-            .unwrap();
+        let mut options = json!({"patience": 9, "inner": {}}).as_object().cloned().unwrap();
         fill_defaults(&mut options, &schema);
-        assert_eq!(
-            Value::Object(options),
-            json!({"patience": 9, "inner": {"a": 1}, "mode": "min"})
-        );
+        assert_eq!(Value::Object(options), json!({"patience": 9, "inner": {"a": 1}, "mode": "min"}));
     }
 }

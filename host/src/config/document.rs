@@ -37,17 +37,8 @@ impl Document {
         let source = Source::new(name, text);
         let table = DeTable::parse(text).map_err(|error| syntax_problem(&source, &error, 0))?;
         let mut places = BTreeMap::new();
-        let value = Reader {
-            source: &source,
-            offset: 0,
-            places: &mut places,
-        }
-        .table(table.get_ref(), "")?;
-        Ok(Document {
-            source,
-            value,
-            places,
-        })
+        let value = Reader { source: &source, offset: 0, places: &mut places }.table(table.get_ref(), "")?;
+        Ok(Document { source, value, places })
     }
 
     /// The name that messages call the text by.
@@ -126,11 +117,7 @@ fn unescaped(segment: &str) -> String {
 /// Labels cover one line: a table of twenty lines is pointed at by its first.
 fn label(source: &Source, span: Range<usize>, text: impl Into<String>) -> Label {
     let mut label = Label::new(source, span, text);
-    if let Some(length) = source
-        .text()
-        .get(label.span.clone())
-        .and_then(|text| text.find('\n'))
-    {
+    if let Some(length) = source.text().get(label.span.clone()).and_then(|text| text.find('\n')) {
         label.span.end = label.span.start + length;
     }
     label
@@ -138,12 +125,7 @@ fn label(source: &Source, span: Range<usize>, text: impl Into<String>) -> Label 
 
 pub(super) fn syntax_problem(source: &Source, error: &toml::de::Error, offset: usize) -> Problem {
     let span = error.span().unwrap_or(0..0);
-    Problem::new(format!(
-        "`{}` is not valid TOML: {}",
-        source.name(),
-        error.message()
-    ))
-    .with_label(label(
+    Problem::new(format!("`{}` is not valid TOML: {}", source.name(), error.message())).with_label(label(
         source,
         span.start + offset..span.end + offset,
         "here",
@@ -196,14 +178,7 @@ impl Reader<'_> {
     ) -> Result<Value, Problem> {
         let span = self.moved(value.span());
         let key = key.map(|key| self.moved(key));
-        self.places.insert(
-            pointer.to_owned(),
-            Place {
-                source: self.source.clone(),
-                key,
-                value: span.clone(),
-            },
-        );
+        self.places.insert(pointer.to_owned(), Place { source: self.source.clone(), key, value: span.clone() });
         match value.get_ref() {
             DeValue::String(text) => Ok(Value::String(text.to_string())),
             DeValue::Boolean(boolean) => Ok(Value::Bool(*boolean)),
@@ -237,11 +212,7 @@ impl Reader<'_> {
     }
 
     fn unfit(&self, pointer: &str, span: Range<usize>, rule: &str) -> Problem {
-        Problem::new(format!("the number `{}` {rule}", key_path(pointer))).with_label(label(
-            self.source,
-            span,
-            rule,
-        ))
+        Problem::new(format!("the number `{}` {rule}", key_path(pointer))).with_label(label(self.source, span, rule))
     }
 
     fn moved(&self, span: Range<usize>) -> Range<usize> {
@@ -262,12 +233,8 @@ mod tests {
 
     #[test]
     fn values_and_their_places() {
-        let document =
-            Document::parse("run.toml", "[a]\nb.c = [1, {d = \"x\"}]\n[[e]]\nf = 2.5\n").unwrap();
-        assert_eq!(
-            document.value(),
-            &json!({"a": {"b": {"c": [1, {"d": "x"}]}}, "e": [{"f": 2.5}]})
-        );
+        let document = Document::parse("run.toml", "[a]\nb.c = [1, {d = \"x\"}]\n[[e]]\nf = 2.5\n").unwrap();
+        assert_eq!(document.value(), &json!({"a": {"b": {"c": [1, {"d": "x"}]}}, "e": [{"f": 2.5}]}));
         assert_eq!(written(&document, "/a"), "[a]");
         assert_eq!(written(&document, "/a/b/c/0"), "1");
         assert_eq!(written(&document, "/a/b/c/1/d"), "\"x\"");
@@ -292,15 +259,9 @@ mod tests {
 
     #[test]
     fn whole_floats_are_read_as_integers_but_not_in_plugin_options() {
-        let document = Document::parse(
-            "run.toml",
-            "[train]\nepochs = 3.0\n[[plugins]]\noptions = {x = 3.0}\n",
-        )
-        .unwrap();
-        assert_eq!(
-            document.plain_value(),
-            json!({"train": {"epochs": 3}, "plugins": [{"options": {"x": 3.0}}]})
-        );
+        let document =
+            Document::parse("run.toml", "[train]\nepochs = 3.0\n[[plugins]]\noptions = {x = 3.0}\n").unwrap();
+        assert_eq!(document.plain_value(), json!({"train": {"epochs": 3}, "plugins": [{"options": {"x": 3.0}}]}));
     }
 
     proptest! {

@@ -19,10 +19,7 @@ pub struct FormatError {
 
 impl FormatError {
     pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> FormatError {
-        FormatError {
-            message: message.into(),
-            hint: hint.into(),
-        }
+        FormatError { message: message.into(), hint: hint.into() }
     }
 }
 
@@ -47,28 +44,19 @@ pub(super) const FORMATS: [(&str, Parser); 6] = [
 fn run_name(text: &str) -> Result<(), FormatError> {
     let fits = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
     // A run's name becomes a folder.
-    if text.is_empty() || !text.chars().all(fits) || text.chars().all(|character| character == '.')
-    {
+    if text.is_empty() || !text.chars().all(fits) || text.chars().all(|character| character == '.') {
         let hint = "a run's name has letters, digits, `.`, `_` and `-`, since it names a folder";
-        return Err(FormatError::new(
-            format!("`{text}` cannot name a run"),
-            hint,
-        ));
+        return Err(FormatError::new(format!("`{text}` cannot name a run"), hint));
     }
     Ok(())
 }
 
 /// Checks the name of a plugin instance or kind.
 pub(super) fn instance_name(text: &str) -> Result<(), FormatError> {
-    let fits = |character: char| {
-        character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-'
-    };
+    let fits = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     if text.is_empty() || !text.chars().all(fits) {
         let hint = "names of plugins have lower-case letters, digits and `-`, since they name folders and keys";
-        return Err(FormatError::new(
-            format!("`{text}` cannot name a plugin"),
-            hint,
-        ));
+        return Err(FormatError::new(format!("`{text}` cannot name a plugin"), hint));
     }
     Ok(())
 }
@@ -114,9 +102,6 @@ mod tests {
         for name in ["", ".", "A", "a_b", "a/b"] {
             assert!(instance_name(name).is_err(), "{name}");
         }
-        assert_eq!(
-            (run_name("digits-2.1_b"), instance_name("early-stopping-2")),
-            (Ok(()), Ok(()))
-        );
+        assert_eq!((run_name("digits-2.1_b"), instance_name("early-stopping-2")), (Ok(()), Ok(())));
     }
 }

@@ -17,7 +17,6 @@ mod overrides;
 mod plugin;
 mod rules;
 mod run_file;
-mod stand_in;
 mod when;
 
 pub use check::check;
@@ -26,9 +25,7 @@ pub use defaults::fill_defaults;
 pub use document::{Document, Place, key_path};
 pub use formats::FormatError;
 pub use plugin::{Dispatch, OnError, PluginOptions};
-pub use run_file::{
-    Device, EvalOptions, Length, Precision, RunFile, RunOptions, Threads, TrainOptions,
-};
+pub use run_file::{Device, EvalOptions, Length, Precision, RunFile, RunOptions, Threads, TrainOptions};
 pub use when::{At, Every, Mode, When};
 
 use crate::report::{Problem, Problems};
@@ -51,10 +48,7 @@ pub struct Loaded {
 /// All that is wrong, each with its place. Where the TOML itself does not parse, that alone.
 pub fn load(name: &str, text: &str, overrides: &[String]) -> Result<Loaded, Problems> {
     let mut document = Document::parse(name, text)?;
-    let mut problems: Vec<Problem> = overrides
-        .iter()
-        .filter_map(|argument| document.set(argument).err())
-        .collect();
+    let mut problems: Vec<Problem> = overrides.iter().filter_map(|argument| document.set(argument).err()).collect();
     problems.extend(check(&document, "", &schema()));
     problems.extend(rules::check(&document));
     if !problems.is_empty() {
@@ -63,9 +57,7 @@ pub fn load(name: &str, text: &str, overrides: &[String]) -> Result<Loaded, Prob
     }
     match serde_json::from_value(document.plain_value()) {
         Ok(run_file) => Ok(Loaded { run_file, document }),
-        Err(error) => Err(Problem::new(format!("cannot read `{name}`"))
-            .with_cause(&error)
-            .into()),
+        Err(error) => Err(Problem::new(format!("cannot read `{name}`")).with_cause(&error).into()),
     }
 }
 
@@ -126,10 +118,7 @@ options = { patience = 5 }
             assert!(text.contains(from), "`{from}` is not in the run file");
             text.replacen(from, to, 1)
         });
-        let overrides: Vec<String> = overrides
-            .iter()
-            .map(|&argument| argument.to_owned())
-            .collect();
+        let overrides: Vec<String> = overrides.iter().map(|&argument| argument.to_owned()).collect();
         let problems = load("run.toml", &text, &overrides).expect_err("the run file is refused");
         render(&problems.0, Style::plain())
     }
@@ -353,10 +342,7 @@ options = { patience = 5 }
 
     #[test]
     fn duplicate_instance_names() {
-        let plugin = (
-            "[[plugins]]",
-            "[[plugins]]\nkind = \"early-stopping\"\n\n[[plugins]]",
-        );
+        let plugin = ("[[plugins]]", "[[plugins]]\nkind = \"early-stopping\"\n\n[[plugins]]");
         insta::assert_snapshot!(refused(&[plugin], &[]), @r#"
          × two plugins have the name `early-stopping`
            ╭─[run.toml:32:8]
@@ -447,13 +433,7 @@ options = { patience = 5 }
 
     #[test]
     fn bad_set() {
-        let overrides = [
-            "train.epochs",
-            "train.epochs.x=1",
-            "plugins.early.options={}",
-            "run.seed=[1,",
-            "run.sed=1",
-        ];
+        let overrides = ["train.epochs", "train.epochs.x=1", "plugins.early.options={}", "run.seed=[1,", "run.sed=1"];
         insta::assert_snapshot!(refused(&[], &overrides), @r#"
          × `--set` takes `KEY=VALUE`
           ╭─[--set:1:1]
@@ -545,12 +525,7 @@ options = { patience = 5 }
 
     #[test]
     fn a_plugin_without_options_is_checked_as_without_any() {
-        let loaded = load(
-            "run.toml",
-            &DIGITS.replace("options = { patience = 5 }", ""),
-            &[],
-        )
-        .expect("right");
+        let loaded = load("run.toml", &DIGITS.replace("options = { patience = 5 }", ""), &[]).expect("right");
         let schema = serde_json::json!({"type": "object", "required": ["monitor"]});
         let problems = check(&loaded.document, "/plugins/0/options", &schema);
         insta::assert_snapshot!(render(&problems, Style::plain()), @r#"
@@ -568,22 +543,14 @@ options = { patience = 5 }
     #[test]
     fn a_schema_that_is_none_is_a_problem_and_opens_no_connection() {
         let loaded = load("run.toml", DIGITS, &[]).expect("the run file is right");
-        for schema in [
-            serde_json::json!({"type": 1}),
-            serde_json::json!({"$ref": "http://example.com/schema.json"}),
-        ] {
-            assert_eq!(
-                check(&loaded.document, "/plugins/0/options", &schema).len(),
-                1
-            );
+        for schema in [serde_json::json!({"type": 1}), serde_json::json!({"$ref": "http://example.com/schema.json"})] {
+            assert_eq!(check(&loaded.document, "/plugins/0/options", &schema).len(), 1);
         }
     }
 
     #[test]
     fn the_defaults_of_the_digits_run() {
-        let run_file = load("run.toml", DIGITS, &[])
-            .expect("the run file is right")
-            .run_file;
+        let run_file = load("run.toml", DIGITS, &[]).expect("the run file is right").run_file;
         insta::assert_snapshot!(run_file.resolved_toml().expect("it can be written"), @r#"
         [run]
         name = "digits"

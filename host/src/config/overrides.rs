@@ -46,13 +46,7 @@ impl Document {
         Ok(())
     }
 
-    fn put(
-        &mut self,
-        source: &Source,
-        steps: &[Step],
-        value: Value,
-        new_places: BTreeMap<String, Place>,
-    ) {
+    fn put(&mut self, source: &Source, steps: &[Step], value: Value, new_places: BTreeMap<String, Place>) {
         let Some((last, parents)) = steps.split_last() else {
             return;
         };
@@ -65,29 +59,21 @@ impl Document {
                 value: step.span.clone(),
             });
             current = match current {
-                Value::Array(entries) => match step
-                    .token
-                    .parse()
-                    .ok()
-                    .and_then(|index: usize| entries.get_mut(index))
-                {
-                    Some(entry) => entry,
-                    None => return,
-                },
-                Value::Object(members) => members
-                    .entry(step.token.as_str())
-                    .or_insert_with(|| Value::Object(Map::new())),
+                Value::Array(entries) => {
+                    match step.token.parse().ok().and_then(|index: usize| entries.get_mut(index)) {
+                        Some(entry) => entry,
+                        None => return,
+                    }
+                }
+                Value::Object(members) => {
+                    members.entry(step.token.as_str()).or_insert_with(|| Value::Object(Map::new()))
+                }
                 _ => return,
             };
         }
         match current {
             Value::Array(entries) => {
-                if let Some(entry) = last
-                    .token
-                    .parse()
-                    .ok()
-                    .and_then(|index: usize| entries.get_mut(index))
-                {
+                if let Some(entry) = last.token.parse().ok().and_then(|index: usize| entries.get_mut(index)) {
                     *entry = value;
                 }
             }
@@ -114,67 +100,42 @@ fn path(document: &Value, source: &Source, equals: usize) -> Result<Vec<Step>, P
         let span = start..start + name.len();
         position += written.len() + 1;
         let parent = steps.last().map_or("", |step| step.pointer.as_str());
-        let refuse = |message: String, label: &str| {
-            Problem::new(message).with_label(Label::new(source, span.clone(), label))
-        };
+        let refuse =
+            |message: String, label: &str| Problem::new(message).with_label(Label::new(source, span.clone(), label));
         if name.is_empty() {
-            return Err(
-                refuse("a key of `--set` has an empty part".to_owned(), "").with_label(Label::new(
-                    source,
-                    0..equals,
-                    "dotted keys, as in `train.epochs`",
-                )),
-            );
+            return Err(refuse("a key of `--set` has an empty part".to_owned(), "").with_label(Label::new(
+                source,
+                0..equals,
+                "dotted keys, as in `train.epochs`",
+            )));
         }
         let token = match reached {
             None | Some(Value::Object(_)) => name.to_owned(),
             Some(Value::Array(entries)) => entry_index(entries, name)
                 .ok_or_else(|| {
-                    let problem = refuse(
-                        format!("`{}` has no entry `{name}`", key_path(parent)),
-                        "no such entry",
-                    );
+                    let problem = refuse(format!("`{}` has no entry `{name}`", key_path(parent)), "no such entry");
                     let names: Vec<&str> = entries.iter().filter_map(instance_name).collect();
-                    let hint = did_you_mean(name, names.iter().copied()).unwrap_or_else(|| {
-                        match names.is_empty() {
-                            true => format!("it has {} entries, counted from 0", entries.len()),
-                            false => format!(
-                                "its entries: {}, or their index from 0",
-                                list(names, "and")
-                            ),
-                        }
+                    let hint = did_you_mean(name, names.iter().copied()).unwrap_or_else(|| match names.is_empty() {
+                        true => format!("it has {} entries, counted from 0", entries.len()),
+                        false => format!("its entries: {}, or their index from 0", list(names, "and")),
                     });
                     problem.with_hint(hint)
                 })?
                 .to_string(),
             Some(_) => {
-                return Err(refuse(
-                    format!("`{}` is not a table", key_path(parent)),
-                    "it has no keys",
-                ));
+                return Err(refuse(format!("`{}` is not a table", key_path(parent)), "it has no keys"));
             }
         };
         let pointer = child(parent, &token);
         reached = document.pointer(&pointer);
-        steps.push(Step {
-            token,
-            pointer,
-            span,
-        });
+        steps.push(Step { token, pointer, span });
     }
     Ok(steps)
 }
 
 fn entry_index(entries: &[Value], name: &str) -> Option<usize> {
-    let by_index = name
-        .parse()
-        .ok()
-        .filter(|&index: &usize| index < entries.len());
-    by_index.or_else(|| {
-        entries
-            .iter()
-            .position(|entry| instance_name(entry) == Some(name))
-    })
+    let by_index = name.parse().ok().filter(|&index: &usize| index < entries.len());
+    by_index.or_else(|| entries.iter().position(|entry| instance_name(entry) == Some(name)))
 }
 
 /// The name of a `[[plugins]]` entry: its kind unless it has one of its own.
@@ -193,26 +154,17 @@ fn parse_value(
     let start = start + untrimmed.len() - untrimmed.trim_start().len();
     match DeValue::parse(text) {
         Ok(value) => {
-            let mut reader = Reader {
-                source,
-                offset: start,
-                places,
-            };
+            let mut reader = Reader { source, offset: start, places };
             let value = reader.value(&value, &step.pointer, None)?;
             if let Some(place) = reader.places.get_mut(&step.pointer) {
                 place.key = Some(step.span.clone());
             }
             Ok(value)
         }
-        Err(error) if text.starts_with(['[', '{', '"', '\'']) => {
-            Err(syntax_problem(source, &error, start))
-        }
+        Err(error) if text.starts_with(['[', '{', '"', '\'']) => Err(syntax_problem(source, &error, start)),
         Err(_) => {
-            let place = Place {
-                source: source.clone(),
-                key: Some(step.span.clone()),
-                value: start..start + text.len(),
-            };
+            let place =
+                Place { source: source.clone(), key: Some(step.span.clone()), value: start..start + text.len() };
             places.insert(step.pointer.clone(), place);
             Ok(Value::String(text.to_owned()))
         }
@@ -237,32 +189,17 @@ mod tests {
     #[test]
     fn values_are_toml_and_else_strings() {
         assert_eq!(after("train.epochs=3")["train"]["epochs"], json!(3));
-        assert_eq!(
-            after("train.x = [1, {a = true}]")["train"]["x"],
-            json!([1, {"a": true}])
-        );
-        assert_eq!(
-            after("run.name=first try")["run"]["name"],
-            json!("first try")
-        );
+        assert_eq!(after("train.x = [1, {a = true}]")["train"]["x"], json!([1, {"a": true}]));
+        assert_eq!(after("run.name=first try")["run"]["name"], json!("first try"));
         assert_eq!(after("run.name=\"3\"")["run"]["name"], json!("3"));
         assert_eq!(after("run.name=")["run"]["name"], json!(""));
     }
 
     #[test]
     fn plugins_are_found_by_index_and_by_instance_name() {
-        assert_eq!(
-            after("plugins.0.options.patience=9")["plugins"][0]["options"]["patience"],
-            json!(9)
-        );
-        assert_eq!(
-            after("plugins.early-stopping.options.patience=9")["plugins"][0]["options"]["patience"],
-            json!(9)
-        );
-        assert_eq!(
-            after("plugins.weekly.options.keep=2")["plugins"][1]["options"],
-            json!({"keep": 2})
-        );
+        assert_eq!(after("plugins.0.options.patience=9")["plugins"][0]["options"]["patience"], json!(9));
+        assert_eq!(after("plugins.early-stopping.options.patience=9")["plugins"][0]["options"]["patience"], json!(9));
+        assert_eq!(after("plugins.weekly.options.keep=2")["plugins"][1]["options"], json!({"keep": 2}));
     }
 
     #[test]
@@ -270,25 +207,12 @@ mod tests {
         let mut document = Document::parse("run.toml", RUN).unwrap();
         document.set("plugins.0.options={patience=7}").unwrap();
         let place = document.place("/plugins/0/options/patience").unwrap();
-        assert_eq!(
-            (
-                place.source.name(),
-                &place.source.text()[place.value.clone()]
-            ),
-            ("--set", "7")
-        );
+        assert_eq!((place.source.name(), &place.source.text()[place.value.clone()]), ("--set", "7"));
     }
 
     #[test]
     fn a_refused_argument_changes_nothing() {
-        for argument in [
-            "epochs",
-            "train..x=1",
-            "train.epochs.x=1",
-            "plugins.weakly.x=1",
-            "plugins.9.x=1",
-            "a=[1,",
-        ] {
+        for argument in ["epochs", "train..x=1", "train.epochs.x=1", "plugins.weakly.x=1", "plugins.9.x=1", "a=[1,"] {
             let mut document = Document::parse("run.toml", RUN).unwrap();
             let before = document.value().clone();
             let problem = document.set(argument).unwrap_err();

@@ -114,24 +114,12 @@ enum Basis {
 }
 
 /// The aliases and the key of `when` that each one fills.
-pub(super) const ALIASES: [(&str, &str); 3] = [
-    ("frequency", "every"),
-    ("basis", "every"),
-    ("skip_from_start", "skip_first"),
-];
+pub(super) const ALIASES: [(&str, &str); 3] =
+    [("frequency", "every"), ("basis", "every"), ("skip_from_start", "skip_first")];
 
 impl From<WrittenPlugin> for PluginOptions {
     fn from(written: WrittenPlugin) -> PluginOptions {
-        let WrittenPlugin {
-            kind,
-            name,
-            on_error,
-            dispatch,
-            when,
-            condition,
-            options,
-            ..
-        } = written;
+        let WrittenPlugin { kind, name, on_error, dispatch, when, condition, options, .. } = written;
         // Where an alias meets its key in `when`, `rules.rs` has refused the file.
         let every = (written.frequency.is_some() || written.basis.is_some()).then(|| {
             let number = written.frequency.unwrap_or(std::num::NonZeroU64::MIN);
@@ -149,15 +137,7 @@ impl From<WrittenPlugin> for PluginOptions {
             when
         };
         let name = name.unwrap_or_else(|| kind.clone());
-        PluginOptions {
-            kind,
-            name,
-            on_error,
-            dispatch,
-            when,
-            condition,
-            options,
-        }
+        PluginOptions { kind, name, on_error, dispatch, when, condition, options }
     }
 }
 
@@ -182,14 +162,8 @@ mod tests {
 
     #[test]
     fn the_name_defaults_to_the_kind() {
-        assert_eq!(
-            read(json!({"kind": "progress"})),
-            PluginOptions::new("progress", None)
-        );
-        assert_eq!(
-            read(json!({"kind": "progress", "name": "bar"})),
-            PluginOptions::new("progress", Some("bar"))
-        );
+        assert_eq!(read(json!({"kind": "progress"})), PluginOptions::new("progress", None));
+        assert_eq!(read(json!({"kind": "progress", "name": "bar"})), PluginOptions::new("progress", Some("bar")));
     }
 
     #[test]
@@ -199,14 +173,8 @@ mod tests {
             when(json!({"kind": "a", "frequency": 5, "basis": "step", "skip_from_start": 4})),
             json!({"every": "5 steps", "skip_first": 4, "at": [], "best": {}})
         );
-        assert_eq!(
-            when(json!({"kind": "a", "frequency": 2}))["every"],
-            json!("2 epochs")
-        );
-        assert_eq!(
-            when(json!({"kind": "a", "skip_from_start": 3}))["every"],
-            json!("1 epoch")
-        );
+        assert_eq!(when(json!({"kind": "a", "frequency": 2}))["every"], json!("2 epochs"));
+        assert_eq!(when(json!({"kind": "a", "skip_from_start": 3}))["every"], json!("1 epoch"));
         assert_eq!(when(json!({"kind": "a"})), json!(null));
         assert_eq!(
             when(json!({"kind": "a", "when": {"at": ["end"]}, "frequency": 2})),

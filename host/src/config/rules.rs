@@ -56,30 +56,20 @@ fn instance_names(document: &Document) -> Vec<Problem> {
     };
     let mut first: HashMap<&str, usize> = HashMap::new();
     let mut problems = Vec::new();
-    for (index, name) in plugins
-        .iter()
-        .enumerate()
-        .filter_map(|(index, entry)| Some((index, instance_name(entry)?)))
-    {
+    for (index, name) in plugins.iter().enumerate().filter_map(|(index, entry)| Some((index, instance_name(entry)?))) {
         let Some(&earlier) = first.get(name) else {
             first.insert(name, index);
             continue;
         };
         let place = |index: usize| {
-            let key = if plugins[index].get("name").is_some() {
-                "name"
-            } else {
-                "kind"
-            };
+            let key = if plugins[index].get("name").is_some() { "name" } else { "kind" };
             format!("/plugins/{index}/{key}")
         };
         problems.push(
             Problem::new(format!("two plugins have the name `{name}`"))
                 .with_label(document.label_value(&place(earlier), "the first"))
                 .with_label(document.label_value(&place(index), "the second"))
-                .with_hint(format!(
-                    "give one of them a name of its own, as in `name = \"{name}-2\"`"
-                )),
+                .with_hint(format!("give one of them a name of its own, as in `name = \"{name}-2\"`")),
         );
     }
     problems
@@ -93,19 +83,12 @@ fn aliases(document: &Document) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (index, plugin) in plugins.iter().enumerate() {
         for (alias, key) in ALIASES {
-            if plugin.get(alias).is_some()
-                && plugin.get("when").and_then(|when| when.get(key)).is_some()
-            {
+            if plugin.get(alias).is_some() && plugin.get("when").and_then(|when| when.get(key)).is_some() {
                 let entry = format!("/plugins/{index}");
                 problems.push(
                     Problem::new(format!("`{alias}` and `when.{key}` are both given"))
                         .with_label(document.label_key(&child(&entry, alias), "an alias"))
-                        .with_label(
-                            document.label_key(
-                                &child(&child(&entry, "when"), key),
-                                "what it stands for",
-                            ),
-                        )
+                        .with_label(document.label_key(&child(&child(&entry, "when"), key), "what it stands for"))
                         .with_hint(format!("`{alias}` fills `when.{key}`: remove one of them")),
                 );
             }

@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::formats::{FormatError, written_as_string};
 use super::plugin::PluginOptions;
-use super::stand_in::{DataOptions, LossOptions, ModelOptions, OptimizerOptions, ScheduleOptions};
 use super::when::Every;
+use crate::data::DataOptions;
+use crate::model::ModelOptions;
+use crate::train::loss::LossOptions;
+use crate::train::optimizer::OptimizerOptions;
+use crate::train::schedule::ScheduleOptions;
 
 /// A whole run, as its TOML file says it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -90,16 +94,9 @@ impl FromStr for Device {
         match text {
             "auto" => Ok(Device::Auto),
             "cpu" => Ok(Device::Cpu),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(|index| index.parse().ok())
-                .map(Device::Cuda)
-                .ok_or_else(|| {
-                    FormatError::new(
-                        format!("`{text}` is no device"),
-                        "accepted: `auto`, `cpu` or `cuda:0`, `cuda:1`, …",
-                    )
-                }),
+            _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(Device::Cuda).ok_or_else(|| {
+                FormatError::new(format!("`{text}` is no device"), "accepted: `auto`, `cpu` or `cuda:0`, `cuda:1`, …")
+            }),
         }
     }
 }
@@ -215,9 +212,7 @@ impl TrainOptions {
     /// The run's length. A loaded run file has exactly one of the two; one built otherwise and without any has no
     /// length.
     pub fn length(&self) -> Option<Length> {
-        self.epochs
-            .map(Length::Epochs)
-            .or(self.steps.map(Length::Steps))
+        self.epochs.map(Length::Epochs).or(self.steps.map(Length::Steps))
     }
 }
 

@@ -46,32 +46,17 @@ struct WrittenWhen {
 
 impl From<WrittenWhen> for When {
     fn from(written: WrittenWhen) -> When {
-        let WrittenWhen {
-            every,
-            skip_first,
-            at,
-            best,
-        } = written;
+        let WrittenWhen { every, skip_first, at, best } = written;
         let nothing_else = at.is_empty() && best.is_empty();
         let every = every.or_else(|| nothing_else.then_some(Every::EPOCH));
-        When {
-            every,
-            skip_first,
-            at,
-            best,
-        }
+        When { every, skip_first, at, best }
     }
 }
 
 impl Default for When {
     /// After each epoch.
     fn default() -> When {
-        When {
-            every: Some(Every::EPOCH),
-            skip_first: 0,
-            at: Vec::new(),
-            best: Vec::new(),
-        }
+        When { every: Some(Every::EPOCH), skip_first: 0, at: Vec::new(), best: Vec::new() }
     }
 }
 
@@ -91,7 +76,8 @@ impl Every {
     pub const EPOCH: Every = Every::Epochs(NonZeroU64::MIN);
 }
 
-const EVERY_ACCEPTS: &str = "accepted: a whole number and a unit, as in `1 epoch`, `5 epochs`, `100 steps`, `30 s`, `10 min` or `2 h`";
+const EVERY_ACCEPTS: &str =
+    "accepted: a whole number and a unit, as in `1 epoch`, `5 epochs`, `100 steps`, `30 s`, `10 min` or `2 h`";
 
 impl FromStr for Every {
     type Err = FormatError;
@@ -99,20 +85,11 @@ impl FromStr for Every {
     fn from_str(text: &str) -> Result<Every, FormatError> {
         let refuse = || FormatError::new(format!("`{text}` is no interval"), EVERY_ACCEPTS);
         let trimmed = text.trim();
-        let digits = trimmed.len()
-            - trimmed
-                .trim_start_matches(|character: char| character.is_ascii_digit())
-                .len();
+        let digits = trimmed.len() - trimmed.trim_start_matches(|character: char| character.is_ascii_digit()).len();
         let (number, unit) = trimmed.split_at(digits);
         let number: NonZeroU64 = number.parse().map_err(|_| refuse())?;
-        let seconds = |each| {
-            number
-                .get()
-                .checked_mul(each)
-                .map(Duration::from_secs)
-                .map(Every::Time)
-                .ok_or_else(refuse)
-        };
+        let seconds =
+            |each| number.get().checked_mul(each).map(Duration::from_secs).map(Every::Time).ok_or_else(refuse);
         match unit.trim() {
             "epoch" | "epochs" => Ok(Every::Epochs(number)),
             "step" | "steps" => Ok(Every::Steps(number)),
@@ -139,11 +116,7 @@ impl fmt::Display for Every {
     }
 }
 
-written_as_string!(
-    Every,
-    "every",
-    "An interval: `5 epochs`, `100 steps`, `10 min`"
-);
+written_as_string!(Every, "every", "An interval: `5 epochs`, `100 steps`, `10 min`");
 
 /// A point of the run: `epoch 30`, `step 100`, `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,12 +133,8 @@ impl FromStr for At {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<At, FormatError> {
-        let refuse = || {
-            FormatError::new(
-                format!("`{text}` is no point of a run"),
-                "accepted: `epoch 30`, `step 100` or `end`",
-            )
-        };
+        let refuse =
+            || FormatError::new(format!("`{text}` is no point of a run"), "accepted: `epoch 30`, `step 100` or `end`");
         let words: Vec<&str> = text.split_whitespace().collect();
         let number = |word: &str| word.parse().map_err(|_| refuse());
         match words[..] {
@@ -187,11 +156,7 @@ impl fmt::Display for At {
     }
 }
 
-written_as_string!(
-    At,
-    "at",
-    "A point of the run: `epoch 30`, `step 100`, `end`"
-);
+written_as_string!(At, "at", "A point of the run: `epoch 30`, `step 100`, `end`");
 
 /// Which values of a metric are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -224,16 +189,11 @@ mod best {
 
     use super::Mode;
 
-    pub fn serialize<S: Serializer>(
-        pairs: &[(String, Mode)],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(pairs: &[(String, Mode)], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(pairs.iter().map(|(metric, mode)| (metric, mode)))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<(String, Mode)>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Mode)>, D::Error> {
         struct Pairs;
 
         impl<'de> Visitor<'de> for Pairs {
@@ -279,20 +239,13 @@ mod tests {
             "99999999999999999999 h",
             "9999999999999999999 h",
         ] {
-            assert_eq!(
-                text.parse::<Every>().unwrap_err().hint,
-                EVERY_ACCEPTS,
-                "{text}"
-            );
+            assert_eq!(text.parse::<Every>().unwrap_err().hint, EVERY_ACCEPTS, "{text}");
         }
     }
 
     #[test]
     fn points() {
-        assert_eq!(
-            "epoch 30".parse(),
-            Ok(At::Epoch(NonZeroU64::new(30).unwrap()))
-        );
+        assert_eq!("epoch 30".parse(), Ok(At::Epoch(NonZeroU64::new(30).unwrap())));
         assert_eq!("end".parse(), Ok(At::End));
         for text in ["", "epoch", "epoch 0", "30", "epoch 1 2", "start"] {
             assert!(text.parse::<At>().is_err(), "{text}");
@@ -306,28 +259,17 @@ mod tests {
         assert_eq!(parse(json!({"skip_first": 4})).every, Some(Every::EPOCH));
         assert_eq!(parse(json!({"at": ["end"]})).every, None);
         let best = parse(json!({"best": {"val_loss": "min", "accuracy": "max"}}));
-        assert_eq!(
-            best.best,
-            [
-                ("val_loss".to_owned(), Mode::Min),
-                ("accuracy".to_owned(), Mode::Max)
-            ]
-        );
+        assert_eq!(best.best, [("val_loss".to_owned(), Mode::Min), ("accuracy".to_owned(), Mode::Max)]);
     }
 
     #[test]
     fn nan_is_never_best() {
         assert!(!Mode::Min.better(f64::NAN, 1.0) && !Mode::Max.better(f64::NAN, f64::NAN));
-        assert!(
-            Mode::Min.better(1.0, f64::NAN)
-                && Mode::Max.better(f64::INFINITY, 1.0)
-                && !Mode::Min.better(1.0, 1.0)
-        );
+        assert!(Mode::Min.better(1.0, f64::NAN) && Mode::Max.better(f64::INFINITY, 1.0) && !Mode::Min.better(1.0, 1.0));
     }
 
     fn any_every() -> impl Strategy<Value = Every> {
-        let count =
-            || (1..=u64::MAX).prop_map(|number| NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN));
+        let count = || (1..=u64::MAX).prop_map(|number| NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN));
         prop_oneof![
             count().prop_map(Every::Epochs),
             count().prop_map(Every::Steps),

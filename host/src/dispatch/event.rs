@@ -62,20 +62,12 @@ pub enum EventData {
 impl Event {
     /// An event with nothing but its position.
     pub fn at(kind: EventKind, position: Position) -> Self {
-        Self {
-            kind,
-            position,
-            data: EventData::None,
-        }
+        Self { kind, position, data: EventData::None }
     }
 
     /// An event with texts.
     pub fn with_texts(kind: EventKind, position: Position, texts: [&str; 3]) -> Self {
-        Self {
-            kind,
-            position,
-            data: EventData::Texts(texts.map(str::to_owned)),
-        }
+        Self { kind, position, data: EventData::Texts(texts.map(str::to_owned)) }
     }
 
     /// Lowers the event to the ABI's tables, which live as long as `body` runs.
@@ -93,13 +85,7 @@ impl Event {
         if let EventData::None = self.data {
             return body(&table);
         }
-        if let EventData::Evaluation {
-            split,
-            mid_epoch,
-            batch,
-            batches,
-        } = &self.data
-        {
+        if let EventData::Evaluation { split, mid_epoch, batch, batches } = &self.data {
             let data = EvaluationTable {
                 size: size_of::<EvaluationTable>() as u32,
                 mid_epoch: u32::from(*mid_epoch),

@@ -92,10 +92,7 @@ impl<'a> Hook<'a> {
     /// delivered; no callback is on the stack then.
     pub(super) fn enter<R>(&mut self, body: impl FnOnce(&mut Entered) -> R) -> R {
         let pointer = NonNull::from(self).cast::<Hook<'static>>();
-        let mut entered = Entered {
-            pointer,
-            previous: CURRENT.replace(Some(pointer)),
-        };
+        let mut entered = Entered { pointer, previous: CURRENT.replace(Some(pointer)) };
         body(&mut entered)
     }
 }
@@ -126,10 +123,7 @@ impl Entered {
         let ticket = NEXT_TICKET.get();
         NEXT_TICKET.set(ticket + 1);
         self.hook().ticket = ticket;
-        HostHandle {
-            table: &raw const HOST_TABLE,
-            ticket,
-        }
+        HostHandle { table: &raw const HOST_TABLE, ticket }
     }
 
     /// The callback that the next handle is for.
@@ -159,15 +153,9 @@ impl Entered {
 
 /// The fault that a failed hook told of.
 pub(super) fn fault(status: Status, told: Option<Failure>) -> Fault {
-    let told = told.unwrap_or_else(|| Failure {
-        message: "it failed without a message".to_owned(),
-        place: String::new(),
-    });
-    Fault {
-        message: told.message,
-        panicked: status == Status::PANIC,
-        place: told.place,
-    }
+    let told =
+        told.unwrap_or_else(|| Failure { message: "it failed without a message".to_owned(), place: String::new() });
+    Fault { message: told.message, panicked: status == Status::PANIC, place: told.place }
 }
 
 /// Answers a call with `ticket` on this thread, or as a remote's.
@@ -201,11 +189,7 @@ impl Hook<'_> {
         request: &Request<'_>,
         reply_table: &plugin_api::abi::ReplyTable,
     ) -> Result<(), ServiceError> {
-        let caller = Caller {
-            instance: &self.instance,
-            hook: self.event,
-            position: self.position,
-        };
+        let caller = Caller { instance: &self.instance, hook: self.event, position: self.position };
         let mut reply = Reply::new(reply_table, &mut self.kept);
         match service {
             ServiceKind::FAULT => self.left.fault = Some(request.decode()?),
@@ -243,10 +227,6 @@ impl Hook<'_> {
     }
 
     fn queue(&mut self, kind: EventKind, data: EventData) {
-        self.left.events.push(Event {
-            kind,
-            position: self.position,
-            data,
-        });
+        self.left.events.push(Event { kind, position: self.position, data });
     }
 }

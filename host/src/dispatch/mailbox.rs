@@ -11,20 +11,11 @@ use crate::plugins::Fault;
 /// Something that another thread asks of the run.
 pub(super) enum Letter {
     /// A service that acts on the run.
-    Call {
-        instance: Arc<str>,
-        hook: EventKind,
-        service: ServiceKind,
-        payload: Vec<u8>,
-    },
+    Call { instance: Arc<str>, hook: EventKind, service: ServiceKind, payload: Vec<u8> },
     /// Records and custom events.
     Events(Vec<Event>),
     /// A hook in the background failed.
-    Fault {
-        instance: Arc<str>,
-        hook: EventKind,
-        fault: Fault,
-    },
+    Fault { instance: Arc<str>, hook: EventKind, fault: Fault },
 }
 
 /// The letters, in order of arrival. A look at an empty one costs a load.

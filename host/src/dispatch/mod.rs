@@ -27,6 +27,6 @@ mod waist;
 pub use account::HookTime;
 pub use dispatcher::{Dispatcher, Failure};
 pub use event::{Event, EventData};
-pub use plan::{Mode, OnError, Order, Planned, PlanError, order};
+pub use plan::{Mode, OnError, Order, PlanError, Planned, order};
 pub use schedule::{Moment, ScheduleState};
 pub use services::{Caller, Lent, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};

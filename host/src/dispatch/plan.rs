@@ -169,9 +169,12 @@ fn plan(kind: &Kind, mut options: PluginOptions, document: &Document, place: &st
     });
     if mode == Dispatch::Background && descriptor.needs.iter().any(|need| need.write) {
         problems.push(
-            Problem::new(format!("`{}` writes weights, gradients or batches: it cannot run in the background", options.name))
-                .with_label(document.label_value(&format!("{place}/dispatch"), "not for this kind"))
-                .with_hint("leave out `dispatch`, or say `dispatch = \"inline\"`".to_owned()),
+            Problem::new(format!(
+                "`{}` writes weights, gradients or batches: it cannot run in the background",
+                options.name
+            ))
+            .with_label(document.label_value(&format!("{place}/dispatch"), "not for this kind"))
+            .with_hint("leave out `dispatch`, or say `dispatch = \"inline\"`".to_owned()),
         );
     }
     if !problems.is_empty() {

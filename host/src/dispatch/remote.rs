@@ -36,10 +36,7 @@ pub(super) struct RemoteHub {
 
 impl RemoteHub {
     pub(super) fn new(mailbox: Arc<Mailbox>) -> Arc<Self> {
-        Arc::new(Self {
-            mailbox,
-            reader: Mutex::new(None),
-        })
+        Arc::new(Self { mailbox, reader: Mutex::new(None) })
     }
 
     /// From now on remotes read from `reader`.
@@ -97,24 +94,20 @@ impl RemoteHub {
                 hub.mailbox.post(Letter::Events(vec![Event {
                     kind: EventKind::RECORD,
                     position: Position::default(),
-                    data: EventData::Record {
-                        author: instance,
-                        record: Arc::new(record),
-                    },
+                    data: EventData::Record { author: instance, record: Arc::new(record) },
                 }]));
                 Ok(())
             }
             ServiceKind::METRICS => {
                 let reader = hub.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let caller = Caller {
-                    instance: &instance,
-                    hook: EventKind::CUSTOM,
-                    position: Position::default(),
-                };
+                let caller = Caller { instance: &instance, hook: EventKind::CUSTOM, position: Position::default() };
                 let mut kept = Vec::new();
-                reader
-                    .ok_or(ServiceError::Stale)?
-                    .call(&caller, service, request, &mut Reply::new(reply_table, &mut kept))
+                reader.ok_or(ServiceError::Stale)?.call(
+                    &caller,
+                    service,
+                    request,
+                    &mut Reply::new(reply_table, &mut kept),
+                )
             }
             _ => Err(ServiceError::NotAllowed(format!(
                 "a remote has no service `{}`: it offers control, records and metrics",

@@ -145,13 +145,9 @@ mod tests {
     #[test]
     fn best_ignores_nan_and_needs_to_be_better() {
         let mut schedule = schedule("best = { val_loss = 'min' }");
-        let mut due = |value: f64| {
-            schedule.due(Moment::EpochEnd, Position::default(), Duration::ZERO, |_| Some(value)).is_some()
-        };
-        assert_eq!(
-            [f64::NAN, 2.0, 2.0, f64::NAN, 1.0, 1.5].map(&mut due),
-            [false, true, false, false, true, false]
-        );
+        let mut due =
+            |value: f64| schedule.due(Moment::EpochEnd, Position::default(), Duration::ZERO, |_| Some(value)).is_some();
+        assert_eq!([f64::NAN, 2.0, 2.0, f64::NAN, 1.0, 1.5].map(&mut due), [false, true, false, false, true, false]);
     }
 
     #[test]

@@ -10,11 +10,7 @@ use super::hook;
 use super::services::{Request, ServiceError};
 
 /// What every handle points to; static, so that a handle never dangles.
-pub(super) static HOST_TABLE: HostTable = HostTable {
-    size: size_of::<HostTable>() as u32,
-    minor: MINOR,
-    call,
-};
+pub(super) static HOST_TABLE: HostTable = HostTable { size: size_of::<HostTable>() as u32, minor: MINOR, call };
 
 unsafe extern "C" fn call(
     ticket: u64,
@@ -50,10 +46,7 @@ unsafe extern "C" fn call(
         Ok(Err(error)) => error,
         Err(_) => ServiceError::Failed(format!("the host failed in the service `{}`", service.name())),
     };
-    let failure = Failure {
-        message: error.to_string(),
-        place: String::new(),
-    };
+    let failure = Failure { message: error.to_string(), place: String::new() };
     if let Ok(bytes) = rmp_serde::to_vec_named(&failure) {
         // SAFETY: the plugin's function, with its own context; the bytes outlive the call.
         unsafe { (reply.bytes)(reply.context, Bytes::new(&bytes)) };

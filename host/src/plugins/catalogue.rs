@@ -82,10 +82,7 @@ impl Catalogue {
             return Ok(());
         }
         for index in 0..library.descriptors().len() {
-            let kind = Kind {
-                library: Arc::clone(&library),
-                index: index as u32,
-            };
+            let kind = Kind { library: Arc::clone(&library), index: index as u32 };
             if let Some(first) = self.kind(&kind.descriptor().kind) {
                 return Err(CatalogueError::Ambiguous {
                     kind: kind.descriptor().kind.clone(),
@@ -124,10 +121,7 @@ fn same_file(first: &Path, second: &Path) -> bool {
 /// The library files of a folder, by file name.
 fn libraries_in(folder: &Path) -> Result<Vec<PathBuf>, CatalogueError> {
     let extension = std::env::consts::DLL_EXTENSION;
-    let unlistable = |source| CatalogueError::Unlistable {
-        path: folder.to_owned(),
-        source,
-    };
+    let unlistable = |source| CatalogueError::Unlistable { path: folder.to_owned(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unlistable)? {
         let path = entry.map_err(unlistable)?.path();
@@ -136,10 +130,7 @@ fn libraries_in(folder: &Path) -> Result<Vec<PathBuf>, CatalogueError> {
         }
     }
     if files.is_empty() {
-        return Err(CatalogueError::Empty {
-            path: folder.to_owned(),
-            extension,
-        });
+        return Err(CatalogueError::Empty { path: folder.to_owned(), extension });
     }
     files.sort();
     Ok(files)

@@ -128,9 +128,13 @@ impl Report for LoadError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Unreadable { .. } => "check the path and its permissions",
-            Self::NotALibrary { .. } => "build the plugin with `crate-type = [\"cdylib\"]` and copy the library that cargo names",
+            Self::NotALibrary { .. } => {
+                "build the plugin with `crate-type = [\"cdylib\"]` and copy the library that cargo names"
+            }
             Self::Truncated { .. } | Self::Damaged { .. } => "copy the file again, or build it anew",
-            Self::WrongArchitecture { .. } => "build the plugin for this host's target: `cargo build --release --target …`",
+            Self::WrongArchitecture { .. } => {
+                "build the plugin for this host's target: `cargo build --release --target …`"
+            }
             Self::NoPlugin { .. } => {
                 "export its kinds: `#[plugin] const KINDS: &[Kind] = &[…];`; a library that plugins need belongs beside the folder, not in it"
             }

@@ -9,19 +9,12 @@ use super::error::LoadError;
 
 /// Refuses a file that the system's loader could not use, or that is no plugin.
 pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
     let kind = object::FileKind::parse(&*bytes).map_err(|_| LoadError::NotALibrary { path: path.to_owned() })?;
     if let Some((expected, found)) = promised_length(&bytes)
         && expected > found
     {
-        return Err(LoadError::Truncated {
-            path: path.to_owned(),
-            expected,
-            found,
-        });
+        return Err(LoadError::Truncated { path: path.to_owned(), expected, found });
     }
     let file = match kind {
         object::FileKind::Elf32
@@ -29,10 +22,8 @@ pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
         | object::FileKind::MachO32
         | object::FileKind::MachO64
         | object::FileKind::Pe32
-        | object::FileKind::Pe64 => object::File::parse(&*bytes).map_err(|error| LoadError::Damaged {
-            path: path.to_owned(),
-            detail: error.to_string(),
-        })?,
+        | object::FileKind::Pe64 => object::File::parse(&*bytes)
+            .map_err(|error| LoadError::Damaged { path: path.to_owned(), detail: error.to_string() })?,
         // A universal Mach-O holds several; the system picks.
         object::FileKind::MachOFat32 | object::FileKind::MachOFat64 => return Ok(()),
         _ => return Err(LoadError::NotALibrary { path: path.to_owned() }),
@@ -54,11 +45,7 @@ pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
         let (offset, size) = segment.file_range();
         let end = offset.saturating_add(size);
         if end > bytes.len() as u64 {
-            return Err(LoadError::Truncated {
-                path: path.to_owned(),
-                expected: end,
-                found: bytes.len() as u64,
-            });
+            return Err(LoadError::Truncated { path: path.to_owned(), expected: end, found: bytes.len() as u64 });
         }
     }
     let symbol = HEADER_SYMBOL.trim_end_matches('\0');
@@ -66,15 +53,9 @@ pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
         .dynamic_symbols()
         .any(|found| found.is_definition() && found.name().is_ok_and(|name| is_header(name, symbol)))
         || file.exports().is_ok_and(|exports| {
-            exports
-                .iter()
-                .any(|export| std::str::from_utf8(export.name()).is_ok_and(|name| is_header(name, symbol)))
+            exports.iter().any(|export| std::str::from_utf8(export.name()).is_ok_and(|name| is_header(name, symbol)))
         });
-    if exported {
-        Ok(())
-    } else {
-        Err(LoadError::NoPlugin { path: path.to_owned() })
-    }
+    if exported { Ok(()) } else { Err(LoadError::NoPlugin { path: path.to_owned() }) }
 }
 
 /// Mach-O puts an underscore in front.

@@ -36,11 +36,7 @@ impl Instance {
     /// # Errors
     ///
     /// The callback's own refusal, or its panic.
-    pub fn create(
-        kind: &Kind,
-        name: &str,
-        options: &serde_json::Value,
-    ) -> Result<Self, Fault> {
+    pub fn create(kind: &Kind, name: &str, options: &serde_json::Value) -> Result<Self, Fault> {
         let options = options.to_string();
         let request = CreateTable {
             size: size_of::<CreateTable>() as u32,

@@ -32,17 +32,11 @@ impl Library {
         if table.unwinds == 0 {
             return Err(LoadError::Aborts { path: path.to_owned() });
         }
-        let descriptors = (0..table.kinds)
-            .map(|index| describe(path, table, index))
-            .collect::<Result<Vec<_>, _>>()?;
+        let descriptors = (0..table.kinds).map(|index| describe(path, table, index)).collect::<Result<Vec<_>, _>>()?;
         // SAFETY: static texts of the library.
         let (sdk, compiler, target) = unsafe { (table.sdk.read(), table.compiler.read(), table.target.read()) };
         tracing::debug!(path = %path.display(), %sdk, %compiler, %target, minor = table.minor, "plugin library loaded");
-        Ok(Self {
-            path: path.to_owned(),
-            table,
-            descriptors,
-        })
+        Ok(Self { path: path.to_owned(), table, descriptors })
     }
 
     /// The file.
@@ -72,10 +66,8 @@ impl Library {
 /// Binds every symbol of the library now, so that one that is missing is an error here instead of
 /// the end of the process at its first call, and gives the address of its header.
 fn bind(path: &Path) -> Result<*const c_void, LoadError> {
-    let failed = |error: &libloading::Error| LoadError::NotLoadable {
-        path: path.to_owned(),
-        detail: loader_words(path, error),
-    };
+    let failed =
+        |error: &libloading::Error| LoadError::NotLoadable { path: path.to_owned(), detail: loader_words(path, error) };
     #[cfg(unix)]
     let library = {
         use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -84,9 +76,7 @@ fn bind(path: &Path) -> Result<*const c_void, LoadError> {
     };
     #[cfg(windows)]
     let library = {
-        use libloading::os::windows::{
-            LOAD_LIBRARY_SEARCH_DEFAULT_DIRS, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, Library,
-        };
+        use libloading::os::windows::{LOAD_LIBRARY_SEARCH_DEFAULT_DIRS, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, Library};
         let flags = LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS;
         // SAFETY: as on Unix; what it needs is also searched in its own folder.
         unsafe { Library::load_with_flags(path, flags) }.map_err(|error| failed(&error))?
@@ -107,20 +97,13 @@ fn bind(path: &Path) -> Result<*const c_void, LoadError> {
 /// The system loader's own message, without the path that we say already.
 fn loader_words(path: &Path, error: &libloading::Error) -> String {
     let words = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-    words
-        .replace(&format!("{}: ", path.display()), "")
-        .trim_end_matches('.')
-        .to_owned()
+    words.replace(&format!("{}: ", path.display()), "").trim_end_matches('.').to_owned()
 }
 
 fn refusal(path: &Path, error: HeaderError) -> LoadError {
     let path = path.to_owned();
     let expected = format!("{}.{}", abi::MAJOR, abi::MINOR);
-    let layout = |path, detail: &str| LoadError::Layout {
-        path,
-        expected: expected.clone(),
-        detail: detail.to_owned(),
-    };
+    let layout = |path, detail: &str| LoadError::Layout { path, expected: expected.clone(), detail: detail.to_owned() };
     match error {
         HeaderError::Version { expected, found } => LoadError::Version { path, expected, found },
         HeaderError::Layout { tree } => {
@@ -133,20 +116,13 @@ fn refusal(path: &Path, error: HeaderError) -> LoadError {
             layout(path, "its header is of another `abi_stable`")
         }
         HeaderError::Loader { message } => LoadError::Loader { path, message },
-        HeaderError::LoaderPanicked => LoadError::Loader {
-            path,
-            message: "it panicked".to_owned(),
-        },
+        HeaderError::LoaderPanicked => LoadError::Loader { path, message: "it panicked".to_owned() },
         other => layout(path, &format!("{other:?}")),
     }
 }
 
 fn describe(path: &Path, table: &LibraryTable, index: u32) -> Result<Descriptor, LoadError> {
-    let failed = |detail: String| LoadError::Descriptor {
-        path: path.to_owned(),
-        index,
-        detail,
-    };
+    let failed = |detail: String| LoadError::Descriptor { path: path.to_owned(), index, detail };
     let mut text = Vec::new();
     let reply = reply_into(&mut text);
     // SAFETY: the library's function, with an index below its count and a reply that outlives the call.
@@ -172,10 +148,7 @@ fn describe(path: &Path, table: &LibraryTable, index: u32) -> Result<Descriptor,
 
 /// Whether `name` may name a kind or an instance.
 fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 /// A reply table that appends to `bytes`; tensors are not expected.

@@ -32,9 +32,7 @@ impl<'de> Deserialize<'de> for Exact {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Exact, E> {
-                text.parse()
-                    .map(Exact)
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+                text.parse().map(Exact).map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
             }
         }
 
@@ -59,14 +57,8 @@ mod tests {
 
     #[test]
     fn what_json_lacks_is_kept() {
-        for value in [
-            f64::INFINITY,
-            f64::NEG_INFINITY,
-            -0.0,
-            f64::MIN_POSITIVE / 2.0,
-        ] {
-            let Exact(read) =
-                serde_json::from_str(&serde_json::to_string(&Exact(value)).unwrap()).unwrap();
+        for value in [f64::INFINITY, f64::NEG_INFINITY, -0.0, f64::MIN_POSITIVE / 2.0] {
+            let Exact(read) = serde_json::from_str(&serde_json::to_string(&Exact(value)).unwrap()).unwrap();
             assert_eq!(read.to_bits(), value.to_bits());
         }
         let Exact(read) = serde_json::from_str("\"NaN\"").unwrap();

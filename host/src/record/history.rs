@@ -66,10 +66,7 @@ pub enum RecordError {
 
 impl RecordError {
     pub(super) fn unknown<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> RecordError {
-        RecordError::UnknownName {
-            name: name.to_owned(),
-            hint: did_you_mean(name, names),
-        }
+        RecordError::UnknownName { name: name.to_owned(), hint: did_you_mean(name, names) }
     }
 }
 
@@ -119,12 +116,7 @@ pub(super) struct Series<T> {
 
 impl<T> Series<T> {
     fn new(name: &str) -> Series<T> {
-        Series {
-            name: name.to_owned(),
-            sequence: Vec::new(),
-            positions: Vec::new(),
-            values: Vec::new(),
-        }
+        Series { name: name.to_owned(), sequence: Vec::new(), positions: Vec::new(), values: Vec::new() }
     }
 
     fn push(&mut self, sequence: u64, position: usize, value: T) {
@@ -147,10 +139,7 @@ impl History {
     pub fn id(&mut self, name: &str) -> Result<SeriesId, RecordError> {
         match self.names.get(name) {
             Some(Slot::Numbers(index)) => Ok(SeriesId(*index)),
-            Some(Slot::Arrays(_)) => Err(RecordError::OtherKind {
-                name: name.to_owned(),
-                holds: "arrays",
-            }),
+            Some(Slot::Arrays(_)) => Err(RecordError::OtherKind { name: name.to_owned(), holds: "arrays" }),
             None => {
                 let index = self.numbers.len();
                 self.numbers.push(Series::new(name));
@@ -193,23 +182,15 @@ impl History {
         values: Vec<f32>,
     ) -> Result<u64, RecordError> {
         if !fits(&shape, values.len()) {
-            return Err(RecordError::ShapeMismatch {
-                name: name.to_owned(),
-                shape,
-                values: values.len(),
-            });
+            return Err(RecordError::ShapeMismatch { name: name.to_owned(), shape, values: values.len() });
         }
         let index = match self.names.get(name) {
             Some(Slot::Arrays(index)) => *index,
             Some(Slot::Numbers(_)) => {
-                return Err(RecordError::OtherKind {
-                    name: name.to_owned(),
-                    holds: "numbers",
-                });
+                return Err(RecordError::OtherKind { name: name.to_owned(), holds: "numbers" });
             }
             None => {
-                self.names
-                    .insert(name.to_owned(), Slot::Arrays(self.arrays.len()));
+                self.names.insert(name.to_owned(), Slot::Arrays(self.arrays.len()));
                 self.arrays.push(Series::new(name));
                 self.arrays.len() - 1
             }
@@ -228,10 +209,7 @@ impl History {
 
     /// The entries whose sequence numbers are below `until`.
     pub fn as_of(&self, until: u64) -> AsOf<'_> {
-        AsOf {
-            history: self,
-            until,
-        }
+        AsOf { history: self, until }
     }
 
     /// Every name that has a value, numbers first, each kind in the order in which the names came.
@@ -265,10 +243,7 @@ impl History {
 
 /// Whether a shape has so many values; a shape whose product overflows has not.
 pub(super) fn fits(shape: &[usize], values: usize) -> bool {
-    shape
-        .iter()
-        .try_fold(1_usize, |product, &size| product.checked_mul(size))
-        == Some(values)
+    shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size)) == Some(values)
 }
 
 /// A [`History`] as it was when a sequence number was still to come.
@@ -281,32 +256,17 @@ pub struct AsOf<'a> {
 impl<'a> AsOf<'a> {
     /// Every name that had a value, numbers first, each kind in the order in which the names came.
     pub fn names(self) -> Vec<&'a str> {
-        let numbers = self
-            .history
-            .numbers
-            .iter()
-            .map(|series| (&series.name, &series.sequence));
-        let arrays = self
-            .history
-            .arrays
-            .iter()
-            .map(|series| (&series.name, &series.sequence));
+        let numbers = self.history.numbers.iter().map(|series| (&series.name, &series.sequence));
+        let arrays = self.history.arrays.iter().map(|series| (&series.name, &series.sequence));
         let begun = |sequence: &Vec<u64>| sequence.first().is_some_and(|&first| first < self.until);
-        numbers
-            .chain(arrays)
-            .filter(|(_, sequence)| begun(sequence))
-            .map(|(name, _)| name.as_str())
-            .collect()
+        numbers.chain(arrays).filter(|(_, sequence)| begun(sequence)).map(|(name, _)| name.as_str()).collect()
     }
 
     /// Every number of a name, the oldest first.
     ///
     /// # Errors
     /// No value of that name, or one of arrays.
-    pub fn series(
-        self,
-        name: &str,
-    ) -> Result<impl ExactSizeIterator<Item = Point> + use<'a>, RecordError> {
+    pub fn series(self, name: &str) -> Result<impl ExactSizeIterator<Item = Point> + use<'a>, RecordError> {
         let (series, length) = self.numbers(name)?;
         Ok((0..length).map(move |index| self.point(series, index)))
     }
@@ -325,10 +285,7 @@ impl<'a> AsOf<'a> {
     ///
     /// # Errors
     /// No value of that name, or one of numbers.
-    pub fn arrays(
-        self,
-        name: &str,
-    ) -> Result<impl ExactSizeIterator<Item = Array> + use<'a>, RecordError> {
+    pub fn arrays(self, name: &str) -> Result<impl ExactSizeIterator<Item = Array> + use<'a>, RecordError> {
         let (series, length) = self.array_series(name)?;
         Ok((0..length).map(move |index| self.array(series, index)))
     }
@@ -345,53 +302,34 @@ impl<'a> AsOf<'a> {
     fn numbers(self, name: &str) -> Result<(&'a Series<f64>, usize), RecordError> {
         match self.history.names.get(name) {
             Some(Slot::Numbers(index)) => self.begun(&self.history.numbers[*index]),
-            Some(Slot::Arrays(_)) => Err(RecordError::OtherKind {
-                name: name.to_owned(),
-                holds: "arrays",
-            }),
+            Some(Slot::Arrays(_)) => Err(RecordError::OtherKind { name: name.to_owned(), holds: "arrays" }),
             None => Err(RecordError::unknown(name, self.names())),
         }
     }
 
-    fn array_series(
-        self,
-        name: &str,
-    ) -> Result<(&'a Series<(Vec<usize>, Vec<f32>)>, usize), RecordError> {
+    fn array_series(self, name: &str) -> Result<(&'a Series<(Vec<usize>, Vec<f32>)>, usize), RecordError> {
         match self.history.names.get(name) {
             Some(Slot::Arrays(index)) => self.begun(&self.history.arrays[*index]),
-            Some(Slot::Numbers(_)) => Err(RecordError::OtherKind {
-                name: name.to_owned(),
-                holds: "numbers",
-            }),
+            Some(Slot::Numbers(_)) => Err(RecordError::OtherKind { name: name.to_owned(), holds: "numbers" }),
             None => Err(RecordError::unknown(name, self.names())),
         }
     }
 
     /// A series with the number of its entries that had come, which is not zero.
     fn begun<T>(self, series: &'a Series<T>) -> Result<(&'a Series<T>, usize), RecordError> {
-        match series
-            .sequence
-            .partition_point(|&sequence| sequence < self.until)
-        {
+        match series.sequence.partition_point(|&sequence| sequence < self.until) {
             0 => Err(RecordError::unknown(&series.name, self.names())),
             length => Ok((series, length)),
         }
     }
 
     fn point(self, series: &Series<f64>, index: usize) -> Point {
-        Point {
-            position: self.history.positions[series.positions[index]],
-            value: series.values[index],
-        }
+        Point { position: self.history.positions[series.positions[index]], value: series.values[index] }
     }
 
     fn array(self, series: &Series<(Vec<usize>, Vec<f32>)>, index: usize) -> Array {
         let (shape, values) = series.values[index].clone();
-        Array {
-            position: self.history.positions[series.positions[index]],
-            shape,
-            values,
-        }
+        Array { position: self.history.positions[series.positions[index]], shape, values }
     }
 }
 
@@ -400,49 +338,24 @@ mod tests {
     use super::*;
 
     fn at(global_step: u64) -> Position {
-        Position {
-            epoch: 1,
-            step: global_step,
-            global_step,
-            samples: global_step * 64,
-        }
+        Position { epoch: 1, step: global_step, global_step, samples: global_step * 64 }
     }
 
     #[test]
     fn series_latest_and_names() {
         let mut history = History::new();
         let loss = history.id("train_loss").unwrap();
-        assert!(
-            history.names().is_empty(),
-            "a name without values is not listed"
-        );
+        assert!(history.names().is_empty(), "a name without values is not listed");
         assert_eq!(history.put_by_id(loss, at(1), 2.0), 0);
         assert_eq!(history.put("accuracy", at(1), 0.5), Ok(1));
         assert_eq!(history.put("train_loss", at(2), f64::NAN), Ok(2));
-        assert_eq!(
-            history.put_array("histogram", at(2), vec![2, 1], vec![1.0, 2.0]),
-            Ok(3)
-        );
+        assert_eq!(history.put_array("histogram", at(2), vec![2, 1], vec![1.0, 2.0]), Ok(3));
         assert_eq!(history.names(), ["train_loss", "accuracy", "histogram"]);
-        let steps: Vec<u64> = history
-            .series("train_loss")
-            .unwrap()
-            .map(|point| point.position.global_step)
-            .collect();
+        let steps: Vec<u64> = history.series("train_loss").unwrap().map(|point| point.position.global_step).collect();
         assert_eq!(steps, [1, 2]);
         assert!(history.latest("train_loss").unwrap().value.is_nan());
-        let array = history
-            .as_of(history.next_sequence())
-            .latest_array("histogram")
-            .unwrap();
-        assert_eq!(
-            array,
-            Array {
-                position: at(2),
-                shape: vec![2, 1],
-                values: vec![1.0, 2.0]
-            }
-        );
+        let array = history.as_of(history.next_sequence()).latest_array("histogram").unwrap();
+        assert_eq!(array, Array { position: at(2), shape: vec![2, 1], values: vec![1.0, 2.0] });
     }
 
     #[test]
@@ -456,40 +369,22 @@ mod tests {
         assert_eq!(then.names(), ["a"]);
         assert_eq!(then.latest("a").unwrap().value, 1.0);
         assert_eq!(then.series("a").unwrap().len(), 1);
-        assert!(matches!(
-            then.latest("b"),
-            Err(RecordError::UnknownName { .. })
-        ));
+        assert!(matches!(then.latest("b"), Err(RecordError::UnknownName { .. })));
     }
 
     #[test]
     fn errors_name_the_name_and_the_nearest() {
         let mut history = History::new();
         history.put("val_loss", at(1), 1.0).unwrap();
-        history
-            .put_array("curve", at(1), vec![1], vec![1.0])
-            .unwrap();
+        history.put_array("curve", at(1), vec![1], vec![1.0]).unwrap();
         let error = history.latest("val_los").unwrap_err();
         assert_eq!(error.to_string(), "there is no metric `val_los`");
         assert_eq!(error.hint().as_deref(), Some("did you mean `val_loss`?"));
-        assert_eq!(
-            history.latest("curve").unwrap_err().to_string(),
-            "`curve` holds arrays"
-        );
-        assert_eq!(
-            history.put("curve", at(1), 1.0).unwrap_err().to_string(),
-            "`curve` holds arrays"
-        );
-        let error = history
-            .put_array("val_loss", at(1), vec![], vec![1.0])
-            .unwrap_err();
+        assert_eq!(history.latest("curve").unwrap_err().to_string(), "`curve` holds arrays");
+        assert_eq!(history.put("curve", at(1), 1.0).unwrap_err().to_string(), "`curve` holds arrays");
+        let error = history.put_array("val_loss", at(1), vec![], vec![1.0]).unwrap_err();
         assert_eq!(error.to_string(), "`val_loss` holds numbers");
-        let error = history
-            .put_array("x", at(1), vec![usize::MAX, 2], vec![1.0])
-            .unwrap_err();
-        assert!(matches!(
-            error,
-            RecordError::ShapeMismatch { values: 1, .. }
-        ));
+        let error = history.put_array("x", at(1), vec![usize::MAX, 2], vec![1.0]).unwrap_err();
+        assert!(matches!(error, RecordError::ShapeMismatch { values: 1, .. }));
     }
 }

@@ -41,10 +41,7 @@ impl Metrics {
     /// # Errors
     /// No value of that name; the error offers the nearest names.
     pub fn get(&self, name: &str) -> Result<Metric, RecordError> {
-        self.latest
-            .get(name)
-            .copied()
-            .ok_or_else(|| RecordError::unknown(name, self.names()))
+        self.latest.get(name).copied().ok_or_else(|| RecordError::unknown(name, self.names()))
     }
 
     /// The latest value of a name, for conditions: none where there is none.
@@ -59,9 +56,7 @@ impl Metrics {
 
     /// Every name with its latest value, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Metric)> {
-        self.latest
-            .iter()
-            .map(|(name, metric)| (name.as_str(), *metric))
+        self.latest.iter().map(|(name, metric)| (name.as_str(), *metric))
     }
 }
 
@@ -73,25 +68,11 @@ mod tests {
     #[test]
     fn the_latest_value_wins_and_keeps_its_position() {
         let mut metrics = Metrics::new();
-        let later = Position {
-            epoch: 2,
-            step: 1,
-            global_step: 29,
-            samples: 1856,
-        };
+        let later = Position { epoch: 2, step: 1, global_step: 29, samples: 1856 };
         metrics.put("val_loss", Position::default(), 1.0);
         metrics.put("val_loss", later, 0.5);
-        assert_eq!(
-            metrics.get("val_loss"),
-            Ok(Metric {
-                value: 0.5,
-                position: later
-            })
-        );
+        assert_eq!(metrics.get("val_loss"), Ok(Metric { value: 0.5, position: later }));
         assert_eq!(metrics.names().collect::<Vec<_>>(), ["val_loss"]);
-        assert_eq!(
-            metrics.get("valloss").unwrap_err().hint().as_deref(),
-            Some("did you mean `val_loss`?")
-        );
+        assert_eq!(metrics.get("valloss").unwrap_err().hint().as_deref(), Some("did you mean `val_loss`?"));
     }
 }

@@ -18,9 +18,7 @@ pub use view::HistoryView;
 use serde::{Deserialize, Serialize};
 
 /// A point of the training. What is counted from 1 is 0 before the first.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     /// The epoch, from 1.

@@ -61,16 +61,8 @@ impl From<History> for StoredHistory {
         StoredHistory {
             next: history.next,
             positions: history.positions,
-            numbers: history
-                .numbers
-                .into_iter()
-                .map(|series| series.stored(Exact))
-                .collect(),
-            arrays: history
-                .arrays
-                .into_iter()
-                .map(|series| series.stored(array))
-                .collect(),
+            numbers: history.numbers.into_iter().map(|series| series.stored(Exact)).collect(),
+            arrays: history.arrays.into_iter().map(|series| series.stored(array)).collect(),
         }
     }
 }
@@ -79,42 +71,20 @@ impl TryFrom<StoredHistory> for History {
     type Error = StoredHistoryError;
 
     fn try_from(stored: StoredHistory) -> Result<History, StoredHistoryError> {
-        let StoredHistory {
-            next,
-            positions,
-            numbers,
-            arrays,
-        } = stored;
-        let mut history = History {
-            next,
-            positions,
-            ..History::default()
-        };
+        let StoredHistory { next, positions, numbers, arrays } = stored;
+        let mut history = History { next, positions, ..History::default() };
         for series in numbers {
             series.check(&history)?;
-            history
-                .names
-                .insert(series.name.clone(), Slot::Numbers(history.numbers.len()));
+            history.names.insert(series.name.clone(), Slot::Numbers(history.numbers.len()));
             history.numbers.push(series.restored(|Exact(value)| value));
         }
         for series in arrays {
             series.check(&history)?;
-            if !series
-                .values
-                .iter()
-                .all(|array| fits(&array.shape, array.bits.len()))
-            {
+            if !series.values.iter().all(|array| fits(&array.shape, array.bits.len())) {
                 return Err(StoredHistoryError::Shape(series.name));
             }
-            history
-                .names
-                .insert(series.name.clone(), Slot::Arrays(history.arrays.len()));
-            let array = |array: StoredArray| {
-                (
-                    array.shape,
-                    array.bits.into_iter().map(f32::from_bits).collect(),
-                )
-            };
+            history.names.insert(series.name.clone(), Slot::Arrays(history.arrays.len()));
+            let array = |array: StoredArray| (array.shape, array.bits.into_iter().map(f32::from_bits).collect());
             history.arrays.push(series.restored(array));
         }
         Ok(history)
@@ -131,19 +101,10 @@ impl<T> StoredSeries<T> {
             return Err(StoredHistoryError::Lengths(name()));
         }
         let ascending = self.sequence.is_sorted_by(|earlier, later| earlier < later);
-        if !ascending
-            || self
-                .sequence
-                .last()
-                .is_some_and(|&last| last >= history.next)
-        {
+        if !ascending || self.sequence.last().is_some_and(|&last| last >= history.next) {
             return Err(StoredHistoryError::Sequence(name()));
         }
-        if self
-            .positions
-            .iter()
-            .any(|&index| index >= history.positions.len())
-        {
+        if self.positions.iter().any(|&index| index >= history.positions.len()) {
             return Err(StoredHistoryError::Position(name()));
         }
         Ok(())
@@ -183,23 +144,11 @@ mod tests {
 
     fn example() -> History {
         let mut history = History::new();
-        let position = |step| Position {
-            epoch: 1,
-            step,
-            global_step: step,
-            samples: step,
-        };
+        let position = |step| Position { epoch: 1, step, global_step: step, samples: step };
         for (step, value) in [(1, 0.1), (2, f64::NAN), (3, f64::NEG_INFINITY), (3, -0.0)] {
             history.put("loss", position(step), value).unwrap();
         }
-        history
-            .put_array(
-                "curve",
-                position(3),
-                vec![2],
-                vec![f32::INFINITY, f32::from_bits(0x7fc0_0001)],
-            )
-            .unwrap();
+        history.put_array("curve", position(3), vec![2], vec![f32::INFINITY, f32::from_bits(0x7fc0_0001)]).unwrap();
         history
     }
 
@@ -236,9 +185,7 @@ mod tests {
         let refusal = |pointer: &str, value: Value| {
             let mut stored = serde_json::to_value(example()).unwrap();
             *stored.pointer_mut(pointer).unwrap() = value;
-            serde_json::from_value::<History>(stored)
-                .unwrap_err()
-                .to_string()
+            serde_json::from_value::<History>(stored).unwrap_err().to_string()
         };
         assert!(refusal("/arrays/0/name", json!("loss")).contains("two series"));
         assert!(refusal("/numbers/0/values", json!(["1.0"])).contains("differ in length"));

@@ -23,10 +23,7 @@ impl HistoryView {
 
     /// The history as it is now.
     pub fn now(history: Arc<RwLock<History>>) -> HistoryView {
-        let until = history
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .next_sequence();
+        let until = history.read().unwrap_or_else(PoisonError::into_inner).next_sequence();
         HistoryView { history, until }
     }
 
@@ -74,23 +71,12 @@ mod tests {
     #[test]
     fn a_view_does_not_grow() {
         let history = Arc::new(RwLock::new(History::new()));
-        let put = |value| {
-            history
-                .write()
-                .unwrap()
-                .put("loss", Position::default(), value)
-                .unwrap()
-        };
+        let put = |value| history.write().unwrap().put("loss", Position::default(), value).unwrap();
         put(1.0);
         let view = HistoryView::now(Arc::clone(&history));
         put(2.0);
-        let read = std::thread::spawn(move || view.series("loss").unwrap())
-            .join()
-            .unwrap();
-        assert_eq!(
-            read.iter().map(|point| point.value).collect::<Vec<_>>(),
-            [1.0]
-        );
+        let read = std::thread::spawn(move || view.series("loss").unwrap()).join().unwrap();
+        assert_eq!(read.iter().map(|point| point.value).collect::<Vec<_>>(), [1.0]);
         assert_eq!(HistoryView::now(history).latest("loss").unwrap().value, 2.0);
     }
 }

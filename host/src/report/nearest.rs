@@ -27,17 +27,11 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .collect();
     near.sort_by_key(|&(distance, order, candidate)| (distance, order, Reverse(candidate)));
     near.dedup_by_key(|entry| entry.2);
-    near.into_iter()
-        .take(OFFERED)
-        .map(|(_, _, candidate)| candidate)
-        .collect()
+    near.into_iter().take(OFFERED).map(|(_, _, candidate)| candidate).collect()
 }
 
 /// The hint that offers the nearest candidates, or none where nothing resembles `word`.
-pub fn did_you_mean<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let near = nearest(word, candidates);
     (!near.is_empty()).then(|| format!("did you mean {}?", list(near, "or")))
 }
@@ -70,14 +64,8 @@ mod tests {
 
     #[test]
     fn capitals_hyphens_and_beginnings_count() {
-        assert_eq!(
-            nearest("Early_Stopping", ["early-stopping"]),
-            ["early-stopping"]
-        );
-        assert_eq!(
-            nearest("learn", ["learning_rate", "loss"]),
-            ["learning_rate"]
-        );
+        assert_eq!(nearest("Early_Stopping", ["early-stopping"]), ["early-stopping"]);
+        assert_eq!(nearest("learn", ["learning_rate", "loss"]), ["learning_rate"]);
     }
 
     #[test]
@@ -89,9 +77,6 @@ mod tests {
 
     #[test]
     fn several_offers_read_as_a_sentence() {
-        assert_eq!(
-            did_you_mean("conv", ["conv1d", "conv2d"]).as_deref(),
-            Some("did you mean `conv1d` or `conv2d`?")
-        );
+        assert_eq!(did_you_mean("conv", ["conv1d", "conv2d"]).as_deref(), Some("did you mean `conv1d` or `conv2d`?"));
     }
 }

@@ -26,10 +26,7 @@ pub struct Source {
 impl Source {
     /// A text and the name that people know it by (a path as it was given, or `--set`).
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Source {
-        Source {
-            name: name.into(),
-            text: text.into(),
-        }
+        Source { name: name.into(), text: text.into() }
     }
 
     /// The name that people know the text by.
@@ -64,11 +61,7 @@ impl Label {
         if start == source.text().len() {
             start = inside(start.saturating_sub(1));
         }
-        Label {
-            source: source.clone(),
-            span: start..end,
-            text: text.into(),
-        }
+        Label { source: source.clone(), span: start..end, text: text.into() }
     }
 }
 
@@ -84,12 +77,7 @@ pub struct Problem {
 impl Problem {
     /// A problem with a message: literals in backticks, no trailing period.
     pub fn new(message: impl Into<String>) -> Problem {
-        Problem {
-            message: message.into(),
-            labels: Vec::new(),
-            causes: Vec::new(),
-            hints: Vec::new(),
-        }
+        Problem { message: message.into(), labels: Vec::new(), causes: Vec::new(), hints: Vec::new() }
     }
 
     /// Adds a place. Those in the first one's text are shown together.
@@ -203,10 +191,7 @@ mod tests {
 
     #[test]
     fn a_typed_error_brings_its_causes_and_its_hint() {
-        let error = CannotRead {
-            path: "run.toml".into(),
-            source: std::io::Error::other("the disk is gone"),
-        };
+        let error = CannotRead { path: "run.toml".into(), source: std::io::Error::other("the disk is gone") };
         let problem = Problem::from(&error);
         assert_eq!(problem.message(), "cannot read `run.toml`");
         assert_eq!(problem.causes(), ["the disk is gone"]);

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 
-use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
-};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
 use super::problem::{Label, Problem};
 
@@ -31,19 +29,13 @@ impl Style {
     pub fn of_stderr() -> Style {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        Style {
-            colour: std::io::stderr().is_terminal() && !refused && !dumb,
-        }
+        Style { colour: std::io::stderr().is_terminal() && !refused && !dumb }
     }
 }
 
 /// Writes problems one under the other, each ending in a line break.
 pub fn render(problems: &[Problem], style: Style) -> String {
-    let theme = if style.colour {
-        GraphicalTheme::unicode()
-    } else {
-        GraphicalTheme::unicode_nocolor()
-    };
+    let theme = if style.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
         .with_wrap_lines(false)
@@ -62,11 +54,7 @@ pub fn render(problems: &[Problem], style: Style) -> String {
             }
         }
         for hint in problem.hints() {
-            let (start, end) = if style.colour {
-                ("\u{1b}[36m", "\u{1b}[0m")
-            } else {
-                ("", "")
-            };
+            let (start, end) = if style.colour { ("\u{1b}[36m", "\u{1b}[0m") } else { ("", "") };
             text.push_str(&format!("  {start}hint:{end} {hint}\n"));
         }
     }
@@ -86,10 +74,7 @@ impl Snippet {
     fn all(problem: &Problem) -> Vec<Snippet> {
         let mut groups: Vec<Vec<&Label>> = Vec::new();
         for label in problem.labels() {
-            match groups
-                .iter_mut()
-                .find(|group| group[0].source == label.source)
-            {
+            match groups.iter_mut().find(|group| group[0].source == label.source) {
                 Some(group) => group.push(label),
                 None => groups.push(vec![label]),
             }
@@ -100,19 +85,14 @@ impl Snippet {
             cause: Cause::chain(problem.causes()),
             ..Snippet::places(&groups.next().unwrap_or_default())
         }];
-        snippets.extend(groups.map(|group| Snippet {
-            message: "see also".to_owned(),
-            ..Snippet::places(&group)
-        }));
+        snippets.extend(groups.map(|group| Snippet { message: "see also".to_owned(), ..Snippet::places(&group) }));
         snippets
     }
 
     fn places(labels: &[&Label]) -> Snippet {
         Snippet {
             message: String::new(),
-            source: labels
-                .first()
-                .map(|label| NamedSource::new(label.source.name(), label.source.text().to_owned())),
+            source: labels.first().map(|label| NamedSource::new(label.source.name(), label.source.text().to_owned())),
             labels: labels
                 .iter()
                 .map(|label| {
@@ -157,10 +137,7 @@ struct Cause {
 impl Cause {
     fn chain(messages: &[String]) -> Option<Cause> {
         let (first, others) = messages.split_first()?;
-        Some(Cause {
-            message: first.clone(),
-            next: Cause::chain(others).map(Box::new),
-        })
+        Some(Cause { message: first.clone(), next: Cause::chain(others).map(Box::new) })
     }
 }
 
@@ -211,9 +188,11 @@ mod tests {
     #[test]
     fn places_in_two_texts_are_two_snippets() {
         let argument = Source::new("--set", "train.steps=4");
-        let problem = Problem::new("given twice")
-            .with_label(example().labels()[0].clone())
-            .with_label(Label::new(&argument, 6..11, "again"));
+        let problem = Problem::new("given twice").with_label(example().labels()[0].clone()).with_label(Label::new(
+            &argument,
+            6..11,
+            "again",
+        ));
         insta::assert_snapshot!(render(&[problem], Style::plain()), @r#"
          × given twice
           ╭─[run.toml:2:1]
@@ -241,11 +220,6 @@ mod tests {
     #[test]
     fn a_long_sentence_is_not_wrapped() {
         let sentence = "word ".repeat(100).trim_end().to_owned();
-        assert_eq!(
-            render(&[Problem::new(&sentence)], Style::plain())
-                .lines()
-                .count(),
-            1
-        );
+        assert_eq!(render(&[Problem::new(&sentence)], Style::plain()).lines().count(), 1);
     }
 }

@@ -29,9 +29,7 @@ pub fn plugin(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// The first of the words that tell the items apart, at the top level.
 fn keyword(tokens: &[TokenTree]) -> Option<&'static str> {
     tokens.iter().find_map(|token| match token {
-        TokenTree::Ident(word) => ["impl", "struct", "const"]
-            .into_iter()
-            .find(|keyword| word.to_string() == *keyword),
+        TokenTree::Ident(word) => ["impl", "struct", "const"].into_iter().find(|keyword| word.to_string() == *keyword),
         _ => None,
     })
 }
@@ -41,22 +39,13 @@ fn callback(mut tokens: Vec<TokenTree>) -> TokenStream {
         return error("`#[plugin]` stands on an `impl Callback` with a body");
     };
     let inner: Vec<TokenTree> = body.stream().into_iter().collect();
-    let methods: Vec<String> = inner
-        .windows(2)
-        .filter(|pair| is_word(&pair[0], "fn"))
-        .map(|pair| pair[1].to_string())
-        .collect();
+    let methods: Vec<String> =
+        inner.windows(2).filter(|pair| is_word(&pair[0], "fn")).map(|pair| pair[1].to_string()).collect();
     let names = |keyword: &str| -> Vec<String> {
-        inner
-            .windows(2)
-            .filter(|pair| is_word(&pair[0], keyword))
-            .map(|pair| pair[1].to_string())
-            .collect()
+        inner.windows(2).filter(|pair| is_word(&pair[0], keyword)).map(|pair| pair[1].to_string()).collect()
     };
     let (constants, types) = (names("const"), names("type"));
-    let mut added = format!(
-        "const HOOKS: ::plugin_api::HookSet = ::plugin_api::HookSet::of_methods(&{methods:?});\n"
-    );
+    let mut added = format!("const HOOKS: ::plugin_api::HookSet = ::plugin_api::HookSet::of_methods(&{methods:?});\n");
     if !constants.iter().any(|name| name == "VERSION") {
         added.push_str("const VERSION: &'static str = ::core::env!(\"CARGO_PKG_VERSION\");\n");
     }
@@ -91,10 +80,7 @@ fn options(tokens: Vec<TokenTree>) -> TokenStream {
 }
 
 fn export(tokens: Vec<TokenTree>) -> TokenStream {
-    let name = tokens
-        .windows(2)
-        .find(|pair| is_word(&pair[0], "const"))
-        .map(|pair| pair[1].to_string());
+    let name = tokens.windows(2).find(|pair| is_word(&pair[0], "const")).map(|pair| pair[1].to_string());
     let Some(name) = name else {
         return error("`#[plugin]` on a const needs its name: `const KINDS: &[Kind] = &[…];`");
     };
@@ -111,7 +97,5 @@ fn is_word(token: &TokenTree, word: &str) -> bool {
 }
 
 fn error(message: &str) -> TokenStream {
-    format!("::core::compile_error!({message:?});")
-        .parse()
-        .unwrap_or_default()
+    format!("::core::compile_error!({message:?});").parse().unwrap_or_default()
 }

@@ -54,10 +54,7 @@ pub struct Text {
 impl Text {
     /// Borrows `text`.
     pub const fn new(text: &str) -> Self {
-        Self {
-            pointer: text.as_ptr(),
-            length: text.len(),
-        }
+        Self { pointer: text.as_ptr(), length: text.len() }
     }
 
     /// The text, with what is not UTF-8 replaced.
@@ -84,10 +81,7 @@ pub struct Bytes {
 impl Bytes {
     /// Borrows `bytes`.
     pub const fn new(bytes: &[u8]) -> Self {
-        Self {
-            pointer: bytes.as_ptr(),
-            length: bytes.len(),
-        }
+        Self { pointer: bytes.as_ptr(), length: bytes.len() }
     }
 
     /// The bytes.
@@ -106,10 +100,7 @@ impl Bytes {
 
 impl From<Text> for Bytes {
     fn from(text: Text) -> Self {
-        Self {
-            pointer: text.pointer,
-            length: text.length,
-        }
+        Self { pointer: text.pointer, length: text.length }
     }
 }
 
@@ -143,12 +134,8 @@ pub struct LibraryTable {
     /// Handles one event. Never called for one instance from two threads at a time, nor again
     /// before it has returned; the thread may change between calls. A failure's message goes to
     /// the service [`ServiceKind::FAULT`] before the function returns.
-    pub handle: unsafe extern "C" fn(
-        index: u32,
-        instance: *mut c_void,
-        event: *const EventTable,
-        host: HostHandle,
-    ) -> Status,
+    pub handle:
+        unsafe extern "C" fn(index: u32, instance: *mut c_void, event: *const EventTable, host: HostHandle) -> Status,
     /// Ends an instance. Called once, after every `handle`.
     pub destroy: unsafe extern "C" fn(index: u32, instance: *mut c_void) -> Status,
 }
@@ -395,79 +382,41 @@ pub trait Table: Sized {
     fn default_table() -> Self;
 }
 
-const NO_TEXT: Text = Text {
-    pointer: std::ptr::null(),
-    length: 0,
-};
-const NO_BYTES: Bytes = Bytes {
-    pointer: std::ptr::null(),
-    length: 0,
-};
+const NO_TEXT: Text = Text { pointer: std::ptr::null(), length: 0 };
+const NO_BYTES: Bytes = Bytes { pointer: std::ptr::null(), length: 0 };
 
 impl Table for EvaluationTable {
     const MINIMUM: usize = 40;
     fn default_table() -> Self {
-        Self {
-            size: 0,
-            mid_epoch: 0,
-            split: NO_TEXT,
-            batch: 0,
-            batches: 0,
-        }
+        Self { size: 0, mid_epoch: 0, split: NO_TEXT, batch: 0, batches: 0 }
     }
 }
 
 impl Table for TextsTable {
     const MINIMUM: usize = 80;
     fn default_table() -> Self {
-        Self {
-            size: 0,
-            number: 0,
-            first: NO_TEXT,
-            second: NO_TEXT,
-            third: NO_TEXT,
-            bytes: NO_BYTES,
-            value: 0.0,
-        }
+        Self { size: 0, number: 0, first: NO_TEXT, second: NO_TEXT, third: NO_TEXT, bytes: NO_BYTES, value: 0.0 }
     }
 }
 
 impl Table for EventTable {
     const MINIMUM: usize = 48;
     fn default_table() -> Self {
-        Self {
-            size: 0,
-            kind: EventKind(0),
-            epoch: 0,
-            step: 0,
-            global_step: 0,
-            samples: 0,
-            data: std::ptr::null(),
-        }
+        Self { size: 0, kind: EventKind(0), epoch: 0, step: 0, global_step: 0, samples: 0, data: std::ptr::null() }
     }
 }
 
 impl Table for RequestTable {
     const MINIMUM: usize = 32;
     fn default_table() -> Self {
-        Self {
-            size: 0,
-            tensor_count: 0,
-            payload: NO_BYTES,
-            tensors: std::ptr::null(),
-        }
+        Self { size: 0, tensor_count: 0, payload: NO_BYTES, tensors: std::ptr::null() }
     }
 }
 
 impl Table for LogTable {
     const MINIMUM: usize = 40;
     fn default_table() -> Self {
-        Self {
-            size: 0,
-            level: 3,
-            target: NO_TEXT,
-            message: NO_TEXT,
-        }
+        Self { size: 0, level: 3, target: NO_TEXT, message: NO_TEXT }
     }
 }
 
@@ -509,10 +458,7 @@ mod tests {
 
     #[test]
     fn a_table_too_short_or_missing_is_refused() {
-        let short = EvaluationTable {
-            size: 8,
-            ..EvaluationTable::default_table()
-        };
+        let short = EvaluationTable { size: 8, ..EvaluationTable::default_table() };
         // SAFETY: a table with its size first, then null.
         unsafe {
             assert!(read_table(&raw const short).is_none());

@@ -96,35 +96,21 @@ pub unsafe fn open_header(header: *const c_void) -> Result<&'static LibraryTable
     let root = header.init_root_module::<RootRef>().map_err(refusal)?;
     let library = (root.library())().cast::<LibraryTable>();
     // SAFETY: the root module's contract: static, and a `LibraryTable` of this major version.
-    unsafe { library.as_ref() }.ok_or_else(|| HeaderError::Loader {
-        message: "its root module gave no library table".to_owned(),
-    })
+    unsafe { library.as_ref() }
+        .ok_or_else(|| HeaderError::Loader { message: "its root module gave no library table".to_owned() })
 }
 
 fn refusal(error: LibraryError) -> HeaderError {
     match error {
-        LibraryError::IncompatibleVersionNumber {
-            expected_version,
-            actual_version,
-            ..
-        } => HeaderError::Version {
-            expected: expected_version.to_string(),
-            found: actual_version.to_string(),
-        },
+        LibraryError::IncompatibleVersionNumber { expected_version, actual_version, .. } => {
+            HeaderError::Version { expected: expected_version.to_string(), found: actual_version.to_string() }
+        }
         LibraryError::AbiInstability(tree) => HeaderError::Layout { tree: tree.to_string() },
-        LibraryError::RootModule {
-            err: RootModuleError::Unwound,
-            ..
-        } => HeaderError::LoaderPanicked,
-        LibraryError::RootModule {
-            err: RootModuleError::Returned(error),
-            ..
-        } => HeaderError::Loader {
-            message: error.to_string().trim().to_owned(),
-        },
-        other => HeaderError::Header {
-            detail: other.to_string().trim().to_owned(),
-        },
+        LibraryError::RootModule { err: RootModuleError::Unwound, .. } => HeaderError::LoaderPanicked,
+        LibraryError::RootModule { err: RootModuleError::Returned(error), .. } => {
+            HeaderError::Loader { message: error.to_string().trim().to_owned() }
+        }
+        other => HeaderError::Header { detail: other.to_string().trim().to_owned() },
     }
 }
 
@@ -156,9 +142,10 @@ macro_rules! __export_header {
             static HEADER: $crate::abi::root::abi_stable::library::LibHeader = {
                 // SAFETY: `loader` returns the reference of a `RootRef`.
                 unsafe {
-                    $crate::abi::root::abi_stable::library::LibHeader::from_constructor::<
-                        $crate::abi::root::RootRef,
-                    >(loader, $crate::abi::root::abi_stable::library::CheckTypeLayout::Yes)
+                    $crate::abi::root::abi_stable::library::LibHeader::from_constructor::<$crate::abi::root::RootRef>(
+                        loader,
+                        $crate::abi::root::abi_stable::library::CheckTypeLayout::Yes,
+                    )
                 }
             };
         };

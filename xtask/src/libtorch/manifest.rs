@@ -53,15 +53,8 @@ impl fmt::Display for Mismatch {
             Self::Unlisted => write!(formatter, "has no list of its files"),
             Self::Other { found } => write!(formatter, "was made for {found}"),
             Self::Missing { file } => write!(formatter, "lacks `{file}`"),
-            Self::Size {
-                file,
-                found,
-                expected,
-            } => {
-                write!(
-                    formatter,
-                    "has `{file}` with {found} bytes instead of {expected}"
-                )
+            Self::Size { file, found, expected } => {
+                write!(formatter, "has `{file}` with {found} bytes instead of {expected}")
             }
         }
     }
@@ -98,14 +91,11 @@ impl Manifest {
         if !folder.is_dir() {
             return Err(Mismatch::Absent);
         }
-        let text =
-            std::fs::read_to_string(folder.join(FILE_NAME)).map_err(|_| Mismatch::Unlisted)?;
+        let text = std::fs::read_to_string(folder.join(FILE_NAME)).map_err(|_| Mismatch::Unlisted)?;
         let mut lines = text.lines();
         let found = lines.next().ok_or(Mismatch::Unlisted)?;
         if found != made_for {
-            return Err(Mismatch::Other {
-                found: found.to_owned(),
-            });
+            return Err(Mismatch::Other { found: found.to_owned() });
         }
         let mut manifest = Self::default();
         for line in lines {
@@ -117,16 +107,10 @@ impl Manifest {
                 }
                 Ok(metadata) => {
                     let (file, found) = (file.to_owned(), metadata.len());
-                    return Err(Mismatch::Size {
-                        file,
-                        found,
-                        expected,
-                    });
+                    return Err(Mismatch::Size { file, found, expected });
                 }
                 Err(_) => {
-                    return Err(Mismatch::Missing {
-                        file: file.to_owned(),
-                    });
+                    return Err(Mismatch::Missing { file: file.to_owned() });
                 }
             }
         }
@@ -164,48 +148,28 @@ mod tests {
     #[test]
     fn each_kind_of_damage_is_named() {
         let folder = finished_folder();
-        assert_eq!(
-            Manifest::verify(&folder.path().join("nothing"), MADE_FOR),
-            Err(Mismatch::Absent)
-        );
+        assert_eq!(Manifest::verify(&folder.path().join("nothing"), MADE_FOR), Err(Mismatch::Absent));
         assert_eq!(
             Manifest::verify(folder.path(), "libtorch 2.12.0 for linux x86_64"),
-            Err(Mismatch::Other {
-                found: MADE_FOR.to_owned()
-            })
+            Err(Mismatch::Other { found: MADE_FOR.to_owned() })
         );
 
         let library = folder.path().join("lib/libc10.so");
         std::fs::write(&library, b"twelve").unwrap();
         assert_eq!(
             Manifest::verify(folder.path(), MADE_FOR),
-            Err(Mismatch::Size {
-                file: "lib/libc10.so".to_owned(),
-                found: 6,
-                expected: 12
-            })
+            Err(Mismatch::Size { file: "lib/libc10.so".to_owned(), found: 6, expected: 12 })
         );
 
         std::fs::remove_file(&library).unwrap();
         assert_eq!(
             Manifest::verify(folder.path(), MADE_FOR),
-            Err(Mismatch::Missing {
-                file: "lib/libc10.so".to_owned()
-            })
+            Err(Mismatch::Missing { file: "lib/libc10.so".to_owned() })
         );
 
-        for text in [
-            "",
-            MADE_FOR,
-            &format!("{MADE_FOR}\nno number"),
-            &format!("{MADE_FOR}\nx\ty"),
-        ] {
+        for text in ["", MADE_FOR, &format!("{MADE_FOR}\nno number"), &format!("{MADE_FOR}\nx\ty")] {
             std::fs::write(folder.path().join(FILE_NAME), text).unwrap();
-            assert_eq!(
-                Manifest::verify(folder.path(), MADE_FOR),
-                Err(Mismatch::Unlisted),
-                "{text:?}"
-            );
+            assert_eq!(Manifest::verify(folder.path(), MADE_FOR), Err(Mismatch::Unlisted), "{text:?}");
         }
     }
 }

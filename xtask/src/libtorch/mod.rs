@@ -60,10 +60,7 @@ fn same_folder(one: &Path, other: &Path) -> bool {
 }
 
 fn check_own(folder: &Path) -> Result<()> {
-    let unusable = |problem: String| Error::UnusableLibtorch {
-        path: folder.to_owned(),
-        problem,
-    };
+    let unusable = |problem: String| Error::UnusableLibtorch { path: folder.to_owned(), problem };
     if folder.is_relative() {
         return Err(unusable("is not an absolute path".to_owned()));
     }
@@ -75,9 +72,7 @@ fn check_own(folder: &Path) -> Result<()> {
             eprintln!("libtorch: using {found} from LIBTORCH={}", folder.display());
             Ok(())
         }
-        Some(found) => Err(unusable(format!(
-            "holds version {found}, where {VERSION} is needed"
-        ))),
+        Some(found) => Err(unusable(format!("holds version {found}, where {VERSION} is needed"))),
         None => {
             eprintln!(
                 "libtorch: using LIBTORCH={}; it does not say its version, {VERSION} is needed",
@@ -97,14 +92,9 @@ fn check_pytorch() -> Result<()> {
         .ok_or_else(|| unusable(format!("`{shown} -c 'import torch'` fails")))?;
     let output = String::from_utf8_lossy(&output.stdout);
     let mut lines = output.lines();
-    let (found, folder) = (
-        lines.next().unwrap_or_default(),
-        lines.next().unwrap_or_default(),
-    );
+    let (found, folder) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
     if !version::fits(found) {
-        return Err(unusable(format!(
-            "`{shown}` imports PyTorch {found}, where {VERSION} is needed"
-        )));
+        return Err(unusable(format!("`{shown}` imports PyTorch {found}, where {VERSION} is needed")));
     }
     eprintln!("libtorch: using {found} from PyTorch in {folder}");
     Ok(())
@@ -117,11 +107,7 @@ mod tests {
     const SLIM: &str = "/somewhere/target/libtorch";
 
     fn chosen(use_pytorch: Option<&str>, libtorch: Option<&str>) -> Libtorch {
-        choose(
-            use_pytorch.map(OsStr::new),
-            libtorch.map(OsStr::new),
-            Path::new(SLIM),
-        )
+        choose(use_pytorch.map(OsStr::new), libtorch.map(OsStr::new), Path::new(SLIM))
     }
 
     #[test]
@@ -132,10 +118,7 @@ mod tests {
 
     #[test]
     fn the_users_own_wins() {
-        assert_eq!(
-            chosen(None, Some("/opt/libtorch")),
-            Libtorch::Own("/opt/libtorch".into())
-        );
+        assert_eq!(chosen(None, Some("/opt/libtorch")), Libtorch::Own("/opt/libtorch".into()));
         assert_eq!(chosen(Some("1"), Some("/opt/libtorch")), Libtorch::PyTorch);
         assert_eq!(chosen(Some("1"), Some(SLIM)), Libtorch::PyTorch);
     }
@@ -148,10 +131,7 @@ mod tests {
         std::fs::create_dir(&slim).unwrap();
         let spelling = folder.path().join("link");
         std::os::unix::fs::symlink(&slim, &spelling).unwrap();
-        assert_eq!(
-            choose(None, Some(spelling.as_os_str()), &slim),
-            Libtorch::Slim(slim)
-        );
+        assert_eq!(choose(None, Some(spelling.as_os_str()), &slim), Libtorch::Slim(slim));
     }
 
     #[test]
@@ -160,10 +140,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("lib")).unwrap();
         std::fs::write(folder.path().join("build-version"), "2.9.1+cpu\n").unwrap();
         let message = check_own(folder.path()).unwrap_err().to_string();
-        assert!(
-            message.contains("2.9.1+cpu") && message.contains(VERSION),
-            "{message}"
-        );
+        assert!(message.contains("2.9.1+cpu") && message.contains(VERSION), "{message}");
 
         std::fs::write(folder.path().join("build-version"), "2.11.0+cu130\n").unwrap();
         check_own(folder.path()).unwrap();

@@ -9,10 +9,7 @@ use super::wheel::{self, Wheel};
 use crate::error::{Error, FileContext, Result};
 use crate::workspace::Workspace;
 
-const TORCH: Wheel = Wheel {
-    name: "torch",
-    version: VERSION,
-};
+const TORCH: Wheel = Wheel { name: "torch", version: VERSION };
 
 /// What the slim folder is made of on one platform.
 #[derive(Debug)]
@@ -31,14 +28,8 @@ struct Recipe {
 const LINUX_X86_64: Recipe = Recipe {
     wheels: &[
         TORCH,
-        Wheel {
-            name: "nvidia-cuda-runtime",
-            version: "13.0.96",
-        },
-        Wheel {
-            name: "nvidia-cuda-cupti",
-            version: "13.0.85",
-        },
+        Wheel { name: "nvidia-cuda-runtime", version: "13.0.96" },
+        Wheel { name: "nvidia-cuda-cupti", version: "13.0.85" },
     ],
     libraries: &[
         "libc10.so",
@@ -53,12 +44,7 @@ const LINUX_X86_64: Recipe = Recipe {
 };
 
 /// Elsewhere the torch wheel is a CPU build of which all libraries are taken.
-const ELSEWHERE: Recipe = Recipe {
-    wheels: &[TORCH],
-    libraries: &[],
-    linker_script: None,
-    tested: false,
-};
+const ELSEWHERE: Recipe = Recipe { wheels: &[TORCH], libraries: &[], linker_script: None, tested: false };
 
 impl Recipe {
     fn for_platform(system: &str, architecture: &str) -> &'static Self {
@@ -80,9 +66,7 @@ impl Recipe {
         let (folder, file) = name.rsplit_once('/')?;
         let wanted = match self.libraries {
             [] => folder == "torch/lib" && !file.contains("torch_python"),
-            libraries => {
-                matches!(folder, "torch/lib" | "nvidia/cu13/lib") && libraries.contains(&file)
-            }
+            libraries => matches!(folder, "torch/lib" | "nvidia/cu13/lib") && libraries.contains(&file),
         };
         wanted.then(|| format!("lib/{file}"))
     }
@@ -99,10 +83,7 @@ pub fn set_up(workspace: &Workspace, folder: &Path) -> Result<()> {
     let _lock = lock(&with_suffix(folder, "lock"))?;
     match Manifest::verify(folder, &made_for) {
         Ok(manifest) => {
-            eprintln!(
-                "libtorch: {VERSION} is in `{shown}`, {} files verified",
-                manifest.len()
-            );
+            eprintln!("libtorch: {VERSION} is in `{shown}`, {} files verified", manifest.len());
             return Ok(());
         }
         Err(Mismatch::Absent) => eprintln!("libtorch: setting up {VERSION} in `{shown}`, once"),
@@ -128,10 +109,7 @@ pub fn set_up(workspace: &Workspace, folder: &Path) -> Result<()> {
     for (_, wheel) in &wheels {
         std::fs::remove_file(wheel).on("remove", wheel)?;
     }
-    eprintln!(
-        "libtorch: {VERSION} is ready in `{shown}`, {} files",
-        manifest.len()
-    );
+    eprintln!("libtorch: {VERSION} is ready in `{shown}`, {} files", manifest.len());
     Ok(())
 }
 
@@ -140,12 +118,7 @@ fn assemble(recipe: &Recipe, wheels: &[(&Wheel, PathBuf)], folder: &Path) -> Res
     let mut manifest = Manifest::default();
     for (wheel, path) in wheels {
         eprintln!("libtorch: extracting {}", wheel.name);
-        wheel::extract(
-            path,
-            folder,
-            |name| recipe.place(wheel, name),
-            &mut manifest,
-        )?;
+        wheel::extract(path, folder, |name| recipe.place(wheel, name), &mut manifest)?;
     }
     let mut write = |file: &str, text: &str| {
         let path = folder.join(file);
@@ -157,10 +130,7 @@ fn assemble(recipe: &Recipe, wheels: &[(&Wheel, PathBuf)], folder: &Path) -> Res
     if let Some(script) = recipe.linker_script {
         write("lib/libtorch.so", script)?;
     }
-    let necessary = recipe
-        .libraries
-        .iter()
-        .map(|library| format!("lib/{library}"));
+    let necessary = recipe.libraries.iter().map(|library| format!("lib/{library}"));
     for file in necessary.chain(["include/torch/csrc/api/include/torch/torch.h".to_owned()]) {
         if !manifest.contains(&file) {
             return Err(Error::IncompleteWheels { file });
@@ -211,9 +181,7 @@ mod tests {
     fn write_wheel(path: &Path, files: &[&str]) {
         let mut writer = ZipWriter::new(File::create(path).unwrap());
         for name in files {
-            writer
-                .start_file(*name, SimpleFileOptions::default())
-                .unwrap();
+            writer.start_file(*name, SimpleFileOptions::default()).unwrap();
             writer.write_all(name.repeat(100).as_bytes()).unwrap();
         }
         writer.finish().unwrap();
@@ -234,10 +202,7 @@ mod tests {
                 "torch-2.11.0.dist-info/licenses/NOTICE",
             ],
             &["nvidia/cu13/lib/libcudart.so.13"],
-            &[
-                "nvidia/cu13/lib/libcupti.so.13",
-                "nvidia/cu13/lib/libcheckpoint.so",
-            ],
+            &["nvidia/cu13/lib/libcupti.so.13", "nvidia/cu13/lib/libcheckpoint.so"],
         ];
         LINUX_X86_64
             .wheels
@@ -270,10 +235,7 @@ mod tests {
         assert_eq!(libraries, expected);
         let script = std::fs::read_to_string(slim.join("lib/libtorch.so")).unwrap();
         assert_eq!(script, "INPUT(-ltorch_cpu -lc10)\n");
-        assert_eq!(
-            std::fs::read_to_string(slim.join("build-version")).unwrap(),
-            "2.11.0\n"
-        );
+        assert_eq!(std::fs::read_to_string(slim.join("build-version")).unwrap(), "2.11.0\n");
         assert!(slim.join("licenses/torch/NOTICE").is_file());
         assert!(!slim.join("nn").exists());
 
@@ -295,25 +257,16 @@ mod tests {
     fn elsewhere_the_libraries_of_the_torch_wheel_are_taken_except_pythons() {
         let recipe = Recipe::for_platform("macos", "aarch64");
         let place = |name| recipe.place(&TORCH, name);
-        assert_eq!(
-            place("torch/lib/libtorch_cpu.dylib").as_deref(),
-            Some("lib/libtorch_cpu.dylib")
-        );
+        assert_eq!(place("torch/lib/libtorch_cpu.dylib").as_deref(), Some("lib/libtorch_cpu.dylib"));
         assert_eq!(place("torch/lib/libtorch_python.dylib"), None);
         assert_eq!(place("torch/bin/protoc"), None);
-        assert_eq!(
-            place("torch/include/ATen/ATen.h").as_deref(),
-            Some("include/ATen/ATen.h")
-        );
+        assert_eq!(place("torch/include/ATen/ATen.h").as_deref(), Some("include/ATen/ATen.h"));
     }
 
     #[test]
     fn a_finished_folder_takes_the_place_of_another_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let (place, finished) = (
-            folder.path().join("libtorch"),
-            folder.path().join("libtorch.partial"),
-        );
+        let (place, finished) = (folder.path().join("libtorch"), folder.path().join("libtorch.partial"));
         for (path, file) in [(&place, "old"), (&finished, "new")] {
             std::fs::create_dir(path).unwrap();
             std::fs::write(path.join(file), file).unwrap();

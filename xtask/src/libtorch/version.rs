@@ -16,10 +16,7 @@ pub fn of_folder(folder: &Path) -> Option<String> {
 /// The value of `__version__ = '…'`.
 fn of_python_module(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
-        let value = line
-            .strip_prefix("__version__")?
-            .trim_start()
-            .strip_prefix('=')?;
+        let value = line.strip_prefix("__version__")?.trim_start().strip_prefix('=')?;
         Some(value.trim().trim_matches(['\'', '"']).to_owned())
     })
 }

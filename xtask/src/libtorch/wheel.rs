@@ -39,11 +39,7 @@ impl Wheel {
         // Python that might run it. `--dest` takes a finished file only.
         pip.args(["--implementation", "cp", "--python-version", "3.11"]);
         process::run(pip.arg("--dest").arg(&downloads).arg(&requirement))?;
-        self.find_complete(&downloads)?
-            .ok_or(Error::WheelNotFetched {
-                requirement,
-                folder: downloads,
-            })
+        self.find_complete(&downloads)?.ok_or(Error::WheelNotFetched { requirement, folder: downloads })
     }
 
     /// Looks for the wheel among the downloads, and removes a file of its name that is not complete.
@@ -93,10 +89,7 @@ fn extract_undamaged(
     place: impl Fn(&str) -> Option<String>,
     manifest: &mut Manifest,
 ) -> Result<()> {
-    let damaged = |source: ZipError| Error::DamagedWheel {
-        path: wheel.to_owned(),
-        source,
-    };
+    let damaged = |source: ZipError| Error::DamagedWheel { path: wheel.to_owned(), source };
     let mut archive = open(wheel).map_err(damaged)?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(damaged)?;
@@ -114,14 +107,10 @@ fn extract_undamaged(
         let mut file = BufWriter::new(File::create(&path).on("create", &path)?);
         let bytes = io::copy(&mut entry, &mut file).map_err(|source| match source.kind() {
             // The reader's complaints; every other kind is the disk's.
-            io::ErrorKind::InvalidData
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::UnexpectedEof => damaged(ZipError::Io(source)),
-            _ => Error::File {
-                action: "write",
-                path: path.clone(),
-                source,
-            },
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+                damaged(ZipError::Io(source))
+            }
+            _ => Error::File { action: "write", path: path.clone(), source },
         })?;
         file.flush().on("write", &path)?;
         manifest.insert(relative, bytes);
@@ -134,17 +123,13 @@ mod tests {
     use super::*;
     use zip::write::{SimpleFileOptions, ZipWriter};
 
-    const WHEEL: Wheel = Wheel {
-        name: "some-torch",
-        version: "2.11.0",
-    };
+    const WHEEL: Wheel = Wheel { name: "some-torch", version: "2.11.0" };
     const FILE_NAME: &str = "some_torch-2.11.0-cp311-cp311-linux_x86_64.whl";
 
     fn write_wheel(path: &Path) {
         let mut writer = ZipWriter::new(File::create(path).unwrap());
         // Stored, so that a test can damage the contents without the decompressor's notice.
-        let stored =
-            SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
         for (name, contents) in [
             ("torch/lib/libc10.so", "library contents"),
             ("torch/include/c10/macros.h", "header contents"),
@@ -162,8 +147,7 @@ mod tests {
             return Some("outside".to_owned());
         }
         let relative = name.strip_prefix("torch/")?;
-        (relative.starts_with("lib/") || relative.starts_with("include/"))
-            .then(|| relative.to_owned())
+        (relative.starts_with("lib/") || relative.starts_with("include/")).then(|| relative.to_owned())
     }
 
     #[test]
@@ -177,10 +161,7 @@ mod tests {
 
         assert_eq!(manifest.len(), 2);
         assert!(manifest.contains("lib/libc10.so") && manifest.contains("include/c10/macros.h"));
-        assert_eq!(
-            std::fs::read(target.join("lib/libc10.so")).unwrap(),
-            b"library contents"
-        );
+        assert_eq!(std::fs::read(target.join("lib/libc10.so")).unwrap(), b"library contents");
         assert!(!target.join("nn").exists() && !target.join("outside").exists());
     }
 
@@ -191,19 +172,12 @@ mod tests {
 
         let wheel = folder.path().join(FILE_NAME);
         write_wheel(&wheel);
-        assert_eq!(
-            WHEEL.find_complete(folder.path()).unwrap().as_deref(),
-            Some(wheel.as_path())
-        );
+        assert_eq!(WHEEL.find_complete(folder.path()).unwrap().as_deref(), Some(wheel.as_path()));
 
         let bytes = std::fs::read(&wheel).unwrap();
         for length in [0, 1, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(&wheel, &bytes[..length]).unwrap();
-            assert_eq!(
-                WHEEL.find_complete(folder.path()).unwrap(),
-                None,
-                "{length} bytes"
-            );
+            assert_eq!(WHEEL.find_complete(folder.path()).unwrap(), None, "{length} bytes");
             assert!(!wheel.exists(), "{length} bytes");
         }
     }
@@ -211,9 +185,7 @@ mod tests {
     #[test]
     fn a_wheel_of_another_version_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let other = folder
-            .path()
-            .join("some_torch-2.11.01-cp311-cp311-linux_x86_64.whl");
+        let other = folder.path().join("some_torch-2.11.01-cp311-cp311-linux_x86_64.whl");
         std::fs::write(&other, b"whatever").unwrap();
         assert_eq!(WHEEL.find_complete(folder.path()).unwrap(), None);
         assert!(other.exists());
@@ -225,10 +197,7 @@ mod tests {
         let wheel = folder.path().join(FILE_NAME);
         write_wheel(&wheel);
         let mut bytes = std::fs::read(&wheel).unwrap();
-        let place_of_contents = bytes
-            .windows(16)
-            .position(|window| window == b"library contents")
-            .unwrap();
+        let place_of_contents = bytes.windows(16).position(|window| window == b"library contents").unwrap();
         bytes[place_of_contents] ^= 1;
         std::fs::write(&wheel, bytes).unwrap();
 

@@ -1,0 +1,159 @@
+//! What can be wrong with data.
+
+use std::path::PathBuf;
+
+use super::options::Column;
+use crate::torch::TorchError;
+
+/// Data that cannot be read or does not fit its options.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The file cannot be opened, read or decompressed.
+    #[error("failed to read `{path}`: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no CSV.
+    #[error("`{path}` line {line} is no CSV: {message}", path = path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong.
+        message: String,
+    },
+    /// There is nothing in the file.
+    #[error("`{path}` holds no samples", path = path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line has another number of columns than the first.
+    #[error("`{path}` line {line} has {found} columns, the lines before it {expected}", path = path.display())]
+    Ragged {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// Columns of the first line.
+        expected: usize,
+        /// Columns of this one.
+        found: usize,
+    },
+    /// A feature is no finite number, or a target no class.
+    #[error("`{path}` line {line}, column {column}: `{text}` is {problem}", path = path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// The column, counted from 0 as in the run file.
+        column: usize,
+        /// What stands there.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The target column is not in the file.
+    #[error("`{path}` has no column `{column}`; it has {available}", path = path.display())]
+    UnknownColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column that was asked for.
+        column: Column,
+        /// What there is.
+        available: String,
+    },
+    /// A column is named, and the file has no header.
+    #[error("target `{name}` is a name, but `{path}` is read without a header", path = path.display())]
+    NameWithoutHeader {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// The shape of a sample has another number of values than a line has features.
+    #[error("`{path}` has {found} features a line, but shape {shape:?} takes {expected}", path = path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The shape of the options.
+        shape: Vec<u32>,
+        /// Its number of values.
+        expected: u64,
+        /// The features of a line.
+        found: usize,
+    },
+    /// An option of `[data]` is out of range.
+    #[error("`{option}` = `{value}` must be {expected}")]
+    Option {
+        /// The option's key in the run file.
+        option: String,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A split has no samples, or none of a class.
+    #[error("split `{split}` holds {what}, from {available} in the data")]
+    TooFewSamples {
+        /// The split.
+        split: String,
+        /// What it lacks.
+        what: String,
+        /// The samples there are, of the class or in all.
+        available: usize,
+    },
+    /// More samples than an index has room for.
+    #[error("the data holds more than {limit} samples")]
+    TooManySamples {
+        /// The limit.
+        limit: usize,
+    },
+    /// A sample was asked for that is not there.
+    #[error("sample {index} was asked for; the data set holds {length}")]
+    OutOfRange {
+        /// The index.
+        index: u32,
+        /// The number of samples.
+        length: usize,
+    },
+    /// The thread that gathers batches panicked.
+    #[error("gathering batches panicked: {message}")]
+    WorkerPanicked {
+        /// The panic's message.
+        message: String,
+    },
+    /// The thread that gathers batches could not be started.
+    #[error("failed to start the thread that gathers batches: {source}")]
+    WorkerNotStarted {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+impl DataError {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            DataError::Field { line: 1, .. } => {
+                Some("if the first line names the columns, set `header = true` in `[data]`")
+            }
+            DataError::NameWithoutHeader { .. } => {
+                Some("set `header = true` in `[data]`, or give the column's index, counted from 0")
+            }
+            DataError::Shape { .. } => Some("the features are all columns but `target`"),
+            DataError::TooFewSamples { .. } => {
+                Some("change the split's `fraction`, set `stratified = false`, or check `classes`")
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Batches gathered off the training thread.
+
+use std::{
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+
+use super::{
+    Batch, DataError, Dataset,
+    order::{Order, epoch_order},
+};
+
+/// Messages that may wait in the channel, besides the one being filled.
+const QUEUED_MESSAGES: usize = 2;
+
+/// A message holds as many batches as fit into this many bytes of inputs. Waking the other thread costs some
+/// microseconds, as much as gathering a small batch, so small batches travel together.
+const MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The most batches of a message, and so the most that are gathered in vain when a run stops.
+const MESSAGE_BATCHES: usize = 16;
+
+/// What batches are made of, and in which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// Samples of a batch; the last batch of an epoch holds what remains.
+    pub batch_size: usize,
+    /// The order of an epoch.
+    pub order: Order,
+    /// The epoch of the first batch.
+    pub first_epoch: u64,
+    /// The first batch, counted from 0 within its epoch; at the end of the epoch, the next one begins.
+    pub first_batch: usize,
+}
+
+/// A batch and its place.
+#[derive(Debug)]
+pub struct LoadedBatch {
+    /// The samples.
+    pub batch: Batch,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its place within the epoch, counted from 0.
+    pub index: usize,
+    /// Whether it ends its epoch.
+    pub is_last: bool,
+}
+
+type Message = Result<Vec<LoadedBatch>, DataError>;
+
+/// The batches of a data set, epoch after epoch without end, gathered ahead by a thread.
+///
+/// The thread goes on into the next epoch while the training thread evaluates. Memory is bounded: it gathers at most
+/// [`QUEUED_MESSAGES`] + 2 messages ahead. Dropping the loader ends the thread.
+#[derive(Debug)]
+pub struct Loader {
+    /// None only while it is dropped.
+    messages: Option<Receiver<Message>>,
+    worker: Option<JoinHandle<()>>,
+    /// The batches of the newest message, next one first.
+    ready: std::vec::IntoIter<LoadedBatch>,
+    waited: Duration,
+    batches_per_epoch: usize,
+}
+
+impl Loader {
+    /// Starts gathering. `dataset` holds at least one sample and a batch at least one.
+    pub fn start(dataset: Arc<dyn Dataset>, options: LoaderOptions) -> Result<Loader, DataError> {
+        if options.batch_size == 0 {
+            return Err(DataError::Option {
+                option: "batch_size".to_owned(),
+                value: "0".to_owned(),
+                expected: "at least 1",
+            });
+        }
+        let length =
+            u32::try_from(dataset.len()).map_err(|_| DataError::TooManySamples { limit: u32::MAX as usize })?;
+        if length == 0 {
+            return Err(DataError::TooFewSamples {
+                split: "of a loader".to_owned(),
+                what: "no samples".to_owned(),
+                available: 0,
+            });
+        }
+        let batches_per_epoch = dataset.len().div_ceil(options.batch_size);
+        let (sender, receiver) = bounded(QUEUED_MESSAGES);
+        let worker = std::thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn(move || gather_all(&*dataset, length, options, &sender))
+            .map_err(|source| DataError::WorkerNotStarted { source })?;
+        Ok(Loader {
+            messages: Some(receiver),
+            worker: Some(worker),
+            ready: Vec::new().into_iter(),
+            waited: Duration::ZERO,
+            batches_per_epoch,
+        })
+    }
+
+    /// The next batch, waiting for it if need be. After an error there are no more.
+    pub fn next_batch(&mut self) -> Result<LoadedBatch, DataError> {
+        loop {
+            if let Some(batch) = self.ready.next() {
+                return Ok(batch);
+            }
+            self.ready = self.receive()?.into_iter();
+        }
+    }
+
+    /// How long [`Loader::next_batch`] has waited for the thread in all.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// The number of batches in an epoch.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.batches_per_epoch
+    }
+
+    /// The next message. The clock is read only if there is none yet.
+    fn receive(&mut self) -> Message {
+        let Some(messages) = &self.messages else {
+            return Err(ended());
+        };
+        match messages.try_recv() {
+            Ok(message) => return message,
+            Err(TryRecvError::Empty) => {
+                let start = Instant::now();
+                let message = messages.recv();
+                self.waited += start.elapsed();
+                if let Ok(message) = message {
+                    return message;
+                }
+            }
+            Err(TryRecvError::Disconnected) => {}
+        }
+        // The thread ends by itself only after an error, which has been reported, or by a panic.
+        Err(match self.worker.take().map(JoinHandle::join) {
+            Some(Err(panic)) => DataError::WorkerPanicked { message: panic_message(&*panic) },
+            _ => ended(),
+        })
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // The thread ends when it cannot send any more.
+        self.messages = None;
+        if let Some(worker) = self.worker.take() {
+            // A panic that nobody asked a batch for is of no concern now.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn ended() -> DataError {
+    DataError::WorkerPanicked { message: "it ended after an earlier error".to_owned() }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// Gathers batch after batch until the receiver is gone or a batch fails.
+fn gather_all(dataset: &dyn Dataset, length: u32, options: LoaderOptions, messages: &Sender<Message>) {
+    let sample_values: usize =
+        dataset.sample_shape().iter().map(|length| usize::try_from(*length).unwrap_or(0)).product();
+    let batch_bytes = options.batch_size.saturating_mul(sample_values.saturating_mul(size_of::<f32>()));
+    let batches_per_message = (MESSAGE_BYTES / batch_bytes.max(1)).clamp(1, MESSAGE_BATCHES);
+    let mut ready = Vec::with_capacity(batches_per_message);
+    let mut first_batch = options.first_batch;
+    for epoch in options.first_epoch.. {
+        let order = epoch_order(options.order, epoch, length);
+        let count = order.chunks(options.batch_size).len();
+        for (index, indices) in order.chunks(options.batch_size).enumerate().skip(first_batch) {
+            match dataset.gather(indices) {
+                Ok(batch) => ready.push(LoadedBatch { batch, epoch, index, is_last: index + 1 == count }),
+                Err(error) => {
+                    // What was gathered before the error is still good.
+                    let _ = messages.send(Ok(ready));
+                    let _ = messages.send(Err(error));
+                    return;
+                }
+            }
+            if ready.len() == batches_per_message {
+                let message = std::mem::replace(&mut ready, Vec::with_capacity(batches_per_message));
+                if messages.send(Ok(message)).is_err() {
+                    return;
+                }
+            }
+        }
+        first_batch = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::MemoryDataset;
+
+    fn dataset(length: usize) -> Arc<dyn Dataset> {
+        let features = (0..length).map(|index| index as f32).collect();
+        Arc::new(MemoryDataset::new(features, vec![0; length], vec![1]))
+    }
+
+    fn options(first_epoch: u64, first_batch: usize) -> LoaderOptions {
+        LoaderOptions { batch_size: 4, order: Order::Shuffled { seed: 3 }, first_epoch, first_batch }
+    }
+
+    /// Places and samples of the next `count` batches.
+    fn take(loader: &mut Loader, count: usize) -> Vec<(u64, usize, bool, Vec<f64>)> {
+        (0..count)
+            .map(|_| {
+                let loaded = loader.next_batch().unwrap();
+                let samples = Vec::try_from(loaded.batch.inputs.reshape([-1])).unwrap();
+                assert_eq!(samples.len(), loaded.batch.size);
+                (loaded.epoch, loaded.index, loaded.is_last, samples)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_epoch_holds_every_sample_once_and_its_last_batch_the_rest() {
+        let mut loader = Loader::start(dataset(10), options(1, 0)).unwrap();
+        assert_eq!(loader.batches_per_epoch(), 3);
+        for epoch in 1..=20 {
+            let batches = take(&mut loader, 3);
+            let places: Vec<_> = batches.iter().map(|(epoch, index, last, _)| (*epoch, *index, *last)).collect();
+            assert_eq!(places, [(epoch, 0, false), (epoch, 1, false), (epoch, 2, true)]);
+            assert_eq!(batches[2].3.len(), 2);
+            let mut samples: Vec<_> = batches.into_iter().flat_map(|batch| batch.3).collect();
+            samples.sort_by(f64::total_cmp);
+            assert_eq!(samples, (0..10).map(f64::from).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn it_goes_on_at_any_position_with_the_same_batches() {
+        let all = take(&mut Loader::start(dataset(10), options(1, 0)).unwrap(), 12);
+        for position in 0..9 {
+            let (epoch, batch) = (1 + position as u64 / 3, position % 3);
+            let mut resumed = Loader::start(dataset(10), options(epoch, batch)).unwrap();
+            assert_eq!(take(&mut resumed, 12 - position), all[position..]);
+        }
+        // A position after the last batch of an epoch is the start of the next.
+        let mut resumed = Loader::start(dataset(10), options(1, 3)).unwrap();
+        assert_eq!(take(&mut resumed, 3), all[3..6]);
+    }
+
+    #[test]
+    fn options_that_give_no_batches_are_errors() {
+        let mut none = options(1, 0);
+        none.batch_size = 0;
+        assert!(matches!(Loader::start(dataset(3), none), Err(DataError::Option { .. })));
+        assert!(matches!(Loader::start(dataset(0), options(1, 0)), Err(DataError::TooFewSamples { .. })));
+    }
+
+    /// Fails from a sample on, by error or by panic.
+    struct Broken {
+        from: u32,
+        panics: bool,
+    }
+
+    impl Dataset for Broken {
+        fn len(&self) -> usize {
+            8
+        }
+
+        fn sample_shape(&self) -> &[i64] {
+            &[1]
+        }
+
+        fn gather(&self, indices: &[u32]) -> Result<Batch, DataError> {
+            if indices.contains(&self.from) {
+                assert!(!self.panics, "the disk is on fire");
+                return Err(DataError::OutOfRange { index: self.from, length: 8 });
+            }
+            dataset(8).gather(indices)
+        }
+    }
+
+    fn broken(panics: bool) -> Loader {
+        let mut sequential = options(1, 0);
+        sequential.order = Order::Sequential;
+        Loader::start(Arc::new(Broken { from: 4, panics }), sequential).unwrap()
+    }
+
+    #[test]
+    fn an_error_comes_after_the_batches_before_it() {
+        let mut loader = broken(false);
+        assert!(loader.next_batch().is_ok());
+        assert!(matches!(loader.next_batch(), Err(DataError::OutOfRange { index: 4, .. })));
+        assert!(loader.next_batch().is_err());
+    }
+
+    #[test]
+    fn a_panic_of_the_worker_is_an_error_with_its_message() {
+        let error = broken(true).next_batch().unwrap_err();
+        assert!(error.to_string().contains("the disk is on fire"), "{error}");
+    }
+
+    #[test]
+    fn dropping_the_loader_ends_its_thread() {
+        let data = dataset(10);
+        let loader = Loader::start(data.clone(), options(1, 0)).unwrap();
+        drop(loader);
+        assert_eq!(Arc::strong_count(&data), 1);
+    }
+}

@@ -1,0 +1,179 @@
+//! Seeded splits.
+
+use std::collections::BTreeMap;
+
+use super::{
+    DataError, TRAIN,
+    options::SplitOptions,
+    order::{Purpose, generator, shuffle},
+};
+
+/// The indices of each split, ascending: those of `options` and `train`, which takes the rest. Every sample is in one
+/// split. A function of its arguments.
+///
+/// `targets` are below `classes`. A stratified split takes its share of every class, rounded by the largest remainder
+/// so that its size is its share of the whole; another takes its share of what the stratified ones leave.
+pub(super) fn split(
+    targets: &[i64],
+    classes: usize,
+    options: &BTreeMap<String, SplitOptions>,
+    seed: u64,
+) -> Result<BTreeMap<String, Vec<u32>>, DataError> {
+    check(options)?;
+    let mut generator = generator(seed, Purpose::Split, 0);
+    let mut remaining: Vec<Vec<u32>> = vec![Vec::new(); classes];
+    for (index, target) in (0..).zip(targets) {
+        remaining[*target as usize].push(index);
+    }
+    let totals: Vec<usize> = remaining.iter().map(Vec::len).collect();
+    for indices in &mut remaining {
+        shuffle(indices, &mut generator);
+    }
+    let mut splits = BTreeMap::new();
+    for (name, split) in options.iter().filter(|(_, split)| split.stratified) {
+        let mut taken = Vec::new();
+        for (class, count) in shares(&totals, split.fraction).into_iter().enumerate() {
+            let indices = &mut remaining[class];
+            let count = count.min(indices.len());
+            if count == 0 {
+                return Err(too_few(name, class, totals[class]));
+            }
+            taken.extend(indices.drain(indices.len() - count..));
+        }
+        splits.insert(name.clone(), taken);
+    }
+    if let Some(class) = remaining.iter().position(Vec::is_empty) {
+        return Err(too_few(TRAIN, class, totals[class]));
+    }
+    let mut rest: Vec<u32> = remaining.into_iter().flatten().collect();
+    rest.sort_unstable();
+    shuffle(&mut rest, &mut generator);
+    for (name, split) in options.iter().filter(|(_, split)| !split.stratified) {
+        let count = (split.fraction * targets.len() as f64).round() as usize;
+        if count == 0 || count >= rest.len() {
+            return Err(DataError::TooFewSamples {
+                split: if count == 0 { name.clone() } else { TRAIN.to_owned() },
+                what: "no samples".to_owned(),
+                available: targets.len(),
+            });
+        }
+        splits.insert(name.clone(), rest.split_off(rest.len() - count));
+    }
+    splits.insert(TRAIN.to_owned(), rest);
+    for indices in splits.values_mut() {
+        indices.sort_unstable();
+    }
+    Ok(splits)
+}
+
+fn check(options: &BTreeMap<String, SplitOptions>) -> Result<(), DataError> {
+    for (name, split) in options {
+        let option = format!("data.splits.{name}");
+        if name == TRAIN {
+            return Err(DataError::Option {
+                option,
+                value: format!("fraction = {}", split.fraction),
+                expected: "left out: `train` is what the other splits leave",
+            });
+        }
+        if !(split.fraction > 0.0 && split.fraction < 1.0) {
+            return Err(DataError::Option {
+                option: format!("{option}.fraction"),
+                value: split.fraction.to_string(),
+                expected: "above 0 and below 1",
+            });
+        }
+    }
+    let sum: f64 = options.values().map(|split| split.fraction).sum();
+    if sum >= 1.0 {
+        return Err(DataError::Option {
+            option: "data.splits".to_owned(),
+            value: format!("{sum}"),
+            expected: "fractions that sum to less than 1, since `train` is what they leave",
+        });
+    }
+    Ok(())
+}
+
+/// How many of each class make a split of `fraction`, by the largest remainder: the sum is the share of the whole,
+/// rounded, and no class is off by one or more.
+fn shares(totals: &[usize], fraction: f64) -> Vec<usize> {
+    let exact: Vec<f64> = totals.iter().map(|total| *total as f64 * fraction).collect();
+    let mut counts: Vec<usize> = exact.iter().map(|share| share.floor() as usize).collect();
+    let whole = (totals.iter().sum::<usize>() as f64 * fraction).round() as usize;
+    let missing = whole.saturating_sub(counts.iter().sum());
+    let mut by_remainder: Vec<usize> = (0..totals.len()).collect();
+    by_remainder.sort_by(|left, right| {
+        let remainder = |class: usize| exact[class].fract();
+        remainder(*right).total_cmp(&remainder(*left)).then(left.cmp(right))
+    });
+    for class in by_remainder.into_iter().take(missing) {
+        counts[class] += 1;
+    }
+    counts
+}
+
+fn too_few(split: &str, class: usize, available: usize) -> DataError {
+    DataError::TooFewSamples { split: split.to_owned(), what: format!("no sample of class {class}"), available }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn options(splits: &[(&str, f64, bool)]) -> BTreeMap<String, SplitOptions> {
+        splits
+            .iter()
+            .map(|(name, fraction, stratified)| {
+                let split = SplitOptions { fraction: *fraction, stratified: *stratified };
+                ((*name).to_owned(), split)
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_sample_is_in_one_split_and_classes_keep_their_shares(
+            targets in prop::collection::vec(0i64..4, 200..600),
+            seed: u64,
+            stratified: bool,
+        ) {
+            let options = options(&[("test", 0.1, stratified), ("val", 0.25, true)]);
+            let splits = split(&targets, 4, &options, seed).unwrap();
+            prop_assert_eq!(&splits, &split(&targets, 4, &options, seed).unwrap());
+            let mut all: Vec<u32> = splits.values().flatten().copied().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..targets.len() as u32).collect::<Vec<_>>());
+            prop_assert_eq!(splits["val"].len(), (targets.len() as f64 * 0.25).round() as usize);
+            for class in 0..4 {
+                let total = targets.iter().filter(|target| **target == class).count();
+                let held = splits["val"].iter().filter(|index| targets[**index as usize] == class).count();
+                prop_assert!((held as f64 - total as f64 * 0.25).abs() < 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn another_seed_gives_another_split() {
+        let targets: Vec<i64> = (0..100).map(|index| index % 2).collect();
+        let options = options(&[("val", 0.2, true)]);
+        assert_ne!(split(&targets, 2, &options, 1).unwrap(), split(&targets, 2, &options, 2).unwrap());
+    }
+
+    #[test]
+    fn impossible_splits_are_refused() {
+        let message = |targets: &[i64], splits| split(targets, 2, &options(splits), 0).unwrap_err().to_string();
+        let targets: Vec<i64> = (0..10).map(|index| index % 2).collect();
+        assert!(message(&targets, &[("train", 0.5, true)]).contains("left out"));
+        assert!(message(&targets, &[("val", f64::NAN, true)]).contains("above 0 and below 1"));
+        assert!(message(&targets, &[("val", 0.5, true), ("test", 0.5, true)]).contains("less than 1"));
+        assert_eq!(
+            message(&[0, 0, 0, 0, 0, 0, 0, 1], &[("val", 0.25, true)]),
+            "split `val` holds no sample of class 1, from 1 in the data"
+        );
+        assert_eq!(message(&[0, 0, 0], &[]), "split `train` holds no sample of class 1, from 0 in the data");
+        assert_eq!(message(&targets, &[("val", 0.01, false)]), "split `val` holds no samples, from 10 in the data");
+    }
+}

@@ -1,0 +1,167 @@
+//! What can be wrong with a model.
+
+use std::fmt;
+
+use crate::torch::TorchError;
+
+/// Where a layer stands in the run file: the indices from the outermost `layers` inwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerPath(pub Vec<usize>);
+
+impl fmt::Display for LayerPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, index) in self.0.iter().enumerate() {
+            let dot = if depth == 0 { "" } else { "." };
+            write!(formatter, "{dot}layers[{index}]")?;
+        }
+        Ok(())
+    }
+}
+
+/// A model that cannot be built, or a tensor that does not fit it.
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
+pub enum ModelError {
+    /// `[model] layers` is empty.
+    #[error("the model has no layers")]
+    Empty,
+    /// A layer cannot take what the layer before it gives.
+    #[error("`{path}` (`{name}`, {operator}) expects {expected}, but gets {found}", found = shape_text(found))]
+    Shape {
+        /// Its place in the run file; empty for a graph that was read from a file.
+        path: LayerPath,
+        /// The node's name.
+        name: String,
+        /// The operator.
+        operator: &'static str,
+        /// What it takes.
+        expected: String,
+        /// The shape of one sample that it is given.
+        found: Vec<i64>,
+    },
+    /// A layer's option is out of range.
+    #[error("`{path}` (`{name}`, {operator}) has `{option}` = `{value}`, which must be {expected}")]
+    Option {
+        /// Its place in the run file; empty for a graph that was read from a file.
+        path: LayerPath,
+        /// The node's name.
+        name: String,
+        /// The operator.
+        operator: &'static str,
+        /// The option.
+        option: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A layer's `name` holds other characters than names may.
+    #[error("`{path}` has the name `{name}`; a name starts with a letter and holds letters, digits and `_`")]
+    InvalidName {
+        /// Its place in the run file.
+        path: LayerPath,
+        /// The name.
+        name: String,
+    },
+    /// Two nodes have one name.
+    #[error("two nodes of the model are named `{name}`")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+    /// A block repeats more than a model can hold.
+    #[error("the model has more than {limit} nodes")]
+    TooManyNodes {
+        /// The limit.
+        limit: usize,
+    },
+    /// A graph names a value that no input and no earlier node gives.
+    #[error("node `{node}` of the graph reads `{value}`, which nothing before it gives")]
+    UnknownValue {
+        /// The node, or `output`.
+        node: String,
+        /// The value.
+        value: String,
+    },
+    /// A node has the wrong number of inputs.
+    #[error("node `{node}` ({operator}) takes {expected} inputs and has {found}")]
+    InputCount {
+        /// The node.
+        node: String,
+        /// The operator.
+        operator: &'static str,
+        /// How many it takes.
+        expected: usize,
+        /// How many it has.
+        found: usize,
+    },
+    /// A graph that was read states another shape or tensor than its operators give.
+    #[error("the {what} of node `{node}` is not what its operator gives; the graph was edited or is damaged")]
+    Inconsistent {
+        /// The node.
+        node: String,
+        /// `shape`, `parameters` or `buffers`.
+        what: &'static str,
+    },
+    /// No parameter or buffer has this name.
+    #[error("the model has no tensor `{name}`")]
+    UnknownTensor {
+        /// The name.
+        name: String,
+    },
+    /// The graph has no node of this name.
+    #[error("the model has no node `{name}`")]
+    UnknownNode {
+        /// The name.
+        name: String,
+    },
+    /// A tensor that is to be written has another shape or dtype.
+    #[error(
+        "tensor `{name}` has shape {expected:?} and dtype {expected_kind:?}, the value given has {found:?} and {found_kind:?}"
+    )]
+    TensorMismatch {
+        /// The tensor's name.
+        name: String,
+        /// Its shape.
+        expected: Vec<i64>,
+        /// Its dtype.
+        expected_kind: tch::Kind,
+        /// The value's shape.
+        found: Vec<i64>,
+        /// The value's dtype.
+        found_kind: tch::Kind,
+    },
+    /// The statistics of a batch need two values.
+    #[error(
+        "`{node}` (batch_norm) got one value per channel to train on; use a larger batch, or data whose last batch holds more than one sample"
+    )]
+    SingleValuePerChannel {
+        /// The node.
+        node: String,
+    },
+    /// libtorch failed while a node was executed.
+    #[error("node `{node}` failed: {source}")]
+    Execution {
+        /// The node.
+        node: String,
+        /// What libtorch said.
+        source: TorchError,
+    },
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+impl From<tch::TchError> for ModelError {
+    fn from(error: tch::TchError) -> ModelError {
+        ModelError::Torch(error.into())
+    }
+}
+
+/// A shape as it is written in a run file; a single number is called a vector.
+fn shape_text(shape: &[i64]) -> String {
+    match shape {
+        [] => "a single number".to_owned(),
+        [length] => format!("a vector of {length} values"),
+        dimensions => format!("shape {dimensions:?}"),
+    }
+}

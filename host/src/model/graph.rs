@@ -1,0 +1,229 @@
+//! The graph of a model: inputs, nodes in an order in which they can be executed, one output.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::{LayerPath, ModelError},
+    op::{Dtype, Misfit, Op, OwnedTensor, TensorSpec, element_count},
+};
+
+/// A bound on what a run file can unfold to, far above real models.
+const MAXIMUM_NODES: usize = 100_000;
+
+/// A checked graph: names are unique, every node reads values that come before it, shapes fit, and each node lists
+/// the tensors that its operator owns. Immutable, since those hold together.
+///
+/// As JSON it crosses the plugin interface and is kept in checkpoints; reading it checks all of this again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
+pub struct Graph {
+    inputs: Vec<Input>,
+    nodes: Vec<Node>,
+    output: String,
+}
+
+/// A value that the model is given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Its name.
+    pub name: String,
+    /// The shape of one sample, without the batch dimension.
+    pub shape: Vec<i64>,
+    /// Its dtype.
+    pub dtype: Dtype,
+}
+
+/// An operator applied to earlier values. A node gives one value, which has the node's name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Unique in the graph: `conv1`, `residual1.bn2`.
+    pub name: String,
+    /// The operator.
+    pub op: Op,
+    /// The names of the inputs or nodes whose values it reads.
+    pub inputs: Vec<String>,
+    /// The shape that it gives for one sample, without the batch dimension.
+    pub shape: Vec<i64>,
+    /// What training changes.
+    pub parameters: Vec<TensorSpec>,
+    /// What else belongs to the model's state.
+    pub buffers: Vec<TensorSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unchecked {
+    inputs: Vec<Input>,
+    nodes: Vec<Node>,
+    output: String,
+}
+
+impl TryFrom<Unchecked> for Graph {
+    type Error = ModelError;
+
+    fn try_from(read: Unchecked) -> Result<Graph, ModelError> {
+        let mut builder = GraphBuilder::default();
+        for input in read.inputs {
+            builder.input(input)?;
+        }
+        for node in read.nodes {
+            let inputs: Vec<&str> = node.inputs.iter().map(String::as_str).collect();
+            builder.node(&LayerPath::default(), node.name.clone(), node.op.clone(), &inputs)?;
+            let derived = builder.nodes.last();
+            for (what, same) in [
+                ("shape", derived.is_some_and(|derived| derived.shape == node.shape)),
+                ("parameters", derived.is_some_and(|derived| derived.parameters == node.parameters)),
+                ("buffers", derived.is_some_and(|derived| derived.buffers == node.buffers)),
+            ] {
+                if !same {
+                    return Err(ModelError::Inconsistent { node: node.name, what });
+                }
+            }
+        }
+        builder.finish(&read.output)
+    }
+}
+
+impl Graph {
+    /// What the model is given.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// The nodes, each after those that it reads.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The name of the value that the model gives.
+    pub fn output(&self) -> &str {
+        &self.output
+    }
+
+    /// The shape of the output for one sample.
+    pub fn output_shape(&self) -> &[i64] {
+        let node = self.nodes.iter().find(|node| node.name == self.output);
+        let input = || self.inputs.iter().find(|input| input.name == self.output);
+        node.map(|node| node.shape.as_slice())
+            .or_else(|| input().map(|input| input.shape.as_slice()))
+            .unwrap_or_default()
+    }
+
+    /// The index of a node in [`Graph::nodes`].
+    pub fn node_index(&self, name: &str) -> Result<usize, ModelError> {
+        self.nodes
+            .iter()
+            .position(|node| node.name == name)
+            .ok_or_else(|| ModelError::UnknownNode { name: name.to_owned() })
+    }
+
+    /// The number of values that training changes.
+    pub fn parameter_count(&self) -> u64 {
+        self.nodes
+            .iter()
+            .flat_map(|node| &node.parameters)
+            .fold(0, |count: u64, parameter| count.saturating_add(element_count(&parameter.shape)))
+    }
+
+    /// Floating-point operations of one forward pass over one sample; a multiplication and an addition count as two.
+    pub fn flops_per_sample(&self) -> u64 {
+        self.nodes.iter().fold(0, |flops: u64, node| flops.saturating_add(node.flops()))
+    }
+}
+
+impl Node {
+    /// Floating-point operations of this node in one forward pass over one sample.
+    pub fn flops(&self) -> u64 {
+        self.op.flops(&self.shape)
+    }
+}
+
+/// Builds a [`Graph`] node by node, each checked as it is added.
+#[derive(Debug, Default)]
+pub struct GraphBuilder {
+    inputs: Vec<Input>,
+    nodes: Vec<Node>,
+    /// The shape of every value by its name.
+    shapes: HashMap<String, Vec<i64>>,
+}
+
+impl GraphBuilder {
+    /// Adds an input.
+    pub fn input(&mut self, input: Input) -> Result<(), ModelError> {
+        self.declare(&input.name, input.shape.clone())?;
+        self.inputs.push(input);
+        Ok(())
+    }
+
+    /// Adds a node that reads the values `inputs`. `path` is where the run file says it, for errors.
+    pub fn node(&mut self, path: &LayerPath, name: String, op: Op, inputs: &[&str]) -> Result<(), ModelError> {
+        if self.nodes.len() == MAXIMUM_NODES {
+            return Err(ModelError::TooManyNodes { limit: MAXIMUM_NODES });
+        }
+        if inputs.len() != op.input_count() {
+            return Err(ModelError::InputCount {
+                node: name,
+                operator: op.name(),
+                expected: op.input_count(),
+                found: inputs.len(),
+            });
+        }
+        let shapes = inputs.iter().map(|value| self.shape(&name, value)).collect::<Result<Vec<_>, _>>()?;
+        let shape = op.output_shape(&shapes).map_err(|misfit| placed(misfit, path, &name, &op))?;
+        self.declare(&name, shape.clone())?;
+        self.nodes.push(Node {
+            parameters: specifications(&name, op.parameters()),
+            buffers: specifications(&name, op.buffers()),
+            inputs: inputs.iter().map(|input| (*input).to_owned()).collect(),
+            name,
+            op,
+            shape,
+        });
+        Ok(())
+    }
+
+    /// The shape of a value; `reader` is named when there is none.
+    pub fn shape(&self, reader: &str, value: &str) -> Result<&[i64], ModelError> {
+        self.shapes
+            .get(value)
+            .map(Vec::as_slice)
+            .ok_or_else(|| ModelError::UnknownValue { node: reader.to_owned(), value: value.to_owned() })
+    }
+
+    /// The graph whose output is the value `output`.
+    pub fn finish(self, output: &str) -> Result<Graph, ModelError> {
+        if self.nodes.is_empty() {
+            return Err(ModelError::Empty);
+        }
+        self.shape("output", output)?;
+        Ok(Graph { inputs: self.inputs, nodes: self.nodes, output: output.to_owned() })
+    }
+
+    fn declare(&mut self, name: &str, shape: Vec<i64>) -> Result<(), ModelError> {
+        match self.shapes.insert(name.to_owned(), shape) {
+            None => Ok(()),
+            Some(_) => Err(ModelError::DuplicateName { name: name.to_owned() }),
+        }
+    }
+}
+
+fn specifications(node: &str, tensors: Vec<OwnedTensor>) -> Vec<TensorSpec> {
+    tensors
+        .into_iter()
+        .map(|tensor| TensorSpec { name: format!("{node}.{}", tensor.name), shape: tensor.shape, dtype: tensor.dtype })
+        .collect()
+}
+
+fn placed(misfit: Misfit, path: &LayerPath, name: &str, op: &Op) -> ModelError {
+    let (path, name, operator) = (path.clone(), name.to_owned(), op.name());
+    match misfit {
+        Misfit::Shape { expected, found } => ModelError::Shape { path, name, operator, expected, found },
+        Misfit::Option { option, value, expected } => {
+            ModelError::Option { path, name, operator, option, value, expected }
+        }
+    }
+}

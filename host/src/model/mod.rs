@@ -1,0 +1,22 @@
+//! The model: a graph of named nodes that the run file's layers are lowered to, and the network that executes it.
+//!
+//! One [`Graph`] serves three readers: [`Network`] runs it, exporters read it over the plugin interface, people print
+//! it. It names no tensor library; `network` and `execute` do.
+//!
+//! To add a layer: a variant in [`Layer`] and its arm in `lower`, a variant in [`Op`] with its shape, parameters and
+//! cost, and its arm in `execute`.
+
+mod error;
+mod execute;
+mod graph;
+mod initialise;
+mod layers;
+mod network;
+mod op;
+
+pub use error::{LayerPath, ModelError};
+pub use execute::Mode;
+pub use graph::{Graph, GraphBuilder, Input, Node};
+pub use layers::{Layer, ModelOptions, Size2d};
+pub use network::{NamedTensor, Network};
+pub use op::{Dtype, Initialisation, Op, TensorSpec};

@@ -1,0 +1,304 @@
+//! A graph with its tensors on a device.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tch::{Device, Tensor};
+
+use super::{
+    error::ModelError,
+    execute::{Mode, Plan},
+    graph::Graph,
+    initialise::initialise,
+};
+use crate::torch::TorchError;
+
+/// A parameter or buffer with its name, `<node>.<tensor>`.
+#[derive(Debug)]
+pub struct NamedTensor {
+    /// Its name.
+    pub name: String,
+    /// The tensor.
+    pub tensor: Tensor,
+}
+
+/// A model that can be executed: a graph, its parameters (which require gradients) and its buffers.
+///
+/// Belongs to the training thread. Its tensors stay the same objects for its whole life, and values are written into
+/// them in place, so an optimizer may hold them.
+#[derive(Debug)]
+pub struct Network {
+    graph: Arc<Graph>,
+    parameters: Vec<NamedTensor>,
+    buffers: Vec<NamedTensor>,
+    device: Device,
+    plan: Plan,
+    /// Where a name stands: parameters first, then buffers.
+    positions: HashMap<String, usize>,
+}
+
+impl Network {
+    /// A network with PyTorch's default initial values, a function of `graph` and `seed` alone. No default generator
+    /// is drawn from.
+    pub fn new(graph: Arc<Graph>, seed: u64, device: Device) -> Result<Network, ModelError> {
+        let (parameters, buffers) = initialise(&graph, seed, device)?;
+        let plan = Plan::new(&graph)?;
+        let positions = parameters
+            .iter()
+            .chain(&buffers)
+            .enumerate()
+            .map(|(position, tensor)| (tensor.name.clone(), position))
+            .collect();
+        Ok(Network { graph, parameters, buffers, device, plan, positions })
+    }
+
+    /// The graph that it executes.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    /// What training changes, in the order of the graph's nodes.
+    pub fn parameters(&self) -> &[NamedTensor] {
+        &self.parameters
+    }
+
+    /// What else belongs to its state, in the order of the graph's nodes.
+    pub fn buffers(&self) -> &[NamedTensor] {
+        &self.buffers
+    }
+
+    /// Where its tensors lie.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The output for a batch: `input` is `[batch, …sample shape]` on the network's device.
+    ///
+    /// In [`Mode::Train`] dropout draws from the device's default generator and batch normalisation updates its
+    /// running statistics. [`Mode::Evaluate`] draws nothing and changes nothing; whether an autograd graph is recorded
+    /// is the caller's choice (`tch::no_grad`).
+    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
+        self.plan.run(self, input, mode)
+    }
+
+    /// As [`Network::forward`], and the values of the nodes at the indices `wanted` of [`Graph::nodes`], in that
+    /// order. They share storage with the computation: whoever keeps them copies them.
+    pub fn forward_with(
+        &self,
+        input: &Tensor,
+        mode: Mode,
+        wanted: &[usize],
+    ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+        self.plan.run_with(self, input, mode, wanted)
+    }
+
+    /// The parameter or buffer of this name.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, ModelError> {
+        self.positions
+            .get(name)
+            .and_then(|position| self.parameters.iter().chain(&self.buffers).nth(*position))
+            .map(|named| &named.tensor)
+            .ok_or_else(|| ModelError::UnknownTensor { name: name.to_owned() })
+    }
+
+    /// Copies `value` into the parameter or buffer of this name. `value` has its shape and dtype, on any device.
+    pub fn write(&mut self, name: &str, value: &Tensor) -> Result<(), ModelError> {
+        self.check(name, value)?;
+        let mut target = self.tensor(name)?.shallow_clone();
+        tch::no_grad(|| target.f_copy_(value)).map_err(TorchError::from)?;
+        Ok(())
+    }
+
+    /// Copies all of `values` in, or none of them when one doesn't fit.
+    pub fn write_all(&mut self, values: &[NamedTensor]) -> Result<(), ModelError> {
+        for value in values {
+            self.check(&value.name, &value.tensor)?;
+        }
+        for value in values {
+            self.write(&value.name, &value.tensor)?;
+        }
+        Ok(())
+    }
+
+    /// Copies of all parameters and buffers, on the network's device, detached: what [`Network::write_all`] takes.
+    pub fn copy(&self) -> Result<Vec<NamedTensor>, ModelError> {
+        self.parameters
+            .iter()
+            .chain(&self.buffers)
+            .map(|named| {
+                Ok(NamedTensor {
+                    name: named.name.clone(),
+                    tensor: named.tensor.f_detach_copy().map_err(TorchError::from)?,
+                })
+            })
+            .collect()
+    }
+
+    fn check(&self, name: &str, value: &Tensor) -> Result<(), ModelError> {
+        let target = self.tensor(name)?;
+        let (expected, found) = (target.size(), value.size());
+        if expected == found && target.kind() == value.kind() {
+            return Ok(());
+        }
+        Err(ModelError::TensorMismatch {
+            name: name.to_owned(),
+            expected,
+            expected_kind: target.kind(),
+            found,
+            found_kind: value.kind(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+    use crate::{
+        model::{Layer, ModelOptions, Size2d},
+        torch::{manual_seed, random, test_support},
+    };
+
+    const CONVOLUTION: &str = r#"
+        layers = [
+          { type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1, stride = [2, 1] },
+          { type = "batch_norm" },
+          { type = "relu" },
+          { type = "residual", layers = [
+            { type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1, groups = 2, bias = false },
+            { type = "batch_norm" },
+          ] },
+          { type = "max_pool2d", kernel_size = 3, stride = 2, padding = 1 },
+          { type = "flatten" },
+          { type = "dropout", p = 0.5 },
+          { type = "linear", out_features = 3 },
+        ]
+    "#;
+
+    fn network(toml: &str, shape: &[i64], seed: u64) -> Network {
+        let options: ModelOptions = toml::from_str(toml).unwrap();
+        Network::new(Arc::new(options.lower(shape).unwrap()), seed, Device::Cpu).unwrap()
+    }
+
+    fn images(count: i64) -> Tensor {
+        Tensor::arange(count * 64, (Kind::Float, Device::Cpu)).sin().reshape([count, 1, 8, 8])
+    }
+
+    #[test]
+    fn the_shapes_of_the_graph_are_the_shapes_of_the_values() {
+        let network = network(CONVOLUTION, &[1, 8, 8], 1);
+        let wanted: Vec<usize> = (0..network.graph().nodes().len()).collect();
+        let (output, values) = network.forward_with(&images(5), Mode::Evaluate, &wanted).unwrap();
+        assert_eq!(output.size(), [5, 3]);
+        for (node, value) in network.graph().nodes().iter().zip(&values) {
+            assert_eq!(value.size()[1..], node.shape, "{}", node.name);
+        }
+        assert_eq!(values.last(), Some(&output));
+    }
+
+    #[test]
+    fn the_initial_values_are_a_function_of_the_seed_and_move_no_generator() {
+        let _generator = test_support::default_generator();
+        manual_seed(5);
+        let before = random::generator_state(Device::Cpu).unwrap();
+        let first = network(CONVOLUTION, &[1, 8, 8], 3).copy().unwrap();
+        assert_eq!(before, random::generator_state(Device::Cpu).unwrap());
+        let second = network(CONVOLUTION, &[1, 8, 8], 3);
+        for tensor in &first {
+            assert_eq!(&tensor.tensor, second.tensor(&tensor.name).unwrap(), "{}", tensor.name);
+        }
+        let other = network(CONVOLUTION, &[1, 8, 8], 4);
+        assert_ne!(&first[0].tensor, other.tensor("conv1.weight").unwrap());
+    }
+
+    #[test]
+    fn initial_values_follow_pytorchs_bounds() {
+        let network = network(r#"layers = [{ type = "linear", out_features = 400 }]"#, &[100], 2);
+        for name in ["fc1.weight", "fc1.bias"] {
+            let tensor = network.tensor(name).unwrap();
+            let largest = tensor.abs().max().double_value(&[]);
+            assert!((0.099..=0.1).contains(&largest), "{name}: {largest}");
+        }
+    }
+
+    #[test]
+    fn evaluation_changes_neither_buffers_nor_the_generator_and_training_does() {
+        let _generator = test_support::default_generator();
+        let network = network(CONVOLUTION, &[1, 8, 8], 1);
+        manual_seed(9);
+        let before = random::generator_state(Device::Cpu).unwrap();
+        let mean = network.tensor("bn1.running_mean").unwrap().copy();
+        let first = network.forward(&images(4), Mode::Evaluate).unwrap();
+        assert_eq!(first, network.forward(&images(4), Mode::Evaluate).unwrap());
+        assert_eq!(&mean, network.tensor("bn1.running_mean").unwrap());
+        assert_eq!(before, random::generator_state(Device::Cpu).unwrap());
+
+        let trained = network.forward(&images(4), Mode::Train).unwrap();
+        assert_ne!(trained, network.forward(&images(4), Mode::Train).unwrap(), "dropout draws anew");
+        assert_ne!(&mean, network.tensor("bn1.running_mean").unwrap());
+        let batches = network.tensor("bn1.num_batches_tracked").unwrap();
+        assert_eq!(batches.int64_value(&[]), 2);
+    }
+
+    #[test]
+    fn every_parameter_gets_a_gradient() {
+        let _generator = test_support::default_generator();
+        let network = network(CONVOLUTION, &[1, 8, 8], 1);
+        let output = network.forward(&images(6), Mode::Train).unwrap();
+        output.square().sum(Kind::Float).backward();
+        for parameter in network.parameters() {
+            assert!(parameter.tensor.grad().defined(), "{}", parameter.name);
+        }
+    }
+
+    #[test]
+    fn values_are_written_in_place_and_checked_first() {
+        let mut written = network(CONVOLUTION, &[1, 8, 8], 1);
+        let source = network(CONVOLUTION, &[1, 8, 8], 2);
+        let held = written.tensor("fc1.weight").unwrap().shallow_clone();
+        written.write_all(&source.copy().unwrap()).unwrap();
+        assert_eq!(&held, source.tensor("fc1.weight").unwrap());
+        assert!(held.requires_grad());
+
+        let mut values = network(CONVOLUTION, &[1, 8, 8], 3).copy().unwrap();
+        values
+            .push(NamedTensor { name: "fc1.bias".to_owned(), tensor: Tensor::zeros([4], (Kind::Float, Device::Cpu)) });
+        assert!(matches!(written.write_all(&values), Err(ModelError::TensorMismatch { .. })));
+        assert_eq!(&held, source.tensor("fc1.weight").unwrap(), "nothing was written");
+        let error = written.write("fc9.bias", &held).unwrap_err();
+        assert_eq!(error.to_string(), "the model has no tensor `fc9.bias`");
+    }
+
+    #[test]
+    fn a_batch_of_one_vector_cannot_be_normalised() {
+        let options = ModelOptions {
+            layers: vec![Layer::Flatten { name: None }, Layer::BatchNorm { name: None, eps: 1e-5, momentum: 0.1 }],
+        };
+        let graph = Arc::new(options.lower(&[1, 8, 8]).unwrap());
+        let network = Network::new(graph, 0, Device::Cpu).unwrap();
+        assert!(matches!(network.forward(&images(1), Mode::Train), Err(ModelError::SingleValuePerChannel { .. })));
+        assert!(network.forward(&images(1), Mode::Evaluate).is_ok());
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_names_the_node() {
+        let options = ModelOptions {
+            layers: vec![Layer::Conv2d {
+                name: Some("stem".to_owned()),
+                out_channels: 2,
+                kernel_size: Size2d::Square(3),
+                stride: Size2d::Square(1),
+                padding: Size2d::Square(0),
+                dilation: Size2d::Square(1),
+                groups: 1,
+                bias: true,
+            }],
+        };
+        let graph = Arc::new(options.lower(&[1, 8, 8]).unwrap());
+        let network = Network::new(graph, 0, Device::Cpu).unwrap();
+        let batch = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
+        let error = network.forward(&batch, Mode::Evaluate).unwrap_err();
+        assert!(error.to_string().starts_with("node `stem` failed"), "{error}");
+        assert!(!error.to_string().contains("frame #"), "{error}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Automatic mixed precision: matrix products and convolutions in bf16, the rest in f32 (`torch.autocast`).
+
+use std::{ffi::c_int, marker::PhantomData};
+
+use tch::{Device, Kind};
+
+use super::{TorchError, device_index, error::check, shim};
+
+/// Autocast is on for its device on this thread, from [`enter`] until this is dropped. Guards nest.
+#[derive(Debug)]
+#[must_use = "autocast ends when the guard is dropped"]
+pub struct Autocast {
+    device: c_int,
+    previous: c_int,
+    /// Autocast is a property of the thread, so the guard stays on it.
+    _thread: PhantomData<*const ()>,
+}
+
+/// Turns autocast to bf16 on for `device` (the CPU or CUDA) on the calling thread.
+///
+/// Weights stay f32 and are cast where they are used; the casts are cached until the outermost guard is dropped,
+/// which therefore must happen before the optimizer's update. Only the forward pass and the loss belong under it.
+pub fn enter(device: Device, kind: Kind) -> Result<Autocast, TorchError> {
+    // c10::ScalarType::BFloat16.
+    const BFLOAT16: c_int = 15;
+    if kind != Kind::BFloat16 {
+        return Err(TorchError::UnsupportedPrecision { kind });
+    }
+    let device = device_index(device)?;
+    let mut previous = -1;
+    // SAFETY: `previous` is a place to write to.
+    let status = unsafe { shim::host_torch_autocast_enter(device, BFLOAT16, &mut previous) };
+    check(status, "autocast")?;
+    Ok(Autocast { device, previous, _thread: PhantomData })
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        // SAFETY: takes no pointers. It fails for no device that `enter` accepted.
+        let _ = unsafe { shim::host_torch_autocast_leave(self.device, self.previous) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn products_are_bf16_within_the_outermost_guard_only() {
+        let product = || {
+            let ones = Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+            ones.matmul(&ones).kind()
+        };
+        let outer = enter(Device::Cpu, Kind::BFloat16).unwrap();
+        {
+            let _inner = enter(Device::Cpu, Kind::BFloat16).unwrap();
+            assert_eq!(product(), Kind::BFloat16);
+        }
+        assert_eq!(product(), Kind::BFloat16);
+        drop(outer);
+        assert_eq!(product(), Kind::Float);
+    }
+
+    #[test]
+    fn other_dtypes_are_refused() {
+        assert_eq!(enter(Device::Cpu, Kind::Int).unwrap_err(), TorchError::UnsupportedPrecision { kind: Kind::Int });
+    }
+}

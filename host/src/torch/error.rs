@@ -1,0 +1,64 @@
+//! Failures inside libtorch.
+
+use std::ffi::{CStr, c_int};
+
+/// An operation of libtorch failed. The messages are libtorch's first lines, without its C++ stack trace.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TorchError {
+    /// A function of the C++ shim failed.
+    #[error("libtorch failed in `{operation}`: {message}")]
+    Operation {
+        /// The operation, by PyTorch's name for it.
+        operation: &'static str,
+        /// What libtorch said.
+        message: String,
+    },
+    /// An operator called through tch failed.
+    #[error("libtorch failed: {message}")]
+    Operator {
+        /// What libtorch said.
+        message: String,
+    },
+    /// The host runs on the CPU and on CUDA devices.
+    #[error("device `{device:?}` is not supported; use `cpu` or `cuda:N`")]
+    UnsupportedDevice {
+        /// The device that was asked for.
+        device: tch::Device,
+    },
+    /// Autocast has no such dtype.
+    #[error("autocast to `{kind:?}` is not supported; use bf16")]
+    UnsupportedPrecision {
+        /// The dtype that was asked for.
+        kind: tch::Kind,
+    },
+    /// Lists that go together differ in length.
+    #[error("`{operation}` needs lists of one length, found {lengths:?}")]
+    LengthMismatch {
+        /// The operation, by PyTorch's name for it.
+        operation: &'static str,
+        /// The lengths, in the order of the arguments.
+        lengths: Vec<usize>,
+    },
+}
+
+impl From<tch::TchError> for TorchError {
+    fn from(error: tch::TchError) -> TorchError {
+        TorchError::Operator { message: without_backtrace(&error.to_string()).to_owned() }
+    }
+}
+
+/// Turns a status of the shim into a result; the message lies on the calling thread.
+pub(super) fn check(status: c_int, operation: &'static str) -> Result<(), TorchError> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: the shim returns a NUL-terminated string of this thread that lives until the thread's next failure.
+    let message = unsafe { CStr::from_ptr(super::shim::host_torch_last_error()) };
+    Err(TorchError::Operation { operation, message: without_backtrace(&message.to_string_lossy()).to_owned() })
+}
+
+/// libtorch appends the place of the throw and a C++ stack trace to what its operators throw.
+fn without_backtrace(message: &str) -> &str {
+    let end = message.find("\nException raised from").unwrap_or(message.len());
+    message[..end].trim_end()
+}

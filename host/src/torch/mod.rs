@@ -1,0 +1,59 @@
+//! What the host needs of libtorch and tch does not offer, behind safe functions.
+//!
+//! `shim.cpp` holds the C++ side; the private module `shim` declares it. Everything else in the crate uses tch's
+//! own `Tensor` and the modules below, and nothing outside this folder calls C++.
+
+pub mod autocast;
+mod error;
+pub mod gradients;
+pub mod optimizer_kernels;
+pub mod random;
+mod shim;
+mod tensor_list;
+pub mod values;
+
+pub use error::TorchError;
+pub use tensor_list::TensorList;
+
+/// Makes libtorch choose deterministic algorithms, and fail where an operator has none, for the whole process
+/// (`torch.use_deterministic_algorithms`).
+///
+/// CPU operators are deterministic for a fixed number of threads with few exceptions (scatter and index additions),
+/// which this covers. Fresh memory is not filled, unlike in PyTorch's deterministic mode: nothing here reads it.
+pub fn set_deterministic_algorithms(enabled: bool) -> Result<(), TorchError> {
+    // SAFETY: takes no pointers.
+    let status = unsafe { shim::host_torch_set_deterministic_algorithms(enabled) };
+    error::check(status, "set_deterministic_algorithms")
+}
+
+/// Seeds libtorch's default generators, CPU and every CUDA device (`torch.manual_seed`). Dropout in training draws
+/// from them; nothing in evaluation does.
+pub fn manual_seed(seed: u64) {
+    // libtorch takes the 64 bits as they are.
+    tch::manual_seed(seed.cast_signed());
+}
+
+/// tch's number for a device in the C interface: -1 for the CPU, the index for CUDA.
+fn device_index(device: tch::Device) -> Result<std::ffi::c_int, TorchError> {
+    match device {
+        tch::Device::Cpu => Ok(-1),
+        tch::Device::Cuda(index) => {
+            std::ffi::c_int::try_from(index).map_err(|_| TorchError::UnsupportedDevice { device })
+        }
+        tch::Device::Mps | tch::Device::Vulkan => Err(TorchError::UnsupportedDevice { device }),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod test_support {
+    //! libtorch's default generators belong to the process, and tests run on many threads of one process.
+
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    static DEFAULT_GENERATOR: Mutex<()> = Mutex::new(());
+
+    /// Held by every test that seeds, reads or draws from the default generator.
+    pub(crate) fn default_generator() -> MutexGuard<'static, ()> {
+        DEFAULT_GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,347 @@
+// What tch lacks: fused optimizer kernels on tensors that the host owns, generator state, autocast for the CPU,
+// deterministic algorithms, and reads that cost no operator dispatch.
+//
+// Every function that can fail returns 0, or 1 after it has put a message where `host_torch_last_error` finds it
+// (one per thread). No C++ exception leaves this file. Tensors are borrowed as `at::Tensor*`, which is what tch
+// holds; a tensor handed out through an `at::Tensor**` belongs to the caller, who wraps it in a tch tensor.
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+// Declared here because <ATen/autocast_mode.h> includes every operator of libtorch. A changed signature does not
+// link, so these cannot drift unseen.
+namespace at::autocast {
+TORCH_API bool is_autocast_enabled(at::DeviceType device_type);
+TORCH_API void set_autocast_enabled(at::DeviceType device_type, bool enabled);
+TORCH_API at::ScalarType get_autocast_dtype(at::DeviceType device_type);
+TORCH_API void set_autocast_dtype(at::DeviceType device_type, at::ScalarType dtype);
+TORCH_API void clear_cache();
+TORCH_API int increment_nesting();
+TORCH_API int decrement_nesting();
+} // namespace at::autocast
+
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+thread_local std::string last_error;
+
+template <class Body>
+int guarded(Body&& body) noexcept {
+  try {
+    body();
+    return 0;
+  } catch (const c10::Error& error) {
+    last_error = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    last_error = error.what();
+  } catch (...) {
+    last_error = "libtorch threw something that is no std::exception";
+  }
+  return 1;
+}
+
+// Device indices follow tch: -1 is the CPU, n >= 0 is CUDA device n.
+at::Device device_of(int index) {
+  return index < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+at::Generator default_generator(int device) {
+  // The const accessor returns the process's generator of that device, creating CUDA's on first use.
+  return at::globalContext().defaultGenerator(device_of(device));
+}
+
+// The gradients of `parameters`, in order; `present` lists the positions that have one.
+Tensors gradients_of(const Tensors& parameters, std::vector<size_t>& present) {
+  Tensors gradients;
+  gradients.reserve(parameters.size());
+  present.reserve(parameters.size());
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const at::Tensor& gradient = parameters[i].grad();
+    if (gradient.defined()) {
+      gradients.push_back(gradient);
+      present.push_back(i);
+    }
+  }
+  return gradients;
+}
+
+Tensors select(const Tensors& all, const std::vector<size_t>& positions) {
+  Tensors some;
+  some.reserve(positions.size());
+  for (size_t position : positions) {
+    some.push_back(all[position]);
+  }
+  return some;
+}
+
+void add_one(const at::Tensor& tensor) {
+  if (tensor.device().is_cpu() && tensor.numel() == 1) {
+    if (tensor.scalar_type() == at::kFloat) {
+      *tensor.mutable_data_ptr<float>() += 1.0F;
+      return;
+    }
+    if (tensor.scalar_type() == at::kLong) {
+      *tensor.mutable_data_ptr<int64_t>() += 1;
+      return;
+    }
+  }
+  tensor.add_(1);
+}
+
+double total_norm(const Tensors& gradients) {
+  if (gradients.empty()) {
+    return 0.0;
+  }
+  auto norms = at::_foreach_norm(gradients, 2);
+  return at::linalg_vector_norm(at::stack(norms), 2).item().toDouble();
+}
+
+} // namespace
+
+extern "C" {
+
+const char* host_torch_last_error() noexcept {
+  return last_error.c_str();
+}
+
+// ---- lists of tensors: references kept on this side, so that a call passes one pointer
+
+int host_torch_tensors_new(at::Tensor* const* tensors, size_t count, Tensors** list) noexcept {
+  return guarded([&] {
+    auto owned = std::make_unique<Tensors>();
+    owned->reserve(count);
+    for (size_t i = 0; i < count; ++i) {
+      owned->push_back(*tensors[i]);
+    }
+    *list = owned.release();
+  });
+}
+
+void host_torch_tensors_free(Tensors* list) noexcept {
+  delete list;
+}
+
+// ---- optimizer kernels; a parameter without a gradient is skipped, as in torch.optim
+
+int host_torch_fused_adamw(
+    const Tensors* parameters,
+    const Tensors* exp_avgs,
+    const Tensors* exp_avg_sqs,
+    const Tensors* steps,
+    double learning_rate,
+    double beta1,
+    double beta2,
+    double weight_decay,
+    double eps) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    std::vector<size_t> present;
+    Tensors gradients = gradients_of(*parameters, present);
+    if (gradients.empty()) {
+      return;
+    }
+    auto update = [&](const Tensors& p, const Tensors& m, const Tensors& v, const Tensors& s) {
+      for (const at::Tensor& step : s) {
+        add_one(step);
+      }
+      at::_fused_adamw_(
+          p, gradients, m, v, /*max_exp_avg_sqs=*/{}, s, learning_rate, beta1, beta2, weight_decay, eps,
+          /*amsgrad=*/false, /*maximize=*/false);
+    };
+    if (gradients.size() == parameters->size()) {
+      update(*parameters, *exp_avgs, *exp_avg_sqs, *steps);
+    } else {
+      update(
+          select(*parameters, present), select(*exp_avgs, present), select(*exp_avg_sqs, present),
+          select(*steps, present));
+    }
+  });
+}
+
+// `momentum_buffers` is null when momentum is zero. A buffer that starts at zero makes the first update equal to
+// PyTorch's (which copies the gradient), because dampening is zero; so no first-step flag is kept.
+int host_torch_fused_sgd(
+    const Tensors* parameters,
+    const Tensors* momentum_buffers,
+    double learning_rate,
+    double momentum,
+    double weight_decay,
+    bool nesterov) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    std::vector<size_t> present;
+    Tensors gradients = gradients_of(*parameters, present);
+    if (gradients.empty()) {
+      return;
+    }
+    auto update = [&](const Tensors& p, const Tensors& b) {
+      at::_fused_sgd_(
+          p, gradients, b, weight_decay, momentum, learning_rate, /*dampening=*/0.0, nesterov,
+          /*maximize=*/false, /*is_first_step=*/false);
+    };
+    if (gradients.size() == parameters->size()) {
+      update(*parameters, momentum_buffers ? *momentum_buffers : Tensors());
+    } else {
+      update(
+          select(*parameters, present),
+          momentum_buffers ? select(*momentum_buffers, present) : Tensors());
+    }
+  });
+}
+
+// ---- gradients
+
+int host_torch_clear_gradients(const Tensors* parameters) noexcept {
+  return guarded([&] {
+    for (const at::Tensor& parameter : *parameters) {
+      if (parameter.grad().defined()) {
+        parameter.mutable_grad().reset();
+      }
+    }
+  });
+}
+
+int host_torch_gradient_norm(const Tensors* parameters, double* norm) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    std::vector<size_t> present;
+    *norm = total_norm(gradients_of(*parameters, present));
+  });
+}
+
+int host_torch_clip_gradient_norm(const Tensors* parameters, double maximum, double* norm) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    std::vector<size_t> present;
+    Tensors gradients = gradients_of(*parameters, present);
+    *norm = total_norm(gradients);
+    // torch.nn.utils.clip_grad_norm_ clamps this coefficient to 1; multiplying by 1 is skipped here.
+    double coefficient = maximum / (*norm + 1e-6);
+    if (!gradients.empty() && !(coefficient >= 1.0)) {
+      at::_foreach_mul_(gradients, coefficient);
+    }
+  });
+}
+
+// ---- random numbers
+
+int host_torch_generator_state(int device, at::Tensor** state) noexcept {
+  return guarded([&] {
+    at::Generator generator = default_generator(device);
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    *state = new at::Tensor(generator.get_state());
+  });
+}
+
+int host_torch_set_generator_state(int device, const at::Tensor* state) noexcept {
+  return guarded([&] {
+    at::Generator generator = default_generator(device);
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(*state);
+  });
+}
+
+int host_torch_generator_new(uint64_t seed, at::Generator** generator) noexcept {
+  return guarded([&] { *generator = new at::Generator(at::detail::createCPUGenerator(seed)); });
+}
+
+void host_torch_generator_free(at::Generator* generator) noexcept {
+  delete generator;
+}
+
+int host_torch_fill_uniform(const at::Tensor* tensor, double low, double high, const at::Generator* generator) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    tensor->uniform_(low, high, *generator);
+  });
+}
+
+// ---- global switches
+
+int host_torch_set_deterministic_algorithms(bool enabled) noexcept {
+  return guarded([&] {
+    at::globalContext().setDeterministicAlgorithms(enabled, /*warn_only=*/false);
+    // On by default in deterministic mode, and it writes every tensor once more when it is allocated.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+// `previous` receives what `host_torch_autocast_leave` restores: the dtype, or -1 when autocast was off.
+int host_torch_autocast_enter(int device, int dtype, int* previous) noexcept {
+  return guarded([&] {
+    at::DeviceType type = device_of(device).type();
+    *previous = at::autocast::is_autocast_enabled(type) ? static_cast<int>(at::autocast::get_autocast_dtype(type)) : -1;
+    at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(dtype));
+    at::autocast::set_autocast_enabled(type, true);
+    at::autocast::increment_nesting();
+  });
+}
+
+int host_torch_autocast_leave(int device, int previous) noexcept {
+  return guarded([&] {
+    at::DeviceType type = device_of(device).type();
+    if (previous >= 0) {
+      at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(previous));
+    }
+    at::autocast::set_autocast_enabled(type, previous >= 0);
+    // The cache holds the cast copies of the weights; they are stale after the optimizer's update.
+    if (at::autocast::decrement_nesting() == 0) {
+      at::autocast::clear_cache();
+    }
+  });
+}
+
+// ---- values
+
+int host_torch_scalar(const at::Tensor* tensor, double* value) noexcept {
+  return guarded([&] {
+    if (tensor->device().is_cpu() && tensor->numel() == 1) {
+      if (tensor->scalar_type() == at::kFloat) {
+        *value = *tensor->const_data_ptr<float>();
+        return;
+      }
+      if (tensor->scalar_type() == at::kDouble) {
+        *value = *tensor->const_data_ptr<double>();
+        return;
+      }
+    }
+    *value = tensor->item().toDouble();
+  });
+}
+
+int host_torch_add_one(const at::Tensor* tensor) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    add_one(*tensor);
+  });
+}
+
+// Null unless the tensor is on the CPU, contiguous and of that dtype. `data` stays valid as long as the storage.
+int host_torch_cpu_data(const at::Tensor* tensor, int dtype, bool writable, void** data, size_t* count) noexcept {
+  return guarded([&] {
+    *data = nullptr;
+    *count = 0;
+    if (tensor->defined() && tensor->layout() == at::kStrided && tensor->device().is_cpu() &&
+        tensor->scalar_type() == static_cast<at::ScalarType>(dtype) && tensor->is_contiguous()) {
+      *data = writable ? tensor->mutable_data_ptr() : const_cast<void*>(tensor->const_data_ptr());
+      *count = static_cast<size_t>(tensor->numel());
+    }
+  });
+}
+
+} // extern "C"

@@ -1,0 +1,77 @@
+//! The declarations of `shim.cpp`, argument for argument. Called by the safe functions of this folder alone.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use torch_sys::C_tensor;
+
+/// `std::vector<at::Tensor>`.
+#[repr(C)]
+pub(super) struct Tensors {
+    _private: [u8; 0],
+}
+
+/// `at::Generator`.
+#[repr(C)]
+pub(super) struct Generator {
+    _private: [u8; 0],
+}
+
+unsafe extern "C" {
+    pub(super) fn host_torch_last_error() -> *const c_char;
+
+    pub(super) fn host_torch_tensors_new(
+        tensors: *const *const C_tensor,
+        count: usize,
+        list: *mut *mut Tensors,
+    ) -> c_int;
+    pub(super) fn host_torch_tensors_free(list: *mut Tensors);
+
+    pub(super) fn host_torch_fused_adamw(
+        parameters: *const Tensors,
+        exp_avgs: *const Tensors,
+        exp_avg_sqs: *const Tensors,
+        steps: *const Tensors,
+        learning_rate: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> c_int;
+    pub(super) fn host_torch_fused_sgd(
+        parameters: *const Tensors,
+        momentum_buffers: *const Tensors,
+        learning_rate: f64,
+        momentum: f64,
+        weight_decay: f64,
+        nesterov: bool,
+    ) -> c_int;
+
+    pub(super) fn host_torch_clear_gradients(parameters: *const Tensors) -> c_int;
+    pub(super) fn host_torch_gradient_norm(parameters: *const Tensors, norm: *mut f64) -> c_int;
+    pub(super) fn host_torch_clip_gradient_norm(parameters: *const Tensors, maximum: f64, norm: *mut f64) -> c_int;
+
+    pub(super) fn host_torch_generator_state(device: c_int, state: *mut *mut C_tensor) -> c_int;
+    pub(super) fn host_torch_set_generator_state(device: c_int, state: *const C_tensor) -> c_int;
+    pub(super) fn host_torch_generator_new(seed: u64, generator: *mut *mut Generator) -> c_int;
+    pub(super) fn host_torch_generator_free(generator: *mut Generator);
+    pub(super) fn host_torch_fill_uniform(
+        tensor: *const C_tensor,
+        low: f64,
+        high: f64,
+        generator: *const Generator,
+    ) -> c_int;
+
+    pub(super) fn host_torch_set_deterministic_algorithms(enabled: bool) -> c_int;
+    pub(super) fn host_torch_autocast_enter(device: c_int, dtype: c_int, previous: *mut c_int) -> c_int;
+    pub(super) fn host_torch_autocast_leave(device: c_int, previous: c_int) -> c_int;
+
+    pub(super) fn host_torch_scalar(tensor: *const C_tensor, value: *mut f64) -> c_int;
+    pub(super) fn host_torch_add_one(tensor: *const C_tensor) -> c_int;
+    pub(super) fn host_torch_cpu_data(
+        tensor: *const C_tensor,
+        dtype: c_int,
+        writable: bool,
+        data: *mut *mut c_void,
+        count: *mut usize,
+    ) -> c_int;
+}

@@ -266,18 +266,12 @@ impl Dispatcher {
     ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
         let event = Event::at(EventKind::SAVE_STATE, position);
         for target in self.targets(EventKind::SAVE_STATE).iter() {
-            if let Runner::Background(worker) = &self.subscribers[target.index].runner {
-                let shared = match self.share(&event, &[], services) {
-                    Ok(shared) => shared,
-                    Err(fault) => {
-                        self.failed(target.index, event.kind, fault, services);
-                        continue;
-                    }
-                };
-                match worker.save_state(event.clone(), shared) {
-                    Some(Ok(state)) => self.subscribers[target.index].state = Some(state),
-                    Some(Err(fault)) => self.failed(target.index, event.kind, fault, services),
-                    None => {}
+            if self.subscribers[target.index].is_background() {
+                let shared = self.share(&event, &[], services);
+                let Runner::Background(worker) = &self.subscribers[target.index].runner else { continue };
+                match shared.and_then(|shared| worker.save_state(event.clone(), shared).unwrap_or(Ok(Vec::new()))) {
+                    Ok(state) => self.subscribers[target.index].state = Some(state),
+                    Err(fault) => self.failed(target.index, event.kind, fault, services),
                 }
             } else {
                 self.deliver(&event, &[*target], services);

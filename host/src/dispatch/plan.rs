@@ -100,7 +100,7 @@ pub fn order(
         match catalogue.kind(&options.kind) {
             None => {
                 let label = document.label_value(&format!("{place}/kind"), "no library offers it");
-                problems.push(Problem::from(unknown_kind(&options.kind, catalogue)).with_label(label));
+                problems.push(Problem::from(&unknown_kind(&options.kind, catalogue)).with_label(label));
             }
             Some(kind) => match plan(kind, options.clone(), document, &place) {
                 Ok(planned) => order.planned.push(planned),
@@ -114,7 +114,7 @@ pub fn order(
             continue;
         }
         match catalogue.kind(kind_name) {
-            None => problems.push(unknown_kind(kind_name, catalogue).into()),
+            None => problems.push(Problem::from(&unknown_kind(kind_name, catalogue))),
             // Nothing of the run file belongs to it, so that its place is one that is not there.
             Some(kind) => match plan(kind, options, document, "/plugins/-") {
                 Ok(planned) => order.planned.push(planned),

@@ -53,7 +53,7 @@ pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
         .dynamic_symbols()
         .any(|found| found.is_definition() && found.name().is_ok_and(|name| is_header(name, symbol)))
         || file.exports().is_ok_and(|exports| {
-            exports.iter().any(|export| std::str::from_utf8(export.name()).is_ok_and(|name| is_header(name, symbol)))
+            exports.filter_map(Result::ok).any(|export| matches!(export.name(), object::read::NameOrOrdinal::Name(name) if std::str::from_utf8(name).is_ok_and(|name| is_header(name, symbol))))
         });
     if exported { Ok(()) } else { Err(LoadError::NoPlugin { path: path.to_owned() }) }
 }

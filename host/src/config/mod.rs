@@ -651,4 +651,35 @@ options = { patience = 5 }
         patience = 5
         "#);
     }
+
+    #[test]
+    fn every_key_of_the_schema_is_described() {
+        fn undescribed(schema: &serde_json::Value, place: &str, found: &mut Vec<String>) {
+            let properties = schema
+                .get("properties")
+                .and_then(|properties| properties.as_object());
+            for (key, property) in properties.into_iter().flatten() {
+                // A tag is described by the enum.
+                if property.get("description").is_none() && property.get("const").is_none() {
+                    found.push(format!("{place}/{key}"));
+                }
+            }
+            match schema {
+                serde_json::Value::Object(members) => {
+                    members.iter().for_each(|(key, member)| {
+                        undescribed(member, &format!("{place}/{key}"), found)
+                    });
+                }
+                serde_json::Value::Array(entries) => {
+                    entries
+                        .iter()
+                        .for_each(|entry| undescribed(entry, place, found));
+                }
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        undescribed(&schema(), "", &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
 }

@@ -93,7 +93,7 @@ impl Report for RecordError {
 pub struct History {
     pub(super) names: HashMap<String, Slot>,
     pub(super) numbers: Vec<Series<f64>>,
-    pub(super) arrays: Vec<Series<(Vec<usize>, Vec<f32>)>>,
+    pub(super) arrays: Vec<ArraySeries>,
     pub(super) positions: Vec<Position>,
     /// The number that the next entry gets.
     pub(super) next: u64,
@@ -105,6 +105,9 @@ pub(super) enum Slot {
     Numbers(usize),
     Arrays(usize),
 }
+
+/// Shapes and values.
+pub(super) type ArraySeries = Series<(Vec<usize>, Vec<f32>)>;
 
 /// The entries of one name; the three lists are equally long.
 #[derive(Clone, Debug)]
@@ -353,10 +356,7 @@ impl<'a> AsOf<'a> {
         }
     }
 
-    fn array_series(
-        self,
-        name: &str,
-    ) -> Result<(&'a Series<(Vec<usize>, Vec<f32>)>, usize), RecordError> {
+    fn array_series(self, name: &str) -> Result<(&'a ArraySeries, usize), RecordError> {
         match self.history.names.get(name) {
             Some(Slot::Arrays(index)) => self.begun(&self.history.arrays[*index]),
             Some(Slot::Numbers(_)) => Err(RecordError::OtherKind {
@@ -385,7 +385,7 @@ impl<'a> AsOf<'a> {
         }
     }
 
-    fn array(self, series: &Series<(Vec<usize>, Vec<f32>)>, index: usize) -> Array {
+    fn array(self, series: &ArraySeries, index: usize) -> Array {
         let (shape, values) = series.values[index].clone();
         Array {
             position: self.history.positions[series.positions[index]],

@@ -16,16 +16,6 @@ pub enum DataError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file is no CSV.
-    #[error("`{path}` line {line} is no CSV: {message}", path = path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// What is wrong.
-        message: String,
-    },
     /// There is nothing in the file.
     #[error("`{path}` holds no samples", path = path.display())]
     Empty {

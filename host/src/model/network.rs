@@ -134,9 +134,14 @@ impl Network {
             .iter()
             .chain(&self.buffers)
             .map(|named| {
+                let copy = || -> Result<Tensor, TorchError> {
+                    let mut copy = named.tensor.f_empty_like()?;
+                    copy.f_copy_(&named.tensor)?;
+                    Ok(copy)
+                };
                 Ok(NamedTensor {
                     name: named.name.clone(),
-                    tensor: named.tensor.f_detach_copy().map_err(TorchError::from)?,
+                    tensor: tch::no_grad(copy)?,
                 })
             })
             .collect()

@@ -14,9 +14,7 @@ fn main() {
 /// One translation unit; libtorch's headers are most of its compile time, so it includes few and `-O1` is enough:
 /// the work is done inside libtorch's kernels.
 fn compile_shim(library_folder: &std::path::Path) {
-    for source in ["src/torch/shim.cpp"] {
-        println!("cargo:rerun-if-changed={source}");
-    }
+    println!("cargo:rerun-if-changed=src/torch/shim.cpp");
     let include = library_folder.with_file_name("include");
     cc::Build::new()
         .cpp(true)

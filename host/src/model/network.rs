@@ -248,6 +248,31 @@ mod tests {
         }
     }
 
+    /// What `torch.manual_seed(0); torch.nn.Linear(2, 3)` prints.
+    #[test]
+    fn initial_values_are_pytorchs() {
+        let network = network(
+            r#"layers = [{ type = "linear", out_features = 3 }]"#,
+            &[2],
+            0,
+        );
+        for (name, expected) in [
+            (
+                "fc1.weight",
+                vec![-0.0053, 0.3793, -0.5820, -0.5204, -0.2723, 0.1896],
+            ),
+            ("fc1.bias", vec![-0.0140, 0.5607, -0.0628]),
+        ] {
+            let found = network.tensor(name).unwrap().detach().reshape([-1]);
+            for (found, expected) in Vec::<f64>::try_from(found).unwrap().iter().zip(expected) {
+                assert!(
+                    (found - expected).abs() < 5.1e-5,
+                    "{name}: {found} {expected}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn evaluation_changes_neither_buffers_nor_the_generator_and_training_does() {
         let _generator = test_support::default_generator();

@@ -109,6 +109,24 @@ impl Network {
             })
     }
 
+    /// The gradient of the parameter of this name, which the last backward pass added to; `None` where there is none.
+    /// It shares storage with the gradient that the optimizer reads.
+    pub fn gradient(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        let gradient = self.tensor(name)?.grad();
+        Ok(gradient.defined().then_some(gradient))
+    }
+
+    /// Copies `value` over the gradient of the parameter of this name. `value` has the parameter's shape and dtype, on
+    /// any device; false, and nothing is written, where there is no gradient.
+    pub fn write_gradient(&mut self, name: &str, value: &Tensor) -> Result<bool, ModelError> {
+        self.check(name, value)?;
+        let Some(mut gradient) = self.gradient(name)? else {
+            return Ok(false);
+        };
+        tch::no_grad(|| gradient.f_copy_(value)).map_err(TorchError::from)?;
+        Ok(true)
+    }
+
     /// Copies `value` into the parameter or buffer of this name. `value` has its shape and dtype, on any device.
     pub fn write(&mut self, name: &str, value: &Tensor) -> Result<(), ModelError> {
         self.check(name, value)?;
@@ -297,14 +315,27 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_gets_a_gradient() {
+    fn every_parameter_gets_a_gradient_that_can_be_read_and_changed() {
         let _generator = test_support::default_generator();
-        let network = network(CONVOLUTION, &[1, 8, 8], 1);
+        let mut network = network(CONVOLUTION, &[1, 8, 8], 1);
         let output = network.forward(&images(6), Mode::Train).unwrap();
         output.square().sum(Kind::Float).backward();
         for parameter in network.parameters() {
-            assert!(parameter.tensor.grad().defined(), "{}", parameter.name);
+            let gradient = network.gradient(&parameter.name).unwrap();
+            assert!(gradient.is_some(), "{}", parameter.name);
         }
+        assert_eq!(network.gradient("bn1.running_mean").unwrap(), None);
+
+        let ones = Tensor::ones([3], (Kind::Float, Device::Cpu));
+        assert!(network.write_gradient("fc1.bias", &ones).unwrap());
+        assert_eq!(network.tensor("fc1.bias").unwrap().grad(), ones);
+        assert!(
+            network
+                .write_gradient("fc1.bias", &ones.narrow(0, 0, 2))
+                .is_err()
+        );
+        let mean = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+        assert!(!network.write_gradient("bn1.running_mean", &mean).unwrap());
     }
 
     #[test]

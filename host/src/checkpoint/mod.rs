@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `model.safetensors` | parameters and buffers by name |
 //! | `optimizer.safetensors` | the optimizer's state by name |
+//! | `copies.safetensors` | named copies of the weights, `<copy>/<tensor>` |
 //! | `rng.safetensors` | the states of the random number generators, `U8`, by name |
 //! | `state.json` | [`State`]: position, history, hyper-parameters and their owners, threads, … |
 //! | `graph.json` | the model's graph |

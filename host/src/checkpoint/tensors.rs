@@ -20,18 +20,22 @@ pub enum TensorFile {
     Model,
     /// The optimizer's state.
     Optimizer,
+    /// Named copies of the weights, `<copy>/<tensor>`.
+    Copies,
     /// The states of the random number generators.
     Rng,
 }
 
 impl TensorFile {
-    pub(super) const ALL: [TensorFile; 3] = [TensorFile::Model, TensorFile::Optimizer, TensorFile::Rng];
+    pub(super) const ALL: [TensorFile; 4] =
+        [TensorFile::Model, TensorFile::Optimizer, TensorFile::Copies, TensorFile::Rng];
 
     /// Its path in a checkpoint.
     pub fn path(self) -> &'static str {
         match self {
             TensorFile::Model => "model.safetensors",
             TensorFile::Optimizer => "optimizer.safetensors",
+            TensorFile::Copies => "copies.safetensors",
             TensorFile::Rng => "rng.safetensors",
         }
     }

@@ -20,6 +20,8 @@ pub struct CheckpointContents<'a> {
     pub model: Vec<TensorRef<'a>>,
     /// The optimizer's state.
     pub optimizer: Vec<TensorRef<'a>>,
+    /// Named copies of the weights, `<copy>/<tensor>`.
+    pub copies: Vec<TensorRef<'a>>,
     /// The states of the random number generators.
     pub rng: Vec<TensorRef<'a>>,
     /// Position, history and the rest.
@@ -140,6 +142,7 @@ fn fill(folder: &Path, contents: &CheckpointContents<'_>) -> Result<u64, Checkpo
         let tensors = match file {
             TensorFile::Model => &contents.model,
             TensorFile::Optimizer => &contents.optimizer,
+            TensorFile::Copies => &contents.copies,
             TensorFile::Rng => &contents.rng,
         };
         let writer = TensorWriter::new(file.path(), tensors)?;

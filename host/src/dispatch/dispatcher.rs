@@ -253,6 +253,15 @@ impl Dispatcher {
         self.take_failure()
     }
 
+    /// Triggers every instance once, whatever its schedule says: for a trial.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fire_at`].
+    pub fn trigger_all(&mut self, position: Position, services: &mut dyn Services) -> Result<(), Failure> {
+        self.fire(&Event::with_texts(EventKind::TRIGGER, position, ["trial", "", ""]), services)
+    }
+
     /// Collects every instance's state, in order, each after everything queued for it. An instance
     /// that panicked gives what it last saved.
     ///

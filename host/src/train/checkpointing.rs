@@ -61,7 +61,7 @@ impl HostTensor {
         let tensor = if detached.device() != Device::Cpu {
             detached.f_to_device(Device::Cpu)?.f_contiguous()?
         } else if copied {
-            detached.f_contiguous()?.f_copy()?
+            detached.f_contiguous()?.f_detach_copy()?
         } else {
             detached.f_contiguous()?
         };

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use crate::record::Exact;
 use crate::torch::{TorchError, values};
 
 /// A metric, as run files name it.
@@ -54,6 +55,26 @@ impl Average {
     }
 }
 
+/// The sums of an [`Average`] or an [`Accumulator`], as a checkpoint keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccumulatorState {
+    sum: Exact,
+    count: u64,
+}
+
+impl Average {
+    /// Its sums.
+    pub fn state(&self) -> AccumulatorState {
+        AccumulatorState { sum: Exact(self.sum), count: self.count }
+    }
+
+    /// Goes on from these sums.
+    pub fn restore(&mut self, state: AccumulatorState) {
+        (self.sum, self.count) = (state.sum.0, state.count);
+    }
+}
+
 /// A metric in the making.
 #[derive(Debug)]
 pub struct Accumulator {
@@ -91,6 +112,21 @@ impl Accumulator {
         }
         self.count += size as u64;
         Ok(())
+    }
+
+    /// Its sums. Waits for the device.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn state(&mut self) -> Result<AccumulatorState, TorchError> {
+        self.value()?;
+        Ok(AccumulatorState { sum: Exact(self.sum), count: self.count })
+    }
+
+    /// Goes on from these sums.
+    pub fn restore(&mut self, state: AccumulatorState) {
+        (self.sum, self.count) = (state.sum.0, state.count);
+        self.on_device = None;
     }
 
     /// The metric over all batches so far; `None` before the first. Waits for the device.

@@ -20,4 +20,4 @@ pub mod threads;
 pub use checkpointing::{Resume, ResumeError};
 pub use error::TrainError;
 pub use run::{Ended, Trainer};
-pub use session::{Ambience, EvaluationPlan, Interrupt, Length, Parts, Plan, Session};
+pub use session::{Ambience, EvaluationPlan, Interrupt, Length, Parts, Plan, Screen, Session};

@@ -73,12 +73,18 @@ pub struct EvaluationPlan {
     pub batch_size: usize,
 }
 
-/// What lies around the loop, and what it does not do itself: the console, the run folder, the status file.
-pub trait Ambience {
+/// The console; callbacks in the background use it too.
+pub trait Screen: Send + Sync {
     /// Prints a line.
     fn line(&self, text: &str);
-    /// Shows a status line, or takes it away when it is empty.
+    /// Shows a status line, with a bar where there is a progress from 0 to 1; takes it away when the text is empty.
     fn status(&self, name: &str, text: &str, progress: Option<f64>);
+}
+
+/// What lies around the loop, and what it does not do itself: the console, the run folder, the status file.
+pub trait Ambience {
+    /// The console.
+    fn screen(&self) -> Arc<dyn Screen>;
     /// Something was published.
     fn artifact(&self, kind: &str, path: &str);
     /// The run goes on: called after each epoch, evaluation and control.
@@ -119,6 +125,8 @@ pub struct Session {
     pub(super) info: RunInfo,
     pub(super) ambience: Box<dyn Ambience>,
     interrupt: Interrupt,
+    /// The graph as JSON, once somebody asked for it.
+    pub(super) graph_text: Option<Arc<str>>,
     /// The resolved run file, for checkpoints.
     pub(super) run_file: Arc<str>,
 }
@@ -224,6 +232,7 @@ impl Session {
             info,
             ambience,
             interrupt,
+            graph_text: None,
             run_file,
         };
         if let Some(resume) = resume {

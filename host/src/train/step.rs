@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// Outputs, mean loss with its graph, and the values of `nodes`.
-    fn forward(
+    pub(super) fn forward(
         &self,
         inputs: &Tensor,
         targets: &Tensor,

@@ -81,12 +81,13 @@ impl Session {
         }
         let checkpoint =
             if needs.training_state && event == EventKind::CHECKPOINT { self.collect_checkpoint(true)? } else { None };
+        let graph = self.graph_text()?;
         Ok(Arc::new(AsOfEvent {
             metrics: self.metrics.read().unwrap_or_else(PoisonError::into_inner).clone(),
             history: HistoryView::now(Arc::clone(&self.history)),
             groups: self.parameter_groups(),
             info: self.info.clone(),
-            graph: self.graph_text()?,
+            graph,
             loss,
             sets,
             checkpoint,

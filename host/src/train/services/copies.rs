@@ -68,7 +68,7 @@ impl Session {
             .optimizer
             .state()
             .into_iter()
-            .map(|(name, tensor)| Ok((name, tensor.f_copy()?)))
+            .map(|(name, tensor)| Ok((name, tensor.f_detach_copy()?)))
             .collect::<Result<_, TrainError>>()?;
         let generators = random::generator_state(self.network.device())?;
         Ok(TrainingSnapshot { weights: self.network.copy()?, optimizer, generators })

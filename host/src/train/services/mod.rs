@@ -78,12 +78,12 @@ impl Services for Session {
             }
             ServiceKind::CONSOLE_LINE => {
                 let Line { text } = request.decode()?;
-                self.ambience.line(&text);
+                self.ambience.screen().line(&text);
                 Ok(())
             }
             ServiceKind::CONSOLE_STATUS => {
                 let StatusLine { name, text, progress } = request.decode()?;
-                self.ambience.status(&name, &text, progress);
+                self.ambience.screen().status(&name, &text, progress);
                 Ok(())
             }
             #[cfg(feature = "next-minor")]
@@ -269,6 +269,16 @@ impl Session {
     pub(super) fn graph_json(&self) -> Result<String, super::TrainError> {
         serde_json::to_string(self.network.graph().as_ref())
             .map_err(|error| super::TrainError::System { action: "cannot write the graph", source: error.into() })
+    }
+
+    /// The graph as JSON, written once.
+    pub(super) fn graph_text(&mut self) -> Result<Arc<str>, super::TrainError> {
+        if let Some(text) = &self.graph_text {
+            return Ok(Arc::clone(text));
+        }
+        let text: Arc<str> = self.graph_json()?.into();
+        self.graph_text = Some(Arc::clone(&text));
+        Ok(text)
     }
 
     fn write_checkpoint(&mut self, request: &Path, reply: &mut Reply<'_>) -> Result<(), ServiceError> {

@@ -13,7 +13,7 @@ use super::super::session::Session;
 use super::tensors::{borrowed, lend};
 use crate::data::{Loader, LoaderOptions, Order, TRAIN};
 use crate::dispatch::{Caller, Reply, ServiceError};
-use crate::model::Mode;
+use crate::model::{Mode, Op};
 use crate::torch::values;
 
 /// Apart from the run's own order, so that `train_steps` does not repeat the batches that come next.
@@ -38,7 +38,7 @@ impl Session {
             .collect::<Result<Vec<_>, _>>()?;
         let mut outputs = Vec::new();
         let mut targets = Vec::new();
-        let mut values: Vec<Vec<Tensor>> = vec![Vec::new(); 0];
+        let mut values: Vec<Vec<Tensor>> = Vec::new();
         match (&request.split, tables) {
             (Some(split), _) => {
                 let batch_size = self.inference_batch_size();
@@ -198,6 +198,20 @@ impl Session {
             buffer.shallow_clone().f_copy_(&mean)?;
         }
         Ok(())
+    }
+
+    /// The momentum of the batch norm that a buffer belongs to.
+    fn batch_norm_momentum(&self, buffer: &str) -> f64 {
+        self.network
+            .graph()
+            .nodes()
+            .iter()
+            .filter(|node| node.buffers.iter().any(|spec| spec.name == buffer))
+            .find_map(|node| match node.op {
+                Op::BatchNorm { momentum, .. } => Some(momentum),
+                _ => None,
+            })
+            .unwrap_or(1.0)
     }
 
     /// A batch of a split, in the split's own order and of the training's batch size.

@@ -1,6 +1,6 @@
 //! The loop.
 
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plugin_api::abi::kinds::EventKind;
@@ -10,7 +10,7 @@ use plugin_api::protocol::Control;
 use super::control::Asked;
 use super::error::TrainError;
 use super::session::Session;
-use crate::dispatch::{Dispatcher, Event, Failure, Moment};
+use crate::dispatch::{Dispatcher, Event, Failure, Moment, ScheduleState};
 
 /// How a training ended.
 #[derive(Debug)]
@@ -32,6 +32,34 @@ pub struct Trainer {
 }
 
 impl Trainer {
+    /// Shows the callbacks the model, gives them the states of the checkpoint that the run goes on from, and moves those
+    /// in the background to their threads.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; `teardown` is still due.
+    pub fn set_up(
+        &mut self,
+        states: &BTreeMap<String, Vec<u8>>,
+        schedules: &BTreeMap<String, ScheduleState>,
+    ) -> Result<(), TrainError> {
+        self.fire(EventKind::SETUP)?;
+        self.dispatcher.load_states(states, self.session.position(), &mut self.session)?;
+        self.dispatcher.restore_schedules(schedules);
+        self.dispatcher
+            .begin(&self.session)
+            .map_err(|source| TrainError::System { action: "cannot start a thread for a callback", source })
+    }
+
+    /// Ends every callback that was created.
+    pub fn tear_down(&mut self) {
+        let event = Event::at(EventKind::TEARDOWN, self.session.position());
+        self.note(event);
+        if let Err(failure) = self.dispatcher.flush(self.session.position(), &mut self.session) {
+            tracing::error!("{failure}");
+        }
+    }
+
     /// Trains from where the session is until the end of the plan, a stop, or a failure. The end hooks come whatever
     /// happens; `teardown` is the job's.
     pub fn run(&mut self) -> Ended {
@@ -90,7 +118,7 @@ impl Trainer {
         } else if let Some(error) = &error {
             let event =
                 Event::with_texts(EventKind::ERROR, self.session.position(), ["host", "train", &error.to_string()]);
-            self.note(self.session.position(), event);
+            self.note(event);
         }
         let event = Event::with_texts(EventKind::TRAIN_END, self.session.position(), [outcome.name(), &reason, ""]);
         let ended = self.dispatcher.fire(&event, &mut self.session);
@@ -107,7 +135,7 @@ impl Trainer {
     }
 
     /// Delivers an event whose own failures are only logged, since another failure is being told.
-    fn note(&mut self, _: crate::record::Position, event: Event) {
+    fn note(&mut self, event: Event) {
         if let Err(failure) = self.dispatcher.fire(&event, &mut self.session) {
             tracing::error!("{failure}");
         }
@@ -234,10 +262,5 @@ impl Trainer {
         self.dispatcher.trigger_all(position, &mut self.session)?;
         self.safe_point()?;
         self.checkpoint("host", "trial")
-    }
-
-    /// Whether a signal has asked for the end.
-    pub fn is_interrupted(&self) -> bool {
-        self.session.interrupt().0.load(Ordering::Relaxed) > 0
     }
 }

@@ -438,10 +438,6 @@ impl Session {
         self.controls.stop_is_asked()
     }
 
-    pub(super) fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
-    }
-
     /// A tensor on the model's device.
     pub(super) fn to_device(&self, tensor: Tensor) -> Result<Tensor, TrainError> {
         if tensor.device() == self.network.device() {

@@ -1,6 +1,5 @@
 //! One optimizer update: load, forward and backward, update.
 
-use plugin_api::protocol::TapOf;
 use tch::{Kind, Tensor};
 
 use super::error::TrainError;
@@ -178,10 +177,5 @@ impl Session {
         seconds.last = seconds.clock.delta_as_nanos(seconds.began, seconds.clock.raw()) as f64 * 1e-9;
         seconds.total += seconds.last;
         self.clock.steps += 1;
-    }
-
-    /// Whether a tap wants gradients.
-    pub(super) fn taps_gradients(&self) -> bool {
-        self.taps.iter().any(|tap| tap.tap.of == TapOf::Gradient)
     }
 }

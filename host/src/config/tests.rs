@@ -322,6 +322,36 @@ fn both_epochs_and_steps() {
 }
 
 #[test]
+fn neither_epochs_nor_steps() {
+    insta::assert_snapshot!(refused(&[("epochs = 12\n", "")], &[]), @r#"
+     × the run has no length
+       ╭─[run.toml:22:2]
+    21 │ 
+    22 │ [train]
+       ·  ──┬──
+       ·    ╰── neither `epochs` nor `steps` is given
+    23 │ batch_size = 64
+       ╰────
+     hint: add `epochs = 10`, or `steps = 1000`
+    "#);
+}
+
+#[test]
+fn mistyped_epochs() {
+    insta::assert_snapshot!(refused(&[("epochs", "epoch")], &[]), @r#"
+     × unknown key `epoch` in `train`
+       ╭─[run.toml:23:1]
+    22 │ [train]
+    23 │ epoch = 12
+       · ──┬──
+       ·   ╰── not known here
+    24 │ batch_size = 64
+       ╰────
+     hint: did you mean `epochs`?
+    "#);
+}
+
+#[test]
 fn epochs_in_the_file_and_steps_set() {
     insta::assert_snapshot!(refused(&[], &["train.steps=100"]), @r#"
      × `train.epochs` and `train.steps` are both given

@@ -31,13 +31,7 @@ fn length(document: &Document) -> Option<Problem> {
                 .with_hint("a run has one length: remove one of them".to_owned()),
         ),
         // A mistyped key is told as the unknown key that it is.
-        (false, false)
-            if train
-                .keys()
-                .any(|key| !nearest(key, ["epochs", "steps"]).is_empty()) =>
-        {
-            None
-        }
+        (false, false) if train.keys().any(|key| !nearest(key, ["epochs", "steps"]).is_empty()) => None,
         (false, false) => Some(
             Problem::new("the run has no length")
                 .with_label(document.label_key("/train", "neither `epochs` nor `steps` is given"))

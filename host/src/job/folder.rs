@@ -47,7 +47,9 @@ impl Report for FolderError {
         match self {
             Self::System { .. } => None,
             Self::InUse { .. } => Some("wait for it, or give another folder: `--out DIR`".to_owned()),
-            Self::Taken { .. } => Some("go on with it: `--resume auto`; or give another folder: `--out DIR`".to_owned()),
+            Self::Taken { .. } => {
+                Some("go on with it: `--resume auto`; or give another folder: `--out DIR`".to_owned())
+            }
         }
     }
 }

@@ -46,6 +46,14 @@ pub(super) struct PositionStatus {
     samples: u64,
 }
 
+impl PositionStatus {
+    /// In words: `3 epochs, 84 steps`.
+    pub(super) fn in_words(&self) -> String {
+        let plural = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        format!("{}, {}", plural(self.epoch, "epoch"), plural(self.global_step, "step"))
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CallbackStatus {
     plugin: String,

@@ -17,6 +17,14 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Every metric.
+    pub const ALL: &'static [Metric] = &[Metric::Accuracy];
+
+    /// The metric of this name.
+    pub fn from_name(name: &str) -> Option<Metric> {
+        Metric::ALL.iter().copied().find(|metric| metric.name() == name)
+    }
+
     /// Its name in metrics: `val_accuracy` is that of the split `val`.
     pub fn name(self) -> &'static str {
         match self {

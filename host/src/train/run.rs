@@ -252,12 +252,15 @@ impl Trainer {
         Ok(())
     }
 
-    /// Calls every trigger once and takes a checkpoint: what a trial must have seen.
-    ///
-    /// # Errors
-    ///
-    /// The first failure.
-    pub fn try_everything(&mut self) -> Result<(), TrainError> {
+    /// As [`Self::run`] for a trial, whose plan is one step: also calls every trigger and takes a checkpoint.
+    pub fn run_trial(&mut self) -> Ended {
+        let trained = self.train();
+        let trained = trained.and_then(|()| self.try_everything());
+        let trained = trained.and_then(|()| self.finish());
+        self.end(trained)
+    }
+
+    fn try_everything(&mut self) -> Result<(), TrainError> {
         let position = self.session.position();
         self.dispatcher.trigger_all(position, &mut self.session)?;
         self.safe_point()?;

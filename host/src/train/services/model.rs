@@ -105,15 +105,14 @@ impl Session {
 
     /// Metrics over a split, of the model or of a named copy, which stands in its place meanwhile.
     pub(super) fn measure(&mut self, request: &Measure, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
-        let known = [Metric::Accuracy];
         let metrics = if request.metrics.is_empty() {
             self.plan.evaluation.as_ref().map_or_else(Vec::new, |plan| plan.metrics.clone())
         } else {
             let names = request.metrics.iter().filter(|name| *name != "loss");
             names
                 .map(|name| {
-                    known.into_iter().find(|metric| metric.name() == name).ok_or_else(|| {
-                        let names = known.iter().map(|metric| metric.name()).chain(["loss"]);
+                    Metric::from_name(name).ok_or_else(|| {
+                        let names = Metric::ALL.iter().map(|metric| metric.name()).chain(["loss"]);
                         ServiceError::no_such_name("metric", name, names)
                     })
                 })

@@ -3,12 +3,13 @@
 pub mod author;
 pub mod checkpoint;
 pub mod cli;
-
 pub mod config;
+pub mod console;
 
 pub mod data;
 pub mod dispatch;
 
+pub mod job;
 pub mod model;
 pub mod plugins;
 pub mod record;

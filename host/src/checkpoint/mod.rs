@@ -1,1 +1,68 @@
-//! Checkpoints.
+//! The checkpoint format, its atomic writing and its verification. Knows no tensor library: tensors are bytes with a
+//! dtype and a shape.
+//!
+//! # The format, version 1
+//!
+//! A checkpoint is a folder, named `epoch-0003-step-00000084` after the epoch and the global step:
+//!
+//! | file | content |
+//! |---|---|
+//! | `model.safetensors` | parameters and buffers by name |
+//! | `optimizer.safetensors` | the optimizer's state by name |
+//! | `copies.safetensors` | named copies of the weights, `<copy>/<tensor>` |
+//! | `rng.safetensors` | the states of the random number generators, `U8`, by name |
+//! | `state.json` | [`State`]: position, history, hyper-parameters and their owners, threads, … |
+//! | `graph.json` | the model's graph |
+//! | `run.toml` | the resolved run file |
+//! | `plugins/<instance>.bin` | what the plugin instance kept, byte for byte |
+//! | `manifest.json` | format version, host version, position, and each other file with its size and SHA-256 |
+//!
+//! Tensor files are safetensors (little-endian, <https://github.com/huggingface/safetensors#format>), so any reader of
+//! that format opens them. The manifest ends with a digest of itself: the SHA-256 of its compact JSON text
+//! (no white space, keys in the file's order) with that last `sha256` empty. Files that the manifest does not list are
+//! not part of the checkpoint.
+//!
+//! # The promise
+//!
+//! [`write()`] builds the folder under a temporary name beside its place; every file is flushed to the disk, the
+//! manifest last; the folder is flushed, renamed, and its parent flushed. So a folder with a checkpoint's name is a whole
+//! one, whenever the power fails, and an error (a full disk) leaves nothing. [`Checkpoint::open`] verifies every byte
+//! before anything is believed, and again each time that bytes are handed out.
+//!
+//! A run folder has one owner: two processes do not write checkpoints into the same folder at once.
+
+mod durable;
+mod error;
+mod folder;
+mod hashing;
+mod manifest;
+mod pointer;
+mod read;
+mod state;
+mod tensors;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use error::CheckpointError;
+pub use folder::{Latest, Skipped, find_latest, folder_name, remove_temporaries};
+pub use pointer::{read_pointer, set_pointer};
+pub use read::Checkpoint;
+pub use safetensors::Dtype;
+pub use state::{HyperParameter, State};
+pub use tensors::{OwnedTensor, TensorEntry, TensorFile, TensorRef, TensorSink};
+pub use write::{CheckpointContents, PluginState, Written, write};
+
+/// What temporary folders and links begin with.
+const TEMPORARY_PREFIX: &str = ".tmp-";
+
+const MANIFEST: &str = "manifest.json";
+const STATE: &str = "state.json";
+const GRAPH: &str = "graph.json";
+const RUN_FILE: &str = "run.toml";
+const PLUGINS: &str = "plugins";
+
+/// The path of a plugin instance's bytes inside a checkpoint.
+fn plugin_path(instance: &str) -> String {
+    format!("{PLUGINS}/{instance}.bin")
+}

@@ -8,7 +8,7 @@ use super::document::{Document, child};
 use super::overrides::instance_name;
 use super::plugin::ALIASES;
 use super::when::Every;
-use crate::report::Problem;
+use crate::report::{Problem, nearest};
 
 /// Every breach of a rule, in the document's order.
 pub(super) fn check(document: &Document) -> Vec<Problem> {
@@ -30,6 +30,8 @@ fn length(document: &Document) -> Option<Problem> {
                 .with_label(document.label_key("/train/steps", "the length in steps"))
                 .with_hint("a run has one length: remove one of them".to_owned()),
         ),
+        // A mistyped key is told as the unknown key that it is.
+        (false, false) if train.keys().any(|key| !nearest(key, ["epochs", "steps"]).is_empty()) => None,
         (false, false) => Some(
             Problem::new("the run has no length")
                 .with_label(document.label_key("/train", "neither `epochs` nor `steps` is given"))

@@ -7,11 +7,12 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::formats::{FormatError, written_as_string};
+use super::formats::{FormatError, instance_name, written_as_string};
 use super::plugin::PluginOptions;
 use super::when::Every;
 use crate::data::DataOptions;
 use crate::model::ModelOptions;
+use crate::report::{Label, Problem, Source};
 use crate::train::loss::LossOptions;
 use crate::train::optimizer::OptimizerOptions;
 use crate::train::schedule::ScheduleOptions;
@@ -43,6 +44,25 @@ impl RunFile {
     /// A plugin's options that TOML cannot write (a null).
     pub fn resolved_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
+    }
+
+    /// Appends the plugin that `--plugin KIND[=NAME]` asks for, unless its name is declared already.
+    ///
+    /// # Errors
+    /// A kind or name that cannot be one.
+    pub fn declare_plugin(&mut self, argument: &str) -> Result<(), Problem> {
+        let (kind, name) = argument.split_once('=').unwrap_or((argument, argument));
+        for part in [kind, name] {
+            if let Err(error) = instance_name(part) {
+                let source = Source::new("--plugin", argument);
+                let place = Label::new(&source, 0..argument.len(), "here");
+                return Err(Problem::from(&error).with_label(place));
+            }
+        }
+        if !self.plugins.iter().any(|plugin| plugin.name == name) {
+            self.plugins.push(PluginOptions::new(kind, Some(name)));
+        }
+        Ok(())
     }
 }
 
@@ -265,4 +285,117 @@ fn each_epoch() -> Every {
 
 fn evaluation_batch() -> usize {
     256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Condition, Dispatch, Mode, OnError, When, load};
+    use proptest::option;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn digits() -> RunFile {
+        let value = json!({
+            "run": {"name": "digits"},
+            "data": {"format": "csv", "path": "digits.csv.gz", "target": 64, "shape": [1, 8, 8], "classes": 10},
+            "model": {"layers": [{"type": "flatten"}, {"type": "linear", "out_features": 10}]},
+            "train": {
+                "epochs": 1, "batch_size": 64, "loss": {"type": "cross_entropy"},
+                "optimizer": {"type": "sgd", "learning_rate": 0.1}
+            },
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    /// A value that TOML can write.
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_filter("finite", |float| float.is_finite()).prop_map(Value::from),
+            "\\PC{0,8}|[\"'\\\\\n\t]{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("\\PC{0,4}", inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn any_plugin() -> impl Strategy<Value = PluginOptions> {
+        let when = (0..9_u64, "[a-z_]{1,8}", any::<bool>()).prop_map(|(skip_first, metric, minimum)| When {
+            skip_first,
+            best: vec![(metric, if minimum { Mode::Min } else { Mode::Max })],
+            ..When::default()
+        });
+        let condition = any::<f64>()
+            .prop_filter("a number", |value| !value.is_nan())
+            .prop_map(|value| format!("val_loss < {value}").parse::<Condition>().unwrap());
+        let options = proptest::collection::btree_map("\\PC{1,4}", any_value(), 0..4);
+        let policy = prop_oneof![Just(OnError::Stop), Just(OnError::Disable), Just(OnError::Ignore)];
+        let dispatch = prop_oneof![Just(Dispatch::Inline), Just(Dispatch::Background)];
+        (policy, option::of(dispatch), option::of(when), option::of(condition), options).prop_map(
+            |(on_error, dispatch, when, condition, options)| PluginOptions {
+                on_error,
+                dispatch,
+                when,
+                condition,
+                options: options.into_iter().collect(),
+                ..PluginOptions::new("a", None)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_resolved_file_reads_back_as_the_same_run(
+            seed: u64,
+            threads in 0..9_usize,
+            device in prop_oneof![Just(Device::Auto), Just(Device::Cpu), any::<u32>().prop_map(Device::Cuda)],
+            out in option::of("\\PC{0,8}"),
+            clip in option::of(1e-300..1e300_f64),
+            plugins in proptest::collection::vec(any_plugin(), 0..3),
+            evaluated: bool,
+        ) {
+            let mut run_file = digits();
+            run_file.run.seed = seed;
+            run_file.run.threads = NonZeroUsize::new(threads).map_or(Threads::Auto, Threads::Count);
+            run_file.run.device = device;
+            run_file.run.out = out;
+            run_file.train.clip_gradient_norm = clip;
+            run_file.eval = evaluated.then(|| serde_json::from_value(json!({"every": "7 steps"})).unwrap());
+            run_file.plugins = plugins;
+            for (index, plugin) in run_file.plugins.iter_mut().enumerate() {
+                plugin.name = format!("a-{index}");
+            }
+            let text = run_file.resolved_toml().unwrap();
+            let read = load("run.toml", &text, &[]).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+            prop_assert_eq!(json!(read.run_file), json!(run_file));
+            prop_assert_eq!(read.run_file.resolved_toml().unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_plugin_of_the_command_line_is_appended_once() {
+        let mut run_file = digits();
+        for argument in ["progress", "progress=bar", "progress", "other=bar"] {
+            run_file.declare_plugin(argument).unwrap();
+        }
+        let names: Vec<&str> = run_file.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        assert_eq!(names, ["progress", "bar"]);
+        for argument in ["", "Progress", "progress=", "progress=a=b"] {
+            assert_eq!(run_file.declare_plugin(argument).unwrap_err().labels()[0].source.name(), "--plugin");
+        }
+    }
+
+    #[test]
+    fn a_run_file_has_one_length() {
+        assert_eq!(digits().train.length(), Some(Length::Epochs(1)));
+        let steps = TrainOptions { epochs: None, steps: Some(5), ..digits().train };
+        assert_eq!(steps.length(), Some(Length::Steps(5)));
+    }
 }

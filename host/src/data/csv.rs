@@ -1,10 +1,6 @@
 //! CSV files (RFC 4180), plain or compressed with gzip (RFC 1952).
 
-use std::{
-    fs::File,
-    io::{BufReader, Read},
-    path::PathBuf,
-};
+use std::{borrow::Cow, io::Read, path::PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
 use flate2::read::MultiGzDecoder;
@@ -20,37 +16,39 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// A longer field is cut in messages.
 const SHOWN_CHARACTERS: usize = 40;
 
+/// Reads the whole file: the values take as much memory as their text, and an error's line is counted in it.
 pub(super) fn read(options: &CsvOptions, source: Source<'_>) -> Result<Table, DataError> {
-    match source {
+    let (path, raw) = match source {
         Source::Folder(folder) => {
             let path = folder.join(&options.path);
-            let file = File::open(&path).map_err(|source| DataError::Read { path: path.clone(), source })?;
-            read_from(options, path, BufReader::new(file))
+            match std::fs::read(&path) {
+                Ok(raw) => (path, Cow::Owned(raw)),
+                Err(source) => return Err(DataError::Read { path, source }),
+            }
         }
-        Source::Bytes(bytes) => read_from(options, options.path.clone(), bytes),
-    }
-}
-
-fn read_from(options: &CsvOptions, path: PathBuf, mut raw: impl Read) -> Result<Table, DataError> {
-    let failed = |source| DataError::Read { path: path.clone(), source };
-    let mut magic = Vec::with_capacity(GZIP_MAGIC.len());
-    raw.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic).map_err(failed)?;
-    let compressed = magic == GZIP_MAGIC;
-    let whole = std::io::Cursor::new(magic).chain(raw);
-    if compressed {
-        Parser { options, path }.parse(MultiGzDecoder::new(whole))
+        Source::Bytes(bytes) => (options.path.clone(), Cow::Borrowed(bytes)),
+    };
+    let text = if raw.starts_with(&GZIP_MAGIC) {
+        let mut text = Vec::new();
+        match MultiGzDecoder::new(&*raw).read_to_end(&mut text) {
+            Ok(_) => Cow::Owned(text),
+            Err(source) => return Err(DataError::Read { path, source }),
+        }
     } else {
-        Parser { options, path }.parse(whole)
-    }
+        raw
+    };
+    let parser = Parser { options, path, text: &text };
+    parser.parse()
 }
 
 struct Parser<'a> {
     options: &'a CsvOptions,
     path: PathBuf,
+    text: &'a [u8],
 }
 
 impl Parser<'_> {
-    fn parse(&self, source: impl Read) -> Result<Table, DataError> {
+    fn parse(&self) -> Result<Table, DataError> {
         if self.options.classes == 0 {
             return Err(DataError::Option {
                 option: "data.classes".to_owned(),
@@ -59,7 +57,7 @@ impl Parser<'_> {
             });
         }
         // The header is read as a record, and lengths are compared here, so that every message has its line.
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(source);
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(self.text);
         let mut record = ByteRecord::new();
         let mut header = None;
         if self.options.header && self.next(&mut reader, &mut record)? {
@@ -70,10 +68,15 @@ impl Parser<'_> {
         let mut features = Vec::new();
         let mut targets = Vec::new();
         while self.next(&mut reader, &mut record)? {
-            let line = record.position().map_or(0, csv::Position::line);
+            let start = record.position().map_or(0, csv::Position::byte);
             let expected = *columns.get_or_insert(record.len());
             if record.len() != expected {
-                return Err(DataError::Ragged { path: self.path.clone(), line, expected, found: record.len() });
+                return Err(DataError::Ragged {
+                    path: self.path.clone(),
+                    line: self.line(start),
+                    expected,
+                    found: record.len(),
+                });
             }
             let target = match target {
                 Some(target) => target,
@@ -81,9 +84,9 @@ impl Parser<'_> {
             };
             for (column, field) in record.iter().enumerate() {
                 if column == target {
-                    targets.push(self.class(line, column, field)?);
+                    targets.push(self.class(start, column, field)?);
                 } else {
-                    features.push(self.feature(line, column, field)?);
+                    features.push(self.feature(start, column, field)?);
                 }
             }
         }
@@ -98,15 +101,29 @@ impl Parser<'_> {
     }
 
     /// Reads the next record; false at the end of the file.
-    fn next(&self, reader: &mut csv::Reader<impl Read>, record: &mut ByteRecord) -> Result<bool, DataError> {
-        let line = reader.position().line();
-        reader.read_byte_record(record).map_err(|error| {
-            let message = error.to_string();
-            match error.into_kind() {
-                csv::ErrorKind::Io(source) => DataError::Read { path: self.path.clone(), source },
-                _ => DataError::Syntax { path: self.path.clone(), line, message },
+    fn next(&self, reader: &mut csv::Reader<&[u8]>, record: &mut ByteRecord) -> Result<bool, DataError> {
+        // Every sequence of bytes is a CSV of some shape, so this fails only where reading does.
+        reader
+            .read_byte_record(record)
+            .map_err(|error| DataError::Read { path: self.path.clone(), source: error.into() })
+    }
+
+    /// The line, counted from 1, of the record that is found from byte `start` on. The reader's own count stops before
+    /// the blank lines, and the second half of a line's end, that it skips next.
+    fn line(&self, start: u64) -> u64 {
+        let mut line = 1;
+        let mut before = 0;
+        for (position, byte) in (0..).zip(self.text) {
+            if position >= start && !matches!(byte, b'\n' | b'\r') {
+                break;
             }
-        })
+            let second_half = *byte == b'\n' && before == b'\r';
+            if matches!(byte, b'\n' | b'\r') && !second_half {
+                line += 1;
+            }
+            before = *byte;
+        }
+        line
     }
 
     fn target_column(&self, header: Option<&ByteRecord>, columns: usize) -> Result<usize, DataError> {
@@ -130,17 +147,17 @@ impl Parser<'_> {
         })
     }
 
-    fn feature(&self, line: u64, column: usize, field: &[u8]) -> Result<f32, DataError> {
+    fn feature(&self, start: u64, column: usize, field: &[u8]) -> Result<f32, DataError> {
         let value = std::str::from_utf8(field).ok().and_then(|text| text.parse::<f32>().ok());
         match value {
             Some(value) if value.is_finite() => Ok(value),
-            Some(_) => Err(self.field(line, column, field, "not a finite 32-bit number".to_owned())),
-            None => Err(self.field(line, column, field, "not a number".to_owned())),
+            Some(_) => Err(self.field(start, column, field, "not a finite 32-bit number".to_owned())),
+            None => Err(self.field(start, column, field, "not a number".to_owned())),
         }
     }
 
     /// A class may be written as `3` or `3.0`.
-    fn class(&self, line: u64, column: usize, field: &[u8]) -> Result<i64, DataError> {
+    fn class(&self, start: u64, column: usize, field: &[u8]) -> Result<i64, DataError> {
         let classes = self.options.classes;
         let value = std::str::from_utf8(field)
             .ok()
@@ -151,14 +168,14 @@ impl Parser<'_> {
             Some(value) if value >= 0.0 && value < classes as f64 => Ok(value as i64),
             Some(_) => {
                 let problem = format!("not a class; `classes` = `{classes}` allows 0 to {}", classes - 1);
-                Err(self.field(line, column, field, problem))
+                Err(self.field(start, column, field, problem))
             }
-            None => Err(self.field(line, column, field, "not a whole number, as classes are".to_owned())),
+            None => Err(self.field(start, column, field, "not a whole number, as classes are".to_owned())),
         }
     }
 
-    fn field(&self, line: u64, column: usize, field: &[u8], problem: String) -> DataError {
-        DataError::Field { path: self.path.clone(), line, column, text: shown(field), problem }
+    fn field(&self, start: u64, column: usize, field: &[u8], problem: String) -> DataError {
+        DataError::Field { path: self.path.clone(), line: self.line(start), column, text: shown(field), problem }
     }
 
     fn sample_shape(&self, row_length: usize) -> Result<Vec<i64>, DataError> {
@@ -260,9 +277,10 @@ mod tests {
         );
         assert_eq!(message(b"1,2,0.5\n"), "`table.csv` line 1, column 2: `0.5` is not a whole number, as classes are");
         assert_eq!(message(b"1,2,0\n\n1,2\n"), "`table.csv` line 3 has 2 columns, the lines before it 3");
+        assert_eq!(message(b"1,2,0\r\n\r\n\"1\",2,0\r\n1,z,0"), "`table.csv` line 4, column 1: `z` is not a number");
         assert_eq!(message(b""), "`table.csv` holds no samples");
         assert_eq!(message(b"1,2\n"), "`table.csv` has no column `2`; it has columns 0 to 1");
-        assert!(message(&[b'\xff', b',', b'2', b',', b'0']).contains("is not a number"));
+        assert!(message(b"\xff,2,0").contains("is not a number"));
         let long = format!("1,{},0\n", "y".repeat(1000));
         assert!(message(long.as_bytes()).len() < 200);
     }

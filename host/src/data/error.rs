@@ -8,6 +8,14 @@ use crate::torch::TorchError;
 /// Data that cannot be read or does not fit its options.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    /// There is no split of this name.
+    #[error("there is no split `{name}`; there are {available}")]
+    UnknownSplit {
+        /// What was asked for.
+        name: String,
+        /// The splits that there are.
+        available: String,
+    },
     /// The file cannot be opened, read or decompressed.
     #[error("failed to read `{path}`: {source}", path = path.display())]
     Read {
@@ -15,16 +23,6 @@ pub enum DataError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
-    },
-    /// The file is no CSV.
-    #[error("`{path}` line {line} is no CSV: {message}", path = path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// What is wrong.
-        message: String,
     },
     /// There is nothing in the file.
     #[error("`{path}` holds no samples", path = path.display())]

@@ -53,8 +53,8 @@ type Message = Result<Vec<LoadedBatch>, DataError>;
 
 /// The batches of a data set, epoch after epoch without end, gathered ahead by a thread.
 ///
-/// The thread goes on into the next epoch while the training thread evaluates. Memory is bounded: it gathers at most
-/// [`QUEUED_MESSAGES`] + 2 messages ahead. Dropping the loader ends the thread.
+/// The thread goes on into the next epoch while the training thread evaluates. Memory is bounded: some 64 small
+/// batches ahead, or four large ones. Dropping the loader ends the thread.
 #[derive(Debug)]
 pub struct Loader {
     /// None only while it is dropped.

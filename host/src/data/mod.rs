@@ -66,6 +66,17 @@ impl Data {
             .collect();
         Ok(Data { splits, classes: options.classes, sample_shape: table.sample_shape, normalisation })
     }
+
+    /// The split of this name.
+    ///
+    /// # Errors
+    /// No such split.
+    pub fn split(&self, name: &str) -> Result<&Arc<dyn Dataset>, DataError> {
+        self.splits.get(name).ok_or_else(|| DataError::UnknownSplit {
+            name: name.to_owned(),
+            available: self.splits.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        })
+    }
 }
 
 impl std::fmt::Debug for Data {
@@ -100,5 +111,71 @@ impl Table {
             targets.push(self.targets[index]);
         }
         MemoryDataset::new(features, targets, self.sample_shape.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGITS: &[u8] = include_bytes!("../../../examples/digits/digits.csv.gz");
+
+    fn digits(normalise: &str) -> DataOptions {
+        toml::from_str(&format!(
+            r#"
+            format = "csv"
+            path = "digits.csv.gz"
+            target = 64
+            shape = [1, 8, 8]
+            classes = 10
+            normalise = "{normalise}"
+            splits = {{ val = {{ fraction = 0.2 }} }}
+            "#
+        ))
+        .unwrap()
+    }
+
+    fn all(dataset: &dyn Dataset) -> Batch {
+        dataset.gather(&epoch_order(Order::Sequential, 1, dataset.len() as u32)).unwrap()
+    }
+
+    #[test]
+    fn the_digits_are_split_and_normalised_on_the_training_split() {
+        let data = Data::load(&digits("standard"), Source::Bytes(DIGITS), 42).unwrap();
+        assert_eq!((data.classes, data.sample_shape.as_slice()), (10, [1, 8, 8].as_slice()));
+        let (train, val) = (all(&*data.splits[TRAIN]), all(&*data.splits["val"]));
+        assert_eq!((train.size, val.size), (1438, 359));
+        let moments = |batch: &Batch| {
+            let values = batch.inputs.to_kind(tch::Kind::Double);
+            (values.mean(None).double_value(&[]), values.std(false).double_value(&[]))
+        };
+        let (mean, deviation) = moments(&train);
+        assert!(mean.abs() < 1e-6 && (deviation - 1.0).abs() < 1e-6, "{mean} {deviation}");
+        assert!(moments(&val).0.abs() > 1e-6, "the held-out split is normalised by the training split");
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_split_from_a_file_and_from_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("digits.csv.gz"), DIGITS).unwrap();
+        let read = |source, seed| all(&*Data::load(&digits("none"), source, seed).unwrap().splits["val"]);
+        let first = read(Source::Bytes(DIGITS), 1);
+        let second = read(Source::Folder(folder.path()), 1);
+        assert_eq!((&first.inputs, &first.targets), (&second.inputs, &second.targets));
+        assert_ne!(first.inputs, read(Source::Bytes(DIGITS), 2).inputs);
+    }
+
+    #[test]
+    fn unknown_options_are_errors_and_the_schema_forbids_them() {
+        let text = "format = \"csv\"\npath = \"a\"\ntarget = 0\nclasses = 2\n";
+        assert!(toml::from_str::<DataOptions>(text).is_ok());
+        let error = toml::from_str::<DataOptions>(&format!("{text}headr = true")).unwrap_err();
+        assert!(error.to_string().contains("headr"), "{error}");
+
+        let schema = serde_json::to_value(schemars::schema_for!(DataOptions)).unwrap();
+        let valid = |value| jsonschema::is_valid(&schema, &value);
+        let with = |key: &str| serde_json::json!({"format": "csv", "path": "a", "target": 0, "classes": 2, key: true});
+        assert!(valid(with("header")));
+        assert!(!valid(with("headr")));
     }
 }

@@ -79,10 +79,7 @@ mod tests {
     /// A checkpoint resumes in the order that it was written with, so this must never change.
     #[test]
     fn the_order_is_fixed_for_good() {
-        insta::assert_compact_debug_snapshot!(
-            epoch_order(Order::Shuffled { seed: 42 }, 1, 12),
-            @""
-        );
+        assert_eq!(epoch_order(Order::Shuffled { seed: 42 }, 1, 12), [9, 6, 5, 10, 7, 11, 2, 1, 0, 4, 3, 8]);
     }
 
     #[test]

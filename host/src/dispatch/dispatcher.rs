@@ -253,6 +253,15 @@ impl Dispatcher {
         self.take_failure()
     }
 
+    /// Triggers every instance once, whatever its schedule says: for a trial.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fire_at`].
+    pub fn trigger_all(&mut self, position: Position, services: &mut dyn Services) -> Result<(), Failure> {
+        self.fire(&Event::with_texts(EventKind::TRIGGER, position, ["trial", "", ""]), services)
+    }
+
     /// Collects every instance's state, in order, each after everything queued for it. An instance
     /// that panicked gives what it last saved.
     ///
@@ -457,6 +466,7 @@ impl Dispatcher {
         let (subscribers, clock) = (&mut self.subscribers, &self.clock);
         hook.enter(|entered| {
             event.lower(|table| {
+                let logged = is_logged(event.kind);
                 let mut before = clock.raw();
                 while let Some(target) = targets.get(*next).filter(|target| target.plain) {
                     *next += 1;
@@ -464,6 +474,9 @@ impl Dispatcher {
                     // One that failed earlier in this pass is gone, while the targets are those of its beginning.
                     let Runner::Inline(instance) = &mut subscriber.runner else { continue };
                     entered.instance(&subscriber.name);
+                    if logged {
+                        tracing::debug!(target: "hook", hook = event.kind.name(), plugin = %subscriber.name);
+                    }
                     let status = instance.handle(table, entered.handle());
                     // The end of one hook is the beginning of the next: one reading a hook.
                     let after = clock.raw();
@@ -649,4 +662,18 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// Hooks that come once a step or more are left out of the log, which would be of nothing else.
+fn is_logged(event: EventKind) -> bool {
+    !matches!(
+        event,
+        EventKind::STEP_START
+            | EventKind::GRADIENTS
+            | EventKind::STEP_END
+            | EventKind::EVAL_STEP_START
+            | EventKind::EVAL_STEP_END
+            | EventKind::RECORD
+            | EventKind::CUSTOM
+    )
 }

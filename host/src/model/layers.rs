@@ -285,6 +285,9 @@ fn lower_one(
         Layer::Dropout { name, p } => ("dropout", name, Op::Dropout { p: *p }),
         Layer::Residual { name, layers } => {
             let block = scope.name("residual", name.as_ref(), path)?;
+            if layers.is_empty() {
+                return Err(option(path, block, "residual", "layers", "[]", "at least one layer"));
+            }
             let mut inner = Scope::new(format!("{block}."));
             let body = lower_all(layers, &mut inner, path, value.clone(), builder)?;
             let sum = format!("{block}.add");
@@ -293,6 +296,9 @@ fn lower_one(
         }
         Layer::Repeat { name, times, layers } => {
             let block = scope.name("repeat", name.as_ref(), path)?;
+            if *times == 0 {
+                return Err(option(path, block, "repeat", "times", "0", "at least 1"));
+            }
             let mut value = value;
             for time in 0..*times {
                 let mut inner = Scope::new(format!("{block}.{time}."));
@@ -304,6 +310,17 @@ fn lower_one(
     let name = scope.name(kind, name.as_ref(), path)?;
     builder.node(path, name.clone(), op, &[&value])?;
     Ok(name)
+}
+
+fn option(
+    path: &LayerPath,
+    name: String,
+    operator: &'static str,
+    option: &'static str,
+    value: &str,
+    expected: &'static str,
+) -> ModelError {
+    ModelError::Option { path: path.clone(), name, operator, option, value: value.to_owned(), expected }
 }
 
 #[cfg(test)]
@@ -419,6 +436,10 @@ mod tests {
         assert_eq!(
             message(r#"layers = [{ type = "dropout", p = 1.5 }]"#, &[4]),
             "`layers[0]` (`dropout1`, dropout) has `p` = `1.5`, which must be between 0 and 1"
+        );
+        assert_eq!(
+            message(r#"layers = [{ type = "repeat", times = 0, layers = [] }]"#, &[4]),
+            "`layers[0]` (`repeat1`, repeat) has `times` = `0`, which must be at least 1"
         );
         assert_eq!(message("layers = []", &[4]), "the model has no layers");
         assert!(message(r#"layers = [{ type = "relu", name = "a.b" }]"#, &[4]).contains("`a.b`"));

@@ -100,6 +100,24 @@ impl Network {
             .ok_or_else(|| ModelError::UnknownTensor { name: name.to_owned() })
     }
 
+    /// The gradient of the parameter of this name, which the last backward pass added to; `None` where there is none.
+    /// It shares storage with the gradient that the optimizer reads.
+    pub fn gradient(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        let gradient = self.tensor(name)?.grad();
+        Ok(gradient.defined().then_some(gradient))
+    }
+
+    /// Copies `value` over the gradient of the parameter of this name. `value` has the parameter's shape and dtype, on
+    /// any device; false, and nothing is written, where there is no gradient.
+    pub fn write_gradient(&mut self, name: &str, value: &Tensor) -> Result<bool, ModelError> {
+        self.check(name, value)?;
+        let Some(mut gradient) = self.gradient(name)? else {
+            return Ok(false);
+        };
+        tch::no_grad(|| gradient.f_copy_(value)).map_err(TorchError::from)?;
+        Ok(true)
+    }
+
     /// Copies `value` into the parameter or buffer of this name. `value` has its shape and dtype, on any device.
     pub fn write(&mut self, name: &str, value: &Tensor) -> Result<(), ModelError> {
         self.check(name, value)?;
@@ -125,10 +143,12 @@ impl Network {
             .iter()
             .chain(&self.buffers)
             .map(|named| {
-                Ok(NamedTensor {
-                    name: named.name.clone(),
-                    tensor: named.tensor.f_detach_copy().map_err(TorchError::from)?,
-                })
+                let copy = || -> Result<Tensor, TorchError> {
+                    let mut copy = named.tensor.f_empty_like()?;
+                    copy.f_copy_(&named.tensor)?;
+                    Ok(copy)
+                };
+                Ok(NamedTensor { name: named.name.clone(), tensor: tch::no_grad(copy)? })
             })
             .collect()
     }
@@ -221,6 +241,21 @@ mod tests {
         }
     }
 
+    /// What `torch.manual_seed(0); torch.nn.Linear(2, 3)` prints.
+    #[test]
+    fn initial_values_are_pytorchs() {
+        let network = network(r#"layers = [{ type = "linear", out_features = 3 }]"#, &[2], 0);
+        for (name, expected) in [
+            ("fc1.weight", vec![-0.0053, 0.3793, -0.5820, -0.5204, -0.2723, 0.1896]),
+            ("fc1.bias", vec![-0.0140, 0.5607, -0.0628]),
+        ] {
+            let found = network.tensor(name).unwrap().detach().reshape([-1]);
+            for (found, expected) in Vec::<f64>::try_from(found).unwrap().iter().zip(expected) {
+                assert!((found - expected).abs() < 5.1e-5, "{name}: {found} {expected}");
+            }
+        }
+    }
+
     #[test]
     fn evaluation_changes_neither_buffers_nor_the_generator_and_training_does() {
         let _generator = test_support::default_generator();
@@ -241,14 +276,23 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_gets_a_gradient() {
+    fn every_parameter_gets_a_gradient_that_can_be_read_and_changed() {
         let _generator = test_support::default_generator();
-        let network = network(CONVOLUTION, &[1, 8, 8], 1);
+        let mut network = network(CONVOLUTION, &[1, 8, 8], 1);
         let output = network.forward(&images(6), Mode::Train).unwrap();
         output.square().sum(Kind::Float).backward();
         for parameter in network.parameters() {
-            assert!(parameter.tensor.grad().defined(), "{}", parameter.name);
+            let gradient = network.gradient(&parameter.name).unwrap();
+            assert!(gradient.is_some(), "{}", parameter.name);
         }
+        assert_eq!(network.gradient("bn1.running_mean").unwrap(), None);
+
+        let ones = Tensor::ones([3], (Kind::Float, Device::Cpu));
+        assert!(network.write_gradient("fc1.bias", &ones).unwrap());
+        assert_eq!(network.tensor("fc1.bias").unwrap().grad(), ones);
+        assert!(network.write_gradient("fc1.bias", &ones.narrow(0, 0, 2)).is_err());
+        let mean = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+        assert!(!network.write_gradient("bn1.running_mean", &mean).unwrap());
     }
 
     #[test]

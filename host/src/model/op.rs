@@ -219,17 +219,20 @@ impl Op {
 
     /// The tensors that training changes, in PyTorch's order.
     ///
-    /// They start as the `reset_parameters` of PyTorch's modules start them. `Linear` and `_ConvNd` draw weights from
-    /// `kaiming_uniform_(a=√5)`, whose bound is `√(6 / ((1 + a²) fan_in)) = 1 / √fan_in`, and biases from the same
-    /// bound; `_NormBase` starts at one and zero.
+    /// They start as the `reset_parameters` of PyTorch's modules start them: `Linear` and `_ConvNd` draw weights from
+    /// `kaiming_uniform_(a=√5)` (He et al. 2015) and biases from a uniform distribution with the bound `1 / √fan_in`;
+    /// `_NormBase` starts at one and zero.
     pub(super) fn parameters(&self) -> Vec<OwnedTensor> {
         let weight_and_bias = |shape: Vec<i64>, bias: bool| {
-            let fan_in = element_count(shape.get(1..).unwrap_or_default());
+            let fan_in = (element_count(shape.get(1..).unwrap_or_default()).max(1) as f64).sqrt();
             let outputs = shape.first().copied().unwrap_or(0);
-            let initialisation = Initialisation::Uniform { bound: 1.0 / (fan_in.max(1) as f64).sqrt() };
-            let mut tensors = vec![float("weight", shape, initialisation)];
+            // Equal to `1 / √fan_in` but for rounding, which follows `torch.nn.init` step by step.
+            let gain = (2.0 / (1.0 + 5.0_f64.sqrt().powi(2))).sqrt();
+            let bound = 3.0_f64.sqrt() * (gain / fan_in);
+            let mut tensors = vec![float("weight", shape, Initialisation::Uniform { bound })];
             if bias {
-                tensors.push(float("bias", vec![outputs], initialisation));
+                let bound = 1.0 / fan_in;
+                tensors.push(float("bias", vec![outputs], Initialisation::Uniform { bound }));
             }
             tensors
         };

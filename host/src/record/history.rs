@@ -90,7 +90,7 @@ impl Report for RecordError {
 pub struct History {
     pub(super) names: HashMap<String, Slot>,
     pub(super) numbers: Vec<Series<f64>>,
-    pub(super) arrays: Vec<Series<(Vec<usize>, Vec<f32>)>>,
+    pub(super) arrays: Vec<ArraySeries>,
     pub(super) positions: Vec<Position>,
     /// The number that the next entry gets.
     pub(super) next: u64,
@@ -102,6 +102,9 @@ pub(super) enum Slot {
     Numbers(usize),
     Arrays(usize),
 }
+
+/// Shapes and values.
+pub(super) type ArraySeries = Series<(Vec<usize>, Vec<f32>)>;
 
 /// The entries of one name; the three lists are equally long.
 #[derive(Clone, Debug)]
@@ -307,7 +310,7 @@ impl<'a> AsOf<'a> {
         }
     }
 
-    fn array_series(self, name: &str) -> Result<(&'a Series<(Vec<usize>, Vec<f32>)>, usize), RecordError> {
+    fn array_series(self, name: &str) -> Result<(&'a ArraySeries, usize), RecordError> {
         match self.history.names.get(name) {
             Some(Slot::Arrays(index)) => self.begun(&self.history.arrays[*index]),
             Some(Slot::Numbers(_)) => Err(RecordError::OtherKind { name: name.to_owned(), holds: "numbers" }),
@@ -327,7 +330,7 @@ impl<'a> AsOf<'a> {
         Point { position: self.history.positions[series.positions[index]], value: series.values[index] }
     }
 
-    fn array(self, series: &Series<(Vec<usize>, Vec<f32>)>, index: usize) -> Array {
+    fn array(self, series: &ArraySeries, index: usize) -> Array {
         let (shape, values) = series.values[index].clone();
         Array { position: self.history.positions[series.positions[index]], shape, values }
     }

@@ -14,7 +14,8 @@ use super::{Exact, Position};
 pub(super) struct StoredHistory {
     /// The sequence number of the next entry.
     next: u64,
-    positions: Vec<Position>,
+    /// Epoch, step, global step and samples of each position; names would be most of the text.
+    positions: Vec<[u64; 4]>,
     numbers: Vec<StoredSeries<Exact>>,
     arrays: Vec<StoredSeries<StoredArray>>,
 }
@@ -52,6 +53,15 @@ pub(super) enum StoredHistoryError {
     Shape(String),
 }
 
+fn position_to_numbers(position: Position) -> [u64; 4] {
+    let Position { epoch, step, global_step, samples } = position;
+    [epoch, step, global_step, samples]
+}
+
+fn position_from_numbers([epoch, step, global_step, samples]: [u64; 4]) -> Position {
+    Position { epoch, step, global_step, samples }
+}
+
 impl From<History> for StoredHistory {
     fn from(history: History) -> StoredHistory {
         let array = |(shape, values): (Vec<usize>, Vec<f32>)| StoredArray {
@@ -60,7 +70,7 @@ impl From<History> for StoredHistory {
         };
         StoredHistory {
             next: history.next,
-            positions: history.positions,
+            positions: history.positions.into_iter().map(position_to_numbers).collect(),
             numbers: history.numbers.into_iter().map(|series| series.stored(Exact)).collect(),
             arrays: history.arrays.into_iter().map(|series| series.stored(array)).collect(),
         }
@@ -72,6 +82,7 @@ impl TryFrom<StoredHistory> for History {
 
     fn try_from(stored: StoredHistory) -> Result<History, StoredHistoryError> {
         let StoredHistory { next, positions, numbers, arrays } = stored;
+        let positions = positions.into_iter().map(position_from_numbers).collect();
         let mut history = History { next, positions, ..History::default() };
         for series in numbers {
             series.check(&history)?;

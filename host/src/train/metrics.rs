@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use crate::record::Exact;
 use crate::torch::{TorchError, values};
 
 /// A metric, as run files name it.
@@ -16,6 +17,14 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Every metric.
+    pub const ALL: &'static [Metric] = &[Metric::Accuracy];
+
+    /// The metric of this name.
+    pub fn from_name(name: &str) -> Option<Metric> {
+        Metric::ALL.iter().copied().find(|metric| metric.name() == name)
+    }
+
     /// Its name in metrics: `val_accuracy` is that of the split `val`.
     pub fn name(self) -> &'static str {
         match self {
@@ -51,6 +60,26 @@ impl Average {
     /// The number of samples.
     pub fn count(&self) -> u64 {
         self.count
+    }
+}
+
+/// The sums of an [`Average`] or an [`Accumulator`], as a checkpoint keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccumulatorState {
+    sum: Exact,
+    count: u64,
+}
+
+impl Average {
+    /// Its sums.
+    pub fn state(&self) -> AccumulatorState {
+        AccumulatorState { sum: Exact(self.sum), count: self.count }
+    }
+
+    /// Goes on from these sums.
+    pub fn restore(&mut self, state: AccumulatorState) {
+        (self.sum, self.count) = (state.sum.0, state.count);
     }
 }
 
@@ -91,6 +120,21 @@ impl Accumulator {
         }
         self.count += size as u64;
         Ok(())
+    }
+
+    /// Its sums. Waits for the device.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn state(&mut self) -> Result<AccumulatorState, TorchError> {
+        self.value()?;
+        Ok(AccumulatorState { sum: Exact(self.sum), count: self.count })
+    }
+
+    /// Goes on from these sums.
+    pub fn restore(&mut self, state: AccumulatorState) {
+        (self.sum, self.count) = (state.sum.0, state.count);
+        self.on_device = None;
     }
 
     /// The metric over all batches so far; `None` before the first. Waits for the device.

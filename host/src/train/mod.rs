@@ -1,7 +1,23 @@
-//! Training: the optimizer, its schedule, losses, metrics and the choice of threads.
+//! Training: the loop, and what it is made of.
+//!
+//! Start with `run.rs`: the loop on one screen. `session.rs` holds what the loop works on, `step.rs` and `evaluate.rs`
+//! do the work, `services/` answers callbacks. This module names no plugin.
 
+mod checkpointing;
+mod control;
+mod error;
+mod evaluate;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
+mod run;
 pub mod schedule;
+mod services;
+mod session;
+mod step;
 pub mod threads;
+
+pub use checkpointing::{Resume, ResumeError};
+pub use error::TrainError;
+pub use run::{Ended, Trainer};
+pub use session::{Ambience, EvaluationPlan, Interrupt, Length, Parts, Plan, Screen, Session};

@@ -56,8 +56,8 @@ pub(super) fn check(kind: &Kind, given: &Map<String, Value>, budget: Duration, o
         return;
     }
     let runs = Runs { kind, options };
-    runs.check_hooks(budget, observer);
-    runs.check_two_instances(observer);
+    let told = runs.check_hooks(budget, observer);
+    runs.check_two_instances(&told, observer);
 }
 
 /// What is wrong with a descriptor, beyond what loading refuses.
@@ -199,33 +199,35 @@ impl Runs<'_> {
         Planned { kind: self.kind.clone(), options, when: When::default(), mode }
     }
 
-    /// Hooks, budget, stale handles and state come from the same runs.
-    fn check_hooks(&self, budget: Duration, observer: &mut dyn Observer) {
+    /// Hooks, budget, stale handles and state come from the same runs. Gives the hooks' failures.
+    fn check_hooks(&self, budget: Duration, observer: &mut dyn Observer) -> Vec<String> {
         observer.begin(Check::Hooks);
         let stale_before = stale_calls();
         let (shown, skipped, mut details) = match self.until_no_panic(observer) {
             Ok(found) => found,
             Err(problem) => {
                 observer.found(Finding::failed_if_any(self.name(), Check::Hooks, vec![problem.to_string()]));
-                return;
+                return Vec::new();
             }
         };
-        details.extend(told(&shown.failures));
-        details.dedup();
-        observer.found(Finding::failed_if_any(self.name(), Check::Hooks, details));
+        details.extend(
+            told(&shown.failures).into_iter().filter(|sentence| !details.contains(sentence)).collect::<Vec<_>>(),
+        );
+        observer.found(Finding::failed_if_any(self.name(), Check::Hooks, details.clone()));
         observer.found(self.budget(&shown, budget));
 
+        observer.begin(Check::State);
         let state = self.state(&shown, &skipped, observer);
         let stale = stale_calls() - stale_before;
-        let details = if stale == 0 {
-            Vec::new()
-        } else {
-            vec![format!(
-                "{stale} calls came with a handle whose hook had returned; for other threads there is `Run::remote`"
-            )]
+        let stale = match stale {
+            0 => Vec::new(),
+            calls => vec![format!(
+                "{calls} calls came with a handle whose hook had returned; for other threads there is `Run::remote`"
+            )],
         };
-        observer.found(Finding::failed_if_any(self.name(), Check::StaleHandle, details));
+        observer.found(Finding::failed_if_any(self.name(), Check::StaleHandle, stale));
         observer.found(state);
+        details
     }
 
     /// A panic disables an instance and so hides the hooks after it: the run is repeated without the event, until
@@ -238,12 +240,11 @@ impl Runs<'_> {
         let mut details = Vec::new();
         loop {
             let shown = self.simulate(&[self.name()], None, &skipped, observer)?;
-            let (panics, _): (Vec<&Failure>, Vec<&Failure>) =
-                shown.failures.iter().partition(|failure| failure.fault.panicked);
-            let hooks: Vec<EventKind> = panics.iter().filter_map(|panic| EventKind::from_name(panic.hook)).collect();
-            details.extend(panics.iter().map(|panic| sentence(panic)));
             let before = skipped.len();
-            skipped.extend(hooks);
+            for panic in shown.failures.iter().filter(|failure| failure.fault.panicked) {
+                details.push(sentence(panic));
+                skipped.extend(EventKind::from_name(panic.hook));
+            }
             if skipped.len() == before {
                 return Ok((shown, skipped, details));
             }
@@ -276,7 +277,6 @@ impl Runs<'_> {
 
     /// Saves, loads into a new instance, and saves again.
     fn state(&self, shown: &Shown, skipped: &BTreeSet<EventKind>, observer: &mut dyn Observer) -> Finding {
-        observer.begin(Check::State);
         let (name, hooks) = (self.name(), &self.kind.descriptor().hooks);
         let has = |event: EventKind| hooks.iter().any(|hook| hook == event.name());
         let failed = |detail: &str| Finding::failed_if_any(name, Check::State, vec![detail.to_owned()]);
@@ -302,7 +302,8 @@ impl Runs<'_> {
         Finding::failed_if_any(name, Check::State, details)
     }
 
-    fn check_two_instances(&self, observer: &mut dyn Observer) {
+    /// Failures that one instance alone has too are told `already`.
+    fn check_two_instances(&self, already: &[String], observer: &mut dyn Observer) {
         observer.begin(Check::TwoInstances);
         let names = [format!("{}-first", self.name()), format!("{}-second", self.name())];
         let names = names.each_ref().map(String::as_str);
@@ -310,7 +311,7 @@ impl Runs<'_> {
             Ok(shown) => told(&shown.failures),
             Err(problem) => vec![problem.to_string()],
         };
-        details.dedup();
+        details.retain(|detail| !already.contains(detail));
         observer.found(Finding::failed_if_any(self.name(), Check::TwoInstances, details));
     }
 

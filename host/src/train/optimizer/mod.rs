@@ -1,310 +1,27 @@
 //! Optimizers over libtorch's fused kernels, with their state in tensors that have names.
 
+mod error;
+mod group;
+mod hyper_parameters;
+
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
+
+pub use error::OptimizerError;
+use error::quoted;
+use group::list;
+pub use group::{GroupState, ParameterGroup};
+use hyper_parameters::HyperParameters;
+pub use hyper_parameters::OptimizerOptions;
 
 use crate::{
     model::NamedTensor,
-    torch::{
-        TensorList, TorchError, gradients,
-        optimizer_kernels::{AdamW, Sgd, fused_adamw, fused_sgd},
-    },
+    torch::{TensorList, TorchError, gradients},
 };
 
 /// The group that every parameter is in unless the run file makes others.
 const DEFAULT_GROUP: &str = "all";
-
-/// `[train] optimizer`: how gradients change the parameters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum OptimizerOptions {
-    /// Stochastic gradient descent (`torch.optim.SGD`).
-    Sgd {
-        /// The step size, before the schedule.
-        learning_rate: f64,
-        /// The decay of the running sum of gradients; 0 for none.
-        #[serde(default)]
-        momentum: f64,
-        /// Whether the momentum is Nesterov's.
-        #[serde(default)]
-        nesterov: bool,
-        /// The L2 penalty, on every parameter.
-        #[serde(default)]
-        weight_decay: f64,
-    },
-    /// Adam with decoupled weight decay (`torch.optim.AdamW`; Loshchilov and Hutter 2019).
-    Adamw {
-        /// The step size, before the schedule.
-        #[serde(default = "adamw_learning_rate")]
-        learning_rate: f64,
-        /// The decays of the first and second moments.
-        #[serde(default = "adamw_betas")]
-        betas: [f64; 2],
-        /// Added to the denominator.
-        #[serde(default = "adamw_eps")]
-        eps: f64,
-        /// The weight decay, on every parameter.
-        #[serde(default = "adamw_weight_decay")]
-        weight_decay: f64,
-    },
-}
-
-fn adamw_learning_rate() -> f64 {
-    1e-3
-}
-
-fn adamw_betas() -> [f64; 2] {
-    [0.9, 0.999]
-}
-
-fn adamw_eps() -> f64 {
-    1e-8
-}
-
-fn adamw_weight_decay() -> f64 {
-    1e-2
-}
-
-/// An optimizer that cannot be made, set or restored.
-#[derive(Clone, Debug, thiserror::Error, PartialEq)]
-pub enum OptimizerError {
-    /// A hyper-parameter is out of range.
-    #[error("hyper-parameter `{name}` = `{value}` must be {expected}")]
-    Range {
-        /// Its name.
-        name: String,
-        /// The value.
-        value: f64,
-        /// What it may be.
-        expected: &'static str,
-    },
-    /// The optimizer has no such hyper-parameter.
-    #[error("the optimizer has no hyper-parameter `{name}`; it has {available}")]
-    UnknownHyperParameter {
-        /// The name.
-        name: String,
-        /// Those there are.
-        available: String,
-    },
-    /// There is no such parameter group.
-    #[error("the optimizer has no parameter group `{name}`; it has {available}")]
-    UnknownGroup {
-        /// The name.
-        name: String,
-        /// Those there are.
-        available: String,
-    },
-    /// A state is restored that is not this optimizer's.
-    #[error("the optimizer's state {what} `{name}`; it was saved by another optimizer or model")]
-    StateMismatch {
-        /// `lacks`, `has an unknown` or `has another shape or dtype for`.
-        what: &'static str,
-        /// The tensor.
-        name: String,
-    },
-    /// libtorch failed.
-    #[error(transparent)]
-    Torch(#[from] TorchError),
-}
-
-/// The values that steer one parameter group.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum HyperParameters {
-    Sgd(Sgd),
-    AdamW(AdamW),
-}
-
-impl HyperParameters {
-    fn new(options: &OptimizerOptions) -> HyperParameters {
-        match *options {
-            OptimizerOptions::Sgd { learning_rate, momentum, nesterov, weight_decay } => {
-                HyperParameters::Sgd(Sgd { learning_rate, momentum, weight_decay, nesterov })
-            }
-            OptimizerOptions::Adamw { learning_rate, betas: [beta1, beta2], eps, weight_decay } => {
-                HyperParameters::AdamW(AdamW { learning_rate, beta1, beta2, weight_decay, eps })
-            }
-        }
-    }
-
-    fn names(&self) -> &'static [&'static str] {
-        match self {
-            HyperParameters::Sgd(_) => &["learning_rate", "momentum", "weight_decay"],
-            HyperParameters::AdamW(_) => &["learning_rate", "beta1", "beta2", "weight_decay", "eps"],
-        }
-    }
-
-    fn slot(&mut self, name: &str) -> Option<&mut f64> {
-        match (self, name) {
-            (HyperParameters::Sgd(sgd), "learning_rate") => Some(&mut sgd.learning_rate),
-            (HyperParameters::Sgd(sgd), "momentum") => Some(&mut sgd.momentum),
-            (HyperParameters::Sgd(sgd), "weight_decay") => Some(&mut sgd.weight_decay),
-            (HyperParameters::AdamW(adamw), "learning_rate") => Some(&mut adamw.learning_rate),
-            (HyperParameters::AdamW(adamw), "beta1") => Some(&mut adamw.beta1),
-            (HyperParameters::AdamW(adamw), "beta2") => Some(&mut adamw.beta2),
-            (HyperParameters::AdamW(adamw), "weight_decay") => Some(&mut adamw.weight_decay),
-            (HyperParameters::AdamW(adamw), "eps") => Some(&mut adamw.eps),
-            _ => None,
-        }
-    }
-
-    fn get(mut self, name: &str) -> Option<f64> {
-        self.slot(name).copied()
-    }
-
-    /// The ranges that `torch.optim` accepts.
-    fn check(self) -> Result<(), OptimizerError> {
-        for name in self.names() {
-            let value = self.get(name).unwrap_or(f64::NAN);
-            let (fits, expected) = match *name {
-                "beta1" | "beta2" | "momentum" => ((0.0..1.0).contains(&value), "at least 0 and below 1"),
-                _ => (value >= 0.0 && value.is_finite(), "at least 0 and finite"),
-            };
-            if !fits {
-                return Err(range(name, value, expected));
-            }
-        }
-        match self {
-            HyperParameters::Sgd(sgd) if sgd.nesterov && sgd.momentum == 0.0 => {
-                Err(range("momentum", sgd.momentum, "above 0 with `nesterov = true`"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Parameters that share their hyper-parameters, and their state.
-#[derive(Debug)]
-pub struct ParameterGroup {
-    name: String,
-    /// Places in the model's list of parameters.
-    indices: Vec<usize>,
-    /// Shared with the model, in the order of `indices`.
-    parameters: Vec<NamedTensor>,
-    hyper_parameters: HyperParameters,
-    /// The learning rate that the schedule's factor is applied to.
-    base_learning_rate: f64,
-    /// False once a callback has set the learning rate: then it is the callback's.
-    scheduled: bool,
-    /// `<prefix>.<parameter>` with its tensor, prefix by prefix.
-    state: Vec<NamedTensor>,
-    lists: Lists,
-}
-
-/// A group's tensors as the kernels take them.
-#[derive(Debug)]
-struct Lists {
-    parameters: TensorList,
-    /// One for each of [`state_prefixes`].
-    state: Vec<TensorList>,
-}
-
-/// What a checkpoint keeps of a group besides tensors.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GroupState {
-    /// The group's name.
-    pub name: String,
-    /// Hyper-parameters by name, as they are now.
-    pub hyper_parameters: BTreeMap<String, f64>,
-    /// Whether the schedule still owns the learning rate.
-    pub scheduled: bool,
-}
-
-impl ParameterGroup {
-    /// Its name: `all`, unless the run file makes groups.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The places of its parameters in [`crate::model::Network::parameters`].
-    pub fn indices(&self) -> &[usize] {
-        &self.indices
-    }
-
-    /// The names of its hyper-parameters.
-    pub fn hyper_parameter_names(&self) -> &'static [&'static str] {
-        self.hyper_parameters.names()
-    }
-
-    /// The present learning rate.
-    pub fn learning_rate(&self) -> f64 {
-        match self.hyper_parameters {
-            HyperParameters::Sgd(sgd) => sgd.learning_rate,
-            HyperParameters::AdamW(adamw) => adamw.learning_rate,
-        }
-    }
-
-    /// Whether the schedule owns the learning rate.
-    pub fn scheduled(&self) -> bool {
-        self.scheduled
-    }
-
-    /// A hyper-parameter's present value.
-    pub fn get(&self, name: &str) -> Result<f64, OptimizerError> {
-        self.hyper_parameters.get(name).ok_or_else(|| self.unknown(name))
-    }
-
-    fn new(
-        name: &str,
-        indices: Vec<usize>,
-        parameters: Vec<NamedTensor>,
-        hyper_parameters: HyperParameters,
-    ) -> Result<ParameterGroup, TorchError> {
-        let state = new_state(&hyper_parameters, &parameters)?;
-        let lists = Lists { parameters: list(&parameters)?, state: state_lists(&state, parameters.len())? };
-        Ok(ParameterGroup {
-            name: name.to_owned(),
-            indices,
-            parameters,
-            base_learning_rate: hyper_parameters.get("learning_rate").unwrap_or(0.0),
-            hyper_parameters,
-            scheduled: true,
-            state,
-            lists,
-        })
-    }
-
-    fn step(&self) -> Result<(), TorchError> {
-        let Lists { parameters, state } = &self.lists;
-        match (&self.hyper_parameters, state.as_slice()) {
-            (HyperParameters::Sgd(sgd), buffers) => {
-                let buffers = buffers.first().filter(|_| sgd.momentum != 0.0);
-                fused_sgd(parameters, buffers, *sgd)
-            }
-            (HyperParameters::AdamW(adamw), [exp_avgs, exp_avg_sqs, steps]) => {
-                fused_adamw(parameters, exp_avgs, exp_avg_sqs, steps, *adamw)
-            }
-            // An empty group has no state to list.
-            (HyperParameters::AdamW(_), _) => Ok(()),
-        }
-    }
-
-    fn set(&mut self, name: &str, value: f64) -> Result<(), OptimizerError> {
-        let mut changed = self.hyper_parameters;
-        match changed.slot(name) {
-            Some(slot) => *slot = value,
-            None => return Err(self.unknown(name)),
-        }
-        changed.check()?;
-        if self.state.is_empty() {
-            self.state = new_state(&changed, &self.parameters)?;
-            self.lists.state = state_lists(&self.state, self.parameters.len())?;
-        }
-        self.hyper_parameters = changed;
-        self.scheduled &= name != "learning_rate";
-        Ok(())
-    }
-
-    fn unknown(&self, name: &str) -> OptimizerError {
-        OptimizerError::UnknownHyperParameter {
-            name: name.to_owned(),
-            available: quoted(self.hyper_parameters.names().iter().copied()),
-        }
-    }
-}
 
 /// An optimizer over a model's parameters. Belongs to the training thread.
 ///
@@ -358,13 +75,7 @@ impl Optimizer {
     /// Sets the learning rate of each group that the schedule owns to `factor` times its own.
     pub fn schedule(&mut self, factor: f64) {
         for group in &mut self.groups {
-            if group.scheduled {
-                let learning_rate = group.base_learning_rate * factor;
-                match &mut group.hyper_parameters {
-                    HyperParameters::Sgd(sgd) => sgd.learning_rate = learning_rate,
-                    HyperParameters::AdamW(adamw) => adamw.learning_rate = learning_rate,
-                }
-            }
+            group.schedule(factor);
         }
     }
 
@@ -375,16 +86,13 @@ impl Optimizer {
 
     /// The group of this name.
     pub fn group(&self, name: &str) -> Result<&ParameterGroup, OptimizerError> {
-        self.groups.iter().find(|group| group.name == name).ok_or_else(|| self.unknown_group(name))
+        self.groups.iter().find(|group| group.name() == name).ok_or_else(|| self.unknown_group(name))
     }
 
     /// Sets a hyper-parameter of a group for the updates to come. Who sets `learning_rate` takes it from the schedule
-    /// for good. Setting `momentum` where there was none makes buffers of zeros.
+    /// for good. Setting `momentum` to or from 0 makes or drops its buffers, which start at zeros.
     pub fn set(&mut self, group: &str, name: &str, value: f64) -> Result<(), OptimizerError> {
-        match self.groups.iter_mut().find(|candidate| candidate.name == group) {
-            Some(group) => group.set(name, value),
-            None => Err(self.unknown_group(group)),
-        }
+        self.group_mut(group)?.set(name, value)
     }
 
     /// The state's tensors by name, `exp_avg.conv1.weight`. They are the optimizer's own: they change with the next
@@ -419,42 +127,32 @@ impl Optimizer {
 
     /// What a checkpoint keeps of the groups besides tensors.
     pub fn group_states(&self) -> Vec<GroupState> {
-        self.groups
-            .iter()
-            .map(|group| GroupState {
-                name: group.name.clone(),
-                hyper_parameters: group
-                    .hyper_parameters
-                    .names()
-                    .iter()
-                    .filter_map(|name| Some(((*name).to_owned(), group.hyper_parameters.get(name)?)))
-                    .collect(),
-                scheduled: group.scheduled,
-            })
-            .collect()
+        self.groups.iter().map(ParameterGroup::saved).collect()
     }
 
     /// Restores what [`Optimizer::group_states`] gave. The schedule's base stays that of the options.
     pub fn load_group_states(&mut self, states: &[GroupState]) -> Result<(), OptimizerError> {
         for state in states {
-            for (name, value) in &state.hyper_parameters {
-                self.set(&state.name, name, *value)?;
-            }
-            if let Some(group) = self.groups.iter_mut().find(|group| group.name == state.name) {
-                group.scheduled = state.scheduled;
-            }
+            self.group_mut(&state.name)?.restore(state)?;
         }
         Ok(())
     }
 
+    fn group_mut(&mut self, name: &str) -> Result<&mut ParameterGroup, OptimizerError> {
+        match self.groups.iter().position(|group| group.name() == name) {
+            Some(index) => Ok(&mut self.groups[index]),
+            None => Err(self.unknown_group(name)),
+        }
+    }
+
     fn state_tensors(&self) -> impl Iterator<Item = &NamedTensor> {
-        self.groups.iter().flat_map(|group| &group.state)
+        self.groups.iter().flat_map(|group| group.state_tensors())
     }
 
     fn unknown_group(&self, name: &str) -> OptimizerError {
         OptimizerError::UnknownGroup {
             name: name.to_owned(),
-            available: quoted(self.groups.iter().map(|group| group.name.as_str())),
+            available: quoted(self.groups.iter().map(|group| group.name())),
         }
     }
 }
@@ -463,51 +161,9 @@ fn mismatch(what: &'static str, name: &str) -> OptimizerError {
     OptimizerError::StateMismatch { what, name: name.to_owned() }
 }
 
-fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn range(name: &str, value: f64, expected: &'static str) -> OptimizerError {
-    OptimizerError::Range { name: name.to_owned(), value, expected }
-}
-
-fn list(tensors: &[NamedTensor]) -> Result<TensorList, TorchError> {
-    TensorList::new(tensors.iter().map(|named| &named.tensor))
-}
-
-/// The state that a parameter has, by PyTorch's names: `exp_avg` and `exp_avg_sq` (moments), `step` (updates so far,
-/// f32 scalar), `momentum_buffer`.
-fn state_prefixes(hyper_parameters: &HyperParameters) -> &'static [&'static str] {
-    match hyper_parameters {
-        HyperParameters::Sgd(sgd) if sgd.momentum == 0.0 => &[],
-        HyperParameters::Sgd(_) => &["momentum_buffer"],
-        HyperParameters::AdamW(_) => &["exp_avg", "exp_avg_sq", "step"],
-    }
-}
-
-/// Zeros for every parameter, prefix by prefix.
-fn new_state(hyper_parameters: &HyperParameters, parameters: &[NamedTensor]) -> Result<Vec<NamedTensor>, TorchError> {
-    let mut state = Vec::new();
-    for prefix in state_prefixes(hyper_parameters) {
-        for parameter in parameters {
-            let tensor = match *prefix {
-                // The fused kernels want the step on the parameter's device.
-                "step" => Tensor::f_zeros([0i64; 0], (Kind::Float, parameter.tensor.device()))?,
-                _ => tch::no_grad(|| parameter.tensor.f_zeros_like())?,
-            };
-            state.push(NamedTensor { name: format!("{prefix}.{}", parameter.name), tensor });
-        }
-    }
-    Ok(state)
-}
-
-fn state_lists(state: &[NamedTensor], parameters: usize) -> Result<Vec<TensorList>, TorchError> {
-    state.chunks(parameters.max(1)).map(list).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use tch::Device;
+    use tch::{Device, Kind};
 
     use super::*;
 
@@ -524,17 +180,17 @@ mod tests {
             .collect()
     }
 
-    /// Gradient `x² + 0.3 x - 0.1`.
+    /// Gradient `0.3 x + 0.5`, which is far from zero at every start: AdamW divides small gradients by themselves.
     fn backward(parameters: &[NamedTensor]) {
         for parameter in parameters {
             let x = &parameter.tensor;
-            let loss = (x.pow_tensor_scalar(3) / 3.0 + x.square() * 0.15 - x * 0.1).sum(Kind::Float);
+            let loss = (x.square() * 0.15 + x * 0.5).sum(Kind::Float);
             loss.backward();
         }
     }
 
     fn gradient(x: f64) -> f64 {
-        x * x + 0.3 * x - 0.1
+        0.3 * x + 0.5
     }
 
     fn values(parameters: &[NamedTensor]) -> Vec<f64> {
@@ -615,7 +271,7 @@ mod tests {
                 .iter()
                 .map(|parameter| NamedTensor {
                     name: parameter.name.clone(),
-                    tensor: parameter.tensor.detach_copy().set_requires_grad(true),
+                    tensor: parameter.tensor.detach().copy().set_requires_grad(true),
                 })
                 .collect();
             train(&mut optimizer, &unbroken, 5);
@@ -708,6 +364,9 @@ mod tests {
         let buffers = optimizer.state();
         assert_eq!(buffers.len(), 2);
         assert!(buffers[0].1.abs().sum(Kind::Float).double_value(&[]) > 0.0);
+        optimizer.set("all", "momentum", 0.0).unwrap();
+        train(&mut optimizer, &parameters, 1);
+        assert!(optimizer.state().is_empty());
     }
 
     #[test]

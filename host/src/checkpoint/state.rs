@@ -1,0 +1,38 @@
+//! `state.json`: what a run needs to go on besides tensors and the plugins' bytes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Exact, History, Position};
+
+/// The state of a run at a checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The point of the training.
+    pub position: Position,
+    /// Threads of one tensor operation: sums depend on it, so a resumed run uses as many.
+    pub threads: usize,
+    /// Every hyper-parameter of every parameter group, with its owner.
+    pub hyper_parameters: Vec<HyperParameter>,
+    /// What the host's modules keep beside that, by module (`dispatch`: what became of each callback; `train`: the
+    /// sums of the epoch). Floats in it are to be [`Exact`], since JSON may lose their last bit.
+    pub modules: BTreeMap<String, serde_json::Value>,
+    /// Every value of every metric.
+    pub history: History,
+}
+
+/// A hyper-parameter's value and who sets it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HyperParameter {
+    /// The parameter group, from 0.
+    pub group: usize,
+    /// Its name, `learning_rate` for one.
+    pub name: String,
+    /// Its value.
+    pub value: Exact,
+    /// The plugin instance that has set it; while there is none, the host's schedule does.
+    pub owner: Option<String>,
+}

@@ -1,0 +1,97 @@
+//! `host run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args};
+use plugin_api::event::Outcome;
+
+use crate::job::{self, Request, ResumeFrom, Verbosity};
+use crate::report::{Problem, Problems};
+
+const EXAMPLES: &str = "\
+Examples:
+  host run --plugins target/plugins                         the built-in digits run
+  host run run.toml --plugins plugins --plugins libmine.so  a run file, a folder, a library
+  host run run.toml --plugins plugins --set train.epochs=3 --plugin early-stopping
+  host run run.toml --plugins plugins --out runs/long       begun, or gone on with where it was
+  host run run.toml --plugins plugins --try                 one batch through every hook";
+
+/// Trains what a run file says, with the callbacks of plugin libraries.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RunArguments {
+    /// The run file; without one, the digits example that is built in.
+    run_file: Option<PathBuf>,
+    /// A folder of plugin libraries or a library; may be given again. Alone it means `./plugins`.
+    #[arg(long, value_name = "DIR|FILE", num_args = 0..=1, default_missing_value = "plugins", action = ArgAction::Append)]
+    plugins: Vec<PathBuf>,
+    /// One more callback behind the declared ones, unless one of that name is declared.
+    #[arg(long = "plugin", value_name = "KIND[=NAME]", action = ArgAction::Append)]
+    plugin: Vec<String>,
+    /// Overrides a key of the run file: `train.epochs=3`, `plugins.checkpoint.options.keep_last=5`.
+    #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
+    overrides: Vec<String>,
+    /// The run folder [default: runs/<run name>/<start time>].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Where to go on from: the newest whole checkpoint of the run folder (`auto`; the default where the run folder is
+    /// given), nowhere, or a checkpoint.
+    #[arg(long, value_name = "auto|never|PATH")]
+    resume: Option<String>,
+    /// One training and one evaluation batch through every hook and trigger; publishes nothing.
+    #[arg(long = "try")]
+    trial: bool,
+    /// Prints the final status as JSON to stdout, instead of the run folder.
+    #[arg(long)]
+    json: bool,
+    /// Shows errors alone.
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Shows what the host does; twice: everything.
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Problems> {
+    let verbosity = match (arguments.quiet, arguments.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, 1) => Verbosity::Verbose,
+        (false, _) => Verbosity::Debug,
+    };
+    let request = Request {
+        run_file: arguments.run_file,
+        plugins: arguments.plugins,
+        appended: arguments.plugin.iter().map(|argument| kind_and_name(argument)).collect(),
+        overrides: arguments.overrides,
+        out: arguments.out,
+        resume: match arguments.resume.as_deref() {
+            None => ResumeFrom::Unsaid,
+            Some("auto") => ResumeFrom::Auto,
+            Some("never") => ResumeFrom::Never,
+            Some(path) => ResumeFrom::Checkpoint(path.into()),
+        },
+        trial: arguments.trial,
+    };
+    let outcome = job::run(&request, verbosity)?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&outcome.status)
+            .map_err(|error| Problem::new("cannot write the status as JSON").with_cause(&error))?;
+        println!("{text}");
+    } else if !arguments.trial {
+        println!("{}", outcome.folder.display());
+    }
+    Ok(match outcome.outcome {
+        Outcome::Finished | Outcome::Stopped => ExitCode::SUCCESS,
+        Outcome::Interrupted => ExitCode::from(130),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn kind_and_name(argument: &str) -> (String, Option<String>) {
+    match argument.split_once('=') {
+        Some((kind, name)) => (kind.to_owned(), Some(name.to_owned())),
+        None => (argument.to_owned(), None),
+    }
+}

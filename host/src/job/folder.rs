@@ -1,0 +1,149 @@
+//! The run folder: made once, owned by one process.
+
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::report::Report;
+
+/// A run folder that this process owns until it is dropped.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    /// Locked; the system lets go of it however the process ends.
+    _lock: File,
+}
+
+/// Why a run folder cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FolderError {
+    /// The system refused.
+    #[error("cannot {action} `{path}`")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process trains in it.
+    #[error("another process trains in the run folder `{path}`")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is a run in it, and the command said not to go on from it.
+    #[error("the run folder `{path}` holds a run already")]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl Report for FolderError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::System { .. } => None,
+            Self::InUse { .. } => Some("wait for it, or give another folder: `--out DIR`".to_owned()),
+            Self::Taken { .. } => {
+                Some("go on with it: `--resume auto`; or give another folder: `--out DIR`".to_owned())
+            }
+        }
+    }
+}
+
+/// The lock's name: hidden, since it says nothing to people.
+const LOCK: &str = ".lock";
+
+impl RunFolder {
+    /// Makes `path`, or takes it over. With `fresh`, a folder that holds a run is an error.
+    ///
+    /// # Errors
+    ///
+    /// See [`FolderError`].
+    pub fn take(path: &Path, fresh: bool) -> Result<Self, FolderError> {
+        let system = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::System { action, path, source }
+        };
+        std::fs::create_dir_all(path).map_err(system("create the folder", path))?;
+        let path = path.canonicalize().map_err(system("find", path))?;
+        let lock_path = path.join(LOCK);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(system("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(FolderError::InUse { path }),
+            Err(TryLockError::Error(source)) => return Err(system("lock", &lock_path)(source)),
+        }
+        if fresh && path.join("run.toml").exists() {
+            return Err(FolderError::Taken { path });
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The folder, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file of the folder whole: to a temporary name, then renamed.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), FolderError> {
+        let path = self.path.join(name);
+        write_whole(&path, text.as_bytes()).map_err(|source| FolderError::System { action: "write", path, source })
+    }
+}
+
+/// Replaces a file by one with these bytes: readers see the old or the new one, never a part.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-");
+    // A temporary file is its owner's alone, a run folder everybody's who may read it.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// The folder of a run that starts now: `runs/<name>/<start time>`, in local time.
+pub(super) fn by_start_time(name: &str) -> PathBuf {
+    let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
+    let parent = Path::new("runs").join(name);
+    let mut path = parent.join(&now);
+    // Two runs of one second get two folders.
+    let mut count = 2;
+    while path.exists() {
+        path = parent.join(format!("{now}-{count}"));
+        count += 1;
+    }
+    path
+}
+
+/// The newest run folder of a name that has a checkpoint and is not finished.
+pub(super) fn newest_unfinished(name: &str) -> Option<PathBuf> {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(Path::new("runs").join(name))
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("checkpoints").is_dir())
+        .collect();
+    // Start times sort as text.
+    folders.sort();
+    folders.into_iter().rev().find(|path| {
+        let status = std::fs::read(path.join("status.json")).unwrap_or_default();
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap_or_default();
+        status.get("state").and_then(serde_json::Value::as_str) != Some("finished")
+    })
+}

@@ -1,0 +1,31 @@
+//! Signals: the first asks the run to end with its end hooks, the second ends the process.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use crate::train::Interrupt;
+
+/// The exit code of a process that a signal ended (128 + SIGINT).
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
+/// Counts signals from now on; a process has one count.
+///
+/// # Errors
+///
+/// When the system refuses a handler.
+pub(super) fn watch() -> Result<Interrupt, ctrlc::Error> {
+    static INTERRUPT: OnceLock<Interrupt> = OnceLock::new();
+    if let Some(interrupt) = INTERRUPT.get() {
+        return Ok(interrupt.clone());
+    }
+    let interrupt = Interrupt::default();
+    let count = interrupt.0.clone();
+    ctrlc::set_handler(move || {
+        if count.fetch_add(1, Ordering::Relaxed) > 0 {
+            // The person asked twice: what is half written has a temporary name.
+            std::process::exit(i32::from(EXIT_INTERRUPTED));
+        }
+        tracing::warn!("ending after this step, with the end hooks; a second signal ends at once");
+    })?;
+    Ok(INTERRUPT.get_or_init(|| interrupt).clone())
+}

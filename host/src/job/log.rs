@@ -1,0 +1,111 @@
+//! Where logs go: people's to stderr, everything structured to `log.jsonl`.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::console::Console;
+
+/// How much of the log people see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Errors.
+    Quiet,
+    /// Warnings too.
+    #[default]
+    Normal,
+    /// What the host does.
+    Verbose,
+    /// Everything.
+    Debug,
+}
+
+/// The log of the process: `log.jsonl` can be opened later, when the run folder is known.
+#[derive(Clone)]
+pub(super) struct Log {
+    file: Arc<RwLock<Option<Arc<Mutex<File>>>>>,
+}
+
+impl Log {
+    /// Starts logging to the console. A program that embeds the host may have its own log, which then stays.
+    pub(super) fn start(console: &Arc<Console>, verbosity: Verbosity) -> Self {
+        let log = Self { file: Arc::default() };
+        let level = match verbosity {
+            Verbosity::Quiet => "error",
+            Verbosity::Normal => "warn",
+            Verbosity::Verbose => "info",
+            Verbosity::Debug => "debug",
+        };
+        // `HOST_LOG` takes tracing's directives, for those who look for something.
+        let filter = EnvFilter::try_from_env("HOST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+        let people = tracing_subscriber::fmt::layer()
+            .with_writer(ToConsole(Arc::clone(console)))
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .with_filter(filter);
+        let detail = if verbosity == Verbosity::Debug { "debug" } else { "info,hook=debug" };
+        let machine =
+            tracing_subscriber::fmt::layer().json().with_writer(log.clone()).with_filter(EnvFilter::new(detail));
+        let _ = tracing_subscriber::registry().with(people).with(machine).try_init();
+        log
+    }
+
+    /// From now on everything is also written to `log.jsonl` in the folder; a resumed run's goes behind what is there.
+    pub(super) fn open(&self, folder: &Path) -> std::io::Result<()> {
+        let file = OpenOptions::new().create(true).append(true).open(folder.join("log.jsonl"))?;
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Mutex::new(file)));
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = ToFile;
+    fn make_writer(&'a self) -> ToFile {
+        ToFile(self.file.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// A line of `log.jsonl`; goes nowhere before the run folder is there.
+pub(super) struct ToFile(Option<Arc<Mutex<File>>>);
+
+impl Write for ToFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &self.0 {
+            Some(file) => file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+struct ToConsole(Arc<Console>);
+
+impl<'a> MakeWriter<'a> for ToConsole {
+    type Writer = ConsoleWriter;
+    fn make_writer(&'a self) -> ConsoleWriter {
+        ConsoleWriter(Arc::clone(&self.0))
+    }
+}
+
+struct ConsoleWriter(Arc<Console>);
+
+impl Write for ConsoleWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,17 @@
+//! A job from the command line to its end: everything is checked, then the run folder made, then trained.
+//!
+//! `plan.rs` turns a run file into what is needed and creates nothing; `run.rs` does it; `folder.rs`, `status.rs` and
+//! `log.rs` write what a run leaves behind.
+
+mod builtin;
+mod folder;
+mod interrupt;
+mod log;
+mod plan;
+mod run;
+mod status;
+
+pub use folder::{FolderError, RunFolder};
+pub use log::Verbosity;
+pub use plan::{JobPlan, Request, ResumeFrom};
+pub use run::{JobOutcome, run};

@@ -1,0 +1,239 @@
+//! From a run file to everything that a run needs, checked and with nothing created.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tch::Device;
+
+use super::builtin;
+use crate::config::{self, Document, EvalOptions, Length, RunFile, Threads};
+use crate::data::{Data, Source};
+use crate::dispatch::{self, Order};
+use crate::model::Graph;
+use crate::plugins::Catalogue;
+use crate::report::{Problem, Problems, did_you_mean};
+use crate::train::metrics::Metric;
+use crate::train::{self, EvaluationPlan, Plan};
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The run file; none is the built-in digits run.
+    pub run_file: Option<PathBuf>,
+    /// Folders and library files.
+    pub plugins: Vec<PathBuf>,
+    /// Further instances, `KIND[=NAME]`.
+    pub appended: Vec<(String, Option<String>)>,
+    /// `KEY=VALUE` overrides.
+    pub overrides: Vec<String>,
+    /// The run folder.
+    pub out: Option<PathBuf>,
+    /// Where to go on from.
+    pub resume: ResumeFrom,
+    /// One batch of everything; publishes nothing.
+    pub trial: bool,
+}
+
+/// Where a run goes on from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ResumeFrom {
+    /// Not said: as `Auto` in a run folder that was given, else from nowhere.
+    #[default]
+    Unsaid,
+    /// The newest whole checkpoint of the run folder, or of the newest unfinished run of this name.
+    Auto,
+    /// Nowhere: a folder that holds a run is an error.
+    Never,
+    /// This checkpoint.
+    Checkpoint(PathBuf),
+}
+
+/// Everything that a run needs.
+pub struct JobPlan {
+    /// The resolved run file.
+    pub run_file: RunFile,
+    /// The callbacks.
+    pub order: Order,
+    /// The data.
+    pub data: Data,
+    /// The model.
+    pub graph: Arc<Graph>,
+    /// The training.
+    pub plan: Plan,
+    /// Where the tensors live.
+    pub device: Device,
+    /// Threads of one tensor operation, unless a checkpoint says otherwise.
+    pub threads: usize,
+    /// How that number came about.
+    pub threads_reason: String,
+    /// Files of the plugin folders that could not be loaded.
+    pub rejected: Vec<Problem>,
+}
+
+impl JobPlan {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, as far as one thing does not hide another.
+    pub fn make(request: &Request) -> Result<Self, Problems> {
+        let (name, text, base) = read(request)?;
+        let config::Loaded { mut run_file, document } = config::load(&name, &text, &request.overrides)?;
+        if let Some(out) = &request.out {
+            run_file.run.out = Some(out.display().to_string());
+        }
+        let catalogue = Catalogue::load(&request.plugins).map_err(|error| Problems::from(Problem::from(&error)))?;
+        let rejected = catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
+
+        let mut problems = Vec::new();
+        let order =
+            dispatch::order(&document, &run_file.plugins, &request.appended, run_file.run.by_default, &catalogue)
+                .unwrap_or_else(|found| {
+                    problems.extend(found);
+                    Order::default()
+                });
+        run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();
+
+        let source = match &base {
+            Some(folder) => Source::Folder(folder),
+            None => Source::Bytes(builtin::DATA),
+        };
+        let data = Data::load(&run_file.data, source, run_file.run.seed).map_err(|error| {
+            let label = document.label_key("/data", "");
+            problems.push(Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(str::to_owned)));
+        });
+        let graph = data.as_ref().map_err(|&()| ()).and_then(|data| {
+            run_file.model.lower(&data.sample_shape).map_err(|error| {
+                let label = document.label_key("/model", "");
+                problems.push(Problem::new(error.to_string()).with_label(label));
+            })
+        });
+        if let (Ok(data), Ok(graph)) = (&data, &graph)
+            && let Err(error) = run_file.train.loss.check(graph.output_shape(), data.classes)
+        {
+            problems.push(Problem::new(error.to_string()).with_label(document.label_key("/train/loss", "")));
+        }
+        let metrics = metrics(&document, "/train/metrics", &run_file.train.metrics, &mut problems);
+        let evaluation =
+            run_file.eval.as_ref().and_then(|eval| evaluation(&document, eval, data.as_ref().ok(), &mut problems));
+        let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
+        let (Ok(data), Ok(graph), Ok(device), true) = (data, graph, device, problems.is_empty()) else {
+            return Err(Problems(problems));
+        };
+
+        let length = match (request.trial, run_file.train.length()) {
+            (true, _) => train::Length::Steps(1),
+            (_, Some(Length::Epochs(epochs))) => train::Length::Epochs(epochs),
+            (_, Some(Length::Steps(steps))) => train::Length::Steps(steps),
+            (_, None) => return Err(Problem::new("the run has no length").into()),
+        };
+        let (threads, threads_reason) = threads(run_file.run.threads, &graph, run_file.train.batch_size);
+        let plan = Plan {
+            length,
+            batch_size: run_file.train.batch_size,
+            accumulate: run_file.train.accumulate,
+            loss: run_file.train.loss.clone(),
+            metrics,
+            schedule: run_file.train.schedule.clone(),
+            clip_gradient_norm: run_file.train.clip_gradient_norm,
+            precision: run_file.train.precision,
+            seed: run_file.run.seed,
+            evaluation,
+            trial: request.trial,
+        };
+        let graph = Arc::new(graph);
+        Ok(Self { run_file, order, data, graph, plan, device, threads, threads_reason, rejected })
+    }
+}
+
+/// The run file's name, its text, and the folder that its paths belong to; none for the built-in one.
+fn read(request: &Request) -> Result<(String, String, Option<PathBuf>), Problems> {
+    let Some(path) = &request.run_file else {
+        return Ok((builtin::NAME.to_owned(), builtin::RUN_FILE.to_owned(), None));
+    };
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Problem::new(format!("cannot read the run file `{name}`"))
+            .with_cause(&error)
+            .with_hint("give the path of a run file, or none for the built-in digits run".to_owned())
+    })?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    Ok((name, text, Some(folder)))
+}
+
+fn metrics(document: &Document, pointer: &str, names: &[String], problems: &mut Vec<Problem>) -> Vec<Metric> {
+    let mut metrics = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        match Metric::from_name(name) {
+            Some(metric) => metrics.push(metric),
+            None => problems.push(
+                Problem::new(format!("there is no metric `{name}`"))
+                    .with_label(document.label_value(&format!("{pointer}/{index}"), "unknown"))
+                    .with_hint(
+                        did_you_mean(name, Metric::ALL.iter().map(|metric| metric.name()))
+                            .or_else(|| Some("the loss is always measured; besides it there is `accuracy`".to_owned())),
+                    ),
+            ),
+        }
+    }
+    metrics
+}
+
+fn evaluation(
+    document: &Document,
+    eval: &EvalOptions,
+    data: Option<&Data>,
+    problems: &mut Vec<Problem>,
+) -> Option<EvaluationPlan> {
+    let metrics = metrics(document, "/eval/metrics", &eval.metrics, problems);
+    if let Some(data) = data
+        && !data.splits.contains_key(&eval.split)
+    {
+        let names: Vec<&str> = data.splits.keys().map(String::as_str).collect();
+        problems.push(
+            Problem::new(format!("there is no split `{}` to evaluate", eval.split))
+                .with_label(document.label_value("/eval/split", "unknown").or(document.label_key("/eval", "")))
+                .with_hint(
+                    did_you_mean(&eval.split, names.iter().copied())
+                        .or_else(|| Some(format!("name it under `[data.splits]`; there is {}", names.join(", ")))),
+                ),
+        );
+        return None;
+    }
+    let split = Arc::from(eval.split.as_str());
+    Some(EvaluationPlan { split, metrics, every: eval.every, batch_size: eval.batch_size })
+}
+
+fn device(device: config::Device, document: &Document) -> Result<Device, Problem> {
+    match device {
+        config::Device::Cpu => Ok(Device::Cpu),
+        config::Device::Auto => Ok(Device::cuda_if_available()),
+        config::Device::Cuda(index) => {
+            let count = tch::Cuda::device_count();
+            if i64::from(index) < count {
+                return Ok(Device::Cuda(index as usize));
+            }
+            let found = match count {
+                0 => "this libtorch finds no CUDA device".to_owned(),
+                1 => "there is one CUDA device, `cuda:0`".to_owned(),
+                count => format!("there are {count} CUDA devices"),
+            };
+            Err(Problem::new(format!("there is no device `cuda:{index}`"))
+                .with_label(document.label_value("/run/device", "not there"))
+                .with_hint(format!("{found}; `auto` takes one where there is one")))
+        }
+    }
+}
+
+fn threads(threads: Threads, graph: &Graph, batch_size: usize) -> (usize, String) {
+    match threads {
+        Threads::Count(count) => (count.get(), "as the run file says".to_owned()),
+        Threads::Auto => {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+            let chosen = train::threads::automatic(graph.flops_per_sample(), batch_size, cores);
+            // Forward and backward are three times the forward pass.
+            let flops = graph.flops_per_sample() as f64 * batch_size as f64 * 3.0 / 1e6;
+            (chosen, format!("auto: {flops:.1} MFLOP a step, {cores} cores"))
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Runs a job: run folder, log, model, callbacks, training, and what is said at the end.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use plugin_api::event::Outcome;
+use plugin_api::protocol::RunInfo;
+
+use super::folder::{RunFolder, by_start_time, newest_unfinished};
+use super::interrupt;
+use super::log::{Log, Verbosity};
+use super::plan::{JobPlan, Request, ResumeFrom};
+use super::status::{StatusFile, Surroundings};
+use crate::checkpoint::{Checkpoint, find_latest, remove_temporaries};
+use crate::console::Console;
+use crate::dispatch::Dispatcher;
+use crate::model::Network;
+use crate::report::{Problem, Problems, Style, render};
+use crate::torch;
+use crate::train::optimizer::Optimizer;
+use crate::train::{Ended, Parts, Resume, Screen, Session, TrainError, Trainer};
+
+/// How a job ended, when it began at all.
+#[derive(Debug)]
+pub struct JobOutcome {
+    /// In which way.
+    pub outcome: Outcome,
+    /// The run folder.
+    pub folder: PathBuf,
+    /// The content of `status.json`.
+    pub status: serde_json::Value,
+}
+
+/// Trains what `request` asks for.
+///
+/// # Errors
+///
+/// What keeps the run from beginning: a run file, plugins or data that are wrong, a checkpoint that does not fit. A run
+/// that began and failed is an outcome; its error is told on the console and in `status.json`.
+pub fn run(request: &Request, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
+    let console = Arc::new(Console::new(verbosity == Verbosity::Quiet));
+    let log = Log::start(&console, verbosity);
+    let plan = JobPlan::make(request)?;
+    for problem in &plan.rejected {
+        tell(&console, "warning", std::slice::from_ref(problem));
+    }
+    for warning in &plan.order.warnings {
+        tracing::warn!("{warning}");
+    }
+    let trial_folder;
+    let (folder, resume_from) = if request.trial {
+        trial_folder = tempfile::tempdir().map_err(|error| system("make a folder for the trial", &error))?;
+        (RunFolder::take(trial_folder.path(), false), None)
+    } else {
+        let (path, fresh) = folder_path(request, plan.run_file.run.out.as_deref().map(Path::new), &plan);
+        let folder = RunFolder::take(&path, fresh);
+        let resume_from = match (&folder, &request.resume) {
+            (Ok(_), ResumeFrom::Checkpoint(path)) => Some(path.clone()),
+            (Ok(folder), _) if !fresh => latest(folder, &console)?,
+            _ => None,
+        };
+        (folder, resume_from)
+    };
+    let folder = folder.map_err(|error| Problem::from(&error))?;
+    log.open(folder.path()).map_err(|error| system("open `log.jsonl` in the run folder", &error))?;
+    let resume = match resume_from {
+        None => None,
+        Some(path) => {
+            let checkpoint = Checkpoint::open(&path).map_err(|error| Problem::from(&error))?;
+            Some(Resume::read(&checkpoint).map_err(|error| Problem::from(&error))?)
+        }
+    };
+    let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
+    folder.write("run.toml", &resolved).map_err(|error| Problem::from(&error))?;
+    let status =
+        Rc::new(StatusFile::new(folder.path().join("status.json"), &plan.run_file.run.name, Arc::clone(&console)));
+    announce(&console, &plan, &folder, resume.as_ref());
+
+    let ended = train(plan, &folder, resume, resolved.into(), Rc::clone(&status), request.trial);
+    console.clear();
+    let (outcome, reason) = (ended.ended.outcome, ended.ended.reason.clone());
+    let error = ended.ended.error.as_ref().map(|error| {
+        let problem = Problem::from(error);
+        tell(&console, "error", std::slice::from_ref(&problem));
+        std::iter::once(problem.message().to_owned())
+            .chain(problem.causes().iter().cloned())
+            .collect::<Vec<_>>()
+            .join(": ")
+    });
+    status.end(outcome, &reason, error, &ended.times);
+    conclude(&console, &status, &folder, &ended, request.trial);
+    let status = serde_json::to_value(status.status()).map_err(|error| system("write the status", &error))?;
+    Ok(JobOutcome { outcome, folder: folder.path().to_owned(), status })
+}
+
+/// A training that ended, and what its callbacks cost.
+struct EndedJob {
+    ended: Ended,
+    times: Vec<crate::dispatch::HookTime>,
+    seconds: f64,
+}
+
+fn train(
+    plan: JobPlan,
+    folder: &RunFolder,
+    resume: Option<Resume>,
+    resolved: Arc<str>,
+    status: Rc<StatusFile>,
+    trial: bool,
+) -> EndedJob {
+    let began = std::time::Instant::now();
+    let (states, schedules) =
+        resume.as_ref().map_or_else(Default::default, |resume| (resume.plugins().clone(), resume.schedules().clone()));
+    let order = plan.order.clone();
+    let session = session(plan, folder, resume, resolved, Rc::clone(&status), trial);
+    let session = match session {
+        Ok(session) => session,
+        Err(error) => return EndedJob { ended: failed(error), times: Vec::new(), seconds: 0.0 },
+    };
+    let (dispatcher, created) = Dispatcher::create(order);
+    let mut trainer = Trainer { session, dispatcher };
+    let ready = created.map_err(TrainError::from).and_then(|()| trainer.set_up(&states, &schedules));
+    let ended = match ready {
+        Ok(()) if trial => trainer.run_trial(),
+        Ok(()) => trainer.run(),
+        Err(error) => failed(error),
+    };
+    trainer.tear_down();
+    status.take_position(&trainer.session);
+    let waited = trainer.session.waited_for_data();
+    tracing::info!(seconds = waited.as_secs_f64(), "the loop waited for data");
+    EndedJob { ended, times: trainer.dispatcher.times(), seconds: began.elapsed().as_secs_f64() }
+}
+
+fn failed(error: TrainError) -> Ended {
+    Ended { outcome: Outcome::Failed, reason: error.to_string(), error: Some(error) }
+}
+
+fn session(
+    plan: JobPlan,
+    folder: &RunFolder,
+    resume: Option<Resume>,
+    resolved: Arc<str>,
+    status: Rc<StatusFile>,
+    trial: bool,
+) -> Result<Session, TrainError> {
+    let interrupt = interrupt::watch().map_err(|error| TrainError::System {
+        action: "cannot watch for signals",
+        source: std::io::Error::other(error),
+    })?;
+    let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
+    tch::set_num_threads(threads as i32);
+    torch::set_deterministic_algorithms(matches!(plan.device, tch::Device::Cpu))?;
+    torch::manual_seed(plan.plan.seed);
+    let network = Network::new(plan.graph, plan.plan.seed, plan.device)?;
+    let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
+    let info = RunInfo {
+        name: plan.run_file.run.name.clone(),
+        folder: folder.path().display().to_string(),
+        plan: serde_json::to_string(&plan.run_file).unwrap_or_default(),
+        host_version: env!("CARGO_PKG_VERSION").to_owned(),
+        device: match plan.device {
+            tch::Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".to_owned(),
+        },
+        resumed_from: resume.as_ref().map(|resume| resume.path().display().to_string()),
+        trial,
+        ..RunInfo::default()
+    };
+    Session::new(Parts {
+        plan: plan.plan,
+        network,
+        optimizer,
+        data: plan.data,
+        info,
+        ambience: Box::new(Surroundings(status)),
+        interrupt,
+        run_file: resolved,
+        resume,
+    })
+}
+
+/// The run folder, and whether it must be new.
+fn folder_path(request: &Request, out: Option<&Path>, plan: &JobPlan) -> (PathBuf, bool) {
+    match (out, &request.resume) {
+        (Some(out), ResumeFrom::Unsaid | ResumeFrom::Auto) => (out.to_owned(), false),
+        (Some(out), ResumeFrom::Never) => (out.to_owned(), true),
+        // A checkpoint of this folder is gone on from; one of another folder begins a new run.
+        (Some(out), ResumeFrom::Checkpoint(path)) => (out.to_owned(), !is_within(path, out)),
+        (None, ResumeFrom::Auto) => match newest_unfinished(&plan.run_file.run.name) {
+            Some(path) => (path, false),
+            None => (by_start_time(&plan.run_file.run.name), true),
+        },
+        (None, _) => (by_start_time(&plan.run_file.run.name), true),
+    }
+}
+
+fn is_within(path: &Path, folder: &Path) -> bool {
+    matches!((path.canonicalize(), folder.canonicalize()), (Ok(path), Ok(folder)) if path.starts_with(&folder))
+}
+
+/// The newest whole checkpoint of a run folder.
+fn latest(folder: &RunFolder, console: &Arc<Console>) -> Result<Option<PathBuf>, Problems> {
+    let checkpoints = folder.path().join("checkpoints");
+    for path in remove_temporaries(&checkpoints).map_err(|error| Problem::from(&error))? {
+        tracing::info!(path = %path.display(), "removed what an interrupted write left");
+    }
+    let latest = find_latest(&checkpoints).map_err(|error| Problem::from(&error))?;
+    for skipped in &latest.skipped {
+        tell(console, "warning", &[Problem::from(&skipped.error).with_hint("it is passed over".to_owned())]);
+    }
+    Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
+}
+
+fn announce(console: &Arc<Console>, plan: &JobPlan, folder: &RunFolder, resume: Option<&Resume>) {
+    let device = match plan.device {
+        tch::Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    };
+    let threads = match resume {
+        Some(resume) if resume.threads() != plan.threads => format!("{} (as the checkpoint has it)", resume.threads()),
+        _ => format!("{} ({})", plan.threads, plan.threads_reason),
+    };
+    let run = &plan.run_file.run;
+    console.line(&format!("run `{}`: {device}, threads {threads}, seed {}", run.name, run.seed));
+    let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
+    console.line(&format!(
+        "model: {} nodes, {} parameters; data: {}",
+        plan.graph.nodes().len(),
+        plan.graph.parameter_count(),
+        splits.join(", ")
+    ));
+    let names: Vec<&str> = plan.order.planned.iter().map(|planned| planned.name()).collect();
+    let available = match plan.order.available.as_slice() {
+        [] => String::new(),
+        kinds => format!("; also available: {}", kinds.join(", ")),
+    };
+    console.line(&format!("callbacks, in order: {}{available}", names.join(", ")));
+    if let Some(resume) = resume {
+        console.line(&format!(
+            "resuming behind epoch {}, step {} from {}",
+            resume.position().epoch,
+            resume.position().global_step,
+            resume.path().display()
+        ));
+    }
+    for planned in &plan.order.planned {
+        let descriptor = planned.kind.descriptor();
+        tracing::info!(
+            plugin = planned.name(),
+            kind = descriptor.kind,
+            version = descriptor.version,
+            library = %planned.kind.path().display(),
+            hooks = descriptor.hooks.join(" "),
+            "callback"
+        );
+    }
+    tracing::info!(folder = %folder.path().display(), "run folder");
+}
+
+fn conclude(console: &Arc<Console>, status: &StatusFile, folder: &RunFolder, ended: &EndedJob, trial: bool) {
+    let status = status.status();
+    let reason = match &status.reason {
+        Some(reason) if ended.ended.error.is_none() => format!(" ({reason})"),
+        _ => String::new(),
+    };
+    let steps = status.position.in_words();
+    console.line(&format!("{}{reason}: {steps} in {:.1} s", ended.ended.outcome.name(), ended.seconds));
+    if let Some(slowest) = ended.times.first() {
+        let all: f64 = ended.times.iter().map(|time| time.total.as_secs_f64()).sum();
+        console.line(&format!(
+            "callbacks took {all:.2} s in all, most of it `{}` in `{}`: {:.2} s over {} calls",
+            slowest.instance,
+            slowest.hook,
+            slowest.total.as_secs_f64(),
+            slowest.calls
+        ));
+    }
+    if trial {
+        console.line("this was a trial: nothing is kept");
+    } else {
+        console.line(&format!("results: {}", folder.path().display()));
+    }
+}
+
+/// Tells problems on the console.
+fn tell(console: &Arc<Console>, severity: &str, problems: &[Problem]) {
+    console.write(format!("{severity}: {}", render(problems, Style::of_stderr()).trim_start()).as_bytes());
+}
+
+fn system(action: &str, error: &(dyn std::error::Error + 'static)) -> Problem {
+    Problem::new(format!("cannot {action}")).with_cause(error)
+}

@@ -1,0 +1,69 @@
+//! Why a training fails.
+
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+use crate::dispatch::{Failure, ServiceError};
+use crate::model::ModelError;
+use crate::report::Report;
+use crate::torch::TorchError;
+
+use super::optimizer::OptimizerError;
+
+/// Why a training failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A plugin failed, and the run says `on_error = "stop"`.
+    #[error(transparent)]
+    Plugin(#[from] Failure),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model cannot be computed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The optimizer.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
+    /// libtorch.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// A checkpoint cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The system.
+    #[error("{action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+impl Report for TrainError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Plugin(failure) => failure.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+impl From<TrainError> for ServiceError {
+    fn from(error: TrainError) -> Self {
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        Self::Failed(message)
+    }
+}

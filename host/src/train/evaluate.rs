@@ -1,0 +1,195 @@
+//! Evaluation of a split: in inference mode, drawing from no generator and changing no buffer.
+
+use std::sync::Arc;
+
+use plugin_api::abi::kinds::EventKind;
+use tch::{Kind, Tensor};
+
+use super::error::TrainError;
+use super::metrics::{Accumulator, Average, Metric};
+use super::session::Session;
+use crate::config::{Every, Precision};
+use crate::data::{Batch, Loader, LoaderOptions, Order};
+use crate::dispatch::{Event, EventData};
+use crate::model::Mode;
+use crate::record::Position;
+use crate::torch::{autocast, values};
+
+/// An evaluation in progress.
+pub(super) struct Evaluation {
+    split: Arc<str>,
+    mid_epoch: bool,
+    batch: u64,
+    batches: u64,
+    position: Position,
+    loader: Loader,
+    score: Score,
+}
+
+/// What callbacks can see of an evaluation's batch.
+pub(super) struct EvaluationBatch {
+    pub(super) inputs: Tensor,
+    pub(super) targets: Tensor,
+    pub(super) outputs: Option<Tensor>,
+    pub(super) loss: Option<Tensor>,
+    pub(super) tapped: Vec<Tensor>,
+}
+
+/// The loss and metrics over batches, weighted by true counts.
+pub(super) struct Score {
+    loss: Average,
+    accumulators: Vec<Accumulator>,
+}
+
+impl Score {
+    pub(super) fn new(metrics: &[Metric]) -> Self {
+        Self { loss: Average::default(), accumulators: metrics.iter().map(|metric| metric.accumulator()).collect() }
+    }
+
+    pub(super) fn add(&mut self, batch: &EvaluationBatch) -> Result<(), TrainError> {
+        let (Some(outputs), Some(loss)) = (&batch.outputs, &batch.loss) else { return Ok(()) };
+        let size = batch.targets.size().first().copied().unwrap_or(0) as usize;
+        self.loss.add(values::scalar(loss)?, size);
+        for accumulator in &mut self.accumulators {
+            accumulator.add(outputs, &batch.targets, size)?;
+        }
+        Ok(())
+    }
+
+    /// `loss` and the metrics, by name without the split.
+    pub(super) fn values(&mut self) -> Result<Vec<(&'static str, f64)>, TrainError> {
+        let mut values: Vec<(&'static str, f64)> = self.loss.value().map(|loss| ("loss", loss)).into_iter().collect();
+        for accumulator in &mut self.accumulators {
+            if let Some(value) = accumulator.value()? {
+                values.push((accumulator.metric().name(), value));
+            }
+        }
+        Ok(values)
+    }
+}
+
+impl Evaluation {
+    /// The event of this kind, at the batch at hand.
+    pub(super) fn event(&self, kind: EventKind) -> Event {
+        let batch = match kind {
+            EventKind::EVAL_STEP_START | EventKind::EVAL_STEP_END => self.batch,
+            _ => 0,
+        };
+        let (split, mid_epoch, batches) = (Arc::clone(&self.split), self.mid_epoch, self.batches);
+        Event { kind, position: self.position, data: EventData::Evaluation { split, mid_epoch, batch, batches } }
+    }
+}
+
+impl Session {
+    /// Whether the plan evaluates at the end of this epoch; the last one always is.
+    pub(super) fn evaluation_is_due(&self) -> bool {
+        self.plan.evaluation.as_ref().is_some_and(|plan| match plan.every {
+            Every::Epochs(every) => {
+                self.position.epoch % every.get() == 0 || self.position.global_step >= self.total_steps
+            }
+            // The last step's evaluation is the one of its safe point.
+            Every::Steps(every) => {
+                self.position.global_step >= self.total_steps && self.position.global_step % every.get() != 0
+            }
+            Every::Time(_) => false,
+        })
+    }
+
+    /// Whether the plan evaluates after this step.
+    #[inline]
+    pub(super) fn evaluation_is_due_by_step(&self) -> bool {
+        match &self.plan.evaluation {
+            Some(plan) if !self.epoch_is_over && self.position.step > 0 => match plan.every {
+                Every::Steps(every) => self.position.global_step % every.get() == 0,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Starts the plan's evaluation; `None` when it has none.
+    pub(super) fn begin_evaluation(&mut self, mid_epoch: bool) -> Result<Option<Evaluation>, TrainError> {
+        let Some(plan) = &self.plan.evaluation else { return Ok(None) };
+        let loader = self.in_order(&plan.split, plan.batch_size)?;
+        let batches = if self.plan.trial { 1 } else { loader.batches_per_epoch() as u64 };
+        Ok(Some(Evaluation {
+            split: Arc::clone(&plan.split),
+            mid_epoch,
+            batch: 0,
+            batches,
+            position: self.position,
+            loader,
+            score: Score::new(&plan.metrics),
+        }))
+    }
+
+    /// The batches of a split in its own order.
+    pub(super) fn in_order(&self, split: &str, batch_size: usize) -> Result<Loader, TrainError> {
+        let options = LoaderOptions { batch_size, order: Order::Sequential, first_epoch: 1, first_batch: 0 };
+        Ok(Loader::start(Arc::clone(self.data.split(split)?), options)?)
+    }
+
+    /// Loads the next batch; false when there is none.
+    pub(super) fn load_evaluation_batch(&mut self, evaluation: &mut Evaluation) -> Result<bool, TrainError> {
+        if evaluation.batch == evaluation.batches {
+            return Ok(false);
+        }
+        evaluation.batch += 1;
+        let batch = evaluation.loader.next_batch()?.batch;
+        self.evaluation = Some(self.evaluation_batch(batch)?);
+        Ok(true)
+    }
+
+    pub(super) fn evaluation_batch(&self, batch: Batch) -> Result<EvaluationBatch, TrainError> {
+        Ok(EvaluationBatch {
+            inputs: self.to_device(batch.inputs)?,
+            targets: self.to_device(batch.targets)?,
+            outputs: None,
+            loss: None,
+            tapped: Vec::new(),
+        })
+    }
+
+    /// Computes the batch at hand.
+    pub(super) fn evaluate_batch(&mut self, evaluation: &mut Evaluation) -> Result<(), TrainError> {
+        let Some(mut batch) = self.evaluation.take() else { return Ok(()) };
+        let nodes: Vec<usize> = self.taps.iter().filter_map(|tap| tap.node).collect();
+        self.infer(&mut batch, &nodes)?;
+        evaluation.score.add(&batch)?;
+        self.evaluation = Some(batch);
+        Ok(())
+    }
+
+    /// Fills in outputs, loss and the values of `nodes`.
+    pub(super) fn infer(&self, batch: &mut EvaluationBatch, nodes: &[usize]) -> Result<(), TrainError> {
+        let _no_gradients = tch::no_grad_guard();
+        let (outputs, tapped) = self.infer_inputs(&batch.inputs, nodes)?;
+        batch.loss = Some(self.plan.loss.compute(&outputs, &batch.targets)?);
+        batch.outputs = Some(outputs);
+        batch.tapped = tapped;
+        Ok(())
+    }
+
+    /// Outputs (f32) and the values of `nodes` in inference mode.
+    pub(super) fn infer_inputs(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let _no_gradients = tch::no_grad_guard();
+        let _autocast = match self.plan.precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(autocast::enter(self.network.device(), Kind::BFloat16)?),
+        };
+        let (outputs, tapped) = self.network.forward_with(inputs, Mode::Evaluate, nodes)?;
+        let outputs = if outputs.kind() == Kind::Float { outputs } else { outputs.f_to_kind(Kind::Float)? };
+        Ok((outputs, tapped))
+    }
+
+    /// Puts the evaluation's metrics.
+    pub(super) fn end_evaluation(&mut self, evaluation: &mut Evaluation) -> Result<(), TrainError> {
+        self.evaluation = None;
+        for (name, value) in evaluation.score.values()? {
+            let name = format!("{}_{name}", evaluation.split);
+            self.put(&name, value);
+        }
+        self.ambience.progress(self);
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! The loop.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use plugin_api::abi::kinds::EventKind;
+use plugin_api::event::Outcome;
+use plugin_api::protocol::Control;
+
+use super::control::Asked;
+use super::error::TrainError;
+use super::session::Session;
+use crate::dispatch::{Dispatcher, Event, Failure, Moment, ScheduleState};
+
+/// How a training ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// In which way.
+    pub outcome: Outcome,
+    /// Why, where somebody said so.
+    pub reason: String,
+    /// What failed, when it failed.
+    pub error: Option<TrainError>,
+}
+
+/// The loop with its callbacks.
+pub struct Trainer {
+    /// What the loop works on.
+    pub session: Session,
+    /// The callbacks.
+    pub dispatcher: Dispatcher,
+}
+
+impl Trainer {
+    /// Shows the callbacks the model, gives them the states of the checkpoint that the run goes on from, and moves those
+    /// in the background to their threads.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; `teardown` is still due.
+    pub fn set_up(
+        &mut self,
+        states: &BTreeMap<String, Vec<u8>>,
+        schedules: &BTreeMap<String, ScheduleState>,
+    ) -> Result<(), TrainError> {
+        self.fire(EventKind::SETUP)?;
+        self.dispatcher.load_states(states, self.session.position(), &mut self.session)?;
+        self.dispatcher.restore_schedules(schedules);
+        self.dispatcher
+            .begin(&self.session)
+            .map_err(|source| TrainError::System { action: "cannot start a thread for a callback", source })
+    }
+
+    /// Ends every callback that was created.
+    pub fn tear_down(&mut self) {
+        let event = Event::at(EventKind::TEARDOWN, self.session.position());
+        self.note(event);
+        if let Err(failure) = self.dispatcher.flush(self.session.position(), &mut self.session) {
+            tracing::error!("{failure}");
+        }
+    }
+
+    /// Trains from where the session is until the end of the plan, a stop, or a failure. The end hooks come whatever
+    /// happens; `teardown` is the job's.
+    pub fn run(&mut self) -> Ended {
+        let trained = self.train();
+        let trained = trained.and_then(|()| self.finish());
+        self.end(trained)
+    }
+
+    fn train(&mut self) -> Result<(), TrainError> {
+        self.fire(EventKind::TRAIN_START)?;
+        while self.session.begin_epoch()? {
+            if self.session.is_at_epoch_start() {
+                self.fire(EventKind::EPOCH_START)?;
+            }
+            while self.session.begin_step()? {
+                self.fire(EventKind::STEP_START)?;
+                self.session.forward_backward()?;
+                self.fire(EventKind::GRADIENTS)?;
+                self.session.update()?;
+                self.fire(EventKind::STEP_END)?;
+                self.trigger(Moment::StepEnd)?;
+                self.session.end_step();
+                self.safe_point()?;
+            }
+            if self.session.is_stopping() {
+                break;
+            }
+            self.fire(EventKind::EPOCH_TRAINED)?;
+            self.evaluate(false)?;
+            self.session.end_epoch()?;
+            self.fire(EventKind::EPOCH_END)?;
+            self.trigger(Moment::EpochEnd)?;
+            self.safe_point()?;
+        }
+        Ok(())
+    }
+
+    /// What comes once after the last epoch: triggers at the end, and the checkpoints that they ask for.
+    fn finish(&mut self) -> Result<(), TrainError> {
+        self.trigger(Moment::End)?;
+        self.safe_point()?;
+        self.dispatcher.flush(self.session.position(), &mut self.session)?;
+        self.safe_point()
+    }
+
+    fn end(&mut self, trained: Result<(), TrainError>) -> Ended {
+        let (mut outcome, mut reason) = match (&trained, self.session.stop()) {
+            (Err(error), _) => (Outcome::Failed, error.to_string()),
+            (Ok(()), Some(stop)) if stop.interrupted => (Outcome::Interrupted, stop.reason.clone()),
+            (Ok(()), Some(stop)) => (Outcome::Stopped, format!("`{}`: {}", stop.by, stop.reason)),
+            (Ok(()), None) => (Outcome::Finished, String::new()),
+        };
+        let mut error = trained.err();
+        if let Some(TrainError::Plugin(_)) = &error {
+            // Its `error` event was delivered when it failed.
+        } else if let Some(error) = &error {
+            let event =
+                Event::with_texts(EventKind::ERROR, self.session.position(), ["host", "train", &error.to_string()]);
+            self.note(event);
+        }
+        let event = Event::with_texts(EventKind::TRAIN_END, self.session.position(), [outcome.name(), &reason, ""]);
+        let ended = self.dispatcher.fire(&event, &mut self.session);
+        let ended = ended.and_then(|()| self.dispatcher.flush(self.session.position(), &mut self.session));
+        self.dispatcher.close_remotes();
+        if let Err(failure) = ended
+            && error.is_none()
+        {
+            outcome = Outcome::Failed;
+            reason = failure.to_string();
+            error = Some(failure.into());
+        }
+        Ended { outcome, reason, error }
+    }
+
+    /// Delivers an event whose own failures are only logged, since another failure is being told.
+    fn note(&mut self, event: Event) {
+        if let Err(failure) = self.dispatcher.fire(&event, &mut self.session) {
+            tracing::error!("{failure}");
+        }
+    }
+
+    #[inline]
+    fn fire(&mut self, event: EventKind) -> Result<(), Failure> {
+        self.dispatcher.fire_at(event, self.session.position(), &mut self.session)
+    }
+
+    #[inline]
+    fn trigger(&mut self, moment: Moment) -> Result<(), Failure> {
+        let (position, started) = (self.session.position(), self.session.started());
+        self.dispatcher.trigger(moment, position, || started.elapsed(), &mut self.session)
+    }
+
+    /// Evaluates the split of the plan, if there is one and, at the end of an epoch, if it is due.
+    fn evaluate(&mut self, mid_epoch: bool) -> Result<(), TrainError> {
+        if !mid_epoch && !self.session.evaluation_is_due() {
+            return Ok(());
+        }
+        let Some(mut evaluation) = self.session.begin_evaluation(mid_epoch)? else {
+            return Ok(());
+        };
+        self.dispatcher.fire(&evaluation.event(EventKind::EVAL_START), &mut self.session)?;
+        let by_step =
+            self.dispatcher.wants(EventKind::EVAL_STEP_START) || self.dispatcher.wants(EventKind::EVAL_STEP_END);
+        while self.session.load_evaluation_batch(&mut evaluation)? {
+            if by_step {
+                self.dispatcher.fire(&evaluation.event(EventKind::EVAL_STEP_START), &mut self.session)?;
+            }
+            self.session.evaluate_batch(&mut evaluation)?;
+            if by_step {
+                self.dispatcher.fire(&evaluation.event(EventKind::EVAL_STEP_END), &mut self.session)?;
+            }
+        }
+        self.session.end_evaluation(&mut evaluation)?;
+        self.dispatcher.fire(&evaluation.event(EventKind::EVAL_END), &mut self.session)?;
+        Ok(())
+    }
+
+    /// Between two steps, or after an epoch: does what callbacks and signals asked for.
+    #[inline]
+    fn safe_point(&mut self) -> Result<(), TrainError> {
+        self.fire_safe_point()?;
+        if self.session.evaluation_is_due_by_step() {
+            self.evaluate(true)?;
+            self.trigger(Moment::Evaluated)?;
+        }
+        if self.session.nothing_asked() {
+            return Ok(());
+        }
+        self.obey()
+    }
+
+    #[cfg(feature = "next-minor")]
+    fn fire_safe_point(&mut self) -> Result<(), Failure> {
+        self.fire(EventKind::SAFE_POINT)
+    }
+
+    #[cfg(not(feature = "next-minor"))]
+    #[inline]
+    fn fire_safe_point(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn obey(&mut self) -> Result<(), TrainError> {
+        while let Some(Asked { action, by, reason }) = self.session.next_asked() {
+            match action {
+                Control::Stop => {
+                    let stopping = Event::with_texts(EventKind::STOPPING, self.session.position(), [&by, &reason, ""]);
+                    if self.session.request_stop(by, reason) {
+                        self.dispatcher.fire(&stopping, &mut self.session)?;
+                    }
+                }
+                Control::EndEpoch => self.session.request_end_of_epoch(&by, &reason),
+                Control::Evaluate => {
+                    self.evaluate(true)?;
+                    self.trigger(Moment::Evaluated)?;
+                }
+                Control::Checkpoint => self.checkpoint(&by, &reason)?,
+                Control::Pause => self.pause(&by, &reason)?,
+                // A resume without a pause, or what a newer plugin asks for, asks nothing of us.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint: after every callback has handled everything before it, with the state of each.
+    fn checkpoint(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
+        let position = self.session.position();
+        self.dispatcher.flush(position, &mut self.session)?;
+        let states = self.dispatcher.save_states(position, &mut self.session)?;
+        self.session.begin_checkpoint(states, self.dispatcher.schedule_states());
+        let event = Event::with_texts(EventKind::CHECKPOINT, position, [by, reason, ""]);
+        let fired = self.dispatcher.fire(&event, &mut self.session);
+        self.session.end_checkpoint();
+        Ok(fired?)
+    }
+
+    /// Holds the loop until somebody asks for its end: `resume`, `stop`, or a signal.
+    fn pause(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        tracing::info!(by, reason, "paused");
+        self.session.set_paused(true);
+        while !self.session.take_resume() && !self.session.stop_is_asked() {
+            std::thread::sleep(LOOK_EVERY);
+            // Letters of remotes and background callbacks are read with the next event.
+            self.dispatcher.flush(self.session.position(), &mut self.session)?;
+        }
+        self.session.set_paused(false);
+        tracing::info!("resumed");
+        Ok(())
+    }
+
+    /// As [`Self::run`] for a trial, whose plan is one step: also calls every trigger and takes a checkpoint.
+    pub fn run_trial(&mut self) -> Ended {
+        let trained = self.train();
+        let trained = trained.and_then(|()| self.try_everything());
+        let trained = trained.and_then(|()| self.finish());
+        self.end(trained)
+    }
+
+    fn try_everything(&mut self) -> Result<(), TrainError> {
+        let position = self.session.position();
+        self.dispatcher.trigger_all(position, &mut self.session)?;
+        self.safe_point()?;
+        self.checkpoint("host", "trial")
+    }
+}

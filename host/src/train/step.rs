@@ -1,0 +1,181 @@
+//! One optimizer update: load, forward and backward, update.
+
+use tch::{Kind, Tensor};
+
+use super::error::TrainError;
+use super::session::Session;
+use crate::config::Precision;
+use crate::model::Mode;
+use crate::torch::{autocast, values};
+
+/// What callbacks can see of the step at hand.
+#[derive(Default)]
+pub(super) struct Step {
+    /// The samples of the step, all its batches joined, on the model's device.
+    pub(super) inputs: Option<Tensor>,
+    pub(super) targets: Option<Tensor>,
+    /// The model's output, from backward on.
+    pub(super) outputs: Option<Tensor>,
+    /// The mean loss over the step's samples, on the model's device, without its graph.
+    pub(super) loss: Option<Tensor>,
+    /// Values of the tapped nodes, in the order of the taps for activations.
+    pub(super) tapped: Vec<Tensor>,
+    pub(super) gradient_norm: Option<f64>,
+    /// Batch sizes of the step, for accumulation.
+    sizes: Vec<i64>,
+    seconds: Seconds,
+}
+
+/// Time spent in steps, by the processor's counter.
+#[derive(Default)]
+struct Seconds {
+    clock: quanta::Clock,
+    began: u64,
+    last: f64,
+    total: f64,
+}
+
+impl Step {
+    pub(super) fn total_seconds(&self) -> f64 {
+        self.seconds.total
+    }
+
+    pub(super) fn last_seconds(&self) -> f64 {
+        self.seconds.last
+    }
+
+    pub(super) fn clear_seconds(&mut self) {
+        self.seconds.total = 0.0;
+    }
+}
+
+impl Session {
+    /// Loads the samples of the next step; false at the end of the epoch.
+    pub(super) fn begin_step(&mut self) -> Result<bool, TrainError> {
+        if !self.has_next_step() {
+            return Ok(false);
+        }
+        self.step.seconds.began = self.step.seconds.clock.raw();
+        self.position.step += 1;
+        self.position.global_step += 1;
+        let first = self.loader.next_batch()?;
+        let mut is_last = first.is_last;
+        self.step.sizes.clear();
+        self.step.sizes.push(first.batch.size as i64);
+        let (mut inputs, mut targets) = (first.batch.inputs, first.batch.targets);
+        if self.plan.accumulate > 1 {
+            let mut parts = (vec![inputs], vec![targets]);
+            while !is_last && self.step.sizes.len() < self.plan.accumulate as usize {
+                let next = self.loader.next_batch()?;
+                is_last = next.is_last;
+                self.step.sizes.push(next.batch.size as i64);
+                parts.0.push(next.batch.inputs);
+                parts.1.push(next.batch.targets);
+            }
+            inputs = Tensor::f_cat(&parts.0, 0)?;
+            targets = Tensor::f_cat(&parts.1, 0)?;
+        }
+        self.position.samples += self.step.sizes.iter().sum::<i64>() as u64;
+        self.step.inputs = Some(self.to_device(inputs)?);
+        self.step.targets = Some(self.to_device(targets)?);
+        // What the last step left is freed here, not between its hooks.
+        self.step.outputs = None;
+        self.step.loss = None;
+        self.step.tapped.clear();
+        self.optimizer.clear_gradients()?;
+        Ok(true)
+    }
+
+    /// Computes outputs, loss and gradients. With accumulation the gradients are those of the joined batch: each
+    /// batch's mean loss is weighted by its share of the samples.
+    pub(super) fn forward_backward(&mut self) -> Result<(), TrainError> {
+        let (Some(inputs), Some(targets)) = (&self.step.inputs, &self.step.targets) else {
+            return Ok(());
+        };
+        let nodes: Vec<usize> = self.taps.iter().filter_map(|tap| tap.node).collect();
+        if let [_] = self.step.sizes[..] {
+            let (outputs, loss, tapped) = self.forward(inputs, targets, &nodes)?;
+            loss.f_backward()?;
+            self.step.loss = Some(loss.f_detach()?);
+            self.step.outputs = Some(outputs);
+            self.step.tapped = tapped;
+            return Ok(());
+        }
+        let total: i64 = self.step.sizes.iter().sum();
+        let (mut outputs, mut tapped): (Vec<Tensor>, Vec<Vec<Tensor>>) = (Vec::new(), Vec::new());
+        let mut mean: Option<Tensor> = None;
+        let mut start = 0;
+        for &size in &self.step.sizes {
+            let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
+            let (output, loss, values) = self.forward(&inputs, &targets, &nodes)?;
+            let share = loss * (size as f64 / total as f64);
+            share.f_backward()?;
+            let share = share.f_detach()?;
+            mean = Some(match mean {
+                Some(mean) => mean + share,
+                None => share,
+            });
+            outputs.push(output);
+            tapped.push(values);
+            start += size;
+        }
+        self.step.loss = mean;
+        self.step.outputs = Some(Tensor::f_cat(&outputs, 0)?);
+        self.step.tapped = (0..nodes.len())
+            .map(|tap| Tensor::f_cat(&tapped.iter().map(|values| &values[tap]).collect::<Vec<_>>(), 0))
+            .collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// Outputs, mean loss with its graph, and the values of `nodes`.
+    pub(super) fn forward(
+        &self,
+        inputs: &Tensor,
+        targets: &Tensor,
+        nodes: &[usize],
+    ) -> Result<(Tensor, Tensor, Vec<Tensor>), TrainError> {
+        let _autocast = match self.plan.precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(autocast::enter(self.network.device(), Kind::BFloat16)?),
+        };
+        let (outputs, tapped) = if nodes.is_empty() {
+            (self.network.forward(inputs, Mode::Train)?, Vec::new())
+        } else {
+            self.network.forward_with(inputs, Mode::Train, nodes)?
+        };
+        // The loss and what callbacks see are f32 whatever the precision.
+        let outputs = if outputs.kind() == Kind::Float { outputs } else { outputs.f_to_kind(Kind::Float)? };
+        let loss = self.plan.loss.compute(&outputs, targets)?;
+        Ok((outputs.f_detach()?, loss, tapped.iter().map(Tensor::f_detach).collect::<Result<_, _>>()?))
+    }
+
+    /// Clips, sets the learning rate and updates, unless a callback had the update skipped; then counts the step's
+    /// metrics.
+    pub(super) fn update(&mut self) -> Result<(), TrainError> {
+        if let Some(maximum) = self.plan.clip_gradient_norm {
+            self.step.gradient_norm = Some(self.optimizer.clip_gradient_norm(maximum)?);
+        }
+        self.optimizer.schedule(self.plan.schedule.factor(self.position.global_step, self.total_steps));
+        if std::mem::take(&mut self.controls.skip_update) {
+            tracing::debug!(step = self.position.global_step, "the update is skipped");
+        } else {
+            self.optimizer.step()?;
+        }
+        if let (Some(outputs), Some(targets), Some(loss)) = (&self.step.outputs, &self.step.targets, &self.step.loss) {
+            let size: i64 = self.step.sizes.iter().sum();
+            self.loss_average.add(values::scalar(loss)?, size as usize);
+            for accumulator in &mut self.accumulators {
+                accumulator.add(outputs, targets, size as usize)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the step's time, callbacks included.
+    pub(super) fn end_step(&mut self) {
+        let seconds = &mut self.step.seconds;
+        seconds.last = seconds.clock.delta_as_nanos(seconds.began, seconds.clock.raw()) as f64 * 1e-9;
+        seconds.total += seconds.last;
+        self.clock.steps += 1;
+    }
+}

@@ -11,7 +11,7 @@ mod new;
 mod options;
 mod table;
 
-pub use check::{Check, CheckOptions, Finding, Scope, Verdict, check};
+pub use check::{Check, CheckOptions, Checked, Finding, Scope, Verdict, check};
 pub use command::{PluginsCommand, run};
 pub use describe::describe;
 pub use list::list;

@@ -185,7 +185,9 @@ pub fn new(options: &NewOptions, out: &mut dyn Write) -> Result<ExitCode, Proble
 fn make(options: &NewOptions) -> Result<PathBuf, NewError> {
     check_name(&options.name)?;
     let dependency = dependency(options.plugin_api.as_deref())?;
-    let folder = options.path.join(&options.name);
+    // `./mine` is `mine` to whoever reads it.
+    let here = options.path == Path::new(".");
+    let folder = if here { PathBuf::from(&options.name) } else { options.path.join(&options.name) };
     if folder.symlink_metadata().is_ok() {
         return Err(NewError::Exists { path: folder });
     }

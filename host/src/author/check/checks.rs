@@ -35,7 +35,7 @@ macro_rules! checks {
 }
 
 checks! {
-    /// The library loads, as it would for a run.
+    /// The library loads, as it would for a run; a warning when that takes longer than the budget.
     Load = "load" of Library;
     /// The descriptor is whole: version, summary, licence, known hooks and needs, and a `when` that is understood.
     Descriptor = "descriptor" of Kind;

@@ -35,7 +35,7 @@ pub(super) use child::run_kind;
 pub struct CheckOptions {
     /// The library.
     pub file: PathBuf,
-    /// Milliseconds that a hook may take on the training thread.
+    /// Milliseconds that a hook may take on the training thread, and the loading of the library.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub budget_ms: u64,
     /// Seconds that the checks of one kind may take.

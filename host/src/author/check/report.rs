@@ -26,10 +26,11 @@ pub(super) fn write(file: &Path, checked: &Checked, colour: bool, out: &mut dyn 
             writeln!(out, "{}: {}", check.name(), check.description())?;
         }
     }
+    let plural = if checked.findings.len() == 1 { "" } else { "s" };
     let count = |verdict| checked.findings.iter().filter(|finding| finding.verdict == verdict).count();
     writeln!(
         out,
-        "\n{} checks: {} passed, {} warned, {} failed, {} skipped",
+        "\n{} check{plural}: {} passed, {} warned, {} failed, {} skipped",
         checked.findings.len(),
         count(Verdict::Passed),
         count(Verdict::Warning),

@@ -115,6 +115,7 @@ impl<'a> Simulation<'a> {
             self.services.world.after_step(self.position);
             self.at(EventKind::STEP_END);
         }
+        self.services.world.after_epoch(self.position);
         self.at(EventKind::EPOCH_TRAINED);
         self.evaluation();
         self.at(EventKind::EPOCH_END);

@@ -124,10 +124,18 @@ impl World {
         Ok(())
     }
 
-    /// What a step leaves behind.
+    /// What a step leaves behind: metrics of now, which are part of the history at the end of the epoch alone.
     pub(super) fn after_step(&mut self, position: Position) {
-        let loss = 1.0 / (position.global_step as f64 + 1.0);
-        for (name, value) in [("train_loss", loss), ("train_accuracy", 1.0 - loss / 2.0), ("learning_rate", 1e-3)] {
+        for (name, value) in training_metrics(position) {
+            self.metrics.put(name, position, value);
+        }
+    }
+
+    /// What the last step of an epoch leaves behind.
+    pub(super) fn after_epoch(&mut self, position: Position) {
+        for (name, value) in
+            training_metrics(position).into_iter().chain([("epoch_seconds", 0.4), ("step_seconds", 0.1)])
+        {
             // These names hold numbers, unless a plugin put an array under one.
             let _ = self.put(name, position, value);
         }
@@ -204,10 +212,10 @@ impl World {
         };
         Ok(match tap.reduce {
             TapReduce::Whole => whole.named(&tap.name),
-            TapReduce::Mean | TapReduce::Norm => Values::f32(&tap.name, vec![1], |_| 0.1),
+            TapReduce::Mean | TapReduce::Norm => Values::f32(&tap.name, Vec::new(), |_| 0.1),
             TapReduce::MinMax => Values::f32(&tap.name, vec![2], |index| index as f32),
             TapReduce::Histogram => Values::f32(&tap.name, vec![64], |_| 1.0),
-            TapReduce::NonFinite => Values::f32(&tap.name, vec![1], |_| 0.0),
+            TapReduce::NonFinite => Values::f32(&tap.name, Vec::new(), |_| 0.0),
         })
     }
 
@@ -221,6 +229,11 @@ impl World {
         let shape = std::iter::once(samples).chain(node.shape.iter().copied()).collect();
         Ok(Values::f32(name, shape, |index| (index % 7) as f32 / 7.0))
     }
+}
+
+fn training_metrics(position: Position) -> [(&'static str, f64); 3] {
+    let loss = 1.0 / (position.global_step as f64 + 1.0);
+    [("train_loss", loss), ("train_accuracy", 1.0 - loss / 2.0), ("learning_rate", 1e-3)]
 }
 
 /// A batch: `inputs`, then `targets`.

@@ -14,7 +14,9 @@ pub mod protocol;
 mod remote;
 mod run;
 mod service;
+mod state;
 mod tensor;
+pub mod testing;
 
 pub use abi::kinds::{EventKind, ServiceKind};
 pub use callback::{Callback, Creation, Dispatch, Need, NoOptions, Ranks, When};
@@ -23,6 +25,7 @@ pub use export::Kind;
 pub use plugin_api_macros::plugin;
 pub use remote::Remote;
 pub use run::Run;
+pub use state::{decode_state, encode_state};
 pub use tensor::{Element, Tensor, TensorView};
 
 // What `#[plugin]` expands to.

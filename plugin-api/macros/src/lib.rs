@@ -11,6 +11,7 @@ use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 ///   and fills in version, licence and (where there are none) options;
 /// * on a `struct` of options: makes it readable from a run file, with a JSON Schema whose
 ///   descriptions are the fields' doc comments and whose defaults come from its `Default`;
+/// * on an `enum` of options: the same; a variant `LowRank` is written `"low_rank"`;
 /// * on `const KINDS: &[Kind] = &[…];`: exports the library, once a crate.
 #[proc_macro_attribute]
 pub fn plugin(attribute: TokenStream, item: TokenStream) -> TokenStream {
@@ -20,16 +21,19 @@ pub fn plugin(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let tokens: Vec<TokenTree> = item.into_iter().collect();
     match keyword(&tokens) {
         Some("impl") => callback(tokens),
-        Some("struct") => options(tokens),
+        Some("struct") => options(tokens, "deny_unknown_fields, default"),
+        Some("enum") => options(tokens, "rename_all = \"snake_case\""),
         Some("const") => export(tokens),
-        _ => error("`#[plugin]` stands on an `impl Callback`, a struct of options, or the const list of kinds"),
+        _ => error("`#[plugin]` stands on an `impl Callback`, a struct or enum of options, or the const list of kinds"),
     }
 }
 
 /// The first of the words that tell the items apart, at the top level.
 fn keyword(tokens: &[TokenTree]) -> Option<&'static str> {
     tokens.iter().find_map(|token| match token {
-        TokenTree::Ident(word) => ["impl", "struct", "const"].into_iter().find(|keyword| word.to_string() == *keyword),
+        TokenTree::Ident(word) => {
+            ["impl", "struct", "enum", "const"].into_iter().find(|keyword| word.to_string() == *keyword)
+        }
         _ => None,
     })
 }
@@ -66,11 +70,13 @@ fn callback(mut tokens: Vec<TokenTree>) -> TokenStream {
     tokens.into_iter().collect()
 }
 
-fn options(tokens: Vec<TokenTree>) -> TokenStream {
-    let derive = "#[derive(Clone, Debug, ::plugin_api::serde::Deserialize, ::plugin_api::serde::Serialize, \
-                  ::plugin_api::schemars::JsonSchema)]\n\
-                  #[serde(crate = \"::plugin_api::serde\", deny_unknown_fields, default)]\n\
-                  #[schemars(crate = \"::plugin_api::schemars\")]\n";
+fn options(tokens: Vec<TokenTree>, serde: &str) -> TokenStream {
+    let derive = format!(
+        "#[derive(Clone, Debug, ::plugin_api::serde::Deserialize, ::plugin_api::serde::Serialize, \
+         ::plugin_api::schemars::JsonSchema)]\n\
+         #[serde(crate = \"::plugin_api::serde\", {serde})]\n\
+         #[schemars(crate = \"::plugin_api::schemars\")]\n"
+    );
     let mut stream: TokenStream = match derive.parse() {
         Ok(stream) => stream,
         Err(problem) => return error(&problem.to_string()),

@@ -1,0 +1,339 @@
+//! The services of the fake host.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::world::{Tensors, World, no_such_name, not_allowed};
+use crate::abi::kinds::{EventKind, ServiceKind, Status};
+use crate::error::{Error, Result};
+use crate::protocol::{
+    ArrayPoint, ArrayPut, BatchRequest, CheckpointWritten, Control, ControlRequest, CopyAction, CopyRequest,
+    HyperParameterSet, Line, Measure, MetricPut, Name, Path, Predict, Record, StatusLine, TensorInfo, TensorSet,
+    TensorsRequest, TrainSteps,
+};
+use crate::tensor::{Tensor, TensorView};
+
+/// What a service answers.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) bytes: Vec<u8>,
+    pub(super) tensors: Vec<Tensor>,
+}
+
+impl Answer {
+    fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
+        Ok(Self { bytes: rmp_serde::to_vec_named(value)?, tensors: Vec::new() })
+    }
+
+    fn tensors(tensors: Vec<Tensor>) -> Self {
+        Self { bytes: Vec::new(), tensors }
+    }
+}
+
+pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T> {
+    rmp_serde::from_slice(payload).map_err(|error| Error::from(error).context("the request is not understood"))
+}
+
+impl World {
+    /// Answers a service.
+    pub(super) fn answer(
+        &mut self,
+        service: ServiceKind,
+        payload: &[u8],
+        tensors: &[TensorView<'_>],
+    ) -> Result<Answer> {
+        if let Some(message) = self.given.failing.get(&service) {
+            return Err(Error::new(message.clone()));
+        }
+        match service {
+            ServiceKind::FAULT => self.hook.fault = Some(decode(payload)?),
+            ServiceKind::SAVE_STATE => {
+                self.only_in(&[EventKind::SAVE_STATE], "state is saved")?;
+                self.hook.state = Some(payload.to_vec());
+            }
+            ServiceKind::RUN_INFO => return Answer::of(&self.given.info),
+            ServiceKind::CONSOLE_LINE => self.seen.lines.push(decode::<Line>(payload)?.text),
+            ServiceKind::CONSOLE_STATUS => {
+                let status: StatusLine = decode(payload)?;
+                if status.text.is_empty() {
+                    self.seen.statuses.remove(&status.name);
+                } else {
+                    self.seen.statuses.insert(status.name.clone(), status);
+                }
+            }
+            ServiceKind::ARTIFACT => self.seen.artifacts.push(decode(payload)?),
+            ServiceKind::EMIT => self.seen.emitted.push(decode(payload)?),
+            ServiceKind::CONTROL => {
+                let request: ControlRequest = decode(payload)?;
+                if request.action == Control::SkipUpdate {
+                    self.only_in(&[EventKind::GRADIENTS], "an update is skipped")?;
+                }
+                self.seen.requests.push(request);
+            }
+            ServiceKind::REMOTE => return Answer::of(&self.remote.open()),
+            ServiceKind::WRITE_CHECKPOINT => return self.write_checkpoint(&decode::<Path>(payload)?.path),
+            ServiceKind::METRIC_PUT
+            | ServiceKind::METRICS
+            | ServiceKind::RECORD_PUT
+            | ServiceKind::RECORD
+            | ServiceKind::HISTORY_NAMES
+            | ServiceKind::HISTORY_SERIES
+            | ServiceKind::HISTORY_ARRAYS
+            | ServiceKind::ARRAY_PUT => return self.records(service, payload),
+            ServiceKind::HYPER_PARAMETERS => return Answer::of(&self.given.groups),
+            ServiceKind::HYPER_PARAMETER_SET => self.set_hyper_parameter(decode(payload)?)?,
+            _ => return self.model(service, payload, tensors),
+        }
+        Ok(Answer::default())
+    }
+
+    fn records(&mut self, service: ServiceKind, payload: &[u8]) -> Result<Answer> {
+        match service {
+            ServiceKind::METRIC_PUT => {
+                let MetricPut { name, value } = decode(payload)?;
+                self.put_metric(&name, value);
+            }
+            ServiceKind::METRICS if payload.is_empty() => return Answer::of(&self.given.metrics),
+            ServiceKind::METRICS => {
+                let (name, value) = find(&self.given.metrics, "metric", payload)?;
+                return Answer::of(&std::collections::BTreeMap::from([(name, *value)]));
+            }
+            ServiceKind::RECORD_PUT => self.seen.records.push(decode::<Record>(payload)?),
+            ServiceKind::RECORD => match &self.hook.record {
+                Some(record) => return Answer::of(record),
+                None => return Err(not_allowed("there is a record in `record` alone".to_owned())),
+            },
+            ServiceKind::HISTORY_NAMES => {
+                let names: Vec<_> = self.given.history.keys().chain(self.given.arrays.keys()).collect();
+                return Answer::of(&names);
+            }
+            ServiceKind::HISTORY_SERIES => return Answer::of(find(&self.given.history, "metric", payload)?.1),
+            ServiceKind::HISTORY_ARRAYS => return Answer::of(find(&self.given.arrays, "array", payload)?.1),
+            _ => {
+                let ArrayPut { name, shape, values } = decode(payload)?;
+                if shape.iter().product::<u64>() != values.len() as u64 {
+                    return Err(Error::new(format!("`{name}` has the shape {shape:?} but {} values", values.len())));
+                }
+                let (epoch, global_step) = (self.hook.position.epoch, self.hook.position.global_step);
+                let point = ArrayPoint { epoch, global_step, shape, values };
+                self.given.arrays.entry(name).or_default().push(point);
+            }
+        }
+        Ok(Answer::default())
+    }
+
+    fn model(&mut self, service: ServiceKind, payload: &[u8], tensors: &[TensorView<'_>]) -> Result<Answer> {
+        match service {
+            ServiceKind::TENSOR_LIST => {
+                let TensorsRequest { set, .. } = decode(payload)?;
+                let infos: Vec<_> = of_set(&self.given.tensors, &set)?
+                    .iter()
+                    .map(|tensor| TensorInfo {
+                        name: tensor.name().to_owned(),
+                        shape: tensor.view().shape().to_vec(),
+                        dtype: tensor.view().dtype().name(),
+                    })
+                    .collect();
+                return Answer::of(&infos);
+            }
+            ServiceKind::TENSOR_READ => {
+                let TensorsRequest { set, names } = decode(payload)?;
+                let of_set = of_set(&self.given.tensors, &set)?;
+                if names.is_empty() {
+                    return Ok(Answer::tensors(of_set.to_vec()));
+                }
+                let found = names.iter().map(|name| Ok(of_set[index_of(of_set, &set, name)?].clone()));
+                return Ok(Answer::tensors(found.collect::<Result<_>>()?));
+            }
+            ServiceKind::TENSOR_WRITE => self.write_tensors(&decode::<TensorsRequest>(payload)?.set, tensors)?,
+            ServiceKind::TENSOR_TO_HOST => {
+                return Ok(Answer::tensors(tensors.iter().map(TensorView::to_owned).collect::<Result<_>>()?));
+            }
+            ServiceKind::WEIGHTS_COPY => self.copy_weights(decode(payload)?)?,
+            ServiceKind::SNAPSHOT => self.snapshot(decode(payload)?)?,
+            ServiceKind::TAP => {
+                self.only_in(&[EventKind::SETUP], "taps are asked for")?;
+                self.seen.taps.push(decode(payload)?);
+            }
+            ServiceKind::LOSS => {
+                self.only_in(
+                    &[EventKind::GRADIENTS, EventKind::STEP_END, EventKind::EVAL_STEP_END],
+                    "there is a loss",
+                )?;
+                return Answer::of(&self.given.loss.ok_or_else(|| not_set("loss", "set_loss"))?);
+            }
+            ServiceKind::GRAPH => {
+                let graph = self.given.graph.as_ref().ok_or_else(|| not_set("graph", "set_graph"))?;
+                return Ok(Answer { bytes: serde_json::to_vec(graph)?, tensors: Vec::new() });
+            }
+            ServiceKind::PREDICT => {
+                let request: Predict = decode(payload)?;
+                let inputs = tensors.iter().map(TensorView::to_owned).collect::<Result<Vec<_>>>()?;
+                let predict = self.given.predict.as_mut().ok_or_else(|| not_set("prediction", "answer_predict"))?;
+                return Ok(Answer::tensors(predict(&request, &inputs)?));
+            }
+            ServiceKind::MEASURE => {
+                let request: Measure = decode(payload)?;
+                let measure = self.given.measure.as_mut().ok_or_else(|| not_set("measurement", "answer_measure"))?;
+                return Answer::of(&measure(&request)?);
+            }
+            ServiceKind::TRAIN_STEPS => {
+                self.weights_may_change()?;
+                let TrainSteps { steps } = decode(payload)?;
+                let train = self.given.train_steps.as_mut();
+                return Answer::of(&train.ok_or_else(|| not_set("training", "answer_train_steps"))?(steps)?);
+            }
+            ServiceKind::RECALIBRATE_BATCH_NORM => self.weights_may_change()?,
+            ServiceKind::BATCH => {
+                let BatchRequest { split, index } = decode(payload)?;
+                let names = self.given.batches.keys().map(String::as_str);
+                let batches = self.given.batches.get(&split).ok_or_else(|| no_such_name("split", &split, names))?;
+                let batch = usize::try_from(index).ok().and_then(|index| batches.get(index));
+                let batch = batch.ok_or_else(|| {
+                    Error::new(format!("split `{split}` has {} batches, no batch {index}", batches.len()))
+                })?;
+                return Ok(Answer::tensors(batch.to_vec()));
+            }
+            _ => {
+                let message = format!("this host has no service {}; use a newer host", service.0);
+                return Err(Error::of_service(Status::UNKNOWN, message));
+            }
+        }
+        Ok(Answer::default())
+    }
+
+    fn write_checkpoint(&mut self, path: &str) -> Result<Answer> {
+        self.only_in(&[EventKind::CHECKPOINT], "a checkpoint is written")?;
+        let folder = self.folder().join(path);
+        let existed = folder.exists();
+        std::fs::create_dir_all(&folder).map_err(|error| Error::from(error).context(folder.display()))?;
+        let written = CheckpointWritten { path: folder.display().to_string(), bytes: 0, existed };
+        self.seen.checkpoints.push(written.clone());
+        Answer::of(&written)
+    }
+
+    fn set_hyper_parameter(&mut self, set: HyperParameterSet) -> Result<()> {
+        let instance = self.given.info.instance.clone();
+        let mut matched = false;
+        for group in &mut self.given.groups {
+            let wanted = set.group.as_ref().is_none_or(|name| *name == group.name);
+            if let Some(value) = group.values.get_mut(&set.name).filter(|_| wanted) {
+                *value = set.value;
+                group.owners.insert(set.name.clone(), instance.clone());
+                matched = true;
+            }
+        }
+        if matched {
+            return Ok(());
+        }
+        let names = self.given.groups.iter().flat_map(|group| group.values.keys()).map(String::as_str);
+        Err(no_such_name("hyper-parameter", &set.name, names))
+    }
+
+    fn write_tensors(&mut self, set: &TensorSet, tensors: &[TensorView<'_>]) -> Result<()> {
+        match set {
+            TensorSet::Gradients => self.only_in(&[EventKind::GRADIENTS], "gradients are written")?,
+            TensorSet::Batch => self.only_in(&[EventKind::STEP_START], "the batch is written")?,
+            TensorSet::Outputs | TensorSet::Taps => {
+                return Err(not_allowed(format!("`{set}` cannot be written")));
+            }
+            TensorSet::Copy(_) => {}
+            _ => self.weights_may_change()?,
+        }
+        let before = of_set(&self.given.tensors, set)?;
+        let mut after = before.to_vec();
+        for tensor in tensors {
+            let index = index_of(before, set, tensor.name())?;
+            let expected = before[index].view();
+            if (expected.shape(), expected.dtype()) != (tensor.shape(), tensor.dtype()) {
+                return Err(Error::new(format!(
+                    "`{}` is {} {:?}, not {} {:?}",
+                    tensor.name(),
+                    expected.dtype().name(),
+                    expected.shape(),
+                    tensor.dtype().name(),
+                    tensor.shape()
+                )));
+            }
+            after[index] = tensor.to_owned()?;
+        }
+        self.given.tensors.insert(set.clone(), after);
+        Ok(())
+    }
+
+    fn copy_weights(&mut self, request: CopyRequest) -> Result<()> {
+        let key = TensorSet::Copy(request.name.clone());
+        if request.action == CopyAction::Take {
+            let mut weights = Vec::new();
+            for set in [TensorSet::Parameters, TensorSet::Buffers] {
+                weights.extend(self.given.tensors.get(&set).into_iter().flatten().cloned());
+            }
+            self.given.tensors.insert(key, weights);
+            return Ok(());
+        }
+        let Some(copy) = self.given.tensors.get(&key).cloned() else {
+            let names = self.given.tensors.keys().filter_map(|set| match set {
+                TensorSet::Copy(name) => Some(name.as_str()),
+                _ => None,
+            });
+            return Err(no_such_name("copy of the weights", &request.name, names));
+        };
+        if request.action == CopyAction::Drop {
+            self.given.tensors.remove(&key);
+            return Ok(());
+        }
+        self.weights_may_change()?;
+        for set in [TensorSet::Parameters, TensorSet::Buffers] {
+            for tensor in self.given.tensors.get_mut(&set).into_iter().flatten() {
+                if let Some(kept) = copy.iter().find(|kept| kept.name() == tensor.name()) {
+                    *tensor = kept.clone();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, request: CopyRequest) -> Result<()> {
+        let state = [TensorSet::Parameters, TensorSet::Buffers, TensorSet::Optimizer];
+        if request.action == CopyAction::Take {
+            let taken = state.into_iter().filter_map(|set| Some((set.clone(), self.given.tensors.get(&set)?.clone())));
+            let taken = taken.collect();
+            self.given.snapshots.insert(request.name, taken);
+            return Ok(());
+        }
+        let Some(kept) = self.given.snapshots.get(&request.name).cloned() else {
+            let names = self.given.snapshots.keys().map(String::as_str);
+            return Err(no_such_name("snapshot", &request.name, names));
+        };
+        if request.action == CopyAction::Drop {
+            self.given.snapshots.remove(&request.name);
+            return Ok(());
+        }
+        self.weights_may_change()?;
+        self.given.tensors.extend(kept);
+        Ok(())
+    }
+}
+
+/// The entry of the name that the request asks for.
+fn find<'m, T>(map: &'m std::collections::BTreeMap<String, T>, what: &str, payload: &[u8]) -> Result<(String, &'m T)> {
+    let Name { name } = decode(payload)?;
+    let value = map.get(&name).ok_or_else(|| no_such_name(what, &name, map.keys().map(String::as_str)))?;
+    Ok((name, value))
+}
+
+fn of_set<'t>(tensors: &'t Tensors, set: &TensorSet) -> Result<&'t [Tensor]> {
+    tensors.get(set).map(Vec::as_slice).ok_or_else(|| {
+        let message = format!("there are no tensors in `{set}`; the test sets them with `put_tensor`");
+        Error::of_service(Status::NO_SUCH_NAME, message)
+    })
+}
+
+fn index_of(tensors: &[Tensor], set: &TensorSet, name: &str) -> Result<usize> {
+    let found = tensors.iter().position(|tensor| tensor.name() == name);
+    found.ok_or_else(|| no_such_name(&format!("tensor in `{set}` called"), name, tensors.iter().map(Tensor::name)))
+}
+
+fn not_set(what: &str, method: &str) -> Error {
+    Error::new(format!("the fake host has no {what}; the test sets it with `FakeHost::{method}`"))
+}

@@ -1,0 +1,165 @@
+//! What a fake host knows: what the test has given, what the callback did, and the hook in progress.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::waist::RemoteSide;
+use crate::abi::kinds::{EventKind, ServiceKind, Status};
+use crate::error::{Error, Result};
+use crate::event::Position;
+use crate::protocol::{
+    ArrayPoint, Artifact, CheckpointWritten, ControlRequest, Custom, Failure, Measure, ParameterGroup, Point, Predict,
+    Record, RunInfo, StatusLine, Tap, TensorSet,
+};
+use crate::tensor::Tensor;
+
+pub(super) type PredictAnswer = Box<dyn FnMut(&Predict, &[Tensor]) -> Result<Vec<Tensor>>>;
+pub(super) type MeasureAnswer = Box<dyn FnMut(&Measure) -> Result<BTreeMap<String, f64>>>;
+pub(super) type TrainStepsAnswer = Box<dyn FnMut(u64) -> Result<Vec<f64>>>;
+pub(super) type Tensors = BTreeMap<TensorSet, Vec<Tensor>>;
+
+/// What services answer from. The callback changes the part of it that a real one would change.
+pub(super) struct Given {
+    pub(super) info: RunInfo,
+    pub(super) metrics: BTreeMap<String, f64>,
+    pub(super) history: BTreeMap<String, Vec<Point>>,
+    pub(super) arrays: BTreeMap<String, Vec<ArrayPoint>>,
+    pub(super) groups: Vec<ParameterGroup>,
+    pub(super) tensors: Tensors,
+    pub(super) snapshots: BTreeMap<String, Tensors>,
+    pub(super) batches: BTreeMap<String, Vec<[Tensor; 2]>>,
+    pub(super) loss: Option<f64>,
+    pub(super) graph: Option<serde_json::Value>,
+    pub(super) predict: Option<PredictAnswer>,
+    pub(super) measure: Option<MeasureAnswer>,
+    pub(super) train_steps: Option<TrainStepsAnswer>,
+    /// Services that the test wants to fail, with the message.
+    pub(super) failing: BTreeMap<ServiceKind, String>,
+}
+
+/// What the callback did, in its order.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) requests: Vec<ControlRequest>,
+    pub(super) records: Vec<Record>,
+    pub(super) emitted: Vec<Custom>,
+    pub(super) lines: Vec<String>,
+    pub(super) statuses: BTreeMap<String, StatusLine>,
+    pub(super) artifacts: Vec<Artifact>,
+    pub(super) checkpoints: Vec<CheckpointWritten>,
+    pub(super) taps: Vec<Tap>,
+    pub(super) logs: Vec<String>,
+}
+
+/// The hook in progress, or the last one.
+pub(super) struct Hook {
+    pub(super) event: EventKind,
+    pub(super) position: Position,
+    pub(super) record: Option<Record>,
+    pub(super) state: Option<Vec<u8>>,
+    pub(super) fault: Option<Failure>,
+    /// What is lent to the callback until the hook returns.
+    pub(super) lent: Vec<Tensor>,
+}
+
+pub(super) struct World {
+    pub(super) given: Given,
+    pub(super) seen: Seen,
+    pub(super) hook: Hook,
+    pub(super) remote: Arc<RemoteSide>,
+}
+
+impl World {
+    /// A run of 3 epochs of 10 steps, 32 samples each, on the CPU.
+    pub(super) fn new(instance: &str, folder: &std::path::Path) -> Self {
+        let info = RunInfo {
+            instance: instance.to_owned(),
+            name: "test".to_owned(),
+            folder: folder.display().to_string(),
+            plan: "{}".to_owned(),
+            host_version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: "cpu".to_owned(),
+            epochs: 3,
+            steps_per_epoch: 10,
+            total_steps: 30,
+            training_samples: 320,
+            resumed_from: None,
+            trial: false,
+        };
+        let given = Given {
+            info,
+            metrics: BTreeMap::new(),
+            history: BTreeMap::new(),
+            arrays: BTreeMap::new(),
+            groups: Vec::new(),
+            tensors: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            loss: None,
+            graph: None,
+            predict: None,
+            measure: None,
+            train_steps: None,
+            failing: BTreeMap::new(),
+        };
+        let hook = Hook {
+            event: EventKind::SETUP,
+            position: Position::default(),
+            record: None,
+            state: None,
+            fault: None,
+            lent: Vec::new(),
+        };
+        Self { given, seen: Seen::default(), hook, remote: Arc::default() }
+    }
+
+    /// Puts a metric as the host does: its latest value, and a point of the history at the position.
+    pub(super) fn put_metric(&mut self, name: &str, value: f64) {
+        let Position { epoch, global_step, .. } = self.hook.position;
+        self.given.history.entry(name.to_owned()).or_default().push(Point { epoch, global_step, value });
+        self.given.metrics.insert(name.to_owned(), value);
+        self.remote.metric(name, value);
+    }
+
+    /// The run folder.
+    pub(super) fn folder(&self) -> PathBuf {
+        PathBuf::from(&self.given.info.folder)
+    }
+
+    /// Refuses what is not allowed in this hook.
+    pub(super) fn only_in(&self, hooks: &[EventKind], what: &str) -> Result<()> {
+        if hooks.contains(&self.hook.event) {
+            return Ok(());
+        }
+        let allowed: Vec<_> = hooks.iter().map(|hook| format!("`{}`", hook.name())).collect();
+        Err(not_allowed(format!("{what} in {} alone, not in `{}`", allowed.join(", "), self.hook.event.name())))
+    }
+
+    /// Refuses to change the weights while a step or an evaluation uses them.
+    pub(super) fn weights_may_change(&self) -> Result<()> {
+        let busy = [
+            EventKind::STEP_START,
+            EventKind::GRADIENTS,
+            EventKind::EVAL_START,
+            EventKind::EVAL_STEP_START,
+            EventKind::EVAL_STEP_END,
+            EventKind::CHECKPOINT,
+        ];
+        if busy.contains(&self.hook.event) {
+            return Err(not_allowed(format!("weights cannot be written in `{}`", self.hook.event.name())));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn not_allowed(message: String) -> Error {
+    Error::of_service(Status::NOT_ALLOWED, message)
+}
+
+/// There is no `what` called `name`; the message lists those that there are.
+pub(super) fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> Error {
+    let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    let known = if names.is_empty() { "there is none".to_owned() } else { format!("there is {}", names.join(", ")) };
+    Error::of_service(Status::NO_SUCH_NAME, format!("there is no {what} `{name}`; {known}"))
+}

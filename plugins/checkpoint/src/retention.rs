@@ -158,7 +158,8 @@ mod tests {
         use Mode::{Max, Min};
         const NAN: Option<f64> = Some(f64::NAN);
         let falling = [Some(3.0), Some(2.0), Some(1.0), Some(4.0), Some(5.0), Some(6.0)];
-        let cases: &[(usize, &[KeepBest], Option<&str>, &[Option<f64>], &str, &str)] = &[
+        type Case<'c> = (usize, &'c [KeepBest], Option<&'c str>, &'c [Option<f64>], &'c str, &'c str);
+        let cases: &[Case<'_>] = &[
             (0, &[], None, &falling, "1 2 3 4 5 6", ""),
             (2, &[], None, &falling, "5 6", ""),
             (9, &[], None, &falling, "1 2 3 4 5 6", ""),

@@ -247,7 +247,8 @@ mod tests {
     #[test]
     fn the_table_of_stops() {
         const NAN: f64 = f64::NAN;
-        let cases: &[(serde_json::Value, &[f64], Option<(usize, &str)>)] = &[
+        type Case<'c> = (serde_json::Value, &'c [f64], Option<(usize, &'c str)>);
+        let cases: &[Case<'_>] = &[
             (json!({ "patience": 2 }), &[1.0, 0.9, 0.9, 0.8, 0.9, 0.8], Some((6, "patience_exhausted"))),
             (json!({ "patience": 2 }), &[1.0, 1.1, 0.9, 1.0, 0.8], None),
             (json!({ "patience": 1, "mode": "max" }), &[0.1, 0.2, 0.1], Some((3, "patience_exhausted"))),

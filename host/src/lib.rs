@@ -1,7 +1,7 @@
 //! A training host: owns a libtorch training loop and loads callback plugins at run time.
 
+pub mod author;
 pub mod checkpoint;
-
 pub mod cli;
 pub mod config;
 pub mod console;

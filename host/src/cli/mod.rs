@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::author;
 use crate::report::{Problems, Style, render};
 
 const EXIT_CODES: &str = "\
@@ -30,6 +31,9 @@ struct Arguments {
 enum Command {
     /// Trains what a run file says, with the callbacks of plugin libraries.
     Run(run::RunArguments),
+    /// Makes, lists, describes and checks plugins.
+    #[command(subcommand)]
+    Plugins(author::PluginsCommand),
 }
 
 /// Runs the command line of this process.
@@ -37,6 +41,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Plugins(command) => author::run(command),
     };
     outcome.unwrap_or_else(|Problems(problems)| {
         eprint!("{}", render(&problems, Style::of_stderr()));

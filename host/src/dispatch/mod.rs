@@ -30,3 +30,4 @@ pub use event::{Event, EventData};
 pub use plan::{Mode, OnError, Order, PlanError, Planned, order};
 pub use schedule::{Moment, ScheduleState};
 pub use services::{Caller, Lent, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};
+pub use waist::stale_calls;

@@ -1,16 +1,26 @@
 //! The host's side of the waist: the one function that plugins call.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use plugin_api::abi::kinds::{ServiceKind, Status};
 use plugin_api::abi::{Bytes, HostTable, MINOR, ReplyTable, RequestTable, read_table};
 use plugin_api::protocol::Failure;
 
 use super::hook;
+use super::remote::is_remote;
 use super::services::{Request, ServiceError};
 
 /// What every handle points to; static, so that a handle never dangles.
 pub(super) static HOST_TABLE: HostTable = HostTable { size: size_of::<HostTable>() as u32, minor: MINOR, call };
+
+static STALE_CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// How many calls of this process came with a hook's handle that was spent. A remote's calls after the run do not
+/// count: its thread cannot know when the run ends.
+pub fn stale_calls() -> u64 {
+    STALE_CALLS.load(Ordering::Relaxed)
+}
 
 unsafe extern "C" fn call(
     ticket: u64,
@@ -46,6 +56,9 @@ unsafe extern "C" fn call(
         Ok(Err(error)) => error,
         Err(_) => ServiceError::Failed(format!("the host failed in the service `{}`", service.name())),
     };
+    if error == ServiceError::Stale && !is_remote(ticket) {
+        STALE_CALLS.fetch_add(1, Ordering::Relaxed);
+    }
     let failure = Failure { message: error.to_string(), place: String::new() };
     if let Ok(bytes) = rmp_serde::to_vec_named(&failure) {
         // SAFETY: the plugin's function, with its own context; the bytes outlive the call.

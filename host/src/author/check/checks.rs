@@ -1,0 +1,121 @@
+//! The checks, and what one can find.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! checks {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal of $scope:ident;)*) => {
+        /// One check. Its description is its documentation: here, in `--help`, and beside a failure.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[non_exhaustive]
+        pub enum Check {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl Check {
+            /// Every check, in the order in which they are done.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its name, as tables and JSON write it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it demands, in one sentence.
+            pub fn description(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),*).trim_ascii(),)* }
+            }
+
+            /// What it looks at.
+            pub fn scope(self) -> Scope {
+                match self { $(Self::$variant => Scope::$scope,)* }
+            }
+        }
+    };
+}
+
+checks! {
+    /// The library loads, as it would for a run.
+    Load = "load" of Library;
+    /// The descriptor is whole: version, summary, licence, known hooks and needs, and a `when` that is understood.
+    Descriptor = "descriptor" of Kind;
+    /// There is a valid JSON Schema for the options: without one a run file's mistakes go unnoticed.
+    Schema = "schema" of Kind;
+    /// The default options satisfy the schema, and an instance can be made with them.
+    DefaultOptions = "default-options" of Kind;
+    /// Options that the schema refuses are refused with an error, not a panic.
+    GarbageOptions = "garbage-options" of Kind;
+    /// Every hook returns without an error and without a panic.
+    Hooks = "hooks" of Kind;
+    /// No hook is slower than the budget on the training thread; in hooks of a step and `epoch_trained` that is a failure, elsewhere a warning.
+    Budget = "budget" of Kind;
+    /// A handle is not used after its hook: it is spent by then.
+    StaleHandle = "stale-handle" of Kind;
+    /// State that is saved, loaded into a new instance and saved again has the same bytes.
+    State = "state" of Kind;
+    /// Two instances with different names work in one run.
+    TwoInstances = "two-instances" of Kind;
+}
+
+/// What a check looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The library as a whole.
+    Library,
+    /// Each of its kinds.
+    Kind,
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It holds.
+    Passed,
+    /// It holds, and something is worth a look.
+    Warning,
+    /// It does not hold.
+    Failed,
+    /// It was not done: nothing to look at, or an earlier failure is in the way.
+    Skipped,
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The kind; empty for a check of the whole library.
+    pub kind: String,
+    /// The check.
+    pub check: Check,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What is to be said, one sentence each.
+    pub details: Vec<String>,
+}
+
+impl Finding {
+    /// A finding about `kind`: passed, unless there are details.
+    pub(super) fn failed_if_any(kind: &str, check: Check, details: Vec<String>) -> Self {
+        let verdict = if details.is_empty() { Verdict::Passed } else { Verdict::Failed };
+        Self { kind: kind.to_owned(), check, verdict, details }
+    }
+
+    /// A check that was not done, and why.
+    pub(super) fn skipped(kind: &str, check: Check, reason: &str) -> Self {
+        Self { kind: kind.to_owned(), check, verdict: Verdict::Skipped, details: vec![reason.to_owned()] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_called_the_same_everywhere() {
+        for check in Check::ALL {
+            assert_eq!(serde_json::to_value(check).unwrap(), check.name());
+            assert!(check.description().ends_with('.'), "{}", check.name());
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The checks in processes of their own: started, watched, and read when they end, however they end.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::checks::{Check, Finding, Verdict};
+use super::options::{Given, given};
+use super::progress::{Kept, Line, Observer, ToFile, read};
+use super::{CheckOptions, Checked, kind};
+use crate::plugins::{Catalogue, Kind};
+use crate::report::{Problem, Problems, Report};
+
+/// Loading a library slower than this is worth a look: a run loads many.
+const SLOW_LOAD: Duration = Duration::from_millis(100);
+
+/// What a child is asked for: to load the library, or to check one kind of it.
+#[derive(Clone, Debug, Args)]
+pub struct CheckKind {
+    /// The library.
+    file: PathBuf,
+    /// Where progress is written.
+    #[arg(long)]
+    progress: PathBuf,
+    /// The kind; without one the library is only loaded.
+    #[arg(long)]
+    kind: Option<String>,
+    /// As in `check`.
+    #[arg(long)]
+    budget_ms: u64,
+    /// As in `check`.
+    #[arg(long)]
+    set: Vec<String>,
+}
+
+/// The child's side.
+pub(crate) fn run_kind(options: &CheckKind) -> Result<ExitCode, Problems> {
+    let mut progress = ToFile::create(&options.progress)
+        .map_err(|error| Problem::new(format!("cannot write `{}`", options.progress.display())).with_cause(&error))?;
+    let given = given(&options.set)?;
+    if let Some((about, catalogue)) = load(&options.file, &mut progress) {
+        match &options.kind {
+            None => {
+                let kinds = catalogue.kinds().iter().map(|kind| kind.descriptor().kind.clone()).collect();
+                progress.write(&Line::Library { about, kinds });
+            }
+            Some(name) => {
+                if let Some(kind) = catalogue.kind(name) {
+                    check_kind(kind, &given, Duration::from_millis(options.budget_ms), &mut progress);
+                }
+            }
+        }
+    }
+    progress.write(&Line::Done);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks in this process.
+pub(super) fn check_here(options: &CheckOptions, given: &Given) -> Checked {
+    let mut kept = Kept::default();
+    let loaded = load(&options.file, &mut kept);
+    let mut library = String::new();
+    if let Some((about, catalogue)) = loaded {
+        library = about;
+        for kind in catalogue.kinds() {
+            check_kind(kind, given, options.budget(), &mut kept);
+        }
+    }
+    Checked { library, findings: kept.0 }
+}
+
+fn check_kind(kind: &Kind, given: &Given, budget: Duration, observer: &mut dyn Observer) {
+    let none = serde_json::Map::new();
+    kind::check(kind, given.get(&kind.descriptor().kind).unwrap_or(&none), budget, observer);
+}
+
+/// Loads the library as a run does, and says what built it and how long it took.
+fn load(file: &Path, observer: &mut dyn Observer) -> Option<(String, Catalogue)> {
+    observer.begin(Check::Load);
+    let before = Instant::now();
+    let loaded = Catalogue::load(&[file.to_owned()]);
+    let time = before.elapsed();
+    let mut finding = Finding::failed_if_any("", Check::Load, Vec::new());
+    let loaded = match loaded {
+        Ok(catalogue) => match catalogue.kinds().first().map(|kind| kind.library().build()) {
+            Some(build) => {
+                if time > SLOW_LOAD {
+                    finding.verdict = Verdict::Warning;
+                    finding.details = vec![format!("it took {} ms", time.as_millis())];
+                }
+                Some((format!("{build}, loaded in {:.1} ms", time.as_secs_f64() * 1e3), catalogue))
+            }
+            None => {
+                finding = Finding::failed_if_any("", Check::Load, vec!["the library has no kinds".to_owned()]);
+                None
+            }
+        },
+        Err(error) => {
+            let details = std::iter::once(error.to_string()).chain(error.hint()).collect();
+            finding = Finding::failed_if_any("", Check::Load, details);
+            None
+        }
+    };
+    observer.found(finding);
+    loaded
+}
+
+/// Checks in child processes: one that loads the library, then one for each kind.
+pub(super) fn check_apart(options: &CheckOptions) -> Result<Checked, Problems> {
+    let mut checked = Checked { library: String::new(), findings: Vec::new() };
+    let lines = run_child(options, None, &mut checked.findings)?;
+    let library = lines.into_iter().find_map(|line| match line {
+        Line::Library { about, kinds } => Some((about, kinds)),
+        _ => None,
+    });
+    if let Some((about, kinds)) = library {
+        checked.library = about;
+        for kind in &kinds {
+            run_child(options, Some(kind), &mut checked.findings)?;
+        }
+    }
+    Ok(checked)
+}
+
+/// Runs one child to its end, adds its findings, and gives its lines. What a child that died did not get to is skipped.
+fn run_child(options: &CheckOptions, kind: Option<&str>, findings: &mut Vec<Finding>) -> Result<Vec<Line>, Problems> {
+    let cannot =
+        |what: &str, error: &std::io::Error| Problem::new(format!("cannot {what} the checks")).with_cause(error);
+    let folder = tempfile::tempdir().map_err(|error| cannot("make a folder for", &error))?;
+    let progress = folder.path().join("progress.jsonl");
+    let mut child = command(options, kind, &progress)
+        .and_then(|mut command| command.spawn())
+        .map_err(|error| cannot("start", &error))?;
+    let end = wait(&mut child, options.timeout()).map_err(|error| cannot("watch", &error))?;
+    let lines = read(&progress);
+    // Each kind's child loads the library too, which was told once.
+    let told = |finding: &&Finding| kind.is_none() || finding.check != Check::Load;
+    findings.extend(lines.iter().filter_map(finding).filter(told).cloned());
+    // A library may end its process with an exit code that says success.
+    let done = lines.iter().any(|line| matches!(line, Line::Done));
+    if !done {
+        let death = death(end, options.timeout());
+        let name = kind.unwrap_or_default();
+        let under_way = under_way(&lines).unwrap_or(Check::Load);
+        let hook = hook(&lines).map_or_else(String::new, |hook| format!(" in `{hook}`"));
+        findings.push(Finding::failed_if_any(name, under_way, vec![format!("{death}{hook}")]));
+        if kind.is_some() {
+            let left = Check::ALL.iter().skip_while(|check| **check != under_way).skip(1);
+            findings.extend(left.map(|check| Finding::skipped(name, *check, "the process ended before it")));
+        }
+    }
+    Ok(lines)
+}
+
+fn command(options: &CheckOptions, kind: Option<&str>, progress: &Path) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["plugins", "check-kind"]).arg("--progress").arg(progress);
+    command.arg("--budget-ms").arg(options.budget_ms.to_string());
+    for set in &options.set {
+        command.arg("--set").arg(set);
+    }
+    if let Some(kind) = kind {
+        command.arg("--kind").arg(kind);
+    }
+    command.arg("--").arg(&options.file);
+    // stdout is for the findings.
+    command.stdin(Stdio::null()).stdout(Stdio::from(std::io::stderr()));
+    Ok(command)
+}
+
+/// How a child ended; none when it had to be ended.
+fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
+    const PAUSE: Duration = Duration::from_millis(2);
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// What to say of a child that ended before its checks did.
+fn death(end: Option<ExitStatus>, timeout: Duration) -> String {
+    let Some(status) = end else {
+        return format!("it did not return within {} s", timeout.as_secs());
+    };
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return format!("the process was ended by signal {signal}{}", signal_name(signal));
+    }
+    match status.code() {
+        Some(code) => format!("the process ended with exit code {code}"),
+        None => "the process ended".to_owned(),
+    }
+}
+
+/// The names of the signals that a fault raises; their numbers are the same on Linux and macOS, except for 7 and 10.
+#[cfg(unix)]
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => " (SIGILL)",
+        5 => " (SIGTRAP)",
+        6 => " (SIGABRT)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        15 => " (SIGTERM)",
+        _ => "",
+    }
+}
+
+fn finding(line: &Line) -> Option<&Finding> {
+    match line {
+        Line::Found { finding } => Some(finding),
+        _ => None,
+    }
+}
+
+/// The check that began and did not end.
+fn under_way(lines: &[Line]) -> Option<Check> {
+    lines.iter().rev().find_map(|line| match line {
+        Line::Begin { check } => Some(*check),
+        _ => None,
+    })
+}
+
+/// The hook that was being called.
+fn hook(lines: &[Line]) -> Option<&str> {
+    match lines.last() {
+        Some(Line::Hook { hook }) if !hook.is_empty() => Some(hook),
+        _ => None,
+    }
+}

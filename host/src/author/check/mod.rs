@@ -1,0 +1,106 @@
+//! `host plugins check`: every kind of a library driven through a made-up run.
+//!
+//! The parent loads the library in a child process and reads which kinds it has; then each kind is checked in a child
+//! of its own ([`child`]). A child writes what it is about to do before it does it ([`progress`]), so that the parent
+//! can say in which check, and in which hook, a child has died. [`kind`] holds the checks themselves, [`simulation`]
+//! the order of events, [`services`] and [`world`] what the hooks are answered.
+
+mod checks;
+mod child;
+mod kind;
+mod options;
+mod progress;
+mod report;
+mod services;
+mod simulation;
+mod tensors;
+mod world;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::command::cannot_write;
+use crate::report::Problems;
+
+pub use checks::{Check, Finding, Scope, Verdict};
+pub use child::CheckKind;
+pub(super) use child::run_kind;
+
+/// What `host plugins check` is asked for.
+#[derive(Clone, Debug, Args)]
+pub struct CheckOptions {
+    /// The library.
+    pub file: PathBuf,
+    /// Milliseconds that a hook may take on the training thread.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub budget_ms: u64,
+    /// Seconds that the checks of one kind may take.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub timeout_s: u64,
+    /// Sets an option of a kind, as TOML writes it; needed for options that are required.
+    #[arg(long = "set", value_name = "KIND.OPTION=VALUE")]
+    pub set: Vec<String>,
+    /// Writes one JSON array of findings.
+    #[arg(long)]
+    pub json: bool,
+    /// Checks in this process, for a debugger: then a crash ends it.
+    #[arg(long)]
+    pub in_process: bool,
+}
+
+impl CheckOptions {
+    fn budget(&self) -> Duration {
+        Duration::from_millis(self.budget_ms)
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_s)
+    }
+}
+
+/// What a library's checks found.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What built the library, and how long it took to load; empty when it was not loaded.
+    pub library: String,
+    /// One finding for each check of each kind, in order.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks a library.
+///
+/// # Errors
+///
+/// Options that cannot be read, or a child process that cannot be started. What is wrong with the library is a
+/// finding, not an error.
+pub fn check(options: &CheckOptions) -> Result<Checked, Problems> {
+    let given = options::given(&options.set)?;
+    if options.in_process { Ok(child::check_here(options, &given)) } else { child::check_apart(options) }
+}
+
+/// Checks a library and writes what was found; the exit code is 1 when a check failed.
+pub(super) fn run(options: &CheckOptions, colour: bool, out: &mut dyn Write) -> Result<ExitCode, Problems> {
+    let checked = check(options)?;
+    if options.json {
+        serde_json::to_writer_pretty(&mut *out, &checked.findings).map_err(|error| cannot_write(error.into()))?;
+        writeln!(out).map_err(cannot_write)?;
+    } else {
+        report::write(&options.file, &checked, colour, out).map_err(cannot_write)?;
+    }
+    let failed = checked.findings.iter().any(|finding| finding.verdict == Verdict::Failed);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The checks and what each is about, for `--help`.
+pub(super) fn help() -> String {
+    let mut text = "Checks:\n".to_owned();
+    for check in Check::ALL {
+        text.push_str(&format!("  {:<16} {}\n", check.name(), check.description()));
+    }
+    text.push_str("\nExample:\n  cargo build --release && host plugins check target/release/libloss_alarm.so");
+    text
+}

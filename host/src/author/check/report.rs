@@ -1,0 +1,66 @@
+//! The findings for people.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::Checked;
+use super::checks::{Check, Finding, Scope, Verdict};
+use crate::author::table;
+
+/// Writes the findings as a table, with what the failed checks demand and a count at the end.
+pub(super) fn write(file: &Path, checked: &Checked, colour: bool, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "{}", file.display())?;
+    if checked.library.is_empty() {
+        writeln!(out)?
+    } else {
+        writeln!(out, ": {}", checked.library)?
+    }
+    writeln!(out)?;
+    let rows: Vec<[String; 4]> = checked.findings.iter().flat_map(|finding| rows(finding, colour)).collect();
+    table::write(["KIND", "CHECK", "RESULT", "DETAILS"], &rows, out)?;
+    let failed: Vec<Check> =
+        Check::ALL.iter().copied().filter(|check| checked.findings.iter().any(|found| found.fails(*check))).collect();
+    if !failed.is_empty() {
+        writeln!(out)?;
+        for check in failed {
+            writeln!(out, "{}: {}", check.name(), check.description())?;
+        }
+    }
+    let count = |verdict| checked.findings.iter().filter(|finding| finding.verdict == verdict).count();
+    writeln!(
+        out,
+        "\n{} checks: {} passed, {} warned, {} failed, {} skipped",
+        checked.findings.len(),
+        count(Verdict::Passed),
+        count(Verdict::Warning),
+        count(Verdict::Failed),
+        count(Verdict::Skipped)
+    )
+}
+
+impl Finding {
+    fn fails(&self, check: Check) -> bool {
+        self.check == check && self.verdict == Verdict::Failed
+    }
+}
+
+/// A row for the finding, and one more for each detail after the first.
+fn rows(finding: &Finding, colour: bool) -> Vec<[String; 4]> {
+    let kind = if finding.check.scope() == Scope::Library { "-" } else { &finding.kind };
+    let first = finding.details.first().cloned().unwrap_or_default();
+    let mut rows = vec![[kind.to_owned(), finding.check.name().to_owned(), result(finding.verdict, colour), first]];
+    rows.extend(
+        finding.details.iter().skip(1).map(|detail| [String::new(), String::new(), String::new(), detail.clone()]),
+    );
+    rows
+}
+
+fn result(verdict: Verdict, colour: bool) -> String {
+    let (word, code) = match verdict {
+        Verdict::Passed => ("ok", 32),
+        Verdict::Warning => ("warning", 33),
+        Verdict::Failed => ("FAILED", 31),
+        Verdict::Skipped => ("skipped", 2),
+    };
+    if colour { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() }
+}

@@ -1,0 +1,222 @@
+//! The order of events of the made-up run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plugin_api::abi::kinds::EventKind;
+use plugin_api::protocol::{Record, RecordValue};
+
+use super::progress::Observer;
+use super::services::MadeUp;
+use super::world::{BATCH, EPOCHS, EVALUATION_BATCHES, STEPS, World, batch};
+use crate::dispatch::{Dispatcher, Event, EventData, Failure, HookTime, Order, Planned};
+use crate::record::Position;
+use crate::report::Problem;
+
+/// The instance that the made-up run's records and events come from.
+const AUTHOR: &str = "another-plugin";
+
+/// What a simulated run showed.
+#[derive(Default)]
+pub(super) struct Shown {
+    /// Every failure.
+    pub(super) failures: Vec<Failure>,
+    /// What the hooks cost; nothing of those in the background.
+    pub(super) times: Vec<HookTime>,
+    /// What `save_state` gave after the first epoch, by instance.
+    pub(super) states: BTreeMap<String, Vec<u8>>,
+}
+
+/// One run of instances through every event.
+pub(super) struct Simulation<'a> {
+    dispatcher: Dispatcher,
+    services: MadeUp,
+    position: Position,
+    /// Events that are left out: a hook that panicked before would hide those after it.
+    skipped: &'a BTreeSet<EventKind>,
+    observer: &'a mut dyn Observer,
+    shown: Shown,
+}
+
+impl<'a> Simulation<'a> {
+    /// Runs `planned` through a whole training, or through what is left of one where `states` are loaded first, and
+    /// through the events of the other jobs.
+    pub(super) fn run(
+        planned: Vec<Planned>,
+        world: World,
+        states: Option<&BTreeMap<String, Vec<u8>>>,
+        skipped: &'a BTreeSet<EventKind>,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Shown, Problem> {
+        observer.hook("new");
+        let (dispatcher, created) = Dispatcher::create(Order { planned, ..Order::default() });
+        let mut simulation = Self {
+            dispatcher,
+            services: MadeUp::new(world),
+            position: Position::default(),
+            skipped,
+            observer,
+            shown: Shown::default(),
+        };
+        match created {
+            Err(failure) => simulation.shown.failures.push(failure),
+            Ok(()) => {
+                simulation.at(EventKind::SETUP);
+                if let Some(states) = states {
+                    simulation.load_states(states);
+                }
+                simulation.begin()?;
+                simulation.training(states.is_some());
+                simulation.other_jobs();
+            }
+        }
+        simulation.at(EventKind::TEARDOWN);
+        Ok(simulation.end())
+    }
+
+    fn begin(&mut self) -> Result<(), Problem> {
+        self.dispatcher
+            .begin(&self.services)
+            .map_err(|error| Problem::new("cannot start a plugin's thread").with_cause(&error))
+    }
+
+    fn training(&mut self, resumed: bool) {
+        if resumed {
+            self.position = at_end_of(1);
+            // What was loaded must be what is saved, before any other hook changes it.
+            self.save_states();
+        }
+        self.at(EventKind::TRAIN_START);
+        for epoch in self.position.epoch + 1..=EPOCHS {
+            self.epoch(epoch);
+            self.messages();
+            if !resumed && epoch == 1 {
+                self.save_states();
+            }
+        }
+        let (by, why) = self.services.stop.clone().unwrap_or_else(|| ("host".to_owned(), "the check ends".to_owned()));
+        self.texts(EventKind::STOPPING, [&by, &why, ""]);
+        self.texts(EventKind::ERROR, [AUTHOR, "step_end", "made up by the check"]);
+        self.texts(EventKind::TRAIN_END, ["finished", "", ""]);
+        self.flush();
+        self.dispatcher.close_remotes();
+    }
+
+    fn epoch(&mut self, epoch: u64) {
+        self.position.epoch = epoch;
+        self.position.step = 0;
+        self.at(EventKind::EPOCH_START);
+        for step in 1..=STEPS {
+            self.services.world.batch = batch(self.position.global_step);
+            self.position.step = step;
+            self.position.global_step += 1;
+            self.at(EventKind::STEP_START);
+            self.at(EventKind::GRADIENTS);
+            self.position.samples += BATCH.unsigned_abs();
+            self.services.world.after_step(self.position);
+            self.at(EventKind::STEP_END);
+        }
+        self.at(EventKind::EPOCH_TRAINED);
+        self.evaluation();
+        self.at(EventKind::EPOCH_END);
+        self.texts(EventKind::TRIGGER, ["epoch", "", ""]);
+        self.texts(EventKind::CHECKPOINT, [AUTHOR, "made up by the check", ""]);
+    }
+
+    fn evaluation(&mut self) {
+        let mut evaluate = |kind, batch| {
+            let (mid_epoch, batches) = (false, EVALUATION_BATCHES);
+            self.fire(kind, EventData::Evaluation { split: "val".into(), mid_epoch, batch, batches });
+        };
+        evaluate(EventKind::EVAL_START, 0);
+        for batch in 1..=EVALUATION_BATCHES {
+            evaluate(EventKind::EVAL_STEP_START, batch);
+            evaluate(EventKind::EVAL_STEP_END, batch);
+        }
+        self.services.world.after_evaluation(self.position);
+        let end =
+            EventData::Evaluation { split: "val".into(), mid_epoch: false, batch: 0, batches: EVALUATION_BATCHES };
+        self.fire(EventKind::EVAL_END, end);
+    }
+
+    /// What other plugins would send.
+    fn messages(&mut self) {
+        let scalar = RecordValue::Scalar { value: 0.5 };
+        let text = RecordValue::Text { text: "made up by the check".to_owned() };
+        let histogram = RecordValue::Histogram { edges: vec![0.0, 0.5, 1.0], counts: vec![3.0, 5.0] };
+        for (name, value) in [("check/scalar", scalar), ("check/text", text), ("check/histogram", histogram)] {
+            let record = Record { name: name.to_owned(), value }.into();
+            self.fire(EventKind::RECORD, EventData::Record { author: AUTHOR.into(), record });
+        }
+        let custom = EventData::Custom {
+            name: "check".to_owned(),
+            author: AUTHOR.into(),
+            payload: b"made up".as_slice().into(),
+        };
+        self.fire(EventKind::CUSTOM, custom);
+        self.texts(EventKind::ARTIFACT, ["metrics", "metrics.jsonl", AUTHOR]);
+    }
+
+    /// The events of the jobs that do not train.
+    fn other_jobs(&mut self) {
+        for event in [EventKind::PREDICT_START, EventKind::PREDICT_STEP, EventKind::PREDICT_END, EventKind::EXPORT] {
+            self.at(event);
+        }
+    }
+
+    fn at(&mut self, kind: EventKind) {
+        self.fire(kind, EventData::None);
+    }
+
+    fn texts(&mut self, kind: EventKind, texts: [&str; 3]) {
+        self.fire(kind, EventData::Texts(texts.map(str::to_owned)));
+    }
+
+    fn fire(&mut self, kind: EventKind, data: EventData) {
+        if self.skipped.contains(&kind) || !self.dispatcher.wants(kind) {
+            return;
+        }
+        self.observer.hook(kind.name());
+        self.services.show();
+        let event = Event { kind, position: self.position, data };
+        // Failures are read at the end, all of them.
+        let _ = self.dispatcher.fire(&event, &mut self.services);
+    }
+
+    fn save_states(&mut self) {
+        if self.skipped.contains(&EventKind::SAVE_STATE) {
+            return;
+        }
+        self.observer.hook(EventKind::SAVE_STATE.name());
+        if let Ok(states) = self.dispatcher.save_states(self.position, &mut self.services) {
+            self.shown.states = states;
+        }
+    }
+
+    fn load_states(&mut self, states: &BTreeMap<String, Vec<u8>>) {
+        if self.skipped.contains(&EventKind::LOAD_STATE) {
+            return;
+        }
+        self.observer.hook(EventKind::LOAD_STATE.name());
+        let _ = self.dispatcher.load_states(states, at_end_of(1), &mut self.services);
+    }
+
+    fn flush(&mut self) {
+        let _ = self.dispatcher.flush(self.position, &mut self.services);
+    }
+
+    fn end(mut self) -> Shown {
+        self.flush();
+        self.shown.failures.extend(self.dispatcher.failures().iter().cloned());
+        self.shown.times = self.dispatcher.times();
+        // Dropping the dispatcher drops the instances.
+        self.observer.hook("drop");
+        drop(self.dispatcher);
+        self.observer.hook("");
+        self.shown
+    }
+}
+
+fn at_end_of(epoch: u64) -> Position {
+    let global_step = epoch * STEPS;
+    Position { epoch, step: STEPS, global_step, samples: global_step * BATCH.unsigned_abs() }
+}

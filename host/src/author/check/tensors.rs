@@ -1,0 +1,98 @@
+//! Tensors in plain memory.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use plugin_api::abi::{DataType, Device, TensorTable};
+use plugin_api::protocol::TensorInfo;
+use plugin_api::{Element, TensorView};
+
+use crate::dispatch::{Lent, ServiceError};
+
+/// A named tensor on the CPU, contiguous. Cloning is cheap, and what is lent stays as it is when the tensor is replaced.
+#[derive(Clone, Debug)]
+pub(super) struct Values {
+    pub(super) name: String,
+    pub(super) shape: Vec<i64>,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    F32(Arc<[f32]>),
+    I64(Arc<[i64]>),
+}
+
+impl Values {
+    /// A tensor of `f32` whose element `index` is `value(index)`.
+    pub(super) fn f32(name: impl Into<String>, shape: Vec<i64>, value: impl Fn(usize) -> f32) -> Self {
+        let data = Data::F32((0..elements(&shape)).map(value).collect());
+        Self { name: name.into(), shape, data }
+    }
+
+    /// A tensor of `i64` whose element `index` is `value(index)`.
+    pub(super) fn i64(name: impl Into<String>, shape: Vec<i64>, value: impl Fn(usize) -> i64) -> Self {
+        let data = Data::I64((0..elements(&shape)).map(value).collect());
+        Self { name: name.into(), shape, data }
+    }
+
+    /// A copy of a plugin's tensor.
+    pub(super) fn from_plugin(table: &TensorTable) -> Result<Self, ServiceError> {
+        // SAFETY: a request's tensors are valid until the call returns, and the view ends before.
+        let view = unsafe { TensorView::from_table(*table) };
+        let failed = |error: plugin_api::Error| ServiceError::Failed(error.message().to_owned());
+        let data = if view.dtype() == i64::DTYPE {
+            Data::I64(view.to_vec::<i64>().map_err(failed)?.into())
+        } else {
+            Data::F32(view.to_vec::<f32>().map_err(failed)?.into())
+        };
+        Ok(Self { name: view.name().to_owned(), shape: view.shape().to_vec(), data })
+    }
+
+    /// The same under another name.
+    pub(super) fn named(&self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self.clone() }
+    }
+
+    /// What it is.
+    pub(super) fn info(&self) -> TensorInfo {
+        TensorInfo { name: self.name.clone(), shape: self.shape.clone(), dtype: self.dtype().name() }
+    }
+
+    /// Whether `other` could be written in its place.
+    pub(super) fn fits(&self, other: &Self) -> bool {
+        self.shape == other.shape && self.dtype() == other.dtype()
+    }
+
+    /// A loan of it.
+    pub(super) fn lend(&self) -> Lent {
+        let (data, owner): (*mut std::ffi::c_void, Box<dyn Any>) = match &self.data {
+            Data::F32(values) => (values.as_ptr().cast_mut().cast(), Box::new(Arc::clone(values))),
+            Data::I64(values) => (values.as_ptr().cast_mut().cast(), Box::new(Arc::clone(values))),
+        };
+        let mut strides = vec![1; self.shape.len()];
+        for dimension in (1..self.shape.len()).rev() {
+            strides[dimension - 1] = strides[dimension] * self.shape[dimension];
+        }
+        Lent {
+            name: self.name.clone(),
+            shape: self.shape.clone(),
+            strides,
+            data,
+            dtype: self.dtype(),
+            device: Device { kind: 1, index: 0 },
+            owner,
+        }
+    }
+
+    fn dtype(&self) -> DataType {
+        match self.data {
+            Data::F32(_) => f32::DTYPE,
+            Data::I64(_) => i64::DTYPE,
+        }
+    }
+}
+
+fn elements(shape: &[i64]) -> usize {
+    shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).product()
+}

@@ -1,0 +1,250 @@
+//! The run that `check` makes up: a small model, two splits, metrics and a history, without any training.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use plugin_api::abi::kinds::EventKind;
+use plugin_api::protocol::{ParameterGroup, RunInfo, Tap, TapOf, TapReduce, TensorSet};
+
+use super::tensors::Values;
+use crate::dispatch::ServiceError;
+use crate::model::{Dtype, Graph, ModelError, ModelOptions, TensorSpec};
+use crate::record::{History, Metrics, Position};
+use crate::report::Problem;
+
+/// Epochs of the made-up run.
+pub(super) const EPOCHS: u64 = 2;
+/// Steps of an epoch.
+pub(super) const STEPS: u64 = 4;
+/// Samples of a batch.
+pub(super) const BATCH: i64 = 8;
+/// Batches of an evaluation.
+pub(super) const EVALUATION_BATCHES: u64 = 2;
+/// The splits and how many batches each has.
+pub(super) const SPLITS: [(&str, u64); 2] = [("train", STEPS), ("val", EVALUATION_BATCHES)];
+
+/// The shape of one sample: an image of one channel.
+const SAMPLE: [i64; 3] = [1, 4, 4];
+const CLASSES: i64 = 3;
+
+const MODEL: &str = r#"
+layers = [
+  { type = "conv2d", out_channels = 2, kernel_size = 3, padding = 1 },
+  { type = "batch_norm" },
+  { type = "relu" },
+  { type = "flatten" },
+  { type = "linear", out_features = 3 },
+]
+"#;
+
+/// Parameters and buffers.
+#[derive(Clone, Debug)]
+pub(super) struct Weights {
+    pub(super) parameters: Vec<Values>,
+    pub(super) buffers: Vec<Values>,
+}
+
+/// Everything that the services answer from. A clone is a snapshot.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) info: RunInfo,
+    pub(super) graph: Arc<Graph>,
+    pub(super) weights: Weights,
+    pub(super) gradients: Vec<Values>,
+    pub(super) optimizer: Vec<Values>,
+    pub(super) batch: [Values; 2],
+    pub(super) metrics: Metrics,
+    pub(super) history: History,
+    pub(super) groups: Vec<ParameterGroup>,
+    pub(super) copies: BTreeMap<String, Weights>,
+    pub(super) snapshots: BTreeMap<String, Weights>,
+    pub(super) taps: Vec<Tap>,
+}
+
+/// Why there is no world: a fault of the host's.
+fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
+    Problem::new("the made-up run cannot be set up").with_cause(error)
+}
+
+impl World {
+    /// A run in `folder` at whose beginning nothing is trained.
+    pub(super) fn new(folder: &Path) -> Result<Self, Problem> {
+        let options: ModelOptions = toml::from_str(MODEL).map_err(|error| broken(&error))?;
+        let graph = options.lower(&SAMPLE).map_err(|error: ModelError| broken(&error))?;
+        let parameters: Vec<Values> =
+            graph.nodes().iter().flat_map(|node| &node.parameters).map(|spec| filled(spec, 0.1)).collect();
+        let buffers = graph.nodes().iter().flat_map(|node| &node.buffers).map(|spec| filled(spec, 1.0)).collect();
+        let gradients = parameters.iter().map(|parameter| like(parameter, parameter.name.clone(), 0.01)).collect();
+        let state = |name: &str, value| {
+            let name = name.to_owned();
+            parameters.iter().map(move |parameter| like(parameter, format!("{name}.{}", parameter.name), value))
+        };
+        let optimizer = state("exp_avg", 0.0).chain(state("exp_avg_sq", 0.0)).collect();
+        let values = [("learning_rate", 1e-3), ("weight_decay", 0.01)];
+        let groups = vec![ParameterGroup {
+            name: "all".to_owned(),
+            values: values.map(|(name, value)| (name.to_owned(), value)).into(),
+            owners: BTreeMap::new(),
+        }];
+        let info = RunInfo {
+            name: "check".to_owned(),
+            folder: folder.display().to_string(),
+            plan: serde_json::json!({ "run": { "name": "check" }, "train": { "epochs": EPOCHS } }).to_string(),
+            host_version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: "cpu".to_owned(),
+            epochs: EPOCHS,
+            steps_per_epoch: STEPS,
+            total_steps: EPOCHS * STEPS,
+            training_samples: STEPS * BATCH.unsigned_abs(),
+            // What a plugin publishes in a check would be lies.
+            trial: true,
+            ..RunInfo::default()
+        };
+        Ok(Self {
+            info,
+            graph: Arc::new(graph),
+            weights: Weights { parameters, buffers },
+            gradients,
+            optimizer,
+            batch: batch(0),
+            metrics: Metrics::new(),
+            history: History::new(),
+            groups,
+            copies: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            taps: Vec::new(),
+        })
+    }
+
+    /// Puts a metric, in the history too.
+    pub(super) fn put(&mut self, name: &str, position: Position, value: f64) -> Result<(), ServiceError> {
+        self.history.put(name, position, value).map_err(|error| ServiceError::Failed(error.to_string()))?;
+        self.metrics.put(name, position, value);
+        Ok(())
+    }
+
+    /// What a step leaves behind.
+    pub(super) fn after_step(&mut self, position: Position) {
+        let loss = 1.0 / (position.global_step as f64 + 1.0);
+        for (name, value) in [("train_loss", loss), ("train_accuracy", 1.0 - loss / 2.0), ("learning_rate", 1e-3)] {
+            // These names hold numbers, unless a plugin put an array under one.
+            let _ = self.put(name, position, value);
+        }
+    }
+
+    /// What an evaluation leaves behind.
+    pub(super) fn after_evaluation(&mut self, position: Position) {
+        let loss = 1.1 / (position.global_step as f64 + 1.0);
+        for (name, value) in [("val_loss", loss), ("val_accuracy", 1.0 - loss / 2.0)] {
+            let _ = self.put(name, position, value);
+        }
+    }
+
+    /// The tensors of a set, as far as it is there in `hook`.
+    pub(super) fn set(&self, set: &TensorSet, hook: EventKind) -> Result<Vec<Values>, ServiceError> {
+        let there = |hooks: &[EventKind]| {
+            if hooks.contains(&hook) {
+                return Ok(());
+            }
+            Err(ServiceError::NotAllowed(format!("there are no {set} in `{}`", hook.name())))
+        };
+        match set {
+            TensorSet::Parameters => Ok(self.weights.parameters.clone()),
+            TensorSet::Buffers => Ok(self.weights.buffers.clone()),
+            TensorSet::Optimizer => Ok(self.optimizer.clone()),
+            TensorSet::Gradients => {
+                there(&[EventKind::GRADIENTS, EventKind::STEP_END])?;
+                Ok(self.gradients.clone())
+            }
+            TensorSet::Batch => {
+                there(&[
+                    EventKind::STEP_START,
+                    EventKind::GRADIENTS,
+                    EventKind::STEP_END,
+                    EventKind::EVAL_STEP_START,
+                    EventKind::EVAL_STEP_END,
+                    EventKind::PREDICT_STEP,
+                ])?;
+                Ok(self.batch.to_vec())
+            }
+            TensorSet::Outputs => {
+                there(&[EventKind::GRADIENTS, EventKind::STEP_END, EventKind::EVAL_STEP_END, EventKind::PREDICT_STEP])?;
+                Ok(vec![outputs(BATCH)])
+            }
+            TensorSet::Taps => {
+                there(&[EventKind::STEP_END, EventKind::EVAL_STEP_END])?;
+                let gradients = hook == EventKind::STEP_END;
+                let taps = self.taps.iter().filter(|tap| gradients || tap.of == TapOf::Activation);
+                taps.map(|tap| self.tapped(tap)).collect()
+            }
+            TensorSet::Copy(name) => {
+                let copy = self.copies.get(name).ok_or_else(|| {
+                    ServiceError::no_such_name("copy of the weights", name, self.copies.keys().map(String::as_str))
+                })?;
+                Ok(copy.parameters.iter().chain(&copy.buffers).cloned().collect())
+            }
+            other => Err(ServiceError::NotAllowed(format!("the made-up run has no tensors `{other}`"))),
+        }
+    }
+
+    /// Whether a tap can be fetched.
+    pub(super) fn check_tap(&self, tap: &Tap) -> Result<(), ServiceError> {
+        self.tapped(tap).map(drop)
+    }
+
+    fn tapped(&self, tap: &Tap) -> Result<Values, ServiceError> {
+        let whole = match tap.of {
+            TapOf::Activation => self.node(&tap.node, BATCH)?,
+            TapOf::Gradient => {
+                let names = self.gradients.iter().map(|gradient| gradient.name.as_str());
+                let found = self.gradients.iter().find(|gradient| gradient.name == tap.node);
+                found.cloned().ok_or_else(|| ServiceError::no_such_name("parameter", &tap.node, names))?
+            }
+        };
+        Ok(match tap.reduce {
+            TapReduce::Whole => whole.named(&tap.name),
+            TapReduce::Mean | TapReduce::Norm => Values::f32(&tap.name, vec![1], |_| 0.1),
+            TapReduce::MinMax => Values::f32(&tap.name, vec![2], |index| index as f32),
+            TapReduce::Histogram => Values::f32(&tap.name, vec![64], |_| 1.0),
+            TapReduce::NonFinite => Values::f32(&tap.name, vec![1], |_| 0.0),
+        })
+    }
+
+    /// The value of a node for `samples` samples.
+    pub(super) fn node(&self, name: &str, samples: i64) -> Result<Values, ServiceError> {
+        let nodes = self.graph.nodes();
+        let node = nodes
+            .iter()
+            .find(|node| node.name == name)
+            .ok_or_else(|| ServiceError::no_such_name("node", name, nodes.iter().map(|node| node.name.as_str())))?;
+        let shape = std::iter::once(samples).chain(node.shape.iter().copied()).collect();
+        Ok(Values::f32(name, shape, |index| (index % 7) as f32 / 7.0))
+    }
+}
+
+/// A batch: `inputs`, then `targets`.
+pub(super) fn batch(index: u64) -> [Values; 2] {
+    let shape = std::iter::once(BATCH).chain(SAMPLE).collect();
+    let offset = index as usize;
+    [
+        Values::f32("inputs", shape, |element| ((element + offset) % 16) as f32 / 16.0),
+        Values::i64("targets", vec![BATCH], |element| (element as i64 + index as i64) % CLASSES),
+    ]
+}
+
+/// The model's output for `samples` samples.
+pub(super) fn outputs(samples: i64) -> Values {
+    Values::f32("outputs", vec![samples, CLASSES], |index| (index % 3) as f32 - 1.0)
+}
+
+fn filled(spec: &TensorSpec, value: f32) -> Values {
+    match spec.dtype {
+        Dtype::F32 => Values::f32(&spec.name, spec.shape.clone(), |_| value),
+        Dtype::I64 => Values::i64(&spec.name, spec.shape.clone(), |_| 0),
+    }
+}
+
+fn like(tensor: &Values, name: String, value: f32) -> Values {
+    Values::f32(name, tensor.shape.clone(), |_| value)
+}

@@ -1,0 +1,102 @@
+//! `host plugins …`: what the command line offers, and who does it.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::check::{self, CheckKind, CheckOptions};
+use super::new::{NewOptions, new};
+use super::{describe, list};
+use crate::report::{Problem, Problems};
+
+/// The plugin folders of a command.
+#[derive(Clone, Debug, Args)]
+pub struct Folders {
+    /// A folder of plugin libraries, or one library file; may be given several times. Alone it means `./plugins`.
+    #[arg(
+        long = "plugins",
+        value_name = "DIR|FILE",
+        num_args = 0..=1,
+        default_missing_value = "plugins",
+        default_value = "plugins",
+        hide_default_value = true
+    )]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `host plugins …`
+#[derive(Debug, Subcommand)]
+pub enum PluginsCommand {
+    /// Makes a Cargo project for a new plugin, with a test that passes.
+    #[command(after_help = "Example:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test")]
+    New(NewOptions),
+    /// Lists the kinds of plugins that the folders offer.
+    ///
+    /// Files that cannot be loaded are warnings.
+    #[command(after_help = "Example:\n  host plugins list --plugins plugins")]
+    List {
+        /// Where the libraries are.
+        #[command(flatten)]
+        folders: Folders,
+        /// Writes one JSON array with everything that the kinds say of themselves.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows what a kind does, which hooks it has, and its options, with an entry for the run file.
+    #[command(after_help = "Example:\n  host plugins describe checkpoint --plugins plugins")]
+    Describe {
+        /// The kind's name, as `host plugins list` shows it.
+        kind: String,
+        /// Where the libraries are.
+        #[command(flatten)]
+        folders: Folders,
+    },
+    /// Drives every hook of every kind in a library through a made-up run, and shows what goes wrong.
+    ///
+    /// The library runs in a child process, so that a crash is a finding like others. Nothing is trained and nothing
+    /// published: `trial` is true in what `Run::info` says. The exit code is 1 when a check fails.
+    #[command(after_help = check::help())]
+    Check(CheckOptions),
+    /// One part of `check`, in a child process of its own.
+    #[command(hide = true)]
+    CheckKind(CheckKind),
+}
+
+/// Does what `host plugins …` asks: data goes to stdout, warnings to stderr.
+///
+/// # Errors
+///
+/// What a person is told; the caller renders it.
+pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
+    let mut out = std::io::stdout().lock();
+    let done = match command {
+        PluginsCommand::New(options) => new(&options, &mut out)?,
+        PluginsCommand::List { folders, json } => list(&folders.paths, json, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Describe { kind, folders } => describe(&kind, &folders.paths, &mut out)?,
+        PluginsCommand::Check(options) => {
+            // The child's prints come by this process' stderr, the findings by stdout.
+            return check::run(&options, wants_colour(), &mut out);
+        }
+        PluginsCommand::CheckKind(options) => {
+            // The library may print: the lock would be its deadlock.
+            drop(out);
+            return check::run_kind(&options);
+        }
+    };
+    out.flush().map_err(cannot_write)?;
+    Ok(done)
+}
+
+/// Coloured when stdout is a terminal that shows colours and `NO_COLOR` is unset or empty (<https://no-color.org>).
+fn wants_colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    std::io::stdout().is_terminal() && !refused && !dumb
+}
+
+/// Output that could not be written.
+pub(super) fn cannot_write(error: std::io::Error) -> Problems {
+    Problem::new("cannot write the output").with_cause(&error).into()
+}

@@ -1,0 +1,72 @@
+//! `host plugins list`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::command::cannot_write;
+use super::table;
+use crate::plugins::{Catalogue, Kind};
+use crate::report::{Problem, Problems, Style, render};
+
+/// A kind in the JSON that `--json` writes: its descriptor and where it comes from.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    descriptor: &'a plugin_api::protocol::Descriptor,
+    library: &'a Path,
+    build: String,
+}
+
+impl<'a> From<&'a Kind> for Listed<'a> {
+    fn from(kind: &'a Kind) -> Self {
+        Self { descriptor: kind.descriptor(), library: kind.path(), build: kind.library().build() }
+    }
+}
+
+/// Lists the kinds that `paths` offer, as a table or as a JSON array; files that cannot be loaded are warnings on `warnings`.
+///
+/// # Errors
+///
+/// A missing or empty folder, two libraries with one kind, a named file that cannot be loaded.
+pub fn list(
+    paths: &[PathBuf],
+    json: bool,
+    out: &mut dyn Write,
+    warnings: &mut dyn Write,
+) -> Result<ExitCode, Problems> {
+    let catalogue = load(paths, warnings)?;
+    if json {
+        let kinds: Vec<Listed<'_>> = catalogue.kinds().iter().map(Listed::from).collect();
+        serde_json::to_writer_pretty(&mut *out, &kinds).map_err(|error| cannot_write(error.into()))?;
+        writeln!(out).map_err(cannot_write)?;
+    } else {
+        let rows: Vec<[String; 6]> = catalogue.kinds().iter().map(row).collect();
+        table::write(["KIND", "VERSION", "BY DEFAULT", "DISPATCH", "LIBRARY", "SUMMARY"], &rows, out)
+            .map_err(cannot_write)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loads the folders, and warns of the files that cannot be loaded.
+pub(super) fn load(paths: &[PathBuf], warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
+    let catalogue = Catalogue::load(paths).map_err(|error| Problem::from(&error))?;
+    let rejected: Vec<Problem> = catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
+    write!(warnings, "{}", render(&rejected, Style::of_stderr())).map_err(cannot_write)?;
+    Ok(catalogue)
+}
+
+fn row(kind: &Kind) -> [String; 6] {
+    let descriptor = kind.descriptor();
+    let file = kind.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    [
+        descriptor.kind.clone(),
+        descriptor.version.clone(),
+        if descriptor.by_default { "yes" } else { "no" }.to_owned(),
+        descriptor.dispatch.clone(),
+        file,
+        descriptor.summary.clone(),
+    ]
+}

@@ -1,0 +1,18 @@
+//! Tools for those who write and use plugins: `host plugins new`, `list`, `describe` and `check`.
+//!
+//! Invariant: nothing here knows the training loop or a tensor library. `check` drives plugins through the same
+//! [`Dispatcher`](crate::dispatch::Dispatcher) as a run, with services that it makes up.
+
+mod check;
+mod command;
+mod describe;
+mod list;
+mod new;
+mod options;
+mod table;
+
+pub use check::{Check, CheckOptions, Finding, Scope, Verdict, check};
+pub use command::{PluginsCommand, run};
+pub use describe::describe;
+pub use list::list;
+pub use new::{NewError, NewOptions, new};

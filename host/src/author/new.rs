@@ -1,0 +1,301 @@
+//! `host plugins new`: a Cargo project that builds, passes its own test, and loads.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::command::cannot_write;
+use crate::report::{Problem, Problems, Report};
+
+/// The files of the project and where they go. The words that [`fill`] replaces are chosen so that the templates
+/// read as the files that they become.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("Cargo.toml", include_str!("template/Cargo.toml.template")),
+    ("src/lib.rs", include_str!("template/lib.rs.template")),
+    ("README.md", include_str!("template/README.md.template")),
+    (".gitignore", include_str!("template/gitignore.template")),
+];
+
+/// Names that Cargo or Rust does not take for a library.
+const RESERVED: [&str; 59] = [
+    "abstract",
+    "alloc",
+    "as",
+    "async",
+    "await",
+    "become",
+    "box",
+    "break",
+    "const",
+    "continue",
+    "core",
+    "crate",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "extern",
+    "false",
+    "final",
+    "fn",
+    "for",
+    "gen",
+    "if",
+    "impl",
+    "in",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "override",
+    "plugin-api",
+    "priv",
+    "proc-macro",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "serde-json",
+    "static",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "typeof",
+    "union",
+    "unsafe",
+    "unsized",
+    "use",
+    "virtual",
+    "where",
+    "while",
+    "yield",
+];
+
+/// Types that the template imports or defines.
+const TAKEN_TYPES: [&str; 13] = [
+    "At",
+    "Callback",
+    "Creation",
+    "EventKind",
+    "FakeHost",
+    "Kind",
+    "None",
+    "Ok",
+    "Option",
+    "Options",
+    "Result",
+    "Run",
+    "Some",
+];
+
+/// What `host plugins new` is asked for.
+#[derive(Clone, Debug, Args)]
+pub struct NewOptions {
+    /// The name of the project and of its kind: lower-case letters, digits and `-`, a letter first.
+    pub name: String,
+    /// The folder in which the project's folder is made.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub path: PathBuf,
+    /// The folder of `plugin-api`'s sources, for a path dependency.
+    ///
+    /// Needed until `plugin-api` is published: without it the project depends on version 1 from the registry.
+    #[arg(long, value_name = "DIR")]
+    pub plugin_api: Option<PathBuf>,
+}
+
+/// Why no project was made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NewError {
+    /// The name is none for a kind and a library.
+    #[error("`{name}` cannot name a plugin: {reason}")]
+    Name {
+        /// What was given.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// There is something of that name.
+    #[error("`{path}` exists already")]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `--plugin-api` names no sources of `plugin-api`.
+    #[error("`{path}` is not the folder of `plugin-api`: it has no `Cargo.toml`")]
+    NoPluginApi {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// A file or folder cannot be written.
+    #[error("cannot write `{path}`")]
+    Unwritable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Report for NewError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Name { .. } => "use lower-case letters, digits and `-`, as in `loss-alarm`",
+            Self::Exists { .. } => "choose another name, or another folder with `--path DIR`",
+            Self::NoPluginApi { .. } => "give the folder `plugin-api` of the host's sources",
+            Self::Unwritable { .. } => "check the path and its permissions",
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Makes the project and says what to do next.
+///
+/// # Errors
+///
+/// See [`NewError`]; a folder that exists is never written to.
+pub fn new(options: &NewOptions, out: &mut dyn Write) -> Result<ExitCode, Problems> {
+    let folder = make(options).map_err(|error| Problem::from(&error))?;
+    let library = library_file(&options.name);
+    let name = &options.name;
+    write!(
+        out,
+        "Made the plugin `{name}` in `{folder}`. What to write is marked with `WRITE HERE`.\n\n\
+         cd {folder}\n\
+         cargo test\n\
+         cargo build --release\n\
+         host plugins check target/release/{library}\n\
+         host run --plugins target/release/{library} --plugin {name}\n",
+        folder = folder.display()
+    )
+    .map_err(cannot_write)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make(options: &NewOptions) -> Result<PathBuf, NewError> {
+    check_name(&options.name)?;
+    let dependency = dependency(options.plugin_api.as_deref())?;
+    let folder = options.path.join(&options.name);
+    if folder.symlink_metadata().is_ok() {
+        return Err(NewError::Exists { path: folder });
+    }
+    for (file, template) in TEMPLATES {
+        let path = folder.join(file);
+        let unwritable = |source| NewError::Unwritable { path: path.clone(), source };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(unwritable)?;
+        }
+        std::fs::write(&path, fill(template, &options.name, &dependency)).map_err(unwritable)?;
+    }
+    Ok(folder)
+}
+
+fn check_name(name: &str) -> Result<(), NewError> {
+    let refuse = |reason| Err(NewError::Name { name: name.to_owned(), reason });
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !name.bytes().all(allowed) || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        refuse("a name is lower-case letters, digits and `-`, a letter first")
+    } else if name.ends_with('-') || name.contains("--") {
+        refuse("a `-` stands between two words")
+    } else if RESERVED.contains(&name) {
+        refuse("Rust or Cargo has another use for the word")
+    } else if name.len() > 64 {
+        refuse("it is longer than 64 characters")
+    } else {
+        Ok(())
+    }
+}
+
+/// The dependency on `plugin-api`, as TOML. A path is written absolute, so that it holds wherever the project lies.
+fn dependency(path: Option<&Path>) -> Result<String, NewError> {
+    let Some(path) = path else {
+        return Ok(format!("\"{}\"", plugin_api::abi::MAJOR));
+    };
+    if !path.join("Cargo.toml").is_file() {
+        return Err(NewError::NoPluginApi { path: path.to_owned() });
+    }
+    let absolute =
+        std::path::absolute(path).map_err(|source| NewError::Unwritable { path: path.to_owned(), source })?;
+    // A JSON string's escapes are TOML's.
+    Ok(format!("{{ path = {} }}", serde_json::Value::from(absolute.to_string_lossy())))
+}
+
+fn fill(template: &str, name: &str, dependency: &str) -> String {
+    template
+        .replace("plugin-name", name)
+        .replace("PluginType", &type_name(name))
+        .replace("PLUGIN_API", dependency)
+        .replace("LIBRARY_FILE", &library_file(name))
+}
+
+/// `loss-alarm` is `LossAlarm`.
+fn type_name(name: &str) -> String {
+    let capitalised = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect::<String>()
+    };
+    let name: String = name.split('-').map(capitalised).collect();
+    if TAKEN_TYPES.contains(&name.as_str()) { format!("{name}Callback") } else { name }
+}
+
+/// The file that Cargo builds for the project.
+fn library_file(name: &str) -> String {
+    use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+    format!("{DLL_PREFIX}{}{DLL_SUFFIX}", name.replace('-', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(name: &str, folder: &Path) -> Result<PathBuf, NewError> {
+        make(&NewOptions { name: name.to_owned(), path: folder.to_owned(), plugin_api: None })
+    }
+
+    #[test]
+    fn no_placeholder_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let project = made("loss-alarm", folder.path()).unwrap();
+        for (file, _) in TEMPLATES {
+            let text = std::fs::read_to_string(project.join(file)).unwrap();
+            for placeholder in ["plugin-name", "PluginType", "PLUGIN_API", "LIBRARY_FILE"] {
+                assert!(!text.contains(placeholder), "{file} holds `{placeholder}`");
+            }
+        }
+        let manifest: toml::Table = std::fs::read_to_string(project.join("Cargo.toml")).unwrap().parse().unwrap();
+        assert_eq!(manifest["dependencies"]["plugin-api"].as_str(), Some("1"));
+    }
+
+    #[test]
+    fn what_exists_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("mine")).unwrap();
+        let error = made("mine", folder.path()).unwrap_err();
+        assert!(matches!(error, NewError::Exists { .. }), "{error}");
+        assert_eq!(folder.path().join("mine").read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_that_cargo_or_a_run_file_would_refuse_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["", "Mine", "my_plugin", "9lives", "-a", "a-", "a--b", "fn", "plugin-api", "../mine", "é"] {
+            assert!(matches!(made(name, folder.path()), Err(NewError::Name { .. })), "`{name}` was taken");
+        }
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn types_do_not_hide_those_of_the_sdk() {
+        assert_eq!(["loss-alarm", "run", "a1-b2"].map(type_name), ["LossAlarm", "RunCallback", "A1B2"]);
+    }
+}

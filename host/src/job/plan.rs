@@ -83,13 +83,16 @@ impl JobPlan {
             run_file.run.out = Some(out.display().to_string());
         }
         let catalogue = Catalogue::load(&request.plugins).map_err(|error| Problems::from(Problem::from(&error)))?;
-        let rejected = catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
+        let rejected: Vec<Problem> =
+            catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
 
         let mut problems = Vec::new();
         let order =
             dispatch::order(&document, &run_file.plugins, &request.appended, run_file.run.by_default, &catalogue)
                 .unwrap_or_else(|found| {
                     problems.extend(found);
+                    // A kind that is missing may be in a file that could not be loaded.
+                    problems.extend(rejected.iter().cloned());
                     Order::default()
                 });
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();

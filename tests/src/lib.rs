@@ -1,1 +1,100 @@
-//! tests
+//! What the end-to-end tests stand on: the host and the plugins as Cargo builds them, folders, and the text that a
+//! person would see.
+//!
+//! Everything is found through Cargo's own messages, and built once in a process. A build that fails is a panic with
+//! Cargo's words: no test can go on without it.
+
+mod cargo;
+mod outcome;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub use cargo::{Artifact, cargo, cargo_artifacts, target_folder};
+pub use outcome::{lines, shown};
+pub use tempfile::TempDir;
+
+/// The libraries of a build: the name of the package, `early-stopping`, and its file.
+pub type Libraries = BTreeMap<String, PathBuf>;
+
+/// The root of the repository.
+pub fn workspace_root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}
+
+/// The libraries of `tests/plugins`, by package. Most are wrong on purpose; what is wrong, the first line of each says.
+pub fn build_test_plugins() -> &'static Libraries {
+    static BUILT: OnceLock<Libraries> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let build = |arguments: &[&str]| {
+            let mut command = cargo("build");
+            command.args(arguments).arg("--manifest-path").arg(workspace_root().join("tests/plugins/Cargo.toml"));
+            command.arg("--target-dir").arg(target_folder().join("test-plugins"));
+            libraries(&cargo_artifacts(&mut command))
+        };
+        // A profile's panic strategy is that of the whole build.
+        let mut built = build(&["--release", "--workspace", "--exclude", "aborts-on-panic"]);
+        built.extend(build(&["--profile", "abort", "--package", "aborts-on-panic"]));
+        built
+    })
+}
+
+/// The libraries of `plugins/`, by package: those that we ship.
+pub fn build_workspace_plugins() -> &'static Libraries {
+    static BUILT: OnceLock<Libraries> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut command = cargo("build");
+        command.args(["--release", "--workspace", "--exclude", "end-to-end"]).current_dir(workspace_root());
+        let shipped = workspace_root().join("plugins");
+        let artifacts = cargo_artifacts(&mut command);
+        libraries(artifacts.iter().filter(|artifact| artifact.manifest.starts_with(&shipped)))
+    })
+}
+
+/// The program `host`.
+pub fn host_binary() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut command = cargo("build");
+        command.args(["--release", "--package", "host", "--bin", "host"]).current_dir(workspace_root());
+        let artifacts = cargo_artifacts(&mut command);
+        let executable =
+            artifacts.into_iter().find(|artifact| artifact.target == "host" && artifact.executable.is_some());
+        executable.and_then(|artifact| artifact.executable).expect("Cargo tells where the program is")
+    })
+}
+
+/// The program `host` with an environment that says nothing, so that it does the same for everyone.
+pub fn host() -> Command {
+    let mut command = Command::new(host_binary());
+    command.env_clear();
+    // What a program needs to start at all, and the user's own libtorch.
+    for name in ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// A folder that goes away with the value.
+pub fn temporary_folder() -> TempDir {
+    tempfile::Builder::new().prefix("host-test-").tempdir().expect("there is a folder for temporary files")
+}
+
+/// A folder with copies of libraries, named as Cargo names them.
+pub fn folder_of<'a>(libraries: impl IntoIterator<Item = &'a Path>) -> TempDir {
+    let folder = temporary_folder();
+    for library in libraries {
+        let name = library.file_name().expect("a library has a file name");
+        std::fs::copy(library, folder.path().join(name)).expect("a library can be copied");
+    }
+    folder
+}
+
+fn libraries<'a>(artifacts: impl IntoIterator<Item = &'a Artifact>) -> Libraries {
+    artifacts.into_iter().filter_map(|artifact| Some((artifact.package.clone(), artifact.library.clone()?))).collect()
+}

@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::checks::{Check, Finding, Verdict};
+use super::checks::{Check, Finding, Scope, Verdict};
 use super::options::{Given, given};
 use super::progress::{Kept, Line, Observer, ToFile, read};
 use super::{CheckOptions, Checked, kind};
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Problems, Report};
-
-/// Loading a library slower than this is worth a look: a run loads many.
-const SLOW_LOAD: Duration = Duration::from_millis(100);
 
 /// What a child is asked for: to load the library, or to check one kind of it.
 #[derive(Clone, Debug, Args)]
@@ -40,7 +37,8 @@ pub(crate) fn run_kind(options: &CheckKind) -> Result<ExitCode, Problems> {
     let mut progress = ToFile::create(&options.progress)
         .map_err(|error| Problem::new(format!("cannot write `{}`", options.progress.display())).with_cause(&error))?;
     let given = given(&options.set)?;
-    if let Some((about, catalogue)) = load(&options.file, &mut progress) {
+    let budget = Duration::from_millis(options.budget_ms);
+    if let Some((about, catalogue)) = load(&options.file, budget, &mut progress) {
         match &options.kind {
             None => {
                 let kinds = catalogue.kinds().iter().map(|kind| kind.descriptor().kind.clone()).collect();
@@ -48,7 +46,7 @@ pub(crate) fn run_kind(options: &CheckKind) -> Result<ExitCode, Problems> {
             }
             Some(name) => {
                 if let Some(kind) = catalogue.kind(name) {
-                    check_kind(kind, &given, Duration::from_millis(options.budget_ms), &mut progress);
+                    check_kind(kind, &given, budget, &mut progress);
                 }
             }
         }
@@ -60,7 +58,7 @@ pub(crate) fn run_kind(options: &CheckKind) -> Result<ExitCode, Problems> {
 /// Checks in this process.
 pub(super) fn check_here(options: &CheckOptions, given: &Given) -> Checked {
     let mut kept = Kept::default();
-    let loaded = load(&options.file, &mut kept);
+    let loaded = load(&options.file, options.budget(), &mut kept);
     let mut library = String::new();
     if let Some((about, catalogue)) = loaded {
         library = about;
@@ -77,7 +75,7 @@ fn check_kind(kind: &Kind, given: &Given, budget: Duration, observer: &mut dyn O
 }
 
 /// Loads the library as a run does, and says what built it and how long it took.
-fn load(file: &Path, observer: &mut dyn Observer) -> Option<(String, Catalogue)> {
+fn load(file: &Path, budget: Duration, observer: &mut dyn Observer) -> Option<(String, Catalogue)> {
     observer.begin(Check::Load);
     let before = Instant::now();
     let loaded = Catalogue::load(&[file.to_owned()]);
@@ -86,9 +84,10 @@ fn load(file: &Path, observer: &mut dyn Observer) -> Option<(String, Catalogue)>
     let loaded = match loaded {
         Ok(catalogue) => match catalogue.kinds().first().map(|kind| kind.library().build()) {
             Some(build) => {
-                if time > SLOW_LOAD {
+                if time > budget {
                     finding.verdict = Verdict::Warning;
-                    finding.details = vec![format!("it took {} ms", time.as_millis())];
+                    finding.details =
+                        vec![format!("it takes {} ms, the budget is {} ms", time.as_millis(), budget.as_millis())];
                 }
                 Some((format!("{build}, loaded in {:.1} ms", time.as_secs_f64() * 1e3), catalogue))
             }
@@ -98,7 +97,8 @@ fn load(file: &Path, observer: &mut dyn Observer) -> Option<(String, Catalogue)>
             }
         },
         Err(error) => {
-            let details = std::iter::once(error.to_string()).chain(error.hint()).collect();
+            let hint = error.hint().map(|hint| format!("hint: {hint}"));
+            let details = std::iter::once(error.to_string()).chain(hint).collect();
             finding = Finding::failed_if_any("", Check::Load, details);
             None
         }
@@ -147,7 +147,9 @@ fn run_child(options: &CheckOptions, kind: Option<&str>, findings: &mut Vec<Find
         let hook = hook(&lines).map_or_else(String::new, |hook| format!(" in `{hook}`"));
         findings.push(Finding::failed_if_any(name, under_way, vec![format!("{death}{hook}")]));
         if kind.is_some() {
-            let left = Check::ALL.iter().skip_while(|check| **check != under_way).skip(1);
+            let told: Vec<Check> =
+                findings.iter().filter(|finding| finding.kind == name).map(|finding| finding.check).collect();
+            let left = Check::ALL.iter().filter(|check| check.scope() == Scope::Kind && !told.contains(check));
             findings.extend(left.map(|check| Finding::skipped(name, *check, "the process ended before it")));
         }
     }

@@ -7,8 +7,9 @@ use tch::{Kind, Tensor};
 
 use super::error::TrainError;
 use super::metrics::{Accumulator, Average, Metric};
+use super::precision::Precision;
 use super::session::Session;
-use crate::config::{Every, Precision};
+use crate::config::Every;
 use crate::data::{Batch, Loader, LoaderOptions, Order};
 use crate::dispatch::{Event, EventData};
 use crate::model::Mode;

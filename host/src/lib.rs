@@ -14,5 +14,6 @@ pub mod model;
 pub mod plugins;
 pub mod record;
 pub mod report;
+pub mod run_file;
 pub mod torch;
 pub mod train;

@@ -185,6 +185,26 @@ macro_rules! callback_trait {
         ///
         /// A hook that returns an error, or panics, ends nothing but what the run's `on_error` for
         /// this instance says: `stop` (the default), `disable` or `ignore`.
+        ///
+        /// A hook that does not exist is the compiler's own error, so that a slip of the pen is no hook
+        /// that never comes:
+        ///
+        /// ```compile_fail,E0407
+        /// # use plugin_api::{Callback, Creation, NoOptions, Result, Run, event::At, plugin};
+        /// # struct Mine;
+        /// #[plugin]
+        /// impl Callback for Mine {
+        ///     const KIND: &'static str = "mine";
+        ///     const SUMMARY: &'static str = "Has a slip of the pen";
+        ///     fn new(_: NoOptions, _: &Creation<'_>) -> Result<Self> {
+        ///         Ok(Self)
+        ///     }
+        ///     // It is called `on_epoch_end`.
+        ///     fn on_epoch_ended(&mut self, run: &mut Run<'_>, epoch: &At<'_>) -> Result<()> {
+        ///         Ok(())
+        ///     }
+        /// }
+        /// ```
         pub trait Callback: Sized + Send + 'static {
             /// The name of the kind, `[a-z0-9-]+`, by which run files choose it.
             const KIND: &'static str;

@@ -40,6 +40,7 @@ fn contents(state: &State) -> CheckpointContents<'_> {
     CheckpointContents {
         model: vec![weight, TensorRef { name: "0.running_mean", ..weight }],
         optimizer: vec![TensorRef { name: "0.weight.first_moment", ..weight }],
+        copies: Vec::new(),
         rng: vec![TensorRef { name: "cpu", dtype: Dtype::U8, shape: &[4], bytes: &[1, 2, 3, 4] }],
         state,
         graph: "{\"nodes\": []}",

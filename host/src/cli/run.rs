@@ -63,7 +63,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Problems> {
     let request = Request {
         run_file: arguments.run_file,
         plugins: arguments.plugins,
-        appended: arguments.plugin.iter().map(|argument| kind_and_name(argument)).collect(),
+        appended: arguments.plugin,
         overrides: arguments.overrides,
         out: arguments.out,
         resume: match arguments.resume.as_deref() {
@@ -87,11 +87,4 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Problems> {
         Outcome::Interrupted => ExitCode::from(130),
         _ => ExitCode::FAILURE,
     })
-}
-
-fn kind_and_name(argument: &str) -> (String, Option<String>) {
-    match argument.split_once('=') {
-        Some((kind, name)) => (kind.to_owned(), Some(name.to_owned())),
-        None => (argument.to_owned(), None),
-    }
 }

@@ -71,7 +71,7 @@ impl Document {
 
     /// The value as serde reads it: outside the plugins' options, a float without a fraction is an integer, as it is to
     /// JSON Schema, so that what passed the check is also read.
-    pub(super) fn plain_value(&self) -> Value {
+    pub fn plain_value(&self) -> Value {
         let mut value = self.value.clone();
         let Some(sections) = value.as_object_mut() else {
             return value;
@@ -106,7 +106,7 @@ pub fn key_path(pointer: &str) -> String {
 }
 
 /// The pointer to the member `key` of what `pointer` addresses.
-pub(super) fn child(pointer: &str, key: &str) -> String {
+pub fn child(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 

@@ -4,7 +4,7 @@
 //! the parser here, so that a bad one is reported with its place like any other error of the schema.
 
 use super::condition::Condition;
-use super::run_file::Device;
+use super::device::Device;
 use super::when::{At, Every};
 
 /// Why a string is not of its format.
@@ -52,7 +52,7 @@ fn run_name(text: &str) -> Result<(), FormatError> {
 }
 
 /// Checks the name of a plugin instance or kind.
-pub(super) fn instance_name(text: &str) -> Result<(), FormatError> {
+pub fn instance_name(text: &str) -> Result<(), FormatError> {
     let fits = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     if text.is_empty() || !text.chars().all(fits) {
         let hint = "names of plugins have lower-case letters, digits and `-`, since they name folders and keys";

@@ -114,7 +114,7 @@ fn path(document: &Value, source: &Source, equals: usize) -> Result<Vec<Step>, P
             Some(Value::Array(entries)) => entry_index(entries, name)
                 .ok_or_else(|| {
                     let problem = refuse(format!("`{}` has no entry `{name}`", key_path(parent)), "no such entry");
-                    let names: Vec<&str> = entries.iter().filter_map(instance_name).collect();
+                    let names: Vec<&str> = entries.iter().filter_map(instance_of).collect();
                     let hint = did_you_mean(name, names.iter().copied()).unwrap_or_else(|| match names.is_empty() {
                         true => format!("it has {} entries, counted from 0", entries.len()),
                         false => format!("its entries: {}, or their index from 0", list(names, "and")),
@@ -135,11 +135,11 @@ fn path(document: &Value, source: &Source, equals: usize) -> Result<Vec<Step>, P
 
 fn entry_index(entries: &[Value], name: &str) -> Option<usize> {
     let by_index = name.parse().ok().filter(|&index: &usize| index < entries.len());
-    by_index.or_else(|| entries.iter().position(|entry| instance_name(entry) == Some(name)))
+    by_index.or_else(|| entries.iter().position(|entry| instance_of(entry) == Some(name)))
 }
 
 /// The name of a `[[plugins]]` entry: its kind unless it has one of its own.
-pub(super) fn instance_name(entry: &Value) -> Option<&str> {
+pub fn instance_of(entry: &Value) -> Option<&str> {
     entry.get("name").or_else(|| entry.get("kind"))?.as_str()
 }
 

@@ -114,8 +114,7 @@ enum Basis {
 }
 
 /// The aliases and the key of `when` that each one fills.
-pub(super) const ALIASES: [(&str, &str); 3] =
-    [("frequency", "every"), ("basis", "every"), ("skip_from_start", "skip_first")];
+pub const ALIASES: [(&str, &str); 3] = [("frequency", "every"), ("basis", "every"), ("skip_from_start", "skip_first")];
 
 impl From<WrittenPlugin> for PluginOptions {
     fn from(written: WrittenPlugin) -> PluginOptions {

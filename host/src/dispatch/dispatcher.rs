@@ -69,7 +69,7 @@ pub struct Dispatcher {
     clock: quanta::Clock,
     failures: Vec<Failure>,
     /// The first failure that stops the run and was not returned yet.
-    stopping: Option<Failure>,
+    stopping: Option<Box<Failure>>,
 }
 
 #[derive(Clone, Copy)]
@@ -98,7 +98,7 @@ impl Dispatcher {
     /// Makes the instances of `order`, in order.
     ///
     /// On a failure the instances made so far come with it, so that they see `teardown`.
-    pub fn create(order: Order) -> (Self, Result<(), Failure>) {
+    pub fn create(order: Order) -> (Self, Result<(), Box<Failure>>) {
         let mailbox = Arc::new(Mailbox::default());
         let mut dispatcher = Self {
             subscribers: Vec::new(),
@@ -117,14 +117,14 @@ impl Dispatcher {
             match Instance::create(&planned.kind, planned.name(), &options_document(&planned)) {
                 Ok(instance) => dispatcher.subscribers.push(Subscriber::new(planned, Runner::Inline(instance))),
                 Err(fault) => {
-                    outcome = Err(Failure {
+                    outcome = Err(Box::new(Failure {
                         instance: planned.name().to_owned(),
                         kind: planned.kind.descriptor().kind.clone(),
                         path: planned.kind.path().to_owned(),
                         hook: "new",
                         fault,
                         on_error: OnError::Stop,
-                    });
+                    }));
                     break;
                 }
             }
@@ -196,7 +196,12 @@ impl Dispatcher {
     ///
     /// The first failure whose policy stops the run; the pass was finished by then.
     #[inline]
-    pub fn fire_at(&mut self, kind: EventKind, position: Position, services: &mut dyn Services) -> Result<(), Failure> {
+    pub fn fire_at(
+        &mut self,
+        kind: EventKind,
+        position: Position,
+        services: &mut dyn Services,
+    ) -> Result<(), Box<Failure>> {
         if self.mailbox.is_empty() && !self.wants(kind) {
             return Ok(());
         }
@@ -208,7 +213,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// As [`Self::fire_at`].
-    pub fn fire(&mut self, event: &Event, services: &mut dyn Services) -> Result<(), Failure> {
+    pub fn fire(&mut self, event: &Event, services: &mut dyn Services) -> Result<(), Box<Failure>> {
         self.read_mail(event.position, services);
         let targets = self.targets(event.kind);
         self.deliver(event, &targets, services);
@@ -229,7 +234,7 @@ impl Dispatcher {
         position: Position,
         elapsed: impl FnOnce() -> Duration,
         services: &mut dyn Services,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Box<Failure>> {
         if moment == Moment::StepEnd && !self.triggers_by_step || !self.wants(EventKind::TRIGGER) {
             return Ok(());
         }
@@ -242,7 +247,7 @@ impl Dispatcher {
         position: Position,
         elapsed: Duration,
         services: &mut dyn Services,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Box<Failure>> {
         for target in self.targets(EventKind::TRIGGER).iter() {
             let schedule = &mut self.subscribers[target.index].schedule;
             if let Some(cause) = schedule.due(moment, position, elapsed, |name| services.metric(name)) {
@@ -258,7 +263,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// As [`Self::fire_at`].
-    pub fn trigger_all(&mut self, position: Position, services: &mut dyn Services) -> Result<(), Failure> {
+    pub fn trigger_all(&mut self, position: Position, services: &mut dyn Services) -> Result<(), Box<Failure>> {
         self.fire(&Event::with_texts(EventKind::TRIGGER, position, ["trial", "", ""]), services)
     }
 
@@ -272,7 +277,7 @@ impl Dispatcher {
         &mut self,
         position: Position,
         services: &mut dyn Services,
-    ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    ) -> Result<BTreeMap<String, Vec<u8>>, Box<Failure>> {
         let event = Event::at(EventKind::SAVE_STATE, position);
         for target in self.targets(EventKind::SAVE_STATE).iter() {
             if self.subscribers[target.index].is_background() {
@@ -304,7 +309,7 @@ impl Dispatcher {
         states: &BTreeMap<String, Vec<u8>>,
         position: Position,
         services: &mut dyn Services,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Box<Failure>> {
         for target in self.targets(EventKind::LOAD_STATE).iter() {
             let Some(state) = states.get(&*self.subscribers[target.index].name) else { continue };
             self.subscribers[target.index].state = Some(state.clone());
@@ -337,7 +342,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// As [`Self::fire_at`].
-    pub fn flush(&mut self, position: Position, services: &mut dyn Services) -> Result<(), Failure> {
+    pub fn flush(&mut self, position: Position, services: &mut dyn Services) -> Result<(), Box<Failure>> {
         for subscriber in &mut self.subscribers {
             if let Runner::Background(worker) = &subscriber.runner {
                 let before = self.clock.raw();
@@ -374,7 +379,7 @@ impl Dispatcher {
         self.by_event.get(event.0 as usize).map_or_else(|| Arc::from([]), Arc::clone)
     }
 
-    fn take_failure(&mut self) -> Result<(), Failure> {
+    fn take_failure(&mut self) -> Result<(), Box<Failure>> {
         self.stopping.take().map_or(Ok(()), Err)
     }
 
@@ -549,7 +554,7 @@ impl Dispatcher {
             [&failure.instance, failure.hook, &failure.fault.message],
         );
         if failure.on_error == OnError::Stop && self.stopping.is_none() {
-            self.stopping = Some(failure.clone());
+            self.stopping = Some(Box::new(failure.clone()));
         }
         self.failures.push(failure);
         event

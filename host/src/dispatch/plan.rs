@@ -79,8 +79,8 @@ impl Report for PlanError {
     }
 }
 
-/// Makes the order: the `declared` instances, then those of `--plugin` (`appended`, as kind and name) unless one of
-/// that name is declared, then the kinds that say `by_default`, by file and then descriptor, unless they are declared.
+/// Makes the order: the `declared` instances, those of the run file and behind them those of `--plugin`, then the kinds
+/// that say `by_default`, by file and then descriptor, unless they are declared.
 ///
 /// # Errors
 ///
@@ -89,7 +89,6 @@ impl Report for PlanError {
 pub fn order(
     document: &Document,
     declared: &[PluginOptions],
-    appended: &[(String, Option<String>)],
     by_default: bool,
     catalogue: &Catalogue,
 ) -> Result<Order, Vec<Problem>> {
@@ -103,20 +102,6 @@ pub fn order(
                 problems.push(Problem::from(&unknown_kind(&options.kind, catalogue)).with_label(label));
             }
             Some(kind) => match plan(kind, options.clone(), document, &place) {
-                Ok(planned) => order.planned.push(planned),
-                Err(found) => problems.extend(found),
-            },
-        }
-    }
-    for (kind_name, name) in appended {
-        let options = PluginOptions::new(kind_name, name.as_deref());
-        if order.planned.iter().any(|planned| planned.name() == options.name) {
-            continue;
-        }
-        match catalogue.kind(kind_name) {
-            None => problems.push(Problem::from(&unknown_kind(kind_name, catalogue))),
-            // Nothing of the run file belongs to it, so that its place is one that is not there.
-            Some(kind) => match plan(kind, options, document, "/plugins/-") {
                 Ok(planned) => order.planned.push(planned),
                 Err(found) => problems.extend(found),
             },

@@ -20,10 +20,13 @@ pub(super) fn is_remote(ticket: u64) -> bool {
     ticket & REMOTE_BIT != 0
 }
 
+/// A run's hub and the instance that the remote was opened for, by ticket.
+type Registry = HashMap<u64, (Weak<RemoteHub>, Arc<str>)>;
+
 /// The open remotes of every run in the process. Closing takes them out, so that a ticket kept by
 /// a plugin's thread leads nowhere afterwards.
-fn registry() -> &'static Mutex<HashMap<u64, (Weak<RemoteHub>, Arc<str>)>> {
-    static REGISTRY: OnceLock<Mutex<HashMap<u64, (Weak<RemoteHub>, Arc<str>)>>> = OnceLock::new();
+fn registry() -> &'static Mutex<Registry> {
+    static REGISTRY: OnceLock<Mutex<Registry>> = OnceLock::new();
     REGISTRY.get_or_init(Mutex::default)
 }
 

@@ -65,15 +65,15 @@ impl Schedule {
     ) -> Option<String> {
         let mut cause = None;
         match (moment, self.when.every) {
-            (Moment::EpochEnd, Some(Every::Epochs(every))) => {
-                if is_multiple(position.epoch, every.get(), self.when.skip_first) {
-                    cause = Some("epoch".to_owned());
-                }
+            (Moment::EpochEnd, Some(Every::Epochs(every)))
+                if is_multiple(position.epoch, every.get(), self.when.skip_first) =>
+            {
+                cause = Some("epoch".to_owned());
             }
-            (Moment::StepEnd, Some(Every::Steps(every))) => {
-                if is_multiple(position.global_step, every.get(), self.when.skip_first) {
-                    cause = Some("step".to_owned());
-                }
+            (Moment::StepEnd, Some(Every::Steps(every)))
+                if is_multiple(position.global_step, every.get(), self.when.skip_first) =>
+            {
+                cause = Some("step".to_owned());
             }
             (Moment::StepEnd, Some(Every::Time(every))) => {
                 let elapsed = elapsed.as_secs_f64();
@@ -112,7 +112,7 @@ impl Schedule {
 }
 
 fn is_multiple(number: u64, every: u64, skip_first: u64) -> bool {
-    number > skip_first && number % every == 0
+    number > skip_first && number.is_multiple_of(every)
 }
 
 #[cfg(test)]

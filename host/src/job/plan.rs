@@ -6,12 +6,13 @@ use std::sync::Arc;
 use tch::Device;
 
 use super::builtin;
-use crate::config::{self, Document, EvalOptions, Length, RunFile, Threads};
+use crate::config::{self, Document};
 use crate::data::{Data, Source};
 use crate::dispatch::{self, Order};
 use crate::model::Graph;
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
+use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::train::metrics::Metric;
 use crate::train::{self, EvaluationPlan, Plan};
 
@@ -23,7 +24,7 @@ pub struct Request {
     /// Folders and library files.
     pub plugins: Vec<PathBuf>,
     /// Further instances, `KIND[=NAME]`.
-    pub appended: Vec<(String, Option<String>)>,
+    pub appended: Vec<String>,
     /// `KEY=VALUE` overrides.
     pub overrides: Vec<String>,
     /// The run folder.
@@ -78,20 +79,24 @@ impl JobPlan {
     /// All that is wrong, as far as one thing does not hide another.
     pub fn make(request: &Request) -> Result<Self, Problems> {
         let (name, text, base) = read(request)?;
-        let config::Loaded { mut run_file, document } = config::load(&name, &text, &request.overrides)?;
+        let run_file::Loaded { mut run_file, document } = run_file::load(&name, &text, &request.overrides)?;
         if let Some(out) = &request.out {
             run_file.run.out = Some(out.display().to_string());
         }
         let catalogue = Catalogue::load(&request.plugins).map_err(|error| Problems::from(Problem::from(&error)))?;
-        let rejected = catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
+        let rejected: Vec<Problem> =
+            catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
 
-        let mut problems = Vec::new();
-        let order =
-            dispatch::order(&document, &run_file.plugins, &request.appended, run_file.run.by_default, &catalogue)
-                .unwrap_or_else(|found| {
-                    problems.extend(found);
-                    Order::default()
-                });
+        let mut problems: Vec<Problem> =
+            request.appended.iter().filter_map(|argument| run_file.declare_plugin(argument).err()).collect();
+        let order = dispatch::order(&document, &run_file.plugins, run_file.run.by_default, &catalogue).unwrap_or_else(
+            |found| {
+                problems.extend(found);
+                // A kind that is missing may be in a file that could not be loaded.
+                problems.extend(rejected.iter().cloned());
+                Order::default()
+            },
+        );
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();
 
         let source = match &base {

@@ -231,13 +231,10 @@ impl Session {
         for parameter in &state.hyper_parameters {
             let Some(group) = self.optimizer.groups().get(parameter.group) else { continue };
             let group = group.name().to_owned();
-            match &parameter.owner {
-                Some(owner) => {
-                    self.optimizer.set(&group, &parameter.name, parameter.value.0)?;
-                    self.owners.insert((group, parameter.name.clone()), owner.clone());
-                }
-                // The schedule sets its own, and the options the others.
-                None => {}
+            // Those without an owner are the schedule's and the options'.
+            if let Some(owner) = &parameter.owner {
+                self.optimizer.set(&group, &parameter.name, parameter.value.0)?;
+                self.owners.insert((group, parameter.name.clone()), owner.clone());
             }
         }
         self.optimizer.load_state(&optimizer)?;

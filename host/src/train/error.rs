@@ -15,7 +15,7 @@ use super::optimizer::OptimizerError;
 pub enum TrainError {
     /// A plugin failed, and the run says `on_error = "stop"`.
     #[error(transparent)]
-    Plugin(#[from] Failure),
+    Plugin(#[from] Box<Failure>),
     /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),

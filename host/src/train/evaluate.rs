@@ -7,8 +7,9 @@ use tch::{Kind, Tensor};
 
 use super::error::TrainError;
 use super::metrics::{Accumulator, Average, Metric};
+use super::precision::Precision;
 use super::session::Session;
-use crate::config::{Every, Precision};
+use crate::config::Every;
 use crate::data::{Batch, Loader, LoaderOptions, Order};
 use crate::dispatch::{Event, EventData};
 use crate::model::Mode;
@@ -85,11 +86,11 @@ impl Session {
     pub(super) fn evaluation_is_due(&self) -> bool {
         self.plan.evaluation.as_ref().is_some_and(|plan| match plan.every {
             Every::Epochs(every) => {
-                self.position.epoch % every.get() == 0 || self.position.global_step >= self.total_steps
+                self.position.epoch.is_multiple_of(every.get()) || self.position.global_step >= self.total_steps
             }
             // The last step's evaluation is the one of its safe point.
             Every::Steps(every) => {
-                self.position.global_step >= self.total_steps && self.position.global_step % every.get() != 0
+                self.position.global_step >= self.total_steps && !self.position.global_step.is_multiple_of(every.get())
             }
             Every::Time(_) => false,
         })
@@ -99,8 +100,8 @@ impl Session {
     #[inline]
     pub(super) fn evaluation_is_due_by_step(&self) -> bool {
         match &self.plan.evaluation {
-            Some(plan) if !self.epoch_is_over && self.position.step > 0 => match plan.every {
-                Every::Steps(every) => self.position.global_step % every.get() == 0,
+            Some(plan) if !self.epoch_is_over && self.position.step > 0 && !self.is_stopping() => match plan.every {
+                Every::Steps(every) => self.position.global_step.is_multiple_of(every.get()),
                 _ => false,
             },
             _ => false,

@@ -10,6 +10,7 @@ mod evaluate;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
+mod precision;
 mod run;
 pub mod schedule;
 mod services;
@@ -19,5 +20,6 @@ pub mod threads;
 
 pub use checkpointing::{Resume, ResumeError};
 pub use error::TrainError;
+pub use precision::Precision;
 pub use run::{Ended, Trainer};
 pub use session::{Ambience, EvaluationPlan, Interrupt, Length, Parts, Plan, Screen, Session};

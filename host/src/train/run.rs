@@ -142,12 +142,12 @@ impl Trainer {
     }
 
     #[inline]
-    fn fire(&mut self, event: EventKind) -> Result<(), Failure> {
+    fn fire(&mut self, event: EventKind) -> Result<(), Box<Failure>> {
         self.dispatcher.fire_at(event, self.session.position(), &mut self.session)
     }
 
     #[inline]
-    fn trigger(&mut self, moment: Moment) -> Result<(), Failure> {
+    fn trigger(&mut self, moment: Moment) -> Result<(), Box<Failure>> {
         let (position, started) = (self.session.position(), self.session.started());
         self.dispatcher.trigger(moment, position, || started.elapsed(), &mut self.session)
     }
@@ -192,13 +192,13 @@ impl Trainer {
     }
 
     #[cfg(feature = "next-minor")]
-    fn fire_safe_point(&mut self) -> Result<(), Failure> {
+    fn fire_safe_point(&mut self) -> Result<(), Box<Failure>> {
         self.fire(EventKind::SAFE_POINT)
     }
 
     #[cfg(not(feature = "next-minor"))]
     #[inline]
-    fn fire_safe_point(&mut self) -> Result<(), Failure> {
+    fn fire_safe_point(&mut self) -> Result<(), Box<Failure>> {
         Ok(())
     }
 

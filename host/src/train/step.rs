@@ -3,8 +3,8 @@
 use tch::{Kind, Tensor};
 
 use super::error::TrainError;
+use super::precision::Precision;
 use super::session::Session;
-use crate::config::Precision;
 use crate::model::Mode;
 use crate::torch::{autocast, values};
 

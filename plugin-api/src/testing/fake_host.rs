@@ -543,9 +543,12 @@ impl FakeHost {
 impl Drop for FakeHost {
     fn drop(&mut self) {
         self.world.remote.close();
-        // SAFETY: made by `create`, and ended once, here. A panic in the callback's own drop is caught
-        // behind the function, and there is nobody to tell.
-        unsafe { (self.library.destroy)(0, self.instance) };
+        // What a panic left half done does not run again, not even its destructor.
+        if !self.panicked {
+            // SAFETY: made by `create`, and ended once, here. A panic in the callback's own drop is
+            // caught behind the function, and there is nobody to tell.
+            unsafe { (self.library.destroy)(0, self.instance) };
+        }
         // A folder that cannot be removed is left to the system's temporary folder.
         let _ = std::fs::remove_dir_all(&self.folder);
     }

@@ -65,5 +65,5 @@ mod waist;
 mod world;
 
 pub use fake_host::FakeHost;
-/// `serde_json`'s macro, for options.
-pub use serde_json::json;
+/// `serde_json`'s value and macro, for options.
+pub use serde_json::{Value, json};

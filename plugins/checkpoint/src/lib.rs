@@ -1,1 +1,210 @@
-//! p
+//! `checkpoint`: says when checkpoints are written, and which of them are kept. The format and the
+//! writing are the host's.
+//!
+//! The run's `when` says when (after each epoch and at the end, unless it says otherwise); the
+//! checkpoint is taken at the next safe point, after every other callback has handled the event.
+
+mod folder;
+mod retention;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use plugin_api::event::{At, Checkpoint, Position, Trigger};
+use plugin_api::protocol::Control;
+use plugin_api::{Callback, Creation, Error, Kind, Need, Result, Run, When, decode_state, encode_state, plugin};
+
+use crate::retention::{Action, Entry, KeepBest, Pointer, plan};
+
+/// Options of `checkpoint`.
+#[plugin]
+struct Options {
+    /// Where to write, relative to the run folder. Two instances need two folders.
+    folder: String,
+    /// How many of the newest to keep; 0: all.
+    keep_last: usize,
+    /// The best to keep besides. The pointer `best` follows the first rule.
+    keep_best: Vec<KeepBest>,
+    /// Leave the checkpoints that others ask for (plugins, `host stop`) to others.
+    only_own_requests: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            folder: "checkpoints".to_owned(),
+            keep_last: 3,
+            keep_best: vec![KeepBest::default()],
+            only_own_requests: false,
+        }
+    }
+}
+
+struct Checkpoints {
+    options: Options,
+    /// The folder, absolute; known from the first event on.
+    folder: PathBuf,
+    /// What this instance wrote and has not deleted, oldest first.
+    kept: Vec<Entry>,
+    /// The checkpoint that the run resumed from, if it is in the folder.
+    resumed_from: Option<String>,
+    /// What `best` shows.
+    best: Option<String>,
+    /// Whether this instance asked for a checkpoint that it has not written yet.
+    asked: bool,
+    /// Metrics of rules that have been said to be missing.
+    missing: BTreeSet<String>,
+}
+
+#[plugin]
+impl Callback for Checkpoints {
+    const KIND: &'static str = "checkpoint";
+    const SUMMARY: &'static str = "Writes checkpoints, keeps the last and the best";
+    const WHEN: When = When { every: Some("1 epoch"), at: &["end"] };
+    const NEEDS: &'static [Need] = &[Need::TRAINING_STATE];
+    type Options = Options;
+
+    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
+        if options.folder.is_empty() {
+            return Err(Error::new("`folder` must not be empty"));
+        }
+        if let Some(rule) = options.keep_best.iter().find(|rule| rule.top == 0 || rule.metric.is_empty()) {
+            return Err(Error::new(format!("`keep_best` needs a metric and a `top` of at least 1, not {rule:?}")));
+        }
+        Ok(Self {
+            options,
+            folder: PathBuf::new(),
+            kept: Vec::new(),
+            resumed_from: None,
+            best: None,
+            asked: false,
+            missing: BTreeSet::new(),
+        })
+    }
+
+    fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        let info = run.info()?;
+        self.folder = Path::new(&info.folder).join(&self.options.folder);
+        self.resumed_from = info.resumed_from.and_then(|path| folder::name_in(&self.folder, Path::new(&path)));
+        Ok(())
+    }
+
+    fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
+        let kept: Vec<Entry> = decode_state(state)?;
+        // These names will be deleted some day: none may lead out of the folder.
+        if let Some(entry) = kept.iter().find(|entry| !folder::is_name(&entry.name)) {
+            return Err(Error::new(format!("the saved state names `{}`, which is no checkpoint", entry.name)));
+        }
+        // People delete and move checkpoints; what is gone is not missed.
+        self.kept = kept.into_iter().filter(|entry| folder::has(&self.folder, &entry.name)).collect();
+        Ok(())
+    }
+
+    fn on_save_state(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<Vec<u8>> {
+        // The checkpoint that is about to be written holds this state, and is of the list: the run that
+        // resumes from it must know that it is there.
+        let mut kept = self.kept.clone();
+        if self.writes_it() {
+            let new = self.entry(run, event)?;
+            kept.retain(|entry| entry.name != new.name);
+            kept.push(new);
+        }
+        encode_state(&kept)
+    }
+
+    fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
+        // The end comes at the position of the last epoch's checkpoint.
+        if self.kept.last().is_some_and(|last| last.global_step == event.global_step) {
+            return Ok(());
+        }
+        self.asked = true;
+        run.request(Control::Checkpoint, &event.cause)
+    }
+
+    fn on_checkpoint(&mut self, run: &mut Run<'_>, event: &Checkpoint<'_>) -> Result<()> {
+        if !self.writes_it() {
+            return Ok(());
+        }
+        self.asked = false;
+        let new = self.entry(run, event)?;
+        let (keep_last, keep_best) = (self.options.keep_last, &self.options.keep_best);
+        for action in plan(keep_last, keep_best, &self.kept, &new, self.resumed_from.as_deref()) {
+            match action {
+                Action::Save(name) => {
+                    run.write_checkpoint(&self.path_of(&name))?;
+                    self.kept.retain(|entry| entry.name != name);
+                    self.kept.push(new.clone());
+                }
+                Action::Point(pointer, name) => self.point(run, pointer, &name)?,
+                Action::Delete(name) => self.delete(&name),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Checkpoints {
+    /// Whether the checkpoint at hand is this instance's to write.
+    fn writes_it(&self) -> bool {
+        self.asked || !self.options.only_own_requests
+    }
+
+    /// Where the checkpoint is, as the host's services and the artifacts have it.
+    fn path_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.options.folder.trim_end_matches('/'))
+    }
+
+    /// The entry of a checkpoint taken here. A metric that was measured earlier belongs to other
+    /// weights, and does not count.
+    fn entry(&mut self, run: &Run<'_>, position: &Position) -> Result<Entry> {
+        let mut entry = Entry {
+            name: folder::name_of(position.epoch, position.global_step),
+            global_step: position.global_step,
+            metrics: Default::default(),
+        };
+        for rule in &self.options.keep_best {
+            match run.history(&rule.metric) {
+                Ok(points) => {
+                    if let Some(point) = points.last().filter(|point| point.global_step == position.global_step) {
+                        entry.metrics.insert(rule.metric.clone(), point.value);
+                    }
+                }
+                Err(error) if error.kind() == plugin_api::ErrorKind::NoSuchName => {
+                    if self.missing.insert(rule.metric.clone()) {
+                        tracing::warn!("this checkpoint is no candidate for the best: {error}");
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entry)
+    }
+
+    fn point(&mut self, run: &mut Run<'_>, pointer: Pointer, name: &str) -> Result<()> {
+        let (file, artifact) = match pointer {
+            Pointer::Last => ("last", "last_checkpoint"),
+            Pointer::Best if self.best.as_deref() == Some(name) => return Ok(()),
+            Pointer::Best => ("best", "best_checkpoint"),
+        };
+        folder::point(&self.folder, file, name)
+            .map_err(|error| Error::from(error).context(self.folder.join(file).display()))?;
+        if pointer == Pointer::Best {
+            self.best = Some(name.to_owned());
+        }
+        run.publish(artifact, &self.path_of(name))
+    }
+
+    /// A checkpoint that cannot be deleted costs disk, not the run: it is tried again next time.
+    fn delete(&mut self, name: &str) {
+        match folder::delete(&self.folder, name) {
+            Ok(()) => self.kept.retain(|entry| entry.name != name),
+            Err(error) => tracing::warn!("cannot delete the checkpoint `{name}`: {error}"),
+        }
+    }
+}
+
+#[plugin]
+const KINDS: &[Kind] = &[Kind::of::<Checkpoints>()];
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,20 @@
-//! p
+//! The callbacks that most runs want, one a file: `progress`, `print-metrics` and `json-lines`, which
+//! run by default; `early-stopping` and `terminate-on-nan`, which a run file asks for.
+
+mod display;
+mod early_stopping;
+mod json_lines;
+mod print_metrics;
+mod progress;
+mod terminate_on_nan;
+
+use plugin_api::{Kind, plugin};
+
+#[plugin]
+const KINDS: &[Kind] = &[
+    Kind::of::<progress::Progress>(),
+    Kind::of::<print_metrics::PrintMetrics>(),
+    Kind::of::<json_lines::JsonLines>(),
+    Kind::of::<early_stopping::EarlyStopping>(),
+    Kind::of::<terminate_on_nan::TerminateOnNan>(),
+];

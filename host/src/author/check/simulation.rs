@@ -58,7 +58,7 @@ impl<'a> Simulation<'a> {
             shown: Shown::default(),
         };
         match created {
-            Err(failure) => simulation.shown.failures.push(failure),
+            Err(failure) => simulation.shown.failures.push(*failure),
             Ok(()) => {
                 simulation.at(EventKind::SETUP);
                 if let Some(states) = states {

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::document::{Document, child};
-use super::overrides::instance_name;
-use super::plugin::ALIASES;
-use super::when::Every;
+use crate::config::{ALIASES, Document, Every, child, instance_of};
 use crate::report::{Problem, nearest};
 
 /// Every breach of a rule, in the document's order.
@@ -58,7 +55,7 @@ fn instance_names(document: &Document) -> Vec<Problem> {
     };
     let mut first: HashMap<&str, usize> = HashMap::new();
     let mut problems = Vec::new();
-    for (index, name) in plugins.iter().enumerate().filter_map(|(index, entry)| Some((index, instance_name(entry)?))) {
+    for (index, name) in plugins.iter().enumerate().filter_map(|(index, entry)| Some((index, instance_of(entry)?))) {
         let Some(&earlier) = first.get(name) else {
             first.insert(name, index);
             continue;

@@ -153,7 +153,7 @@ fn layer_without_type() {
        ·        ╰── `type` is missing
     19 │   { type = "linear", out_features = 10 },
        ╰────
-     hint: accepted: `conv2d`, `max_pool2d`, `batch_norm`, `relu`, `flatten`, `dropout`, `linear` or `repeat`
+     hint: accepted: `linear`, `conv2d`, `batch_norm`, `max_pool2d`, `relu`, `flatten`, `dropout`, `residual` or `repeat`
     "#);
 }
 
@@ -530,7 +530,11 @@ fn the_defaults_of_the_digits_run() {
     type = "conv2d"
     out_channels = 32
     kernel_size = 3
+    stride = 1
     padding = 0
+    dilation = 1
+    groups = 1
+    bias = true
 
     [[model.layers]]
     type = "relu"
@@ -538,6 +542,7 @@ fn the_defaults_of_the_digits_run() {
     [[model.layers]]
     type = "linear"
     out_features = 10
+    bias = true
 
     [train]
     epochs = 12
@@ -552,7 +557,9 @@ fn the_defaults_of_the_digits_run() {
     [train.optimizer]
     type = "adamw"
     learning_rate = 0.001
-    weight_decay = 0.0
+    betas = [0.9, 0.999]
+    eps = 0.00000001
+    weight_decay = 0.01
 
     [train.schedule]
     type = "constant"

@@ -1,18 +1,15 @@
 //! The run file's sections.
 
-use std::fmt;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::formats::{FormatError, instance_name, written_as_string};
-use super::plugin::PluginOptions;
-use super::when::Every;
+use crate::config::{Device, Every, PluginOptions, instance_name};
 use crate::data::DataOptions;
 use crate::model::ModelOptions;
 use crate::report::{Label, Problem, Source};
+use crate::train::Precision;
 use crate::train::loss::LossOptions;
 use crate::train::optimizer::OptimizerOptions;
 use crate::train::schedule::ScheduleOptions;
@@ -94,44 +91,6 @@ pub struct RunOptions {
 fn yes() -> bool {
     true
 }
-
-/// Where the tensors live.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// The first CUDA device where there is one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The CUDA device of this index.
-    Cuda(u32),
-}
-
-impl FromStr for Device {
-    type Err = FormatError;
-
-    fn from_str(text: &str) -> Result<Device, FormatError> {
-        match text {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(Device::Cuda).ok_or_else(|| {
-                FormatError::new(format!("`{text}` is no device"), "accepted: `auto`, `cpu` or `cuda:0`, `cuda:1`, …")
-            }),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Device::Auto => formatter.write_str("auto"),
-            Device::Cpu => formatter.write_str("cpu"),
-            Device::Cuda(index) => write!(formatter, "cuda:{index}"),
-        }
-    }
-}
-
-written_as_string!(Device, "device", "A device: `auto`, `cpu` or `cuda:0`");
 
 /// Threads of one tensor operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,17 +204,6 @@ pub enum Length {
     Steps(u64),
 }
 
-/// The type that forward and backward compute in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floats.
-    #[default]
-    F32,
-    /// bfloat16 where autocast allows it.
-    Bf16,
-}
-
 /// The evaluation during training.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -290,7 +238,8 @@ fn evaluation_batch() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Condition, Dispatch, Mode, OnError, When, load};
+    use crate::config::{Condition, Dispatch, Mode, OnError, When};
+    use crate::run_file::load;
     use proptest::option;
     use proptest::prelude::*;
     use serde_json::{Value, json};

@@ -1,0 +1,59 @@
+//! The run file: read, overridden, checked whole, and turned into [`RunFile`].
+//!
+//! The journey: [`load`] parses the document, applies the overrides, holds it against the schema of [`RunFile`], and
+//! `rules.rs` covers what a schema cannot say; then serde builds the sections, each of which belongs to the module that
+//! reads it. Every problem is found before an error is returned, and each one points at its place.
+//!
+//! Nothing here looks at the file system: paths, kinds and splits are the business of those who use them.
+
+mod rules;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+pub use sections::{EvalOptions, Length, RunFile, RunOptions, Threads, TrainOptions};
+
+use crate::config::{Document, check};
+use crate::report::{Problem, Problems};
+
+/// A checked run file and the document that it was read from; the document is kept for later checks (plugin options)
+/// that point into it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The run file with its defaults filled in.
+    pub run_file: RunFile,
+    /// What was written, with the places.
+    pub document: Document,
+}
+
+/// Reads and checks a run file.
+///
+/// `name` is what messages call the file; `overrides` are the arguments of `--set`, later ones winning.
+///
+/// # Errors
+/// All that is wrong, each with its place. Where the TOML itself does not parse, that alone.
+pub fn load(name: &str, text: &str, overrides: &[String]) -> Result<Loaded, Problems> {
+    let mut document = Document::parse(name, text)?;
+    let mut problems: Vec<Problem> = overrides.iter().filter_map(|argument| document.set(argument).err()).collect();
+    problems.extend(check(&document, "", &schema()));
+    problems.extend(rules::check(&document));
+    if !problems.is_empty() {
+        problems.sort_by_key(|problem| reading_order(problem, name));
+        return Err(Problems(problems));
+    }
+    match serde_json::from_value(document.plain_value()) {
+        Ok(run_file) => Ok(Loaded { run_file, document }),
+        Err(error) => Err(Problem::new(format!("cannot read `{name}`")).with_cause(&error).into()),
+    }
+}
+
+/// Problems without a place in the file first, then the others from its top.
+fn reading_order(problem: &Problem, file: &str) -> Option<usize> {
+    let label = problem.labels().first()?;
+    (label.source.name() == file).then_some(label.span.start)
+}
+
+/// The JSON Schema of the run file (draft 2020-12), with the description and the default of every key.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(RunFile).to_value()
+}

@@ -1,0 +1,145 @@
+//! The folder of checkpoints on the disk: its pointers, and deletion.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the names of unfinished entries begin with: the host clears away those that a crash left.
+const TEMPORARY: &str = ".tmp-";
+
+/// The name of the checkpoint of a position: `epoch-0003-step-00000084`.
+pub(crate) fn name_of(epoch: u64, global_step: u64) -> String {
+    format!("epoch-{epoch:04}-step-{global_step:08}")
+}
+
+/// Whether `name` is one that [`name_of`] gives: then it is one part of a path, and no pointer.
+pub(crate) fn is_name(name: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.strip_prefix("epoch-")
+        .and_then(|rest| rest.split_once("-step-"))
+        .is_some_and(|(epoch, step)| digits(epoch) && digits(step))
+}
+
+/// The name of the checkpoint at `path`, if it lies in `folder`; links are followed.
+pub(crate) fn name_in(folder: &Path, path: &Path) -> Option<String> {
+    let (folder, path) = (fs::canonicalize(folder).ok()?, fs::canonicalize(path).ok()?);
+    let name = path.file_name()?.to_str()?;
+    (path.parent() == Some(&folder)).then(|| name.to_owned())
+}
+
+/// Whether there is a checkpoint called `name`.
+pub(crate) fn has(folder: &Path, name: &str) -> bool {
+    fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_dir())
+}
+
+/// Lets `pointer` show `name`, in one step: who reads it sees the old checkpoint or the new one.
+pub(crate) fn point(folder: &Path, pointer: &str, name: &str) -> io::Result<()> {
+    let temporary = temporary(folder, pointer);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    link(name, &temporary)?;
+    fs::rename(&temporary, folder.join(pointer))?;
+    flush(folder)
+}
+
+/// A relative link, so that the run folder can be moved; where the file system has none, a text file
+/// with the name, which the host reads too.
+fn link(name: &str, at: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    if std::os::unix::fs::symlink(name, at).is_ok() {
+        return Ok(());
+    }
+    fs::write(at, name)?;
+    File::open(at)?.sync_all()
+}
+
+/// Deletes the checkpoint called `name`. It loses its name first, so that there is no moment with half
+/// of a checkpoint; one that is gone already is no error.
+pub(crate) fn delete(folder: &Path, name: &str) -> io::Result<()> {
+    let path = folder.join(name);
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(found) if !is_name(name) || !found.is_dir() => {
+            return Err(io::Error::other("it is no folder of a checkpoint"));
+        }
+        Ok(_) => {}
+    }
+    let unnamed = temporary(folder, name);
+    fs::rename(&path, &unnamed)?;
+    fs::remove_dir_all(&unnamed)
+}
+
+fn temporary(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{TEMPORARY}{name}-{}", std::process::id()))
+}
+
+/// Flushes the folder's entries to the disk.
+fn flush(folder: &Path) -> io::Result<()> {
+    // Elsewhere a folder cannot be opened as a file.
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "epoch-0001-step-00000010";
+    const TWO: &str = "epoch-0002-step-00000020";
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [ONE, TWO] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("manifest.json"), name).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn names_are_those_of_positions_alone() {
+        assert_eq!(name_of(3, 84), "epoch-0003-step-00000084");
+        assert!(is_name(&name_of(12_345, 1_000_000_000)));
+        for other in
+            ["last", "", "epoch-1", "epoch--step-", "epoch-1-step-../..", "epoch-1-step-2/3", "epoch-1-step-+1"]
+        {
+            assert!(!is_name(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_pointer_moves_and_leaves_nothing_behind() {
+        let folder = folder();
+        for name in [ONE, TWO] {
+            point(folder.path(), "last", name).unwrap();
+            let shown = fs::read_to_string(folder.path().join("last").join("manifest.json")).unwrap();
+            assert_eq!(shown, name);
+            assert_eq!(fs::read_link(folder.path().join("last")).unwrap(), Path::new(name));
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(name_in(folder.path(), &folder.path().join("last")).as_deref(), Some(TWO));
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_not_deleted() {
+        let folder = folder();
+        fs::create_dir(folder.path().join("notes")).unwrap();
+        point(folder.path(), "epoch-0003-step-00000030", ONE).unwrap();
+        for name in ["notes", "epoch-0003-step-00000030", ".."] {
+            assert!(delete(folder.path(), name).is_err(), "{name}");
+        }
+        delete(folder.path(), ONE).unwrap();
+        delete(folder.path(), ONE).unwrap();
+        assert!(!has(folder.path(), ONE) && has(folder.path(), TWO));
+        assert!(folder.path().join("notes").exists());
+    }
+
+    #[test]
+    fn a_path_elsewhere_has_no_name_here() {
+        let (folder, other) = (folder(), folder());
+        assert_eq!(name_in(folder.path(), &other.path().join(ONE)), None);
+        assert_eq!(name_in(folder.path(), &folder.path().join("gone")), None);
+    }
+}

@@ -1,0 +1,231 @@
+//! Which checkpoints are kept: a function from what is there to what is to be done, without a disk.
+
+use std::collections::BTreeMap;
+
+use plugin_api::plugin;
+use serde::{Deserialize, Serialize};
+
+/// A rule that keeps the best checkpoints by a metric.
+#[plugin]
+pub(crate) struct KeepBest {
+    /// The metric. It counts for a checkpoint when it was measured at that very step.
+    pub(crate) metric: String,
+    /// Whether less is better or more is.
+    pub(crate) mode: Mode,
+    /// How many.
+    #[schemars(range(min = 1))]
+    pub(crate) top: usize,
+}
+
+impl Default for KeepBest {
+    fn default() -> Self {
+        Self { metric: "val_loss".to_owned(), mode: Mode::Min, top: 1 }
+    }
+}
+
+#[plugin]
+#[derive(Copy)]
+pub(crate) enum Mode {
+    /// Less is better.
+    Min,
+    /// More is better.
+    Max,
+}
+
+/// A checkpoint that this instance wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// The name of its folder.
+    pub(crate) name: String,
+    /// The global step that it is of.
+    pub(crate) global_step: u64,
+    /// The metrics of the rules that were measured at that step.
+    pub(crate) metrics: BTreeMap<String, f64>,
+}
+
+/// A pointer beside the checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pointer {
+    /// The newest checkpoint.
+    Last,
+    /// The best by the first rule.
+    Best,
+}
+
+/// Something to be done. Actions are done in their order; after a failed `Save` or `Point` none is,
+/// so that nothing is deleted before what takes its place is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Write the checkpoint of this name.
+    Save(String),
+    /// Let a pointer show a checkpoint.
+    Point(Pointer, String),
+    /// Delete a checkpoint.
+    Delete(String),
+}
+
+/// What to do when the checkpoint `new` is taken and those of `kept` are there, oldest first.
+///
+/// Deleted is what is neither among the last `keep_last` (0: all are kept) nor among the best of any
+/// rule, and never `resumed_from`.
+pub(crate) fn plan(
+    keep_last: usize,
+    keep_best: &[KeepBest],
+    kept: &[Entry],
+    new: &Entry,
+    resumed_from: Option<&str>,
+) -> Vec<Action> {
+    // A position taken again takes the place of the one before.
+    let mut all: Vec<&Entry> = kept.iter().filter(|entry| entry.name != new.name).collect();
+    all.push(new);
+    let mut actions = vec![Action::Save(new.name.clone()), Action::Point(Pointer::Last, new.name.clone())];
+    let best: Vec<Vec<&Entry>> = keep_best.iter().map(|rule| rule.best_of(&all)).collect();
+    if let Some(first) = best.first().and_then(|best| best.first()) {
+        actions.push(Action::Point(Pointer::Best, first.name.clone()));
+    }
+    if keep_last == 0 {
+        return actions;
+    }
+    let old = all.len().saturating_sub(keep_last);
+    actions.extend(
+        all.iter()
+            .take(old)
+            .filter(|entry| !best.iter().flatten().any(|best| best.name == entry.name))
+            .filter(|entry| resumed_from != Some(entry.name.as_str()))
+            .map(|entry| Action::Delete(entry.name.clone())),
+    );
+    actions
+}
+
+impl KeepBest {
+    /// The best of `entries`, the best first; of equal ones the earlier is better. NaN counts as nothing.
+    fn best_of<'e>(&self, entries: &[&'e Entry]) -> Vec<&'e Entry> {
+        let mut valued: Vec<(f64, &Entry)> = entries
+            .iter()
+            .filter_map(|&entry| Some((*entry.metrics.get(&self.metric)?, entry)))
+            .filter(|(value, _)| !value.is_nan())
+            .collect();
+        // Stable, so that equal values stay in the order in which they came; `partial_cmp`, since for
+        // `total_cmp` the two zeros differ.
+        valued.sort_by(|(left, _), (right, _)| {
+            let order = left.partial_cmp(right).unwrap_or(std::cmp::Ordering::Equal);
+            match self.mode {
+                Mode::Min => order,
+                Mode::Max => order.reverse(),
+            }
+        });
+        valued.into_iter().take(self.top).map(|(_, entry)| entry).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(number: u64, loss: Option<f64>) -> Entry {
+        let metrics = loss.into_iter().map(|loss| ("val_loss".to_owned(), loss)).collect();
+        Entry { name: number.to_string(), global_step: number, metrics }
+    }
+
+    fn rule(mode: Mode, top: usize) -> KeepBest {
+        KeepBest { mode, top, ..KeepBest::default() }
+    }
+
+    /// Checkpoints with these losses, one after the other; what is there at the end, and what `best` shows.
+    fn left(keep_last: usize, rules: &[KeepBest], resumed: Option<&str>, losses: &[Option<f64>]) -> (String, String) {
+        let (mut kept, mut best) = (Vec::new(), String::new());
+        for (index, &loss) in losses.iter().enumerate() {
+            let new = entry(index as u64 + 1, loss);
+            for action in plan(keep_last, rules, &kept.clone(), &new, resumed) {
+                match action {
+                    Action::Save(name) => {
+                        assert_eq!(name, new.name);
+                        kept.push(new.clone());
+                    }
+                    Action::Point(Pointer::Last, name) => assert_eq!(name, new.name),
+                    Action::Point(Pointer::Best, name) => best = name,
+                    Action::Delete(name) => kept.retain(|entry| entry.name != name),
+                }
+            }
+        }
+        (kept.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(" "), best)
+    }
+
+    #[test]
+    fn the_table_of_what_is_kept() {
+        use Mode::{Max, Min};
+        const NAN: Option<f64> = Some(f64::NAN);
+        let falling = [Some(3.0), Some(2.0), Some(1.0), Some(4.0), Some(5.0), Some(6.0)];
+        type Case<'c> = (usize, &'c [KeepBest], Option<&'c str>, &'c [Option<f64>], &'c str, &'c str);
+        let cases: &[Case<'_>] = &[
+            (0, &[], None, &falling, "1 2 3 4 5 6", ""),
+            (2, &[], None, &falling, "5 6", ""),
+            (9, &[], None, &falling, "1 2 3 4 5 6", ""),
+            (2, &[rule(Min, 1)], None, &falling, "3 5 6", "3"),
+            (1, &[rule(Min, 2)], None, &falling, "2 3 6", "3"),
+            (1, &[rule(Max, 1)], None, &falling, "6", "6"),
+            (1, &[rule(Min, 1), rule(Max, 2)], None, &falling, "3 5 6", "3"),
+            // What the run resumed from stays, and takes nobody's place.
+            (2, &[], Some("1"), &falling, "1 5 6", ""),
+            // NaN is never the best, in neither direction; nor is what was not measured.
+            (1, &[rule(Min, 1)], None, &[NAN, NAN, None, NAN], "4", ""),
+            (1, &[rule(Max, 1)], None, &[NAN, Some(0.1), NAN, None], "2 4", "2"),
+            // Of equal ones the earlier stays.
+            (1, &[rule(Min, 1)], None, &[Some(1.0), Some(1.0), Some(1.0)], "1 3", "1"),
+            (1, &[rule(Max, 1)], None, &[Some(0.0), Some(-0.0), Some(-1.0)], "1 3", "1"),
+            (1, &[rule(Min, 1)], None, &[Some(f64::INFINITY), NAN], "1 2", "1"),
+        ];
+        for (keep_last, rules, resumed, losses, kept, best) in cases {
+            let expected = (String::from(*kept), String::from(*best));
+            assert_eq!(left(*keep_last, rules, *resumed, losses), expected, "{keep_last} {rules:?} {losses:?}");
+        }
+    }
+
+    #[test]
+    fn pointers_move_before_anything_is_deleted() {
+        let kept = [entry(1, Some(2.0)), entry(2, Some(3.0))];
+        let actions = plan(1, &[rule(Mode::Min, 1)], &kept, &entry(3, Some(1.0)), None);
+        let expected = [
+            Action::Save("3".to_owned()),
+            Action::Point(Pointer::Last, "3".to_owned()),
+            Action::Point(Pointer::Best, "3".to_owned()),
+            Action::Delete("1".to_owned()),
+            Action::Delete("2".to_owned()),
+        ];
+        assert_eq!(actions, expected);
+    }
+
+    #[test]
+    fn a_position_taken_again_is_one_checkpoint() {
+        let kept = [entry(1, Some(1.0)), entry(2, None)];
+        let actions = plan(2, &[rule(Mode::Min, 1)], &kept, &entry(2, Some(0.5)), None);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Delete(_))), "{actions:?}");
+        assert!(actions.contains(&Action::Point(Pointer::Best, "2".to_owned())));
+    }
+
+    proptest! {
+        #[test]
+        fn what_must_stay_stays(
+            losses in prop::collection::vec(prop::option::of(prop_oneof![any::<f64>(), Just(1.0)]), 1..12),
+            keep_last in 0usize..4,
+            top in 1usize..3,
+            resumed in 1u64..12,
+        ) {
+            let resumed = resumed.to_string();
+            let (kept, best) = left(keep_last, &[rule(Mode::Min, top)], Some(&resumed), &losses);
+            let kept: Vec<_> = kept.split(' ').collect();
+            let newest = losses.len().to_string();
+            prop_assert!(kept.contains(&newest.as_str()));
+            prop_assert!(best.is_empty() || kept.contains(&best.as_str()));
+            prop_assert!(losses.len() < resumed.parse::<usize>().unwrap() || kept.contains(&resumed.as_str()));
+            let least = losses.iter().flatten().copied().filter(|loss| !loss.is_nan()).fold(f64::NAN, f64::min);
+            let of_best = best.parse::<usize>().ok().and_then(|number| losses[number - 1]);
+            prop_assert_eq!(of_best, Some(least).filter(|least| !least.is_nan()));
+            if keep_last > 0 {
+                prop_assert!(kept.len() <= keep_last + top + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! `early-stopping`: ends a run that no longer gets better.
+//!
+//! It looks when it is triggered: after each epoch, unless the run's `when` says otherwise. A value
+//! that was there at the last look already (an evaluation every second epoch) is not counted again.
+//!
+//! The reason of a stop begins with a word for programs: `patience_exhausted`,
+//! `stopping_threshold_reached`, `divergence_threshold_passed` or `non_finite_metric`.
+
+use plugin_api::event::{At, Trigger};
+use plugin_api::protocol::{CopyAction, Point};
+use plugin_api::{Callback, Creation, Error, ErrorKind, Need, Result, Run, decode_state, encode_state, plugin};
+use serde::{Deserialize, Serialize};
+
+/// Options of `early-stopping`.
+#[plugin]
+pub(crate) struct Options {
+    /// The metric to watch.
+    metric: String,
+    /// Whether less is better or more is.
+    mode: Mode,
+    /// Stop after so many values in a row that are no improvement.
+    #[schemars(range(min = 1))]
+    patience: u64,
+    /// What a value must be better by, to be an improvement.
+    #[schemars(range(min = 0.0))]
+    min_delta: f64,
+    /// Stop as soon as the metric is as good as this.
+    stopping_threshold: Option<f64>,
+    /// Stop as soon as the metric is worse than this.
+    divergence_threshold: Option<f64>,
+    /// Stop when the metric is NaN or infinite. Without it such a value is no improvement.
+    check_finite: bool,
+    /// Look at no value before this epoch.
+    start_from_epoch: u64,
+    /// Go back to the weights of the best value, at the stop and at the end of the run. The host keeps
+    /// them in memory: after a resume, those of before are in the `best` checkpoint alone.
+    restore_best: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            metric: "val_loss".to_owned(),
+            mode: Mode::Min,
+            patience: 5,
+            min_delta: 0.0,
+            stopping_threshold: None,
+            divergence_threshold: None,
+            check_finite: true,
+            start_from_epoch: 0,
+            restore_best: false,
+        }
+    }
+}
+
+#[plugin]
+#[derive(Copy, PartialEq)]
+enum Mode {
+    /// Less is better.
+    Min,
+    /// More is better.
+    Max,
+}
+
+impl Mode {
+    /// Whether `value` is better than `other`; NaN never is.
+    fn better(self, value: f64, other: f64) -> bool {
+        match self {
+            Self::Min => value < other,
+            Self::Max => value > other,
+        }
+    }
+}
+
+/// What goes into checkpoints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct State {
+    best: Option<Best>,
+    /// Values since the best one.
+    waited: u64,
+    /// The global step of the last value that was counted.
+    counted: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Best {
+    value: f64,
+    epoch: u64,
+    global_step: u64,
+}
+
+pub(crate) struct EarlyStopping {
+    options: Options,
+    state: State,
+    /// The name of the host's copy of the best weights.
+    copy: String,
+    total_steps: u64,
+}
+
+#[plugin]
+impl Callback for EarlyStopping {
+    const KIND: &'static str = "early-stopping";
+    const SUMMARY: &'static str = "Ends the run when a metric has stopped improving";
+    const BY_DEFAULT: bool = false;
+    const NEEDS: &'static [Need] = &[Need::WRITES_WEIGHTS];
+    type Options = Options;
+
+    fn new(options: Options, creation: &Creation<'_>) -> Result<Self> {
+        if options.patience == 0 {
+            return Err(Error::new("`patience` must be at least 1"));
+        }
+        if !(options.min_delta >= 0.0 && options.min_delta.is_finite()) {
+            return Err(Error::new(format!("`min_delta` must be 0 or more, not {}", options.min_delta)));
+        }
+        Ok(Self { options, state: State::default(), copy: format!("{}-best", creation.instance), total_steps: 0 })
+    }
+
+    fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
+        self.state = decode_state(state)?;
+        Ok(())
+    }
+
+    fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
+        encode_state(&self.state)
+    }
+
+    fn on_train_start(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        self.total_steps = run.info()?.total_steps;
+        Ok(())
+    }
+
+    fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
+        if event.epoch < self.options.start_from_epoch {
+            return Ok(());
+        }
+        let latest = run.history(&self.options.metric)?.pop();
+        let latest = latest.ok_or_else(|| Error::new(format!("`{}` has no value yet", self.options.metric)))?;
+        let before = self.state.best;
+        let reason = self.options.judge(&mut self.state, latest);
+        if self.options.restore_best && self.state.best != before {
+            run.copy_weights(&self.copy, CopyAction::Take)?;
+        }
+        let planned_end = self.total_steps > 0 && event.global_step >= self.total_steps;
+        if self.options.restore_best && (reason.is_some() || planned_end) {
+            self.restore(run, event.global_step)?;
+        }
+        reason.map_or(Ok(()), |reason| run.stop(&reason))
+    }
+}
+
+impl Options {
+    /// Takes notice of a value, and gives the reason to stop, if there is one.
+    fn judge(&self, state: &mut State, latest: Point) -> Option<String> {
+        if state.counted == Some(latest.global_step) {
+            return None;
+        }
+        state.counted = Some(latest.global_step);
+        let (metric, value) = (&self.metric, latest.value);
+        if self.check_finite && !value.is_finite() {
+            return Some(format!("non_finite_metric: `{metric}` is {value}"));
+        }
+        let improved = match state.best {
+            None => !value.is_nan(),
+            Some(best) => match self.mode {
+                Mode::Min => self.mode.better(value, best.value - self.min_delta),
+                Mode::Max => self.mode.better(value, best.value + self.min_delta),
+            },
+        };
+        if improved {
+            state.best = Some(Best { value, epoch: latest.epoch, global_step: latest.global_step });
+            state.waited = 0;
+        } else {
+            state.waited = state.waited.saturating_add(1);
+        }
+        if let Some(threshold) = self.stopping_threshold
+            && (self.mode.better(value, threshold) || value == threshold)
+        {
+            return Some(format!("stopping_threshold_reached: `{metric}` is {value}, the threshold {threshold}"));
+        }
+        if let Some(threshold) = self.divergence_threshold
+            && self.mode.better(threshold, value)
+        {
+            return Some(format!("divergence_threshold_passed: `{metric}` is {value}, the threshold {threshold}"));
+        }
+        if state.waited < self.patience {
+            return None;
+        }
+        let best = state.best.map_or_else(String::new, |best| format!(" ({} in epoch {})", best.value, best.epoch));
+        Some(format!(
+            "patience_exhausted: {} values of `{metric}` in a row were no better than the best{best}",
+            state.waited
+        ))
+    }
+}
+
+impl EarlyStopping {
+    fn restore(&self, run: &mut Run<'_>, global_step: u64) -> Result<()> {
+        let Some(best) = self.state.best.filter(|best| best.global_step != global_step) else {
+            return Ok(());
+        };
+        match run.copy_weights(&self.copy, CopyAction::Restore) {
+            Err(error) if error.kind() == ErrorKind::NoSuchName => {
+                let message = "the best weights are from before the resume: the `best` checkpoint has them";
+                tracing::warn!(epoch = best.epoch, "{message}");
+                Ok(())
+            }
+            restored => restored,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::Tensor;
+    use plugin_api::protocol::TensorSet;
+    use plugin_api::testing::{FakeHost, json};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn host(options: serde_json::Value) -> FakeHost {
+        let mut host = FakeHost::new::<EarlyStopping>(options).unwrap().with_info(|info| info.total_steps = 1000);
+        host.train_start().unwrap();
+        host
+    }
+
+    /// Sends an epoch with a validation loss.
+    fn epoch(host: &mut FakeHost, epoch: u64, value: f64) -> Result<()> {
+        host.set_position(epoch, epoch * 10);
+        host.put_metric("val_loss", value);
+        host.trigger("epoch")
+    }
+
+    /// The epoch of the stop and the word of its reason.
+    fn stop(options: serde_json::Value, values: &[f64]) -> Option<(usize, String)> {
+        let mut host = host(options);
+        for (index, &value) in values.iter().enumerate() {
+            epoch(&mut host, index as u64 + 1, value).unwrap();
+            if let Some(reason) = host.stopped() {
+                return Some((index + 1, reason.split(':').next().unwrap_or_default().to_owned()));
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn the_table_of_stops() {
+        const NAN: f64 = f64::NAN;
+        type Case<'c> = (serde_json::Value, &'c [f64], Option<(usize, &'c str)>);
+        let cases: &[Case<'_>] = &[
+            (json!({ "patience": 2 }), &[1.0, 0.9, 0.9, 0.8, 0.9, 0.8], Some((6, "patience_exhausted"))),
+            (json!({ "patience": 2 }), &[1.0, 1.1, 0.9, 1.0, 0.8], None),
+            (json!({ "patience": 1, "mode": "max" }), &[0.1, 0.2, 0.1], Some((3, "patience_exhausted"))),
+            (json!({ "patience": 2, "min_delta": 0.1 }), &[1.0, 0.95, 0.91], Some((3, "patience_exhausted"))),
+            (json!({ "patience": 1, "start_from_epoch": 3 }), &[1.0, 2.0, 3.0, 2.0], None),
+            (json!({ "stopping_threshold": 0.5 }), &[1.0, 0.5], Some((2, "stopping_threshold_reached"))),
+            (json!({ "divergence_threshold": 2.0 }), &[1.0, 2.0, 2.1], Some((3, "divergence_threshold_passed"))),
+            (json!({}), &[1.0, NAN], Some((2, "non_finite_metric"))),
+            (json!({}), &[f64::NEG_INFINITY], Some((1, "non_finite_metric"))),
+            (json!({ "check_finite": false, "patience": 2 }), &[NAN, 1.0, NAN, NAN], Some((4, "patience_exhausted"))),
+            (json!({ "check_finite": false, "patience": 1 }), &[NAN], Some((1, "patience_exhausted"))),
+        ];
+        for (options, values, expected) in cases {
+            let expected = expected.map(|(epoch, word)| (epoch, word.to_owned()));
+            assert_eq!(stop(options.clone(), values), expected, "{options} {values:?}");
+        }
+    }
+
+    #[test]
+    fn the_reason_names_metric_and_best() {
+        let mut host = host(json!({ "patience": 1 }));
+        epoch(&mut host, 1, 0.5).unwrap();
+        epoch(&mut host, 2, 0.75).unwrap();
+        let reason =
+            "patience_exhausted: 1 values of `val_loss` in a row were no better than the best (0.5 in epoch 1)";
+        assert_eq!(host.stopped(), Some(reason));
+    }
+
+    #[test]
+    fn a_value_is_counted_once() {
+        let mut host = host(json!({ "patience": 1 }));
+        epoch(&mut host, 1, 1.0).unwrap();
+        for epoch in 2..5 {
+            host.set_position(epoch, epoch * 10);
+            host.trigger("epoch").unwrap();
+        }
+        assert_eq!(host.stopped(), None);
+    }
+
+    #[test]
+    fn a_missing_metric_is_named() {
+        let mut host = host(json!({ "metric": "val_los" }));
+        let error = epoch(&mut host, 1, 1.0).unwrap_err();
+        assert_eq!(error.message(), "there is no metric `val_los`; there is `val_loss`");
+    }
+
+    #[test]
+    fn the_best_weights_come_back_at_the_stop() {
+        let mut host = host(json!({ "patience": 1, "restore_best": true }));
+        let weight = |value: f32| Tensor::new("weight", &[1], &[value]).unwrap();
+        for (number, loss) in [(1, 1.0), (2, 0.5), (3, 0.6)] {
+            host.put_tensor(TensorSet::Parameters, weight(number as f32));
+            epoch(&mut host, number, loss).unwrap();
+        }
+        assert!(host.stopped().is_some());
+        assert_eq!(host.tensor(&TensorSet::Parameters, "weight"), Some(&weight(2.0)));
+    }
+
+    #[test]
+    fn the_best_weights_come_back_at_the_end_of_the_plan() {
+        let mut host = FakeHost::new::<EarlyStopping>(json!({ "restore_best": true })).unwrap();
+        host.train_start().unwrap();
+        let weight = |value: f32| Tensor::new("weight", &[1], &[value]).unwrap();
+        for (number, loss) in [(1, 0.5), (2, 0.6), (3, 0.7)] {
+            host.put_tensor(TensorSet::Parameters, weight(number as f32));
+            epoch(&mut host, number, loss).unwrap();
+        }
+        assert_eq!(host.stopped(), None);
+        assert_eq!(host.tensor(&TensorSet::Parameters, "weight"), Some(&weight(1.0)));
+    }
+
+    #[test]
+    fn best_weights_of_before_a_resume_are_a_warning() {
+        let mut first = host(json!({ "patience": 1, "restore_best": true }));
+        epoch(&mut first, 1, 0.5).unwrap();
+        let state = first.save_state().unwrap();
+        let mut resumed = host(json!({ "patience": 1, "restore_best": true }));
+        resumed.load_state(&state).unwrap();
+        epoch(&mut resumed, 2, 0.6).unwrap();
+        assert!(resumed.stopped().is_some());
+        assert!(resumed.logs()[0].contains("the `best` checkpoint has them"), "{:?}", resumed.logs());
+    }
+
+    #[test]
+    fn a_resumed_run_stops_where_an_unbroken_one_does() {
+        let values = [1.0, 0.8, 0.9, 0.85, 0.7, 0.9, 0.9, 0.9, 0.9];
+        let options = json!({ "patience": 3 });
+        let unbroken = stop(options.clone(), &values).unwrap();
+        for broken in 1..unbroken.0 {
+            let mut first = host(options.clone());
+            for (index, &value) in values[..broken].iter().enumerate() {
+                epoch(&mut first, index as u64 + 1, value).unwrap();
+            }
+            let mut resumed = host(options.clone());
+            resumed.load_state(&first.save_state().unwrap()).unwrap();
+            let stopped = (broken..values.len()).find(|&index| {
+                epoch(&mut resumed, index as u64 + 1, values[index]).unwrap();
+                resumed.stopped().is_some()
+            });
+            assert_eq!(stopped.map(|index| index + 1), Some(unbroken.0), "broken after {broken}");
+        }
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_refused() {
+        for options in [json!({ "patience": 0 }), json!({ "min_delta": -1 }), json!({ "mode": "least" })] {
+            assert!(FakeHost::new::<EarlyStopping>(options).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_state_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let mut host = host(json!({}));
+            if host.load_state(&bytes).is_ok() {
+                epoch(&mut host, 1, 1.0).unwrap();
+            }
+        }
+
+        #[test]
+        fn a_state_goes_round(best in prop::option::of((any::<f64>(), any::<u64>(), any::<u64>())), waited: u64, counted: Option<u64>) {
+            let best = best.map(|(value, epoch, global_step)| Best { value, epoch, global_step });
+            let state = encode_state(&State { best, waited, counted }).unwrap();
+            let mut host = host(json!({}));
+            host.load_state(&state).unwrap();
+            prop_assert_eq!(host.save_state().unwrap(), state);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! `json-lines`: appends the metrics to `metrics.jsonl` in the run folder, an object a line.
+//!
+//! ```json
+//! {"kind":"epoch","epoch":3,"step":84,"train_loss":0.31,"val_loss":"NaN"}
+//! ```
+//!
+//! `step` is the global step. JSON has no words for NaN and the infinities; they are written as the texts
+//! `"NaN"`, `"Infinity"` and `"-Infinity"`, which `float()` in Python and `Number()` in JavaScript read.
+//!
+//! A resumed run cuts the file back to what it held when the checkpoint was taken, so that it goes on
+//! like that of a run that was never broken.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use plugin_api::event::{At, Position};
+use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "metrics.jsonl";
+
+/// Options of `json-lines`.
+#[plugin]
+#[derive(Default)]
+pub(crate) struct Options {
+    /// Write a line every so many steps too; 0: none.
+    every_steps: u64,
+}
+
+/// What goes into checkpoints: the file's length at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct State {
+    bytes: u64,
+}
+
+pub(crate) struct JsonLines {
+    every_steps: u64,
+    /// From the checkpoint that the run resumed from.
+    resumed: Option<State>,
+    file: Option<File>,
+    bytes: u64,
+}
+
+#[plugin]
+impl Callback for JsonLines {
+    const KIND: &'static str = "json-lines";
+    const SUMMARY: &'static str = "Appends the metrics to metrics.jsonl, an object a line";
+    type Options = Options;
+
+    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
+        Ok(Self { every_steps: options.every_steps, resumed: None, file: None, bytes: 0 })
+    }
+
+    fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
+        self.resumed = Some(decode_state(state)?);
+        Ok(())
+    }
+
+    fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
+        encode_state(&State { bytes: self.bytes })
+    }
+
+    fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        let path = Path::new(&run.info()?.folder).join(FILE);
+        let (file, bytes) = open(&path, self.resumed.map(|state| state.bytes), event.global_step)
+            .map_err(|error| Error::from(error).context(path.display()))?;
+        (self.file, self.bytes) = (Some(file), bytes);
+        run.publish("metrics", FILE)
+    }
+
+    fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        if self.every_steps == 0 || !event.global_step.is_multiple_of(self.every_steps) {
+            return Ok(());
+        }
+        self.append("step", event, &run.metrics()?)
+    }
+
+    fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        self.append("epoch", event, &run.metrics()?)
+    }
+}
+
+impl JsonLines {
+    /// Appends a line with one write, so that a reader sees no half of it.
+    fn append(&mut self, kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let line = line(kind, position, metrics);
+        file.write_all(line.as_bytes()).map_err(|error| Error::from(error).context(FILE))?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+}
+
+fn line(kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> String {
+    let mut line = format!(r#"{{"kind":"{kind}","epoch":{},"step":{}"#, position.epoch, position.global_step);
+    for (name, value) in metrics {
+        // A metric may be called like one of the line's own keys; readers keep the last of two.
+        let prefix = if matches!(name.as_str(), "kind" | "epoch" | "step") { "metric_" } else { "" };
+        line.push(',');
+        line.push_str(&serde_json::Value::from(format!("{prefix}{name}")).to_string());
+        line.push(':');
+        line.push_str(&number(*value));
+    }
+    line.push_str("}\n");
+    line
+}
+
+fn number(value: f64) -> String {
+    if value.is_nan() {
+        r#""NaN""#.to_owned()
+    } else if value.is_infinite() {
+        if value > 0.0 { r#""Infinity""# } else { r#""-Infinity""# }.to_owned()
+    } else {
+        serde_json::Value::from(value).to_string()
+    }
+}
+
+/// Opens the file to append to it, without what a run that was broken off wrote after the point
+/// from which this one goes on. One truncation does it: there is no moment with half of the file.
+fn open(path: &Path, resumed: Option<u64>, global_step: u64) -> std::io::Result<(File, u64)> {
+    // Not opened for appending: on Windows that leaves no right to truncate.
+    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    let kept = match resumed {
+        Some(bytes) if ends_a_line(&mut file, bytes, length)? => bytes,
+        // Without a state that fits (the run resumed into another folder, or without this plugin), the
+        // lines themselves say which to keep.
+        _ => lines_until(&mut file, global_step)?,
+    };
+    if kept < length {
+        file.set_len(kept)?;
+    }
+    file.seek(SeekFrom::Start(kept))?;
+    Ok((file, kept))
+}
+
+/// Whether the first `bytes` of the file are whole lines.
+fn ends_a_line(file: &mut File, bytes: u64, length: u64) -> std::io::Result<bool> {
+    if bytes == 0 || bytes > length {
+        return Ok(bytes == 0);
+    }
+    file.seek(SeekFrom::Start(bytes - 1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+/// How long the file's beginning is that holds whole lines of up to `global_step` steps.
+fn lines_until(file: &mut File, global_step: u64) -> std::io::Result<u64> {
+    #[derive(Deserialize)]
+    struct Line {
+        step: u64,
+    }
+    let mut content = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut content)?;
+    let kept = content
+        .split_inclusive(|&byte| byte == b'\n')
+        .take_while(|line| line.ends_with(b"\n"))
+        .take_while(|line| serde_json::from_slice::<Line>(line).is_ok_and(|line| line.step <= global_step))
+        .map(<[u8]>::len)
+        .sum::<usize>();
+    // A run that begins anew keeps nothing.
+    Ok(if global_step == 0 { 0 } else { kept as u64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::protocol::RunInfo;
+    use plugin_api::testing::{FakeHost, json};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn host() -> FakeHost {
+        FakeHost::new::<JsonLines>(json!({ "every_steps": 5 })).unwrap()
+    }
+
+    fn content(host: &FakeHost) -> String {
+        std::fs::read_to_string(host.folder().join(FILE)).unwrap()
+    }
+
+    /// Epochs of ten steps; a checkpoint's state is taken after `saved` steps.
+    fn train(host: &mut FakeHost, steps: std::ops::RangeInclusive<u64>, saved: u64) -> Vec<u8> {
+        let mut state = Vec::new();
+        for step in steps {
+            host.put_metric("train_loss", 1.0 / step as f64);
+            host.step_end(step).unwrap();
+            if step % 10 == 0 {
+                host.put_metric("val_loss", 2.0 / step as f64);
+                host.epoch_end(step / 10).unwrap();
+            }
+            if step == saved {
+                state = host.save_state().unwrap();
+            }
+        }
+        state
+    }
+
+    #[test]
+    fn a_line_an_epoch_and_one_every_few_steps() {
+        let mut host = host();
+        host.train_start().unwrap();
+        train(&mut host, 1..=10, 0);
+        assert_eq!(
+            content(&host),
+            "{\"kind\":\"step\",\"epoch\":1,\"step\":5,\"train_loss\":0.2}\n\
+             {\"kind\":\"step\",\"epoch\":1,\"step\":10,\"train_loss\":0.1}\n\
+             {\"kind\":\"epoch\",\"epoch\":1,\"step\":10,\"train_loss\":0.1,\"val_loss\":0.2}\n"
+        );
+        assert_eq!((host.artifacts()[0].kind.as_str(), host.artifacts()[0].path.as_str()), ("metrics", FILE));
+        assert_eq!(host.artifacts().len(), 1);
+    }
+
+    #[test]
+    fn a_resumed_run_leaves_the_file_of_an_unbroken_one() {
+        let mut unbroken = host();
+        unbroken.train_start().unwrap();
+        train(&mut unbroken, 1..=30, 0);
+        for saved in 1..=29 {
+            let mut broken = host();
+            broken.train_start().unwrap();
+            let state = train(&mut broken, 1..=29, saved);
+            let mut resumed =
+                host().with_info(|info: &mut RunInfo| info.folder = broken.folder().display().to_string());
+            resumed.load_state(&state).unwrap();
+            if saved >= 10 {
+                // The history is the host's to restore.
+                resumed.put_metric("val_loss", 2.0 / (saved / 10 * 10) as f64);
+            }
+            resumed.put_metric("train_loss", 1.0 / saved as f64);
+            resumed.set_position(1, saved);
+            resumed.train_start().unwrap();
+            train(&mut resumed, saved + 1..=30, 0);
+            assert_eq!(content(&resumed), content(&unbroken), "resumed after {saved}");
+        }
+    }
+
+    #[test]
+    fn without_a_state_the_lines_say_what_stays() {
+        let mut first = host();
+        first.train_start().unwrap();
+        train(&mut first, 1..=20, 0);
+        let whole = content(&first);
+        let path = first.folder().join(FILE);
+        std::fs::write(&path, format!("{whole}{{\"kind\":\"st")).unwrap();
+        let expected = whole.lines().take(3).map(|line| format!("{line}\n")).collect::<String>();
+        for (step, expected) in [(14, expected), (20, whole), (0, String::new())] {
+            let mut resumed = host().with_info(|info| info.folder = first.folder().display().to_string());
+            resumed.set_position(1, step);
+            let before = std::fs::read(&path).unwrap();
+            resumed.train_start().unwrap();
+            assert_eq!(content(&resumed), expected, "at step {step}");
+            std::fs::write(&path, before).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_file_is_not_believed() {
+        let mut host = host();
+        host.load_state(&encode_state(&State { bytes: 10_000 }).unwrap()).unwrap();
+        host.set_position(2, 15);
+        std::fs::write(host.folder().join(FILE), "{\"step\":5}\n{\"step\":20}\n").unwrap();
+        host.train_start().unwrap();
+        assert_eq!(content(&host), "{\"step\":5}\n");
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_an_error_with_the_path() {
+        let mut host = host().with_info(|info| info.folder.push_str("/gone"));
+        let error = host.train_start().unwrap_err();
+        assert!(error.message().contains("/gone/metrics.jsonl: "), "{error}");
+    }
+
+    #[test]
+    fn metrics_called_like_keys_do_not_hide_them() {
+        let mut host = host();
+        host.train_start().unwrap();
+        host.put_metric("epoch", 7.0);
+        host.epoch_end(1).unwrap();
+        assert_eq!(content(&host), "{\"kind\":\"epoch\",\"epoch\":1,\"step\":10,\"metric_epoch\":7.0}\n");
+    }
+
+    proptest! {
+            #[test]
+            fn every_line_is_json_and_keeps_the_value(name: String, value: f64) {
+                let mut host = host();
+                host.train_start().unwrap();
+                host.put_metric(&name, value);
+                host.epoch_end(1).unwrap();
+                let text = content(&host);
+                prop_assert_eq!(text.lines().count(), 1);
+                let read: serde_json::Value = serde_json::from_str(&text)?;
+                let key = if matches!(name.as_str(), "kind" | "epoch" | "step") { format!("metric_{name}") } else { name };
+                match &read[&key] {
+    // The number as it is written: `serde_json` reads to the last bit but one.
+                    serde_json::Value::Number(_) => {
+                        let written = text.trim_end_matches("}\n").rsplit(':').next().unwrap();
+                        prop_assert_eq!(written.parse(), Ok(value));
+                    }
+                    text => prop_assert_eq!(text.as_str(), Some(match value {
+                        f64::INFINITY => "Infinity",
+                        f64::NEG_INFINITY => "-Infinity",
+                        _ => "NaN",
+                    })),
+                }
+            }
+
+            #[test]
+            fn any_bytes_are_a_state_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..32)) {
+                let mut host = host();
+                if host.load_state(&bytes).is_ok() {
+                    host.train_start().unwrap();
+                }
+            }
+
+            #[test]
+            fn any_file_is_cut_at_a_line(before in prop::collection::vec("[a-z{}:\"0-9\n]{0,12}", 0..6), bytes: u16) {
+                let mut host = host();
+                host.load_state(&encode_state(&State { bytes: u64::from(bytes) % 64 }).unwrap()).unwrap();
+                std::fs::write(host.folder().join(FILE), before.concat()).unwrap();
+                host.set_position(1, 3);
+                host.train_start().unwrap();
+                let kept = content(&host);
+                prop_assert!(kept.is_empty() || kept.ends_with('\n'));
+                prop_assert!(before.concat().starts_with(&kept));
+            }
+        }
+}

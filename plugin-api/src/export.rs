@@ -2,6 +2,7 @@
 //!
 //! Every function here that the host calls catches panics: one that crossed would end the process.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +22,7 @@ use crate::{log, service};
 pub struct Kind {
     describe: fn() -> Descriptor,
     create: fn(&str, &Creation<'_>) -> Result<*mut c_void>,
-    handle: unsafe fn(*mut c_void, &EventTable, HostHandle) -> Result<Status>,
+    handle: unsafe fn(*mut c_void, &EventTable, HostHandle) -> Status,
     destroy: unsafe fn(*mut c_void),
 }
 
@@ -119,7 +120,14 @@ unsafe fn destroy<T: Callback>(instance: *mut c_void) {
     drop(unsafe { Box::from_raw(instance.cast::<T>()) });
 }
 
-unsafe fn handle<T: Callback>(instance: *mut c_void, event: &EventTable, host: HostHandle) -> Result<Status> {
+/// The hot path. Guarded here and not by its caller, so that the compiler sees hook and guard as one.
+unsafe fn handle<T: Callback>(instance: *mut c_void, event: &EventTable, host: HostHandle) -> Status {
+    // SAFETY: the caller's promise.
+    guarded(|| unsafe { deliver::<T>(instance, event, host) }).unwrap_or_else(|failure| tell(host, failure))
+}
+
+#[inline]
+unsafe fn deliver<T: Callback>(instance: *mut c_void, event: &EventTable, host: HostHandle) -> Result<Status> {
     // SAFETY: made by `create::<T>`; hooks of an instance never overlap, by the table's contract.
     let callback = unsafe { &mut *instance.cast::<T>() };
     let run = &mut Run::new(host);
@@ -176,6 +184,7 @@ unsafe fn handle<T: Callback>(instance: *mut c_void, event: &EventTable, host: H
 }
 
 unsafe extern "C" fn library_describe<L: Library>(index: u32, reply: *const ReplyTable) -> Status {
+    install_panic_hook();
     guarded(|| {
         let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
         let document = serde_json::to_vec(&(kind.describe)())?;
@@ -196,6 +205,7 @@ unsafe extern "C" fn library_create<L: Library>(
     instance: *mut *mut c_void,
     reply: *const ReplyTable,
 ) -> Status {
+    install_panic_hook();
     guarded(|| {
         let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
         // SAFETY: the host's request outlives the call, and has at least the fields of this minor version.
@@ -221,20 +231,20 @@ unsafe extern "C" fn library_handle<L: Library>(
     event: *const EventTable,
     host: HostHandle,
 ) -> Status {
-    guarded(|| {
-        let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
-        // SAFETY: the host's event outlives the call; its fields of this minor version are there,
-        // since a host's table is never shorter than the major's first.
-        let event = unsafe { &*event };
-        // SAFETY: `instance` was made by this kind's `create`.
-        unsafe { (kind.handle)(instance, event, host) }
-    })
-    .unwrap_or_else(|failure| {
-        let told = Failure { message: failure.message, place: failure.place };
-        // The host cannot be told that telling it failed.
-        let _ = service::call(host, ServiceKind::FAULT, &told, &[]);
-        failure.status
-    })
+    let Some(kind) = L::KINDS.get(index as usize) else { return tell(host, failure_of(no_such_kind(index))) };
+    // SAFETY: the host's event outlives the call; its fields of this minor version are there, since a
+    // host's table is never shorter than the major's first.
+    let event = unsafe { &*event };
+    // SAFETY: `instance` was made by this kind's `create`.
+    unsafe { (kind.handle)(instance, event, host) }
+}
+
+#[cold]
+fn tell(host: HostHandle, failure: GuardedFailure) -> Status {
+    let told = Failure { message: failure.message, place: failure.place };
+    // The host cannot be told that telling it failed.
+    let _ = service::call(host, ServiceKind::FAULT, &told, &[]);
+    failure.status
 }
 
 unsafe extern "C" fn library_destroy<L: Library>(index: u32, instance: *mut c_void) -> Status {
@@ -283,27 +293,37 @@ thread_local! {
 /// Runs the author's code; a panic becomes a failure with message and place.
 #[inline]
 fn guarded(body: impl FnOnce() -> Result<Status>) -> Result<Status, GuardedFailure> {
-    install_panic_hook();
-    DEPTH.with(|depth| depth.set(depth.get() + 1));
+    // One access: in a shared library each costs a call. The catching is not inside `with`, which
+    // would pass its outcome through memory.
+    let depth: *const Cell<u32> = DEPTH.with(std::ptr::from_ref);
+    // SAFETY: a thread's variable without a destructor is there until the thread ends.
+    let depth = unsafe { &*depth };
+    depth.set(depth.get() + 1);
     // The host disables an instance that panicked, so that what it left half done is not seen.
     let outcome = catch_unwind(AssertUnwindSafe(body));
-    DEPTH.with(|depth| depth.set(depth.get() - 1));
+    depth.set(depth.get() - 1);
     match outcome {
         Ok(Ok(status)) => Ok(status),
-        Ok(Err(error)) => {
-            Err(GuardedFailure { status: Status::ERROR, message: error.message().to_owned(), place: String::new() })
-        }
-        Err(panic) => {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "panicked with a value that is no text".to_owned());
-            // The value's own drop may panic; leaking it is the lesser evil.
-            std::mem::forget(panic);
-            Err(GuardedFailure { status: Status::PANIC, message, place: PLACE.take() })
-        }
+        Ok(Err(error)) => Err(failure_of(error)),
+        Err(panic) => Err(failure_of_panic(panic)),
     }
+}
+
+#[cold]
+fn failure_of(error: Error) -> GuardedFailure {
+    GuardedFailure { status: Status::ERROR, message: error.message().to_owned(), place: String::new() }
+}
+
+#[cold]
+fn failure_of_panic(panic: Box<dyn Any + Send>) -> GuardedFailure {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panicked with a value that is no text".to_owned());
+    // The value's own drop may panic; leaking it is the lesser evil.
+    std::mem::forget(panic);
+    GuardedFailure { status: Status::PANIC, message, place: PLACE.take() }
 }
 
 /// Keeps a hook's panic off the terminal, which is the host's, and remembers its place. The hook is

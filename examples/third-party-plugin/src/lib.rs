@@ -40,7 +40,7 @@ impl Callback for WeightWatch {
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        if !(options.jump > 1.0) || !(options.slow_down > 0.0 && options.slow_down <= 1.0) {
+        if options.jump <= 1.0 || options.slow_down <= 0.0 || options.slow_down > 1.0 {
             return Err(Error::new("`jump` must be more than 1, and `slow_down` from 0 to 1"));
         }
         Ok(Self { options, norms: BTreeMap::new() })

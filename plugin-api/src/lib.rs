@@ -198,6 +198,9 @@ pub use run::Run;
 pub use state::{decode_state, encode_state};
 pub use tensor::{Element, Tensor, TensorView};
 
+/// Logs of a plugin: `plugin_api::tracing::info!(…)` reaches the host's log.
+pub use tracing;
+
 // What `#[plugin]` expands to.
 #[doc(hidden)]
 pub use callback::HookSet;

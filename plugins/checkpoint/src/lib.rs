@@ -171,7 +171,7 @@ impl Checkpoints {
                 }
                 Err(error) if error.kind() == plugin_api::ErrorKind::NoSuchName => {
                     if self.missing.insert(rule.metric.clone()) {
-                        tracing::warn!("this checkpoint is no candidate for the best: {error}");
+                        plugin_api::tracing::warn!("this checkpoint is no candidate for the best: {error}");
                     }
                 }
                 Err(error) => return Err(error),
@@ -198,7 +198,7 @@ impl Checkpoints {
     fn delete(&mut self, name: &str) {
         match folder::delete(&self.folder, name) {
             Ok(()) => self.kept.retain(|entry| entry.name != name),
-            Err(error) => tracing::warn!("cannot delete the checkpoint `{name}`: {error}"),
+            Err(error) => plugin_api::tracing::warn!("cannot delete the checkpoint `{name}`: {error}"),
         }
     }
 }

@@ -202,7 +202,7 @@ impl EarlyStopping {
         match run.copy_weights(&self.copy, CopyAction::Restore) {
             Err(error) if error.kind() == ErrorKind::NoSuchName => {
                 let message = "the best weights are from before the resume: the `best` checkpoint has them";
-                tracing::warn!(epoch = best.epoch, "{message}");
+                plugin_api::tracing::warn!(epoch = best.epoch, "{message}");
                 Ok(())
             }
             restored => restored,

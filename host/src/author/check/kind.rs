@@ -325,7 +325,10 @@ impl Runs<'_> {
     ) -> Result<Shown, Problem> {
         let folder = tempfile::tempdir()
             .map_err(|error| Problem::new("cannot make a folder for the made-up run").with_cause(&error))?;
-        let world = World::new(Path::new(folder.path()))?;
+        let mut world = World::new(Path::new(folder.path()))?;
+        if let Some(shown) = states {
+            (world.history, world.metrics) = shown.known.clone();
+        }
         let planned = names.iter().map(|name| self.planned(name)).collect();
         Simulation::run(planned, world, states.map(|shown| &shown.states), skipped, observer)
     }

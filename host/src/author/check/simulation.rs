@@ -9,7 +9,7 @@ use super::progress::Observer;
 use super::services::MadeUp;
 use super::world::{BATCH, EPOCHS, EVALUATION_BATCHES, STEPS, World, batch};
 use crate::dispatch::{Dispatcher, Event, EventData, Failure, HookTime, Order, Planned};
-use crate::record::Position;
+use crate::record::{History, Metrics, Position};
 use crate::report::Problem;
 
 /// The instance that the made-up run's records and events come from.
@@ -24,6 +24,8 @@ pub(super) struct Shown {
     pub(super) times: Vec<HookTime>,
     /// What `save_state` gave after the first epoch, by instance.
     pub(super) states: BTreeMap<String, Vec<u8>>,
+    /// What was known of the run at that point: a checkpoint holds it too.
+    pub(super) known: (History, Metrics),
 }
 
 /// One run of instances through every event.
@@ -190,6 +192,8 @@ impl<'a> Simulation<'a> {
         self.observer.hook(EventKind::SAVE_STATE.name());
         if let Ok(states) = self.dispatcher.save_states(self.position, &mut self.services) {
             self.shown.states = states;
+            let world = &self.services.world;
+            self.shown.known = (world.history.clone(), world.metrics.clone());
         }
     }
 

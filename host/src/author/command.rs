@@ -96,7 +96,10 @@ fn wants_colour() -> bool {
     std::io::stdout().is_terminal() && !refused && !dumb
 }
 
-/// Output that could not be written.
+/// Output that could not be written. Where its reader has gone (`… | head`), it has seen enough.
 pub(super) fn cannot_write(error: std::io::Error) -> Problems {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
     Problem::new("cannot write the output").with_cause(&error).into()
 }

@@ -1,5 +1,6 @@
 //! `host run`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,12 +76,18 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Problems> {
         trial: arguments.trial,
     };
     let outcome = job::run(&request, verbosity)?;
-    if arguments.json {
+    let shown = if arguments.json {
         let text = serde_json::to_string_pretty(&outcome.status)
             .map_err(|error| Problem::new("cannot write the status as JSON").with_cause(&error))?;
-        println!("{text}");
-    } else if !arguments.trial {
-        println!("{}", outcome.folder.display());
+        writeln!(std::io::stdout(), "{text}")
+    } else if arguments.trial {
+        Ok(())
+    } else {
+        writeln!(std::io::stdout(), "{}", outcome.folder.display())
+    };
+    if let Err(error) = shown {
+        // The run is what it is, whoever reads of it.
+        tracing::warn!(%error, "cannot write to stdout");
     }
     Ok(match outcome.outcome {
         Outcome::Finished | Outcome::Stopped => ExitCode::SUCCESS,

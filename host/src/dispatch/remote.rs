@@ -73,8 +73,8 @@ impl RemoteHub {
     ) -> Result<(), ServiceError> {
         let (hub, instance) = {
             let registry = registry().lock().unwrap_or_else(PoisonError::into_inner);
-            let (hub, instance) = registry.get(&ticket).ok_or(ServiceError::Stale)?;
-            (hub.upgrade().ok_or(ServiceError::Stale)?, Arc::clone(instance))
+            let (hub, instance) = registry.get(&ticket).ok_or(ServiceError::Closed)?;
+            (hub.upgrade().ok_or(ServiceError::Closed)?, Arc::clone(instance))
         };
         match service {
             ServiceKind::CONTROL => {
@@ -105,7 +105,7 @@ impl RemoteHub {
                 let reader = hub.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let caller = Caller { instance: &instance, hook: EventKind::CUSTOM, position: Position::default() };
                 let mut kept = Vec::new();
-                reader.ok_or(ServiceError::Stale)?.call(
+                reader.ok_or(ServiceError::Closed)?.call(
                     &caller,
                     service,
                     request,

@@ -183,6 +183,9 @@ pub enum ServiceError {
     /// The handle is spent.
     #[error("the handle was used after its hook had returned")]
     Stale,
+    /// The remote is used after the training.
+    #[error("the remote was used after the end of the training")]
+    Closed,
     /// This host does not know the service.
     #[error("this host has no service {0}; use a newer host")]
     Unknown(u32),
@@ -206,7 +209,7 @@ impl ServiceError {
 
     pub(super) fn status(&self) -> Status {
         match self {
-            Self::Stale => Status::STALE,
+            Self::Stale | Self::Closed => Status::STALE,
             Self::Unknown(_) => Status::UNKNOWN,
             Self::NoSuchName(_) => Status::NO_SUCH_NAME,
             Self::NotAllowed(_) => Status::NOT_ALLOWED,

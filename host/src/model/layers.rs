@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The name of the value that the first layer reads.
-const INPUT: &str = "input";
+const INPUT: &str = "inputs";
 
 /// `[model]`: what is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -85,13 +85,9 @@ impl Session {
     /// Whether the plan evaluates at the end of this epoch; the last one always is.
     pub(super) fn evaluation_is_due(&self) -> bool {
         self.plan.evaluation.as_ref().is_some_and(|plan| match plan.every {
-            Every::Epochs(every) => {
-                self.position.epoch.is_multiple_of(every.get()) || self.position.global_step >= self.total_steps
-            }
+            Every::Epochs(every) => self.position.epoch.is_multiple_of(every.get()) || self.plan_is_done(),
             // The last step's evaluation is the one of its safe point.
-            Every::Steps(every) => {
-                self.position.global_step >= self.total_steps && !self.position.global_step.is_multiple_of(every.get())
-            }
+            Every::Steps(every) => self.plan_is_done() && !self.position.global_step.is_multiple_of(every.get()),
             Every::Time(_) => false,
         })
     }

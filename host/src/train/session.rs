@@ -279,7 +279,16 @@ impl Session {
 
     /// How far the run is, from 0 to 1.
     pub fn progress(&self) -> f64 {
-        if self.total_steps == 0 { 1.0 } else { self.position.global_step as f64 / self.total_steps as f64 }
+        match self.plan.length {
+            Length::Steps(steps) => self.position.global_step as f64 / steps.max(1) as f64,
+            // An epoch that was cut short counts as one.
+            Length::Epochs(epochs) => {
+                let done =
+                    if self.epoch_is_over { 1.0 } else { self.position.step as f64 / self.steps_per_epoch as f64 };
+                (self.position.epoch.saturating_sub(1) as f64 + if self.position.epoch == 0 { 0.0 } else { done })
+                    / epochs.max(1) as f64
+            }
+        }
     }
 
     /// How long the loop waited for data in all.
@@ -301,7 +310,7 @@ impl Session {
 
     /// Goes on to the next epoch, or to the rest of the one that a checkpoint interrupted; false at the end.
     pub(super) fn begin_epoch(&mut self) -> Result<bool, TrainError> {
-        if self.is_stopping() || (self.epoch_is_over && self.position.global_step >= self.total_steps) {
+        if self.is_stopping() || (self.epoch_is_over && self.plan_is_done()) {
             return Ok(false);
         }
         if self.epoch_is_over {
@@ -316,6 +325,14 @@ impl Session {
         Ok(true)
     }
 
+    /// Whether everything planned is done. An epoch that was cut short counts as one.
+    pub(super) fn plan_is_done(&self) -> bool {
+        match self.plan.length {
+            Length::Epochs(epochs) => self.position.epoch >= epochs,
+            Length::Steps(steps) => self.position.global_step >= steps,
+        }
+    }
+
     /// Whether no step of the epoch was done, so that `epoch_start` is due.
     pub(super) fn is_at_epoch_start(&self) -> bool {
         self.position.step == 0
@@ -326,7 +343,7 @@ impl Session {
         !self.controls.end_epoch
             && self.controls.stop.is_none()
             && self.position.step < self.steps_per_epoch
-            && self.position.global_step < self.total_steps
+            && (matches!(self.plan.length, Length::Epochs(_)) || self.position.global_step < self.total_steps)
     }
 
     /// Puts the epoch's averages.

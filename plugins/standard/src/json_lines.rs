@@ -54,7 +54,9 @@ impl Callback for JsonLines {
     }
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
-        self.resumed = Some(decode_state(state)?);
+        let state: State = decode_state(state)?;
+        self.bytes = state.bytes;
+        self.resumed = Some(state);
         Ok(())
     }
 

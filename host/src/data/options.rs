@@ -1,6 +1,7 @@
 //! `[data]` of the run file.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,20 @@ use super::normalise::Normalise;
 pub enum DataOptions {
     /// A table of numbers, plain or compressed with gzip.
     Csv(CsvOptions),
+}
+
+impl DataOptions {
+    /// Makes relative paths, which belong to a run file in `folder`, absolute: a copy of the options elsewhere then
+    /// names the same data.
+    ///
+    /// # Errors
+    ///
+    /// When the working folder, to which a relative `folder` belongs, is not known.
+    pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
+        let Self::Csv(options) = self;
+        options.path = std::path::absolute(folder.join(&options.path))?;
+        Ok(())
+    }
 }
 
 /// A CSV file: one sample a line, its features and its class.

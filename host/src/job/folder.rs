@@ -98,9 +98,9 @@ impl RunFolder {
     /// # Errors
     ///
     /// When the system refuses.
-    pub fn write(&self, name: &str, text: &str) -> Result<(), FolderError> {
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), FolderError> {
         let path = self.path.join(name);
-        write_whole(&path, text.as_bytes()).map_err(|source| FolderError::System { action: "write", path, source })
+        write_whole(&path, bytes).map_err(|source| FolderError::System { action: "write", path, source })
     }
 }
 

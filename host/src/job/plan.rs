@@ -107,6 +107,11 @@ impl JobPlan {
             let label = document.label_key("/data", "");
             problems.push(Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(str::to_owned)));
         });
+        if let Some(folder) = &base
+            && let Err(error) = run_file.data.make_absolute(folder)
+        {
+            problems.push(Problem::new("cannot find the working folder").with_cause(&error));
+        }
         let graph = data.as_ref().map_err(|&()| ()).and_then(|data| {
             run_file.model.lower(&data.sample_shape).map_err(|error| {
                 let label = document.label_key("/model", "");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
 
+use super::builtin;
 use super::folder::{RunFolder, by_start_time, newest_unfinished};
 use super::interrupt;
 use super::log::{Log, Verbosity};
@@ -72,7 +73,11 @@ pub fn run(request: &Request, verbosity: Verbosity) -> Result<JobOutcome, Proble
         }
     };
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
-    folder.write("run.toml", &resolved).map_err(|error| Problem::from(&error))?;
+    folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
+    if request.run_file.is_none() {
+        // Beside the resolved run file, which names it: that file is to be runnable like any other.
+        folder.write(builtin::DATA_FILE, builtin::DATA).map_err(|error| Problem::from(&error))?;
+    }
     let status =
         Rc::new(StatusFile::new(folder.path().join("status.json"), &plan.run_file.run.name, Arc::clone(&console)));
     announce(&console, &plan, &folder, resume.as_ref());

@@ -131,7 +131,7 @@ fn train(
         Ok(()) => trainer.run(),
         Err(error) => failed(error),
     };
-    trainer.tear_down();
+    let ended = trainer.tear_down(ended);
     status.take_position(&trainer.session);
     let waited = trainer.session.waited_for_data();
     tracing::info!(seconds = waited.as_secs_f64(), "the loop waited for data");

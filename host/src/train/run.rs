@@ -51,12 +51,17 @@ impl Trainer {
             .map_err(|source| TrainError::System { action: "cannot start a thread for a callback", source })
     }
 
-    /// Ends every callback that was created.
-    pub fn tear_down(&mut self) {
+    /// Ends every callback that was created. A failure that the plugin's policy lets stop the run fails it even now,
+    /// unless something else had `ended` it so.
+    pub fn tear_down(&mut self, ended: Ended) -> Ended {
         let event = Event::at(EventKind::TEARDOWN, self.session.position());
-        self.note(event);
-        if let Err(failure) = self.dispatcher.flush(self.session.position(), &mut self.session) {
-            tracing::error!("{failure}");
+        let fired = self.dispatcher.fire(&event, &mut self.session);
+        let flushed = self.dispatcher.flush(self.session.position(), &mut self.session);
+        match fired.and(flushed) {
+            Err(failure) if ended.error.is_none() => {
+                Ended { outcome: Outcome::Failed, reason: failure.to_string(), error: Some(failure.into()) }
+            }
+            _ => ended,
         }
     }
 
@@ -152,11 +157,13 @@ impl Trainer {
         self.dispatcher.trigger(moment, position, || started.elapsed(), &mut self.session)
     }
 
-    /// Evaluates the split of the plan, if there is one and, at the end of an epoch, if it is due.
-    fn evaluate(&mut self, mid_epoch: bool) -> Result<(), TrainError> {
-        if !mid_epoch && !self.session.evaluation_is_due() {
+    /// Evaluates the split of the plan, if there is one and it was `asked` for or, at the end of an epoch, is due.
+    fn evaluate(&mut self, asked: bool) -> Result<(), TrainError> {
+        if !asked && !self.session.evaluation_is_due() {
             return Ok(());
         }
+        // A callback may ask after the epoch, too.
+        let mid_epoch = asked && !self.session.epoch_is_over();
         let Some(mut evaluation) = self.session.begin_evaluation(mid_epoch)? else {
             return Ok(());
         };

@@ -338,6 +338,11 @@ impl Session {
         self.position.step == 0
     }
 
+    /// Whether the epoch at the present position is over, its evaluation and `epoch_end` too.
+    pub(super) fn epoch_is_over(&self) -> bool {
+        self.epoch_is_over
+    }
+
     /// Whether the epoch has another step.
     pub(super) fn has_next_step(&self) -> bool {
         !self.controls.end_epoch

@@ -67,16 +67,19 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    /// With `fails_once`, what is queued behind a hook that failed is passed over, except for `teardown`.
     pub(super) fn start(
         name: Arc<str>,
         instance: Instance,
+        fails_once: bool,
         mailbox: Arc<Mailbox>,
         hub: Arc<RemoteHub>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = bounded(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name(format!("plugin {name}"))
-            .spawn(move || Callback { name, instance: Some(instance), mailbox, hub }.run(&jobs))?;
+        let thread = std::thread::Builder::new().name(format!("plugin {name}")).spawn(move || {
+            let callback = Callback { name, instance: Some(instance), fails_once, failed: false, mailbox, hub };
+            callback.run(&jobs);
+        })?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -128,6 +131,9 @@ struct Callback {
     name: Arc<str>,
     /// Gone once it has panicked.
     instance: Option<Instance>,
+    /// Whether a failure disables it: the queue may hold events by then.
+    fails_once: bool,
+    failed: bool,
     mailbox: Arc<Mailbox>,
     hub: Arc<RemoteHub>,
 }
@@ -154,6 +160,9 @@ impl Callback {
 
     /// Gives the state that the hook saved, if it was `save_state`.
     fn handle(&mut self, event: &Event, shared: &Shared) -> Result<Option<Vec<u8>>, Fault> {
+        if self.failed && self.fails_once && event.kind != EventKind::TEARDOWN {
+            return Ok(None);
+        }
         let Some(instance) = &mut self.instance else { return Ok(None) };
         let mut answers = FromSnapshot { shared, mailbox: &self.mailbox };
         let mut hook = Hook::new(event, Arc::clone(&self.name), &mut answers, &self.hub);
@@ -168,6 +177,7 @@ impl Callback {
             return Ok(left.state);
         }
         let fault = fault(status, left.fault);
+        self.failed = true;
         if fault.panicked {
             // Not dropped: what a panic left half done must not run again.
             std::mem::forget(self.instance.take());

@@ -2,7 +2,6 @@
 //! and what follows from a failure.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use plugin_api::abi::kinds::{EventKind, Status};
 use super::account::HookTime;
 use super::background::{Leases, Shared, Worker, waits_for_answer};
 use super::event::{Event, EventData};
+use super::failure::{Failure, NEW};
 use super::hook::{Answers, Hook, Left, fault};
 use super::mailbox::{Letter, Mailbox};
 use super::plan::{Mode, OnError, Order, options_document};
@@ -20,40 +20,10 @@ use super::services::{Caller, Reply, Request, ServiceError, Services, SnapshotNe
 use super::subscriber::{Runner, Subscriber};
 use crate::plugins::{Fault, Instance};
 use crate::record::Position;
-use crate::report::Report;
 
 /// Rounds of records and custom events that follow from one hook. More is a loop of callbacks that
 /// answer each other.
 const ROUNDS: usize = 8;
-
-/// A hook that failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("plugin `{instance}` {} in `{hook}`: {}", if fault.panicked { "panicked" } else { "failed" }, fault.message)]
-pub struct Failure {
-    /// The instance.
-    pub instance: String,
-    /// Its kind.
-    pub kind: String,
-    /// Its library.
-    pub path: PathBuf,
-    /// The hook, by its event's name; `new` when it was being made.
-    pub hook: &'static str,
-    /// What happened.
-    pub fault: Fault,
-    /// What the run says of it.
-    pub on_error: OnError,
-}
-
-impl Report for Failure {
-    fn hint(&self) -> Option<String> {
-        let place = if self.fault.place.is_empty() {
-            format!("kind `{}` of `{}`", self.kind, self.path.display())
-        } else {
-            format!("at {}, kind `{}` of `{}`", self.fault.place, self.kind, self.path.display())
-        };
-        Some(format!("{place}; `on_error = \"disable\"` would let the run go on without it"))
-    }
-}
 
 /// The callbacks of a run, in order.
 pub struct Dispatcher {
@@ -121,7 +91,7 @@ impl Dispatcher {
                         instance: planned.name().to_owned(),
                         kind: planned.kind.descriptor().kind.clone(),
                         path: planned.kind.path().to_owned(),
-                        hook: "new",
+                        hook: NEW,
                         fault,
                         on_error: OnError::Stop,
                     }));
@@ -148,7 +118,8 @@ impl Dispatcher {
             match std::mem::replace(&mut subscriber.runner, Runner::Gone) {
                 Runner::Inline(instance) => {
                     let (mailbox, hub) = (Arc::clone(&self.mailbox), Arc::clone(&self.hub));
-                    let worker = Worker::start(Arc::clone(&subscriber.name), instance, mailbox, hub)?;
+                    let once = subscriber.on_error() == OnError::Disable;
+                    let worker = Worker::start(Arc::clone(&subscriber.name), instance, once, mailbox, hub)?;
                     subscriber.runner = Runner::Background(worker);
                 }
                 other => subscriber.runner = other,
@@ -285,7 +256,7 @@ impl Dispatcher {
                 let Runner::Background(worker) = &self.subscribers[target.index].runner else { continue };
                 match shared.and_then(|shared| worker.save_state(event.clone(), shared).unwrap_or(Ok(Vec::new()))) {
                     Ok(state) => self.subscribers[target.index].state = Some(state),
-                    Err(fault) => self.failed(target.index, event.kind, fault, services),
+                    Err(fault) => self.failed(target.index, event.kind, position, fault, services),
                 }
             } else {
                 self.deliver(&event, &[*target], services);
@@ -383,34 +354,54 @@ impl Dispatcher {
         self.stopping.take().map_or(Ok(()), Err)
     }
 
-    /// A pass, and the rounds of what its hooks put.
+    /// A pass, and the rounds of what its hooks put. Who failed in it is told behind it, so that nobody hears of an
+    /// error in an event that is yet to come.
     fn deliver(&mut self, event: &Event, targets: &[Target], services: &mut dyn Services) {
         let mut next = 0;
         let mut shared = None;
+        let mut remaining;
+        let mut targets = targets;
+        let mut errors = Vec::new();
         while next < targets.len() {
             let left = self.pass(event, targets, &mut next, &mut shared, services);
+            if left.is_empty() {
+                continue;
+            }
+            let (failed, left): (Vec<Event>, Vec<Event>) =
+                left.into_iter().partition(|event| event.kind == EventKind::ERROR);
+            errors.extend(failed);
+            // One of the rounds may need a snapshot, and waits until nobody holds this one.
+            shared = None;
+            let failures = self.failures.len();
             self.deliver_rounds(left, services);
+            if self.failures.len() > failures {
+                // Who was disabled in a round sees nothing of the rest.
+                let stays = |target: &&Target| self.subscribers[target.index].wants(event.kind);
+                remaining = targets[next..].iter().filter(stays).copied().collect::<Vec<_>>();
+                (targets, next) = (&remaining, 0);
+            }
         }
+        self.deliver_rounds(errors, services);
     }
 
     /// Events that hooks put: each round's hooks put those of the next.
     fn deliver_rounds(&mut self, mut pending: Vec<Event>, services: &mut dyn Services) {
-        let mut round = 0;
+        let mut rounds = Vec::new();
         while !pending.is_empty() {
-            round += 1;
-            if round > ROUNDS {
-                self.loop_of_callbacks(&pending);
+            if rounds.len() == ROUNDS {
+                rounds.push(pending);
+                self.loop_of_callbacks(&rounds);
                 return;
             }
             let mut following = Vec::new();
-            for event in std::mem::take(&mut pending) {
+            for event in &pending {
                 let targets = self.targets(event.kind);
                 let (mut next, mut shared) = (0, None);
                 while next < targets.len() {
-                    following.extend(self.pass(&event, &targets, &mut next, &mut shared, services));
+                    following.extend(self.pass(event, &targets, &mut next, &mut shared, services));
                 }
             }
-            pending = following;
+            rounds.push(std::mem::replace(&mut pending, following));
         }
     }
 
@@ -429,7 +420,7 @@ impl Dispatcher {
                 let Some((index, status, left)) = self.run_plain(event, targets, next, services) else {
                     return Vec::new();
                 };
-                return self.settle(index, event.kind, status, left);
+                return self.settle(index, event, status, left);
             }
             *next += 1;
             let subscriber = &self.subscribers[target.index];
@@ -443,13 +434,13 @@ impl Dispatcher {
             }
             if subscriber.is_background() && !waits_for_answer(event.kind) {
                 if let Err(fault) = self.send(target.index, event, targets, shared, services) {
-                    return self.settle_fault(target.index, event.kind, fault);
+                    return self.settle_fault(target.index, event.kind, event.position, fault);
                 }
                 continue;
             }
             let alone = [Target { index: target.index, plain: true }];
             if let Some((index, status, left)) = self.run_plain(event, &alone, &mut 0, services) {
-                return self.settle(index, event.kind, status, left);
+                return self.settle(index, event, status, left);
             }
         }
         Vec::new()
@@ -498,31 +489,31 @@ impl Dispatcher {
     }
 
     /// What follows from a hook that failed or left something behind; gives the events.
-    fn settle(&mut self, index: usize, hook: EventKind, status: Status, left: Left) -> Vec<Event> {
+    fn settle(&mut self, index: usize, event: &Event, status: Status, left: Left) -> Vec<Event> {
         let Left { fault: told, state, mut events } = left;
         if let Some(state) = state {
             self.subscribers[index].state = Some(state);
         }
         if status != Status::OK && status != Status::UNKNOWN {
-            events.extend(self.settle_fault(index, hook, fault(status, told)));
+            events.extend(self.settle_fault(index, event.kind, event.position, fault(status, told)));
         }
         events
     }
 
-    fn settle_fault(&mut self, index: usize, hook: EventKind, fault: Fault) -> Vec<Event> {
-        let event = self.record_failure(index, hook, fault);
+    fn settle_fault(&mut self, index: usize, hook: EventKind, position: Position, fault: Fault) -> Vec<Event> {
+        let event = self.record_failure(index, hook, position, fault);
         // A failing `error` hook must not call itself.
         if hook == EventKind::ERROR { Vec::new() } else { vec![event] }
     }
 
     /// A failure outside a pass: the `error` event is delivered at once.
-    fn failed(&mut self, index: usize, hook: EventKind, fault: Fault, services: &mut dyn Services) {
-        let events = self.settle_fault(index, hook, fault);
+    fn failed(&mut self, index: usize, hook: EventKind, position: Position, fault: Fault, services: &mut dyn Services) {
+        let events = self.settle_fault(index, hook, position, fault);
         self.deliver_rounds(events, services);
     }
 
     /// Applies the policy, and gives the `error` event.
-    fn record_failure(&mut self, index: usize, hook: EventKind, fault: Fault) -> Event {
+    fn record_failure(&mut self, index: usize, hook: EventKind, position: Position, fault: Fault) -> Event {
         let subscriber = &mut self.subscribers[index];
         let failure = Failure {
             instance: subscriber.name.to_string(),
@@ -548,11 +539,8 @@ impl Dispatcher {
             subscriber.hooks &= 1 << EventKind::TEARDOWN.0;
         }
         self.index();
-        let event = Event::with_texts(
-            EventKind::ERROR,
-            Position::default(),
-            [&failure.instance, failure.hook, &failure.fault.message],
-        );
+        let event =
+            Event::with_texts(EventKind::ERROR, position, [&failure.instance, failure.hook, &failure.fault.message]);
         if failure.on_error == OnError::Stop && self.stopping.is_none() {
             self.stopping = Some(Box::new(failure.clone()));
         }
@@ -560,17 +548,22 @@ impl Dispatcher {
         event
     }
 
-    fn loop_of_callbacks(&mut self, pending: &[Event]) {
-        let mut links: Vec<String> = pending
-            .iter()
-            .filter_map(|event| match &event.data {
-                EventData::Record { author, record } => Some(format!("`{author}` puts the record `{}`", record.name)),
-                EventData::Custom { author, name, .. } => Some(format!("`{author}` sends `{name}`")),
-                EventData::Texts([kind, _, author]) => Some(format!("`{author}` publishes `{kind}`")),
-                _ => None,
-            })
-            .collect();
-        links.dedup();
+    /// Fails the author of the round that is one too many. The rounds before it name the loop; what began it is in the
+    /// first ones and no part of it.
+    fn loop_of_callbacks(&mut self, rounds: &[Vec<Event>]) {
+        let pending = rounds.last().map_or(&[] as &[Event], Vec::as_slice);
+        let texts = rounds.iter().skip(ROUNDS / 2).flatten().filter_map(|event| match &event.data {
+            EventData::Record { author, record } => Some(format!("`{author}` puts the record `{}`", record.name)),
+            EventData::Custom { author, name, .. } => Some(format!("`{author}` sends `{name}`")),
+            EventData::Texts([kind, _, author]) => Some(format!("`{author}` publishes `{kind}`")),
+            _ => None,
+        });
+        let mut links: Vec<String> = Vec::new();
+        for text in texts {
+            if !links.contains(&text) {
+                links.push(text);
+            }
+        }
         let message = format!("after {ROUNDS} rounds callbacks still answer each other: {}", links.join(", "));
         let author = pending.iter().find_map(|event| match &event.data {
             EventData::Record { author, .. } | EventData::Custom { author, .. } => Some(Arc::clone(author)),
@@ -580,9 +573,10 @@ impl Dispatcher {
             .and_then(|author| self.subscribers.iter().position(|subscriber| subscriber.name == author))
             .unwrap_or(0);
         let fault = Fault { message, panicked: false, place: String::new() };
-        let hook = pending.first().map_or(EventKind::CUSTOM, |event| event.kind);
+        let (hook, position) =
+            pending.first().map_or((EventKind::CUSTOM, Position::default()), |event| (event.kind, event.position));
         // No `error` event: it would be the ninth round.
-        self.record_failure(index, hook, fault);
+        self.record_failure(index, hook, position, fault);
     }
 
     /// Queues an event for a callback in the background.
@@ -648,7 +642,8 @@ impl Dispatcher {
                     && let Some(index) = index_of(self, &instance)
                 {
                     let message = format!("`{}` asked for in the background: {error}", service.name());
-                    self.failed(index, hook, Fault { message, panicked: false, place: String::new() }, services);
+                    let fault = Fault { message, panicked: false, place: String::new() };
+                    self.failed(index, hook, position, fault, services);
                 }
             }
             Letter::Events(mut events) => {
@@ -662,7 +657,7 @@ impl Dispatcher {
             }
             Letter::Fault { instance, hook, fault } => {
                 if let Some(index) = index_of(self, &instance) {
-                    self.failed(index, hook, fault, services);
+                    self.failed(index, hook, position, fault, services);
                 }
             }
         }

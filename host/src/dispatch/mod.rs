@@ -15,6 +15,7 @@ mod account;
 mod background;
 mod dispatcher;
 mod event;
+mod failure;
 mod hook;
 mod mailbox;
 mod plan;
@@ -25,8 +26,9 @@ mod subscriber;
 mod waist;
 
 pub use account::HookTime;
-pub use dispatcher::{Dispatcher, Failure};
+pub use dispatcher::Dispatcher;
 pub use event::{Event, EventData};
+pub use failure::Failure;
 pub use plan::{Mode, OnError, Order, PlanError, Planned, order};
 pub use schedule::{Moment, ScheduleState};
 pub use services::{Caller, Lent, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};

@@ -42,29 +42,30 @@ pub fn build_test_plugins() -> &'static Libraries {
     })
 }
 
+/// What the workspace builds, in one build: with other packages beside it, the host's dependencies could have other
+/// features, and it would be compiled anew.
+fn build_workspace() -> &'static [Artifact] {
+    static BUILT: OnceLock<Vec<Artifact>> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut command = cargo("build");
+        command.args(["--release", "--workspace", "--exclude", "end-to-end"]).current_dir(workspace_root());
+        cargo_artifacts(&mut command)
+    })
+}
+
 /// The libraries of `plugins/`, by package: those that we ship.
 pub fn build_workspace_plugins() -> &'static Libraries {
     static BUILT: OnceLock<Libraries> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let mut command = cargo("build");
-        command.args(["--release", "--workspace", "--exclude", "end-to-end"]).current_dir(workspace_root());
         let shipped = workspace_root().join("plugins");
-        let artifacts = cargo_artifacts(&mut command);
-        libraries(artifacts.iter().filter(|artifact| artifact.manifest.starts_with(&shipped)))
+        libraries(build_workspace().iter().filter(|artifact| artifact.manifest.starts_with(&shipped)))
     })
 }
 
 /// The program `host`.
 pub fn host_binary() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut command = cargo("build");
-        command.args(["--release", "--package", "host", "--bin", "host"]).current_dir(workspace_root());
-        let artifacts = cargo_artifacts(&mut command);
-        let executable =
-            artifacts.into_iter().find(|artifact| artifact.target == "host" && artifact.executable.is_some());
-        executable.and_then(|artifact| artifact.executable).expect("Cargo tells where the program is")
-    })
+    let host = build_workspace().iter().find(|artifact| artifact.target == "host" && artifact.executable.is_some());
+    host.and_then(|artifact| artifact.executable.as_deref()).expect("Cargo tells where the program is")
 }
 
 /// The program `host` with an environment that says nothing, so that it does the same for everyone.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use plugin_api::event::{
     ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, Position, RecordPut, Stopping, TrainEnd, Trigger,
 };
-use plugin_api::protocol::RecordValue;
+use plugin_api::protocol::{Control, RecordValue};
 use plugin_api::{Callback, Creation, Error, Kind, Result, Run, plugin};
 use serde_json::{Value, json};
 
@@ -34,6 +34,14 @@ struct Options {
     emit_in: String,
     /// The hook that asks for a stop.
     stop_in: String,
+    /// The hook that asks for what `asks` says.
+    ask_in: String,
+    /// `checkpoint`, `evaluate` or `end_epoch`.
+    asks: String,
+    /// The hook that publishes an artifact.
+    publish_in: String,
+    /// The global step at which alone the hooks do any of this; 0: at each.
+    at_step: u64,
     /// The metric that `epoch_end` puts, the epoch as its value.
     puts: String,
     /// The metric that `epoch_end` reads; its value is in the line's texts.
@@ -63,6 +71,9 @@ impl Recorder {
     fn note(&mut self, run: &mut Run<'_>, event: &str, position: Position, texts: Value) -> Result<()> {
         self.hooks += 1;
         self.line(event, position, texts)?;
+        if self.options.at_step != 0 && self.options.at_step != position.global_step {
+            return Ok(());
+        }
         if self.options.record_in == event {
             let value = RecordValue::Scalar { value: self.hooks as f64 };
             run.put_record(&format!("recorder/{}", self.instance), value)?;
@@ -72,6 +83,18 @@ impl Recorder {
         }
         if self.options.stop_in == event {
             run.stop("the recorder was told to")?;
+        }
+        if self.options.ask_in == event {
+            let action = match self.options.asks.as_str() {
+                "checkpoint" => Control::Checkpoint,
+                "evaluate" => Control::Evaluate,
+                "end_epoch" => Control::EndEpoch,
+                other => return Err(Error::new(format!("the recorder cannot ask for `{other}`"))),
+            };
+            run.request(action, "the recorder was told to")?;
+        }
+        if self.options.publish_in == event {
+            run.publish("recorder", "recorder.txt")?;
         }
         self.misbehave(event)
     }

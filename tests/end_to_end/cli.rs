@@ -1,0 +1,204 @@
+use fixture::{build_test_plugins, host, shown, temporary_folder};
+
+use crate::small_run::SmallRun;
+
+/// What a command shows.
+fn told(arguments: &[&str]) -> String {
+    let folder = temporary_folder();
+    let output = host().args(arguments).current_dir(folder.path()).output().expect("the host starts");
+    shown(&output, &[(folder.path(), "[FOLDER]")])
+}
+
+#[test]
+fn help() {
+    insta::assert_snapshot!(told(&["--help"]), @"
+    exit code: 0
+    -- stdout
+    Trains networks with libtorch; everything besides the training happens in plugins
+
+    Usage: host <COMMAND>
+
+    Commands:
+      run      Trains what a run file says, with the callbacks of plugin libraries
+      plugins  Makes, lists, describes and checks plugins
+      help     Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Exit codes:
+      0    the run finished, or a callback stopped it
+      1    it failed
+      2    the command, the run file or the plugins are wrong; nothing was begun
+      130  a signal ended it, after its end hooks
+    ");
+}
+
+#[test]
+fn help_for_run() {
+    insta::assert_snapshot!(told(&["run", "--help"]), @"
+    exit code: 0
+    -- stdout
+    Trains what a run file says, with the callbacks of plugin libraries
+
+    Usage: host run [OPTIONS] [RUN_FILE]
+
+    Arguments:
+      [RUN_FILE]  The run file; without one, the digits example that is built in
+
+    Options:
+          --plugins [<DIR|FILE>]      A folder of plugin libraries or a library; may be given again.
+                                      Alone it means `./plugins`
+          --plugin <KIND[=NAME]>      One more callback behind the declared ones, unless one of that
+                                      name is declared
+          --set <KEY=VALUE>           Overrides a key of the run file: `train.epochs=3`,
+                                      `plugins.checkpoint.options.keep_last=5`
+          --out <DIR>                 The run folder [default: runs/<run name>/<start time>]
+          --resume <auto|never|PATH>  Where to go on from: the newest whole checkpoint of the run folder
+                                      (`auto`; the default where the run folder is given), nowhere, or a
+                                      checkpoint
+          --try                       One training and one evaluation batch through every hook and
+                                      trigger; publishes nothing
+          --json                      Prints the final status as JSON to stdout, instead of the run
+                                      folder
+      -q, --quiet                     Shows errors alone
+      -v, --verbose...                Shows what the host does; twice: everything
+      -h, --help                      Print help
+      -V, --version                   Print version
+
+    Examples:
+      host run --plugins target/plugins                         the built-in digits run
+      host run run.toml --plugins plugins --plugins libmine.so  a run file, a folder, a library
+      host run run.toml --plugins plugins --set train.epochs=3 --plugin early-stopping
+      host run run.toml --plugins plugins --out runs/long       begun, or gone on with where it was
+      host run run.toml --plugins plugins --try                 one batch through every hook
+    ");
+}
+
+#[test]
+fn an_unknown_flag() {
+    insta::assert_snapshot!(told(&["run", "--plugin-folder", "."]), @"
+    exit code: 2
+    -- stderr
+    error: unexpected argument '--plugin-folder' found
+
+      tip: a similar argument exists: '--plugin'
+
+    Usage: host run --plugin <KIND[=NAME]> [RUN_FILE]
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_run_file_that_is_not_there() {
+    insta::assert_snapshot!(told(&["run", "nowhere.toml"]), @"
+    exit code: 2
+    -- stderr
+      × cannot read the run file `nowhere.toml`
+      ╰─▶ No such file or directory (os error 2)
+      hint: give the path of a run file, or none for the built-in digits run
+    ");
+}
+
+#[test]
+fn a_plugin_folder_that_is_not_there() {
+    insta::assert_snapshot!(told(&["run", "--plugins", "nowhere"]), @"
+    exit code: 2
+    -- stderr
+      × the plugins folder `nowhere` does not exist
+      hint: give the folder that holds the plugin libraries: `--plugins DIR`
+    ");
+}
+
+#[test]
+fn plugins_alone_is_the_folder_plugins() {
+    insta::assert_snapshot!(told(&["run", "--plugins"]), @"
+    exit code: 2
+    -- stderr
+      × the plugins folder `plugins` does not exist
+      hint: give the folder that holds the plugin libraries: `--plugins DIR`
+    ");
+}
+
+#[test]
+fn a_plugin_folder_without_plugins() {
+    let folder = temporary_folder();
+    let output = host()
+        .args(["run", "--try", "--plugins"])
+        .arg(folder.path())
+        .current_dir(folder.path())
+        .output()
+        .expect("it starts");
+    insta::assert_snapshot!(shown(&output, &[(folder.path(), "[FOLDER]")]), @"
+    exit code: 2
+    -- stderr
+      × the plugins folder `[FOLDER]` holds no `*.so` file
+      hint: copy plugin libraries into it; folders within it are not searched
+    ");
+}
+
+#[test]
+fn a_broken_file_that_the_run_does_not_need_is_a_warning() {
+    let run = SmallRun::new().recorder("a", "", "").set("train.epochs=1");
+    std::fs::write(run.plugins().join("libbroken.so"), "not a library").expect("the folder can be written to");
+    let ran = run.run().succeeded();
+    insta::assert_snapshot!(ran.shown(), @r#"
+    exit code: 0
+    -- stdout
+    [FOLDER]/out
+    -- stderr
+    warning: × `[PLUGINS]/libbroken.so` is not a shared library
+      hint: build the plugin with `crate-type = ["cdylib"]` and copy the library that cargo names
+    run `small`: cpu, threads 1 (as the run file says), seed 7
+    model: 3 nodes, 1210 parameters; data: train 1438, val 359
+    callbacks, in order: a
+    finished: 1 epoch, 3 steps in [TIME] s
+    results: [FOLDER]/out
+    "#);
+}
+
+#[test]
+fn a_broken_file_that_the_run_needs() {
+    let run = SmallRun::with_libraries(&["wrong-major"]).instance("kind = 'recorder'");
+    insta::assert_snapshot!(run.run().shown(), @"
+    exit code: 2
+    -- stderr
+      × no library offers the plugin kind `recorder`
+        ╭─[[FOLDER]/run.toml:41:8]
+     40 │ [[plugins]]
+     41 │ kind = 'recorder'
+        ·        ─────┬────
+        ·             ╰── no library offers it
+        ╰────
+      hint: give the folder that holds its library: `--plugins DIR`; not loaded: `[PLUGINS]/libwrong_major.so`
+
+      × `[PLUGINS]/libwrong_major.so` is built for plugin ABI 2.0.0, this host has 1.0.0
+      hint: build the plugin with a `plugin-api` of this host's major version
+    ");
+}
+
+#[test]
+fn a_plugin_file_is_enough() {
+    let run = SmallRun::with_libraries(&["default-kinds"]).recorder("a", "", "").set("train.epochs=1");
+    let library = build_test_plugins()["recorder"].display().to_string();
+    let ran = run.arguments(["--plugins", &library]).run();
+    // The folder beside it has other kinds.
+    assert_eq!(ran.succeeded().lines_of("a", "train_end").len(), 1);
+}
+
+#[test]
+fn an_instance_name_that_is_none() {
+    insta::assert_snapshot!(SmallRun::new().arguments(["--plugin", "recorder=My Recorder"]).run().shown(), @"
+    exit code: 2
+    -- stderr
+      × `My Recorder` cannot name a plugin
+       ╭─[--plugin:1:1]
+     1 │ recorder=My Recorder
+       · ──────────┬─────────
+       ·           ╰── here
+       ╰────
+      hint: names of plugins have lower-case letters, digits and `-`, since they name folders and keys
+    ");
+}

@@ -1,0 +1,203 @@
+use std::process::Command;
+
+use crate::small_run::{Ran, SmallRun, text};
+
+const END: [&str; 5] = ["stopping", "trigger", "error", "train_end", "teardown"];
+
+#[test]
+fn the_whole_sequence_of_two_epochs() {
+    let ran = SmallRun::new().recorder("all", "", "").run().succeeded();
+    insta::assert_snapshot!(ran.sequence("all", &[]), @"
+    0.0 (0): new setup train_start
+    1.0 (0): epoch_start
+    1.1 (1): step_start gradients step_end
+    1.2 (2): step_start gradients step_end
+    1.3 (3): step_start gradients step_end epoch_trained eval_start[0, 2, false, val] eval_step_start[1, 2, false, val] eval_step_end[1, 2, false, val] eval_step_start[2, 2, false, val] eval_step_end[2, 2, false, val] eval_end[0, 2, false, val] epoch_end trigger[epoch]
+    2.0 (3): epoch_start
+    2.1 (4): step_start gradients step_end
+    2.2 (5): step_start gradients step_end
+    2.3 (6): step_start gradients step_end epoch_trained eval_start[0, 2, false, val] eval_step_start[1, 2, false, val] eval_step_end[1, 2, false, val] eval_step_start[2, 2, false, val] eval_step_end[2, 2, false, val] eval_end[0, 2, false, val] epoch_end trigger[epoch] train_end[finished, ] teardown
+    ");
+}
+
+#[test]
+fn an_evaluation_by_steps_says_where_it_is() {
+    let ran = SmallRun::new().set("eval.every=4 steps").recorder("all", "", "").run().succeeded();
+    let events = ["eval_start", "eval_end", "epoch_trained", "epoch_end"];
+    insta::assert_snapshot!(ran.sequence("all", &events), @"
+    1.3 (3): epoch_trained epoch_end
+    2.1 (4): eval_start[0, 2, true, val] eval_end[0, 2, true, val]
+    2.3 (6): epoch_trained eval_start[0, 2, false, val] eval_end[0, 2, false, val] epoch_end
+    ");
+}
+
+#[test]
+fn a_stop_within_an_epoch() {
+    let ran = SmallRun::new()
+        .recorder("stops", "", "stop_in = 'step_end', at_step = 2")
+        .recorder("last", "when = { at = ['end'] }", "")
+        .run()
+        .succeeded();
+    insta::assert_snapshot!(ran.sequence("last", &[]), @"
+    0.0 (0): new setup train_start
+    1.0 (0): epoch_start
+    1.1 (1): step_start gradients step_end
+    1.2 (2): step_start gradients step_end stopping[stops, the recorder was told to] trigger[end] train_end[stopped, `stops`: the recorder was told to] teardown
+    ");
+    assert_eq!(ran.status()["outcome"], "stopped");
+    assert_eq!(ran.status()["error"], serde_json::Value::Null);
+    assert!(ran.stderr().contains("stopped (`stops`: the recorder was told to)"), "{}", ran.stderr());
+}
+
+#[test]
+fn a_stop_after_an_epoch_finishes_the_event_for_all() {
+    for hook in ["epoch_end", "trigger"] {
+        let stops = format!("stop_in = '{hook}', at_step = 3");
+        let ran = SmallRun::new().recorder("stops", "", &stops).recorder("other", "", "").run().succeeded();
+        assert_eq!(
+            ran.told(&[hook, "epoch_start", "stopping"]),
+            [
+                "stops epoch_start".to_owned(),
+                "other epoch_start".to_owned(),
+                format!("stops {hook}"),
+                format!("other {hook}"),
+                "stops stopping".to_owned(),
+                "other stopping".to_owned(),
+            ]
+        );
+        assert_eq!(text(&ran.lines_of("other", "train_end")[0]["texts"], "outcome"), "stopped");
+    }
+}
+
+#[test]
+fn the_end_of_an_epoch_that_was_asked_for() {
+    let ran = SmallRun::new()
+        .recorder("ends", "", "ask_in = 'step_end', asks = 'end_epoch', at_step = 2")
+        .recorder("other", "", "")
+        .run()
+        .succeeded();
+    let events = ["step_end", "epoch_start", "epoch_trained", "eval_end", "epoch_end", "trigger", "train_end"];
+    insta::assert_snapshot!(ran.sequence("other", &events), @"
+    1.0 (0): epoch_start
+    1.1 (1): step_end
+    1.2 (2): step_end epoch_trained eval_end[0, 2, false, val] epoch_end trigger[epoch]
+    2.0 (2): epoch_start
+    2.1 (3): step_end
+    2.2 (4): step_end
+    2.3 (5): step_end epoch_trained eval_end[0, 2, false, val] epoch_end trigger[epoch] train_end[finished, ]
+    ");
+}
+
+#[test]
+fn an_evaluation_that_was_asked_for() {
+    let ran = SmallRun::new()
+        .recorder("within", "", "ask_in = 'step_end', asks = 'evaluate', at_step = 2")
+        .recorder("after", "", "ask_in = 'epoch_end', asks = 'evaluate', at_step = 3")
+        .set("train.epochs=1")
+        .run()
+        .succeeded();
+    insta::assert_snapshot!(ran.sequence("after", &["eval_start", "eval_end", "epoch_end", "trigger"]), @"
+    1.2 (2): eval_start[0, 2, true, val] eval_end[0, 2, true, val]
+    1.3 (3): eval_start[0, 2, false, val] eval_end[0, 2, false, val] epoch_end trigger[epoch] eval_start[0, 2, false, val] eval_end[0, 2, false, val]
+    ");
+}
+
+#[test]
+fn a_checkpoint_that_was_asked_for() {
+    let ran = SmallRun::new()
+        .recorder("asks", "", "ask_in = 'step_end', asks = 'checkpoint', at_step = 2")
+        .recorder("slow", "dispatch = 'background'", "sleep_ms = 20, sleep_in = 'step_end'")
+        .set("train.epochs=1")
+        .run()
+        .succeeded();
+    insta::assert_snapshot!(ran.sequence("asks", &["step_end", "save_state", "checkpoint"]), @"
+    1.1 (1): step_end
+    1.2 (2): step_end save_state[9] checkpoint[asks, the recorder was told to]
+    1.3 (3): step_end
+    ");
+    // Everybody has handled everything before it, and everybody's state is there before anybody writes.
+    let events = ["step_end", "save_state", "checkpoint"];
+    let told = ran.told(&events);
+    let position = |line: &str| told.iter().position(|told| told == line).expect("it came");
+    let of_slow = ran.sequence("slow", &events);
+    assert_eq!(of_slow, ran.sequence("asks", &events), "the background sees the same");
+    assert!(position("slow save_state") < position("asks checkpoint"), "{told:?}");
+}
+
+#[test]
+fn records_custom_events_and_artifacts() {
+    let ran = SmallRun::new()
+        .recorder("puts", "", "record_in = 'epoch_end', emit_in = 'epoch_end', publish_in = 'epoch_end', at_step = 3")
+        .recorder("sees", "", "")
+        .run()
+        .succeeded();
+    insta::assert_snapshot!(ran.sequence("sees", &["record", "custom", "artifact"]), @"1.3 (3): record[puts, recorder/puts, 20.0, scalar] custom[puts, recorder, puts] artifact[puts, recorder, recorder.txt]");
+    assert_eq!(ran.status()["artifacts"]["recorder"], "recorder.txt");
+}
+
+/// Sends the signal that Ctrl-C sends, as often as said, once the run is under way.
+#[cfg(unix)]
+fn interrupted(run: SmallRun) -> Ran {
+    let child = run.start();
+    run.wait_for("step_end");
+    let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status();
+    assert!(sent.expect("there is a shell").success());
+    let output = child.wait_with_output().expect("the host ends");
+    run.ended(output)
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_ends_the_run_with_its_end_hooks() {
+    let ran = interrupted(SmallRun::new().set("train.epochs=10000").recorder(
+        "last",
+        "when = { at = ['end'] }",
+        "sleep_ms = 20, sleep_in = 'step_end'",
+    ));
+    assert_eq!(ran.code(), Some(130));
+    let ends: Vec<String> = ran.events_of("last").into_iter().filter(|event| END.contains(&event.as_str())).collect();
+    assert_eq!(ends, ["stopping", "trigger", "train_end", "teardown"]);
+    assert_eq!(text(&ran.lines_of("last", "train_end")[0]["texts"], "outcome"), "interrupted");
+    assert_eq!(ran.status()["state"], "interrupted");
+}
+
+#[test]
+fn each_created_callback_is_torn_down_when_a_setup_fails() {
+    let ran = SmallRun::new()
+        .recorder("before", "", "")
+        .recorder("fails", "", "fail_in = 'setup'")
+        .recorder("after", "", "")
+        .run();
+    assert_eq!(ran.code(), Some(1));
+    insta::assert_debug_snapshot!(ran.told(&[]), @r#"
+    [
+        "before new",
+        "fails new",
+        "after new",
+        "before setup",
+        "fails setup",
+        "after setup",
+        "before error",
+        "fails error",
+        "after error",
+        "before teardown",
+        "fails teardown",
+        "after teardown",
+    ]
+    "#);
+    assert_eq!(ran.status()["outcome"], "failed");
+}
+
+#[test]
+fn each_created_callback_is_torn_down_when_another_cannot_be_made() {
+    for how in ["fail_in", "panic_in"] {
+        let ran = SmallRun::new()
+            .recorder("before", "", "")
+            .recorder("fails", "", &format!("{how} = 'new'"))
+            .recorder("after", "", "")
+            .run();
+        assert_eq!(ran.code(), Some(1));
+        assert_eq!(ran.told(&[]), ["before new", "fails new", "before teardown"]);
+        assert_eq!(ran.status()["outcome"], "failed");
+    }
+}

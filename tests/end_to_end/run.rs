@@ -1,0 +1,327 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use fixture::{TempDir, build_workspace_plugins, folder_of, host, lines, temporary_folder};
+use serde_json::Value;
+
+use crate::small_run::{Ran, SmallRun, text};
+
+fn shipped() -> TempDir {
+    folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path))
+}
+
+fn output(command: &mut Command) -> Output {
+    command.output().expect("the host starts")
+}
+
+fn names(value: &Value) -> Vec<&str> {
+    value.as_object().expect("it is an object").keys().map(String::as_str).collect()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("the file is there")).expect("it is JSON")
+}
+
+/// The built-in run with the shipped plugins, as in the README, once for all tests that look at what it left.
+fn digits() -> &'static (TempDir, Output) {
+    static RUN: OnceLock<(TempDir, Output)> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let (folder, plugins) = (temporary_folder(), shipped());
+        let output = output(host().args(["run", "--plugins"]).arg(plugins.path()).current_dir(folder.path()).args([
+            "--out",
+            "out",
+            "--set",
+            "run.device=cpu",
+        ]));
+        (folder, output)
+    })
+}
+
+#[test]
+fn the_built_in_run_learns_the_digits() {
+    let (folder, output) = digits();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let out = folder.path().join("out").canonicalize().expect("there is a run folder");
+    // Data to stdout, everything else to stderr.
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n", out.display()));
+
+    let epochs = lines(&out.join("metrics.jsonl"));
+    assert_eq!(epochs.len(), 12);
+    for (index, epoch) in (1..).zip(&epochs) {
+        assert_eq!(
+            (&epoch["kind"], &epoch["epoch"], &epoch["step"]),
+            (&"epoch".into(), &index.into(), &(index * 23).into())
+        );
+        for metric in ["train_loss", "train_accuracy", "val_loss", "val_accuracy"] {
+            assert!(epoch[metric].is_f64(), "{epoch}");
+        }
+    }
+    let accuracy = epochs[11]["val_accuracy"].as_f64();
+    assert!(accuracy > Some(0.97), "{accuracy:?}");
+}
+
+#[test]
+fn the_status_of_a_finished_run() {
+    let status = json(&digits().0.path().join("out/status.json"));
+    insta::assert_debug_snapshot!(names(&status), @r#"
+    [
+        "artifacts",
+        "callbacks",
+        "error",
+        "metrics",
+        "outcome",
+        "position",
+        "process",
+        "progress",
+        "reason",
+        "run",
+        "started",
+        "state",
+        "time_left",
+        "updated",
+    ]
+    "#);
+    insta::assert_debug_snapshot!(names(&status["artifacts"]), @r#"
+    [
+        "best_checkpoint",
+        "last_checkpoint",
+        "metrics",
+    ]
+    "#);
+    assert_eq!((text(&status, "state"), text(&status, "outcome")), ("finished", "finished"));
+    assert_eq!(status["progress"], 1.0);
+    assert_eq!((&status["position"]["epoch"], &status["position"]["global_step"]), (&12.into(), &276.into()));
+    assert_eq!((&status["error"], &status["time_left"]), (&Value::Null, &Value::Null));
+    assert!(status["metrics"]["val_accuracy"].as_f64() > Some(0.97), "{status}");
+    // What each hook cost, by plugin.
+    assert!(status["callbacks"].as_array().is_some_and(|all| all.iter().any(|one| one["plugin"] == "checkpoint")));
+}
+
+#[test]
+fn the_log_tells_the_hooks_in_declared_order() {
+    let log = lines(&digits().0.path().join("out/log.jsonl"));
+    let hooks: Vec<(&str, &str)> = log
+        .iter()
+        .filter(|line| line["target"] == "hook")
+        .map(|line| (text(&line["fields"], "hook"), text(&line["fields"], "plugin")))
+        .collect();
+    let first = |hook: &str| -> Vec<&str> {
+        let once: BTreeSet<_> = hooks.iter().filter(|(other, _)| *other == hook).map(|(_, plugin)| plugin).collect();
+        hooks.iter().filter(|(other, _)| *other == hook).map(|(_, plugin)| *plugin).take(once.len()).collect()
+    };
+    insta::assert_debug_snapshot!((first("train_start"), first("epoch_end")), @r#"
+    (
+        [
+            "progress",
+            "print-metrics",
+            "json-lines",
+            "early-stopping",
+        ],
+        [
+            "json-lines",
+            "terminate-on-nan",
+        ],
+    )
+    "#);
+}
+
+#[test]
+fn the_run_folder_holds_what_the_design_says() {
+    let out = digits().0.path().join("out");
+    for path in ["run.toml", "status.json", "metrics.jsonl", "log.jsonl"] {
+        assert!(out.join(path).is_file(), "{path}");
+    }
+    for path in ["checkpoints/last", "checkpoints/best", "checkpoints/epoch-0012-step-00000276"] {
+        assert!(out.join(path).join("model.safetensors").is_file(), "{path}");
+    }
+    let leftovers: Vec<_> = std::fs::read_dir(&out)
+        .expect("it can be read")
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| name.contains("tmp"))
+        .collect();
+    assert_eq!(leftovers, [""; 0]);
+}
+
+#[test]
+fn the_resolved_run_file_is_a_run_file() {
+    let (folder, plugins) = (temporary_folder(), shipped());
+    let resolved = digits().0.path().join("out/run.toml");
+    // From another folder, and into another one.
+    let again = output(
+        host().arg("run").arg(&resolved).arg("--plugins").arg(plugins.path()).current_dir(folder.path()).args([
+            "--out",
+            "again",
+            "--set",
+            "train.epochs=1",
+        ]),
+    );
+    assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
+    let read = |path: &Path| std::fs::read_to_string(path).expect("there is a resolved run file");
+    let line = |text: &str, key: &str| text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
+    let again = read(&folder.path().join("again/run.toml"));
+    for key in ["seed", "batch_size", "type", "normalise"] {
+        assert_eq!(line(&again, key), line(&read(&resolved), key));
+    }
+    assert_eq!(line(&again, "epochs").as_deref(), Some("epochs = 1"));
+}
+
+#[test]
+fn the_resolved_run_file_finds_data_that_was_named_relatively() {
+    let (folder, plugins) = (temporary_folder(), shipped());
+    let run_folder = folder.path().join("runs");
+    std::fs::create_dir_all(folder.path().join("files")).expect("a folder can be made");
+    for file in ["run.toml", "digits.csv.gz"] {
+        let from = fixture::workspace_root().join("examples/digits").join(file);
+        std::fs::copy(from, folder.path().join("files").join(file)).expect("the example can be copied");
+    }
+    let run = |file: &str, out: &str| {
+        let mut command = host();
+        command.args(["run", file, "--out", out, "--set", "train.epochs=1", "--plugins"]).arg(plugins.path());
+        output(command.current_dir(folder.path()))
+    };
+    for (file, out) in [("files/run.toml", "runs/first"), ("runs/first/run.toml", "runs/second")] {
+        let ran = run(file, out);
+        assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    assert!(run_folder.join("second/metrics.jsonl").is_file());
+}
+
+#[test]
+fn keys_are_overridden() {
+    let ran = SmallRun::new()
+        .recorder("a", "", "")
+        .set("train.epochs=1")
+        .set("train.batch_size=720")
+        .set("plugins.a.options.stop_in=step_end")
+        .run()
+        .succeeded();
+    assert_eq!(ran.status()["position"]["global_step"], 1);
+    assert_eq!(ran.status()["position"]["samples"], 720);
+    let wrong = SmallRun::new().set("train.epoch=1").run();
+    insta::assert_snapshot!(wrong.shown(), @"
+    exit code: 2
+    -- stderr
+      × unknown key `epoch` in `train`
+       ╭─[--set:1:7]
+     1 │ train.epoch=1
+       ·       ──┬──
+       ·         ╰── not known here
+       ╰────
+      hint: did you mean `epochs`?
+    ");
+}
+
+#[test]
+fn json_is_all_that_is_on_stdout() {
+    let ran = SmallRun::new().recorder("a", "", "").arguments(["--json"]).run().succeeded();
+    let told: Value = serde_json::from_slice(&ran.output.stdout).expect("stdout is JSON");
+    assert_eq!(told, ran.status());
+    assert!(ran.stderr().contains("callbacks, in order: a"), "{}", ran.stderr());
+}
+
+#[test]
+fn a_quiet_run_shows_nothing_but_its_folder() {
+    let ran = SmallRun::new().recorder("a", "", "").arguments(["-q"]).run().succeeded();
+    assert_eq!(ran.stderr(), "");
+    let failed = SmallRun::new().recorder("a", "", "fail_in = 'setup'").arguments(["-q"]).run();
+    assert!(failed.stderr().contains("plugin `a` failed in `setup`"), "{}", failed.stderr());
+}
+
+#[test]
+fn a_trial_touches_every_hook_and_leaves_nothing_behind() {
+    let ran = SmallRun::with_libraries(&["recorder", "checkpoint", "standard"])
+        .set("run.by_default=true")
+        .recorder("a", "", "")
+        .recorder("behind", "dispatch = 'background'\nwhen = { every = '90 epochs' }", "")
+        .arguments(["--try"])
+        .run()
+        .succeeded();
+    let touched: BTreeSet<String> = ran.events_of("a").into_iter().collect();
+    insta::assert_debug_snapshot!(touched, @r#"
+    {
+        "artifact",
+        "checkpoint",
+        "epoch_end",
+        "epoch_start",
+        "epoch_trained",
+        "eval_end",
+        "eval_start",
+        "eval_step_end",
+        "eval_step_start",
+        "gradients",
+        "new",
+        "save_state",
+        "setup",
+        "step_end",
+        "step_start",
+        "teardown",
+        "train_end",
+        "train_start",
+        "trigger",
+    }
+    "#);
+    let behind: BTreeSet<String> = ran.events_of("behind").into_iter().collect();
+    assert_eq!(behind, touched);
+    assert_eq!(ran.lines_of("a", "step_end").len(), 1);
+    assert_eq!(ran.lines_of("a", "eval_step_end").len(), 1);
+    // The journal is the recorder's own.
+    assert_eq!(ran.files(), ["journal.jsonl", "run.toml"]);
+    assert_eq!(ran.output.stdout, b"");
+}
+
+#[test]
+fn a_run_folder_has_one_run_at_a_time() {
+    let first = SmallRun::new().set("train.epochs=100000").recorder("a", "", "sleep_ms = 20, sleep_in = 'step_end'");
+    let mut child = first.start();
+    first.wait_for("step_end");
+    let second = SmallRun::new().recorder("a", "", "");
+    let second = second.run_in(first.out());
+    child.kill().expect("the first can be ended");
+    child.wait().expect("the first ends");
+    assert_eq!(second.code(), Some(2));
+    let folder = first.out().canonicalize().expect("there is a run folder");
+    let shown = second.shown().replace(&folder.display().to_string(), "[OUT]");
+    insta::assert_snapshot!(shown, @"
+    exit code: 2
+    -- stderr
+      × another process trains in the run folder `[OUT]`
+      hint: wait for it, or give another folder: `--out DIR`
+    ");
+}
+
+/// The weights after two epochs.
+fn weights(run: SmallRun) -> (Ran, Vec<u8>) {
+    let ran = run.instance("kind = 'checkpoint'").run().succeeded();
+    let bytes = std::fs::read(ran.out.join("checkpoints/epoch-0002-step-00000006/model.safetensors"));
+    (ran, bytes.expect("there is a checkpoint"))
+}
+
+#[test]
+fn same_seed_same_bits() {
+    let run = || SmallRun::with_libraries(&["checkpoint", "recorder"]);
+    let (_, first) = weights(run());
+    assert!(first == weights(run()).1, "the same again");
+    assert!(first != weights(run().set("run.seed=8")).1, "another seed gives other weights");
+}
+
+#[test]
+fn plugins_that_only_read_change_no_bit() {
+    let run = || SmallRun::with_libraries(&["checkpoint", "recorder", "standard"]);
+    let (_, alone) = weights(run());
+    let (_, watched) = weights(
+        run()
+            .set("run.by_default=true")
+            .recorder("inline", "", "record_in = 'step_end', emit_in = 'epoch_end'")
+            // An evaluation more, in the middle of an epoch.
+            .recorder("behind", "dispatch = 'background'", "ask_in = 'step_start', asks = 'evaluate', at_step = 2"),
+    );
+    assert!(alone == watched);
+}
+
+#[test]
+fn a_stop_is_no_failure() {
+    let ran = SmallRun::new().recorder("a", "", "stop_in = 'epoch_end'").run().succeeded();
+    assert_eq!((text(&ran.status(), "state"), ran.status()["position"]["epoch"].as_u64()), ("stopped", Some(1)));
+}

@@ -219,14 +219,18 @@ impl Dispatcher {
         elapsed: Duration,
         services: &mut dyn Services,
     ) -> Result<(), Box<Failure>> {
+        let mut checkpoint_follows = false;
         for target in self.targets(EventKind::TRIGGER).iter() {
-            let schedule = &mut self.subscribers[target.index].schedule;
-            if let Some(cause) = schedule.due(moment, position, elapsed, |name| services.metric(name)) {
+            let subscriber = &mut self.subscribers[target.index];
+            if let Some(cause) = subscriber.schedule.due(moment, position, elapsed, |name| services.metric(name)) {
+                checkpoint_follows |= subscriber.is_background() && subscriber.wants(EventKind::CHECKPOINT);
                 let event = Event::with_texts(EventKind::TRIGGER, position, [&cause, "", ""]);
                 self.deliver(&event, &[*target], services);
             }
         }
-        self.take_failure()
+        // A checkpoint is of the position that triggered it, not of where the loop is once the request has arrived. It
+        // waits for all that is queued anyway.
+        if checkpoint_follows { self.flush(position, services) } else { self.take_failure() }
     }
 
     /// Triggers every instance once, whatever its schedule says: for a trial.

@@ -38,6 +38,9 @@ struct LoopState {
     seconds: Exact,
     /// The sums of the epoch: the loss, then the metrics in the plan's order.
     sums: Vec<AccumulatorState>,
+    /// The norm of the last step's gradients, where they are clipped.
+    #[serde(default)]
+    gradient_norm: Option<Exact>,
     /// The latest value of each metric and its position.
     latest: BTreeMap<String, (Exact, Position)>,
 }
@@ -193,6 +196,7 @@ impl Session {
             epoch_is_over: self.epoch_is_over,
             seconds: Exact(self.clock.started.elapsed().as_secs_f64()),
             sums,
+            gradient_norm: self.step.gradient_norm.map(Exact),
             latest: metrics
                 .iter()
                 .map(|(name, metric)| (name.to_owned(), (Exact(metric.value), metric.position)))
@@ -227,6 +231,10 @@ impl Session {
     /// Puts the session where the checkpoint was.
     pub(super) fn restore(&mut self, resume: Resume) -> Result<(), TrainError> {
         let Resume { state, loop_state, model, optimizer, copies, rng, .. } = resume;
+        let weights = self.network.parameters().iter().chain(self.network.buffers());
+        if let Some(missing) = weights.into_iter().find(|own| !model.iter().any(|saved| saved.name == own.name)) {
+            return Err(TrainError::MissingTensor { name: missing.name.clone() });
+        }
         self.network.write_all(&model)?;
         for parameter in &state.hyper_parameters {
             let Some(group) = self.optimizer.groups().get(parameter.group) else { continue };
@@ -238,8 +246,14 @@ impl Session {
             }
         }
         self.optimizer.load_state(&optimizer)?;
+        if self.position.global_step > 0 {
+            // That of the last step: an epoch that ends before the next one puts it among its metrics.
+            self.optimizer.schedule(self.plan.schedule.factor(self.position.global_step, self.total_steps));
+        }
+        self.step.gradient_norm = loop_state.gradient_norm.map(|norm| norm.0);
         for (name, tensor) in copies {
-            if let Some((copy, name)) = name.split_once('/') {
+            // A copy's name may have slashes of its own; a tensor's has none.
+            if let Some((copy, name)) = name.rsplit_once('/') {
                 let tensor = self.to_device(tensor)?;
                 self.copies.entry(copy.to_owned()).or_default().push(NamedTensor { name: name.to_owned(), tensor });
             }

@@ -31,6 +31,20 @@ pub enum TrainError {
     /// A checkpoint cannot be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A checkpoint that is whole, but of another model or optimizer.
+    #[error("the checkpoint `{path}` does not fit this run")]
+    Resume {
+        /// The checkpoint.
+        path: std::path::PathBuf,
+        /// What does not fit.
+        source: Box<TrainError>,
+    },
+    /// A checkpoint without a part of the model.
+    #[error("it has no tensor `{name}`, which the model has")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+    },
     /// The system.
     #[error("{action}")]
     System {
@@ -45,6 +59,10 @@ impl Report for TrainError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Plugin(failure) => failure.hint(),
+            Self::Resume { path, .. } => Some(format!(
+                "go on with the run file that it was written with, `{}`, or begin anew: `--resume never --out DIR`",
+                path.join("run.toml").display()
+            )),
             _ => None,
         }
     }

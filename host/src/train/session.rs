@@ -237,7 +237,8 @@ impl Session {
             run_file,
         };
         if let Some(resume) = resume {
-            session.restore(resume)?;
+            let path = resume.path().to_owned();
+            session.restore(resume).map_err(|source| TrainError::Resume { path, source: Box::new(source) })?;
         }
         Ok(session)
     }

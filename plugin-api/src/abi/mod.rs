@@ -26,6 +26,13 @@
 //! ends it. During `handle` the plugin may call services through the [`HostHandle`] that came with
 //! the event, on the same thread; afterwards the handle's ticket is spent and every call answers
 //! [`Status::STALE`].
+//!
+//! # Plugins in C
+//!
+//! Everything above can be written in C, but for the header by which a host finds and checks a library: it is
+//! `abi_stable`'s and holds a Rust type's layout. A plugin in C links one Rust file that exports the header around the
+//! plugin's own function returning a [`LibraryTable`]; `tests/plugins/no-schema` of the repository shows such a table
+//! written by hand.
 
 pub mod kinds;
 #[doc(hidden)]

@@ -2,5 +2,17 @@
 
 // The tools for plugin authors: `host plugins new`, `list`, `describe`, `check`.
 mod author;
+// A plugin of this minor version and of the next, in a host of this one and of the next.
+mod compatibility;
 // What happens to files that are no plugins, or plugins that do not fit: each one readable paragraph.
 mod loading;
+// Going on from a checkpoint: bit for bit, whatever ended the process.
+mod resume;
+// What callbacks ask of the run, and whether the answers are right.
+mod services;
+// A plugin as a stranger writes it, built as a stranger builds it.
+mod third_party;
+// What the repository says of itself.
+mod tidy;
+// The run that the tests of services, checkpoints and compatibility share.
+mod training;

@@ -2,6 +2,8 @@
 
 // The tools for plugin authors: `host plugins new`, `list`, `describe`, `check`.
 mod author;
+// A plugin of this minor version and of the next, in a host of this one and of the next.
+mod compatibility;
 // What happens to files that are no plugins, or plugins that do not fit: each one readable paragraph.
 mod loading;
 // A run from the command line to what it leaves behind, and what must not change it.
@@ -20,3 +22,13 @@ mod failures;
 mod cli;
 // The run that these share.
 mod small_run;
+// Going on from a checkpoint: bit for bit, whatever ended the process.
+mod resume;
+// What callbacks ask of the run, and whether the answers are right.
+mod services;
+// A plugin as a stranger writes it, built as a stranger builds it.
+mod third_party;
+// What the repository says of itself.
+mod tidy;
+// The run that the tests of services, checkpoints and compatibility share.
+mod training;

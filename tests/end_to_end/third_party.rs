@@ -1,0 +1,95 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use fixture::{cargo, cargo_artifacts, folder_of, target_folder, workspace_root};
+use serde_json::Value;
+
+use crate::training::Training;
+
+fn manifest() -> PathBuf {
+    workspace_root().join("examples/third-party-plugin/Cargo.toml")
+}
+
+/// The example's library, built by the compiler that builds this.
+fn library() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built_by(&mut cargo("build"), "third-party"))
+}
+
+fn built_by(build: &mut Command, target: &str) -> PathBuf {
+    build.args(["--release", "--locked", "--manifest-path"]).arg(manifest());
+    build.arg("--target-dir").arg(target_folder().join(target));
+    cargo_artifacts(build).into_iter().find_map(|artifact| artifact.library).expect("a library was built")
+}
+
+/// Cargo and the version of its compiler where Debian's is another one than ours.
+fn another_compiler() -> Option<(Command, String)> {
+    let version = |rustc: &str| {
+        let output = Command::new(rustc).arg("--version").output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).split_whitespace().nth(1)?.to_owned())
+    };
+    let ours = version(&std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()));
+    let other = version("/usr/bin/rustc").filter(|other| Some(other) != ours.as_ref())?;
+    if !Path::new("/usr/bin/cargo").exists() {
+        return None;
+    }
+    let mut command = Command::new("/usr/bin/cargo");
+    // Only what every program needs: rustup's variables would lead back to our compiler.
+    command.arg("build").env_clear().env("PATH", "/usr/bin:/bin").env("RUSTC", "/usr/bin/rustc");
+    for name in ["HOME", "CARGO_HOME", "TMPDIR"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    Some((command, other))
+}
+
+/// A run with the library in a folder, named by nobody: what it printed, and its metric over the epochs.
+fn behaviour(library: &Path) -> (String, Vec<Value>) {
+    let folder = folder_of([library]);
+    let training = Training::new(
+        "[[plugins]]\nkind = \"weight-watch\"\noptions = { jump = 1.01, slow_down = 0.5 }\n[[plugins]]\nkind = \"json-lines\"\n",
+    );
+    let output = training.run("run", &["--plugins", &folder.path().display().to_string()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let jumps: Vec<&str> = stderr.lines().filter(|line| line.contains("jumped")).collect();
+    (jumps.join("\n"), training.metrics("run"))
+}
+
+#[test]
+fn its_own_tests_pass() {
+    let mut command = cargo("test");
+    command.args(["--release", "--locked", "--manifest-path"]).arg(manifest());
+    let output = command.arg("--target-dir").arg(target_folder().join("third-party")).output().expect("cargo starts");
+    let words = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{words}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(words.contains("3 passed"), "{words}");
+}
+
+#[test]
+fn dropped_into_a_folder_it_runs() {
+    let folder = folder_of([library()]);
+    let training = Training::new("").with("by_default = false", "by_default = true");
+    training.run("run", &["--plugins", &folder.path().display().to_string()]);
+    let norm = training.status("run")["metrics"]["weight_norm"].as_f64();
+    assert!(norm > Some(0.0), "{norm:?}");
+}
+
+#[test]
+fn another_compilers_library_behaves_the_same() {
+    let Some((mut command, version)) = another_compiler() else {
+        eprintln!("skipped: `/usr/bin/rustc` and `/usr/bin/cargo` of another version than ours are not installed");
+        return;
+    };
+    let other = built_by(&mut command, "third-party-other");
+    let described = |library: &Path| {
+        let output = fixture::host().args(["plugins", "describe", "weight-watch", "--plugins"]).arg(library).output();
+        String::from_utf8_lossy(&output.expect("the host starts").stdout).into_owned()
+    };
+    assert!(described(&other).contains(&version), "{}", described(&other));
+    assert!(!described(library()).contains(&version));
+    let (ours, theirs) = (behaviour(library()), behaviour(&other));
+    assert!(ours.0.contains("jumped"), "{}", ours.0);
+    assert_eq!(ours, theirs);
+}

@@ -1,0 +1,219 @@
+//! A short training of a small network with batch norm and dropout: 23 steps an epoch.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use fixture::{TempDir, build_test_plugins, build_workspace_plugins, host, lines, temporary_folder, workspace_root};
+use serde_json::Value;
+
+const RUN: &str = r#"
+[run]
+name = "small"
+seed = 7
+threads = 1
+by_default = false
+
+[data]
+format = "csv"
+path = "DIGITS"
+target = 64
+shape = [1, 8, 8]
+classes = 10
+normalise = "standard"
+
+[data.splits]
+val = { fraction = 0.2, stratified = true }
+
+[model]
+layers = [
+  { type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1 },
+  { type = "batch_norm" },
+  { type = "relu" },
+  { type = "max_pool2d", kernel_size = 2 },
+  { type = "flatten" },
+  { type = "dropout", p = 0.25 },
+  { type = "linear", out_features = 16 },
+  { type = "relu" },
+  { type = "linear", out_features = 10 },
+]
+
+[train]
+epochs = 2
+batch_size = 64
+loss = { type = "cross_entropy" }
+metrics = ["accuracy"]
+optimizer = { type = "adamw", learning_rate = 3e-3, weight_decay = 0.01 }
+schedule = { type = "cosine" }
+
+[eval]
+split = "val"
+metrics = ["accuracy"]
+batch_size = 256
+"#;
+
+/// Optimizer steps of an epoch: 1,438 samples in batches of 64.
+pub const STEPS_PER_EPOCH: u64 = 23;
+
+/// A run file and a folder for all that comes of it.
+pub struct Training {
+    folder: TempDir,
+    libraries: Vec<PathBuf>,
+}
+
+impl Training {
+    /// The training with these `[[plugins]]`; `JOURNAL` stands for the path of [`Self::journal`].
+    pub fn new(plugins: &str) -> Self {
+        let folder = temporary_folder();
+        let (test, shipped) = (build_test_plugins(), build_workspace_plugins());
+        let test = ["probe", "recorder", "services", "stale-handle"].map(|name| test[name].clone());
+        let libraries = shipped.values().cloned().chain(test).collect();
+        let digits = workspace_root().join("examples/digits/digits.csv.gz");
+        let training = Self { folder, libraries };
+        let text = format!("{RUN}{plugins}").replace("DIGITS", &toml_path(&digits));
+        training.write(&text.replace("JOURNAL", &toml_path(&training.path("journal.jsonl"))));
+        training
+    }
+
+    /// The same with a part of the run file replaced.
+    ///
+    /// # Panics
+    ///
+    /// When the run file has no such part.
+    pub fn with(self, part: &str, replacement: &str) -> Self {
+        let text = std::fs::read_to_string(self.path("run.toml")).expect("the run file can be read");
+        assert!(text.contains(part), "the run file has no `{part}`");
+        self.write(&text.replace(part, replacement));
+        self
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.path("run.toml"), text).expect("the run file can be written");
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The folder, as [`fixture::shown`] replaces it.
+    pub fn folder(&self) -> (&Path, &'static str) {
+        (self.folder.path(), "[FOLDER]")
+    }
+
+    /// `host run` into the folder `out`.
+    pub fn command(&self, out: &str) -> Command {
+        let mut command = host();
+        command.arg("run").arg(self.path("run.toml")).arg("--out").arg(self.path(out)).current_dir(self.folder.path());
+        for library in &self.libraries {
+            command.arg("--plugins").arg(library);
+        }
+        command
+    }
+
+    /// Runs it into `out`, with more arguments.
+    pub fn output(&self, out: &str, arguments: &[&str]) -> Output {
+        self.command(out).args(arguments).output().expect("the host starts")
+    }
+
+    /// The same, and it must end well.
+    ///
+    /// # Panics
+    ///
+    /// When it does not, with the host's words.
+    pub fn run(&self, out: &str, arguments: &[&str]) -> Output {
+        let output = self.output(out, arguments);
+        assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// What plugins wrote to `JOURNAL`.
+    pub fn journal(&self) -> Vec<Value> {
+        lines(&self.path("journal.jsonl"))
+    }
+
+    /// A run's `status.json`.
+    pub fn status(&self, out: &str) -> Value {
+        read_json(&self.path(out).join("status.json"))
+    }
+
+    /// A run's `metrics.jsonl` without what differs from one run to the next: the seconds.
+    pub fn metrics(&self, out: &str) -> Vec<Value> {
+        let mut lines = lines(&self.path(out).join("metrics.jsonl"));
+        for line in &mut lines {
+            if let Some(line) = line.as_object_mut() {
+                line.retain(|name, _| !name.ends_with("_seconds"));
+            }
+        }
+        lines
+    }
+
+    /// The names of the checkpoints in a folder of a run, oldest first.
+    pub fn checkpoints(&self, folder: &str) -> Vec<String> {
+        let Ok(entries) = self.path(folder).read_dir() else { return Vec::new() };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .filter(|name| name.starts_with("epoch-"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Asserts that two checkpoints hold the same training, bit for bit.
+    ///
+    /// # Panics
+    ///
+    /// When they do not, with the file in which they differ.
+    pub fn assert_same(&self, first: &str, second: &str) {
+        for file in ["model", "optimizer", "copies", "rng"] {
+            let file = format!("{file}.safetensors");
+            let bytes = |checkpoint: &str| std::fs::read(self.path(checkpoint).join(&file)).expect("a tensor file");
+            assert!(bytes(first) == bytes(second), "{first} and {second} differ in {file}");
+        }
+        let state = |checkpoint: &str| read_json(&self.path(checkpoint).join("state.json"));
+        let (first, second) = (state(first), state(second));
+        for part in ["position", "threads", "hyper_parameters"] {
+            assert_eq!(first[part], second[part], "{part}");
+        }
+        assert_eq!(series(&first), series(&second));
+        assert_eq!(first["history"]["positions"], second["history"]["positions"]);
+    }
+}
+
+/// The history of a checkpoint by name, without the seconds.
+fn series(state: &Value) -> Vec<(&str, &Value)> {
+    let numbers = state["history"]["numbers"].as_array().expect("a list");
+    let named = numbers.iter().map(|series| (series["name"].as_str().unwrap_or_default(), &series["values"]));
+    let mut named: Vec<_> = named.filter(|(name, _)| !name.ends_with("_seconds")).collect();
+    named.sort_by_key(|(name, _)| *name);
+    named
+}
+
+pub fn read_json(path: &Path) -> Value {
+    let text = std::fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    serde_json::from_slice(&text).expect("the file is JSON")
+}
+
+/// A path as it stands between quotes in TOML.
+fn toml_path(path: &Path) -> String {
+    path.display().to_string().replace('\\', "\\\\")
+}
+
+/// Asserts that every check of a journal passed, and gives their names and, of what was refused, the words.
+///
+/// # Panics
+///
+/// When one did not, or there is none.
+pub fn checks(journal: &[Value]) -> String {
+    let checks: Vec<&Value> = journal.iter().filter(|line| line["check"].is_string()).collect();
+    let failed: Vec<_> = checks.iter().filter(|line| line["passed"] != true).collect();
+    assert!(!checks.is_empty() && failed.is_empty(), "{failed:#?}");
+    let mut names = Vec::new();
+    for line in checks {
+        let refusal = line["detail"].as_str().filter(|detail| detail.contains(": "));
+        let name = line["check"].as_str().unwrap_or_default();
+        let line = refusal.map_or_else(|| name.to_owned(), |refusal| format!("{name}: {refusal}"));
+        if !names.contains(&line) {
+            names.push(line);
+        }
+    }
+    names.join("\n")
+}

@@ -1,0 +1,20 @@
+//! Well-behaved: looks closely at what services answer, and writes down what it finds.
+//!
+//! Each line of a journal is an object: `check`, `passed` and `detail`, or what the kind's own words say.
+
+mod journal;
+mod keeper;
+mod observer;
+mod reader;
+mod tensors;
+mod writer;
+
+use plugin_api::{Kind, plugin};
+
+#[plugin]
+const KINDS: &[Kind] = &[
+    Kind::of::<writer::Writer>(),
+    Kind::of::<reader::Reader>(),
+    Kind::of::<keeper::Keeper>(),
+    Kind::of::<observer::Observer>(),
+];

@@ -1,0 +1,94 @@
+//! Callbacks that do nothing: what is left to measure is the host.
+//!
+//! The environment variable `NOOP_KIND`, read at compile time, names the kind, so that one source makes as many
+//! different libraries as a measurement loads. Without it the library also has what the checkpoint's stall is
+//! measured with.
+
+use plugin_api::event::{At, Checkpoint, Trigger};
+use plugin_api::protocol::Control;
+use plugin_api::{Callback, Creation, Dispatch, Kind, Need, NoOptions, Result, Run, When, plugin};
+
+#[plugin]
+const KINDS: &[Kind] = match option_env!("NOOP_KIND") {
+    Some(_) => &[Kind::of::<Noop>()],
+    None => &[Kind::of::<Noop>(), Kind::of::<Marker>(), Kind::of::<Reader>()],
+};
+
+/// Every event of a step, and the epoch's end that the log dates.
+struct Noop;
+
+#[plugin]
+impl Callback for Noop {
+    const KIND: &'static str = match option_env!("NOOP_KIND") {
+        Some(kind) => kind,
+        None => "noop",
+    };
+    const SUMMARY: &'static str = "Does nothing at every event of a step";
+
+    fn new(_: NoOptions, _: &Creation<'_>) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn on_step_start(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_gradients(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_step_end(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_epoch_trained(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Tells the host's screen when a step starts and ends, and asks for a checkpoint when it is triggered.
+struct Marker;
+
+#[plugin]
+impl Callback for Marker {
+    const KIND: &'static str = "marker";
+    const SUMMARY: &'static str = "Marks the steps on the console and asks for checkpoints";
+    const BY_DEFAULT: bool = false;
+    const WHEN: When = When { every: Some("2 steps"), at: &[] };
+
+    fn new(_: NoOptions, _: &Creation<'_>) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn on_step_start(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        run.console_line("step_start")
+    }
+
+    fn on_step_end(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        run.console_line("step_end")
+    }
+
+    fn on_trigger(&mut self, run: &mut Run<'_>, _: &Trigger<'_>) -> Result<()> {
+        run.request(Control::Checkpoint, "to measure it")
+    }
+}
+
+/// In the background, with a copy of the training state that it leaves alone.
+struct Reader;
+
+#[plugin]
+impl Callback for Reader {
+    const KIND: &'static str = "reader";
+    const SUMMARY: &'static str = "Has the training state copied for it and does not write it";
+    const BY_DEFAULT: bool = false;
+    const DISPATCH: Dispatch = Dispatch::Background;
+    const NEEDS: &'static [Need] = &[Need::TRAINING_STATE];
+
+    fn new(_: NoOptions, _: &Creation<'_>) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn on_checkpoint(&mut self, _: &mut Run<'_>, _: &Checkpoint<'_>) -> Result<()> {
+        Ok(())
+    }
+}

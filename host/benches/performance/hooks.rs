@@ -1,0 +1,117 @@
+//! What one hook costs.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::dispatch::{Caller, Dispatcher, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};
+use host::record::Position;
+use plugin_api::{EventKind, ServiceKind};
+
+use crate::Result;
+use crate::libraries::{Libraries, kinds};
+use crate::table::{Figure, Table, Target};
+use crate::timing::{take_turns, time};
+use crate::workload::MLP;
+
+const EVENTS: u64 = 200_000;
+const ROUNDS: usize = 30;
+
+pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
+    let kinds = kinds();
+    let dispatcher = |count: usize| -> Result<Dispatcher> {
+        let plan = MLP.plan(libraries.folder(), vec![libraries.noops()], &kinds[..count])?;
+        let (dispatcher, created) = Dispatcher::create(plan.order);
+        created?;
+        Ok(dispatcher)
+    };
+    let (mut one, mut ten, mut unsubscribed) = (dispatcher(1)?, dispatcher(kinds.len())?, dispatcher(kinds.len())?);
+    let [one, ten, unsubscribed, empty] = take_turns(
+        ROUNDS,
+        [
+            &mut || fire(&mut one, EventKind::STEP_END),
+            &mut || fire(&mut ten, EventKind::STEP_END),
+            &mut || fire(&mut unsubscribed, EventKind::EVAL_STEP_START),
+            &mut || Ok(time(|| (0..EVENTS).for_each(|step| _ = black_box(position(step))))),
+        ],
+    )?;
+    let nanoseconds = |seconds: f64, hooks: usize| seconds * 1e9 / EVENTS as f64 / hooks as f64;
+    for (times, count) in [(&ten, kinds.len()), (&one, 1)] {
+        table.push(Figure {
+            what: format!("no-op `step_end` through a loaded library, {count} in a row"),
+            best: nanoseconds(times.best(), count),
+            median: nanoseconds(times.median(), count),
+            unit: "ns",
+            target: Target::AtMost(10.0),
+            from: "dispatch of the event included".to_owned(),
+        });
+    }
+    table.push(Figure {
+        what: "an event that nobody wants".to_owned(),
+        best: nanoseconds(unsubscribed.best() - empty.best(), 1),
+        median: nanoseconds(unsubscribed.median() - empty.median(), 1),
+        unit: "ns",
+        // A load and a branch or two, of the 132,000 ns of the smallest step.
+        target: Target::AtMost(1.5),
+        from: "a loop with it less a loop without".to_owned(),
+    });
+    Ok(())
+}
+
+fn fire(dispatcher: &mut Dispatcher, event: EventKind) -> Result<Duration> {
+    let mut outcome = Ok(());
+    let time = time(|| {
+        for step in 0..EVENTS {
+            let fired = dispatcher.fire_at(event, black_box(position(step)), &mut Silent);
+            if fired.is_err() {
+                outcome = fired;
+                break;
+            }
+        }
+    });
+    outcome?;
+    Ok(time)
+}
+
+fn position(step: u64) -> Position {
+    Position { epoch: 1, step, global_step: step, samples: step * 64 }
+}
+
+/// Answers nothing; nobody asks.
+struct Silent;
+
+impl Services for Silent {
+    fn call(
+        &mut self,
+        _: &Caller<'_>,
+        ServiceKind(service): ServiceKind,
+        _: &Request<'_>,
+        _: &mut Reply<'_>,
+    ) -> std::result::Result<(), ServiceError> {
+        Err(ServiceError::Unknown(service))
+    }
+
+    fn snapshot(&mut self, _: EventKind, _: &SnapshotNeeds) -> std::result::Result<Arc<dyn Snapshot>, ServiceError> {
+        Ok(self.reader())
+    }
+
+    fn reader(&self) -> Arc<dyn Snapshot> {
+        Arc::new(Silent)
+    }
+
+    fn metric(&self, _: &str) -> Option<f64> {
+        None
+    }
+}
+
+impl Snapshot for Silent {
+    fn call(
+        &self,
+        _: &Caller<'_>,
+        ServiceKind(service): ServiceKind,
+        _: &Request<'_>,
+        _: &mut Reply<'_>,
+    ) -> std::result::Result<(), ServiceError> {
+        Err(ServiceError::Unknown(service))
+    }
+}

@@ -1,0 +1,73 @@
+//! Builds the no-op plugin: libraries of different kinds from one source.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Result;
+
+/// How many plugins the measurements load.
+pub const COUNT: usize = 10;
+
+/// The built libraries, in a folder of their own.
+pub struct Libraries {
+    folder: tempfile::TempDir,
+}
+
+impl Libraries {
+    pub fn build() -> Result<Self> {
+        let libraries = Self { folder: tempfile::tempdir()? };
+        std::fs::create_dir(libraries.noops())?;
+        for kind in kinds() {
+            std::fs::copy(build(Some(&kind))?, libraries.noops().join(file_name(&kind)))?;
+        }
+        std::fs::copy(build(None)?, libraries.all_kinds())?;
+        Ok(libraries)
+    }
+
+    /// The folder of [`COUNT`] libraries with one no-op each.
+    pub fn noops(&self) -> PathBuf {
+        self.folder.path().join("noops")
+    }
+
+    /// The library with every kind of the benchmark's.
+    pub fn all_kinds(&self) -> PathBuf {
+        self.folder.path().join(file_name("all"))
+    }
+
+    /// A folder that lives as long as the libraries, for other files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// The kinds of the no-ops.
+pub fn kinds() -> Vec<String> {
+    (0..COUNT).map(|index| format!("noop-{index}")).collect()
+}
+
+pub fn file_name(name: &str) -> String {
+    format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
+}
+
+/// Builds the no-op plugin as `kind`, and gives the library's path as Cargo tells it.
+fn build(kind: Option<&str>) -> Result<PathBuf> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--release", "--package", "noop", "--message-format=json-render-diagnostics"]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::piped());
+    match kind {
+        Some(kind) => command.env("NOOP_KIND", kind),
+        None => command.env_remove("NOOP_KIND"),
+    };
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(format!("the no-op plugin does not build:\n{}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == "noop")
+        .find_map(|message| message["filenames"][0].as_str().map(PathBuf::from))
+        .ok_or_else(|| "Cargo built no library from the package `noop`".into())
+}

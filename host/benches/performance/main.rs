@@ -1,0 +1,68 @@
+//! What plugins and the host's machinery cost, measured side by side in one run: `cargo xtask bench`.
+//!
+//! Every ratio is between two things that took turns in this process, since a machine's speed changes from minute to
+//! minute. A figure that misses its target is marked and fails nothing: measuring is not testing.
+//!
+//! `cargo xtask bench -- -- hooks startup` measures those sections alone.
+
+mod checkpoint;
+mod hooks;
+mod libraries;
+mod memory;
+mod startup;
+mod table;
+mod timing;
+mod training;
+mod workload;
+
+use std::process::ExitCode;
+
+use libraries::Libraries;
+use table::Table;
+
+/// What goes wrong ends the measuring, with its message.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+type Section = fn(&Libraries, &mut Table) -> Result<()>;
+
+const SECTIONS: [(&str, Section); 6] = [
+    ("hooks", hooks::measure),
+    ("training", training::measure),
+    ("threads", training::measure_threads),
+    ("startup", startup::measure),
+    ("memory", memory::measure),
+    ("checkpoint", checkpoint::measure),
+];
+
+fn main() -> ExitCode {
+    // Cargo tells a benchmark that it is one.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let outcome = match arguments.split_first() {
+        Some((first, rest)) if first == memory::CHILD => memory::child(rest),
+        _ => measure(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(wanted: &[String]) -> Result<()> {
+    if let Some(unknown) = wanted.iter().find(|name| SECTIONS.iter().all(|(section, _)| section != name)) {
+        let sections = SECTIONS.map(|(name, _)| format!("`{name}`")).join(", ");
+        return Err(format!("there is no section `{unknown}`; there are {sections}").into());
+    }
+    let libraries = Libraries::build()?;
+    let mut table = Table::default();
+    for (name, section) in SECTIONS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            eprintln!("measuring {name} …");
+            section(&libraries, &mut table)?;
+        }
+    }
+    print!("{table}");
+    Ok(())
+}

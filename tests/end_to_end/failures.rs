@@ -41,10 +41,10 @@ fn an_error_that_stops() {
 
 #[test]
 fn a_panic_that_stops() {
+    let place = regex::Regex::new(r"recorder/src/lib\.rs:\d+:\d+").expect("the pattern is valid");
     for mode in MODES {
         let ran = failing("panic_in", "stop", mode);
         fails_as(&ran, "plugin `bad` panicked in `epoch_end`: the recorder was told to panic in `epoch_end`");
-        let place = regex::Regex::new(r"recorder/src/lib\.rs:\d+:\d+").expect("the pattern is valid");
         assert!(place.is_match(&ran.stderr()), "{}", ran.stderr());
         assert_eq!(afterwards(&ran), [""; 0], "{mode}");
         assert_eq!(ran.lines_of("last", "epoch_end").len(), 1, "{mode}");

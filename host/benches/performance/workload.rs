@@ -148,7 +148,7 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
     let start = Instant::now();
     let ended = trainer.run();
     let time = start.elapsed();
-    trainer.tear_down();
+    let ended = trainer.tear_down(ended);
     match ended.outcome {
         Outcome::Finished => Ok(time),
         _ => Err(format!("the training ended otherwise: {}", ended.reason).into()),

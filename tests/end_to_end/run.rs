@@ -16,8 +16,11 @@ fn output(command: &mut Command) -> Output {
     command.output().expect("the host starts")
 }
 
+/// Sorted: whether an object keeps its order is up to what else is built along.
 fn names(value: &Value) -> Vec<&str> {
-    value.as_object().expect("it is an object").keys().map(String::as_str).collect()
+    let mut names: Vec<&str> = value.as_object().expect("it is an object").keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names
 }
 
 fn json(path: &Path) -> Value {

@@ -22,9 +22,9 @@ const SEED: u64 = 42;
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     pub name: &'static str,
-    layers: &'static str,
-    batch_size: usize,
-    /// Steps of one round: some tenths of a second.
+    pub layers: &'static str,
+    pub batch_size: usize,
+    /// Steps of one round: some hundredths of a second, so that a busy machine leaves some rounds alone.
     pub steps: u64,
 }
 
@@ -36,7 +36,7 @@ pub const MLP: Workload = Workload {
   { type = "linear", out_features = 128 }, { type = "relu" },
   { type = "linear", out_features = 10 },"#,
     batch_size: 64,
-    steps: 2000,
+    steps: 400,
 };
 
 /// conv 32, conv 64, linear 128, linear 10.
@@ -49,7 +49,7 @@ pub const CNN: Workload = Workload {
   { type = "linear", out_features = 128 }, { type = "relu" },
   { type = "linear", out_features = 10 },"#,
     batch_size: 64,
-    steps: 50,
+    steps: 15,
 };
 
 /// 101 million parameters: 1.2 GB with AdamW's state.
@@ -148,7 +148,7 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
     let start = Instant::now();
     let ended = trainer.run();
     let time = start.elapsed();
-    trainer.tear_down();
+    let ended = trainer.tear_down(ended);
     match ended.outcome {
         Outcome::Finished => Ok(time),
         _ => Err(format!("the training ended otherwise: {}", ended.reason).into()),

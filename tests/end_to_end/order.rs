@@ -133,6 +133,17 @@ fn two_instances_of_one_name() {
 }
 
 #[test]
+fn a_kind_by_default_does_not_get_a_name_that_is_taken() {
+    let ran = SmallRun::with_libraries(&["recorder", "standard"])
+        .set("run.by_default=true")
+        .set("train.epochs=1")
+        .recorder("progress", "", "")
+        .run()
+        .succeeded();
+    insta::assert_snapshot!(order(&ran.stderr()), @"callbacks, in order: progress, print-metrics, json-lines; also available: progress, early-stopping, terminate-on-nan");
+}
+
+#[test]
 fn what_a_hook_puts_comes_before_the_next_callbacks_hook() {
     let ran = SmallRun::new()
         .recorder("first", "", "")

@@ -339,16 +339,12 @@ fn another_model_is_a_clear_error() {
     let words = |training: &Training| told(training, &training.output("run", &["--resume", "auto"]));
     let wider = training.with("out_features = 16", "out_features = 32");
     insta::assert_snapshot!(words(&wider), @r#"
-    exit code: 1
-    -- stdout
-    [FOLDER]/run
+    exit code: 2
     -- stderr
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
-    error: × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
+      × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, the value given has [16] and Float
       hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
-    failed: 0 epochs, 0 steps in [TIME]
-    results: [FOLDER]/run
     "#);
     let more = "{ type = \"linear\", out_features = 16 },\n  { type = \"relu\" },\n  { type = \"linear\", out_features = 10 },\n  { type = \"linear\", out_features = 10 }";
     let deeper = wider.with(
@@ -356,29 +352,21 @@ fn another_model_is_a_clear_error() {
         more,
     );
     insta::assert_snapshot!(words(&deeper), @r#"
-    exit code: 1
-    -- stdout
-    [FOLDER]/run
+    exit code: 2
     -- stderr
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
-    error: × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
+      × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ it has no tensor `fc3.weight`, which the model has
       hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
-    failed: 0 epochs, 0 steps in [TIME]
-    results: [FOLDER]/run
     "#);
     let shallower = deeper.with(more, "{ type = \"linear\", out_features = 10 }");
     insta::assert_snapshot!(words(&shallower), @r#"
-    exit code: 1
-    -- stdout
-    [FOLDER]/run
+    exit code: 2
     -- stderr
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
-    error: × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
+      × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, the value given has [16] and Float
       hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
-    failed: 0 epochs, 0 steps in [TIME]
-    results: [FOLDER]/run
     "#);
 }
 
@@ -388,16 +376,12 @@ fn another_optimizer_is_a_clear_error() {
     training.run("run", &["--set", "train.epochs=1"]);
     let training = training.with(ADAMW, SGD);
     insta::assert_snapshot!(told(&training, &training.output("run", &["--resume", "auto"])), @r#"
-    exit code: 1
-    -- stdout
-    [FOLDER]/run
+    exit code: 2
     -- stderr
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
-    error: × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
+      × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ the optimizer's state lacks `momentum_buffer.conv1.weight`; it was saved by another optimizer or model
       hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
-    failed: 0 epochs, 0 steps in [TIME]
-    results: [FOLDER]/run
     "#);
 }
 

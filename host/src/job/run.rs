@@ -1,5 +1,6 @@
 //! Runs a job: run folder, log, model, callbacks, training, and what is said at the end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::plan::{JobPlan, Request, ResumeFrom};
 use super::status::{StatusFile, Surroundings};
 use crate::checkpoint::{Checkpoint, find_latest, remove_temporaries};
 use crate::console::Console;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Order, ScheduleState};
 use crate::model::Network;
 use crate::report::{Problem, Problems, Style, render};
 use crate::torch;
@@ -73,16 +74,23 @@ pub fn run(request: &Request, verbosity: Verbosity) -> Result<JobOutcome, Proble
         }
     };
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
+    let status =
+        Rc::new(StatusFile::new(folder.path().join("status.json"), &plan.run_file.run.name, Arc::clone(&console)));
+    announce(&console, &plan, &folder, resume.as_ref());
+    let kept =
+        resume.as_ref().map_or_else(Default::default, |resume| (resume.plugins().clone(), resume.schedules().clone()));
+    let order = plan.order.clone();
+    // A checkpoint that does not fit is refused here, before anything in its folder is written over.
+    let session = session(plan, &folder, resume, resolved.as_str().into(), Rc::clone(&status), request.trial)
+        .map_err(|error| Problem::from(&error))?;
     folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
     if request.run_file.is_none() {
         // Beside the resolved run file, which names it: that file is to be runnable like any other.
         folder.write(builtin::DATA_FILE, builtin::DATA).map_err(|error| Problem::from(&error))?;
     }
-    let status =
-        Rc::new(StatusFile::new(folder.path().join("status.json"), &plan.run_file.run.name, Arc::clone(&console)));
-    announce(&console, &plan, &folder, resume.as_ref());
+    status.write();
 
-    let ended = train(plan, &folder, resume, resolved.into(), Rc::clone(&status), request.trial);
+    let ended = train(session, order, &kept, &status, request.trial);
     console.clear();
     let (outcome, reason) = (ended.ended.outcome, ended.ended.reason.clone());
     let error = ended.ended.error.as_ref().map(|error| {
@@ -106,26 +114,14 @@ struct EndedJob {
     seconds: f64,
 }
 
-fn train(
-    plan: JobPlan,
-    folder: &RunFolder,
-    resume: Option<Resume>,
-    resolved: Arc<str>,
-    status: Rc<StatusFile>,
-    trial: bool,
-) -> EndedJob {
+/// What callbacks and schedules kept in the checkpoint that a run goes on from.
+type Kept = (BTreeMap<String, Vec<u8>>, BTreeMap<String, ScheduleState>);
+
+fn train(session: Session, order: Order, kept: &Kept, status: &StatusFile, trial: bool) -> EndedJob {
     let began = std::time::Instant::now();
-    let (states, schedules) =
-        resume.as_ref().map_or_else(Default::default, |resume| (resume.plugins().clone(), resume.schedules().clone()));
-    let order = plan.order.clone();
-    let session = session(plan, folder, resume, resolved, Rc::clone(&status), trial);
-    let session = match session {
-        Ok(session) => session,
-        Err(error) => return EndedJob { ended: failed(error), times: Vec::new(), seconds: 0.0 },
-    };
     let (dispatcher, created) = Dispatcher::create(order);
     let mut trainer = Trainer { session, dispatcher };
-    let ready = created.map_err(TrainError::from).and_then(|()| trainer.set_up(&states, &schedules));
+    let ready = created.map_err(TrainError::from).and_then(|()| trainer.set_up(&kept.0, &kept.1));
     let ended = match ready {
         Ok(()) if trial => trainer.run_trial(),
         Ok(()) => trainer.run(),

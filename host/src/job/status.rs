@@ -100,9 +100,7 @@ impl StatusFile {
             callbacks: Vec::new(),
         };
         let state = State { status, began: Instant::now(), progress_at_start: None, last_write: None };
-        let file = Self { path, console, state: RefCell::new(state) };
-        file.write();
-        file
+        Self { path, console, state: RefCell::new(state) }
     }
 
     /// The run has ended. `error` is the whole chain of causes.
@@ -153,8 +151,8 @@ impl StatusFile {
             .collect();
     }
 
-    /// A status file that cannot be written is no reason to end a run.
-    fn write(&self) {
+    /// Writes the file. One that cannot be written is no reason to end a run.
+    pub(super) fn write(&self) {
         let mut state = self.state.borrow_mut();
         state.status.updated = now();
         state.last_write = Some(Instant::now());

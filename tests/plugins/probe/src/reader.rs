@@ -69,7 +69,7 @@ impl Callback for Reader {
     }
 
     fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        if event.global_step % 7 == 0 {
+        if event.global_step.is_multiple_of(7) {
             self.compute(run)?;
         }
         Ok(())

@@ -26,7 +26,7 @@ pub struct HookTime {
 /// One instance's account. Times are in the clock's ticks, so that a call costs two additions.
 #[derive(Clone, Default)]
 pub(super) struct Account {
-    hooks: Vec<Entry>,
+    hooks: Box<[Entry]>,
     waiting: Entry,
 }
 
@@ -149,7 +149,7 @@ impl Stopwatch<'_> {
 
 impl Account {
     pub(super) fn new() -> Self {
-        Self { hooks: vec![Entry::default(); EventKind::COUNT], waiting: Entry::default() }
+        Self { hooks: vec![Entry::default(); EventKind::COUNT].into(), waiting: Entry::default() }
     }
 
     pub(super) fn wait(&mut self, ticks: u64) {

@@ -93,7 +93,8 @@ impl<'a> Hook<'a> {
 
     /// Makes this pass, of at most `calls` calls, the thread's until `body` returns. Passes nest when a
     /// hook's events are delivered; no callback is on the stack then.
-    #[inline]
+    // As for `Inline::run`.
+    #[inline(always)]
     pub(super) fn enter<R>(&mut self, calls: usize, body: impl FnOnce(&mut Entered) -> R) -> R {
         let pointer = NonNull::from(self).cast::<Hook<'static>>();
         let ticket = NEXT_TICKET.get();

@@ -131,54 +131,61 @@ unsafe fn deliver<T: Callback>(instance: *mut c_void, event: &EventTable, host: 
     // SAFETY: made by `create::<T>`; hooks of an instance never overlap, by the table's contract.
     let callback = unsafe { &mut *instance.cast::<T>() };
     let run = &mut Run::new(host);
-    macro_rules! hook {
-        ($method:ident) => {{
-            // SAFETY: the event is of the kind whose table the method's event reads.
-            let event = unsafe { FromTable::from_table(event) };
-            callback.$method(run, &event)
-        }};
+    // The guards are constants: what is compiled is a comparison for each method that is there.
+    macro_rules! call_hook {
+        ($($(#[$attribute:meta])* $event:ident => $method:ident,)*) => {
+            match event.kind {
+                $($(#[$attribute])* EventKind::$event if T::HOOKS.contains(EventKind::$event) => {
+                    // SAFETY: the event is of the kind whose table the method's event reads.
+                    let event = unsafe { FromTable::from_table(event) };
+                    callback.$method(run, &event)
+                })*
+                EventKind::LOAD_STATE if T::HOOKS.contains(EventKind::LOAD_STATE) => {
+                    // SAFETY: a `load_state` event.
+                    let state = unsafe { state_bytes(event) };
+                    callback.on_load_state(run, state)
+                }
+                EventKind::SAVE_STATE if T::HOOKS.contains(EventKind::SAVE_STATE) => {
+                    // SAFETY: the event has no table of its own.
+                    let event = unsafe { FromTable::from_table(event) };
+                    let state = callback.on_save_state(run, &event)?;
+                    service::call_raw(host, ServiceKind::SAVE_STATE, &state, &[]).map(drop)
+                }
+                // The author wrote no method for it, and the trait's does nothing.
+                known if EventKind::ALL.contains(&known) => Ok(()),
+                // A newer host's event: this SDK has no method for it.
+                _ => return Ok(Status::UNKNOWN),
+            }
+        };
     }
-    match event.kind {
-        EventKind::SETUP => hook!(on_setup),
-        EventKind::LOAD_STATE => {
-            // SAFETY: a `load_state` event.
-            let state = unsafe { state_bytes(event) };
-            callback.on_load_state(run, state)
-        }
-        EventKind::SAVE_STATE => {
-            // SAFETY: the event has no table of its own.
-            let event = unsafe { FromTable::from_table(event) };
-            let state = callback.on_save_state(run, &event)?;
-            service::call_raw(host, ServiceKind::SAVE_STATE, &state, &[]).map(drop)
-        }
-        EventKind::TRAIN_START => hook!(on_train_start),
-        EventKind::TRAIN_END => hook!(on_train_end),
-        EventKind::EPOCH_START => hook!(on_epoch_start),
-        EventKind::EPOCH_TRAINED => hook!(on_epoch_trained),
-        EventKind::EPOCH_END => hook!(on_epoch_end),
-        EventKind::STEP_START => hook!(on_step_start),
-        EventKind::STEP_END => hook!(on_step_end),
-        EventKind::GRADIENTS => hook!(on_gradients),
-        EventKind::EVAL_START => hook!(on_eval_start),
-        EventKind::EVAL_STEP_START => hook!(on_eval_step_start),
-        EventKind::EVAL_STEP_END => hook!(on_eval_step_end),
-        EventKind::EVAL_END => hook!(on_eval_end),
-        EventKind::PREDICT_START => hook!(on_predict_start),
-        EventKind::PREDICT_STEP => hook!(on_predict_step),
-        EventKind::PREDICT_END => hook!(on_predict_end),
-        EventKind::EXPORT => hook!(on_export),
-        EventKind::TRIGGER => hook!(on_trigger),
-        EventKind::RECORD => hook!(on_record),
-        EventKind::CUSTOM => hook!(on_custom),
-        EventKind::CHECKPOINT => hook!(on_checkpoint),
-        EventKind::ARTIFACT => hook!(on_artifact),
-        EventKind::STOPPING => hook!(on_stopping),
-        EventKind::ERROR => hook!(on_error),
-        EventKind::TEARDOWN => hook!(on_teardown),
+    call_hook! {
+        SETUP => on_setup,
+        TRAIN_START => on_train_start,
+        TRAIN_END => on_train_end,
+        EPOCH_START => on_epoch_start,
+        EPOCH_TRAINED => on_epoch_trained,
+        EPOCH_END => on_epoch_end,
+        STEP_START => on_step_start,
+        STEP_END => on_step_end,
+        GRADIENTS => on_gradients,
+        EVAL_START => on_eval_start,
+        EVAL_STEP_START => on_eval_step_start,
+        EVAL_STEP_END => on_eval_step_end,
+        EVAL_END => on_eval_end,
+        PREDICT_START => on_predict_start,
+        PREDICT_STEP => on_predict_step,
+        PREDICT_END => on_predict_end,
+        EXPORT => on_export,
+        TRIGGER => on_trigger,
+        RECORD => on_record,
+        CUSTOM => on_custom,
+        CHECKPOINT => on_checkpoint,
+        ARTIFACT => on_artifact,
+        STOPPING => on_stopping,
+        ERROR => on_error,
+        TEARDOWN => on_teardown,
         #[cfg(feature = "next-minor")]
-        EventKind::SAFE_POINT => hook!(on_safe_point),
-        // A newer host's event: this SDK has no method for it.
-        _ => return Ok(Status::UNKNOWN),
+        SAFE_POINT => on_safe_point,
     }?;
     Ok(Status::OK)
 }
@@ -231,7 +238,14 @@ unsafe extern "C" fn library_handle<L: Library>(
     event: *const EventTable,
     host: HostHandle,
 ) -> Status {
-    let Some(kind) = L::KINDS.get(index as usize) else { return tell(host, failure_of(no_such_kind(index))) };
+    let kind = match L::KINDS {
+        // A library's only kind is known to the compiler, and called without a look at the list.
+        [only] if index == 0 => only,
+        kinds => match kinds.get(index as usize) {
+            Some(kind) => kind,
+            None => return tell(host, failure_of(no_such_kind(index))),
+        },
+    };
     // SAFETY: the host's event outlives the call; its fields of this minor version are there, since a
     // host's table is never shorter than the major's first.
     let event = unsafe { &*event };

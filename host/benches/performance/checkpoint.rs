@@ -28,7 +28,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     // What comes between two steps anyhow: freeing gradients, the next batch.
     let between = marks.plain.best();
     let stall = |gap: f64| (gap - between).max(0.0);
-    table.push(Figure {
+    table.push(&Figure {
         what: "stall of a background checkpoint of 100 M parameters, against memcpy".to_owned(),
         best: stall(marks.with_checkpoint.best()) / marks.copies.best(),
         median: stall(marks.with_checkpoint.median()) / marks.copies.median(),

@@ -56,13 +56,11 @@ fn measure(wanted: &[String]) -> Result<()> {
         return Err(format!("there is no section `{unknown}`; there are {sections}").into());
     }
     let libraries = Libraries::build()?;
-    let mut table = Table::default();
+    let mut table = Table::new();
     for (name, section) in SECTIONS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
-            eprintln!("measuring {name} …");
             section(&libraries, &mut table)?;
         }
     }
-    print!("{table}");
     Ok(())
 }

@@ -9,10 +9,13 @@ use host::train::Screen;
 use crate::Result;
 use crate::libraries::{COUNT, Libraries, kinds};
 use crate::table::{Figure, Table, Target};
-use crate::workload::{self, CNN, Dark, train_bare, train_in_host};
+use crate::workload::{self, CNN, Dark, Workload, train_bare, train_in_host};
 
 /// The first argument of such a process; then the folder of the libraries, if it has plugins.
 pub const CHILD: &str = "--measure-memory";
+
+/// Several epochs, so that buffers have grown to what they need.
+const WORKLOAD: Workload = Workload { steps: 100, ..CNN };
 
 const ROUNDS: usize = 5;
 const MIB: f64 = 1024.0 * 1024.0;
@@ -28,7 +31,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
         bare.iter().copied().fold(f64::INFINITY, f64::min) / MIB,
     );
     differences.sort_by(f64::total_cmp);
-    table.push(Figure {
+    table.push(&Figure {
         what: format!("peak memory with {COUNT} no-op plugins, over a bare loop"),
         best: differences[0],
         median: differences[ROUNDS / 2],
@@ -56,15 +59,15 @@ pub fn child(arguments: &[String]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     match arguments {
         [libraries] => {
-            let plan = CNN.plan(folder.path(), vec![PathBuf::from(libraries)], &kinds())?;
+            let plan = WORKLOAD.plan(folder.path(), vec![PathBuf::from(libraries)], &kinds())?;
             workload::prepare(&plan)?;
             let screen: Arc<dyn Screen> = Arc::new(Dark);
             train_in_host(&plan, &screen)?;
         }
         _ => {
-            let plan = CNN.plan(folder.path(), Vec::new(), &[])?;
+            let plan = WORKLOAD.plan(folder.path(), Vec::new(), &[])?;
             workload::prepare(&plan)?;
-            train_bare(&plan, CNN.steps)?;
+            train_bare(&plan, WORKLOAD.steps)?;
         }
     }
     println!("{}", peak()?);

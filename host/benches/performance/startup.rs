@@ -23,7 +23,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
             starts.push(time);
         }
     }
-    table.push(Figure {
+    table.push(&Figure {
         what: format!("exec to the end of the first training step, {COUNT} plugins"),
         best: starts.best(),
         median: starts.median(),
@@ -41,7 +41,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
         loads.push(time(|| opened = Some(Library::open(&path))));
         opened.transpose().map_err(|error| error.to_string())?;
     }
-    table.push(Figure {
+    table.push(&Figure {
         what: "loading a plugin".to_owned(),
         best: loads.best() * 1e3,
         median: loads.median() * 1e3,

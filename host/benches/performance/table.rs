@@ -32,37 +32,37 @@ pub struct Figure {
     pub from: String,
 }
 
-/// The figures, in the order in which they were measured.
-#[derive(Debug, Default)]
-pub struct Table(Vec<Figure>);
+/// Prints the figures as they are measured, which takes minutes.
+pub struct Table {
+    heading: bool,
+}
+
+/// Characters of the first column.
+const WHAT: usize = 70;
 
 impl Table {
-    pub fn push(&mut self, figure: Figure) {
-        self.0.push(figure);
+    pub fn new() -> Self {
+        Self { heading: true }
+    }
+
+    pub fn push(&mut self, figure: &Figure) {
+        if std::mem::take(&mut self.heading) {
+            println!("{:<WHAT$}  {:>10}  {:>10}  {:>10}  met", "what", "best", "median", "target");
+        }
+        println!("{figure}");
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for Figure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = self.0.iter().map(|figure| figure.what.chars().count()).max().unwrap_or(0);
-        writeln!(formatter, "\n{:<what$}  {:>12}  {:>12}  {:>12}  met", "what", "best", "median", "target")?;
-        for figure in &self.0 {
-            let with_unit = |value: f64| format!("{} {}", shown(value), figure.unit).trim_end().to_owned();
-            let target = match figure.target {
-                Target::AtMost(limit) => format!("≤ {}", with_unit(limit)),
-                Target::AtLeast(limit) => format!("≥ {}", with_unit(limit)),
-            };
-            let met = if figure.target.is_met(figure.best) { "yes" } else { "NO" };
-            writeln!(
-                formatter,
-                "{:<what$}  {:>12}  {:>12}  {target:>12}  {met:<3}  {}",
-                figure.what,
-                with_unit(figure.best),
-                with_unit(figure.median),
-                figure.from,
-            )?;
-        }
-        Ok(())
+        let with_unit = |value: f64| format!("{} {}", shown(value), self.unit).trim_end().to_owned();
+        let target = match self.target {
+            Target::AtMost(limit) => format!("≤ {}", with_unit(limit)),
+            Target::AtLeast(limit) => format!("≥ {}", with_unit(limit)),
+        };
+        let met = if self.target.is_met(self.best) { "yes" } else { "NO" };
+        let (what, best, median, from) = (&self.what, with_unit(self.best), with_unit(self.median), &self.from);
+        write!(formatter, "{what:<WHAT$}  {best:>10}  {median:>10}  {target:>10}  {met:<3}  {from}")
     }
 }
 

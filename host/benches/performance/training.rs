@@ -15,7 +15,7 @@ use crate::table::{Figure, Table, Target};
 use crate::timing::{Times, take_turns};
 use crate::workload::{self, CNN, Dark, MLP, Workload, train_bare, train_in_host};
 
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 60;
 
 pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     let screen: Arc<dyn Screen> = Arc::new(Dark);
@@ -35,8 +35,8 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
             &mut || samples.train_with_tch(without.plan.batch_size, MLP.steps),
         ],
     )?;
-    table.push(against_bare(&MLP, &without, &hosted, &bare));
-    table.push(Figure {
+    table.push(&against_bare(&MLP, &without, &hosted, &bare));
+    table.push(&Figure {
         what: "MLP: steps a second without plugins, against tch's own loop".to_owned(),
         best: tch.best() / alone.best(),
         median: tch.median_ratio(&alone),
@@ -49,7 +49,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     workload::prepare(&without)?;
     let [hosted, bare] =
         take_turns(ROUNDS, [&mut || train_in_host(&with, &screen), &mut || train_bare(&without, CNN.steps)])?;
-    table.push(against_bare(&CNN, &without, &hosted, &bare));
+    table.push(&against_bare(&CNN, &without, &hosted, &bare));
     Ok(())
 }
 
@@ -81,13 +81,13 @@ pub fn measure_threads(libraries: &Libraries, table: &mut Table) -> Result<()> {
         let with_threads = |threads: usize| {
             workload::set_threads(threads)?;
             // The pool's threads are woken before the clock is.
-            train_bare(&plan, workload.steps / 10)?;
+            train_bare(&plan, 2)?;
             train_bare(&plan, workload.steps)
         };
         let other = if plan.threads == 1 { 2 } else { 1 };
         let [automatic, otherwise] =
             take_turns(ROUNDS / 2, [&mut || with_threads(plan.threads), &mut || with_threads(other)])?;
-        table.push(Figure {
+        table.push(&Figure {
             what: format!("{}: `threads = \"auto\"` takes {}, against {other}", workload.name, plan.threads),
             best: otherwise.best() / automatic.best(),
             median: otherwise.median_ratio(&automatic),

@@ -22,9 +22,10 @@ const SEED: u64 = 42;
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     pub name: &'static str,
-    layers: &'static str,
-    batch_size: usize,
-    /// Steps of one round: some tenths of a second.
+    pub layers: &'static str,
+    pub batch_size: usize,
+    /// Steps of one round: about a tenth of a second, so that a busy machine leaves some rounds alone, and that what a
+    /// run costs once does not count.
     pub steps: u64,
 }
 
@@ -36,7 +37,7 @@ pub const MLP: Workload = Workload {
   { type = "linear", out_features = 128 }, { type = "relu" },
   { type = "linear", out_features = 10 },"#,
     batch_size: 64,
-    steps: 2000,
+    steps: 800,
 };
 
 /// conv 32, conv 64, linear 128, linear 10.
@@ -49,7 +50,7 @@ pub const CNN: Workload = Workload {
   { type = "linear", out_features = 128 }, { type = "relu" },
   { type = "linear", out_features = 10 },"#,
     batch_size: 64,
-    steps: 50,
+    steps: 30,
 };
 
 /// 101 million parameters: 1.2 GB with AdamW's state.
@@ -61,7 +62,7 @@ pub const LARGE: Workload = Workload {
   { type = "repeat", times = 6, layers = [{ type = "linear", out_features = 4096 }, { type = "relu" }] },
   { type = "linear", out_features = 10 },"#,
     batch_size: 8,
-    steps: 16,
+    steps: 28,
 };
 
 impl Workload {

@@ -8,7 +8,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
 
 use super::event::Event;
-use super::hook::{Answers, Hook, fault};
+use super::hook::{Answers, Hook, Left, fault};
 use super::mailbox::{Letter, Mailbox};
 use super::remote::RemoteHub;
 use super::services::{Caller, Reply, Request, ServiceError, Snapshot};
@@ -165,10 +165,10 @@ impl Callback {
         }
         let Some(instance) = &mut self.instance else { return Ok(None) };
         let mut answers = FromSnapshot { shared, mailbox: &self.mailbox };
-        let mut hook = Hook::new(event, Arc::clone(&self.name), &mut answers, &self.hub);
-        let (status, left) = hook.enter(|entered| {
-            let status = event.lower(|table| instance.handle(table, entered.handle()));
-            (status, entered.finish().unwrap_or_default())
+        let mut hook = Hook::new(event, std::slice::from_ref(&self.name), &mut answers, &self.hub);
+        let (status, left) = hook.enter(1, |entered| {
+            let status = event.lower(|table| instance.handle(table, entered.handle(0)));
+            (status, entered.finish().map_or_else(Left::default, |left| *left))
         });
         if !left.events.is_empty() {
             self.mailbox.post(Letter::Events(left.events));

@@ -1,22 +1,24 @@
 //! Calls the callbacks: one pass an event, the mail of other threads, the rounds of queued events,
 //! and what follows from a failure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::abi::kinds::{EventKind, Status};
 
-use super::account::HookTime;
+use super::account::{HookTime, Sampling};
 use super::background::{Leases, Shared, Worker, waits_for_answer};
 use super::event::{Event, EventData};
 use super::failure::{Failure, NEW};
-use super::hook::{Answers, Hook, Left, fault};
+use super::hook::{Left, fault};
+use super::inline::{Inline, Stopped, Target};
 use super::mailbox::{Letter, Mailbox};
 use super::plan::{Mode, OnError, Order, options_document};
 use super::remote::RemoteHub;
 use super::schedule::{Moment, ScheduleState};
-use super::services::{Caller, Reply, Request, ServiceError, Services, SnapshotNeeds};
+use super::services::{Caller, Reply, Request, Services, SnapshotNeeds};
 use super::subscriber::{Runner, Subscriber};
 use crate::plugins::{Fault, Instance};
 use crate::record::Position;
@@ -28,6 +30,8 @@ const ROUNDS: usize = 8;
 /// The callbacks of a run, in order.
 pub struct Dispatcher {
     subscribers: Vec<Subscriber>,
+    /// Their names, apart from them: a callback's services need them while it is borrowed.
+    names: Vec<Arc<str>>,
     /// For each event, who wants it, in order.
     by_event: Vec<Arc<[Target]>>,
     /// The same as one bit an event.
@@ -37,31 +41,10 @@ pub struct Dispatcher {
     hub: Arc<RemoteHub>,
     leases: Arc<Leases>,
     clock: quanta::Clock,
+    sampling: Sampling,
     failures: Vec<Failure>,
     /// The first failure that stops the run and was not returned yet.
     stopping: Option<Box<Failure>>,
-}
-
-#[derive(Clone, Copy)]
-struct Target {
-    index: usize,
-    /// Inline and without a gate: nothing to ask before its hook.
-    plain: bool,
-}
-
-/// `dyn Services` as a sized thing that [`Hook`] can hold.
-struct OfLoop<'a>(&'a mut dyn Services);
-
-impl Answers for OfLoop<'_> {
-    fn call(
-        &mut self,
-        caller: &Caller<'_>,
-        service: plugin_api::abi::kinds::ServiceKind,
-        request: &Request<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<(), ServiceError> {
-        self.0.call(caller, service, request, reply)
-    }
 }
 
 impl Dispatcher {
@@ -70,15 +53,18 @@ impl Dispatcher {
     /// On a failure the instances made so far come with it, so that they see `teardown`.
     pub fn create(order: Order) -> (Self, Result<(), Box<Failure>>) {
         let mailbox = Arc::new(Mailbox::default());
+        let clock = quanta::Clock::new();
         let mut dispatcher = Self {
             subscribers: Vec::new(),
+            names: Vec::new(),
             by_event: Vec::new(),
             wanted: 0,
             triggers_by_step: false,
             hub: RemoteHub::new(Arc::clone(&mailbox)),
             mailbox,
             leases: Arc::default(),
-            clock: quanta::Clock::new(),
+            sampling: Sampling::new(clock.clone()),
+            clock,
             failures: Vec::new(),
             stopping: None,
         };
@@ -99,6 +85,7 @@ impl Dispatcher {
                 }
             }
         }
+        dispatcher.names = dispatcher.subscribers.iter().map(|subscriber| Arc::clone(&subscriber.name)).collect();
         dispatcher.index();
         (dispatcher, outcome)
     }
@@ -186,8 +173,18 @@ impl Dispatcher {
     /// As [`Self::fire_at`].
     pub fn fire(&mut self, event: &Event, services: &mut dyn Services) -> Result<(), Box<Failure>> {
         self.read_mail(event.position, services);
-        let targets = self.targets(event.kind);
-        self.deliver(event, &targets, services);
+        let Some(targets) = self.by_event.get(event.kind.0 as usize).filter(|targets| !targets.is_empty()) else {
+            return self.take_failure();
+        };
+        // Plain hooks that leave nothing behind, most passes' only ones, cannot change who the targets are.
+        let (subscribers, names) = (&mut self.subscribers, &self.names);
+        let (inline, mut next) = (Inline { subscribers, names, hub: &self.hub, sampling: &mut self.sampling }, 0);
+        let stopped = inline.run(event, targets, &mut next, services);
+        if stopped.is_some() || next < targets.len() {
+            let targets = Arc::clone(targets);
+            let left = stopped.map_or_else(Vec::new, |stopped| self.settle(event, stopped));
+            self.deliver_from(next, left, event, &targets, services);
+        }
         self.take_failure()
     }
 
@@ -354,6 +351,7 @@ impl Dispatcher {
         self.by_event.get(event.0 as usize).map_or_else(|| Arc::from([]), Arc::clone)
     }
 
+    #[inline]
     fn take_failure(&mut self) -> Result<(), Box<Failure>> {
         self.stopping.take().map_or(Ok(()), Err)
     }
@@ -361,29 +359,41 @@ impl Dispatcher {
     /// A pass, and the rounds of what its hooks put. Who failed in it is told behind it, so that nobody hears of an
     /// error in an event that is yet to come.
     fn deliver(&mut self, event: &Event, targets: &[Target], services: &mut dyn Services) {
-        let mut next = 0;
+        self.deliver_from(0, Vec::new(), event, targets, services);
+    }
+
+    /// The pass from `next` on, after `left`, which the hooks before it left behind.
+    fn deliver_from(
+        &mut self,
+        mut next: usize,
+        mut left: Vec<Event>,
+        event: &Event,
+        targets: &[Target],
+        services: &mut dyn Services,
+    ) {
         let mut shared = None;
-        let mut remaining;
-        let mut targets = targets;
+        let mut targets = Cow::Borrowed(targets);
         let mut errors = Vec::new();
-        while next < targets.len() {
-            let left = self.pass(event, targets, &mut next, &mut shared, services);
-            if left.is_empty() {
-                continue;
-            }
-            let (failed, left): (Vec<Event>, Vec<Event>) =
+        loop {
+            let (failed, queued): (Vec<Event>, Vec<Event>) =
                 left.into_iter().partition(|event| event.kind == EventKind::ERROR);
-            errors.extend(failed);
-            // One of the rounds may need a snapshot, and waits until nobody holds this one.
-            shared = None;
             let failures = self.failures.len();
-            self.deliver_rounds(left, services);
+            if !queued.is_empty() {
+                // One of the rounds may need a snapshot, and waits until nobody holds this one.
+                shared = None;
+                self.deliver_rounds(queued, services);
+            }
             if self.failures.len() > failures {
                 // Who was disabled in a round sees nothing of the rest.
                 let stays = |target: &&Target| self.subscribers[target.index].wants(event.kind);
-                remaining = targets[next..].iter().filter(stays).copied().collect::<Vec<_>>();
-                (targets, next) = (&remaining, 0);
+                targets = targets[next..].iter().filter(stays).copied().collect();
+                next = 0;
             }
+            errors.extend(failed);
+            if next == targets.len() {
+                break;
+            }
+            left = self.pass(event, &targets, &mut next, &mut shared, services);
         }
         self.deliver_rounds(errors, services);
     }
@@ -421,10 +431,10 @@ impl Dispatcher {
     ) -> Vec<Event> {
         while let Some(&target) = targets.get(*next) {
             if target.plain {
-                let Some((index, status, left)) = self.run_plain(event, targets, next, services) else {
-                    return Vec::new();
-                };
-                return self.settle(index, event, status, left);
+                if let Some(stopped) = self.run_plain(event, targets, next, services) {
+                    return self.settle(event, stopped);
+                }
+                continue;
             }
             *next += 1;
             let subscriber = &self.subscribers[target.index];
@@ -443,58 +453,28 @@ impl Dispatcher {
                 continue;
             }
             let alone = [Target { index: target.index, plain: true }];
-            if let Some((index, status, left)) = self.run_plain(event, &alone, &mut 0, services) {
-                return self.settle(index, event, status, left);
+            if let Some(stopped) = self.run_plain(event, &alone, &mut 0, services) {
+                return self.settle(event, stopped);
             }
         }
         Vec::new()
     }
 
-    /// The hot path: calls inline hooks one behind the other. Stops at the first that is not plain,
-    /// failed, or left something behind; gives the last two.
-    #[inline]
+    /// Calls inline hooks one behind the other; see [`Inline::run`].
     fn run_plain(
         &mut self,
         event: &Event,
         targets: &[Target],
         next: &mut usize,
         services: &mut dyn Services,
-    ) -> Option<(usize, Status, Left)> {
-        let first = &self.subscribers[targets[*next].index];
-        let mut answers = OfLoop(services);
-        let mut hook = Hook::new(event, Arc::clone(&first.name), &mut answers, &self.hub);
-        let (subscribers, clock) = (&mut self.subscribers, &self.clock);
-        hook.enter(|entered| {
-            event.lower(|table| {
-                let logged = is_logged(event.kind);
-                let mut before = clock.raw();
-                while let Some(target) = targets.get(*next).filter(|target| target.plain) {
-                    *next += 1;
-                    let subscriber = &mut subscribers[target.index];
-                    // One that failed earlier in this pass is gone, while the targets are those of its beginning.
-                    let Runner::Inline(instance) = &mut subscriber.runner else { continue };
-                    entered.instance(&subscriber.name);
-                    if logged {
-                        tracing::debug!(target: "hook", hook = event.kind.name(), plugin = %subscriber.name);
-                    }
-                    let status = instance.handle(table, entered.handle());
-                    // The end of one hook is the beginning of the next: one reading a hook.
-                    let after = clock.raw();
-                    subscriber.account.add(event.kind, after - before);
-                    before = after;
-                    let left = entered.finish();
-                    if left.is_some() || status != Status::OK {
-                        return Some((target.index, status, left.unwrap_or_default()));
-                    }
-                }
-                None
-            })
-        })
+    ) -> Option<Stopped> {
+        let Self { subscribers, names, hub, sampling, .. } = self;
+        Inline { subscribers, names, hub, sampling }.run(event, targets, next, services)
     }
 
     /// What follows from a hook that failed or left something behind; gives the events.
-    fn settle(&mut self, index: usize, event: &Event, status: Status, left: Left) -> Vec<Event> {
-        let Left { fault: told, state, mut events } = left;
+    fn settle(&mut self, event: &Event, stopped: Stopped) -> Vec<Event> {
+        let Stopped { index, status, left: Left { fault: told, state, mut events } } = stopped;
         if let Some(state) = state {
             self.subscribers[index].state = Some(state);
         }
@@ -624,6 +604,7 @@ impl Dispatcher {
     }
 
     /// Does what other threads asked for since the last event.
+    #[inline]
     fn read_mail(&mut self, position: Position, services: &mut dyn Services) {
         while !self.mailbox.is_empty() {
             for letter in self.mailbox.take() {
@@ -666,18 +647,4 @@ impl Dispatcher {
             }
         }
     }
-}
-
-/// Hooks that come once a step or more are left out of the log, which would be of nothing else.
-fn is_logged(event: EventKind) -> bool {
-    !matches!(
-        event,
-        EventKind::STEP_START
-            | EventKind::GRADIENTS
-            | EventKind::STEP_END
-            | EventKind::EVAL_STEP_START
-            | EventKind::EVAL_STEP_END
-            | EventKind::RECORD
-            | EventKind::CUSTOM
-    )
 }

@@ -71,32 +71,40 @@ impl Event {
     }
 
     /// Lowers the event to the ABI's tables, which live as long as `body` runs.
+    // One call of `body`, which is then compiled in place.
     #[inline]
     pub(super) fn lower<R>(&self, body: impl FnOnce(&EventTable) -> R) -> R {
-        let mut table = EventTable {
+        let (evaluation, texts);
+        let data = match &self.data {
+            EventData::None => std::ptr::null(),
+            EventData::Evaluation { split, mid_epoch, batch, batches } => {
+                evaluation = EvaluationTable {
+                    size: size_of::<EvaluationTable>() as u32,
+                    mid_epoch: u32::from(*mid_epoch),
+                    split: Text::new(split),
+                    batch: *batch,
+                    batches: *batches,
+                };
+                (&raw const evaluation).cast()
+            }
+            _ => {
+                texts = self.texts();
+                (&raw const texts).cast()
+            }
+        };
+        body(&EventTable {
             size: size_of::<EventTable>() as u32,
             kind: self.kind,
             epoch: self.position.epoch,
             step: self.position.step,
             global_step: self.position.global_step,
             samples: self.position.samples,
-            data: std::ptr::null(),
-        };
-        if let EventData::None = self.data {
-            return body(&table);
-        }
-        if let EventData::Evaluation { split, mid_epoch, batch, batches } = &self.data {
-            let data = EvaluationTable {
-                size: size_of::<EvaluationTable>() as u32,
-                mid_epoch: u32::from(*mid_epoch),
-                split: Text::new(split),
-                batch: *batch,
-                batches: *batches,
-            };
-            table.data = (&raw const data).cast();
-            return body(&table);
-        }
-        let mut data = TextsTable {
+            data,
+        })
+    }
+
+    fn texts(&self) -> TextsTable {
+        let mut table = TextsTable {
             size: size_of::<TextsTable>() as u32,
             number: 0,
             first: Text::new(""),
@@ -107,27 +115,26 @@ impl Event {
         };
         match &self.data {
             EventData::Texts([first, second, third]) => {
-                data.first = Text::new(first);
-                data.second = Text::new(second);
-                data.third = Text::new(third);
+                table.first = Text::new(first);
+                table.second = Text::new(second);
+                table.third = Text::new(third);
             }
             EventData::Record { author, record } => {
-                data.first = Text::new(&record.name);
-                data.second = Text::new(author);
-                data.third = Text::new(record.value.type_name());
+                table.first = Text::new(&record.name);
+                table.second = Text::new(author);
+                table.third = Text::new(record.value.type_name());
                 if let plugin_api::protocol::RecordValue::Scalar { value } = record.value {
-                    data.value = value;
+                    table.value = value;
                 }
             }
             EventData::Custom { name, author, payload } => {
-                data.first = Text::new(name);
-                data.second = Text::new(author);
-                data.bytes = Bytes::new(payload);
+                table.first = Text::new(name);
+                table.second = Text::new(author);
+                table.bytes = Bytes::new(payload);
             }
-            EventData::State(state) => data.bytes = Bytes::new(state),
+            EventData::State(state) => table.bytes = Bytes::new(state),
             EventData::None | EventData::Evaluation { .. } => {}
         }
-        table.data = (&raw const data).cast();
-        body(&table)
+        table
     }
 }

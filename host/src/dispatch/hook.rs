@@ -34,12 +34,14 @@ pub(super) struct Hook<'a> {
     ticket: u64,
     pub(super) event: EventKind,
     pub(super) position: Position,
-    instance: Arc<str>,
+    /// The names of the instances that the pass may enter, and which of them is entered.
+    names: &'a [Arc<str>],
+    entered: usize,
     answers: &'a mut dyn Answers,
     hub: &'a Arc<RemoteHub>,
-    record: Option<Arc<Record>>,
-    /// What the hook left behind.
-    pub(super) left: Left,
+    record: Option<&'a Arc<Record>>,
+    /// What the hook left behind: most leave nothing.
+    left: Option<Box<Left>>,
     kept: Vec<Box<dyn Any>>,
 }
 
@@ -66,33 +68,39 @@ fn first_ticket_of_thread() -> u64 {
 
 impl<'a> Hook<'a> {
     pub(super) fn new(
-        event: &Event,
-        instance: Arc<str>,
+        event: &'a Event,
+        names: &'a [Arc<str>],
         answers: &'a mut dyn Answers,
         hub: &'a Arc<RemoteHub>,
     ) -> Self {
         let record = match &event.data {
-            EventData::Record { record, .. } => Some(Arc::clone(record)),
+            EventData::Record { record, .. } => Some(record),
             _ => None,
         };
         Self {
             ticket: 0,
             event: event.kind,
             position: event.position,
-            instance,
+            names,
+            entered: 0,
             answers,
             hub,
             record,
-            left: Left::default(),
+            left: None,
             kept: Vec::new(),
         }
     }
 
-    /// Makes this pass the thread's until `body` returns. Passes nest when a hook's events are
-    /// delivered; no callback is on the stack then.
-    pub(super) fn enter<R>(&mut self, body: impl FnOnce(&mut Entered) -> R) -> R {
+    /// Makes this pass, of at most `calls` calls, the thread's until `body` returns. Passes nest when a
+    /// hook's events are delivered; no callback is on the stack then.
+    // As for `Inline::run`.
+    #[inline(always)]
+    pub(super) fn enter<R>(&mut self, calls: usize, body: impl FnOnce(&mut Entered) -> R) -> R {
         let pointer = NonNull::from(self).cast::<Hook<'static>>();
-        let mut entered = Entered { pointer, previous: CURRENT.replace(Some(pointer)) };
+        let ticket = NEXT_TICKET.get();
+        // All at once: each look at the thread's counter costs as much as a call.
+        NEXT_TICKET.set(ticket + calls as u64);
+        let mut entered = Entered { pointer, ticket, previous: CURRENT.replace(Some(pointer)) };
         body(&mut entered)
     }
 }
@@ -101,6 +109,8 @@ impl<'a> Hook<'a> {
 /// services use it during a callback's call.
 pub(super) struct Entered {
     pointer: NonNull<Hook<'static>>,
+    /// The next handle's.
+    ticket: u64,
     previous: Option<NonNull<Hook<'static>>>,
 }
 
@@ -117,37 +127,26 @@ impl Entered {
         unsafe { self.pointer.as_mut() }
     }
 
-    /// A fresh handle for the next callback; the one before is spent.
+    /// A fresh handle for the callback whose name is the one at `index`; the one before is spent.
     #[inline]
-    pub(super) fn handle(&mut self) -> HostHandle {
-        let ticket = NEXT_TICKET.get();
-        NEXT_TICKET.set(ticket + 1);
-        self.hook().ticket = ticket;
-        HostHandle { table: &raw const HOST_TABLE, ticket }
-    }
-
-    /// The callback that the next handle is for.
-    #[inline]
-    pub(super) fn instance(&mut self, name: &Arc<str>) {
+    pub(super) fn handle(&mut self, index: usize) -> HostHandle {
+        let ticket = self.ticket;
+        self.ticket += 1;
         let hook = self.hook();
-        if !Arc::ptr_eq(&hook.instance, name) {
-            hook.instance = Arc::clone(name);
-        }
+        hook.ticket = ticket;
+        hook.entered = index;
+        HostHandle { table: &raw const HOST_TABLE, ticket }
     }
 
     /// Spends the handle and gives what the hook left behind, if it left anything.
     #[inline]
-    pub(super) fn finish(&mut self) -> Option<Left> {
+    pub(super) fn finish(&mut self) -> Option<Box<Left>> {
         let hook = self.hook();
         hook.ticket = 0;
         if !hook.kept.is_empty() {
             hook.kept.clear();
         }
-        let left = &hook.left;
-        if left.fault.is_none() && left.state.is_none() && left.events.is_empty() {
-            return None;
-        }
-        Some(std::mem::take(&mut hook.left))
+        hook.left.take()
     }
 }
 
@@ -189,44 +188,45 @@ impl Hook<'_> {
         request: &Request<'_>,
         reply_table: &plugin_api::abi::ReplyTable,
     ) -> Result<(), ServiceError> {
-        let caller = Caller { instance: &self.instance, hook: self.event, position: self.position };
+        let instance = &self.names[self.entered];
+        let caller = Caller { instance, hook: self.event, position: self.position };
         let mut reply = Reply::new(reply_table, &mut self.kept);
         match service {
-            ServiceKind::FAULT => self.left.fault = Some(request.decode()?),
+            ServiceKind::FAULT => self.left.get_or_insert_default().fault = Some(request.decode()?),
             ServiceKind::SAVE_STATE if self.event == EventKind::SAVE_STATE => {
-                self.left.state = Some(request.payload.to_vec());
+                self.left.get_or_insert_default().state = Some(request.payload.to_vec());
             }
             ServiceKind::SAVE_STATE => {
                 return Err(ServiceError::NotAllowed("state is saved in `save_state`".to_owned()));
             }
-            ServiceKind::RECORD => match &self.record {
+            ServiceKind::RECORD => match self.record {
                 Some(record) => reply.value(record.as_ref())?,
                 None => return Err(ServiceError::NotAllowed("there is a record in `record` alone".to_owned())),
             },
             ServiceKind::RECORD_PUT => {
                 let record: Record = request.decode()?;
-                let author = Arc::clone(&self.instance);
+                let author = Arc::clone(instance);
                 let record = Arc::new(record);
                 self.queue(EventKind::RECORD, EventData::Record { author, record });
             }
             ServiceKind::EMIT => {
                 let Custom { name, payload } = request.decode()?;
-                let (author, payload) = (Arc::clone(&self.instance), payload.0.into());
+                let (author, payload) = (Arc::clone(instance), payload.0.into());
                 self.queue(EventKind::CUSTOM, EventData::Custom { name, author, payload });
             }
             ServiceKind::ARTIFACT => {
                 let Artifact { kind, path } = request.decode()?;
                 self.answers.call(&caller, service, request, &mut reply)?;
-                let author = self.instance.to_string();
+                let author = instance.to_string();
                 self.queue(EventKind::ARTIFACT, EventData::Texts([kind, path, author]));
             }
-            ServiceKind::REMOTE => reply.value(&self.hub.open(&self.instance))?,
+            ServiceKind::REMOTE => reply.value(&self.hub.open(instance))?,
             _ => return self.answers.call(&caller, service, request, &mut reply),
         }
         Ok(())
     }
 
     fn queue(&mut self, kind: EventKind, data: EventData) {
-        self.left.events.push(Event { kind, position: self.position, data });
+        self.left.get_or_insert_default().events.push(Event { kind, position: self.position, data });
     }
 }

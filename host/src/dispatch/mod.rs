@@ -17,6 +17,7 @@ mod dispatcher;
 mod event;
 mod failure;
 mod hook;
+mod inline;
 mod mailbox;
 mod plan;
 mod remote;

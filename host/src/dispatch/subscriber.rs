@@ -12,12 +12,15 @@ use super::services::SnapshotNeeds;
 use crate::config::Condition;
 use crate::plugins::Instance;
 
+// In this order and aligned, what a hook of every step touches lies in one cache line: a step of a small model leaves
+// little of the cache to its callbacks.
+#[repr(C, align(64))]
 pub(super) struct Subscriber {
+    pub(super) runner: Runner,
+    pub(super) account: Account,
     pub(super) name: Arc<str>,
     pub(super) planned: Planned,
     pub(super) hooks: u64,
-    pub(super) runner: Runner,
-    pub(super) account: Account,
     pub(super) schedule: Schedule,
     /// What it last saved; kept when it panics.
     pub(super) state: Option<Vec<u8>>,

@@ -21,6 +21,8 @@ pub struct Fault {
 
 /// An instance of a kind. Its hooks never overlap: every call takes `&mut self`.
 pub struct Instance {
+    /// The table's `handle`, kept here: a step's hooks find all that they need in one place.
+    handle: unsafe extern "C" fn(u32, *mut c_void, *const EventTable, HostHandle) -> Status,
     table: &'static LibraryTable,
     index: u32,
     pointer: *mut c_void,
@@ -52,7 +54,7 @@ impl Instance {
         // SAFETY: the library's function; request, place and reply outlive the call.
         let status = unsafe { (table.create)(index, &raw const request, &raw mut pointer, &raw const reply) };
         if status == Status::OK {
-            return Ok(Self { table, index, pointer });
+            return Ok(Self { handle: table.handle, table, index, pointer });
         }
         Err(Fault {
             message: String::from_utf8_lossy(&words).into_owned(),
@@ -65,7 +67,7 @@ impl Instance {
     #[inline]
     pub fn handle(&mut self, event: &EventTable, host: HostHandle) -> Status {
         // SAFETY: the library's function, on an instance that it made; the event outlives the call.
-        unsafe { (self.table.handle)(self.index, self.pointer, event, host) }
+        unsafe { (self.handle)(self.index, self.pointer, event, host) }
     }
 }
 

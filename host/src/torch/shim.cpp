@@ -324,6 +324,11 @@ int host_torch_scalar(const at::Tensor* tensor, double* value) noexcept {
   });
 }
 
+// What autograd keeps with a tensor goes, and with it the graph that made it, where nothing else holds that.
+int host_torch_forget_graph(const at::Tensor* tensor) noexcept {
+  return guarded([&] { tensor->unsafeGetTensorImpl()->set_autograd_meta(nullptr); });
+}
+
 int host_torch_add_one(const at::Tensor* tensor) noexcept {
   return guarded([&] {
     at::NoGradGuard no_grad;

@@ -16,6 +16,14 @@ pub fn scalar(tensor: &Tensor) -> Result<f64, TorchError> {
     Ok(value)
 }
 
+/// Frees the graph that made the tensor, unless another tensor holds it: `Tensor.detach_()` without its dispatch. The
+/// tensor is a result, no parameter; it is left as if it had been computed without autograd.
+pub fn forget_graph(tensor: &Tensor) -> Result<(), TorchError> {
+    // SAFETY: a live tensor.
+    let status = unsafe { shim::host_torch_forget_graph(tensor.as_ptr()) };
+    check(status, "detach_")
+}
+
 /// Adds one in place, for counters that live in a tensor. No autograd graph is recorded.
 pub fn add_one(tensor: &Tensor) -> Result<(), TorchError> {
     // SAFETY: a live tensor.

@@ -1,6 +1,6 @@
 //! One optimizer update: load, forward and backward, update.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::error::TrainError;
 use super::precision::Precision;
@@ -14,9 +14,10 @@ pub(super) struct Step {
     /// The samples of the step, all its batches joined, on the model's device.
     pub(super) inputs: Option<Tensor>,
     pub(super) targets: Option<Tensor>,
-    /// The model's output, from backward on.
+    /// The model's output, from backward on. Its graph hangs on it: whoever hands it out detaches it, so that a step
+    /// whose output nobody reads need not.
     pub(super) outputs: Option<Tensor>,
-    /// The mean loss over the step's samples, on the model's device, without its graph.
+    /// The mean loss over the step's samples, on the model's device; as to its graph, see `outputs`.
     pub(super) loss: Option<Tensor>,
     /// Values of the tapped nodes, in the order of the taps for activations.
     pub(super) tapped: Vec<Tensor>,
@@ -58,6 +59,10 @@ impl Session {
         self.step.seconds.began = self.step.seconds.clock.raw();
         self.position.step += 1;
         self.position.global_step += 1;
+        // What the last step left is freed here, not between its hooks.
+        (self.step.inputs, self.step.targets) = (None, None);
+        (self.step.outputs, self.step.loss) = (None, None);
+        self.step.tapped.clear();
         let first = self.loader.next_batch()?;
         let mut is_last = first.is_last;
         self.step.sizes.clear();
@@ -76,12 +81,12 @@ impl Session {
             targets = Tensor::f_cat(&parts.1, 0)?;
         }
         self.position.samples += self.step.sizes.iter().sum::<i64>() as u64;
-        self.step.inputs = Some(self.to_device(inputs)?);
-        self.step.targets = Some(self.to_device(targets)?);
-        // What the last step left is freed here, not between its hooks.
-        self.step.outputs = None;
-        self.step.loss = None;
-        self.step.tapped.clear();
+        // Batches are on the CPU.
+        if self.network.device() != Device::Cpu {
+            (inputs, targets) = (self.to_device(inputs)?, self.to_device(targets)?);
+        }
+        self.step.inputs = Some(inputs);
+        self.step.targets = Some(targets);
         self.optimizer.clear_gradients()?;
         Ok(true)
     }
@@ -96,7 +101,9 @@ impl Session {
         if let [_] = self.step.sizes[..] {
             let (outputs, loss, tapped) = self.forward(inputs, targets, &nodes)?;
             loss.f_backward()?;
-            self.step.loss = Some(loss.f_detach()?);
+            values::forget_graph(&loss)?;
+            values::forget_graph(&outputs)?;
+            self.step.loss = Some(loss);
             self.step.outputs = Some(outputs);
             self.step.tapped = tapped;
             return Ok(());
@@ -115,7 +122,7 @@ impl Session {
                 Some(mean) => mean + share,
                 None => share,
             });
-            outputs.push(output);
+            outputs.push(output.f_detach()?);
             tapped.push(values);
             start += size;
         }
@@ -127,7 +134,7 @@ impl Session {
         Ok(())
     }
 
-    /// Outputs, mean loss with its graph, and the values of `nodes`.
+    /// Outputs and mean loss with their graph, and the values of `nodes` without.
     pub(super) fn forward(
         &self,
         inputs: &Tensor,
@@ -146,7 +153,7 @@ impl Session {
         // The loss and what callbacks see are f32 whatever the precision.
         let outputs = if outputs.kind() == Kind::Float { outputs } else { outputs.f_to_kind(Kind::Float)? };
         let loss = self.plan.loss.compute(&outputs, targets)?;
-        Ok((outputs.f_detach()?, loss, tapped.iter().map(Tensor::f_detach).collect::<Result<_, _>>()?))
+        Ok((outputs, loss, tapped.iter().map(Tensor::f_detach).collect::<Result<_, _>>()?))
     }
 
     /// Clips, sets the learning rate and updates, unless a callback had the update skipped; then counts the step's

@@ -71,7 +71,8 @@ impl Session {
                     (_, outputs) if self.step_is_at_hand(hook) => outputs.as_ref(),
                     _ => None,
                 };
-                vec![("outputs".to_owned(), outputs.ok_or_else(not_here)?.shallow_clone())]
+                let outputs = outputs.ok_or_else(not_here)?.f_detach().map_err(TrainError::from)?;
+                vec![("outputs".to_owned(), outputs)]
             }
             TensorSet::Taps => self.tapped(hook).map_err(TrainError::from)?.ok_or_else(not_here)?,
             TensorSet::Copy(name) => match self.copies.get(name) {

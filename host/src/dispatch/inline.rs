@@ -1,0 +1,108 @@
+//! The hot path: hooks on the training thread, called one behind the other.
+//!
+//! Between two hooks there is no allocation, no lock and no atomic operation, and no look at a thread's variable.
+
+use std::sync::Arc;
+
+use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
+
+use super::account::Sampling;
+use super::event::Event;
+use super::hook::{Answers, Hook, Left};
+use super::remote::RemoteHub;
+use super::services::{Caller, Reply, Request, ServiceError, Services};
+use super::subscriber::{Runner, Subscriber};
+
+/// Who wants an event.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    pub(super) index: usize,
+    /// Inline and without a gate: nothing to ask before its hook.
+    pub(super) plain: bool,
+}
+
+/// A hook that failed or left something behind.
+pub(super) struct Stopped {
+    pub(super) index: usize,
+    pub(super) status: Status,
+    pub(super) left: Left,
+}
+
+/// What a pass over inline hooks uses of the dispatcher.
+pub(super) struct Inline<'a> {
+    pub(super) subscribers: &'a mut [Subscriber],
+    /// The subscribers' names.
+    pub(super) names: &'a [Arc<str>],
+    pub(super) hub: &'a Arc<RemoteHub>,
+    pub(super) sampling: &'a mut Sampling,
+}
+
+impl Inline<'_> {
+    /// Calls the hooks of `targets[*next]` and those behind it. Stops at one that is not plain, and behind one that
+    /// failed or left something behind.
+    // Called, its parameters went through memory, which took as long as a hook.
+    #[inline(always)]
+    pub(super) fn run(
+        self,
+        event: &Event,
+        targets: &[Target],
+        next: &mut usize,
+        services: &mut dyn Services,
+    ) -> Option<Stopped> {
+        let Self { subscribers, names, hub, sampling } = self;
+        let mut answers = OfLoop(services);
+        let mut hook = Hook::new(event, names, &mut answers, hub);
+        let frequent = is_frequent(event.kind);
+        let mut stopwatch = sampling.next(frequent);
+        hook.enter(targets.len() - *next, |entered| {
+            event.lower(|table| {
+                while let Some(target) = targets.get(*next).filter(|target| target.plain) {
+                    *next += 1;
+                    let subscriber = &mut subscribers[target.index];
+                    // One that failed earlier in this pass is gone, while the targets are those of its beginning.
+                    let Runner::Inline(instance) = &mut subscriber.runner else { continue };
+                    if !frequent {
+                        tracing::debug!(target: "hook", hook = event.kind.name(), plugin = %subscriber.name);
+                    }
+                    let handle = entered.handle(target.index);
+                    let status = stopwatch.time(&mut subscriber.account, event.kind, || instance.handle(table, handle));
+                    let left = entered.finish();
+                    if left.is_some() || status != Status::OK {
+                        let left = left.map_or_else(Left::default, |left| *left);
+                        return Some(Stopped { index: target.index, status, left });
+                    }
+                }
+                None
+            })
+        })
+    }
+}
+
+/// Events that come once a step or more often. They are left out of the log, which would be of nothing else.
+fn is_frequent(event: EventKind) -> bool {
+    matches!(
+        event,
+        EventKind::STEP_START
+            | EventKind::GRADIENTS
+            | EventKind::STEP_END
+            | EventKind::EVAL_STEP_START
+            | EventKind::EVAL_STEP_END
+            | EventKind::RECORD
+            | EventKind::CUSTOM
+    )
+}
+
+/// `dyn Services` as a sized thing that [`Hook`] can hold.
+struct OfLoop<'a>(&'a mut dyn Services);
+
+impl Answers for OfLoop<'_> {
+    fn call(
+        &mut self,
+        caller: &Caller<'_>,
+        service: ServiceKind,
+        request: &Request<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), ServiceError> {
+        self.0.call(caller, service, request, reply)
+    }
+}

@@ -43,6 +43,10 @@ fn nothing_is_dropped_and_waiting_is_accounted() {
     let waiting = callbacks.iter().find(|entry| entry["plugin"] == "behind" && entry["hook"] == "waiting");
     // The queue holds 64 events, and 90 steps bring 270.
     assert!(waiting.is_some_and(|waiting| waiting["seconds"].as_f64() > Some(0.1)), "{callbacks:?}");
+    let slept = callbacks.iter().find(|entry| entry["plugin"] == "behind" && entry["hook"] == "step_end");
+    let slept = slept.expect("its own time is there too");
+    assert_eq!((&slept["background"], &slept["calls"]), (&true.into(), &90.into()));
+    assert!(slept["seconds"].as_f64() >= Some(0.36), "{slept}");
 }
 
 #[test]

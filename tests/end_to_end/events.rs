@@ -135,15 +135,70 @@ fn records_custom_events_and_artifacts() {
     assert_eq!(ran.status()["artifacts"]["recorder"], "recorder.txt");
 }
 
-/// Sends the signal that Ctrl-C sends, as often as said, once the run is under way.
+#[test]
+fn an_evaluation_behind_the_last_step_is_not_in_mid_epoch() {
+    for (every, mid_epoch) in [("3 steps", vec![false, false]), ("2 steps", vec![true, true, false])] {
+        let ran = SmallRun::new().set(&format!("eval.every='{every}'")).recorder("a", "", "").run().succeeded();
+        let told: Vec<bool> =
+            ran.lines_of("a", "eval_start").iter().map(|line| line["texts"]["mid_epoch"] == true).collect();
+        assert_eq!(told, mid_epoch, "{every}");
+    }
+}
+
+/// Sends the signal that Ctrl-C sends.
+#[cfg(unix)]
+fn interrupt(process: u32) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -INT {process}")]).status();
+    assert!(sent.expect("there is a shell").success());
+}
+
+/// Interrupts the run once it is under way.
 #[cfg(unix)]
 fn interrupted(run: SmallRun) -> Ran {
     let child = run.start();
     run.wait_for("step_end");
-    let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status();
-    assert!(sent.expect("there is a shell").success());
+    interrupt(child.id());
     let output = child.wait_with_output().expect("the host ends");
     run.ended(output)
+}
+
+#[test]
+#[cfg(unix)]
+fn a_second_signal_ends_the_process_at_once() {
+    // The hook that the first signal waits for does not return.
+    let sleeps = "sleep_ms = 60_000, sleep_in = 'stopping'";
+    let run = SmallRun::new().set("train.epochs=100_000").recorder("hangs", "", sleeps);
+    let child = run.start();
+    run.wait_for("step_end");
+    interrupt(child.id());
+    run.wait_for("stopping");
+    interrupt(child.id());
+    let output = child.wait_with_output().expect("the host ends");
+    let ran = run.ended(output);
+    assert_eq!(ran.code(), Some(130));
+    assert_eq!(ran.events_of("hangs").last().map(String::as_str), Some("stopping"));
+    assert_ne!(ran.status()["state"], "finished");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn threads_wait_a_short_time_for_each_other() {
+    let environment = |settings: &[(&str, &str)]| {
+        let run = SmallRun::new().set("train.epochs=100_000").recorder("a", "", "");
+        let mut child = run.start_with(|command| {
+            command.env_remove("GOMP_SPINCOUNT").envs(settings.iter().copied());
+        });
+        run.wait_for("step_end");
+        let environment = std::fs::read(format!("/proc/{}/environ", child.id())).expect("it runs");
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        let mut variables: Vec<String> = String::from_utf8_lossy(&environment).split('\0').map(str::to_owned).collect();
+        variables.retain(|variable| variable.starts_with("GOMP_") || variable.starts_with("OMP_"));
+        variables
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    assert_eq!(environment(&[]).len(), usize::from(cores > 1));
+    assert_eq!(environment(&[("OMP_WAIT_POLICY", "active")]), ["OMP_WAIT_POLICY=active"]);
 }
 
 #[test]

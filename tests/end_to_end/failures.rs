@@ -48,6 +48,9 @@ fn a_panic_that_stops() {
         assert!(place.is_match(&ran.stderr()), "{}", ran.stderr());
         assert_eq!(afterwards(&ran), [""; 0], "{mode}");
         assert_eq!(ran.lines_of("last", "epoch_end").len(), 1, "{mode}");
+        let failure = &ran.status()["failures"][0];
+        assert_eq!((text(failure, "plugin"), text(failure, "hook")), ("bad", "epoch_end"));
+        assert!(place.is_match(text(failure, "place")) && failure["panicked"] == true, "{failure}");
     }
 }
 
@@ -81,7 +84,11 @@ fn failures_that_the_run_survives() {
             let ran = failing(how, on_error, mode).succeeded();
             let message = format!("plugin `bad` {words} in `epoch_end`: the recorder was told to ");
             assert!(ran.stderr().contains(&message), "{mode} {how} {on_error}: {}", ran.stderr());
-            assert_eq!(ran.status()["outcome"], "finished");
+            let status = ran.status();
+            assert_eq!(status["outcome"], "finished");
+            let failures = status["failures"].as_array().expect("the status lists failures");
+            let of_bad = |failure: &&serde_json::Value| failure["plugin"] == "bad" && failure["on_error"] == on_error;
+            assert_eq!(failures.iter().filter(of_bad).count(), failures.len().max(1), "{failures:?}");
             let error = &ran.lines_of("last", "error")[0]["texts"];
             assert_eq!((text(error, "by"), text(error, "hook")), ("bad", "epoch_end"));
             // The others see all of it.
@@ -196,4 +203,20 @@ fn an_error_says_where_it_happened() {
     let ran = failing("fail_in", "ignore", "inline").succeeded();
     let error = &ran.lines_of("last", "error")[0];
     assert_eq!((&error["epoch"], &error["global_step"]), (&1.into(), &3.into()));
+}
+
+#[test]
+fn what_a_panicked_one_last_saved_is_in_every_later_checkpoint() {
+    let ran = SmallRun::with_libraries(&["recorder", "checkpoint"])
+        .recorder("bad", "on_error = 'disable'", "panic_in = 'step_end', at_step = 5")
+        .instance("kind = 'checkpoint'")
+        .run()
+        .succeeded();
+    let state = |folder: &str| {
+        let path = ran.out.join("checkpoints").join(folder).join("plugins/bad.bin");
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let before = state("epoch-0001-step-00000003");
+    assert!(!before.is_empty());
+    assert_eq!(state("epoch-0002-step-00000006"), before);
 }

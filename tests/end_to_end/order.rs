@@ -95,6 +95,11 @@ fn an_unknown_kind_on_the_command_line() {
     exit code: 2
     -- stderr
       × no library offers the plugin kind `recoder`
+       ╭─[--plugin:1:1]
+     1 │ recoder=a
+       · ───┬───
+       ·    ╰── no library offers it
+       ╰────
       hint: did you mean `recorder`?
     ");
 }

@@ -268,12 +268,10 @@ fn a_damaged_checkpoint_is_passed_over() {
     -- stdout
     [FOLDER]/damaged
     -- stderr
-    warning: × `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-      hint: the checkpoint is damaged: take an earlier one, or copy it again from where it came from
-      hint: it is passed over
-    warning: × `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-      hint: the checkpoint is damaged: take an earlier one, or copy it again from where it came from
-      hint: it is passed over
+    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046` is passed over
+      ╰─▶ `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
+    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045` is passed over
+      ╰─▶ `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
     resuming behind epoch 2, step 40 from [FOLDER]/damaged/checkpoints/epoch-0002-step-00000040
     results: [FOLDER]/damaged
     "#);
@@ -505,12 +503,12 @@ fn a_file_in_the_place_of_the_folder_is_told_before_anything_is_trained() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_leaves_no_half_of_a_checkpoint() {
-    // No file may grow beyond 10 blocks, as on a disk that is full; the signal that comes with it is ignored.
+    // No file may grow beyond 14 blocks, as on a disk that is full; the signal that comes with it is ignored.
     let training = checkpointing("");
     let host = training.command("run");
     let mut command = Command::new("sh");
     command
-        .args(["-c", "trap '' XFSZ; ulimit -f 10; exec \"$0\" \"$@\""])
+        .args(["-c", "trap '' XFSZ; ulimit -f 14; exec \"$0\" \"$@\""])
         .arg(host.get_program())
         .args(host.get_args());
     let output = command.current_dir(training.folder().0).output().expect("sh is there");

@@ -73,6 +73,7 @@ fn the_status_of_a_finished_run() {
         "artifacts",
         "callbacks",
         "error",
+        "failures",
         "metrics",
         "outcome",
         "position",

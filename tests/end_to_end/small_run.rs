@@ -158,7 +158,14 @@ impl SmallRun {
 
     /// Begins it; [`Self::ended`] takes what it said.
     pub fn start(&self) -> Child {
-        self.command(&self.out()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the host starts")
+        self.start_with(|_| {})
+    }
+
+    /// As [`Self::start`], with a command that is `changed` before.
+    pub fn start_with(&self, changed: impl FnOnce(&mut Command)) -> Child {
+        let mut command = self.command(&self.out());
+        changed(&mut command);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the host starts")
     }
 
     /// Waits until the journal has a line of this event.

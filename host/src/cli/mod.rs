@@ -3,6 +3,7 @@
 //! Exit codes: 0 the run finished, or a callback stopped it; 1 it failed, or a check did; 2 the command, the run file or
 //! the plugins are wrong and nothing was begun; 130 a signal ended it.
 
+mod openmp;
 mod run;
 
 use std::process::ExitCode;
@@ -40,7 +41,10 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => {
+            openmp::start_with_short_waits();
+            run::run(arguments)
+        }
         Command::Plugins(command) => author::run(command),
     };
     outcome.unwrap_or_else(|Problems(problems)| {

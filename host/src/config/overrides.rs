@@ -1,4 +1,4 @@
-//! `--set KEY=VALUE`.
+//! `--plugin KIND[=NAME]` and `--set KEY=VALUE`: what the command line changes in a run file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use toml::de::DeValue;
 
 use super::document::{Document, Place, Reader, child, key_path, syntax_problem};
+use super::formats::instance_name;
 use crate::report::{Label, Problem, Source, did_you_mean, list};
 
 /// One step of the path to the key that is set.
@@ -20,6 +21,37 @@ struct Step {
 }
 
 impl Document {
+    /// Appends the plugin that `--plugin` asks for, unless its name is declared already.
+    ///
+    /// # Errors
+    /// A kind or name that cannot be one.
+    pub fn declare_plugin(&mut self, argument: &str) -> Result<(), Problem> {
+        let source = Source::new("--plugin", argument);
+        let (kind, name) = argument.split_once('=').unwrap_or((argument, argument));
+        for part in [kind, name] {
+            instance_name(part)
+                .map_err(|error| Problem::from(&error).with_label(Label::new(&source, 0..argument.len(), "here")))?;
+        }
+        let (value, places) = self.parts();
+        let Some(sections) = value.as_object_mut() else { return Ok(()) };
+        // A section of another type is told when the document is checked.
+        let Value::Array(entries) = sections.entry("plugins").or_insert_with(|| Value::Array(Vec::new())) else {
+            return Ok(());
+        };
+        if entries.iter().any(|entry| instance_of(entry) == Some(name)) {
+            return Ok(());
+        }
+        let pointer = format!("/plugins/{}", entries.len());
+        entries.push(serde_json::json!({ "kind": kind, "name": name }));
+        let place = |span: Range<usize>| Place { source: source.clone(), key: None, value: span };
+        let name_start = argument.len() - name.len();
+        places.entry("/plugins".to_owned()).or_insert_with(|| place(0..argument.len()));
+        places.insert(format!("{pointer}/kind"), place(0..kind.len()));
+        places.insert(format!("{pointer}/name"), place(name_start..argument.len()));
+        places.insert(pointer, place(0..argument.len()));
+        Ok(())
+    }
+
     /// Sets one key, as `--set` was given it.
     ///
     /// `KEY` is a dotted path; an entry of an array is named by its index, a plugin also by its instance name

@@ -32,11 +32,11 @@ pub struct PluginOptions {
 }
 
 impl PluginOptions {
-    /// An instance of a kind as `--plugin KIND[=NAME]` declares it: everything else has its default.
-    pub fn new(kind: &str, name: Option<&str>) -> PluginOptions {
+    /// An instance that nobody declared: it has its kind's name, and everything else has its default.
+    pub fn new(kind: &str) -> PluginOptions {
         PluginOptions {
             kind: kind.to_owned(),
-            name: name.unwrap_or(kind).to_owned(),
+            name: kind.to_owned(),
             on_error: OnError::default(),
             dispatch: None,
             when: None,
@@ -161,8 +161,9 @@ mod tests {
 
     #[test]
     fn the_name_defaults_to_the_kind() {
-        assert_eq!(read(json!({"kind": "progress"})), PluginOptions::new("progress", None));
-        assert_eq!(read(json!({"kind": "progress", "name": "bar"})), PluginOptions::new("progress", Some("bar")));
+        assert_eq!(read(json!({"kind": "progress"})), PluginOptions::new("progress"));
+        let bar = PluginOptions { name: "bar".to_owned(), ..PluginOptions::new("progress") };
+        assert_eq!(read(json!({"kind": "progress", "name": "bar"})), bar);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct HookTime {
     pub instance: String,
     /// The hook, by its event's name; `waiting` for time that the loop waited for it in the background.
     pub hook: &'static str,
+    /// Whether it ran beside the loop, on a thread of its own: only `waiting` cost the run its time then.
+    pub background: bool,
     /// How many calls.
     pub calls: u64,
     /// Their time; for hooks of every step that take less than a quarter of a microsecond, an estimate.
@@ -152,14 +154,23 @@ impl Account {
         Self { hooks: vec![Entry::default(); EventKind::COUNT].into(), waiting: Entry::default() }
     }
 
+    /// Adds a call of `event` that took so long, on whatever thread.
+    pub(super) fn add(&mut self, event: EventKind, ticks: u64) {
+        if let Some(entry) = self.hooks.get_mut(event.0 as usize) {
+            entry.add(ticks, 1, u64::MAX);
+        }
+    }
+
     pub(super) fn wait(&mut self, ticks: u64) {
         self.waiting.add(ticks, 1, u64::MAX);
     }
 
-    pub(super) fn times(&self, instance: &str, clock: &quanta::Clock) -> Vec<HookTime> {
-        let time = |hook, entry: &Entry| HookTime {
+    /// `background` is said of the hooks.
+    pub(super) fn times(&self, instance: &str, background: bool, clock: &quanta::Clock) -> Vec<HookTime> {
+        let time = |hook, background, entry: &Entry| HookTime {
             instance: instance.to_owned(),
             hook,
+            background,
             calls: entry.calls,
             total: Duration::from_nanos(clock.delta_as_nanos(0, entry.total)),
             longest: Duration::from_nanos(clock.delta_as_nanos(0, entry.longest)),
@@ -168,10 +179,10 @@ impl Account {
             .iter()
             .filter_map(|event| self.hooks.get(event.0 as usize).map(|entry| (event, entry)))
             .filter(|(_, entry)| entry.calls > 0)
-            .map(|(event, entry)| time(event.name(), entry))
+            .map(|(event, entry)| time(event.name(), background, entry))
             .collect();
         if self.waiting.calls > 0 {
-            times.push(time("waiting", &self.waiting));
+            times.push(time("waiting", false, &self.waiting));
         }
         times
     }
@@ -196,11 +207,11 @@ mod tests {
             });
             stopwatch.time(&mut steady, EventKind::STEP_END, || ticks.increment(1_000u64));
         }
-        let total = |account: &Account| account.times("some", &clock)[0].total.as_nanos() as u64;
+        let total = |account: &Account| account.times("some", false, &clock)[0].total.as_nanos() as u64;
         assert!(total(&fast).abs_diff(STEPS * 10) < STEPS, "{}", total(&fast));
         assert!(total(&bursts).abs_diff(STEPS / 16 * 2_000) < STEPS / 16 * 400, "{}", total(&bursts));
         assert_eq!(total(&steady), STEPS * 1_000, "a slow hook is timed at every call");
-        assert_eq!(fast.times("some", &clock)[0].calls, STEPS);
+        assert_eq!(fast.times("some", false, &clock)[0].calls, STEPS);
     }
 
     #[test]
@@ -211,6 +222,6 @@ mod tests {
         for _ in 0..1_000 {
             sampling.next(false).time(&mut account, EventKind::EPOCH_END, || ticks.increment(7u64));
         }
-        assert_eq!(account.times("some", &clock)[0].total.as_nanos(), 7_000);
+        assert_eq!(account.times("some", false, &clock)[0].total.as_nanos(), 7_000);
     }
 }

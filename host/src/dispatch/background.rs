@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
 
+use super::account::{Account, HookTime};
 use super::event::Event;
 use super::hook::{Answers, Hook, Left, fault};
 use super::mailbox::{Letter, Mailbox};
@@ -64,6 +65,7 @@ enum Job {
 pub(super) struct Worker {
     queue: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    account: Arc<Mutex<Account>>,
 }
 
 impl Worker {
@@ -74,13 +76,17 @@ impl Worker {
         fails_once: bool,
         mailbox: Arc<Mailbox>,
         hub: Arc<RemoteHub>,
+        clock: quanta::Clock,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = bounded(QUEUE);
+        let account = Arc::new(Mutex::new(Account::new()));
+        let of_thread = Arc::clone(&account);
         let thread = std::thread::Builder::new().name(format!("plugin {name}")).spawn(move || {
-            let callback = Callback { name, instance: Some(instance), fails_once, failed: false, mailbox, hub };
-            callback.run(&jobs);
+            let instance = Some(instance);
+            let (failed, account) = (false, of_thread);
+            Callback { name, instance, fails_once, failed, mailbox, hub, clock, account }.run(&jobs);
         })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { queue: Some(queue), thread: Some(thread), account })
     }
 
     /// Queues an event. Returns whether the queue was full, so that the loop had to wait.
@@ -102,6 +108,11 @@ impl Worker {
         let (answer, answered) = bounded(1);
         self.queue.as_ref()?.send(Job::SaveState { event, shared, answer }).ok()?;
         answered.recv().ok()
+    }
+
+    /// What its hooks cost the thread, so far.
+    pub(super) fn times(&self, name: &str, clock: &quanta::Clock) -> Vec<HookTime> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner).times(name, true, clock)
     }
 
     /// Waits until everything queued is done.
@@ -136,6 +147,8 @@ struct Callback {
     failed: bool,
     mailbox: Arc<Mailbox>,
     hub: Arc<RemoteHub>,
+    clock: quanta::Clock,
+    account: Arc<Mutex<Account>>,
 }
 
 impl Callback {
@@ -166,10 +179,13 @@ impl Callback {
         let Some(instance) = &mut self.instance else { return Ok(None) };
         let mut answers = FromSnapshot { shared, mailbox: &self.mailbox };
         let mut hook = Hook::new(event, std::slice::from_ref(&self.name), &mut answers, &self.hub);
+        let before = self.clock.raw();
         let (status, left) = hook.enter(1, |entered| {
             let status = event.lower(|table| instance.handle(table, entered.handle(0)));
             (status, entered.finish().map_or_else(Left::default, |left| *left))
         });
+        let ticks = self.clock.raw() - before;
+        self.account.lock().unwrap_or_else(PoisonError::into_inner).add(event.kind, ticks);
         if !left.events.is_empty() {
             self.mailbox.post(Letter::Events(left.events));
         }

@@ -106,7 +106,8 @@ impl Dispatcher {
                 Runner::Inline(instance) => {
                     let (mailbox, hub) = (Arc::clone(&self.mailbox), Arc::clone(&self.hub));
                     let once = subscriber.on_error() == OnError::Disable;
-                    let worker = Worker::start(Arc::clone(&subscriber.name), instance, once, mailbox, hub)?;
+                    let worker =
+                        Worker::start(Arc::clone(&subscriber.name), instance, once, mailbox, hub, self.clock.clone())?;
                     subscriber.runner = Runner::Background(worker);
                 }
                 other => subscriber.runner = other,
@@ -338,11 +339,14 @@ impl Dispatcher {
 
     /// What each hook cost, most expensive first.
     pub fn times(&self) -> Vec<HookTime> {
-        let mut times: Vec<HookTime> = self
-            .subscribers
-            .iter()
-            .flat_map(|subscriber| subscriber.account.times(&subscriber.name, &self.clock))
-            .collect();
+        let of = |subscriber: &Subscriber| {
+            let mut times = subscriber.account.times(&subscriber.name, false, &self.clock);
+            if let Runner::Background(worker) = &subscriber.runner {
+                times.extend(worker.times(&subscriber.name, &self.clock));
+            }
+            times
+        };
+        let mut times: Vec<HookTime> = self.subscribers.iter().flat_map(of).collect();
         times.sort_by_key(|time| std::cmp::Reverse(time.total));
         times
     }

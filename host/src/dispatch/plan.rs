@@ -117,7 +117,7 @@ pub fn order(
         // A declared instance of another kind may have taken the name that this one would get.
         let is_taken = order.planned.iter().any(|planned| planned.name() == name);
         if by_default && kind.descriptor().by_default && !is_taken {
-            match plan(kind, PluginOptions::new(name, None), document, "/plugins/-") {
+            match plan(kind, PluginOptions::new(name), document, "/plugins/-") {
                 Ok(planned) => order.planned.push(planned),
                 Err(found) => problems.extend(found),
             }

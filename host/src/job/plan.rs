@@ -79,7 +79,8 @@ impl JobPlan {
     /// All that is wrong, as far as one thing does not hide another.
     pub fn make(request: &Request) -> Result<Self, Problems> {
         let (name, text, base) = read(request)?;
-        let run_file::Loaded { mut run_file, document } = run_file::load(&name, &text, &request.overrides)?;
+        let run_file::Loaded { mut run_file, document } =
+            run_file::load(&name, &text, &request.appended, &request.overrides)?;
         if let Some(out) = &request.out {
             run_file.run.out = Some(out.display().to_string());
         }
@@ -87,8 +88,7 @@ impl JobPlan {
         let rejected: Vec<Problem> =
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
 
-        let mut problems: Vec<Problem> =
-            request.appended.iter().filter_map(|argument| run_file.declare_plugin(argument).err()).collect();
+        let mut problems: Vec<Problem> = Vec::new();
         let order = dispatch::order(&document, &run_file.plugins, run_file.run.by_default, &catalogue).unwrap_or_else(
             |found| {
                 problems.extend(found);

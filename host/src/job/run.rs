@@ -16,7 +16,7 @@ use super::plan::{JobPlan, Request, ResumeFrom};
 use super::status::{StatusFile, Surroundings};
 use crate::checkpoint::{Checkpoint, find_latest, remove_temporaries};
 use crate::console::Console;
-use crate::dispatch::{Dispatcher, Order, ScheduleState};
+use crate::dispatch::{Dispatcher, Failure, HookTime, Order, ScheduleState};
 use crate::model::Network;
 use crate::report::{Problem, Problems, Style, render};
 use crate::torch;
@@ -101,7 +101,7 @@ pub fn run(request: &Request, verbosity: Verbosity) -> Result<JobOutcome, Proble
             .collect::<Vec<_>>()
             .join(": ")
     });
-    status.end(outcome, &reason, error, &ended.times);
+    status.end(outcome, &reason, error, &ended.failures, &ended.times);
     conclude(&console, &status, &folder, &ended, request.trial);
     let status = serde_json::to_value(status.status()).map_err(|error| system("write the status", &error))?;
     Ok(JobOutcome { outcome, folder: folder.path().to_owned(), status })
@@ -110,7 +110,8 @@ pub fn run(request: &Request, verbosity: Verbosity) -> Result<JobOutcome, Proble
 /// A training that ended, and what its callbacks cost.
 struct EndedJob {
     ended: Ended,
-    times: Vec<crate::dispatch::HookTime>,
+    failures: Vec<Failure>,
+    times: Vec<HookTime>,
     seconds: f64,
 }
 
@@ -131,7 +132,9 @@ fn train(session: Session, order: Order, kept: &Kept, status: &StatusFile, trial
     status.take_position(&trainer.session);
     let waited = trainer.session.waited_for_data();
     tracing::info!(seconds = waited.as_secs_f64(), "the loop waited for data");
-    EndedJob { ended, times: trainer.dispatcher.times(), seconds: began.elapsed().as_secs_f64() }
+    let dispatcher = &trainer.dispatcher;
+    let (failures, times) = (dispatcher.failures().to_vec(), dispatcher.times());
+    EndedJob { ended, failures, times, seconds: began.elapsed().as_secs_f64() }
 }
 
 fn failed(error: TrainError) -> Ended {
@@ -209,7 +212,9 @@ fn latest(folder: &RunFolder, console: &Arc<Console>) -> Result<Option<PathBuf>,
     }
     let latest = find_latest(&checkpoints).map_err(|error| Problem::from(&error))?;
     for skipped in &latest.skipped {
-        tell(console, "warning", &[Problem::from(&skipped.error).with_hint("it is passed over".to_owned())]);
+        let path = skipped.path.display();
+        let problem = Problem::new(format!("the checkpoint `{path}` is passed over")).with_cause(&skipped.error);
+        tell(console, "warning", &[problem]);
     }
     Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
 }
@@ -268,8 +273,10 @@ fn conclude(console: &Arc<Console>, status: &StatusFile, folder: &RunFolder, end
     };
     let steps = status.position.in_words();
     console.line(&format!("{}{reason}: {steps} in {:.1} s", ended.ended.outcome.name(), ended.seconds));
-    if let Some(slowest) = ended.times.first() {
-        let all: f64 = ended.times.iter().map(|time| time.total.as_secs_f64()).sum();
+    // What ran beside the loop did not hold it up.
+    let held: Vec<_> = ended.times.iter().filter(|time| !time.background).collect();
+    if let Some(slowest) = held.first() {
+        let all: f64 = held.iter().map(|time| time.total.as_secs_f64()).sum();
         console.line(&format!(
             "callbacks took {all:.2} s in all, most of it `{}` in `{}`: {:.2} s over {} calls",
             slowest.instance,

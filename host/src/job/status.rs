@@ -10,8 +10,9 @@ use plugin_api::event::Outcome;
 use serde::Serialize;
 
 use super::folder::write_whole;
+use crate::config::OnError;
 use crate::console::Console;
-use crate::dispatch::HookTime;
+use crate::dispatch::{Failure, HookTime};
 use crate::record::Position;
 use crate::train::{Ambience, Screen, Session};
 
@@ -34,8 +35,40 @@ pub(super) struct Status {
     pub(super) time_left: Option<f64>,
     pub(super) metrics: BTreeMap<String, serde_json::Value>,
     pub(super) artifacts: BTreeMap<String, serde_json::Value>,
+    /// Every failure of a callback, those that the run went on after too.
+    pub(super) failures: Vec<FailureStatus>,
     /// What each hook cost, most expensive first.
     pub(super) callbacks: Vec<CallbackStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct FailureStatus {
+    plugin: String,
+    kind: String,
+    library: String,
+    hook: &'static str,
+    message: String,
+    /// Where in its source, if it said so.
+    place: Option<String>,
+    panicked: bool,
+    /// What the run's policy made of it.
+    on_error: OnError,
+}
+
+impl FailureStatus {
+    fn of(failure: &Failure) -> Self {
+        let Failure { instance, kind, path, hook, fault, on_error } = failure;
+        Self {
+            plugin: instance.clone(),
+            kind: kind.clone(),
+            library: path.display().to_string(),
+            hook,
+            message: fault.message.clone(),
+            place: (!fault.place.is_empty()).then(|| fault.place.clone()),
+            panicked: fault.panicked,
+            on_error: *on_error,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -58,6 +91,8 @@ impl PositionStatus {
 pub(super) struct CallbackStatus {
     plugin: String,
     hook: &'static str,
+    /// Beside the loop, which did not wait for it.
+    background: bool,
     calls: u64,
     seconds: f64,
     longest_seconds: f64,
@@ -97,6 +132,7 @@ impl StatusFile {
             time_left: None,
             metrics: BTreeMap::new(),
             artifacts: BTreeMap::new(),
+            failures: Vec::new(),
             callbacks: Vec::new(),
         };
         let state = State { status, began: Instant::now(), progress_at_start: None, last_write: None };
@@ -104,7 +140,14 @@ impl StatusFile {
     }
 
     /// The run has ended. `error` is the whole chain of causes.
-    pub(super) fn end(&self, outcome: Outcome, reason: &str, error: Option<String>, times: &[HookTime]) {
+    pub(super) fn end(
+        &self,
+        outcome: Outcome,
+        reason: &str,
+        error: Option<String>,
+        failures: &[Failure],
+        times: &[HookTime],
+    ) {
         {
             let status = &mut self.state.borrow_mut().status;
             status.state = outcome.name().to_owned();
@@ -112,11 +155,13 @@ impl StatusFile {
             status.reason = (!reason.is_empty()).then(|| reason.to_owned());
             status.error = error;
             status.time_left = None;
+            status.failures = failures.iter().map(FailureStatus::of).collect();
             status.callbacks = times
                 .iter()
                 .map(|time| CallbackStatus {
                     plugin: time.instance.clone(),
                     hook: time.hook,
+                    background: time.background,
                     calls: time.calls,
                     seconds: time.total.as_secs_f64(),
                     longest_seconds: time.longest.as_secs_f64(),

@@ -28,13 +28,16 @@ pub struct Loaded {
 
 /// Reads and checks a run file.
 ///
-/// `name` is what messages call the file; `overrides` are the arguments of `--set`, later ones winning.
+/// `name` is what messages call the file; `plugins` are the arguments of `--plugin`, and `overrides` those of `--set`,
+/// later ones winning, which may speak of those plugins too.
 ///
 /// # Errors
 /// All that is wrong, each with its place. Where the TOML itself does not parse, that alone.
-pub fn load(name: &str, text: &str, overrides: &[String]) -> Result<Loaded, Problems> {
+pub fn load(name: &str, text: &str, plugins: &[String], overrides: &[String]) -> Result<Loaded, Problems> {
     let mut document = Document::parse(name, text)?;
-    let mut problems: Vec<Problem> = overrides.iter().filter_map(|argument| document.set(argument).err()).collect();
+    let mut problems: Vec<Problem> =
+        plugins.iter().filter_map(|argument| document.declare_plugin(argument).err()).collect();
+    problems.extend(overrides.iter().filter_map(|argument| document.set(argument).err()));
     problems.extend(check(&document, "", &schema()));
     problems.extend(rules::check(&document));
     if !problems.is_empty() {

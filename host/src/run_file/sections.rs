@@ -5,10 +5,9 @@ use std::num::NonZeroUsize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Device, Every, PluginOptions, instance_name};
+use crate::config::{Device, Every, PluginOptions};
 use crate::data::DataOptions;
 use crate::model::ModelOptions;
-use crate::report::{Label, Problem, Source};
 use crate::train::Precision;
 use crate::train::loss::LossOptions;
 use crate::train::optimizer::OptimizerOptions;
@@ -41,25 +40,6 @@ impl RunFile {
     /// A plugin's options that TOML cannot write (a null).
     pub fn resolved_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
-    }
-
-    /// Appends the plugin that `--plugin KIND[=NAME]` asks for, unless its name is declared already.
-    ///
-    /// # Errors
-    /// A kind or name that cannot be one.
-    pub fn declare_plugin(&mut self, argument: &str) -> Result<(), Problem> {
-        let (kind, name) = argument.split_once('=').unwrap_or((argument, argument));
-        for part in [kind, name] {
-            if let Err(error) = instance_name(part) {
-                let source = Source::new("--plugin", argument);
-                let place = Label::new(&source, 0..argument.len(), "here");
-                return Err(Problem::from(&error).with_label(place));
-            }
-        }
-        if !self.plugins.iter().any(|plugin| plugin.name == name) {
-            self.plugins.push(PluginOptions::new(kind, Some(name)));
-        }
-        Ok(())
     }
 }
 
@@ -294,7 +274,7 @@ mod tests {
                 when,
                 condition,
                 options: options.into_iter().collect(),
-                ..PluginOptions::new("a", None)
+                ..PluginOptions::new("a")
             },
         )
     }
@@ -322,22 +302,9 @@ mod tests {
                 plugin.name = format!("a-{index}");
             }
             let text = run_file.resolved_toml().unwrap();
-            let read = load("run.toml", &text, &[]).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+            let read = load("run.toml", &text, &[], &[]).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
             prop_assert_eq!(json!(read.run_file), json!(run_file));
             prop_assert_eq!(read.run_file.resolved_toml().unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn a_plugin_of_the_command_line_is_appended_once() {
-        let mut run_file = digits();
-        for argument in ["progress", "progress=bar", "progress", "other=bar"] {
-            run_file.declare_plugin(argument).unwrap();
-        }
-        let names: Vec<&str> = run_file.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-        assert_eq!(names, ["progress", "bar"]);
-        for argument in ["", "Progress", "progress=", "progress=a=b"] {
-            assert_eq!(run_file.declare_plugin(argument).unwrap_err().labels()[0].source.name(), "--plugin");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The run file as people meet it: what is read, and how each mistake is told.
 
 use super::*;
+use crate::config::OnError;
 use crate::report::{Style, render};
 
 const DIGITS: &str = r#"[run]
@@ -45,7 +46,7 @@ fn refused(replace: &[(&str, &str)], overrides: &[&str]) -> String {
         text.replacen(from, to, 1)
     });
     let overrides: Vec<String> = overrides.iter().map(|&argument| argument.to_owned()).collect();
-    let problems = load("run.toml", &text, &overrides).expect_err("the run file is refused");
+    let problems = load("run.toml", &text, &[], &overrides).expect_err("the run file is refused");
     render(&problems.0, Style::plain())
 }
 
@@ -445,7 +446,7 @@ fn toml_syntax_error() {
 
 #[test]
 fn plugin_options_are_checked_with_their_place() {
-    let loaded = load("run.toml", DIGITS, &[]).expect("the run file is right");
+    let loaded = load("run.toml", DIGITS, &[], &[]).expect("the run file is right");
     let schema = serde_json::json!({
         "type": "object",
         "additionalProperties": false,
@@ -479,7 +480,7 @@ fn plugin_options_are_checked_with_their_place() {
 
 #[test]
 fn a_plugin_without_options_is_checked_as_without_any() {
-    let loaded = load("run.toml", &DIGITS.replace("options = { patience = 5 }", ""), &[]).expect("right");
+    let loaded = load("run.toml", &DIGITS.replace("options = { patience = 5 }", ""), &[], &[]).expect("right");
     let schema = serde_json::json!({"type": "object", "required": ["monitor"]});
     let problems = check(&loaded.document, "/plugins/0/options", &schema);
     insta::assert_snapshot!(render(&problems, Style::plain()), @r#"
@@ -496,7 +497,7 @@ fn a_plugin_without_options_is_checked_as_without_any() {
 
 #[test]
 fn a_schema_that_is_none_is_a_problem_and_opens_no_connection() {
-    let loaded = load("run.toml", DIGITS, &[]).expect("the run file is right");
+    let loaded = load("run.toml", DIGITS, &[], &[]).expect("the run file is right");
     for schema in [serde_json::json!({"type": 1}), serde_json::json!({"$ref": "http://example.com/schema.json"})] {
         assert_eq!(check(&loaded.document, "/plugins/0/options", &schema).len(), 1);
     }
@@ -504,7 +505,7 @@ fn a_schema_that_is_none_is_a_problem_and_opens_no_connection() {
 
 #[test]
 fn the_defaults_of_the_digits_run() {
-    let run_file = load("run.toml", DIGITS, &[]).expect("the run file is right").run_file;
+    let run_file = load("run.toml", DIGITS, &[], &[]).expect("the run file is right").run_file;
     insta::assert_snapshot!(run_file.resolved_toml().expect("it can be written"), @r#"
     [run]
     name = "digits"
@@ -603,4 +604,21 @@ fn every_key_of_the_schema_is_described() {
     let mut found = Vec::new();
     undescribed(&schema(), "", &mut found);
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_plugin_of_the_command_line_is_appended_once_and_can_be_set() {
+    let load_with = |plugins: &[&str], overrides: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        load("run.toml", DIGITS, &owned(plugins), &owned(overrides))
+    };
+    let arguments = ["progress", "progress=bar", "progress", "other=bar", "early-stopping"];
+    let loaded = load_with(&arguments, &["plugins.bar.on_error=ignore"]).expect("the run file is right");
+    let names: Vec<&str> = loaded.run_file.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+    assert_eq!(names, ["early-stopping", "progress", "bar"]);
+    assert_eq!(loaded.run_file.plugins[2].on_error, OnError::Ignore);
+    for argument in ["", "Progress", "progress=", "progress=a=b"] {
+        let Problems(problems) = load_with(&[argument], &[]).expect_err("no name");
+        assert_eq!(problems[0].labels()[0].source.name(), "--plugin");
+    }
 }

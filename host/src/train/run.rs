@@ -162,8 +162,8 @@ impl Trainer {
         if !asked && !self.session.evaluation_is_due() {
             return Ok(());
         }
-        // A callback may ask after the epoch, too.
-        let mid_epoch = asked && !self.session.epoch_is_over();
+        // A callback may ask after the epoch, too, and the plan may want it behind the epoch's last step.
+        let mid_epoch = asked && !self.session.epoch_is_trained();
         let Some(mut evaluation) = self.session.begin_evaluation(mid_epoch)? else {
             return Ok(());
         };

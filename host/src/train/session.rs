@@ -339,9 +339,9 @@ impl Session {
         self.position.step == 0
     }
 
-    /// Whether the epoch at the present position is over, its evaluation and `epoch_end` too.
-    pub(super) fn epoch_is_over(&self) -> bool {
-        self.epoch_is_over
+    /// Whether the epoch at the present position has no further step.
+    pub(super) fn epoch_is_trained(&self) -> bool {
+        self.epoch_is_over || self.position.step >= self.steps_per_epoch
     }
 
     /// Whether the epoch has another step.

@@ -194,7 +194,8 @@ impl Runs<'_> {
             // An error of one hook must not hide those of the next.
             on_error: OnError::Ignore,
             options: self.options.clone(),
-            ..PluginOptions::new(self.name(), Some(instance))
+            name: instance.to_owned(),
+            ..PluginOptions::new(self.name())
         };
         Planned { kind: self.kind.clone(), options, when: When::default(), mode }
     }

@@ -241,7 +241,7 @@ fn told(training: &Training, output: &std::process::Output) -> String {
     for (pattern, name) in [
         ("[0-9a-f]{64}", "[DIGEST]"),
         (r"in \d+\.\d s", "in [TIME]"),
-        (r"-\d+-\d+/model", "-[PROCESS]/model"),
+        (r"-\d+-\d+/(\w+)\.safetensors", "-[PROCESS]/$1.safetensors"),
         (r"`/[^`]*/lib(\w+)\.so`", "`[LIBRARIES]/lib$1.so`"),
     ] {
         let pattern = regex::Regex::new(pattern).expect("the pattern is valid");
@@ -517,8 +517,8 @@ fn a_full_disk_leaves_no_half_of_a_checkpoint() {
     -- stdout
     [FOLDER]/run
     -- stderr
-    ERROR plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/model.safetensors`: File too large (os error 27) plugin=checkpoint hook="checkpoint" place= panicked=false
-    error: × plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/model.safetensors`: File too large (os error 27)
+    ERROR plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/optimizer.safetensors`: File too large (os error 27) plugin=checkpoint hook="checkpoint" place= panicked=false
+    error: × plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/optimizer.safetensors`: File too large (os error 27)
       hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run go on without it
     failed: 1 epoch, 23 steps in [TIME]
     results: [FOLDER]/run

@@ -8,9 +8,9 @@ use crate::torch::values::gather_rows;
 /// Samples that belong together, on the CPU.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[size, …sample shape]`, f32.
+    /// `[size, …sample shape]` of the data's sample type.
     pub inputs: Tensor,
-    /// `[size]`, i64: the classes.
+    /// As the data's `Target` says: `[size, …shape]` i64, or `[size, values]` f32.
     pub targets: Tensor,
     /// The number of samples.
     pub size: usize,

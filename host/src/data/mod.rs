@@ -12,6 +12,7 @@ mod normalise;
 mod options;
 mod order;
 mod split;
+mod target;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -22,6 +23,7 @@ pub use normalise::{Normalisation, Normalise};
 pub use options::{Column, CsvOptions, DataOptions, SplitOptions};
 pub use order::{Order, epoch_order};
 use split::split;
+pub use target::{SampleType, Target};
 
 /// The split that is trained on: what the named splits leave.
 pub const TRAIN: &str = "train";
@@ -40,10 +42,12 @@ pub enum Source<'a> {
 pub struct Data {
     /// `train` and the splits that the run file names.
     pub splits: BTreeMap<String, Arc<dyn Dataset>>,
-    /// The number of classes; targets are `0..classes`.
-    pub classes: usize,
+    /// What is predicted.
+    pub target: Target,
     /// The shape of one sample.
     pub sample_shape: Vec<i64>,
+    /// The dtype of samples.
+    pub sample_type: SampleType,
     /// What was done to every sample, fitted on the training split.
     pub normalisation: Normalisation,
 }
@@ -64,7 +68,13 @@ impl Data {
                 (name, dataset)
             })
             .collect();
-        Ok(Data { splits, classes: options.classes, sample_shape: table.sample_shape, normalisation })
+        Ok(Data {
+            splits,
+            target: Target::classes(options.classes),
+            sample_shape: table.sample_shape,
+            sample_type: SampleType::F32,
+            normalisation,
+        })
     }
 
     /// The split of this name.
@@ -85,7 +95,7 @@ impl std::fmt::Debug for Data {
         formatter
             .debug_struct("Data")
             .field("splits", &lengths)
-            .field("classes", &self.classes)
+            .field("target", &self.target)
             .field("sample_shape", &self.sample_shape)
             .field("normalisation", &self.normalisation)
             .finish()
@@ -142,7 +152,7 @@ mod tests {
     #[test]
     fn the_digits_are_split_and_normalised_on_the_training_split() {
         let data = Data::load(&digits("standard"), Source::Bytes(DIGITS), 42).unwrap();
-        assert_eq!((data.classes, data.sample_shape.as_slice()), (10, [1, 8, 8].as_slice()));
+        assert_eq!((data.target, data.sample_shape.as_slice()), (Target::classes(10), [1, 8, 8].as_slice()));
         let (train, val) = (all(&*data.splits[TRAIN]), all(&*data.splits["val"]));
         assert_eq!((train.size, val.size), (1438, 359));
         let moments = |batch: &Batch| {

@@ -119,7 +119,7 @@ impl JobPlan {
             })
         });
         if let (Ok(data), Ok(graph)) = (&data, &graph)
-            && let Err(error) = run_file.train.loss.check(graph.output_shape(), data.classes)
+            && let Err(error) = run_file.train.loss.check(graph.output_shape(), &data.target)
         {
             problems.push(Problem::new(error.to_string()).with_label(document.label_key("/train/loss", "")));
         }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Reduction, Tensor};
 
+use crate::data::Target;
 use crate::torch::TorchError;
 
 /// `[train] loss`: what training makes small.
@@ -15,26 +16,46 @@ pub enum LossOptions {
     CrossEntropy {},
 }
 
-/// A model whose output the loss cannot take.
+/// A model or data that the loss cannot take.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{loss} takes one output for each of {classes} classes, but the model gives {found:?}")]
-pub struct LossError {
-    /// The loss.
-    pub loss: &'static str,
-    /// The classes of the data.
-    pub classes: usize,
-    /// The shape of the model's output for one sample.
-    pub found: Vec<i64>,
+pub enum LossError {
+    /// The model's output has another shape.
+    #[error("{loss} takes one output for each of {classes} classes, but the model gives {found:?}")]
+    Outputs {
+        /// The loss.
+        loss: &'static str,
+        /// The classes of the data.
+        classes: usize,
+        /// The shape of the model's output for one sample.
+        found: Vec<i64>,
+    },
+    /// The data has other targets.
+    #[error("{loss} takes {expected}, but the data has {found}")]
+    Targets {
+        /// The loss.
+        loss: &'static str,
+        /// What it takes.
+        expected: &'static str,
+        /// What there is.
+        found: &'static str,
+    },
 }
 
 impl LossOptions {
-    /// Checks that a model whose output for one sample is of `output_shape` can be trained on `classes` classes.
-    pub fn check(&self, output_shape: &[i64], classes: usize) -> Result<(), LossError> {
+    /// Checks that a model whose output for one sample is of `output_shape` can be trained on `target`.
+    pub fn check(&self, output_shape: &[i64], target: &Target) -> Result<(), LossError> {
         match self {
-            LossOptions::CrossEntropy {} => match output_shape {
-                [outputs] if usize::try_from(*outputs) == Ok(classes) => Ok(()),
-                _ => Err(LossError { loss: "cross_entropy", classes, found: output_shape.to_vec() }),
-            },
+            LossOptions::CrossEntropy {} => {
+                let Target::Classes { count, shape, .. } = target else {
+                    return Err(LossError::Targets { loss: "cross_entropy", expected: "classes", found: "numbers" });
+                };
+                match output_shape {
+                    [outputs] if shape.is_empty() && usize::try_from(*outputs) == Ok(*count) => Ok(()),
+                    _ => {
+                        Err(LossError::Outputs { loss: "cross_entropy", classes: *count, found: output_shape.to_vec() })
+                    }
+                }
+            }
         }
     }
 
@@ -75,10 +96,10 @@ mod tests {
     #[test]
     fn the_output_must_have_one_value_for_each_class() {
         let loss = LossOptions::CrossEntropy {};
-        assert!(loss.check(&[10], 10).is_ok());
-        assert!(loss.check(&[10, 1], 10).is_err());
+        assert!(loss.check(&[10], &Target::classes(10)).is_ok());
+        assert!(loss.check(&[10, 1], &Target::classes(10)).is_err());
         assert_eq!(
-            loss.check(&[9], 10).unwrap_err().to_string(),
+            loss.check(&[9], &Target::classes(10)).unwrap_err().to_string(),
             "cross_entropy takes one output for each of 10 classes, but the model gives [9]"
         );
     }

@@ -7,9 +7,9 @@ use tch::Device;
 
 use super::builtin;
 use crate::config::{self, Document};
-use crate::data::{Data, Source};
+use crate::data::{Data, SampleType, Source};
 use crate::dispatch::{self, Order};
-use crate::model::Graph;
+use crate::model::{Dtype, Graph};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
@@ -113,7 +113,7 @@ impl JobPlan {
             problems.push(Problem::new("cannot find the working folder").with_cause(&error));
         }
         let graph = data.as_ref().map_err(|&()| ()).and_then(|data| {
-            run_file.model.lower(&data.sample_shape).map_err(|error| {
+            run_file.model.lower(&data.sample_shape, sample_dtype(data.sample_type)).map_err(|error| {
                 let label = document.label_key("/model", "");
                 problems.push(Problem::new(error.to_string()).with_label(label));
             })
@@ -153,6 +153,13 @@ impl JobPlan {
         };
         let graph = Arc::new(graph);
         Ok(Self { run_file, order, data, graph, plan, device, threads, threads_reason, rejected })
+    }
+}
+
+fn sample_dtype(sample_type: SampleType) -> Dtype {
+    match sample_type {
+        SampleType::F32 => Dtype::F32,
+        SampleType::I64 => Dtype::I64,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::op::Dtype;
 use crate::torch::TorchError;
 
 /// Where a layer stands in the run file: the indices from the outermost `layers` inwards.
@@ -37,6 +38,21 @@ pub enum ModelError {
         expected: String,
         /// The shape of one sample that it is given.
         found: Vec<i64>,
+    },
+    /// A layer reads tokens as numbers, or numbers as tokens.
+    #[error("`{path}` (`{name}`, {operator}) {}", match found {
+        Dtype::I64 => "expects numbers, but gets tokens: an `embedding` makes vectors of them",
+        Dtype::F32 => "expects tokens, but gets numbers",
+    })]
+    Dtype {
+        /// Its place in the run file; empty for a graph that was read from a file.
+        path: LayerPath,
+        /// The node's name.
+        name: String,
+        /// The operator.
+        operator: &'static str,
+        /// What it is given.
+        found: Dtype,
     },
     /// A layer's option is out of range.
     #[error("`{path}` (`{name}`, {operator}) has `{option}` = `{value}`, which must be {expected}")]

@@ -10,10 +10,10 @@ use tch::{TchError, Tensor};
 use super::{
     error::ModelError,
     graph::Graph,
-    network::{NamedTensor, Network},
-    op::Op,
+    network::Network,
+    op::{GeluApproximation, Op, Recurrent, UpsampleMode},
 };
-use crate::torch::{TorchError, values};
+use crate::torch::{TorchError, activations, values};
 
 /// Whether layers behave as in training or as in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,62 +41,15 @@ enum Source {
 
 #[derive(Debug)]
 struct Step {
-    kernel: Kernel,
+    op: Op,
+    inputs: Vec<Source>,
+    /// The first of its parameters and buffers among the network's.
+    parameters: usize,
+    buffers: usize,
+    /// The shape of what it gives for one sample.
+    shape: Vec<i64>,
     /// The nodes whose last reader this is: their values are dropped after it, unless autograd keeps them.
     release: Vec<usize>,
-}
-
-/// An operator with the places of its operands: of values, of parameters, of buffers.
-#[derive(Debug)]
-enum Kernel {
-    Linear {
-        input: Source,
-        weight: usize,
-        bias: Option<usize>,
-    },
-    Conv2d {
-        input: Source,
-        weight: usize,
-        bias: Option<usize>,
-        stride: [i64; 2],
-        padding: [i64; 2],
-        dilation: [i64; 2],
-        groups: i64,
-    },
-    BatchNorm {
-        input: Source,
-        weight: usize,
-        bias: usize,
-        running_mean: usize,
-        running_var: usize,
-        num_batches_tracked: usize,
-        eps: f64,
-        momentum: f64,
-    },
-    MaxPool2d {
-        input: Source,
-        kernel_size: [i64; 2],
-        stride: [i64; 2],
-        padding: [i64; 2],
-    },
-    Relu {
-        input: Source,
-    },
-    Flatten {
-        input: Source,
-    },
-    Dropout {
-        input: Source,
-        p: f64,
-    },
-    /// What leaves its input as it is, such as the flattening of vectors.
-    Identity {
-        input: Source,
-    },
-    Add {
-        left: Source,
-        right: Source,
-    },
 }
 
 impl Plan {
@@ -120,26 +73,17 @@ impl Plan {
                     last_reader[*read] = Some(index);
                 }
             }
-            let (input, other) = match inputs.as_slice() {
-                [input] => (*input, *input),
-                [input, other] => (*input, *other),
-                _ => {
-                    return Err(ModelError::InputCount {
-                        node: node.name.clone(),
-                        operator: node.op.name(),
-                        expected: node.op.input_count(),
-                        found: inputs.len(),
-                    });
-                }
-            };
-            let shape = match input {
-                Source::Input => graph.inputs().first().map(|input| input.shape.len()),
-                Source::Node(read) => Some(graph.nodes()[read].shape.len()),
-            };
-            steps.push(Step {
-                kernel: kernel(&node.op, input, other, shape == Some(1), parameters, buffers),
-                release: Vec::new(),
-            });
+            let (least, most) = node.op.input_counts();
+            if !(least..=most).contains(&inputs.len()) {
+                return Err(ModelError::InputCount {
+                    node: node.name.clone(),
+                    operator: node.op.name(),
+                    expected: least,
+                    found: inputs.len(),
+                });
+            }
+            let (op, shape) = (node.op.clone(), node.shape.clone());
+            steps.push(Step { op, inputs, parameters, buffers, shape, release: Vec::new() });
             parameters += node.parameters.len();
             buffers += node.buffers.len();
             sources.insert(&node.name, Source::Node(index));
@@ -157,7 +101,7 @@ impl Plan {
     pub(super) fn run(&self, network: &Network, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
-            let value = step.kernel.run(network, Values { input, values: &values }, mode);
+            let value = step.run(network, Values { input, values: &values }, mode);
             values.push(Some(value.map_err(|failure| failure.at(network, index))?));
             for node in &step.release {
                 values[*node] = None;
@@ -175,7 +119,7 @@ impl Plan {
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
-            let value = step.kernel.run(network, Values { input, values: &values }, mode);
+            let value = step.run(network, Values { input, values: &values }, mode);
             values.push(Some(value.map_err(|failure| failure.at(network, index))?));
         }
         let intermediate = wanted
@@ -194,40 +138,6 @@ impl Plan {
             Source::Input => None,
         }
         .unwrap_or_else(|| input.shallow_clone())
-    }
-}
-
-fn kernel(op: &Op, input: Source, other: Source, flat: bool, parameters: usize, buffers: usize) -> Kernel {
-    match op {
-        Op::Linear { bias, .. } => Kernel::Linear { input, weight: parameters, bias: bias.then_some(parameters + 1) },
-        Op::Conv2d { stride, padding, dilation, groups, bias, .. } => Kernel::Conv2d {
-            input,
-            weight: parameters,
-            bias: bias.then_some(parameters + 1),
-            stride: *stride,
-            padding: *padding,
-            dilation: *dilation,
-            groups: *groups,
-        },
-        Op::BatchNorm { eps, momentum, .. } => Kernel::BatchNorm {
-            input,
-            weight: parameters,
-            bias: parameters + 1,
-            running_mean: buffers,
-            running_var: buffers + 1,
-            num_batches_tracked: buffers + 2,
-            eps: *eps,
-            momentum: *momentum,
-        },
-        Op::MaxPool2d { kernel_size, stride, padding } => {
-            Kernel::MaxPool2d { input, kernel_size: *kernel_size, stride: *stride, padding: *padding }
-        }
-        Op::Relu => Kernel::Relu { input },
-        Op::Flatten if flat => Kernel::Identity { input },
-        Op::Flatten => Kernel::Flatten { input },
-        Op::Dropout { p } if *p == 0.0 => Kernel::Identity { input },
-        Op::Dropout { p } => Kernel::Dropout { input, p: *p },
-        Op::Add => Kernel::Add { left: input, right: other },
     }
 }
 
@@ -270,38 +180,39 @@ impl Failure {
     }
 }
 
-fn tensor(tensors: &[NamedTensor], index: usize) -> &Tensor {
-    &tensors[index].tensor
+impl From<TorchError> for Failure {
+    fn from(error: TorchError) -> Failure {
+        Failure::Torch(error)
+    }
 }
 
-impl Kernel {
+impl Step {
+    /// The value for a batch. Dimensions of a sample stand behind that of the batch.
     fn run(&self, network: &Network, values: Values<'_>, mode: Mode) -> Result<Tensor, Failure> {
-        let parameters = network.parameters();
-        let value = match self {
-            Kernel::Linear { input, weight, bias } => {
-                values.get(*input).f_linear(tensor(parameters, *weight), bias.map(|bias| tensor(parameters, bias)))?
+        let input = values.get(self.inputs[0]);
+        let parameter = |place: usize| &network.parameters()[self.parameters + place].tensor;
+        let optional = |place: usize, is_there: bool| is_there.then(|| parameter(place));
+        let buffer = |place: usize| &network.buffers()[self.buffers + place].tensor;
+        let training = mode == Mode::Train;
+        let value = match &self.op {
+            Op::Linear { bias, .. } => input.f_linear(parameter(0), optional(1, *bias))?,
+            Op::Conv1d { stride, padding, dilation, groups, bias, .. } => {
+                input.f_conv1d(parameter(0), optional(1, *bias), *stride, *padding, *dilation, *groups)?
             }
-            Kernel::Conv2d { input, weight, bias, stride, padding, dilation, groups } => values.get(*input).f_conv2d(
-                tensor(parameters, *weight),
-                bias.map(|bias| tensor(parameters, bias)),
-                stride,
-                padding,
-                dilation,
-                *groups,
-            )?,
-            Kernel::BatchNorm {
-                input,
-                weight,
-                bias,
-                running_mean,
-                running_var,
-                num_batches_tracked,
-                eps,
-                momentum,
-            } => {
-                let buffers = network.buffers();
-                let input = values.get(*input);
-                let training = mode == Mode::Train;
+            Op::Conv2d { stride, padding, dilation, groups, bias, .. } => {
+                input.f_conv2d(parameter(0), optional(1, *bias), stride, padding, dilation, *groups)?
+            }
+            Op::ConvTranspose2d { stride, padding, output_padding, dilation, groups, bias, .. } => input
+                .f_conv_transpose2d(
+                    parameter(0),
+                    optional(1, *bias),
+                    stride,
+                    padding,
+                    output_padding,
+                    *groups,
+                    dilation,
+                )?,
+            Op::BatchNorm { eps, momentum, .. } => {
                 if training {
                     // The unbiased variance of a single value is no number and would stay in the running statistics;
                     // torch.nn.functional.batch_norm refuses it likewise.
@@ -309,31 +220,117 @@ impl Kernel {
                     if size.first() == Some(&1) && size.iter().skip(2).all(|length| *length == 1) {
                         return Err(Failure::SingleValuePerChannel);
                     }
-                    values::add_one(tensor(buffers, *num_batches_tracked)).map_err(Failure::Torch)?;
+                    values::add_one(buffer(2))?;
                 }
-                input.f_batch_norm(
-                    Some(tensor(parameters, *weight)),
-                    Some(tensor(parameters, *bias)),
-                    Some(tensor(buffers, *running_mean)),
-                    Some(tensor(buffers, *running_var)),
-                    training,
-                    *momentum,
-                    *eps,
-                    true,
-                )?
+                let (weight, bias) = (Some(parameter(0)), Some(parameter(1)));
+                let (mean, variance) = (Some(buffer(0)), Some(buffer(1)));
+                input.f_batch_norm(weight, bias, mean, variance, training, *momentum, *eps, true)?
             }
-            Kernel::MaxPool2d { input, kernel_size, stride, padding } => {
-                values.get(*input).f_max_pool2d(kernel_size, stride, padding, [1i64, 1], false)?
+            Op::LayerNorm { normalized_shape, eps } => {
+                input.f_layer_norm(normalized_shape, Some(parameter(0)), Some(parameter(1)), *eps, true)?
             }
-            Kernel::Relu { input } => values.get(*input).f_relu()?,
-            Kernel::Flatten { input } => values.get(*input).f_flatten(1, -1)?,
-            Kernel::Dropout { input, p } => match mode {
-                Mode::Train => values.get(*input).f_dropout(*p, true)?,
-                Mode::Evaluate => values.get(*input).shallow_clone(),
-            },
-            Kernel::Identity { input } => values.get(*input).shallow_clone(),
-            Kernel::Add { left, right } => values.get(*left).f_add(values.get(*right))?,
+            Op::RmsNorm { normalized_shape, eps } => input.f_rms_norm(normalized_shape, Some(parameter(0)), *eps)?,
+            Op::GroupNorm { num_groups, eps, .. } => {
+                input.f_group_norm(*num_groups, Some(parameter(0)), Some(parameter(1)), *eps, true)?
+            }
+            Op::MaxPool2d { kernel_size, stride, padding } => {
+                input.f_max_pool2d(kernel_size, stride, padding, [1i64, 1], false)?
+            }
+            Op::AvgPool2d { kernel_size, stride, padding, count_include_pad } => {
+                input.f_avg_pool2d(kernel_size, stride, padding, false, *count_include_pad, None)?
+            }
+            Op::AdaptiveAvgPool2d { output_size } => input.f_adaptive_avg_pool2d(output_size)?,
+            Op::Relu => input.f_relu()?,
+            Op::LeakyRelu { negative_slope } => activations::leaky_relu(input, *negative_slope)?,
+            Op::Elu { alpha } => activations::elu(input, *alpha)?,
+            Op::HardSwish => input.f_hardswish()?,
+            Op::Gelu { approximate } => input.f_gelu(match approximate {
+                GeluApproximation::None => "none",
+                GeluApproximation::Tanh => "tanh",
+            })?,
+            Op::Silu => input.f_silu()?,
+            Op::Tanh => input.f_tanh()?,
+            Op::Sigmoid => input.f_sigmoid()?,
+            Op::Softmax { dim } => input.f_softmax(batched(*dim), None)?,
+            // A vector is flat; a view of it would cost a dispatch.
+            Op::Flatten if input.dim() == 2 => input.shallow_clone(),
+            Op::Flatten => input.f_flatten(1, -1)?,
+            Op::Reshape { shape } => input.f_reshape(with_batch(input, shape))?,
+            Op::Permute { dims } => {
+                input.f_permute(std::iter::once(0).chain(dims.iter().copied().map(batched)).collect::<Vec<_>>())?
+            }
+            Op::Dropout { p } if training && *p > 0.0 => input.f_dropout(*p, true)?,
+            Op::Dropout { .. } => input.shallow_clone(),
+            Op::Embedding { .. } => Tensor::f_embedding(parameter(0), input, -1, false, false)?,
+            Op::PositionalEmbedding { .. } => input.f_add(&parameter(0).f_narrow(0, 0, self.shape[0])?)?,
+            Op::MultiHeadAttention { num_heads, causal, dropout, bias, .. } => {
+                let [projection, out_projection] = if *bias { [0, 2] } else { [0, 1] };
+                let [length, features] = [self.shape[0], self.shape[1]];
+                let heads = input
+                    .f_linear(parameter(projection), optional(projection + 1, *bias))?
+                    .f_view([-1, length, 3, *num_heads, features / num_heads])?
+                    .f_permute([2i64, 0, 3, 1, 4])?;
+                let (query, key, value) = (heads.f_select(0, 0)?, heads.f_select(0, 1)?, heads.f_select(0, 2)?);
+                let p = if training { *dropout } else { 0.0 };
+                let attended = Tensor::f_scaled_dot_product_attention(
+                    &query,
+                    &key,
+                    &value,
+                    None::<Tensor>,
+                    p,
+                    *causal,
+                    None,
+                    false,
+                )?;
+                attended
+                    .f_transpose(1, 2)?
+                    .f_reshape([-1, length, features])?
+                    .f_linear(parameter(out_projection), optional(out_projection + 1, *bias))?
+            }
+            Op::Lstm(recurrent) | Op::Gru(recurrent) => {
+                let state = initial_state(recurrent, input)?;
+                let count = 4 * recurrent.num_layers * recurrent.directions();
+                let parameters: Vec<&Tensor> = (0..count as usize).map(parameter).collect();
+                let Recurrent { num_layers, dropout, bidirectional, .. } = *recurrent;
+                let output = if matches!(self.op, Op::Lstm(_)) {
+                    let states = [&state, &state];
+                    input.f_lstm(&states, &parameters, true, num_layers, dropout, training, bidirectional, true)?.0
+                } else {
+                    input.f_gru(&state, &parameters, true, num_layers, dropout, training, bidirectional, true)?.0
+                };
+                if recurrent.last_only { output.f_select(1, -1)? } else { output }
+            }
+            Op::Upsample { mode, .. } => {
+                let size = &self.shape[1..];
+                match mode {
+                    UpsampleMode::Nearest => input.f_upsample_nearest2d(size, None, None)?,
+                    UpsampleMode::Bilinear => input.f_upsample_bilinear2d(size, false, None, None)?,
+                }
+            }
+            Op::Add => input.f_add(values.get(self.inputs[1]))?,
+            Op::Multiply => input.f_mul(values.get(self.inputs[1]))?,
+            Op::Concat { dim } => {
+                let all: Vec<&Tensor> = self.inputs.iter().map(|source| values.get(*source)).collect();
+                Tensor::f_cat(&all, batched(*dim))?
+            }
         };
         Ok(value)
     }
+}
+
+/// A dimension of a sample, in a batch.
+fn batched(dim: usize) -> i64 {
+    dim as i64 + 1
+}
+
+fn with_batch(input: &Tensor, shape: &[i64]) -> Vec<i64> {
+    let batch = input.size().first().copied().unwrap_or(1);
+    std::iter::once(batch).chain(shape.iter().copied()).collect()
+}
+
+/// Zeros, `[layers × directions, batch, hidden_size]`.
+fn initial_state(recurrent: &Recurrent, input: &Tensor) -> Result<Tensor, TchError> {
+    let batch = input.size().first().copied().unwrap_or(1);
+    let shape = [recurrent.num_layers * recurrent.directions(), batch, recurrent.hidden_size];
+    Tensor::f_zeros(shape, (input.kind(), input.device()))
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::{LayerPath, ModelError},
-    op::{Dtype, Misfit, Op, OwnedTensor, TensorSpec, element_count},
+    op::{Dtype, Misfit, Op, OwnedTensor, TensorSpec, WeightInitialisation, element_count},
 };
 
 /// A bound on what a run file can unfold to, far above real models.
@@ -22,6 +22,9 @@ pub struct Graph {
     inputs: Vec<Input>,
     nodes: Vec<Node>,
     output: String,
+    /// The index of each node.
+    #[serde(skip_serializing)]
+    positions: HashMap<String, usize>,
 }
 
 /// A value that the model is given.
@@ -52,6 +55,9 @@ pub struct Node {
     pub parameters: Vec<TensorSpec>,
     /// What else belongs to the model's state.
     pub buffers: Vec<TensorSpec>,
+    /// How its weights start, where that is not PyTorch's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initialisation: Option<WeightInitialisation>,
 }
 
 #[derive(Deserialize)]
@@ -72,7 +78,7 @@ impl TryFrom<Unchecked> for Graph {
         }
         for node in read.nodes {
             let inputs: Vec<&str> = node.inputs.iter().map(String::as_str).collect();
-            builder.node(&LayerPath::default(), node.name.clone(), node.op.clone(), &inputs)?;
+            builder.node(&LayerPath::default(), node.name.clone(), node.op.clone(), &inputs, node.initialisation)?;
             let derived = builder.nodes.last();
             for (what, same) in [
                 ("shape", derived.is_some_and(|derived| derived.shape == node.shape)),
@@ -106,19 +112,12 @@ impl Graph {
 
     /// The shape of the output for one sample.
     pub fn output_shape(&self) -> &[i64] {
-        let node = self.nodes.iter().find(|node| node.name == self.output);
-        let input = || self.inputs.iter().find(|input| input.name == self.output);
-        node.map(|node| node.shape.as_slice())
-            .or_else(|| input().map(|input| input.shape.as_slice()))
-            .unwrap_or_default()
+        self.shape(&self.output).unwrap_or_default()
     }
 
     /// The index of a node in [`Graph::nodes`].
     pub fn node_index(&self, name: &str) -> Result<usize, ModelError> {
-        self.nodes
-            .iter()
-            .position(|node| node.name == name)
-            .ok_or_else(|| ModelError::UnknownNode { name: name.to_owned() })
+        self.positions.get(name).copied().ok_or_else(|| ModelError::UnknownNode { name: name.to_owned() })
     }
 
     /// The number of values that training changes.
@@ -131,14 +130,19 @@ impl Graph {
 
     /// Floating-point operations of one forward pass over one sample; a multiplication and an addition count as two.
     pub fn flops_per_sample(&self) -> u64 {
-        self.nodes.iter().fold(0, |flops: u64, node| flops.saturating_add(node.flops()))
+        self.nodes.iter().fold(0, |flops: u64, node| flops.saturating_add(self.node_flops(node)))
     }
-}
 
-impl Node {
-    /// Floating-point operations of this node in one forward pass over one sample.
-    pub fn flops(&self) -> u64 {
-        self.op.flops(&self.shape)
+    /// Floating-point operations of one of its nodes in one forward pass over one sample.
+    pub fn node_flops(&self, node: &Node) -> u64 {
+        let input = node.inputs.first().and_then(|value| self.shape(value)).unwrap_or_default();
+        node.op.flops(input, &node.shape)
+    }
+
+    /// The shape of a value: of an input, or of what a node gives.
+    pub fn shape(&self, value: &str) -> Option<&[i64]> {
+        let node = self.positions.get(value).and_then(|index| self.nodes.get(*index)).map(|node| &node.shape);
+        node.or_else(|| Some(&self.inputs.iter().find(|input| input.name == value)?.shape)).map(Vec::as_slice)
     }
 }
 
@@ -147,34 +151,59 @@ impl Node {
 pub struct GraphBuilder {
     inputs: Vec<Input>,
     nodes: Vec<Node>,
-    /// The shape of every value by its name.
-    shapes: HashMap<String, Vec<i64>>,
+    /// The shape and dtype of every value by its name.
+    values: HashMap<String, (Vec<i64>, Dtype)>,
 }
 
 impl GraphBuilder {
     /// Adds an input.
     pub fn input(&mut self, input: Input) -> Result<(), ModelError> {
-        self.declare(&input.name, input.shape.clone())?;
+        self.declare(&input.name, input.shape.clone(), input.dtype)?;
         self.inputs.push(input);
         Ok(())
     }
 
-    /// Adds a node that reads the values `inputs`. `path` is where the run file says it, for errors.
-    pub fn node(&mut self, path: &LayerPath, name: String, op: Op, inputs: &[&str]) -> Result<(), ModelError> {
+    /// Adds a node that reads the values `inputs`. `path` is where the run file says it, for errors; `initialisation`
+    /// is how its weights start, where that is not PyTorch's default.
+    pub fn node(
+        &mut self,
+        path: &LayerPath,
+        name: String,
+        op: Op,
+        inputs: &[&str],
+        initialisation: Option<WeightInitialisation>,
+    ) -> Result<(), ModelError> {
         if self.nodes.len() == MAXIMUM_NODES {
             return Err(ModelError::TooManyNodes { limit: MAXIMUM_NODES });
         }
-        if inputs.len() != op.input_count() {
+        let (least, most) = op.input_counts();
+        if !(least..=most).contains(&inputs.len()) {
             return Err(ModelError::InputCount {
                 node: name,
                 operator: op.name(),
-                expected: op.input_count(),
+                expected: least,
                 found: inputs.len(),
             });
         }
         let shapes = inputs.iter().map(|value| self.shape(&name, value)).collect::<Result<Vec<_>, _>>()?;
+        for value in inputs {
+            let dtype = self.values.get(*value).map_or(Dtype::F32, |(_, dtype)| *dtype);
+            if dtype != op.input_dtype() {
+                return Err(ModelError::Dtype { path: path.clone(), name, operator: op.name(), found: dtype });
+            }
+        }
+        if initialisation.is_some_and(|initialisation| !initialisation.is_valid()) {
+            return Err(ModelError::Option {
+                path: path.clone(),
+                name,
+                operator: op.name(),
+                option: "initialisation",
+                value: "its number".to_owned(),
+                expected: "at least 0 and finite",
+            });
+        }
         let shape = op.output_shape(&shapes).map_err(|misfit| placed(misfit, path, &name, &op))?;
-        self.declare(&name, shape.clone())?;
+        self.declare(&name, shape.clone(), Dtype::F32)?;
         self.nodes.push(Node {
             parameters: specifications(&name, op.parameters()),
             buffers: specifications(&name, op.buffers()),
@@ -182,15 +211,16 @@ impl GraphBuilder {
             name,
             op,
             shape,
+            initialisation,
         });
         Ok(())
     }
 
     /// The shape of a value; `reader` is named when there is none.
     pub fn shape(&self, reader: &str, value: &str) -> Result<&[i64], ModelError> {
-        self.shapes
+        self.values
             .get(value)
-            .map(Vec::as_slice)
+            .map(|(shape, _)| shape.as_slice())
             .ok_or_else(|| ModelError::UnknownValue { node: reader.to_owned(), value: value.to_owned() })
     }
 
@@ -200,11 +230,12 @@ impl GraphBuilder {
             return Err(ModelError::Empty);
         }
         self.shape("output", output)?;
-        Ok(Graph { inputs: self.inputs, nodes: self.nodes, output: output.to_owned() })
+        let positions = self.nodes.iter().enumerate().map(|(index, node)| (node.name.clone(), index)).collect();
+        Ok(Graph { inputs: self.inputs, nodes: self.nodes, output: output.to_owned(), positions })
     }
 
-    fn declare(&mut self, name: &str, shape: Vec<i64>) -> Result<(), ModelError> {
-        match self.shapes.insert(name.to_owned(), shape) {
+    fn declare(&mut self, name: &str, shape: Vec<i64>, dtype: Dtype) -> Result<(), ModelError> {
+        match self.values.insert(name.to_owned(), (shape, dtype)) {
             None => Ok(()),
             Some(_) => Err(ModelError::DuplicateName { name: name.to_owned() }),
         }

@@ -6,7 +6,7 @@ use super::{
     error::ModelError,
     graph::Graph,
     network::NamedTensor,
-    op::{Dtype, Initialisation, OwnedTensor},
+    op::{Dtype, Initialisation, OwnedTensor, is_weight},
 };
 use crate::torch::random::Generator;
 
@@ -23,10 +23,23 @@ pub(super) fn initialise(
     let mut parameters = Vec::new();
     let mut buffers = Vec::new();
     for node in graph.nodes() {
-        for (specification, owned) in node.parameters.iter().zip(node.op.parameters()) {
-            let tensor = start(&owned, &mut generator)?.f_to_device(device)?;
-            parameters
-                .push(NamedTensor { name: specification.name.clone(), tensor: tensor.f_set_requires_grad(true)? });
+        let mut owned = node.op.parameters();
+        if let Some(initialisation) = node.initialisation {
+            for tensor in owned.iter_mut().filter(|tensor| is_weight(tensor)) {
+                tensor.initialisation = initialisation.of(&tensor.shape);
+            }
+        }
+        // Drawn in PyTorch's order, which is not always that of the state dict.
+        let mut drawn: Vec<(usize, &OwnedTensor)> = owned.iter().enumerate().collect();
+        drawn.sort_by_key(|(_, tensor)| tensor.is_drawn_last);
+        let mut started = drawn
+            .into_iter()
+            .map(|(place, tensor)| Ok((place, start(tensor, &mut generator)?)))
+            .collect::<Result<Vec<_>, ModelError>>()?;
+        started.sort_by_key(|(place, _)| *place);
+        for (specification, (_, tensor)) in node.parameters.iter().zip(started) {
+            let tensor = tensor.f_to_device(device)?.f_set_requires_grad(true)?;
+            parameters.push(NamedTensor { name: specification.name.clone(), tensor });
         }
         for (specification, owned) in node.buffers.iter().zip(node.op.buffers()) {
             buffers.push(NamedTensor {
@@ -45,6 +58,11 @@ fn start(owned: &OwnedTensor, generator: &mut Generator) -> Result<Tensor, Model
     };
     match owned.initialisation {
         Initialisation::Uniform { bound } => Ok(generator.uniform(&owned.shape, -bound, bound)?),
+        Initialisation::Normal { std } => Ok(generator.normal(&owned.shape, std)?),
         Initialisation::Constant(value) => Ok(Tensor::f_full(&owned.shape, value, (kind, Device::Cpu))?),
+        Initialisation::DrawnConstant(value) => {
+            let _drawn = generator.uniform(&owned.shape, 0.0, 1.0)?;
+            Ok(Tensor::f_full(&owned.shape, value, (kind, Device::Cpu))?)
+        }
     }
 }

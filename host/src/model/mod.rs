@@ -13,10 +13,12 @@ mod initialise;
 mod layers;
 mod network;
 mod op;
+#[cfg(test)]
+mod reference;
 
 pub use error::{LayerPath, ModelError};
 pub use execute::Mode;
 pub use graph::{Graph, GraphBuilder, Input, Node};
-pub use layers::{Layer, ModelOptions, Size2d};
+pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use network::{NamedTensor, Network};
-pub use op::{Dtype, Initialisation, Op, TensorSpec};
+pub use op::{Dtype, GeluApproximation, Initialisation, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialisation};

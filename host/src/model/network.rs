@@ -153,6 +153,17 @@ impl Network {
             .collect()
     }
 
+    /// Makes its tensors of another dtype, for finite differences.
+    #[cfg(test)]
+    pub(super) fn convert(&mut self, kind: tch::Kind) {
+        for named in &mut self.parameters {
+            named.tensor = named.tensor.detach().to_kind(kind).set_requires_grad(true);
+        }
+        for named in self.buffers.iter_mut().filter(|named| named.tensor.is_floating_point()) {
+            named.tensor = named.tensor.to_kind(kind);
+        }
+    }
+
     fn check(&self, name: &str, value: &Tensor) -> Result<(), ModelError> {
         let target = self.tensor(name)?;
         let (expected, found) = (target.size(), value.size());
@@ -175,7 +186,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Layer, ModelOptions, Size2d},
+        model::{Dtype, Layer, ModelOptions, Size2d},
         torch::{manual_seed, random, test_support},
     };
 
@@ -197,7 +208,7 @@ mod tests {
 
     fn network(toml: &str, shape: &[i64], seed: u64) -> Network {
         let options: ModelOptions = toml::from_str(toml).unwrap();
-        Network::new(Arc::new(options.lower(shape).unwrap()), seed, Device::Cpu).unwrap()
+        Network::new(Arc::new(options.lower(shape, Dtype::F32).unwrap()), seed, Device::Cpu).unwrap()
     }
 
     fn images(count: i64) -> Tensor {
@@ -318,7 +329,7 @@ mod tests {
         let options = ModelOptions {
             layers: vec![Layer::Flatten { name: None }, Layer::BatchNorm { name: None, eps: 1e-5, momentum: 0.1 }],
         };
-        let graph = Arc::new(options.lower(&[1, 8, 8]).unwrap());
+        let graph = Arc::new(options.lower(&[1, 8, 8], Dtype::F32).unwrap());
         let network = Network::new(graph, 0, Device::Cpu).unwrap();
         assert!(matches!(network.forward(&images(1), Mode::Train), Err(ModelError::SingleValuePerChannel { .. })));
         assert!(network.forward(&images(1), Mode::Evaluate).is_ok());
@@ -336,9 +347,10 @@ mod tests {
                 dilation: Size2d::Square(1),
                 groups: 1,
                 bias: true,
+                initialisation: None,
             }],
         };
-        let graph = Arc::new(options.lower(&[1, 8, 8]).unwrap());
+        let graph = Arc::new(options.lower(&[1, 8, 8], Dtype::F32).unwrap());
         let network = Network::new(graph, 0, Device::Cpu).unwrap();
         let batch = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
         let error = network.forward(&batch, Mode::Evaluate).unwrap_err();

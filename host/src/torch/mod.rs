@@ -3,6 +3,7 @@
 //! `shim.cpp` holds the C++ side; the private module `shim` declares it. Everything else in the crate uses tch's
 //! own `Tensor` and the modules below, and nothing outside this folder calls C++.
 
+pub mod activations;
 pub mod autocast;
 mod error;
 pub mod gradients;

@@ -62,6 +62,15 @@ impl Generator {
         check(status, "uniform_")?;
         Ok(tensor)
     }
+
+    /// A f32 tensor on the CPU, normal around 0.
+    pub fn normal(&mut self, shape: &[i64], std: f64) -> Result<Tensor, TorchError> {
+        let tensor = Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?;
+        // SAFETY: a live tensor that nothing else refers to, and a live generator.
+        let status = unsafe { shim::host_torch_fill_normal(tensor.as_ptr(), std, self.generator.as_ptr()) };
+        check(status, "normal_")?;
+        Ok(tensor)
+    }
 }
 
 impl Drop for Generator {

@@ -13,6 +13,8 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/elu.h>
+#include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 
@@ -269,6 +271,23 @@ int host_torch_fill_uniform(const at::Tensor* tensor, double low, double high, c
     at::NoGradGuard no_grad;
     tensor->uniform_(low, high, *generator);
   });
+}
+
+int host_torch_fill_normal(const at::Tensor* tensor, double std, const at::Generator* generator) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    tensor->normal_(0.0, std, *generator);
+  });
+}
+
+// ---- operators whose attributes tch leaves out
+
+int host_torch_leaky_relu(const at::Tensor* tensor, double negative_slope, at::Tensor** output) noexcept {
+  return guarded([&] { *output = new at::Tensor(at::leaky_relu(*tensor, negative_slope)); });
+}
+
+int host_torch_elu(const at::Tensor* tensor, double alpha, at::Tensor** output) noexcept {
+  return guarded([&] { *output = new at::Tensor(at::elu(*tensor, alpha)); });
 }
 
 // ---- global switches

@@ -61,6 +61,15 @@ unsafe extern "C" {
         generator: *const Generator,
     ) -> c_int;
 
+    pub(super) fn host_torch_fill_normal(tensor: *const C_tensor, std: f64, generator: *const Generator) -> c_int;
+
+    pub(super) fn host_torch_leaky_relu(
+        tensor: *const C_tensor,
+        negative_slope: f64,
+        output: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(super) fn host_torch_elu(tensor: *const C_tensor, alpha: f64, output: *mut *mut C_tensor) -> c_int;
+
     pub(super) fn host_torch_set_deterministic_algorithms(enabled: bool) -> c_int;
     pub(super) fn host_torch_autocast_enter(device: c_int, dtype: c_int, previous: *mut c_int) -> c_int;
     pub(super) fn host_torch_autocast_leave(device: c_int, previous: c_int) -> c_int;

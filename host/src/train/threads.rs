@@ -30,11 +30,11 @@ pub fn automatic(flops_per_sample: u64, batch_size: usize, cores: usize) -> usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ModelOptions;
+    use crate::model::{Dtype, ModelOptions};
 
     fn threads(layers: &str, cores: usize) -> usize {
         let options: ModelOptions = toml::from_str(&format!("layers = [{layers}]")).unwrap();
-        let graph = options.lower(&[1, 8, 8]).unwrap();
+        let graph = options.lower(&[1, 8, 8], Dtype::F32).unwrap();
         automatic(graph.flops_per_sample(), 64, cores)
     }
 

@@ -71,7 +71,7 @@ impl World {
     /// A run in `folder` at whose beginning nothing is trained.
     pub(super) fn new(folder: &Path) -> Result<Self, Problem> {
         let options: ModelOptions = toml::from_str(MODEL).map_err(|error| broken(&error))?;
-        let graph = options.lower(&SAMPLE).map_err(|error: ModelError| broken(&error))?;
+        let graph = options.lower(&SAMPLE, Dtype::F32).map_err(|error: ModelError| broken(&error))?;
         let parameters: Vec<Values> =
             graph.nodes().iter().flat_map(|node| &node.parameters).map(|spec| filled(spec, 0.1)).collect();
         let buffers = graph.nodes().iter().flat_map(|node| &node.buffers).map(|spec| filled(spec, 1.0)).collect();

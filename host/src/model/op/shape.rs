@@ -1,0 +1,351 @@
+//! The shape that an operator gives, and what it refuses.
+
+use super::{Op, Recurrent, cost::element_count};
+
+/// Why an operator cannot be applied; the caller knows where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::model) enum Misfit {
+    Shape { expected: String, found: Vec<i64> },
+    Option { option: &'static str, value: String, expected: &'static str },
+}
+
+type Shape = Result<Vec<i64>, Misfit>;
+
+impl Op {
+    /// The shape that it gives for `inputs`, of which there are as many as it takes.
+    pub(in crate::model) fn output_shape(&self, inputs: &[&[i64]]) -> Shape {
+        let input = inputs.first().copied().unwrap_or_default();
+        match self {
+            Op::Linear { in_features, out_features, .. } => {
+                positive("out_features", *out_features)?;
+                let mut shape = input.to_vec();
+                match shape.last_mut() {
+                    Some(last) if *last == *in_features => *last = *out_features,
+                    _ => return misfit(format!("{in_features} features in the last dimension"), input),
+                }
+                Ok(shape)
+            }
+            Op::Conv1d { in_channels, out_channels, kernel_size, stride, padding, dilation, groups, .. } => {
+                let [channels, length] = sequence_of_channels(input)?;
+                check_channels([*in_channels, *out_channels], channels, *groups, input)?;
+                let axis = Axis { kernel_size: *kernel_size, stride: *stride, padding: *padding, dilation: *dilation };
+                Ok(vec![*out_channels, axis.output_size(length, input)?])
+            }
+            Op::Conv2d { in_channels, out_channels, kernel_size, stride, padding, dilation, groups, .. } => {
+                let [channels, height, width] = image(input)?;
+                check_channels([*in_channels, *out_channels], channels, *groups, input)?;
+                let [height, width] = slide([height, width], *kernel_size, *stride, *padding, *dilation, input)?;
+                Ok(vec![*out_channels, height, width])
+            }
+            Op::ConvTranspose2d {
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                padding,
+                output_padding,
+                dilation,
+                groups,
+                ..
+            } => {
+                let [channels, height, width] = image(input)?;
+                check_channels([*in_channels, *out_channels], channels, *groups, input)?;
+                let mut shape = vec![*out_channels];
+                for (axis, size) in [height, width].into_iter().enumerate() {
+                    let window = Axis {
+                        kernel_size: kernel_size[axis],
+                        stride: stride[axis],
+                        padding: padding[axis],
+                        dilation: dilation[axis],
+                    };
+                    shape.push(window.transposed_size(size, output_padding[axis], input)?);
+                }
+                Ok(shape)
+            }
+            Op::BatchNorm { num_features, eps, momentum } => {
+                positive_number("eps", *eps)?;
+                probability("momentum", *momentum)?;
+                match input {
+                    [features] | [features, _] | [features, _, _] if features == num_features => Ok(input.to_vec()),
+                    _ => misfit(
+                        format!("a vector of {num_features} values, or {num_features} channels of a sequence or image"),
+                        input,
+                    ),
+                }
+            }
+            Op::LayerNorm { normalized_shape, eps } | Op::RmsNorm { normalized_shape, eps } => {
+                positive_number("eps", *eps)?;
+                if normalized_shape.is_empty() || !input.ends_with(normalized_shape) {
+                    return misfit(format!("{normalized_shape:?} as its last dimensions"), input);
+                }
+                Ok(input.to_vec())
+            }
+            Op::GroupNorm { num_groups, num_channels, eps } => {
+                positive_number("eps", *eps)?;
+                positive("num_groups", *num_groups)?;
+                if num_channels % num_groups != 0 {
+                    return refuse("num_groups", num_groups, "a divisor of the channels");
+                }
+                match input {
+                    [channels, ..] if channels == num_channels => Ok(input.to_vec()),
+                    _ => misfit(format!("{num_channels} channels"), input),
+                }
+            }
+            Op::MaxPool2d { kernel_size, stride, padding } | Op::AvgPool2d { kernel_size, stride, padding, .. } => {
+                let [channels, height, width] = image(input)?;
+                if padding.iter().zip(kernel_size).any(|(padding, kernel)| *padding > kernel / 2) {
+                    return refuse("padding", format!("{padding:?}"), "at most half of `kernel_size`");
+                }
+                let [height, width] = slide([height, width], *kernel_size, *stride, *padding, [1, 1], input)?;
+                Ok(vec![channels, height, width])
+            }
+            Op::AdaptiveAvgPool2d { output_size } => {
+                let [channels, ..] = image(input)?;
+                for length in output_size {
+                    positive("output_size", *length)?;
+                }
+                Ok(vec![channels, output_size[0], output_size[1]])
+            }
+            Op::LeakyRelu { negative_slope: value } | Op::Elu { alpha: value } => {
+                let option = if matches!(self, Op::Elu { .. }) { "alpha" } else { "negative_slope" };
+                if !(*value >= 0.0 && value.is_finite()) {
+                    return refuse(option, value, "at least 0 and finite");
+                }
+                Ok(input.to_vec())
+            }
+            Op::Relu | Op::HardSwish | Op::Gelu { .. } | Op::Silu | Op::Tanh | Op::Sigmoid => Ok(input.to_vec()),
+            Op::Softmax { dim } => {
+                if *dim >= input.len() {
+                    return misfit(format!("more than {dim} dimensions"), input);
+                }
+                Ok(input.to_vec())
+            }
+            Op::Flatten => Ok(vec![i64::try_from(element_count(input)).unwrap_or(i64::MAX)]),
+            Op::Reshape { shape } => {
+                for length in shape {
+                    positive("shape", *length)?;
+                }
+                if element_count(shape) != element_count(input) {
+                    return misfit(format!("{} values, as {shape:?} has", element_count(shape)), input);
+                }
+                Ok(shape.clone())
+            }
+            Op::Permute { dims } => {
+                let mut sorted = dims.clone();
+                sorted.sort_unstable();
+                if sorted.iter().copied().ne(0..input.len()) {
+                    return misfit(format!("{} dimensions, each named once in {dims:?}", dims.len()), input);
+                }
+                Ok(dims.iter().map(|dim| input[*dim]).collect())
+            }
+            Op::Dropout { p } => {
+                probability("p", *p)?;
+                Ok(input.to_vec())
+            }
+            Op::Embedding { num_embeddings, embedding_dim } => {
+                positive("num_embeddings", *num_embeddings)?;
+                positive("embedding_dim", *embedding_dim)?;
+                Ok(input.iter().copied().chain([*embedding_dim]).collect())
+            }
+            Op::PositionalEmbedding { max_length, embedding_dim } => {
+                positive("max_length", *max_length)?;
+                let [length, features] = sequence(input)?;
+                if features != *embedding_dim || length > *max_length {
+                    return misfit(format!("a sequence of at most {max_length} positions"), input);
+                }
+                Ok(input.to_vec())
+            }
+            Op::MultiHeadAttention { embed_dim, num_heads, dropout, .. } => {
+                positive("num_heads", *num_heads)?;
+                probability("dropout", *dropout)?;
+                let [_, features] = sequence(input)?;
+                if embed_dim % num_heads != 0 {
+                    return refuse("num_heads", num_heads, "a divisor of the features");
+                }
+                if features != *embed_dim {
+                    return misfit(format!("{embed_dim} features in the last dimension"), input);
+                }
+                Ok(input.to_vec())
+            }
+            Op::Lstm(recurrent) | Op::Gru(recurrent) => recurrent.output_shape(input),
+            Op::Upsample { scale_factor, .. } => {
+                let [channels, height, width] = image(input)?;
+                for factor in scale_factor {
+                    positive("scale_factor", *factor)?;
+                }
+                Ok(vec![channels, height.saturating_mul(scale_factor[0]), width.saturating_mul(scale_factor[1])])
+            }
+            Op::Add | Op::Multiply => match inputs {
+                [left, right] if left == right => Ok(left.to_vec()),
+                [left, right] => misfit(format!("two values of one shape, the first {left:?}"), right),
+                _ => misfit("two values".to_owned(), input),
+            },
+            Op::Concat { dim } => concatenated(inputs, *dim),
+        }
+    }
+}
+
+impl Recurrent {
+    fn output_shape(&self, input: &[i64]) -> Shape {
+        positive("hidden_size", self.hidden_size)?;
+        // Each layer has tensors of its own.
+        if !(1..=1024).contains(&self.num_layers) {
+            return refuse("num_layers", self.num_layers, "from 1 to 1024");
+        }
+        probability("dropout", self.dropout)?;
+        let [length, features] = sequence(input)?;
+        if features != self.input_size {
+            return misfit(format!("{} features in the last dimension", self.input_size), input);
+        }
+        let width = self.hidden_size * self.directions();
+        Ok(if self.last_only { vec![width] } else { vec![length, width] })
+    }
+}
+
+fn concatenated(inputs: &[&[i64]], dim: usize) -> Shape {
+    let Some((first, others)) = inputs.split_first() else {
+        return misfit("at least two values".to_owned(), &[]);
+    };
+    let mut shape = first.to_vec();
+    for other in others {
+        let fits = other.len() == first.len()
+            && dim < first.len()
+            && (0..first.len()).all(|axis| axis == dim || other[axis] == first[axis]);
+        if !fits {
+            return misfit(format!("a shape that differs from {first:?} in dimension {dim} alone"), other);
+        }
+        shape[dim] = shape[dim].saturating_add(other[dim]);
+    }
+    Ok(shape)
+}
+
+fn misfit<T>(expected: String, found: &[i64]) -> Result<T, Misfit> {
+    Err(Misfit::Shape { expected, found: found.to_vec() })
+}
+
+fn refuse<T>(option: &'static str, value: impl ToString, expected: &'static str) -> Result<T, Misfit> {
+    Err(Misfit::Option { option, value: value.to_string(), expected })
+}
+
+fn image(shape: &[i64]) -> Result<[i64; 3], Misfit> {
+    match shape {
+        [channels, height, width] => Ok([*channels, *height, *width]),
+        _ => misfit("an image of shape [channels, height, width]".to_owned(), shape),
+    }
+}
+
+fn sequence(shape: &[i64]) -> Result<[i64; 2], Misfit> {
+    match shape {
+        [length, features] => Ok([*length, *features]),
+        _ => misfit("a sequence of shape [length, features]".to_owned(), shape),
+    }
+}
+
+fn sequence_of_channels(shape: &[i64]) -> Result<[i64; 2], Misfit> {
+    match shape {
+        [channels, length] => Ok([*channels, *length]),
+        _ => misfit("a sequence of shape [channels, length]".to_owned(), shape),
+    }
+}
+
+/// `channels` are those of `input`.
+fn check_channels([inputs, outputs]: [i64; 2], channels: i64, groups: i64, input: &[i64]) -> Result<(), Misfit> {
+    positive("out_channels", outputs)?;
+    positive("groups", groups)?;
+    if channels != inputs {
+        return misfit(format!("{inputs} channels"), input);
+    }
+    if channels % groups != 0 || outputs % groups != 0 {
+        return refuse("groups", groups, "a divisor of the channels of input and output");
+    }
+    Ok(())
+}
+
+fn positive(option: &'static str, value: i64) -> Result<(), Misfit> {
+    // Larger sizes do not fit any memory, and sums and products of sizes must not overflow.
+    if (1..=i64::from(u32::MAX)).contains(&value) {
+        return Ok(());
+    }
+    refuse(option, value, "a positive number of 32 bits")
+}
+
+fn positive_number(option: &'static str, value: f64) -> Result<(), Misfit> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    refuse(option, value, "above 0")
+}
+
+/// 1 is allowed, as in PyTorch.
+fn probability(option: &'static str, value: f64) -> Result<(), Misfit> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
+    }
+    refuse(option, value, "between 0 and 1")
+}
+
+/// The size of what a window gives that slides over an image.
+fn slide(
+    size: [i64; 2],
+    kernel_size: [i64; 2],
+    stride: [i64; 2],
+    padding: [i64; 2],
+    dilation: [i64; 2],
+    input: &[i64],
+) -> Result<[i64; 2], Misfit> {
+    let mut output = [0; 2];
+    for (axis, output) in output.iter_mut().enumerate() {
+        let window = Axis {
+            kernel_size: kernel_size[axis],
+            stride: stride[axis],
+            padding: padding[axis],
+            dilation: dilation[axis],
+        };
+        *output = window.output_size(size[axis], input)?;
+    }
+    Ok(output)
+}
+
+/// A window along one dimension.
+struct Axis {
+    kernel_size: i64,
+    stride: i64,
+    padding: i64,
+    dilation: i64,
+}
+
+impl Axis {
+    /// `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`, as `torch.nn.Conv2d` documents it.
+    fn output_size(&self, size: i64, input: &[i64]) -> Result<i64, Misfit> {
+        let extent = self.extent()?;
+        let padded = size.saturating_add(2 * self.padding);
+        if extent > padded {
+            return misfit(format!("at least {extent} values along the kernel, {padded} with padding"), input);
+        }
+        Ok((padded - extent) / self.stride + 1)
+    }
+
+    /// `(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1`, as `torch.nn.ConvTranspose2d`
+    /// documents it.
+    fn transposed_size(&self, size: i64, output_padding: i64, input: &[i64]) -> Result<i64, Misfit> {
+        let extent = self.extent()?;
+        if !(0..self.stride.max(self.dilation)).contains(&output_padding) {
+            return refuse("output_padding", output_padding, "at least 0, and below the stride or the dilation");
+        }
+        let spread = (size - 1).saturating_mul(self.stride).saturating_add(extent).saturating_add(output_padding);
+        match spread.saturating_sub(2 * self.padding) {
+            size if size > 0 => Ok(size),
+            _ => misfit(format!("a size of which {} on each side can go", self.padding), input),
+        }
+    }
+
+    fn extent(&self) -> Result<i64, Misfit> {
+        positive("kernel_size", self.kernel_size)?;
+        positive("stride", self.stride)?;
+        positive("dilation", self.dilation)?;
+        if self.padding != 0 {
+            positive("padding", self.padding)?;
+        }
+        Ok(self.dilation.saturating_mul(self.kernel_size - 1) + 1)
+    }
+}

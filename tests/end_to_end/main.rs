@@ -18,6 +18,7 @@ mod schedule;
 mod background;
 // What follows from plugins that fail.
 mod failures;
+mod inspection;
 // What the command line says.
 mod cli;
 // The run that these share.

@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use fixture::{TempDir, build_workspace_plugins, folder_of, host, lines, temporary_folder};
+use fixture::{TempDir, build_workspace_plugins, folder_of, host, lines, shared_folder, temporary_folder};
 use serde_json::Value;
 
 use crate::small_run::{Ran, SmallRun, text};
@@ -28,11 +28,12 @@ fn json(path: &Path) -> Value {
 }
 
 /// The built-in run with the shipped plugins, as in the README, once for all tests that look at what it left.
-fn digits() -> &'static (TempDir, Output) {
-    static RUN: OnceLock<(TempDir, Output)> = OnceLock::new();
+fn digits() -> &'static (PathBuf, Output) {
+    static RUN: OnceLock<(PathBuf, Output)> = OnceLock::new();
     RUN.get_or_init(|| {
-        let (folder, plugins) = (temporary_folder(), shipped());
-        let output = output(host().args(["run", "--plugins"]).arg(plugins.path()).current_dir(folder.path()).args([
+        // A value that is never dropped takes no folder away.
+        let (folder, plugins) = (shared_folder("digits"), shipped());
+        let output = output(host().args(["run", "--plugins"]).arg(plugins.path()).current_dir(&folder).args([
             "--out",
             "out",
             "--set",
@@ -46,7 +47,7 @@ fn digits() -> &'static (TempDir, Output) {
 fn the_built_in_run_learns_the_digits() {
     let (folder, output) = digits();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let out = folder.path().join("out").canonicalize().expect("there is a run folder");
+    let out = folder.join("out").canonicalize().expect("there is a run folder");
     // Data to stdout, everything else to stderr.
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n", out.display()));
 
@@ -67,7 +68,7 @@ fn the_built_in_run_learns_the_digits() {
 
 #[test]
 fn the_status_of_a_finished_run() {
-    let status = json(&digits().0.path().join("out/status.json"));
+    let status = json(&digits().0.join("out/status.json"));
     insta::assert_debug_snapshot!(names(&status), @r#"
     [
         "artifacts",
@@ -105,7 +106,7 @@ fn the_status_of_a_finished_run() {
 
 #[test]
 fn the_log_tells_the_hooks_in_declared_order() {
-    let log = lines(&digits().0.path().join("out/log.jsonl"));
+    let log = lines(&digits().0.join("out/log.jsonl"));
     let hooks: Vec<(&str, &str)> = log
         .iter()
         .filter(|line| line["target"] == "hook")
@@ -133,7 +134,7 @@ fn the_log_tells_the_hooks_in_declared_order() {
 
 #[test]
 fn the_run_folder_holds_what_the_design_says() {
-    let out = digits().0.path().join("out");
+    let out = digits().0.join("out");
     for path in ["run.toml", "status.json", "metrics.jsonl", "log.jsonl"] {
         assert!(out.join(path).is_file(), "{path}");
     }
@@ -151,7 +152,7 @@ fn the_run_folder_holds_what_the_design_says() {
 #[test]
 fn the_resolved_run_file_is_a_run_file() {
     let (folder, plugins) = (temporary_folder(), shipped());
-    let resolved = digits().0.path().join("out/run.toml");
+    let resolved = digits().0.join("out/run.toml");
     // From another folder, and into another one.
     let again = output(
         host().arg("run").arg(&resolved).arg("--plugins").arg(plugins.path()).current_dir(folder.path()).args([

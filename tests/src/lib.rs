@@ -83,6 +83,16 @@ pub fn host() -> Command {
     command
 }
 
+/// A folder below the target folder, empty at first, for what the tests of a process share.
+pub fn shared_folder(name: &str) -> PathBuf {
+    let folder = target_folder().join("tmp").join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).expect("what an earlier run left can be removed");
+    }
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    folder
+}
+
 /// A folder that goes away with the value.
 pub fn temporary_folder() -> TempDir {
     tempfile::Builder::new().prefix("host-test-").tempdir().expect("there is a folder for temporary files")

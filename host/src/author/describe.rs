@@ -9,9 +9,8 @@ use serde_json::{Map, Value};
 
 use super::command::cannot_write;
 use super::options::{OptionRow, example, rows};
-use super::table;
 use crate::plugins::{Catalogue, Kind};
-use crate::report::{Problem, Problems, Report, did_you_mean, list};
+use crate::report::{Problem, Problems, Report, did_you_mean, list, table};
 
 /// There is no kind of that name.
 #[derive(Debug, thiserror::Error)]

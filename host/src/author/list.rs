@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::command::cannot_write;
-use super::table;
 use crate::plugins::{Catalogue, Kind};
-use crate::report::{Problem, Problems, Style, render};
+use crate::report::{Problem, Problems, Style, render, table};
 
 /// A kind in the JSON that `--json` writes: its descriptor and where it comes from.
 #[derive(Serialize)]

@@ -9,7 +9,6 @@ mod describe;
 mod list;
 mod new;
 mod options;
-mod table;
 
 pub use check::{Check, CheckOptions, Checked, Finding, Scope, Verdict, check};
 pub use command::{PluginsCommand, run};

@@ -3,15 +3,18 @@
 //! Exit codes: 0 the run finished, or a callback stopped it; 1 it failed, or a check did; 2 the command, the run file or
 //! the plugins are wrong and nothing was begun; 130 a signal ended it.
 
+mod config;
+mod model;
 mod openmp;
 mod run;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::author;
-use crate::report::{Problems, Style, render};
+use crate::report::{Problem, Problems, Style, render};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -32,6 +35,11 @@ struct Arguments {
 enum Command {
     /// Trains what a run file says, with the callbacks of plugin libraries.
     Run(run::RunArguments),
+    /// Shows the model of a run file: nodes, shapes, parameters and cost.
+    Model(model::ModelArguments),
+    /// Checks run files, and says what may stand in one.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Makes, lists, describes and checks plugins.
     #[command(subcommand)]
     Plugins(author::PluginsCommand),
@@ -45,10 +53,26 @@ pub fn main() -> ExitCode {
             openmp::start_with_short_waits();
             run::run(arguments)
         }
+        Command::Model(arguments) => model::show(&arguments),
+        Command::Config(command) => config::run(command),
         Command::Plugins(command) => author::run(command),
     };
     outcome.unwrap_or_else(|Problems(problems)| {
         eprint!("{}", render(&problems, Style::of_stderr()));
         ExitCode::from(2)
     })
+}
+
+/// Writes to stdout; a reader that has gone away, as `head` does, is no failure.
+fn print(text: &str) -> Result<(), Problems> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(cannot("write to the standard output", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cannot(action: &str, error: &(dyn std::error::Error + 'static)) -> Problems {
+    Problem::new(format!("cannot {action}")).with_cause(error).into()
 }

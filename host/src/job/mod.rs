@@ -13,5 +13,5 @@ mod status;
 
 pub use folder::{FolderError, RunFolder};
 pub use log::Verbosity;
-pub use plan::{JobPlan, Request, ResumeFrom};
+pub use plan::{JobPlan, ModelPlan, Request, ResumeFrom};
 pub use run::{JobOutcome, run};

@@ -7,9 +7,9 @@ use tch::Device;
 
 use super::builtin;
 use crate::config::{self, Document};
-use crate::data::{Data, SampleType, Source};
+use crate::data::{Data, SampleType, Source, Target};
 use crate::dispatch::{self, Order};
-use crate::model::{Dtype, Graph};
+use crate::model::{Dtype, Graph, LayerPath, Op};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
@@ -99,25 +99,16 @@ impl JobPlan {
         );
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();
 
-        let source = match &base {
-            Some(folder) => Source::Folder(folder),
-            None => Source::Bytes(builtin::DATA),
-        };
-        let data = Data::load(&run_file.data, source, run_file.run.seed).map_err(|error| {
-            let label = document.label_key("/data", "");
-            problems.push(Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(str::to_owned)));
-        });
+        let data = data(&run_file, &document, base.as_deref()).map_err(|problem| problems.push(problem));
         if let Some(folder) = &base
             && let Err(error) = run_file.data.make_absolute(folder)
         {
             problems.push(Problem::new("cannot find the working folder").with_cause(&error));
         }
-        let graph = data.as_ref().map_err(|&()| ()).and_then(|data| {
-            run_file.model.lower(&data.sample_shape, sample_dtype(data.sample_type)).map_err(|error| {
-                let label = document.label_key("/model", "");
-                problems.push(Problem::new(error.to_string()).with_label(label));
-            })
-        });
+        let graph = data
+            .as_ref()
+            .map_err(|&()| ())
+            .and_then(|data| graph(&run_file, &document, data).map_err(|problem| problems.push(problem)));
         if let (Ok(data), Ok(graph)) = (&data, &graph)
             && let Err(error) = run_file.train.loss.check(graph.output_shape(), &data.target)
         {
@@ -156,10 +147,64 @@ impl JobPlan {
     }
 }
 
-fn sample_dtype(sample_type: SampleType) -> Dtype {
-    match sample_type {
+/// The data of a run file that lies in `folder`; of the built-in one without a folder.
+fn data(run_file: &RunFile, document: &Document, folder: Option<&Path>) -> Result<Data, Problem> {
+    let source = match folder {
+        Some(folder) => Source::Folder(folder),
+        None => Source::Bytes(builtin::DATA),
+    };
+    Data::load(&run_file.data, source, run_file.run.seed).map_err(|error| {
+        let label = document.label_key("/data", "");
+        Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(str::to_owned))
+    })
+}
+
+/// The model's graph for samples of `data`.
+fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Result<Graph, Problem> {
+    let dtype = match data.sample_type {
         SampleType::F32 => Dtype::F32,
         SampleType::I64 => Dtype::I64,
+    };
+    let graph = run_file.model.lower(&data.sample_shape, dtype).map_err(|error| {
+        let place = error.path().map_or_else(String::new, LayerPath::pointer);
+        Problem::new(error.to_string()).with_label(document.label_value(&format!("/model{place}"), ""))
+    })?;
+    if let (SampleType::I64, Target::Classes { count, .. }) = (data.sample_type, &data.target) {
+        for node in graph.nodes() {
+            if let Op::Embedding { num_embeddings, .. } = node.op
+                && num_embeddings.unsigned_abs() < *count as u64
+            {
+                let message = format!("`{}` has {num_embeddings} rows, and the data has {count} tokens", node.name);
+                return Err(Problem::new(message)
+                    .with_label(document.label_key("/model", ""))
+                    .with_hint(format!("give the layer `num_embeddings = {count}`")));
+            }
+        }
+    }
+    Ok(graph)
+}
+
+/// A model as a run file says it, and the samples that it takes.
+#[derive(Clone, Debug)]
+pub struct ModelPlan {
+    /// The graph.
+    pub graph: Graph,
+    /// What it is trained with at once.
+    pub batch_size: usize,
+}
+
+impl ModelPlan {
+    /// Reads the run file and its data, and checks the model; plugins are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, as far as one thing does not hide another.
+    pub fn make(request: &Request) -> Result<Self, Problems> {
+        let (name, text, base) = read(request)?;
+        let run_file::Loaded { run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
+        let data = data(&run_file, &document, base.as_deref())?;
+        let graph = graph(&run_file, &document, &data)?;
+        Ok(Self { graph, batch_size: run_file.train.batch_size })
     }
 }
 

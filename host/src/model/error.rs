@@ -5,15 +5,27 @@ use std::fmt;
 use super::op::Dtype;
 use crate::torch::TorchError;
 
-/// Where a layer stands in the run file: the indices from the outermost `layers` inwards.
+/// Where a layer stands in the run file: lists and indices from the outermost `layers` inwards. A list without a name is
+/// one within a list, such as a branch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LayerPath(pub Vec<usize>);
+pub struct LayerPath(pub Vec<(&'static str, usize)>);
+
+impl LayerPath {
+    /// The layer's place below `[model]` as a JSON pointer: `/layers/2/branches/0/1`.
+    pub fn pointer(&self) -> String {
+        let step = |(list, index): &(&str, usize)| match *list {
+            "" => format!("/{index}"),
+            list => format!("/{list}/{index}"),
+        };
+        self.0.iter().map(step).collect()
+    }
+}
 
 impl fmt::Display for LayerPath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (depth, index) in self.0.iter().enumerate() {
-            let dot = if depth == 0 { "" } else { "." };
-            write!(formatter, "{dot}layers[{index}]")?;
+        for (depth, (list, index)) in self.0.iter().enumerate() {
+            let dot = if depth == 0 || list.is_empty() { "" } else { "." };
+            write!(formatter, "{dot}{list}[{index}]")?;
         }
         Ok(())
     }
@@ -165,6 +177,19 @@ pub enum ModelError {
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TorchError),
+}
+
+impl ModelError {
+    /// The layer that it is about, where there is one.
+    pub fn path(&self) -> Option<&LayerPath> {
+        match self {
+            ModelError::Shape { path, .. }
+            | ModelError::Dtype { path, .. }
+            | ModelError::Option { path, .. }
+            | ModelError::InvalidName { path, .. } => Some(path),
+            _ => None,
+        }
+    }
 }
 
 impl From<tch::TchError> for ModelError {

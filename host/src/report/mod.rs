@@ -8,6 +8,7 @@
 mod nearest;
 mod problem;
 mod render;
+pub mod table;
 
 pub use nearest::{did_you_mean, list, nearest};
 pub use problem::{Label, Problem, Problems, Report, Source};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Checked;
 use super::checks::{Check, Finding, Scope, Verdict};
-use crate::author::table;
+use crate::report::table;
 
 /// Writes the findings as a table, with what the failed checks demand and a count at the end.
 pub(super) fn write(file: &Path, checked: &Checked, colour: bool, out: &mut dyn Write) -> io::Result<()> {

@@ -18,7 +18,7 @@ impl ModelOptions {
         let mut builder = GraphBuilder::default();
         builder.input(Input { name: INPUT.to_owned(), shape: sample_shape.to_vec(), dtype })?;
         let mut lowering = Lowering { builder, path: LayerPath::default() };
-        let output = lowering.all(&self.layers, &mut Scope::new(String::new()), INPUT.to_owned())?;
+        let output = lowering.all("layers", &self.layers, &mut Scope::new(String::new()), INPUT.to_owned())?;
         lowering.builder.finish(&output)
     }
 }
@@ -69,9 +69,16 @@ struct Single<'a> {
 
 impl Lowering {
     /// Lowers layers one after another, the first reading `value`; returns the value that the last gives.
-    fn all(&mut self, layers: &[Layer], scope: &mut Scope, mut value: String) -> Result<String, ModelError> {
+    /// `list` is what the run file calls them.
+    fn all(
+        &mut self,
+        list: &'static str,
+        layers: &[Layer],
+        scope: &mut Scope,
+        mut value: String,
+    ) -> Result<String, ModelError> {
         for (index, layer) in layers.iter().enumerate() {
-            self.path.0.push(index);
+            self.path.0.push((list, index));
             value = self.one(layer, scope, value)?;
             self.path.0.pop();
         }
@@ -85,8 +92,8 @@ impl Lowering {
                 if layers.is_empty() {
                     return Err(self.option(block, "residual", "layers", "[]", "at least one layer"));
                 }
-                let body = self.all(layers, &mut Scope::new(format!("{block}.")), value.clone())?;
-                let other = self.all(shortcut, &mut Scope::new(format!("{block}.shortcut.")), value)?;
+                let body = self.all("layers", layers, &mut Scope::new(format!("{block}.")), value.clone())?;
+                let other = self.all("shortcut", shortcut, &mut Scope::new(format!("{block}.shortcut.")), value)?;
                 self.node(format!("{block}.add"), Op::Add, &[&other, &body])
             }
             Layer::Repeat { name, times, layers } => {
@@ -96,7 +103,7 @@ impl Lowering {
                 }
                 let mut value = value;
                 for time in 0..*times {
-                    value = self.all(layers, &mut Scope::new(format!("{block}.{time}.")), value)?;
+                    value = self.all("layers", layers, &mut Scope::new(format!("{block}.{time}.")), value)?;
                 }
                 Ok(value)
             }
@@ -144,7 +151,9 @@ impl Lowering {
         }
         let mut values = Vec::with_capacity(branches.len());
         for (index, layers) in branches.iter().enumerate() {
-            values.push(self.all(layers, &mut Scope::new(format!("{block}.{index}.")), value.to_owned())?);
+            self.path.0.push(("branches", index));
+            values.push(self.all("", layers, &mut Scope::new(format!("{block}.{index}.")), value.to_owned())?);
+            self.path.0.pop();
         }
         Ok(values)
     }

@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 
 /// Writes `rows` under `header`, with two spaces between columns and none at the end of a line.
-pub(super) fn write<const COLUMNS: usize>(
+///
+/// # Errors
+/// Those of `out`.
+pub fn write<const COLUMNS: usize>(
     header: [&str; COLUMNS],
     rows: &[[String; COLUMNS]],
     out: &mut dyn Write,

@@ -1,0 +1,61 @@
+//! `host config`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Subcommand};
+
+use super::print;
+use crate::job::{JobPlan, Request};
+use crate::report::Problems;
+use crate::run_file;
+
+/// `host config …`
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Checks a run file as a run would, with its data, model and plugins, and trains nothing.
+    #[command(after_help = "Example:\n  host config check run.toml --plugins plugins")]
+    Check {
+        /// The run file.
+        run_file: PathBuf,
+        /// A folder of plugin libraries or a library; may be given again. Alone it means `./plugins`.
+        #[arg(long, value_name = "DIR|FILE", num_args = 0..=1, default_missing_value = "plugins", action = ArgAction::Append)]
+        plugins: Vec<PathBuf>,
+        /// Overrides a key of the run file: `train.epochs=3`.
+        #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
+        overrides: Vec<String>,
+        /// Prints the run file with every default written out.
+        #[arg(long)]
+        resolved: bool,
+    },
+    /// Prints the JSON Schema of run files, from which an editor completes and checks.
+    #[command(after_help = "Example, for an editor that reads a `#:schema` line at the top of a TOML file:\n  \
+                            host config schema > run.schema.json")]
+    Schema,
+}
+
+pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
+    match command {
+        ConfigCommand::Check { run_file, plugins, overrides, resolved } => {
+            let name = run_file.display().to_string();
+            let request = Request { run_file: Some(run_file), plugins, overrides, ..Request::default() };
+            let plan = JobPlan::make(&request)?;
+            if resolved {
+                let text = plan.run_file.resolved_toml();
+                print(&text.map_err(|error| super::cannot("write the resolved run file", &error))?)?;
+            } else {
+                print(&format!(
+                    "`{name}` is right: {} nodes, {} parameters, callbacks {}\n",
+                    plan.graph.nodes().len(),
+                    plan.graph.parameter_count(),
+                    plan.order.planned.iter().map(|planned| planned.name()).collect::<Vec<_>>().join(", "),
+                ))?;
+            }
+        }
+        ConfigCommand::Schema => {
+            let text = serde_json::to_string_pretty(&run_file::schema());
+            print(&format!("{}\n", text.map_err(|error| super::cannot("write the schema", &error))?))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,73 @@
+//! `host model`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args};
+
+use super::{cannot, print};
+use crate::job::{ModelPlan, Request};
+use crate::report::{Problems, table};
+
+const EXAMPLES: &str = "\
+Examples:
+  host model run.toml
+  host model run.toml --set 'model.layers.0.out_features=256'
+  host model run.toml --json | jq '.nodes[].name'";
+
+/// What `host model` takes.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ModelArguments {
+    /// The run file; without one, the digits example that is built in.
+    run_file: Option<PathBuf>,
+    /// Overrides a key of the run file.
+    #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
+    overrides: Vec<String>,
+    /// Prints the graph as JSON, as plugins get it.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
+    let request =
+        Request { run_file: arguments.run_file.clone(), overrides: arguments.overrides.clone(), ..Request::default() };
+    let ModelPlan { graph, batch_size } = ModelPlan::make(&request)?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&graph).map_err(|error| cannot("write the graph", &error))?;
+        print(&format!("{text}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows: Vec<[String; 6]> = graph
+        .inputs()
+        .iter()
+        .map(|input| {
+            let shape = format!("{:?}", input.shape);
+            [input.name.clone(), "input".to_owned(), String::new(), shape, String::new(), String::new()]
+        })
+        .collect();
+    for node in graph.nodes() {
+        let parameters: i64 = node.parameters.iter().map(|tensor| tensor.shape.iter().product::<i64>()).sum();
+        rows.push([
+            node.name.clone(),
+            node.op.name().to_owned(),
+            node.inputs.join(", "),
+            format!("{:?}", node.shape),
+            parameters.to_string(),
+            graph.node_flops(node).to_string(),
+        ]);
+    }
+    let mut text = Vec::new();
+    table::write(["NODE", "OPERATOR", "READS", "SHAPE", "PARAMETERS", "FLOPS"], &rows, &mut text)
+        .map_err(|error| cannot("write the table", &error))?;
+    print(&String::from_utf8_lossy(&text))?;
+    let (parameters, flops) = (graph.parameter_count(), graph.flops_per_sample());
+    print(&format!(
+        "{} nodes, {parameters} parameters ({:.1} KiB); {:.3} MFLOP forward for a sample, {:.1} for a batch of {batch_size}\n",
+        graph.nodes().len(),
+        parameters as f64 * 4.0 / 1024.0,
+        flops as f64 / 1e6,
+        flops as f64 * batch_size as f64 / 1e6,
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,164 @@
+//! `host config` and `host model`: what a run file says, without a run.
+
+use std::path::Path;
+use std::process::Output;
+
+use fixture::{TempDir, build_workspace_plugins, folder_of, host, shown, temporary_folder};
+use serde_json::Value;
+
+const RUN_FILE: &str = r#"[run]
+name = "small"
+
+[data]
+format = "csv"
+path = "digits.csv.gz"
+target = 64
+shape = [1, 8, 8]
+classes = 10
+normalise = "range"
+
+[model]
+layers = [
+  { type = "conv2d", out_channels = 4, kernel_size = 3 },
+  { type = "residual", layers = [
+    { type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1, groups = 4 },
+    { type = "silu" },
+  ] },
+  { type = "concat", branches = [[{ type = "adaptive_avg_pool2d" }], [{ type = "max_pool2d", kernel_size = 6 }]] },
+  { type = "flatten" },
+  { type = "linear", out_features = 10 },
+]
+
+[train]
+epochs = 1
+batch_size = 64
+loss = { type = "cross_entropy" }
+optimizer = { type = "sgd", learning_rate = 0.1 }
+
+[[plugins]]
+kind = "early-stopping"
+"#;
+
+/// A folder with the run file, changed by replacing texts, and its data.
+fn folder(replace: &[(&str, &str)]) -> TempDir {
+    let folder = temporary_folder();
+    let text = replace.iter().fold(RUN_FILE.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "`{from}` is not in the run file");
+        text.replacen(from, to, 1)
+    });
+    std::fs::write(folder.path().join("run.toml"), text).expect("the run file can be written");
+    let data = fixture::workspace_root().join("examples/digits/digits.csv.gz");
+    std::fs::copy(data, folder.path().join("digits.csv.gz")).expect("the data can be copied");
+    folder
+}
+
+fn host_in(folder: &TempDir, arguments: &[&str]) -> Output {
+    host().args(arguments).current_dir(folder.path()).output().expect("the host starts")
+}
+
+fn shown_in(folder: &TempDir, output: &Output) -> String {
+    shown(output, &[(folder.path(), "[FOLDER]")])
+}
+
+#[test]
+fn a_model_is_shown_as_a_table() {
+    let folder = folder(&[]);
+    insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &["model", "run.toml"])), @"
+    exit code: 0
+    -- stdout
+    NODE             OPERATOR             READS                             SHAPE      PARAMETERS  FLOPS
+    inputs           input                                                  [1, 8, 8]
+    conv1            conv2d               inputs                            [4, 6, 6]  40          2736
+    residual1.conv1  conv2d               conv1                             [4, 6, 6]  40          2736
+    residual1.silu1  silu                 residual1.conv1                   [4, 6, 6]  0           288
+    residual1.add    add                  conv1, residual1.silu1            [4, 6, 6]  0           144
+    concat1.0.pool1  adaptive_avg_pool2d  residual1.add                     [4, 1, 1]  0           144
+    concat1.1.pool1  max_pool2d           residual1.add                     [4, 1, 1]  0           144
+    concat1.concat   concat               concat1.0.pool1, concat1.1.pool1  [8, 1, 1]  0           8
+    flatten1         flatten              concat1.concat                    [8]        0           0
+    fc1              linear               flatten1                          [10]       90          170
+    9 nodes, 170 parameters (0.7 KiB); 0.006 MFLOP forward for a sample, 0.4 for a batch of 64
+    ");
+}
+
+#[test]
+fn a_model_as_json_is_the_graph_that_plugins_get() {
+    let folder = folder(&[]);
+    let output = host_in(&folder, &["model", "run.toml", "--json", "--set", "model.layers.4.out_features=12"]);
+    let graph: Value = serde_json::from_slice(&output.stdout).expect("the graph is JSON");
+    assert_eq!(graph["nodes"][0]["op"]["type"], "conv2d");
+    assert_eq!(graph["nodes"][8]["shape"], serde_json::json!([12]));
+}
+
+#[test]
+fn a_layer_that_does_not_fit_is_shown_in_its_place() {
+    let folder = folder(&[("groups = 4", "groups = 3")]);
+    insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &["model", "run.toml"])), @r#"
+    exit code: 2
+    -- stderr
+      × `layers[1].layers[0]` (`residual1.conv1`, conv2d) has `groups` = `3`, which must be a divisor of the channels of input and output
+        ╭─[run.toml:16:5]
+     15 │   { type = "residual", layers = [
+     16 │     { type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1, groups = 3 },
+        ·     ───────────────────────────────────────────────────────────────────────────────
+     17 │     { type = "silu" },
+        ╰────
+    "#);
+}
+
+#[test]
+fn a_right_run_file_is_checked_with_its_plugins() {
+    let folder = folder(&[]);
+    let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
+    let plugins = plugins.path().display().to_string();
+    let check = ["config", "check", "run.toml", "--plugins", &plugins];
+    insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &check)), @"
+    exit code: 0
+    -- stdout
+    `run.toml` is right: 9 nodes, 170 parameters, callbacks early-stopping, checkpoint, progress, print-metrics, json-lines
+    ");
+    let resolved = host_in(&folder, &[check.as_slice(), &["--resolved"]].concat());
+    std::fs::write(folder.path().join("resolved.toml"), &resolved.stdout).expect("it can be written");
+    let again = host_in(&folder, &["config", "check", "resolved.toml", "--plugins", &plugins, "--resolved"]);
+    assert_eq!(String::from_utf8_lossy(&again.stdout), String::from_utf8_lossy(&resolved.stdout));
+    assert!(!Path::new(&folder.path().join("runs")).exists(), "nothing is made");
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let folder = folder(&[("\"silu\"", "\"swish\""), ("epochs = 1", "epochs = 0"), ("0.1 }", "-0.1 }")]);
+    insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &["config", "check", "run.toml"])), @r#"
+    exit code: 2
+    -- stderr
+      × `model.layers.1.layers.1.type` cannot be `swish`
+        ╭─[run.toml:17:14]
+     16 │     { type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1, groups = 4 },
+     17 │     { type = "swish" },
+        ·              ───┬───
+        ·                 ╰── not known here
+     18 │   ] },
+        ╰────
+      hint: accepted: `linear`, `conv1d`, `conv2d`, `conv_transpose2d`, `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `max_pool2d`, `avg_pool2d`, `adaptive_avg_pool2d`, `relu`, `leaky_relu`, `elu`, `hard_swish`, `gelu`, `silu`, `tanh`, `sigmoid`, `softmax`, `flatten`, `reshape`, `permute`, `dropout`, `embedding`, `positional_embedding`, `multi_head_attention`, `lstm`, `gru`, `upsample`, `residual`, `repeat`, `concat` or `parallel`
+
+      × `train.epochs` must be at least 1, found `0`
+        ╭─[run.toml:25:10]
+     24 │ [train]
+     25 │ epochs = 0
+        ·          ┬
+        ·          ╰── here
+     26 │ batch_size = 64
+        ╰────
+    "#);
+}
+
+#[test]
+fn the_schema_of_run_files_accepts_the_example() {
+    let folder = folder(&[]);
+    let output = host_in(&folder, &["config", "schema"]);
+    let schema: Value = serde_json::from_slice(&output.stdout).expect("the schema is JSON");
+    let run_file = |text: &str| -> Value {
+        serde_json::to_value(toml::from_str::<toml::Value>(text).expect("it is TOML")).expect("it is JSON")
+    };
+    assert!(jsonschema::is_valid(&schema, &run_file(RUN_FILE)));
+    assert!(!jsonschema::is_valid(&schema, &run_file(&RUN_FILE.replace("batch_size", "batchsize"))));
+}

@@ -330,3 +330,23 @@ fn a_stop_is_no_failure() {
     let ran = SmallRun::new().recorder("a", "", "stop_in = 'epoch_end'").run().succeeded();
     assert_eq!((text(&ran.status(), "state"), ran.status()["position"]["epoch"].as_u64()), ("stopped", Some(1)));
 }
+
+#[test]
+fn a_run_starts_from_the_weights_of_another() {
+    let epoch = |ran: &Ran| ran.status()["metrics"]["val_loss"].as_f64().expect("it was evaluated");
+    let run =
+        || SmallRun::with_libraries(&["recorder", "checkpoint"]).instance("kind = 'checkpoint'").set("train.epochs=1");
+    let first = run().run().succeeded();
+    let weights = first.out.join("checkpoints/last/model.safetensors");
+    let from = format!("model.init_from='{}'", weights.display());
+    let second = run().set(&from).run().succeeded();
+    assert!(second.stderr().contains("weights: 4 of 4 tensors from"), "{}", second.stderr());
+    assert!(epoch(&second) < epoch(&first));
+    // It has them now, and goes on without the file.
+    std::fs::remove_file(weights).expect("it can be removed");
+    let out = second.out.clone();
+    run().set(&from).set("train.epochs=2").run_in(out).succeeded();
+    let refused = run().set(&from).run();
+    assert_eq!(refused.code(), Some(2));
+    assert!(refused.stderr().contains("cannot read the weights"), "{}", refused.stderr());
+}

@@ -39,7 +39,8 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
         ConfigCommand::Check { run_file, plugins, overrides, resolved } => {
             let name = run_file.display().to_string();
             let request = Request { run_file: Some(run_file), plugins, overrides, ..Request::default() };
-            let plan = JobPlan::make(&request)?;
+            let mut plan = JobPlan::make(&request)?;
+            std::mem::replace(&mut plan.initial_weights, Ok(None))?;
             if resolved {
                 let text = plan.run_file.resolved_toml();
                 print(&text.map_err(|error| super::cannot("write the resolved run file", &error))?)?;

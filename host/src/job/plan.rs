@@ -9,7 +9,7 @@ use super::builtin;
 use crate::config::{self, Document};
 use crate::data::{Data, SampleType, Source, Target};
 use crate::dispatch::{self, Order};
-use crate::model::{Dtype, Graph, LayerPath, Op};
+use crate::model::{Dtype, Graph, InitialWeights, LayerPath, Op};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
@@ -67,6 +67,9 @@ pub struct JobPlan {
     pub threads: usize,
     /// How that number came about.
     pub threads_reason: String,
+    /// The weights that a run begins with, where its file names some. One that goes on has its checkpoint's, and does
+    /// not need the file any more.
+    pub initial_weights: Result<Option<InitialWeights>, Problem>,
     /// Files of the plugin folders that could not be loaded.
     pub rejected: Vec<Problem>,
 }
@@ -101,7 +104,7 @@ impl JobPlan {
 
         let data = data(&run_file, &document, base.as_deref()).map_err(|problem| problems.push(problem));
         if let Some(folder) = &base
-            && let Err(error) = run_file.data.make_absolute(folder)
+            && let Err(error) = run_file.data.make_absolute(folder).and_then(|()| run_file.model.make_absolute(folder))
         {
             problems.push(Problem::new("cannot find the working folder").with_cause(&error));
         }
@@ -142,8 +145,13 @@ impl JobPlan {
             evaluation,
             trial: request.trial,
         };
+        let initial_weights = run_file.model.init_from.as_ref().map(|path| {
+            InitialWeights::read(path, &graph)
+                .map_err(|error| Problem::from(&error).with_label(document.label_value("/model/init_from", "")))
+        });
+        let initial_weights = initial_weights.transpose();
         let graph = Arc::new(graph);
-        Ok(Self { run_file, order, data, graph, plan, device, threads, threads_reason, rejected })
+        Ok(Self { run_file, order, data, graph, plan, device, threads, threads_reason, initial_weights, rejected })
     }
 }
 

@@ -17,7 +17,7 @@ use super::status::{StatusFile, Surroundings};
 use crate::checkpoint::{Checkpoint, find_latest, remove_temporaries};
 use crate::console::Console;
 use crate::dispatch::{Dispatcher, Failure, HookTime, Order, ScheduleState};
-use crate::model::Network;
+use crate::model::{InitialWeights, Network};
 use crate::report::{Problem, Problems, Style, render};
 use crate::torch;
 use crate::train::optimizer::Optimizer;
@@ -43,7 +43,7 @@ pub struct JobOutcome {
 pub fn run(request: &Request, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
     let console = Arc::new(Console::new(verbosity == Verbosity::Quiet));
     let log = Log::start(&console, verbosity);
-    let plan = JobPlan::make(request)?;
+    let mut plan = JobPlan::make(request)?;
     for problem in &plan.rejected {
         tell(&console, "warning", std::slice::from_ref(problem));
     }
@@ -80,9 +80,17 @@ pub fn run(request: &Request, verbosity: Verbosity) -> Result<JobOutcome, Proble
     let kept =
         resume.as_ref().map_or_else(Default::default, |resume| (resume.plugins().clone(), resume.schedules().clone()));
     let order = plan.order.clone();
+    let initial_weights = match &resume {
+        Some(_) => None,
+        None => std::mem::replace(&mut plan.initial_weights, Ok(None))?,
+    };
+    if let Some(weights) = &initial_weights {
+        console.line(&weights.report());
+    }
     // A checkpoint that does not fit is refused here, before anything in its folder is written over.
-    let session = session(plan, &folder, resume, resolved.as_str().into(), Rc::clone(&status), request.trial)
-        .map_err(|error| Problem::from(&error))?;
+    let session =
+        session(plan, initial_weights, &folder, resume, resolved.as_str().into(), Rc::clone(&status), request.trial)
+            .map_err(|error| Problem::from(&error))?;
     folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
     if request.run_file.is_none() {
         // Beside the resolved run file, which names it: that file is to be runnable like any other.
@@ -143,6 +151,7 @@ fn failed(error: TrainError) -> Ended {
 
 fn session(
     plan: JobPlan,
+    initial_weights: Option<InitialWeights>,
     folder: &RunFolder,
     resume: Option<Resume>,
     resolved: Arc<str>,
@@ -157,7 +166,10 @@ fn session(
     tch::set_num_threads(threads as i32);
     torch::set_deterministic_algorithms(matches!(plan.device, tch::Device::Cpu))?;
     torch::manual_seed(plan.plan.seed);
-    let network = Network::new(plan.graph, plan.plan.seed, plan.device)?;
+    let mut network = Network::new(plan.graph, plan.plan.seed, plan.device)?;
+    if let Some(weights) = initial_weights {
+        weights.write_into(&mut network)?;
+    }
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
     let info = RunInfo {
         name: plan.run_file.run.name.clone(),

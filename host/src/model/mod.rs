@@ -15,6 +15,7 @@ mod network;
 mod op;
 #[cfg(test)]
 mod reference;
+mod weights;
 
 pub use error::{LayerPath, ModelError};
 pub use execute::Mode;
@@ -22,3 +23,4 @@ pub use graph::{Graph, GraphBuilder, Input, Node};
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use network::{NamedTensor, Network};
 pub use op::{Dtype, GeluApproximation, Initialisation, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialisation};
+pub use weights::{InitialWeights, WeightsError};

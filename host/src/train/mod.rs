@@ -11,6 +11,8 @@ pub mod loss;
 pub mod metrics;
 pub mod optimizer;
 mod precision;
+#[cfg(test)]
+mod reference;
 mod run;
 pub mod schedule;
 mod services;

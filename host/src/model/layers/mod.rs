@@ -4,6 +4,8 @@ mod lower;
 #[cfg(test)]
 mod tests;
 
+use std::path::{Path, PathBuf};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,23 @@ use super::op::{GeluApproximation, UpsampleMode, WeightInitialisation};
 pub struct ModelOptions {
     /// The layers, first to last. The first reads the sample; sizes of inputs follow from the layer before.
     pub layers: Vec<Layer>,
+    /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
+}
+
+impl ModelOptions {
+    /// Makes the relative path of `init_from`, which belongs to a run file in `folder`, absolute.
+    ///
+    /// # Errors
+    ///
+    /// When the working folder, to which a relative `folder` belongs, is not known.
+    pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
+        if let Some(path) = &mut self.init_from {
+            *path = std::path::absolute(folder.join(&*path))?;
+        }
+        Ok(())
+    }
 }
 
 /// A layer or a block of layers.

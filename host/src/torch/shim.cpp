@@ -343,6 +343,10 @@ int host_torch_scalar(const at::Tensor* tensor, double* value) noexcept {
   });
 }
 
+int host_torch_backward(const at::Tensor* tensor, const at::Tensor* gradient) noexcept {
+  return guarded([&] { tensor->backward(*gradient); });
+}
+
 // What autograd keeps with a tensor goes, and with it the graph that made it, where nothing else holds that.
 int host_torch_forget_graph(const at::Tensor* tensor) noexcept {
   return guarded([&] { tensor->unsafeGetTensorImpl()->set_autograd_meta(nullptr); });

@@ -75,6 +75,7 @@ unsafe extern "C" {
     pub(super) fn host_torch_autocast_leave(device: c_int, previous: c_int) -> c_int;
 
     pub(super) fn host_torch_scalar(tensor: *const C_tensor, value: *mut f64) -> c_int;
+    pub(super) fn host_torch_backward(tensor: *const C_tensor, gradient: *const C_tensor) -> c_int;
     pub(super) fn host_torch_forget_graph(tensor: *const C_tensor) -> c_int;
     pub(super) fn host_torch_add_one(tensor: *const C_tensor) -> c_int;
     pub(super) fn host_torch_cpu_data(

@@ -16,6 +16,14 @@ pub fn scalar(tensor: &Tensor) -> Result<f64, TorchError> {
     Ok(value)
 }
 
+/// Adds the gradients of a scalar to its leaves; `gradient` is that of the scalar, of its shape and dtype, by default one
+/// (`Tensor.backward(gradient)`). Given each time, it need not be made each time.
+pub fn backward(tensor: &Tensor, gradient: &Tensor) -> Result<(), TorchError> {
+    // SAFETY: two live tensors.
+    let status = unsafe { shim::host_torch_backward(tensor.as_ptr(), gradient.as_ptr()) };
+    check(status, "backward")
+}
+
 /// Frees the graph that made the tensor, unless another tensor holds it: `Tensor.detach_()` without its dispatch. The
 /// tensor is a result, no parameter; it is left as if it had been computed without autograd.
 pub fn forget_graph(tensor: &Tensor) -> Result<(), TorchError> {

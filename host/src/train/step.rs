@@ -22,6 +22,8 @@ pub(super) struct Step {
     /// Values of the tapped nodes, in the order of the taps for activations.
     pub(super) tapped: Vec<Tensor>,
     pub(super) gradient_norm: Option<f64>,
+    /// The gradient of a loss by itself: a one on the model's device.
+    one: Option<Tensor>,
     /// Batch sizes of the step, for accumulation.
     sizes: Vec<i64>,
     seconds: Seconds,
@@ -97,10 +99,15 @@ impl Session {
         let (Some(inputs), Some(targets)) = (&self.step.inputs, &self.step.targets) else {
             return Ok(());
         };
+        let one = match self.step.one.take() {
+            Some(one) => one,
+            None => Tensor::f_ones([0i64; 0], (Kind::Float, self.network.device()))?,
+        };
         let nodes: Vec<usize> = self.taps.iter().filter_map(|tap| tap.node).collect();
         if let [_] = self.step.sizes[..] {
             let (outputs, loss, tapped) = self.forward(inputs, targets, &nodes)?;
-            loss.f_backward()?;
+            values::backward(&loss, &one)?;
+            self.step.one = Some(one);
             values::forget_graph(&loss)?;
             values::forget_graph(&outputs)?;
             self.step.loss = Some(loss);
@@ -116,7 +123,7 @@ impl Session {
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
             let (output, loss, values) = self.forward(&inputs, &targets, &nodes)?;
             let share = loss * (size as f64 / total as f64);
-            share.f_backward()?;
+            values::backward(&share, &one)?;
             let share = share.f_detach()?;
             mean = Some(match mean {
                 Some(mean) => mean + share,
@@ -126,6 +133,7 @@ impl Session {
             tapped.push(values);
             start += size;
         }
+        self.step.one = Some(one);
         self.step.loss = mean;
         self.step.outputs = Some(Tensor::f_cat(&outputs, 0)?);
         self.step.tapped = (0..nodes.len())

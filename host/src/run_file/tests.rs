@@ -554,6 +554,7 @@ fn the_defaults_of_the_digits_run() {
 
     [train.loss]
     type = "cross_entropy"
+    label_smoothing = 0.0
 
     [train.optimizer]
     type = "adamw"
@@ -561,6 +562,7 @@ fn the_defaults_of_the_digits_run() {
     betas = [0.9, 0.999]
     eps = 0.00000001
     weight_decay = 0.01
+    decay = "weights"
 
     [train.schedule]
     type = "constant"

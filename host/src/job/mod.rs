@@ -6,6 +6,7 @@
 mod builtin;
 mod folder;
 mod interrupt;
+mod learning;
 mod log;
 mod plan;
 mod run;

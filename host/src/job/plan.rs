@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tch::Device;
 
-use super::builtin;
+use super::{builtin, learning};
 use crate::config::{self, Document};
 use crate::data::{Data, SampleType, Source, Target};
 use crate::dispatch::{self, Order};
@@ -13,7 +13,6 @@ use crate::model::{Dtype, Graph, InitialWeights, LayerPath, Op};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
-use crate::train::metrics::Metric;
 use crate::train::{self, EvaluationPlan, Plan};
 
 /// What the command line asks for.
@@ -112,14 +111,13 @@ impl JobPlan {
             .as_ref()
             .map_err(|&()| ())
             .and_then(|data| graph(&run_file, &document, data).map_err(|problem| problems.push(problem)));
-        if let (Ok(data), Ok(graph)) = (&data, &graph)
-            && let Err(error) = run_file.train.loss.check(graph.output_shape(), &data.target)
-        {
-            problems.push(Problem::new(error.to_string()).with_label(document.label_key("/train/loss", "")));
-        }
-        let metrics = metrics(&document, "/train/metrics", &run_file.train.metrics, &mut problems);
-        let evaluation =
-            run_file.eval.as_ref().and_then(|eval| evaluation(&document, eval, data.as_ref().ok(), &mut problems));
+        let fitted = data.as_ref().ok().zip(graph.as_ref().ok()).map(|(data, graph)| (graph, &data.target));
+        problems.extend(learning::check(&document, &run_file.train, fitted));
+        let metrics = learning::metrics(&document, "/train/metrics", &run_file.train.metrics, fitted, &mut problems);
+        let evaluation = run_file
+            .eval
+            .as_ref()
+            .and_then(|eval| evaluation(&document, eval, data.as_ref().ok(), fitted, &mut problems));
         let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
         let (Ok(data), Ok(graph), Ok(device), true) = (data, graph, device, problems.is_empty()) else {
             return Err(Problems(problems));
@@ -138,7 +136,7 @@ impl JobPlan {
             accumulate: run_file.train.accumulate,
             loss: run_file.train.loss.clone(),
             metrics,
-            schedule: run_file.train.schedule.clone(),
+            schedule: run_file.train.schedule(),
             clip_gradient_norm: run_file.train.clip_gradient_norm,
             precision: run_file.train.precision,
             seed: run_file.run.seed,
@@ -231,31 +229,14 @@ fn read(request: &Request) -> Result<(String, String, Option<PathBuf>), Problems
     Ok((name, text, Some(folder)))
 }
 
-fn metrics(document: &Document, pointer: &str, names: &[String], problems: &mut Vec<Problem>) -> Vec<Metric> {
-    let mut metrics = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        match Metric::from_name(name) {
-            Some(metric) => metrics.push(metric),
-            None => problems.push(
-                Problem::new(format!("there is no metric `{name}`"))
-                    .with_label(document.label_value(&format!("{pointer}/{index}"), "unknown"))
-                    .with_hint(
-                        did_you_mean(name, Metric::ALL.iter().map(|metric| metric.name()))
-                            .or_else(|| Some("the loss is always measured; besides it there is `accuracy`".to_owned())),
-                    ),
-            ),
-        }
-    }
-    metrics
-}
-
 fn evaluation(
     document: &Document,
     eval: &EvalOptions,
     data: Option<&Data>,
+    fitted: Option<(&Graph, &Target)>,
     problems: &mut Vec<Problem>,
 ) -> Option<EvaluationPlan> {
-    let metrics = metrics(document, "/eval/metrics", &eval.metrics, problems);
+    let metrics = learning::metrics(document, "/eval/metrics", &eval.metrics, fitted, problems);
     if let Some(data) = data
         && !data.splits.contains_key(&eval.split)
     {

@@ -11,7 +11,7 @@ use crate::model::ModelOptions;
 use crate::train::Precision;
 use crate::train::loss::LossOptions;
 use crate::train::optimizer::OptimizerOptions;
-use crate::train::schedule::ScheduleOptions;
+use crate::train::schedule::{Schedule, ScheduleOptions, Warmup};
 
 /// A whole run, as its TOML file says it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -142,7 +142,9 @@ pub struct TrainOptions {
     pub batch_size: usize,
     /// What is minimised.
     pub loss: LossOptions,
-    /// Metrics of the training split besides the loss.
+    /// Metrics of the training split besides the loss, from the outputs that the steps give: `accuracy`, `top5_error`
+    /// (of any number), `precision`, `recall`, `f1`, `auc`, `perplexity` and `confusion_matrix` for classes, `mae`,
+    /// `rmse` and `r2` for numbers.
     #[serde(default)]
     pub metrics: Vec<String>,
     /// The optimizer.
@@ -150,6 +152,9 @@ pub struct TrainOptions {
     /// The course of the learning rate.
     #[serde(default)]
     pub schedule: ScheduleOptions,
+    /// The way up to the full learning rate, in front of the schedule. Without it there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<Warmup>,
     /// The gradients are scaled down when the norm of all of them together exceeds this. Without it they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -168,6 +173,11 @@ fn one() -> u64 {
 }
 
 impl TrainOptions {
+    /// The course of the learning rate, warm-up included.
+    pub fn schedule(&self) -> Schedule {
+        Schedule { warmup: self.warmup.clone(), options: self.schedule.clone() }
+    }
+
     /// The run's length. A loaded run file has exactly one of the two; one built otherwise and without any has no
     /// length.
     pub fn length(&self) -> Option<Length> {
@@ -191,7 +201,7 @@ pub struct EvalOptions {
     /// The split that is evaluated.
     #[serde(default = "val")]
     pub split: String,
-    /// Metrics besides the loss.
+    /// Metrics besides the loss, as for training.
     #[serde(default)]
     pub metrics: Vec<String>,
     /// How often: `1 epoch`, `100 steps`.

@@ -154,7 +154,7 @@ fn layer_without_type() {
        ·        ╰── `type` is missing
     19 │   { type = "linear", out_features = 10 },
        ╰────
-     hint: accepted: `linear`, `conv2d`, `batch_norm`, `max_pool2d`, `relu`, `flatten`, `dropout`, `residual` or `repeat`
+     hint: accepted: `linear`, `conv1d`, `conv2d`, `conv_transpose2d`, `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `max_pool2d`, `avg_pool2d`, `adaptive_avg_pool2d`, `relu`, `leaky_relu`, `elu`, `hard_swish`, `gelu`, `silu`, `tanh`, `sigmoid`, `softmax`, `flatten`, `reshape`, `permute`, `dropout`, `embedding`, `positional_embedding`, `multi_head_attention`, `lstm`, `gru`, `upsample`, `residual`, `repeat`, `concat` or `parallel`
     "#);
 }
 
@@ -554,6 +554,7 @@ fn the_defaults_of_the_digits_run() {
 
     [train.loss]
     type = "cross_entropy"
+    label_smoothing = 0.0
 
     [train.optimizer]
     type = "adamw"
@@ -561,6 +562,7 @@ fn the_defaults_of_the_digits_run() {
     betas = [0.9, 0.999]
     eps = 0.00000001
     weight_decay = 0.01
+    decay = "weights"
 
     [train.schedule]
     type = "constant"

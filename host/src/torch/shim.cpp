@@ -1,4 +1,4 @@
-// What tch lacks: fused optimizer kernels on tensors that the host owns, generator state, autocast for the CPU,
+// What tch lacks: optimizer kernels on tensors that the host owns, generator state, autocast for the CPU,
 // deterministic algorithms, and reads that cost no operator dispatch.
 //
 // Every function that can fail returns 0, or 1 after it has put a message where `host_torch_last_error` finds it
@@ -9,8 +9,15 @@
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_addcdiv.h>
+#include <ATen/ops/_foreach_addcmul.h>
+#include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_sqrt.h>
+#include <ATen/ops/_fused_adagrad.h>
+#include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/elu.h>
@@ -18,6 +25,7 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -67,28 +75,55 @@ at::Generator default_generator(int device) {
   return at::globalContext().defaultGenerator(device_of(device));
 }
 
-// The gradients of `parameters`, in order; `present` lists the positions that have one.
-Tensors gradients_of(const Tensors& parameters, std::vector<size_t>& present) {
+// The gradients of those `parameters` that have one, in order.
+Tensors gradients_of(const Tensors& parameters) {
   Tensors gradients;
   gradients.reserve(parameters.size());
-  present.reserve(parameters.size());
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const at::Tensor& gradient = parameters[i].grad();
+  for (const at::Tensor& parameter : parameters) {
+    const at::Tensor& gradient = parameter.grad();
     if (gradient.defined()) {
       gradients.push_back(gradient);
-      present.push_back(i);
     }
   }
   return gradients;
 }
 
-Tensors select(const Tensors& all, const std::vector<size_t>& positions) {
+// Those of `all` whose parameter has a gradient; an empty list stays empty.
+Tensors with_gradient(const Tensors& all, const Tensors& parameters) {
   Tensors some;
-  some.reserve(positions.size());
-  for (size_t position : positions) {
-    some.push_back(all[position]);
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (parameters[i].grad().defined()) {
+      some.push_back(all[i]);
+    }
   }
   return some;
+}
+
+// Calls `update` with the parameters that have a gradient, the gradients, and the state of those parameters. State that
+// is null is an empty list.
+template <size_t count, class Update>
+void update_with_gradients(
+    const Tensors& parameters, const std::array<const Tensors*, count>& state, Update&& update) {
+  static const Tensors none;
+  at::NoGradGuard no_grad;
+  Tensors gradients = gradients_of(parameters);
+  if (gradients.empty()) {
+    return;
+  }
+  std::array<const Tensors*, count> lists;
+  if (gradients.size() == parameters.size()) {
+    for (size_t i = 0; i < count; ++i) {
+      lists[i] = state[i] ? state[i] : &none;
+    }
+    update(parameters, gradients, lists);
+    return;
+  }
+  std::array<Tensors, count> selected;
+  for (size_t i = 0; i < count; ++i) {
+    selected[i] = with_gradient(state[i] ? *state[i] : none, parameters);
+    lists[i] = &selected[i];
+  }
+  update(with_gradient(parameters, parameters), gradients, lists);
 }
 
 void add_one(const at::Tensor& tensor) {
@@ -140,38 +175,34 @@ void host_torch_tensors_free(Tensors* list) noexcept {
 
 // ---- optimizer kernels; a parameter without a gradient is skipped, as in torch.optim
 
-int host_torch_fused_adamw(
+int host_torch_fused_adam(
     const Tensors* parameters,
     const Tensors* exp_avgs,
     const Tensors* exp_avg_sqs,
     const Tensors* steps,
+    bool decoupled,
     double learning_rate,
     double beta1,
     double beta2,
     double weight_decay,
     double eps) noexcept {
   return guarded([&] {
-    at::NoGradGuard no_grad;
-    std::vector<size_t> present;
-    Tensors gradients = gradients_of(*parameters, present);
-    if (gradients.empty()) {
-      return;
-    }
-    auto update = [&](const Tensors& p, const Tensors& m, const Tensors& v, const Tensors& s) {
-      for (const at::Tensor& step : s) {
+    std::array<const Tensors*, 3> state{exp_avgs, exp_avg_sqs, steps};
+    update_with_gradients(*parameters, state, [&](const Tensors& p, const Tensors& gradients, const auto& lists) {
+      for (const at::Tensor& step : *lists[2]) {
         add_one(step);
       }
-      at::_fused_adamw_(
-          p, gradients, m, v, /*max_exp_avg_sqs=*/{}, s, learning_rate, beta1, beta2, weight_decay, eps,
-          /*amsgrad=*/false, /*maximize=*/false);
-    };
-    if (gradients.size() == parameters->size()) {
-      update(*parameters, *exp_avgs, *exp_avg_sqs, *steps);
-    } else {
-      update(
-          select(*parameters, present), select(*exp_avgs, present), select(*exp_avg_sqs, present),
-          select(*steps, present));
-    }
+      auto update = [&](auto kernel) {
+        kernel(
+            p, gradients, *lists[0], *lists[1], /*max_exp_avg_sqs=*/at::TensorList(), *lists[2], learning_rate, beta1,
+            beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+      };
+      if (decoupled) {
+        update([](auto&&... arguments) { at::_fused_adamw_(arguments...); });
+      } else {
+        update([](auto&&... arguments) { at::_fused_adam_(arguments...); });
+      }
+    });
   });
 }
 
@@ -185,24 +216,73 @@ int host_torch_fused_sgd(
     double weight_decay,
     bool nesterov) noexcept {
   return guarded([&] {
-    at::NoGradGuard no_grad;
-    std::vector<size_t> present;
-    Tensors gradients = gradients_of(*parameters, present);
-    if (gradients.empty()) {
-      return;
-    }
-    auto update = [&](const Tensors& p, const Tensors& b) {
+    std::array<const Tensors*, 1> state{momentum_buffers};
+    update_with_gradients(*parameters, state, [&](const Tensors& p, const Tensors& gradients, const auto& lists) {
       at::_fused_sgd_(
-          p, gradients, b, weight_decay, momentum, learning_rate, /*dampening=*/0.0, nesterov,
+          p, gradients, *lists[0], weight_decay, momentum, learning_rate, /*dampening=*/0.0, nesterov,
           /*maximize=*/false, /*is_first_step=*/false);
-    };
-    if (gradients.size() == parameters->size()) {
-      update(*parameters, momentum_buffers ? *momentum_buffers : Tensors());
-    } else {
-      update(
-          select(*parameters, present),
-          momentum_buffers ? select(*momentum_buffers, present) : Tensors());
-    }
+    });
+  });
+}
+
+int host_torch_fused_adagrad(
+    const Tensors* parameters,
+    const Tensors* sums,
+    const Tensors* steps,
+    double learning_rate,
+    double learning_rate_decay,
+    double weight_decay,
+    double eps) noexcept {
+  return guarded([&] {
+    std::array<const Tensors*, 2> state{sums, steps};
+    update_with_gradients(*parameters, state, [&](const Tensors& p, const Tensors& gradients, const auto& lists) {
+      for (const at::Tensor& step : *lists[1]) {
+        add_one(step);
+      }
+      at::_fused_adagrad_(
+          p, gradients, *lists[0], *lists[1], learning_rate, learning_rate_decay, weight_decay, eps,
+          /*maximize=*/false);
+    });
+  });
+}
+
+// There is no fused kernel. `grad_avgs` is null unless the moment is centered, `momentum_buffers` when momentum is zero.
+int host_torch_rmsprop(
+    const Tensors* parameters,
+    const Tensors* square_avgs,
+    const Tensors* grad_avgs,
+    const Tensors* momentum_buffers,
+    double learning_rate,
+    double alpha,
+    double momentum,
+    double weight_decay,
+    double eps) noexcept {
+  return guarded([&] {
+    std::array<const Tensors*, 3> state{square_avgs, grad_avgs, momentum_buffers};
+    update_with_gradients(*parameters, state, [&](const Tensors& p, const Tensors& found, const auto& lists) {
+      const Tensors& squares = *lists[0];
+      const Tensors& means = *lists[1];
+      const Tensors& buffers = *lists[2];
+      Tensors gradients = weight_decay != 0.0 ? at::_foreach_add(found, p, weight_decay) : found;
+      at::_foreach_mul_(squares, alpha);
+      at::_foreach_addcmul_(squares, gradients, gradients, 1.0 - alpha);
+      Tensors roots;
+      if (means.empty()) {
+        roots = at::_foreach_sqrt(squares);
+      } else {
+        at::_foreach_lerp_(means, gradients, 1.0 - alpha);
+        roots = at::_foreach_addcmul(squares, means, means, -1.0);
+        at::_foreach_sqrt_(roots);
+      }
+      at::_foreach_add_(roots, eps);
+      if (buffers.empty()) {
+        at::_foreach_addcdiv_(p, gradients, roots, -learning_rate);
+      } else {
+        at::_foreach_mul_(buffers, momentum);
+        at::_foreach_addcdiv_(buffers, gradients, roots);
+        at::_foreach_add_(p, buffers, -learning_rate);
+      }
+    });
   });
 }
 
@@ -221,16 +301,14 @@ int host_torch_clear_gradients(const Tensors* parameters) noexcept {
 int host_torch_gradient_norm(const Tensors* parameters, double* norm) noexcept {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    std::vector<size_t> present;
-    *norm = total_norm(gradients_of(*parameters, present));
+    *norm = total_norm(gradients_of(*parameters));
   });
 }
 
 int host_torch_clip_gradient_norm(const Tensors* parameters, double maximum, double* norm) noexcept {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    std::vector<size_t> present;
-    Tensors gradients = gradients_of(*parameters, present);
+    Tensors gradients = gradients_of(*parameters);
     *norm = total_norm(gradients);
     // torch.nn.utils.clip_grad_norm_ clamps this coefficient to 1; multiplying by 1 is skipped here.
     double coefficient = maximum / (*norm + 1e-6);

@@ -26,11 +26,12 @@ unsafe extern "C" {
     ) -> c_int;
     pub(super) fn host_torch_tensors_free(list: *mut Tensors);
 
-    pub(super) fn host_torch_fused_adamw(
+    pub(super) fn host_torch_fused_adam(
         parameters: *const Tensors,
         exp_avgs: *const Tensors,
         exp_avg_sqs: *const Tensors,
         steps: *const Tensors,
+        decoupled: bool,
         learning_rate: f64,
         beta1: f64,
         beta2: f64,
@@ -44,6 +45,26 @@ unsafe extern "C" {
         momentum: f64,
         weight_decay: f64,
         nesterov: bool,
+    ) -> c_int;
+    pub(super) fn host_torch_fused_adagrad(
+        parameters: *const Tensors,
+        sums: *const Tensors,
+        steps: *const Tensors,
+        learning_rate: f64,
+        learning_rate_decay: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> c_int;
+    pub(super) fn host_torch_rmsprop(
+        parameters: *const Tensors,
+        square_avgs: *const Tensors,
+        grad_avgs: *const Tensors,
+        momentum_buffers: *const Tensors,
+        learning_rate: f64,
+        alpha: f64,
+        momentum: f64,
+        weight_decay: f64,
+        eps: f64,
     ) -> c_int;
 
     pub(super) fn host_torch_clear_gradients(parameters: *const Tensors) -> c_int;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::error::TrainError;
-use super::metrics::AccumulatorState;
+use super::metrics::{AccumulatorState, AverageState};
 use super::session::{Session, training_loader};
 use crate::checkpoint::{
     self, Checkpoint, CheckpointContents, CheckpointError, Dtype, HyperParameter, OwnedTensor, PluginState, State,
@@ -36,8 +36,10 @@ struct LoopState {
     epoch_is_over: bool,
     /// The run's time so far, in seconds.
     seconds: Exact,
-    /// The sums of the epoch: the loss, then the metrics in the plan's order.
-    sums: Vec<AccumulatorState>,
+    /// The sums of the epoch's losses.
+    loss: AverageState,
+    /// What the metrics of the epoch have seen, by name.
+    metrics: BTreeMap<String, AccumulatorState>,
     /// The norm of the last step's gradients, where they are clipped.
     #[serde(default)]
     gradient_norm: Option<Exact>,
@@ -187,15 +189,16 @@ impl Session {
                 hyper_parameters.push(HyperParameter { group: index, name: name.to_owned(), value, owner });
             }
         }
-        let mut sums = vec![self.loss_average.state()];
+        let mut accumulated = BTreeMap::new();
         for accumulator in &mut self.accumulators {
-            sums.push(accumulator.state()?);
+            accumulated.insert(accumulator.metric().name().into_owned(), accumulator.state()?);
         }
         let metrics = self.metrics.read().unwrap_or_else(PoisonError::into_inner);
         let loop_state = LoopState {
             epoch_is_over: self.epoch_is_over,
             seconds: Exact(self.clock.started.elapsed().as_secs_f64()),
-            sums,
+            loss: self.loss_average.state(),
+            metrics: accumulated,
             gradient_norm: self.step.gradient_norm.map(Exact),
             latest: metrics
                 .iter()
@@ -248,7 +251,7 @@ impl Session {
         self.optimizer.load_state(&optimizer)?;
         if self.position.global_step > 0 {
             // That of the last step: an epoch that ends before the next one puts it among its metrics.
-            self.optimizer.schedule(self.plan.schedule.factor(self.position.global_step, self.total_steps));
+            self.optimizer.schedule(self.schedule_factor());
         }
         self.step.gradient_norm = loop_state.gradient_norm.map(|norm| norm.0);
         for (name, tensor) in copies {
@@ -259,12 +262,11 @@ impl Session {
             }
         }
         self.epoch_is_over = loop_state.epoch_is_over;
-        let mut sums = loop_state.sums.into_iter();
-        if let Some(sum) = sums.next() {
-            self.loss_average.restore(sum);
-        }
-        for (accumulator, sum) in self.accumulators.iter_mut().zip(sums) {
-            accumulator.restore(sum);
+        self.loss_average.restore(loop_state.loss);
+        for accumulator in &mut self.accumulators {
+            if let Some(state) = loop_state.metrics.get(&*accumulator.metric().name()) {
+                accumulator.restore(state)?;
+            }
         }
         {
             let mut metrics = self.metrics.write().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@ use crate::model::ModelError;
 use crate::report::Report;
 use crate::torch::TorchError;
 
+use super::metrics::MetricError;
 use super::optimizer::OptimizerError;
 
 /// Why a training failed.
@@ -25,6 +26,9 @@ pub enum TrainError {
     /// The optimizer.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
+    /// A metric.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
     /// libtorch.
     #[error(transparent)]
     Torch(#[from] TorchError),
@@ -63,6 +67,8 @@ impl Report for TrainError {
                 "go on with the run file that it was written with, `{}`, or begin anew: `--resume never --out DIR`",
                 path.join("run.toml").display()
             )),
+            Self::Optimizer(error) => error.hint(),
+            Self::Metric(error) => error.hint(),
             _ => None,
         }
     }

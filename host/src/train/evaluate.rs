@@ -1,12 +1,14 @@
 //! Evaluation of a split: in inference mode, drawing from no generator and changing no buffer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use plugin_api::abi::kinds::EventKind;
 use tch::{Kind, Tensor};
 
 use super::error::TrainError;
-use super::metrics::{Accumulator, Average, Metric};
+use super::loss::LossOptions;
+use super::metrics::{Accumulator, Average, Metric, MetricValue};
 use super::precision::Precision;
 use super::session::Session;
 use crate::config::Every;
@@ -47,19 +49,20 @@ impl Score {
         Self { loss: Average::default(), accumulators: metrics.iter().map(|metric| metric.accumulator()).collect() }
     }
 
-    pub(super) fn add(&mut self, batch: &EvaluationBatch) -> Result<(), TrainError> {
+    pub(super) fn add(&mut self, batch: &EvaluationBatch, of: &LossOptions) -> Result<(), TrainError> {
         let (Some(outputs), Some(loss)) = (&batch.outputs, &batch.loss) else { return Ok(()) };
         let size = batch.targets.size().first().copied().unwrap_or(0) as usize;
-        self.loss.add(values::scalar(loss)?, size);
+        self.loss.add(values::scalar(loss)?, of.weight(&batch.targets, size)?);
         for accumulator in &mut self.accumulators {
-            accumulator.add(outputs, &batch.targets, size)?;
+            accumulator.add(outputs, &batch.targets)?;
         }
         Ok(())
     }
 
     /// `loss` and the metrics, by name without the split.
-    pub(super) fn values(&mut self) -> Result<Vec<(&'static str, f64)>, TrainError> {
-        let mut values: Vec<(&'static str, f64)> = self.loss.value().map(|loss| ("loss", loss)).into_iter().collect();
+    pub(super) fn values(&mut self) -> Result<Vec<(Cow<'static, str>, MetricValue)>, TrainError> {
+        let loss = self.loss.value().map(|loss| (Cow::Borrowed("loss"), MetricValue::Number(loss)));
+        let mut values: Vec<_> = loss.into_iter().collect();
         for accumulator in &mut self.accumulators {
             if let Some(value) = accumulator.value()? {
                 values.push((accumulator.metric().name(), value));
@@ -152,7 +155,7 @@ impl Session {
         let Some(mut batch) = self.evaluation.take() else { return Ok(()) };
         let nodes: Vec<usize> = self.taps.iter().filter_map(|tap| tap.node).collect();
         self.infer(&mut batch, &nodes)?;
-        evaluation.score.add(&batch)?;
+        evaluation.score.add(&batch, &self.plan.loss)?;
         self.evaluation = Some(batch);
         Ok(())
     }
@@ -184,7 +187,7 @@ impl Session {
         self.evaluation = None;
         for (name, value) in evaluation.score.values()? {
             let name = format!("{}_{name}", evaluation.split);
-            self.put(&name, value);
+            self.put_value(&name, value);
         }
         self.ambience.progress(self);
         Ok(())

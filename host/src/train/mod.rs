@@ -7,10 +7,14 @@ mod checkpointing;
 mod control;
 mod error;
 mod evaluate;
+#[cfg(test)]
+mod figures;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
 mod precision;
+pub mod range;
+mod recording;
 #[cfg(test)]
 mod reference;
 mod run;

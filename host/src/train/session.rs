@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use plugin_api::protocol::{Control, RunInfo, Tap};
@@ -17,7 +17,7 @@ use super::loss::LossOptions;
 use super::metrics::{Accumulator, Average, Metric};
 use super::optimizer::Optimizer;
 use super::precision::Precision;
-use super::schedule::ScheduleOptions;
+use super::schedule::Schedule;
 use super::services::TrainingSnapshot;
 use super::step::Step;
 use crate::config::Every;
@@ -48,7 +48,7 @@ pub struct Plan {
     /// Metrics of the training split besides the loss.
     pub metrics: Vec<Metric>,
     /// The course of the learning rate.
-    pub schedule: ScheduleOptions,
+    pub schedule: Schedule,
     /// The largest norm of all gradients together; larger ones are scaled down.
     pub clip_gradient_norm: Option<f64>,
     /// What forward and backward compute in.
@@ -363,7 +363,7 @@ impl Session {
         for index in 0..self.accumulators.len() {
             let name = format!("train_{}", self.accumulators[index].metric().name());
             if let Some(value) = self.accumulators[index].value()? {
-                self.put(&name, value);
+                self.put_value(&name, value);
             }
         }
         let seconds = self.clock.epoch.elapsed().as_secs_f64();
@@ -373,13 +373,7 @@ impl Session {
             self.put("step_seconds", mean);
             self.step.clear_seconds();
         }
-        let rates: Vec<(String, f64)> = match self.optimizer.groups() {
-            [group] => vec![("learning_rate".to_owned(), group.learning_rate())],
-            groups => {
-                groups.iter().map(|group| (format!("learning_rate_{}", group.name()), group.learning_rate())).collect()
-            }
-        };
-        for (name, rate) in rates {
+        for (name, rate) in self.learning_rates() {
             self.put(&name, rate);
         }
         if let Some(norm) = self.step.gradient_norm {
@@ -392,20 +386,6 @@ impl Session {
         }
         self.ambience.progress(self);
         Ok(())
-    }
-
-    /// Puts a metric at the present position: readable at once, and part of the history.
-    pub(super) fn put(&mut self, name: &str, value: f64) {
-        self.show(name, value);
-        let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = history.put(name, self.position, value) {
-            tracing::warn!("{error}");
-        }
-    }
-
-    /// Sets the latest value of a metric without a place in the history.
-    pub(super) fn show(&self, name: &str, value: f64) {
-        self.metrics.write().unwrap_or_else(PoisonError::into_inner).put(name, self.position, value);
     }
 
     // --- control

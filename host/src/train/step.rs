@@ -94,7 +94,7 @@ impl Session {
     }
 
     /// Computes outputs, loss and gradients. With accumulation the gradients are those of the joined batch: each
-    /// batch's mean loss is weighted by its share of the samples.
+    /// batch's mean loss is weighted by its share of the samples, or of their class weights.
     pub(super) fn forward_backward(&mut self) -> Result<(), TrainError> {
         let (Some(inputs), Some(targets)) = (&self.step.inputs, &self.step.targets) else {
             return Ok(());
@@ -115,14 +115,15 @@ impl Session {
             self.step.tapped = tapped;
             return Ok(());
         }
-        let total: i64 = self.step.sizes.iter().sum();
+        let weights = self.batch_weights(targets)?;
+        let total: f64 = weights.iter().sum();
         let (mut outputs, mut tapped): (Vec<Tensor>, Vec<Vec<Tensor>>) = (Vec::new(), Vec::new());
         let mut mean: Option<Tensor> = None;
         let mut start = 0;
-        for &size in &self.step.sizes {
+        for (&size, weight) in self.step.sizes.iter().zip(weights) {
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
             let (output, loss, values) = self.forward(&inputs, &targets, &nodes)?;
-            let share = loss * (size as f64 / total as f64);
+            let share = loss * (weight / total);
             values::backward(&share, &one)?;
             let share = share.f_detach()?;
             mean = Some(match mean {
@@ -140,6 +141,24 @@ impl Session {
             .map(|tap| Tensor::f_cat(&tapped.iter().map(|values| &values[tap]).collect::<Vec<_>>(), 0))
             .collect::<Result<_, _>>()?;
         Ok(())
+    }
+
+    /// What the mean loss of each of the step's batches weighs.
+    fn batch_weights(&self, targets: &Tensor) -> Result<Vec<f64>, TrainError> {
+        let mut start = 0;
+        let weigh = |size: &i64| -> Result<f64, TrainError> {
+            let weight = self.plan.loss.weight(&targets.f_narrow(0, start, *size)?, *size as usize)?;
+            start += size;
+            Ok(weight)
+        };
+        self.step.sizes.iter().map(weigh).collect()
+    }
+
+    /// The schedule's factor for the update at the present position.
+    pub(super) fn schedule_factor(&self) -> f64 {
+        // The first update follows none.
+        let finished = self.position.global_step.saturating_sub(1);
+        self.plan.schedule.factor(finished, self.total_steps, self.steps_per_epoch)
     }
 
     /// Outputs and mean loss with their graph, and the values of `nodes` without.
@@ -170,7 +189,7 @@ impl Session {
         if let Some(maximum) = self.plan.clip_gradient_norm {
             self.step.gradient_norm = Some(self.optimizer.clip_gradient_norm(maximum)?);
         }
-        self.optimizer.schedule(self.plan.schedule.factor(self.position.global_step, self.total_steps));
+        self.optimizer.schedule(self.schedule_factor());
         if std::mem::take(&mut self.controls.skip_update) {
             tracing::debug!(step = self.position.global_step, "the update is skipped");
         } else {
@@ -178,9 +197,10 @@ impl Session {
         }
         if let (Some(outputs), Some(targets), Some(loss)) = (&self.step.outputs, &self.step.targets, &self.step.loss) {
             let size: i64 = self.step.sizes.iter().sum();
-            self.loss_average.add(values::scalar(loss)?, size as usize);
+            let weight = self.plan.loss.weight(targets, size as usize)?;
+            self.loss_average.add(values::scalar(loss)?, weight);
             for accumulator in &mut self.accumulators {
-                accumulator.add(outputs, targets, size as usize)?;
+                accumulator.add(outputs, targets)?;
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! What can be wrong with an optimizer.
 
+use crate::report::Report;
 use crate::torch::TorchError;
 
 /// An optimizer that cannot be made, set or restored.
@@ -14,6 +15,30 @@ pub enum OptimizerError {
         value: f64,
         /// What it may be.
         expected: &'static str,
+    },
+    /// A group has a learning rate of its own and a factor on the optimizer's.
+    #[error("the parameter group `{group}` has both `learning_rate` and `learning_rate_factor`")]
+    TwoLearningRates {
+        /// The group.
+        group: String,
+    },
+    /// Two groups have one name, or one has that of the parameters in no group.
+    #[error("there is another parameter group of the name `{name}`")]
+    GroupName {
+        /// The name.
+        name: String,
+    },
+    /// A group has no parameters.
+    #[error("no parameter is in the group `{group}`: {why} `{pattern}`")]
+    EmptyGroup {
+        /// The group.
+        group: String,
+        /// The pattern.
+        pattern: String,
+        /// `none has a name like`, or that earlier groups have all of them.
+        why: &'static str,
+        /// Names that there are.
+        parameters: Vec<String>,
     },
     /// The optimizer has no such hyper-parameter.
     #[error("the optimizer has no hyper-parameter `{name}`; it has {available}")]
@@ -42,6 +67,42 @@ pub enum OptimizerError {
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TorchError),
+}
+
+impl OptimizerError {
+    /// The option that it is about, if it is about one of the optimizer's own.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            OptimizerError::Range { name, .. } if matches!(name.as_str(), "beta1" | "beta2") => Some("betas"),
+            OptimizerError::Range { name, .. } => Some(name),
+            OptimizerError::TwoLearningRates { .. }
+            | OptimizerError::GroupName { .. }
+            | OptimizerError::EmptyGroup { .. } => Some("groups"),
+            _ => None,
+        }
+    }
+}
+
+impl Report for OptimizerError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            OptimizerError::TwoLearningRates { .. } => Some("remove one of them".to_owned()),
+            OptimizerError::GroupName { .. } => Some("give each group a `name` of its own".to_owned()),
+            OptimizerError::EmptyGroup { parameters, .. } => {
+                let shown = quoted(parameters.iter().take(SHOWN).map(String::as_str));
+                let more = if parameters.len() > SHOWN { " and others" } else { "" };
+                Some(format!("the model has {shown}{more}; `*` stands for any text"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How many names a hint lists.
+const SHOWN: usize = 8;
+
+pub(super) fn range(name: &str, value: f64, expected: &'static str) -> OptimizerError {
+    OptimizerError::Range { name: name.to_owned(), value, expected }
 }
 
 /// Names as messages list them.

@@ -5,13 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::{OptimizerError, error::quoted, hyper_parameters::HyperParameters};
+use super::{Decay, OptimizerError, error::quoted, hyper_parameters::HyperParameters};
 use crate::{
     model::NamedTensor,
-    torch::{
-        TensorList, TorchError,
-        optimizer_kernels::{fused_adamw, fused_sgd},
-    },
+    torch::{TensorList, TorchError},
 };
 
 /// Parameters that share their hyper-parameters, and their state.
@@ -27,9 +24,26 @@ pub struct ParameterGroup {
     base_learning_rate: f64,
     /// False once a callback has set the learning rate: then it is the callback's.
     scheduled: bool,
-    state: State,
-    /// The tensors of `parameters`, as the kernels take them.
-    list: TensorList,
+    decay: Decay,
+    /// `<name>.<parameter>`: what the optimizer remembers, all parameters of one name after another.
+    state: Vec<NamedTensor>,
+    lists: Lists,
+}
+
+/// Parameters and state as the kernels take them.
+#[derive(Debug)]
+enum Lists {
+    /// One list, all of it with the group's weight decay or all without.
+    Whole { all: List, decays: bool },
+    /// Those with weight decay and those without are apart; `all` is for when there is none.
+    Split { all: List, with: List, without: List },
+}
+
+#[derive(Debug)]
+struct List {
+    parameters: TensorList,
+    /// One for each of [`HyperParameters::state_names`].
+    state: Vec<TensorList>,
 }
 
 /// What a checkpoint keeps of a group besides tensors.
@@ -62,10 +76,8 @@ impl ParameterGroup {
 
     /// The present learning rate.
     pub fn learning_rate(&self) -> f64 {
-        match self.hyper_parameters {
-            HyperParameters::Sgd(sgd) => sgd.learning_rate,
-            HyperParameters::AdamW(adamw) => adamw.learning_rate,
-        }
+        let mut own = self.hyper_parameters;
+        *own.learning_rate()
     }
 
     /// Whether the schedule owns the learning rate.
@@ -83,37 +95,38 @@ impl ParameterGroup {
         indices: Vec<usize>,
         parameters: Vec<NamedTensor>,
         hyper_parameters: HyperParameters,
+        decay: Decay,
     ) -> Result<ParameterGroup, TorchError> {
+        let state = state(&hyper_parameters, &parameters, Vec::new())?;
         Ok(ParameterGroup {
             name: name.to_owned(),
             indices,
             base_learning_rate: hyper_parameters.get("learning_rate").unwrap_or(0.0),
             scheduled: true,
-            state: State::zeros(&hyper_parameters, &parameters)?,
-            list: list(&parameters)?,
+            lists: Lists::new(&parameters, &state, decay)?,
+            decay,
+            state,
             parameters,
             hyper_parameters,
         })
     }
 
     pub(super) fn step(&self) -> Result<(), TorchError> {
-        match (&self.hyper_parameters, self.state.lists.as_slice()) {
-            (HyperParameters::Sgd(sgd), buffers) => fused_sgd(&self.list, buffers.first(), *sgd),
-            (HyperParameters::AdamW(adamw), [exp_avgs, exp_avg_sqs, steps]) => {
-                fused_adamw(&self.list, exp_avgs, exp_avg_sqs, steps, *adamw)
+        let mut undecayed = self.hyper_parameters;
+        let has_decay = std::mem::take(undecayed.weight_decay()) != 0.0;
+        match &self.lists {
+            Lists::Whole { all, decays: true } => all.update(&self.hyper_parameters),
+            Lists::Split { with, without, .. } if has_decay => {
+                with.update(&self.hyper_parameters)?;
+                without.update(&undecayed)
             }
-            // A group without parameters has no state to list.
-            (HyperParameters::AdamW(_), _) => Ok(()),
+            Lists::Whole { all, decays: false } | Lists::Split { all, .. } => all.update(&undecayed),
         }
     }
 
     pub(super) fn schedule(&mut self, factor: f64) {
         if self.scheduled {
-            let learning_rate = self.base_learning_rate * factor;
-            match &mut self.hyper_parameters {
-                HyperParameters::Sgd(sgd) => sgd.learning_rate = learning_rate,
-                HyperParameters::AdamW(adamw) => adamw.learning_rate = learning_rate,
-            }
+            *self.hyper_parameters.learning_rate() = self.base_learning_rate * factor;
         }
     }
 
@@ -125,7 +138,8 @@ impl ParameterGroup {
         }
         changed.check()?;
         if changed.state_names() != self.hyper_parameters.state_names() {
-            self.state = State::zeros(&changed, &self.parameters)?;
+            self.state = state(&changed, &self.parameters, std::mem::take(&mut self.state))?;
+            self.lists = Lists::new(&self.parameters, &self.state, self.decay)?;
         }
         self.hyper_parameters = changed;
         self.scheduled &= name != "learning_rate";
@@ -133,7 +147,7 @@ impl ParameterGroup {
     }
 
     pub(super) fn state_tensors(&self) -> &[NamedTensor] {
-        &self.state.tensors
+        &self.state
     }
 
     pub(super) fn saved(&self) -> GroupState {
@@ -163,33 +177,65 @@ impl ParameterGroup {
     }
 }
 
-/// What the optimizer remembers of each parameter.
-#[derive(Debug)]
-struct State {
-    /// `<name>.<parameter>`, all parameters of one name after another.
-    tensors: Vec<NamedTensor>,
-    /// The same as the kernels take them: one list for each of [`HyperParameters::state_names`].
-    lists: Vec<TensorList>,
-}
-
-impl State {
-    fn zeros(hyper_parameters: &HyperParameters, parameters: &[NamedTensor]) -> Result<State, TorchError> {
-        let mut tensors = Vec::new();
-        for name in hyper_parameters.state_names() {
-            for parameter in parameters {
-                let tensor = match *name {
-                    // The fused kernels want the step on the parameter's device.
-                    "step" => Tensor::f_zeros([0i64; 0], (Kind::Float, parameter.tensor.device()))?,
-                    _ => tch::no_grad(|| parameter.tensor.f_zeros_like())?,
-                };
-                tensors.push(NamedTensor { name: format!("{name}.{}", parameter.name), tensor });
-            }
+impl Lists {
+    fn new(parameters: &[NamedTensor], state: &[NamedTensor], decay: Decay) -> Result<Lists, TorchError> {
+        let decays = |parameter: &NamedTensor| decay == Decay::All || parameter.tensor.dim() > 1;
+        let all = List::new(parameters, state, |_| true)?;
+        if parameters.iter().all(decays) {
+            return Ok(Lists::Whole { all, decays: true });
         }
-        let lists = tensors.chunks(parameters.len().max(1)).map(list).collect::<Result<_, _>>()?;
-        Ok(State { tensors, lists })
+        if !parameters.iter().any(decays) {
+            return Ok(Lists::Whole { all, decays: false });
+        }
+        Ok(Lists::Split {
+            all,
+            with: List::new(parameters, state, decays)?,
+            without: List::new(parameters, state, |parameter| !decays(parameter))?,
+        })
     }
 }
 
-pub(super) fn list(tensors: &[NamedTensor]) -> Result<TensorList, TorchError> {
-    TensorList::new(tensors.iter().map(|named| &named.tensor))
+impl List {
+    fn new(
+        parameters: &[NamedTensor],
+        state: &[NamedTensor],
+        takes: impl Fn(&NamedTensor) -> bool,
+    ) -> Result<List, TorchError> {
+        let taken = |tensors: &[NamedTensor]| {
+            let pairs = parameters.iter().zip(tensors).filter(|(parameter, _)| takes(parameter));
+            TensorList::new(pairs.map(|(_, named)| &named.tensor))
+        };
+        let state = state.chunks(parameters.len().max(1)).map(taken).collect::<Result<_, _>>()?;
+        Ok(List { parameters: taken(parameters)?, state })
+    }
+
+    fn update(&self, hyper_parameters: &HyperParameters) -> Result<(), TorchError> {
+        hyper_parameters.update(&self.parameters, &self.state)
+    }
+}
+
+/// The state of each parameter: that of `before` where there is one of its name, else a new one.
+fn state(
+    hyper_parameters: &HyperParameters,
+    parameters: &[NamedTensor],
+    before: Vec<NamedTensor>,
+) -> Result<Vec<NamedTensor>, TorchError> {
+    let mut before: BTreeMap<String, Tensor> = before.into_iter().map(|named| (named.name, named.tensor)).collect();
+    let mut tensors = Vec::new();
+    for state in hyper_parameters.state_names() {
+        for parameter in parameters {
+            let name = format!("{state}.{}", parameter.name);
+            let tensor = match (before.remove(&name), *state) {
+                (Some(tensor), _) => tensor,
+                // The fused kernels want the step on the parameter's device.
+                (None, "step") => Tensor::f_zeros([0i64; 0], (Kind::Float, parameter.tensor.device()))?,
+                (None, state) => {
+                    let initial = hyper_parameters.initial(state);
+                    tch::no_grad(|| parameter.tensor.f_full_like(initial))?
+                }
+            };
+            tensors.push(NamedTensor { name, tensor });
+        }
+    }
+    Ok(tensors)
 }

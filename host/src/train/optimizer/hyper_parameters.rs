@@ -1,104 +1,87 @@
-//! `[train] optimizer` of the run file, and the values that steer a parameter group.
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+//! The values that steer a parameter group, and the state that each kind of optimizer keeps.
 
 use super::OptimizerError;
-use crate::torch::optimizer_kernels::{AdamW, Sgd};
-
-/// `[train] optimizer`: how gradients change the parameters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum OptimizerOptions {
-    /// Stochastic gradient descent (`torch.optim.SGD`).
-    Sgd {
-        /// The step size, before the schedule.
-        learning_rate: f64,
-        /// The decay of the running sum of gradients; 0 for none.
-        #[serde(default)]
-        momentum: f64,
-        /// Whether the momentum is Nesterov's.
-        #[serde(default)]
-        nesterov: bool,
-        /// The L2 penalty, on every parameter.
-        #[serde(default)]
-        weight_decay: f64,
-    },
-    /// Adam with decoupled weight decay (`torch.optim.AdamW`; Loshchilov and Hutter 2019).
-    Adamw {
-        /// The step size, before the schedule.
-        #[serde(default = "adamw_learning_rate")]
-        learning_rate: f64,
-        /// The decays of the first and second moments.
-        #[serde(default = "adamw_betas")]
-        betas: [f64; 2],
-        /// Added to the denominator.
-        #[serde(default = "adamw_eps")]
-        eps: f64,
-        /// The weight decay, on every parameter.
-        #[serde(default = "adamw_weight_decay")]
-        weight_decay: f64,
-    },
-}
-
-fn adamw_learning_rate() -> f64 {
-    1e-3
-}
-
-fn adamw_betas() -> [f64; 2] {
-    [0.9, 0.999]
-}
-
-fn adamw_eps() -> f64 {
-    1e-8
-}
-
-fn adamw_weight_decay() -> f64 {
-    1e-2
-}
+use super::error::range;
+use crate::torch::optimizer_kernels::{
+    self as kernels, Adagrad, Adam, RmsProp, Sgd, fused_adagrad, fused_adam, fused_sgd,
+};
+use crate::torch::{TensorList, TorchError};
 
 /// The values that steer one parameter group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum HyperParameters {
     Sgd(Sgd),
-    AdamW(AdamW),
+    Adam(Adam),
+    RmsProp { scalars: RmsProp, centered: bool },
+    Adagrad { scalars: Adagrad, initial_sum: f64 },
 }
 
 impl HyperParameters {
-    pub(super) fn new(options: &OptimizerOptions) -> HyperParameters {
-        match *options {
-            OptimizerOptions::Sgd { learning_rate, momentum, nesterov, weight_decay } => {
-                HyperParameters::Sgd(Sgd { learning_rate, momentum, weight_decay, nesterov })
-            }
-            OptimizerOptions::Adamw { learning_rate, betas: [beta1, beta2], eps, weight_decay } => {
-                HyperParameters::AdamW(AdamW { learning_rate, beta1, beta2, weight_decay, eps })
-            }
-        }
-    }
-
     pub(super) fn names(&self) -> &'static [&'static str] {
         match self {
             HyperParameters::Sgd(_) => &["learning_rate", "momentum", "weight_decay"],
-            HyperParameters::AdamW(_) => &["learning_rate", "beta1", "beta2", "weight_decay", "eps"],
+            HyperParameters::Adam(_) => &["learning_rate", "beta1", "beta2", "weight_decay", "eps"],
+            HyperParameters::RmsProp { .. } => &["learning_rate", "alpha", "momentum", "weight_decay", "eps"],
+            HyperParameters::Adagrad { .. } => &["learning_rate", "learning_rate_decay", "weight_decay", "eps"],
         }
     }
 
     pub(super) fn slot(&mut self, name: &str) -> Option<&mut f64> {
-        match (self, name) {
-            (HyperParameters::Sgd(sgd), "learning_rate") => Some(&mut sgd.learning_rate),
-            (HyperParameters::Sgd(sgd), "momentum") => Some(&mut sgd.momentum),
-            (HyperParameters::Sgd(sgd), "weight_decay") => Some(&mut sgd.weight_decay),
-            (HyperParameters::AdamW(adamw), "learning_rate") => Some(&mut adamw.learning_rate),
-            (HyperParameters::AdamW(adamw), "beta1") => Some(&mut adamw.beta1),
-            (HyperParameters::AdamW(adamw), "beta2") => Some(&mut adamw.beta2),
-            (HyperParameters::AdamW(adamw), "weight_decay") => Some(&mut adamw.weight_decay),
-            (HyperParameters::AdamW(adamw), "eps") => Some(&mut adamw.eps),
-            _ => None,
-        }
+        Some(match self {
+            HyperParameters::Sgd(sgd) => match name {
+                "learning_rate" => &mut sgd.learning_rate,
+                "momentum" => &mut sgd.momentum,
+                "weight_decay" => &mut sgd.weight_decay,
+                _ => return None,
+            },
+            HyperParameters::Adam(adam) => match name {
+                "learning_rate" => &mut adam.learning_rate,
+                "beta1" => &mut adam.beta1,
+                "beta2" => &mut adam.beta2,
+                "weight_decay" => &mut adam.weight_decay,
+                "eps" => &mut adam.eps,
+                _ => return None,
+            },
+            HyperParameters::RmsProp { scalars, centered: _ } => match name {
+                "learning_rate" => &mut scalars.learning_rate,
+                "alpha" => &mut scalars.alpha,
+                "momentum" => &mut scalars.momentum,
+                "weight_decay" => &mut scalars.weight_decay,
+                "eps" => &mut scalars.eps,
+                _ => return None,
+            },
+            HyperParameters::Adagrad { scalars, initial_sum: _ } => match name {
+                "learning_rate" => &mut scalars.learning_rate,
+                "learning_rate_decay" => &mut scalars.learning_rate_decay,
+                "weight_decay" => &mut scalars.weight_decay,
+                "eps" => &mut scalars.eps,
+                _ => return None,
+            },
+        })
     }
 
     pub(super) fn get(mut self, name: &str) -> Option<f64> {
         self.slot(name).copied()
+    }
+
+    #[inline]
+    pub(super) fn learning_rate(&mut self) -> &mut f64 {
+        match self {
+            HyperParameters::Sgd(sgd) => &mut sgd.learning_rate,
+            HyperParameters::Adam(adam) => &mut adam.learning_rate,
+            HyperParameters::RmsProp { scalars, .. } => &mut scalars.learning_rate,
+            HyperParameters::Adagrad { scalars, .. } => &mut scalars.learning_rate,
+        }
+    }
+
+    #[inline]
+    pub(super) fn weight_decay(&mut self) -> &mut f64 {
+        match self {
+            HyperParameters::Sgd(sgd) => &mut sgd.weight_decay,
+            HyperParameters::Adam(adam) => &mut adam.weight_decay,
+            HyperParameters::RmsProp { scalars, .. } => &mut scalars.weight_decay,
+            HyperParameters::Adagrad { scalars, .. } => &mut scalars.weight_decay,
+        }
     }
 
     /// The ranges that `torch.optim` accepts.
@@ -106,7 +89,7 @@ impl HyperParameters {
         for name in self.names() {
             let value = self.get(name).unwrap_or(f64::NAN);
             let (fits, expected) = match *name {
-                "beta1" | "beta2" | "momentum" => ((0.0..1.0).contains(&value), "at least 0 and below 1"),
+                "alpha" | "beta1" | "beta2" | "momentum" => ((0.0..1.0).contains(&value), "at least 0 and below 1"),
                 _ => (value >= 0.0 && value.is_finite(), "at least 0 and finite"),
             };
             if !fits {
@@ -121,17 +104,50 @@ impl HyperParameters {
         }
     }
 
-    /// The state that each parameter has, by PyTorch's names: `exp_avg` and `exp_avg_sq` (moments), `step` (updates so
-    /// far, f32 scalar), `momentum_buffer`.
+    /// The state that each parameter has, by PyTorch's names: `exp_avg`, `exp_avg_sq`, `square_avg`, `grad_avg`
+    /// (moments), `sum` (of squared gradients), `step` (updates so far, f32 scalar), `momentum_buffer`. RMSprop's `step`,
+    /// which nothing reads, is left out.
     pub(super) fn state_names(&self) -> &'static [&'static str] {
         match self {
             HyperParameters::Sgd(sgd) if sgd.momentum == 0.0 => &[],
             HyperParameters::Sgd(_) => &["momentum_buffer"],
-            HyperParameters::AdamW(_) => &["exp_avg", "exp_avg_sq", "step"],
+            HyperParameters::Adam(_) => &["exp_avg", "exp_avg_sq", "step"],
+            HyperParameters::RmsProp { scalars, centered } => match (*centered, scalars.momentum != 0.0) {
+                (false, false) => &["square_avg"],
+                (false, true) => &["square_avg", "momentum_buffer"],
+                (true, false) => &["square_avg", "grad_avg"],
+                (true, true) => &["square_avg", "grad_avg", "momentum_buffer"],
+            },
+            HyperParameters::Adagrad { .. } => &["sum", "step"],
         }
     }
-}
 
-fn range(name: &str, value: f64, expected: &'static str) -> OptimizerError {
-    OptimizerError::Range { name: name.to_owned(), value, expected }
+    /// What a state of this name begins with.
+    pub(super) fn initial(&self, state: &str) -> f64 {
+        match (self, state) {
+            (HyperParameters::Adagrad { initial_sum, .. }, "sum") => *initial_sum,
+            _ => 0.0,
+        }
+    }
+
+    /// One update of `parameters`, whose state is in the order of [`HyperParameters::state_names`].
+    pub(super) fn update(&self, parameters: &TensorList, state: &[TensorList]) -> Result<(), TorchError> {
+        match (self, state) {
+            (HyperParameters::Sgd(sgd), buffers) => fused_sgd(parameters, buffers.first(), *sgd),
+            (HyperParameters::Adam(adam), [exp_avgs, exp_avg_sqs, steps]) => {
+                fused_adam(parameters, exp_avgs, exp_avg_sqs, steps, *adam)
+            }
+            (HyperParameters::RmsProp { scalars, centered: true }, [squares, means, buffers @ ..]) => {
+                kernels::rmsprop(parameters, squares, Some(means), buffers.first(), *scalars)
+            }
+            (HyperParameters::RmsProp { scalars, centered: false }, [squares, buffers @ ..]) => {
+                kernels::rmsprop(parameters, squares, None, buffers.first(), *scalars)
+            }
+            (HyperParameters::Adagrad { scalars, .. }, [sums, steps]) => {
+                fused_adagrad(parameters, sums, steps, *scalars)
+            }
+            // A group without parameters has no state to list.
+            _ => Ok(()),
+        }
+    }
 }

@@ -1,8 +1,11 @@
-//! Optimizers over libtorch's fused kernels, with their state in tensors that have names.
+//! Optimizers over libtorch's kernels, with their state in tensors that have names.
 
 mod error;
 mod group;
 mod hyper_parameters;
+mod options;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -10,18 +13,19 @@ use tch::Tensor;
 
 pub use error::OptimizerError;
 use error::quoted;
-use group::list;
 pub use group::{GroupState, ParameterGroup};
-use hyper_parameters::HyperParameters;
-pub use hyper_parameters::OptimizerOptions;
+pub use options::{Decay, GroupOptions, OptimizerOptions};
 
 use crate::{
     model::NamedTensor,
     torch::{TensorList, TorchError, gradients},
 };
 
-/// The group that every parameter is in unless the run file makes others.
-const DEFAULT_GROUP: &str = "all";
+/// The group that every parameter is in unless the run file makes groups.
+const ALL: &str = "all";
+
+/// The group of the parameters that are in none of the run file's groups.
+const REST: &str = "rest";
 
 /// An optimizer over a model's parameters. Belongs to the training thread.
 ///
@@ -34,19 +38,29 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer over `parameters` in one group, with decay on all of them, as PyTorch leaves it.
+    /// An optimizer over `parameters` in the groups that the options make.
     pub fn new(options: &OptimizerOptions, parameters: &[NamedTensor]) -> Result<Optimizer, OptimizerError> {
-        let hyper_parameters = HyperParameters::new(options);
-        hyper_parameters.check()?;
-        let shared = parameters
-            .iter()
-            .map(|parameter| NamedTensor { name: parameter.name.clone(), tensor: parameter.tensor.shallow_clone() })
-            .collect();
-        let indices = (0..parameters.len()).collect();
-        Ok(Optimizer {
-            groups: vec![ParameterGroup::new(DEFAULT_GROUP, indices, shared, hyper_parameters)?],
-            parameters: list(parameters)?,
-        })
+        options.check()?;
+        let names: Vec<&str> = parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+        let mut groups = Vec::new();
+        for Members { group, indices } in members(options, &names)? {
+            let shared = indices.iter().map(|index| NamedTensor {
+                name: parameters[*index].name.clone(),
+                tensor: parameters[*index].tensor.shallow_clone(),
+            });
+            let (name, own, decay) = match group {
+                Some(group) => {
+                    let decay = if group.weight_decay.is_some() { Decay::All } else { options.decay() };
+                    (group.name(), options.group_hyper_parameters(group), decay)
+                }
+                None => {
+                    let name = if options.groups().is_empty() { ALL } else { REST };
+                    (name, options.hyper_parameters(), options.decay())
+                }
+            };
+            groups.push(ParameterGroup::new(name, indices.clone(), shared.collect(), own, decay)?);
+        }
+        Ok(Optimizer { groups, parameters: TensorList::new(parameters.iter().map(|parameter| &parameter.tensor))? })
     }
 
     /// Updates every parameter that has a gradient.
@@ -157,229 +171,47 @@ impl Optimizer {
     }
 }
 
-fn mismatch(what: &'static str, name: &str) -> OptimizerError {
-    OptimizerError::StateMismatch { what, name: name.to_owned() }
+/// The parameters of a group, by their places in the model.
+struct Members<'a> {
+    /// `None` for those that are in no other.
+    group: Option<&'a GroupOptions>,
+    indices: Vec<usize>,
 }
 
-#[cfg(test)]
-mod tests {
-    use tch::{Device, Kind};
-
-    use super::*;
-
-    const STEPS: usize = 30;
-
-    /// Two parameters; the gradient of an element is a fixed function of its value and place.
-    fn parameters() -> Vec<NamedTensor> {
-        [("fc1.weight", vec![2i64, 3]), ("fc1.bias", vec![3])]
-            .into_iter()
-            .map(|(name, shape)| {
-                let tensor = Tensor::linspace(-1.0, 1.0, shape.iter().product(), (Kind::Float, Device::Cpu));
-                NamedTensor { name: name.to_owned(), tensor: tensor.reshape(shape).set_requires_grad(true) }
-            })
-            .collect()
+/// Which parameters are in which group, in the order of the options; what is in none comes last.
+fn members<'a>(options: &'a OptimizerOptions, names: &[&str]) -> Result<Vec<Members<'a>>, OptimizerError> {
+    let own = options.groups().iter().map(|group| Members { group: Some(group), indices: Vec::new() });
+    let mut all: Vec<Members<'_>> = own.chain([Members { group: None, indices: Vec::new() }]).collect();
+    for (index, name) in names.iter().enumerate() {
+        let taker = all.iter_mut().find(|members| members.group.is_none_or(|group| group.fits(name)));
+        taker.into_iter().for_each(|members| members.indices.push(index));
     }
-
-    /// Gradient `0.3 x + 0.5`, which is far from zero at every start: AdamW divides small gradients by themselves.
-    fn backward(parameters: &[NamedTensor]) {
-        for parameter in parameters {
-            let x = &parameter.tensor;
-            let loss = (x.square() * 0.15 + x * 0.5).sum(Kind::Float);
-            loss.backward();
-        }
-    }
-
-    fn gradient(x: f64) -> f64 {
-        0.3 * x + 0.5
-    }
-
-    fn values(parameters: &[NamedTensor]) -> Vec<f64> {
-        parameters
-            .iter()
-            .flat_map(|parameter| Vec::<f64>::try_from(parameter.tensor.detach().reshape([-1])).unwrap())
-            .collect()
-    }
-
-    fn train(optimizer: &mut Optimizer, parameters: &[NamedTensor], steps: usize) {
-        for _ in 0..steps {
-            optimizer.clear_gradients().unwrap();
-            backward(parameters);
-            optimizer.step().unwrap();
-        }
-    }
-
-    /// Trains with the kernels and with `update` in f64, which changes (value, state) by a gradient.
-    fn compare(options: &OptimizerOptions, mut update: impl FnMut(&mut f64, &mut [f64; 2], f64, i32)) {
-        let parameters = parameters();
-        let mut expected = values(&parameters);
-        let mut state = vec![[0.0; 2]; expected.len()];
-        let mut optimizer = Optimizer::new(options, &parameters).unwrap();
-        train(&mut optimizer, &parameters, STEPS);
-        for step in 1..=STEPS {
-            for (value, state) in expected.iter_mut().zip(&mut state) {
-                let gradient = gradient(*value);
-                update(value, state, gradient, step as i32);
-            }
-        }
-        for (found, expected) in values(&parameters).iter().zip(&expected) {
-            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
-        }
-    }
-
-    fn adamw() -> OptimizerOptions {
-        toml::from_str("type = \"adamw\"\nlearning_rate = 0.01").unwrap()
-    }
-
-    fn sgd(momentum: f64, nesterov: bool) -> OptimizerOptions {
-        OptimizerOptions::Sgd { learning_rate: 0.05, momentum, nesterov, weight_decay: 0.1 }
-    }
-
-    #[test]
-    fn adamw_computes_what_its_paper_says() {
-        let (rate, beta1, beta2, eps, decay) = (0.01, 0.9, 0.999, 1e-8, 0.01);
-        compare(&adamw(), |value, [first, second], gradient, step| {
-            *value -= rate * decay * *value;
-            *first = beta1 * *first + (1.0 - beta1) * gradient;
-            *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
-            let mean = *first / (1.0 - f64::powi(beta1, step));
-            let square = *second / (1.0 - f64::powi(beta2, step));
-            *value -= rate * mean / (square.sqrt() + eps);
-        });
-    }
-
-    #[test]
-    fn sgd_computes_what_torch_documents() {
-        for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
-            compare(&sgd(momentum, nesterov), |value, [buffer, _], gradient, step| {
-                let gradient = gradient + 0.1 * *value;
-                *buffer = if step == 1 { gradient } else { momentum * *buffer + gradient };
-                *value -= 0.05 * if nesterov { gradient + momentum * *buffer } else { *buffer };
+    for members in &all {
+        if let (Some(group), true) = (members.group, members.indices.is_empty()) {
+            let why = match names.iter().any(|name| group.fits(name)) {
+                true => "earlier groups have all of the names like",
+                false => "none has a name like",
+            };
+            return Err(OptimizerError::EmptyGroup {
+                group: group.name().to_owned(),
+                pattern: group.pattern.clone(),
+                why,
+                parameters: names.iter().map(|name| (*name).to_owned()).collect(),
             });
         }
     }
+    // Without groups there is always the one, so that callbacks find it also where a model has no parameters.
+    all.retain(|members| !members.indices.is_empty() || options.groups().is_empty());
+    Ok(all)
+}
 
-    #[test]
-    fn a_restored_state_goes_on_bit_for_bit() {
-        for options in [adamw(), sgd(0.9, true), sgd(0.0, false)] {
-            let unbroken = parameters();
-            let mut optimizer = Optimizer::new(&options, &unbroken).unwrap();
-            train(&mut optimizer, &unbroken, 5);
-            optimizer.schedule(0.5);
-            let saved: Vec<_> = optimizer.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
-            let groups = optimizer.group_states();
-            let resumed: Vec<_> = unbroken
-                .iter()
-                .map(|parameter| NamedTensor {
-                    name: parameter.name.clone(),
-                    tensor: parameter.tensor.detach().copy().set_requires_grad(true),
-                })
-                .collect();
-            train(&mut optimizer, &unbroken, 5);
-
-            let mut optimizer = Optimizer::new(&options, &resumed).unwrap();
-            optimizer.load_group_states(&groups).unwrap();
-            optimizer.load_state(&saved).unwrap();
-            train(&mut optimizer, &resumed, 5);
-            assert_eq!(values(&unbroken), values(&resumed));
-        }
+impl OptimizerOptions {
+    /// Checks that each group has parameters among those of these names.
+    pub fn check_groups(&self, names: &[&str]) -> Result<(), OptimizerError> {
+        members(self, names).map(drop)
     }
+}
 
-    #[test]
-    fn the_state_has_pytorchs_names() {
-        let names = |options| -> Vec<String> {
-            let optimizer = Optimizer::new(&options, &parameters()).unwrap();
-            optimizer.state().into_iter().map(|(name, _)| name).collect()
-        };
-        assert_eq!(
-            names(adamw()),
-            [
-                "exp_avg.fc1.weight",
-                "exp_avg.fc1.bias",
-                "exp_avg_sq.fc1.weight",
-                "exp_avg_sq.fc1.bias",
-                "step.fc1.weight",
-                "step.fc1.bias"
-            ]
-        );
-        assert_eq!(names(sgd(0.9, false)), ["momentum_buffer.fc1.weight", "momentum_buffer.fc1.bias"]);
-        assert!(names(sgd(0.0, false)).is_empty());
-    }
-
-    #[test]
-    fn a_state_that_does_not_fit_is_refused_whole() {
-        let parameters = parameters();
-        let mut optimizer = Optimizer::new(&adamw(), &parameters).unwrap();
-        let state = || -> Vec<(String, Tensor)> {
-            optimizer.state().into_iter().map(|(name, tensor)| (name, tensor.ones_like())).collect()
-        };
-        let (mut missing, mut unknown, mut reshaped) = (state(), state(), state());
-        missing.pop();
-        unknown.push(("exp_avg.fc2.weight".to_owned(), Tensor::from(0f32)));
-        reshaped[1].1 = Tensor::from(0f32);
-        for (state, what) in [
-            (missing, "lacks `step.fc1.bias`"),
-            (unknown, "has an unknown `exp_avg.fc2.weight`"),
-            (reshaped, "has another shape or dtype for `exp_avg.fc1.bias`"),
-        ] {
-            let error = optimizer.load_state(&state).unwrap_err().to_string();
-            assert!(error.contains(what), "{error}");
-        }
-        assert!(optimizer.state().iter().all(|(_, tensor)| tensor.sum(Kind::Float).double_value(&[]) == 0.0));
-    }
-
-    #[test]
-    fn a_parameter_without_a_gradient_is_left_alone() {
-        let parameters = parameters();
-        let mut optimizer = Optimizer::new(&adamw(), &parameters).unwrap();
-        let before = values(&parameters);
-        backward(&parameters[1..]);
-        optimizer.step().unwrap();
-        let after = values(&parameters);
-        assert_eq!(before[..6], after[..6]);
-        assert_ne!(before[6..], after[6..]);
-        let steps: Vec<f64> = optimizer.state()[4..].iter().map(|(_, step)| step.double_value(&[])).collect();
-        assert_eq!(steps, [0.0, 1.0]);
-    }
-
-    #[test]
-    fn the_schedule_owns_the_learning_rate_until_it_is_set() {
-        let mut optimizer = Optimizer::new(&adamw(), &parameters()).unwrap();
-        optimizer.schedule(0.5);
-        assert_eq!(optimizer.group("all").unwrap().learning_rate(), 0.005);
-        optimizer.set("all", "weight_decay", 0.2).unwrap();
-        assert!(optimizer.groups()[0].scheduled());
-        optimizer.set("all", "learning_rate", 0.3).unwrap();
-        optimizer.schedule(0.1);
-        assert_eq!(optimizer.groups()[0].get("learning_rate"), Ok(0.3));
-        assert_eq!(optimizer.groups()[0].get("weight_decay"), Ok(0.2));
-    }
-
-    #[test]
-    fn momentum_may_begin_in_mid_run() {
-        let parameters = parameters();
-        let mut optimizer = Optimizer::new(&sgd(0.0, false), &parameters).unwrap();
-        train(&mut optimizer, &parameters, 1);
-        optimizer.set("all", "momentum", 0.9).unwrap();
-        train(&mut optimizer, &parameters, 1);
-        let buffers = optimizer.state();
-        assert_eq!(buffers.len(), 2);
-        assert!(buffers[0].1.abs().sum(Kind::Float).double_value(&[]) > 0.0);
-        optimizer.set("all", "momentum", 0.0).unwrap();
-        train(&mut optimizer, &parameters, 1);
-        assert!(optimizer.state().is_empty());
-    }
-
-    #[test]
-    fn names_and_ranges_are_checked() {
-        let mut optimizer = Optimizer::new(&adamw(), &parameters()).unwrap();
-        let mut message = |group: &str, name: &str, value| optimizer.set(group, name, value).unwrap_err().to_string();
-        assert_eq!(message("some", "eps", 0.1), "the optimizer has no parameter group `some`; it has `all`");
-        assert_eq!(
-            message("all", "momentum", 0.1),
-            "the optimizer has no hyper-parameter `momentum`; it has `learning_rate`, `beta1`, `beta2`, `weight_decay`, `eps`"
-        );
-        assert_eq!(message("all", "beta1", 1.0), "hyper-parameter `beta1` = `1` must be at least 0 and below 1");
-        assert!(message("all", "learning_rate", f64::NAN).contains("`NaN`"));
-        assert!(Optimizer::new(&sgd(0.0, true), &parameters()).is_err());
-    }
+fn mismatch(what: &'static str, name: &str) -> OptimizerError {
+    OptimizerError::StateMismatch { what, name: name.to_owned() }
 }

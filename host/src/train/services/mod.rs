@@ -19,6 +19,7 @@ use crate::dispatch::{Caller, Reply, Request, ServiceError, Services, Snapshot, 
 use crate::record::RecordError;
 use crate::report::Report;
 use crate::torch::values;
+use crate::train::metrics::MetricValue;
 
 pub(super) use copies::TrainingSnapshot;
 
@@ -125,14 +126,17 @@ impl Session {
             self.show("train_loss", loss);
         }
         for index in 0..self.accumulators.len() {
-            let name = format!("train_{}", self.accumulators[index].metric().name());
+            let metric = self.accumulators[index].metric();
+            if metric.is_costly() || metric.is_array() {
+                continue;
+            }
             let value = self.accumulators[index].value().map_err(super::TrainError::from)?;
-            if let Some(value) = value {
-                self.show(&name, value);
+            if let Some(MetricValue::Number(value)) = value {
+                self.show(&format!("train_{}", metric.name()), value);
             }
         }
-        if let Some(group) = self.optimizer.groups().first() {
-            self.show("learning_rate", group.learning_rate());
+        for (name, rate) in self.learning_rates() {
+            self.show(&name, rate);
         }
         if let Some(norm) = self.step.gradient_norm {
             self.show("gradient_norm", norm);

@@ -1,5 +1,6 @@
 //! What callbacks ask of the model and the data: outputs, metrics, batches, steps apart from the run.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use plugin_api::abi::TensorTable;
@@ -8,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::super::TrainError;
 use super::super::evaluate::Score;
-use super::super::metrics::Metric;
+use super::super::metrics::{Metric, MetricValue};
 use super::super::session::Session;
 use super::tensors::{borrowed, lend};
 use crate::data::{Loader, LoaderOptions, Order, TRAIN};
@@ -105,18 +106,13 @@ impl Session {
 
     /// Metrics over a split, of the model or of a named copy, which stands in its place meanwhile.
     pub(super) fn measure(&mut self, request: &Measure, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
-        let metrics = if request.metrics.is_empty() {
-            self.plan.evaluation.as_ref().map_or_else(Vec::new, |plan| plan.metrics.clone())
+        let metrics: Vec<Metric> = if request.metrics.is_empty() {
+            let planned = self.plan.evaluation.as_ref().map_or_else(Vec::new, |plan| plan.metrics.clone());
+            // The reply has numbers.
+            planned.into_iter().filter(|metric| !metric.is_array()).collect()
         } else {
             let names = request.metrics.iter().filter(|name| *name != "loss");
-            names
-                .map(|name| {
-                    Metric::from_name(name).ok_or_else(|| {
-                        let names = Metric::ALL.iter().map(|metric| metric.name()).chain(["loss"]);
-                        ServiceError::no_such_name("metric", name, names)
-                    })
-                })
-                .collect::<Result<_, _>>()?
+            names.map(|name| self.measurable(name)).collect::<Result<_, _>>()?
         };
         let own = match &request.weights {
             None => None,
@@ -131,11 +127,26 @@ impl Session {
             self.network.write_all(&own).map_err(TrainError::from)?;
         }
         let wanted = |name: &str| request.metrics.is_empty() || request.metrics.iter().any(|metric| metric == name);
-        let values: BTreeMap<&str, f64> = scored?.into_iter().filter(|(name, _)| wanted(name)).collect();
+        let numbers = scored?.into_iter().filter_map(|(name, value)| match value {
+            MetricValue::Number(number) if wanted(&name) => Some((name, number)),
+            _ => None,
+        });
+        let values: BTreeMap<_, f64> = numbers.collect();
         reply.value(&values)
     }
 
-    fn score(&self, split: &str, metrics: &[Metric]) -> Result<Vec<(&'static str, f64)>, ServiceError> {
+    /// The metric of this name, if it is a number and fits the data.
+    fn measurable(&self, name: &str) -> Result<Metric, ServiceError> {
+        let metric = Metric::from_name(name).filter(|metric| !metric.is_array()).ok_or_else(|| {
+            let numbers = Metric::ALL.iter().filter(|metric| !metric.is_array());
+            let names: Vec<_> = numbers.map(|metric| metric.name()).chain(["loss".into()]).collect();
+            ServiceError::no_such_name("metric", name, names.iter().map(AsRef::as_ref))
+        })?;
+        metric.check(self.network.graph().output_shape(), &self.data.target).map_err(TrainError::from)?;
+        Ok(metric)
+    }
+
+    fn score(&self, split: &str, metrics: &[Metric]) -> Result<Vec<(Cow<'static, str>, MetricValue)>, ServiceError> {
         let mut loader = self.loader_of(split, self.inference_batch_size())?;
         let batches = if self.plan.trial { 1 } else { loader.batches_per_epoch() };
         let mut score = Score::new(metrics);
@@ -143,7 +154,7 @@ impl Session {
             let batch = loader.next_batch().map_err(TrainError::from)?.batch;
             let mut batch = self.evaluation_batch(batch)?;
             self.infer(&mut batch, &[])?;
-            score.add(&batch)?;
+            score.add(&batch, &self.plan.loss)?;
         }
         Ok(score.values()?)
     }

@@ -1,0 +1,60 @@
+//! Means of means.
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::Exact;
+
+/// A mean weighted by true counts, in f64: of batch losses by batch sizes, so that a short last batch counts less.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Average {
+    sum: f64,
+    weight: f64,
+}
+
+/// The sums of an [`Average`], as a checkpoint keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AverageState {
+    sum: Exact,
+    weight: Exact,
+}
+
+impl Average {
+    /// Adds the mean of samples that weigh `weight` together: as many as they are, or the sum of their weights.
+    pub fn add(&mut self, mean: f64, weight: f64) {
+        self.sum += mean * weight;
+        self.weight += weight;
+    }
+
+    /// The mean; `None` before the first sample.
+    pub fn value(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
+
+    /// Its sums.
+    pub fn state(&self) -> AverageState {
+        AverageState { sum: Exact(self.sum), weight: Exact(self.weight) }
+    }
+
+    /// Goes on from these sums.
+    pub fn restore(&mut self, state: AverageState) {
+        (self.sum, self.weight) = (state.sum.0, state.weight.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_count_by_their_weights() {
+        let mut average = Average::default();
+        assert_eq!(average.value(), None);
+        average.add(1.0, 3.0);
+        average.add(5.0, 1.0);
+        assert_eq!(average.value(), Some(2.0));
+        let mut restored = Average::default();
+        restored.restore(average.state());
+        assert_eq!(restored, average);
+    }
+}

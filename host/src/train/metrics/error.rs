@@ -1,0 +1,48 @@
+//! What can be wrong with a metric.
+
+use std::borrow::Cow;
+
+use crate::report::Report;
+
+/// A metric that the data or the model has no use for, or a state that is not its own.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MetricError {
+    /// The data has other targets.
+    #[error("the metric `{metric}` takes {expected}, but the data has {found}")]
+    Targets {
+        /// The metric.
+        metric: Cow<'static, str>,
+        /// What it takes.
+        expected: &'static str,
+        /// What there is.
+        found: String,
+    },
+    /// The model has one output for two classes.
+    #[error("the metric `{metric}` takes an output for each class, but the model has one for both")]
+    SingleOutput {
+        /// The metric.
+        metric: Cow<'static, str>,
+    },
+    /// A checkpoint's state does not fit.
+    #[error("the state of the metric `{metric}` in the checkpoint is not one of it")]
+    State {
+        /// The metric.
+        metric: Cow<'static, str>,
+    },
+}
+
+impl Report for MetricError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            MetricError::Targets { expected: "numbers", .. } => {
+                Some("for classes there are `accuracy`, `precision`, `recall`, `f1`, `auc` and others".to_owned())
+            }
+            MetricError::Targets { expected: "classes", .. } => {
+                Some("for numbers there are `mae`, `rmse` and `r2`".to_owned())
+            }
+            MetricError::Targets { .. } => Some("name one of fewer, as in `top2_error`".to_owned()),
+            MetricError::SingleOutput { .. } => Some("use `accuracy` or `auc`, or the loss itself".to_owned()),
+            MetricError::State { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The likelihood of the true class.
+
+use tch::{Reduction, Tensor};
+
+use super::AccumulatorState;
+use crate::record::Exact;
+use crate::torch::{TorchError, values};
+
+/// The sum of negative log-likelihoods.
+#[derive(Debug, Default)]
+pub(super) struct Likelihood {
+    sum: f64,
+    count: u64,
+}
+
+impl Likelihood {
+    pub(super) fn add(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<(), TorchError> {
+        const IGNORE_INDEX: i64 = -100;
+        // The vectorised operator: an exponential for each class of each position is too much for a loop.
+        let (outputs, targets) = (outputs.f_flatten(0, -2)?, targets.f_flatten(0, -1)?);
+        let sum = outputs.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Sum, IGNORE_INDEX, 0.0)?;
+        self.sum += values::scalar(&sum)?;
+        self.count += targets.numel() as u64;
+        Ok(())
+    }
+
+    pub(super) fn perplexity(&self) -> Option<f64> {
+        (self.count > 0).then(|| (self.sum / self.count as f64).exp())
+    }
+
+    pub(super) fn state(&self) -> AccumulatorState {
+        AccumulatorState { counts: vec![self.count], sums: vec![Exact(self.sum)], ..AccumulatorState::default() }
+    }
+
+    pub(super) fn restore(&mut self, state: &AccumulatorState) -> Option<()> {
+        let ([count], [Exact(sum)]) = (&state.counts[..], &state.sums[..]) else { return None };
+        *self = Likelihood { sum: *sum, count: *count };
+        Some(())
+    }
+}

@@ -1,0 +1,287 @@
+//! Metrics over the batches of an epoch or an evaluation, weighted by true counts.
+//!
+//! A [`Metric`] is what a run file names; its [`Accumulator`] takes the outputs of each batch, so that training needs no
+//! second forward pass. Each family has a file: `hits.rs` counts right answers, `confusion.rs` which class was taken
+//! for which, `ranking.rs` orders scores, `deviations.rs` compares numbers, `likelihood.rs` averages logarithms.
+
+mod average;
+mod batch;
+mod confusion;
+mod deviations;
+mod error;
+mod hits;
+mod likelihood;
+mod ranking;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+pub use average::{Average, AverageState};
+use confusion::Confusion;
+use deviations::Deviations;
+pub use error::MetricError;
+use hits::{AccurateHits, TopHits};
+use likelihood::Likelihood;
+use ranking::Ranking;
+
+use crate::data::Target;
+use crate::record::Exact;
+use crate::torch::TorchError;
+
+/// A metric, as run files name it.
+///
+/// The prediction for a sample is the class with the largest output, the first of equal ones; of a single output, the
+/// second class where it is above 0. Where the data has a class at each position, every position counts as a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// `accuracy`: the share of samples whose prediction is right (`sklearn.metrics.accuracy_score`).
+    Accuracy,
+    /// `top5_error` and the like: the share of samples whose class is not among the `k` largest outputs; of equal
+    /// outputs the last ones are taken for larger (1 − `sklearn.metrics.top_k_accuracy_score`).
+    TopKError(u32),
+    /// `precision`: of the predictions of a class the share that is right, averaged over the classes that are predicted
+    /// or there; 0 for one that is never predicted (`sklearn.metrics.precision_score(average="macro",
+    /// zero_division=0)`).
+    Precision,
+    /// `recall`: of the samples of a class the share that is predicted, averaged as `precision`
+    /// (`sklearn.metrics.recall_score`).
+    Recall,
+    /// `f1`: the harmonic mean of both for each class, averaged as `precision` (`sklearn.metrics.f1_score`).
+    F1,
+    /// `auc`: the area under the ROC curve; for more than two classes that of each against the rest by softmax, averaged
+    /// over the classes of which there are samples (`sklearn.metrics.roc_auc_score(multi_class="ovr")`). It keeps
+    /// every score, and has no value where there is one class only or a score is no number.
+    Auc,
+    /// `mae`: the mean absolute difference (`sklearn.metrics.mean_absolute_error`).
+    Mae,
+    /// `rmse`: the root of the mean squared difference, averaged over the numbers of a sample
+    /// (`sklearn.metrics.root_mean_squared_error`).
+    Rmse,
+    /// `r2`: the share of the variance that is explained, averaged over the numbers of a sample
+    /// (`sklearn.metrics.r2_score`). It has no value for a single sample.
+    R2,
+    /// `perplexity`: the exponential of the mean negative log-likelihood of the true class, without label smoothing or
+    /// class weights.
+    Perplexity,
+    /// `confusion_matrix`: how often each class (row) was taken for each (column), an array in the history
+    /// (`sklearn.metrics.confusion_matrix`).
+    ConfusionMatrix,
+}
+
+impl Metric {
+    /// Every metric; `top5_error` stands for those of any `k`.
+    pub const ALL: &'static [Metric] = &[
+        Metric::Accuracy,
+        Metric::TopKError(5),
+        Metric::Precision,
+        Metric::Recall,
+        Metric::F1,
+        Metric::Auc,
+        Metric::Mae,
+        Metric::Rmse,
+        Metric::R2,
+        Metric::Perplexity,
+        Metric::ConfusionMatrix,
+    ];
+
+    /// The metric of this name.
+    pub fn from_name(name: &str) -> Option<Metric> {
+        if let Some(k) = name.strip_prefix("top").and_then(|rest| rest.strip_suffix("_error")) {
+            // One way to write a number, so that a metric has one name.
+            let k = k.parse().ok().filter(|parsed: &u32| *parsed > 0 && parsed.to_string() == k)?;
+            return Some(Metric::TopKError(k));
+        }
+        Metric::ALL.iter().copied().find(|metric| metric.name() == name)
+    }
+
+    /// Its name in metrics: `val_accuracy` is that of the split `val`.
+    pub fn name(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Metric::Accuracy => "accuracy",
+            Metric::TopKError(k) => return Cow::Owned(format!("top{k}_error")),
+            Metric::Precision => "precision",
+            Metric::Recall => "recall",
+            Metric::F1 => "f1",
+            Metric::Auc => "auc",
+            Metric::Mae => "mae",
+            Metric::Rmse => "rmse",
+            Metric::R2 => "r2",
+            Metric::Perplexity => "perplexity",
+            Metric::ConfusionMatrix => "confusion_matrix",
+        })
+    }
+
+    /// Whether its value is an array, which is part of the history and not of the latest metrics.
+    pub fn is_array(self) -> bool {
+        self == Metric::ConfusionMatrix
+    }
+
+    /// Whether its value so far costs so much that it is told at the end of an epoch only, not while one runs.
+    pub(super) fn is_costly(self) -> bool {
+        self == Metric::Auc
+    }
+
+    /// Checks that the outputs of a model, of `output_shape` for one sample, can be measured on `target`.
+    pub fn check(self, output_shape: &[i64], target: &Target) -> Result<(), MetricError> {
+        let misfit = |expected, found: String| MetricError::Targets { metric: self.name(), expected, found };
+        let of_numbers = matches!(self, Metric::Mae | Metric::Rmse | Metric::R2);
+        let count = match target {
+            Target::Values { .. } if of_numbers => return Ok(()),
+            Target::Values { .. } => return Err(misfit("classes", "numbers".to_owned())),
+            Target::Classes { .. } if of_numbers => return Err(misfit("numbers", "classes".to_owned())),
+            Target::Classes { count, .. } => *count,
+        };
+        match self {
+            Metric::TopKError(k) if k as usize >= count => {
+                Err(misfit("more classes than it counts", format!("{count} classes")))
+            }
+            Metric::TopKError(_) | Metric::Perplexity if output_shape.last() == Some(&1) => {
+                Err(MetricError::SingleOutput { metric: self.name() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An accumulator that has seen nothing.
+    pub fn accumulator(self) -> Accumulator {
+        let family = match self {
+            Metric::Accuracy => Family::Accurate(AccurateHits::default()),
+            Metric::TopKError(k) => Family::Top(TopHits::new(k as usize)),
+            Metric::Precision | Metric::Recall | Metric::F1 | Metric::ConfusionMatrix => {
+                Family::Confusion(Confusion::default())
+            }
+            Metric::Auc => Family::Ranking(Ranking::default()),
+            Metric::Mae | Metric::Rmse | Metric::R2 => Family::Deviations(Deviations::default()),
+            Metric::Perplexity => Family::Likelihood(Likelihood::default()),
+        };
+        Accumulator { metric: self, family }
+    }
+}
+
+/// The value of a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetricValue {
+    /// A number.
+    Number(f64),
+    /// A matrix of counts, row by row.
+    Array {
+        /// Rows and columns.
+        shape: Vec<usize>,
+        /// The counts; f32 holds those up to 2²⁴ exactly.
+        values: Vec<f32>,
+    },
+}
+
+/// What an [`Accumulator`] has seen, as a checkpoint keeps it. Which number is which is up to the metric's family.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccumulatorState {
+    /// Counts: of samples, of right answers, of each class taken for each.
+    counts: Vec<u64>,
+    /// Sums.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sums: Vec<Exact>,
+    /// Scores, as the bits of their f32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    scores: Vec<u32>,
+}
+
+/// A metric in the making.
+#[derive(Debug)]
+pub struct Accumulator {
+    metric: Metric,
+    family: Family,
+}
+
+#[derive(Debug)]
+enum Family {
+    Accurate(AccurateHits),
+    Top(TopHits),
+    Confusion(Confusion),
+    Ranking(Ranking),
+    Deviations(Deviations),
+    Likelihood(Likelihood),
+}
+
+impl Accumulator {
+    /// The metric that it accumulates.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// Adds a batch, of the shapes that [`super::loss::LossOptions::compute`] takes. On the CPU it reads the tensors
+    /// where they lie; on a device `accuracy` is enqueued, and the others wait for the outputs.
+    pub fn add(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<(), TorchError> {
+        let _no_gradients = tch::no_grad_guard();
+        match &mut self.family {
+            Family::Accurate(hits) => hits.add(outputs, targets),
+            Family::Top(hits) => batch::read(outputs, targets, |outputs, targets| hits.add(outputs, targets)),
+            Family::Confusion(confusion) => {
+                batch::read(outputs, targets, |outputs, targets| confusion.add(outputs, targets))
+            }
+            Family::Ranking(ranking) => batch::read(outputs, targets, |outputs, targets| ranking.add(outputs, targets)),
+            Family::Deviations(deviations) => {
+                let numbers = outputs.size().last().map_or(1, |size| *size as usize);
+                batch::read(outputs, targets, |outputs, targets| deviations.add(outputs, targets, numbers))
+            }
+            Family::Likelihood(likelihood) => likelihood.add(outputs, targets),
+        }
+    }
+
+    /// The metric over all batches so far; `None` before the first, and where it has no value. Waits for the device.
+    pub fn value(&mut self) -> Result<Option<MetricValue>, TorchError> {
+        let number = match &mut self.family {
+            Family::Accurate(hits) => hits.share()?,
+            Family::Top(hits) => hits.error(),
+            Family::Confusion(confusion) => match self.metric {
+                Metric::Precision => confusion.precision(),
+                Metric::Recall => confusion.recall(),
+                Metric::F1 => confusion.f1(),
+                _ => return Ok(confusion.matrix()),
+            },
+            Family::Ranking(ranking) => ranking.area(),
+            Family::Deviations(deviations) => match self.metric {
+                Metric::Mae => deviations.mean_absolute(),
+                Metric::Rmse => deviations.root_mean_square(),
+                _ => deviations.explained(),
+            },
+            Family::Likelihood(likelihood) => likelihood.perplexity(),
+        };
+        Ok(number.map(MetricValue::Number))
+    }
+
+    /// What it has seen. Waits for the device.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn state(&mut self) -> Result<AccumulatorState, TorchError> {
+        Ok(match &mut self.family {
+            Family::Accurate(hits) => hits.state()?,
+            Family::Top(hits) => hits.state(),
+            Family::Confusion(confusion) => confusion.state(),
+            Family::Ranking(ranking) => ranking.state(),
+            Family::Deviations(deviations) => deviations.state(),
+            Family::Likelihood(likelihood) => likelihood.state(),
+        })
+    }
+
+    /// Goes on from what [`Accumulator::state`] gave.
+    ///
+    /// # Errors
+    /// The state is that of another metric; the accumulator is as it was.
+    pub fn restore(&mut self, state: &AccumulatorState) -> Result<(), MetricError> {
+        let restored = match &mut self.family {
+            Family::Accurate(hits) => hits.restore(state),
+            Family::Top(hits) => hits.restore(state),
+            Family::Confusion(confusion) => confusion.restore(state),
+            Family::Ranking(ranking) => ranking.restore(state),
+            Family::Deviations(deviations) => deviations.restore(state),
+            Family::Likelihood(likelihood) => likelihood.restore(state),
+        };
+        restored.ok_or_else(|| MetricError::State { metric: self.metric.name() })
+    }
+}

@@ -95,6 +95,22 @@ fn momentum_accumulation_and_the_background_go_on() {
 }
 
 #[test]
+fn groups_a_warm_up_and_every_kind_of_metric_go_on() {
+    let rmsprop = r#"{ type = "rmsprop", learning_rate = 1e-3, momentum = 0.9, centered = true, weight_decay = 0.001, groups = [
+  { pattern = "fc2.*", name = "head", learning_rate_factor = 0.1 },
+] }
+warmup = { steps = 30, start = 0.1 }"#;
+    let metrics = r#"metrics = ["top2_error", "f1", "auc", "perplexity", "confusion_matrix"]"#;
+    let training = Training::new(&PLUGINS.replace("take_over = 9", "take_over = 0"))
+        .with(ADAMW, rmsprop)
+        .with("metrics = [\"accuracy\"]", metrics)
+        .with("{ type = \"cosine\" }", "{ type = \"step\", size = 4, by = \"step\" }")
+        .with("{ type = \"cross_entropy\" }", "{ type = \"cross_entropy\", label_smoothing = 0.1 }");
+    let checkpoints = ["checkpoints/epoch-0001-step-00000015", "checkpoints/epoch-0002-step-00000035"];
+    goes_on(&training, &checkpoints, "checkpoints/epoch-0002-step-00000046");
+}
+
+#[test]
 fn inline_and_background_write_the_same() {
     let training = Training::new(PLUGINS);
     training.run("inline", &[]);

@@ -7,13 +7,16 @@ use std::fmt;
 pub enum Target {
     AtMost(f64),
     AtLeast(f64),
+    /// Measured to be known.
+    None,
 }
 
 impl Target {
-    fn is_met(self, value: f64) -> bool {
+    fn is_met(self, value: f64) -> Option<bool> {
         match self {
-            Self::AtMost(limit) => value <= limit,
-            Self::AtLeast(limit) => value >= limit,
+            Self::AtMost(limit) => Some(value <= limit),
+            Self::AtLeast(limit) => Some(value >= limit),
+            Self::None => None,
         }
     }
 }
@@ -59,8 +62,13 @@ impl fmt::Display for Figure {
         let target = match self.target {
             Target::AtMost(limit) => format!("≤ {}", with_unit(limit)),
             Target::AtLeast(limit) => format!("≥ {}", with_unit(limit)),
+            Target::None => "–".to_owned(),
         };
-        let met = if self.target.is_met(self.best) { "yes" } else { "NO" };
+        let met = match self.target.is_met(self.best) {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "–",
+        };
         let (what, best, median, from) = (&self.what, with_unit(self.best), with_unit(self.median), &self.from);
         write!(formatter, "{what:<WHAT$}  {best:>10}  {median:>10}  {target:>10}  {met:<3}  {from}")
     }

@@ -90,3 +90,80 @@ fn problem(document: &Document, table: &str, key: Option<&str>, error: &dyn Repo
 fn parameter_names(graph: &Graph) -> Vec<&str> {
     graph.nodes().iter().flat_map(|node| &node.parameters).map(|parameter| parameter.name.as_str()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run_file;
+
+    const RUN: &str = r#"
+        [run]
+        name = "digits"
+        [data]
+        format = "csv"
+        path = "digits.csv.gz"
+        target = 64
+        classes = 3
+        [model]
+        layers = [{ type = "linear", out_features = 3 }]
+        [train]
+        steps = 1
+        batch_size = 1
+        metrics = ["f1"]
+        [train.loss]
+        type = "cross_entropy"
+        [train.optimizer]
+        type = "sgd"
+        learning_rate = 0.1
+    "#;
+
+    /// What is wrong with the run under these overrides: messages, the texts that they point at, hints.
+    fn problems(overrides: &[&str]) -> Vec<String> {
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        let loaded = run_file::load("run.toml", RUN, &[], &overrides).unwrap();
+        let graph = loaded.run_file.model.lower(&[4]).unwrap();
+        let target = Target::classes(3);
+        let (document, train) = (&loaded.document, &loaded.run_file.train);
+        let mut problems = check(document, train, Some((&graph, &target)));
+        metrics(document, "/train/metrics", &train.metrics, Some((&graph, &target)), &mut problems);
+        let told = |problem: &Problem| {
+            let label = &problem.labels()[0];
+            let place = &label.source.text()[label.span.clone()];
+            format!("{} | {place} | {}", problem.message(), problem.hints().join(", "))
+        };
+        problems.iter().map(told).collect()
+    }
+
+    #[test]
+    fn a_run_that_fits_has_no_problems() {
+        assert_eq!(problems(&[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_that_does_not_fit_is_told_at_its_place() {
+        let found = problems(&[
+            "train.loss.class_weights=[1, 2]",
+            "train.optimizer.groups=[{ pattern = \"x\" }]",
+            "train.schedule={ type = \"multi_step\", milestones = [2, 1] }",
+            "train.warmup={ start = 0.5 }",
+            "train.metrics=[\"acuracy\", \"f1\", \"rmse\", \"f1\", \"top3_error\"]",
+        ]);
+        insta::assert_snapshot!(found.join("\n"), @r#"
+        `class_weights` has 2 numbers, but there are 3 classes | [1, 2] | give 3 numbers, in the order of the classes
+        no parameter is in the group `x`: none has a name like `x` | [{ pattern = "x" }] | the model has `fc1.weight`, `fc1.bias`; `*` stands for any text
+        the `milestones` [2, 1] do not ascend | [2, 1] | give them in order, each once: `[30, 60, 90]`
+        the warm-up has no length | warmup | give one of the two: `{ steps = 500 }` or `{ epochs = 1 }`
+        there is no metric `acuracy` | "acuracy" | did you mean `accuracy`?
+        the metric `rmse` takes numbers, but the data has classes | "rmse" | for classes there are `accuracy`, `precision`, `recall`, `f1`, `auc` and others
+        the metric `f1` is there twice | "f1" | remove one of them
+        the metric `top3_error` takes more classes than it counts, but the data has 3 classes | "top3_error" | name one of fewer, as in `top2_error`
+        "#);
+    }
+
+    #[test]
+    fn an_option_that_is_out_of_range_is_told_at_its_place() {
+        let found = problems(&["train.optimizer.momentum=0.0", "train.optimizer.nesterov=true"]);
+        let message = "hyper-parameter `momentum` = `0` must be above 0 with `nesterov = true` | 0.0 | ";
+        assert_eq!(found, [message]);
+    }
+}

@@ -56,7 +56,7 @@ pub enum LossError {
     #[error(transparent)]
     Range(#[from] OutOfRange),
     /// The model's output has another shape.
-    #[error("{loss} takes {wanted}, but the model gives {found:?}")]
+    #[error("`{loss}` takes {wanted}, but the model gives {found:?}")]
     Outputs {
         /// The loss.
         loss: &'static str,
@@ -68,7 +68,7 @@ pub enum LossError {
         found: Vec<i64>,
     },
     /// The data has other targets.
-    #[error("{loss} takes {expected}, but the data has {found}")]
+    #[error("`{loss}` takes {expected}, but the data has {found}")]
     Targets {
         /// The loss.
         loss: &'static str,
@@ -329,29 +329,29 @@ mod tests {
                 &cross_entropy(),
                 vec![9],
                 Target::classes(10),
-                "cross_entropy takes one output for each of 10 classes, but the model gives [9]",
+                "`cross_entropy` takes one output for each of 10 classes, but the model gives [9]",
             ),
             (
                 &cross_entropy(),
                 vec![7],
                 tokens,
-                "cross_entropy takes one output for each of 7 classes at each position of [16], but the model gives [7]",
+                "`cross_entropy` takes one output for each of 7 classes at each position of [16], but the model gives [7]",
             ),
-            (&cross_entropy(), vec![2], values(2), "cross_entropy takes classes, but the data has numbers"),
+            (&cross_entropy(), vec![2], values(2), "`cross_entropy` takes classes, but the data has numbers"),
             (
                 &bce,
                 vec![3],
                 Target::classes(3),
-                "bce_with_logits takes two classes or numbers, but the data has 3 classes",
+                "`bce_with_logits` takes two classes or numbers, but the data has 3 classes",
             ),
             (
                 &bce,
                 vec![2],
                 Target::classes(2),
-                "bce_with_logits takes one output for two classes, but the model gives [2]",
+                "`bce_with_logits` takes one output for two classes, but the model gives [2]",
             ),
-            (&mse, vec![10], Target::classes(10), "mse takes numbers, but the data has classes"),
-            (&mse, vec![2], values(1), "mse takes one output for each of 1 numbers, but the model gives [2]"),
+            (&mse, vec![10], Target::classes(10), "`mse` takes numbers, but the data has classes"),
+            (&mse, vec![2], values(1), "`mse` takes one output for each of 1 numbers, but the model gives [2]"),
         ] {
             let error = loss.check(&shape, &target).unwrap_err();
             assert_eq!(error.to_string(), message);

@@ -82,7 +82,8 @@ fn fifty_steps_are_those_of_pytorch() {
     let _generator = test_support::default_generator();
     let figures: Value = serde_json::from_str(FIGURES).unwrap();
     let optimizer: OptimizerOptions =
-        toml::from_str("type = 'sgd'\nlearning_rate = 0.05\nmomentum = 0.9\nweight_decay = 1e-3\ndecay = 'all'").unwrap();
+        toml::from_str("type = 'sgd'\nlearning_rate = 0.05\nmomentum = 0.9\nweight_decay = 1e-3\ndecay = 'all'")
+            .unwrap();
     let loss: LossOptions = toml::from_str("type = 'cross_entropy'").unwrap();
     for (name, layers, sample_shape) in NETS {
         let network = network(layers, sample_shape);

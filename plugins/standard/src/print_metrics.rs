@@ -70,7 +70,7 @@ fn line(position: &Position, epochs: u64, options: &Options, metrics: &BTreeMap<
 /// Splits first, training before the others and each with its loss in front; then what the callbacks
 /// put; the host's own figures last.
 fn rank(name: &str) -> (u8, &str, bool) {
-    if matches!(name, "learning_rate" | "gradient_norm") || name.ends_with("_seconds") {
+    if name.starts_with("learning_rate") || name == "gradient_norm" || name.ends_with("_seconds") {
         return (3, "", false);
     }
     match name.split_once('_') {

@@ -20,6 +20,8 @@ fn help() {
 
     Commands:
       run      Trains what a run file says, with the callbacks of plugin libraries
+      model    Shows the model of a run file: nodes, shapes, parameters and cost
+      config   Checks run files, and says what may stand in one
       plugins  Makes, lists, describes and checks plugins
       help     Print this message or the help of the given subcommand(s)
 

@@ -148,6 +148,15 @@ fn all_that_is_wrong_is_told_at_once() {
         ·          ╰── here
      26 │ batch_size = 64
         ╰────
+
+      × `train.optimizer.learning_rate` must be at least 0, found `-0.1`
+        ╭─[run.toml:28:45]
+     27 │ loss = { type = "cross_entropy" }
+     28 │ optimizer = { type = "sgd", learning_rate = -0.1 }
+        ·                                             ──┬─
+        ·                                               ╰── here
+     29 │ 
+        ╰────
     "#);
 }
 

@@ -94,6 +94,7 @@ fn parameter_names(graph: &Graph) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Dtype;
     use crate::run_file;
 
     const RUN: &str = r#"
@@ -121,7 +122,7 @@ mod tests {
     fn problems(overrides: &[&str]) -> Vec<String> {
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
         let loaded = run_file::load("run.toml", RUN, &[], &overrides).unwrap();
-        let graph = loaded.run_file.model.lower(&[4]).unwrap();
+        let graph = loaded.run_file.model.lower(&[4], Dtype::F32).unwrap();
         let target = Target::classes(3);
         let (document, train) = (&loaded.document, &loaded.run_file.train);
         let mut problems = check(document, train, Some((&graph, &target)));

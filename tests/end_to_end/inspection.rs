@@ -171,3 +171,39 @@ fn the_schema_of_run_files_accepts_the_example() {
     assert!(jsonschema::is_valid(&schema, &run_file(RUN_FILE)));
     assert!(!jsonschema::is_valid(&schema, &run_file(&RUN_FILE.replace("batch_size", "batchsize"))));
 }
+
+#[test]
+fn an_embedding_that_is_too_small_for_the_text_is_told() {
+    let example = fixture::workspace_root().join("examples/shakespeare/run.toml");
+    let output = host()
+        .arg("model")
+        .arg(&example)
+        .args(["--set", "model.layers.0.num_embeddings=60"])
+        .output()
+        .expect("the host starts");
+    insta::assert_snapshot!(shown(&output, &[(&example, "[EXAMPLE]")]), @"
+    exit code: 2
+    -- stderr
+      × `embedding1` has 60 rows, and the data has 65 tokens
+        ╭─[[EXAMPLE]:19:2]
+     18 │ 
+     19 │ [model]
+        ·  ─────
+     20 │ layers = [
+        ╰────
+      hint: give the layer `num_embeddings = 65`
+    ");
+}
+
+#[test]
+fn the_examples_pass_a_trial() {
+    let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
+    let folder = temporary_folder();
+    for example in ["digits", "shakespeare"] {
+        let run_file = fixture::workspace_root().join("examples").join(example).join("run.toml");
+        let mut command = host();
+        command.arg("run").arg(run_file).arg("--plugins").arg(plugins.path()).arg("--try").current_dir(folder.path());
+        let output = command.output().expect("the host starts");
+        assert_eq!(output.status.code(), Some(0), "{example}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

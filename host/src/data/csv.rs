@@ -1,42 +1,20 @@
 //! CSV files (RFC 4180), plain or compressed with gzip (RFC 1952).
 
-use std::{borrow::Cow, io::Read, path::PathBuf};
+use std::path::PathBuf;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
-use flate2::read::MultiGzDecoder;
 
 use super::{
-    DataError, Source, Table,
+    DataError, Source, Table, file,
     options::{Column, CsvOptions},
 };
-
-/// What a gzip file begins with.
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A longer field is cut in messages.
 const SHOWN_CHARACTERS: usize = 40;
 
 /// Reads the whole file: the values take as much memory as their text, and an error's line is counted in it.
 pub(super) fn read(options: &CsvOptions, source: Source<'_>) -> Result<Table, DataError> {
-    let (path, raw) = match source {
-        Source::Folder(folder) => {
-            let path = folder.join(&options.path);
-            match std::fs::read(&path) {
-                Ok(raw) => (path, Cow::Owned(raw)),
-                Err(source) => return Err(DataError::Read { path, source }),
-            }
-        }
-        Source::Bytes(bytes) => (options.path.clone(), Cow::Borrowed(bytes)),
-    };
-    let text = if raw.starts_with(&GZIP_MAGIC) {
-        let mut text = Vec::new();
-        match MultiGzDecoder::new(&*raw).read_to_end(&mut text) {
-            Ok(_) => Cow::Owned(text),
-            Err(source) => return Err(DataError::Read { path, source }),
-        }
-    } else {
-        raw
-    };
+    let (path, text) = file::read(&options.path, source)?;
     let parser = Parser { options, path, text: &text };
     parser.parse()
 }

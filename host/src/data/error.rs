@@ -106,6 +106,24 @@ pub enum DataError {
         /// The samples there are, of the class or in all.
         available: usize,
     },
+    /// A part of a text is shorter than a sample and the token behind it.
+    #[error("split `{split}` of the text has {available} tokens, too few for a context of {context}")]
+    ShortText {
+        /// The split.
+        split: String,
+        /// Its tokens.
+        available: usize,
+        /// The tokens of a sample.
+        context: usize,
+    },
+    /// A text of characters is not UTF-8.
+    #[error("`{path}` is not UTF-8 from byte {offset} on", path = path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that is none, counted from 0.
+        offset: usize,
+    },
     /// More samples than an index has room for.
     #[error("the data holds more than {limit} samples")]
     TooManySamples {
@@ -151,6 +169,8 @@ impl DataError {
             DataError::TooFewSamples { .. } => {
                 Some("change the split's `fraction`, set `stratified = false`, or check `classes`")
             }
+            DataError::ShortText { .. } => Some("make `context` or the other splits smaller"),
+            DataError::NotUtf8 { .. } => Some("`tokens = \"bytes\"` takes any file"),
             _ => None,
         }
     }

@@ -7,12 +7,14 @@
 mod csv;
 mod dataset;
 mod error;
+mod file;
 mod loader;
 mod normalise;
 mod options;
 mod order;
 mod split;
 mod target;
+mod text;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -24,6 +26,7 @@ pub use options::{Column, CsvOptions, DataOptions, SplitOptions};
 pub use order::{Order, epoch_order};
 use split::split;
 pub use target::{SampleType, Target};
+pub use text::{TextOptions, TextSplitOptions, Tokens};
 
 /// The split that is trained on: what the named splits leave.
 pub const TRAIN: &str = "train";
@@ -55,7 +58,13 @@ pub struct Data {
 impl Data {
     /// Reads, checks, splits and normalises. The split is a function of the data, the options and `seed`.
     pub fn load(options: &DataOptions, source: Source<'_>, seed: u64) -> Result<Data, DataError> {
-        let DataOptions::Csv(options) = options;
+        match options {
+            DataOptions::Csv(options) => Data::from_csv(options, source, seed),
+            DataOptions::Text(options) => text::load(options, source),
+        }
+    }
+
+    fn from_csv(options: &CsvOptions, source: Source<'_>, seed: u64) -> Result<Data, DataError> {
         let mut table = csv::read(options, source)?;
         let indices = split(&table.targets, options.classes, &options.splits, seed)?;
         let train = indices.get(TRAIN).map(Vec::as_slice).unwrap_or_default();

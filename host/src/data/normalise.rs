@@ -32,6 +32,11 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
+    /// The one that changes nothing.
+    pub fn none() -> Normalisation {
+        Normalisation { kind: Normalise::None, offset: Vec::new(), scale: Vec::new() }
+    }
+
     /// Fits on the samples at `indices`, of which there is at least one unless `kind` is none. Sums are in f64. A
     /// constant feature keeps its scale.
     pub(super) fn fit(kind: Normalise, table: &Table, indices: &[u32]) -> Normalisation {

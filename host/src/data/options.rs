@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::normalise::Normalise;
+use super::{normalise::Normalise, text::TextOptions};
 
 /// `[data]`: what is trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -14,6 +14,8 @@ use super::normalise::Normalise;
 pub enum DataOptions {
     /// A table of numbers, plain or compressed with gzip.
     Csv(CsvOptions),
+    /// A text whose next token is predicted.
+    Text(TextOptions),
 }
 
 impl DataOptions {
@@ -24,8 +26,11 @@ impl DataOptions {
     ///
     /// When the working folder, to which a relative `folder` belongs, is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
-        let Self::Csv(options) = self;
-        options.path = std::path::absolute(folder.join(&options.path))?;
+        let path = match self {
+            Self::Csv(options) => &mut options.path,
+            Self::Text(options) => &mut options.path,
+        };
+        *path = std::path::absolute(folder.join(&*path))?;
         Ok(())
     }
 }

@@ -199,8 +199,8 @@ fn an_embedding_that_is_too_small_for_the_text_is_told() {
 fn the_examples_pass_a_trial() {
     let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
     let folder = temporary_folder();
-    for example in ["digits", "shakespeare"] {
-        let run_file = fixture::workspace_root().join("examples").join(example).join("run.toml");
+    for example in ["digits/run.toml", "shakespeare/run.toml", "shakespeare/lstm.toml"] {
+        let run_file = fixture::workspace_root().join("examples").join(example);
         let mut command = host();
         command.arg("run").arg(run_file).arg("--plugins").arg(plugins.path()).arg("--try").current_dir(folder.path());
         let output = command.output().expect("the host starts");

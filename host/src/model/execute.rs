@@ -128,9 +128,7 @@ impl Plan {
         let intermediate = wanted
             .iter()
             .map(|node| match values.get(*node) {
-                Some(Some(value)) => {
-                    layout::row_major(value.shallow_clone()).map_err(|error| Failure::from(error).at(network, *node))
-                }
+                Some(Some(value)) => row_major(value.shallow_clone()).map_err(|failure| failure.at(network, *node)),
                 _ => Err(ModelError::UnknownNode { name: node.to_string() }),
             })
             .collect::<Result<_, _>>()?;
@@ -147,7 +145,7 @@ impl Plan {
             return Ok(input.shallow_clone());
         };
         let output = values[node].take().unwrap_or_else(|| input.shallow_clone());
-        layout::row_major(output).map_err(|error| Failure::from(error).at(network, node))
+        row_major(output).map_err(|failure| failure.at(network, node))
     }
 }
 
@@ -266,7 +264,7 @@ impl Step {
             Op::Softmax { dim } => input.f_softmax(batched(*dim), None)?,
             // A vector is flat; a view of it would cost a dispatch.
             Op::Flatten if input.dim() == 2 => input.shallow_clone(),
-            Op::Flatten => input.f_flatten(1, -1)?,
+            Op::Flatten => layout::row_major(input)?.as_ref().unwrap_or(input).f_flatten(1, -1)?,
             Op::Reshape { shape } => input.f_reshape(with_batch(input, shape))?,
             Op::Permute { dims } => {
                 input.f_permute(std::iter::once(0).chain(dims.iter().copied().map(batched)).collect::<Vec<_>>())?
@@ -328,6 +326,10 @@ impl Step {
         };
         Ok(value)
     }
+}
+
+fn row_major(value: Tensor) -> Result<Tensor, Failure> {
+    Ok(layout::row_major(&value)?.unwrap_or(value))
 }
 
 /// A dimension of a sample, in a batch.

@@ -24,6 +24,7 @@
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -143,6 +144,19 @@ void add_one(const at::Tensor& tensor) {
   }
   tensor.add_(1);
 }
+
+// To row-major order, and the gradient back to channels last: libtorch's own operators would hand it on in row-major
+// order, which the kernels behind it, for pooling above all, would copy there and back.
+struct RowMajor : torch::autograd::Function<RowMajor> {
+  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& images) {
+    return images.contiguous();
+  }
+
+  static torch::autograd::variable_list backward(
+      torch::autograd::AutogradContext*, const torch::autograd::variable_list& gradients) {
+    return {gradients[0].contiguous(at::MemoryFormat::ChannelsLast)};
+  }
+};
 
 double total_norm(const Tensors& gradients) {
   if (gradients.empty()) {
@@ -391,6 +405,19 @@ int host_torch_channels_last(const at::Tensor* tensor, at::Tensor** output) noex
       const int64_t image = tensor->size(2) * width;
       *output = new at::Tensor(tensor->as_strided(tensor->sizes(), {image, 1, width, 1}));
     }
+  });
+}
+
+// Null where the tensor is in row-major order already.
+int host_torch_row_major(const at::Tensor* tensor, at::Tensor** output) noexcept {
+  return guarded([&] {
+    *output = nullptr;
+    if (tensor->is_contiguous()) {
+      return;
+    }
+    bool is_channels_last =
+        tensor->dim() == 4 && tensor->suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+    *output = new at::Tensor(is_channels_last ? RowMajor::apply(*tensor) : tensor->contiguous());
   });
 }
 

@@ -92,6 +92,7 @@ unsafe extern "C" {
     pub(super) fn host_torch_elu(tensor: *const C_tensor, alpha: f64, output: *mut *mut C_tensor) -> c_int;
 
     pub(super) fn host_torch_channels_last(tensor: *const C_tensor, output: *mut *mut C_tensor) -> c_int;
+    pub(super) fn host_torch_row_major(tensor: *const C_tensor, output: *mut *mut C_tensor) -> c_int;
 
     pub(super) fn host_torch_keep_freed_memory();
     pub(super) fn host_torch_set_deterministic_algorithms(enabled: bool) -> c_int;

@@ -21,7 +21,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { include: vec!["*".to_owned()], exclude: vec!["step_seconds".to_owned()] }
+        Self { include: vec!["*".to_owned()], exclude: vec!["step_seconds".to_owned(), "data_wait_seconds".to_owned()] }
     }
 }
 

@@ -206,6 +206,25 @@ impl DataError {
         DataError::OutOfRange { index: indices.iter().copied().max().unwrap_or(0), length }
     }
 
+    /// The file that is wrong, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            DataError::Read { path, .. }
+            | DataError::Empty { path }
+            | DataError::Ragged { path, .. }
+            | DataError::Field { path, .. }
+            | DataError::UnknownColumn { path, .. }
+            | DataError::NameWithoutHeader { path, .. }
+            | DataError::Shape { path, .. }
+            | DataError::NotUtf8 { path, .. }
+            | DataError::Malformed { path, .. }
+            | DataError::Sample { path, .. }
+            | DataError::OtherShape { path, .. }
+            | DataError::MissingClass { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The key of the run file that is wrong, such as `data.splits.val.fraction`, where it is one.
     pub fn option(&self) -> Option<&str> {
         match self {

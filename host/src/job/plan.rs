@@ -167,12 +167,36 @@ fn data(run_file: &RunFile, document: &Document, folder: Option<&Path>) -> Resul
         None => Source::Bytes(builtin::DATA),
     };
     Data::load(&run_file.data, source, run_file.run.seed).map_err(|error| {
-        let label = match error.option() {
-            Some(option) => document.label_value(&format!("/{}", option.replace('.', "/")), ""),
-            None => document.label_key("/data", ""),
+        let label = match (error.option(), error.path()) {
+            (Some(option), _) => document.label_value(&format!("/{}", option.replace('.', "/")), ""),
+            (None, Some(path)) => document.label_value(&named_by(document, "/data", path), ""),
+            (None, None) => document.label_key("/data", ""),
         };
         Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(str::to_owned))
     })
+}
+
+/// Where in the part of the document at `pointer` a path is written that leads to `path`, or to a folder around it; the
+/// part itself where it is nowhere.
+fn named_by(document: &Document, pointer: &str, path: &Path) -> String {
+    /// The keys whose values are paths.
+    const PATHS: [&str; 3] = ["path", "inputs", "targets"];
+    fn find(value: &serde_json::Value, pointer: &str, path: &Path) -> Option<String> {
+        match value {
+            serde_json::Value::String(text) => {
+                let leads_there = !text.is_empty() && path.ancestors().any(|path| path.ends_with(text));
+                leads_there.then(|| pointer.to_owned())
+            }
+            serde_json::Value::Object(members) => {
+                let candidates =
+                    members.iter().filter(|(key, value)| value.is_object() || PATHS.contains(&key.as_str()));
+                candidates.into_iter().find_map(|(key, value)| find(value, &config::child(pointer, key), path))
+            }
+            _ => None,
+        }
+    }
+    let part = document.value().pointer(pointer);
+    part.and_then(|part| find(part, pointer, path)).unwrap_or_else(|| pointer.to_owned())
 }
 
 /// The model's graph for samples of `data`.

@@ -492,3 +492,15 @@ fn what_is_wrong_with_a_run_file_is_told_together() {
        ╰────
     ");
 }
+
+#[test]
+fn a_run_folder_that_cannot_be_made_is_told() {
+    let run = DataRun::new();
+    let output = run.run("digits.csv.gz/run", CSV, &[]);
+    insta::assert_snapshot!(shown(&output, &[(run.folder.path(), "[FOLDER]")]), @"
+    exit code: 2
+    -- stderr
+      × cannot create the folder `digits.csv.gz/run`
+      ╰─▶ Not a directory (os error 20)
+    ");
+}

@@ -20,6 +20,8 @@ mod target;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use plugin_api::protocol::DataInfo;
+
 pub use augment::{Augment, Augmentation, Axis};
 pub use dataset::{Batch, Dataset, MemoryDataset};
 pub use error::DataError;
@@ -80,6 +82,21 @@ impl Data {
             }
         };
         assemble::assemble(pools, normalise, augment, seed)
+    }
+
+    /// What callbacks are told of it.
+    pub fn info(&self) -> DataInfo {
+        let (classes, target_names) = match &self.target {
+            Target::Classes { count, names, .. } => (*count as u64, names.clone()),
+            Target::Values { names, .. } => (0, names.clone()),
+        };
+        DataInfo {
+            splits: self.splits.iter().map(|(name, split)| (name.clone(), split.len() as u64)).collect(),
+            classes,
+            target_names,
+            offset: self.normalisation.offset.clone(),
+            scale: self.normalisation.scale.clone(),
+        }
     }
 
     /// The split of this name.

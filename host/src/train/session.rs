@@ -208,6 +208,7 @@ impl Session {
             Length::Epochs(epochs) => epochs,
             Length::Steps(_) => 0,
         };
+        info.data = data.info();
         info.training_samples = data.splits.get(TRAIN).map_or(0, |split| split.len() as u64);
         let accumulators = plan.metrics.iter().map(|metric| metric.accumulator()).collect();
         let now = Instant::now();

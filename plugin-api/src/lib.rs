@@ -179,6 +179,7 @@ mod error;
 pub mod event;
 #[doc(hidden)]
 pub mod export;
+pub mod graph;
 mod log;
 pub mod protocol;
 mod remote;

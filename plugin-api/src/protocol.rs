@@ -554,12 +554,36 @@ pub struct RunInfo {
     /// Samples of the training split.
     #[serde(default)]
     pub training_samples: u64,
+    /// What is trained on.
+    #[serde(default)]
+    pub data: DataInfo,
     /// The checkpoint that the run resumed from.
     #[serde(default)]
     pub resumed_from: Option<String>,
     /// Whether this is a trial (`--try`) that publishes nothing.
     #[serde(default)]
     pub trial: bool,
+}
+
+/// What a run is trained on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataInfo {
+    /// The samples of each split.
+    #[serde(default)]
+    pub splits: BTreeMap<String, u64>,
+    /// How many classes there are to choose from; 0 where numbers are predicted.
+    #[serde(default)]
+    pub classes: u64,
+    /// What the classes, or the numbers that are predicted, are called, in order; empty where nobody said.
+    #[serde(default)]
+    pub target_names: Vec<String>,
+    /// What was subtracted from every sample, one number for each index of its first dimension (features of a vector,
+    /// channels of an image); empty where nothing was.
+    #[serde(default)]
+    pub offset: Vec<f32>,
+    /// What every sample was then divided by, as `offset`.
+    #[serde(default)]
+    pub scale: Vec<f32>,
 }
 
 /// A line for the console.

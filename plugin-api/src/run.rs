@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use crate::abi::HostHandle;
 use crate::abi::kinds::ServiceKind;
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::protocol::{
     ArrayPoint, ArrayPut, Artifact, BatchRequest, Blob, CheckpointWritten, Control, ControlRequest, CopyAction,
     CopyRequest, Custom, HyperParameterSet, Line, Measure, MetricPut, Name, ParameterGroup, Path, Point, Predict,
@@ -301,13 +302,14 @@ impl Run<'_> {
 
     // --- the model and the data
 
-    /// The model's graph, as the host writes it into checkpoints.
+    /// The model's graph.
     ///
     /// # Errors
     ///
-    /// When the model has none.
-    pub fn graph(&self) -> Result<serde_json::Value> {
-        serde_json::from_slice(&self.ask(ServiceKind::GRAPH)?.bytes).map_err(Error::from)
+    /// When the model has none, or has an operator that this version of the SDK does not know.
+    pub fn graph(&self) -> Result<Graph> {
+        serde_json::from_slice(&self.ask(ServiceKind::GRAPH)?.bytes)
+            .map_err(|error| Error::from(error).context("the model's graph cannot be read"))
     }
 
     /// Outputs for `inputs` in inference mode: changes no generator, buffer or mode, and sends no events.

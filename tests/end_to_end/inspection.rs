@@ -199,7 +199,8 @@ fn an_embedding_that_is_too_small_for_the_text_is_told() {
 fn the_examples_pass_a_trial() {
     let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
     let folder = temporary_folder();
-    for example in ["digits/run.toml", "shakespeare/run.toml", "shakespeare/lstm.toml"] {
+    let examples = ["digits", "wine", "diabetes", "shakespeare"].map(|name| format!("{name}/run.toml"));
+    for example in examples.iter().map(String::as_str).chain(["shakespeare/lstm.toml"]) {
         let run_file = fixture::workspace_root().join("examples").join(example);
         let mut command = host();
         command.arg("run").arg(run_file).arg("--plugins").arg(plugins.path()).arg("--try").current_dir(folder.path());

@@ -16,6 +16,8 @@ mod order;
 mod schedule;
 // Callbacks on threads of their own.
 mod background;
+// The formats that data is read from, and what is wrong with files.
+mod data;
 // What follows from plugins that fail.
 mod failures;
 mod inspection;

@@ -166,6 +166,7 @@ pub fn train_bare(plan: &JobPlan, steps: u64) -> Result<Duration> {
         order: Order::Shuffled { seed: SEED },
         first_epoch: 1,
         first_batch: 0,
+        augmentation: None,
     };
     let mut loader = Loader::start(Arc::clone(plan.data.split(TRAIN)?), options)?;
     let start = Instant::now();

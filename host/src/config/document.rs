@@ -18,6 +18,8 @@ pub struct Place {
     pub key: Option<Range<usize>>,
     /// The bytes of the value; of a table written under a header, those of the header.
     pub value: Range<usize>,
+    /// What the number that is written there must be to be one of JSON's; a `1` is read in its place.
+    pub unfit: Option<&'static str>,
 }
 
 /// A parsed run file. Parts are addressed by JSON pointer (RFC 6901).
@@ -32,7 +34,7 @@ impl Document {
     /// Parses TOML. `name` is what messages call the text.
     ///
     /// # Errors
-    /// The first syntax error, or a number that JSON does not have (`inf`, `nan`, an integer beyond 64 bits).
+    /// The first syntax error. A number that JSON does not have is among [`Self::unfit`].
     pub fn parse(name: &str, text: &str) -> Result<Document, Problem> {
         let source = Source::new(name, text);
         let table = DeTable::parse(text).map_err(|error| syntax_problem(&source, &error, 0))?;
@@ -49,6 +51,15 @@ impl Document {
     /// The whole value, always an object.
     pub fn value(&self) -> &Value {
         &self.value
+    }
+
+    /// The numbers that JSON does not have: `inf`, `nan`, integers beyond 64 bits.
+    pub fn unfit(&self) -> impl Iterator<Item = Problem> {
+        self.places.iter().filter_map(|(pointer, place)| {
+            let rule = place.unfit?;
+            let problem = Problem::new(format!("the number `{}` {rule}", key_path(pointer)));
+            Some(problem.with_label(label(&place.source, place.value.clone(), rule)))
+        })
     }
 
     /// Where the part at a pointer stands, if it was written.
@@ -178,7 +189,8 @@ impl Reader<'_> {
     ) -> Result<Value, Problem> {
         let span = self.moved(value.span());
         let key = key.map(|key| self.moved(key));
-        self.places.insert(pointer.to_owned(), Place { source: self.source.clone(), key, value: span.clone() });
+        let place = Place { source: self.source.clone(), key, value: span, unfit: None };
+        self.places.insert(pointer.to_owned(), place);
         match value.get_ref() {
             DeValue::String(text) => Ok(Value::String(text.to_string())),
             DeValue::Boolean(boolean) => Ok(Value::Bool(*boolean)),
@@ -186,19 +198,15 @@ impl Reader<'_> {
             DeValue::Datetime(datetime) => Ok(Value::String(datetime.to_string())),
             DeValue::Integer(integer) => {
                 let digits = integer.as_str();
-                i64::from_str_radix(digits, integer.radix())
+                let number = i64::from_str_radix(digits, integer.radix())
                     .map(Number::from)
-                    .or_else(|_| u64::from_str_radix(digits, integer.radix()).map(Number::from))
-                    .map(Value::Number)
-                    .map_err(|_| self.unfit(pointer, span, "does not fit 64 bits"))
+                    .or_else(|_| u64::from_str_radix(digits, integer.radix()).map(Number::from));
+                Ok(self.number(pointer, number.ok(), "must fit 64 bits"))
             }
-            DeValue::Float(float) => float
-                .as_str()
-                .parse()
-                .ok()
-                .and_then(Number::from_f64)
-                .map(Value::Number)
-                .ok_or_else(|| self.unfit(pointer, span, "must be finite")),
+            DeValue::Float(float) => {
+                let number = float.as_str().parse().ok().and_then(Number::from_f64);
+                Ok(self.number(pointer, number, "must be finite"))
+            }
             DeValue::Array(entries) => {
                 let entries = entries
                     .iter()
@@ -211,8 +219,14 @@ impl Reader<'_> {
         }
     }
 
-    fn unfit(&self, pointer: &str, span: Range<usize>, rule: &str) -> Problem {
-        Problem::new(format!("the number `{}` {rule}", key_path(pointer))).with_label(label(self.source, span, rule))
+    /// The number at `pointer`, or a note that it keeps no `rule`.
+    fn number(&mut self, pointer: &str, number: Option<Number>, rule: &'static str) -> Value {
+        if number.is_none()
+            && let Some(place) = self.places.get_mut(pointer)
+        {
+            place.unfit = Some(rule);
+        }
+        Value::Number(number.unwrap_or_else(|| Number::from(1)))
     }
 
     fn moved(&self, span: Range<usize>) -> Range<usize> {
@@ -251,7 +265,8 @@ mod tests {
     #[test]
     fn numbers_that_json_lacks_are_refused_with_their_key() {
         for text in ["a = inf", "a = nan", "a = 99999999999999999999"] {
-            let problem = Document::parse("run.toml", text).unwrap_err();
+            let document = Document::parse("run.toml", text).unwrap();
+            let problem = document.unfit().next().unwrap();
             assert!(problem.message().contains("`a`"), "{problem}");
             assert_eq!(problem.labels().len(), 1);
         }

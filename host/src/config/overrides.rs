@@ -43,7 +43,7 @@ impl Document {
         }
         let pointer = format!("/plugins/{}", entries.len());
         entries.push(serde_json::json!({ "kind": kind, "name": name }));
-        let place = |span: Range<usize>| Place { source: source.clone(), key: None, value: span };
+        let place = |span: Range<usize>| Place { source: source.clone(), key: None, value: span, unfit: None };
         let name_start = argument.len() - name.len();
         places.entry("/plugins".to_owned()).or_insert_with(|| place(0..argument.len()));
         places.insert(format!("{pointer}/kind"), place(0..kind.len()));
@@ -89,6 +89,7 @@ impl Document {
                 source: source.clone(),
                 key: Some(step.span.clone()),
                 value: step.span.clone(),
+                unfit: None,
             });
             current = match current {
                 Value::Array(entries) => {
@@ -195,8 +196,12 @@ fn parse_value(
         }
         Err(error) if text.starts_with(['[', '{', '"', '\'']) => Err(syntax_problem(source, &error, start)),
         Err(_) => {
-            let place =
-                Place { source: source.clone(), key: Some(step.span.clone()), value: start..start + text.len() };
+            let place = Place {
+                source: source.clone(),
+                key: Some(step.span.clone()),
+                value: start..start + text.len(),
+                unfit: None,
+            };
             places.insert(step.pointer.clone(), place);
             Ok(Value::String(text.to_owned()))
         }

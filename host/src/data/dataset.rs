@@ -1,9 +1,11 @@
 //! Data sets: samples by index.
 
+use std::sync::Arc;
+
 use tch::Tensor;
 
-use super::DataError;
-use crate::torch::values::gather_rows;
+use super::{DataError, Normalisation, Targets, rows::Rows};
+use crate::torch::values::{fill, gather_rows};
 
 /// Samples that belong together, on the CPU.
 #[derive(Debug)]
@@ -33,21 +35,21 @@ pub trait Dataset: Send + Sync {
     fn gather(&self, indices: &[u32]) -> Result<Batch, DataError>;
 }
 
-/// Samples in memory: rows of f32 and a class each.
+/// Samples in memory: rows of f32 and their targets.
 #[derive(Clone, Debug)]
 pub struct MemoryDataset {
-    features: Vec<f32>,
-    targets: Vec<i64>,
+    samples: Vec<f32>,
+    targets: Targets,
     sample_shape: Vec<i64>,
     row_length: usize,
 }
 
 impl MemoryDataset {
-    /// `features` holds one sample of `sample_shape` after another, as many as there are `targets`; samples for which
+    /// `samples` holds one sample of `sample_shape` after another, as many as there are `targets`; samples for which
     /// there are no values are not reachable.
-    pub fn new(features: Vec<f32>, targets: Vec<i64>, sample_shape: Vec<i64>) -> MemoryDataset {
-        let row_length = sample_shape.iter().map(|length| usize::try_from(*length).unwrap_or(0)).product();
-        MemoryDataset { features, targets, sample_shape, row_length }
+    pub fn new(samples: Vec<f32>, targets: Targets, sample_shape: Vec<i64>) -> MemoryDataset {
+        let row_length = row_length(&sample_shape);
+        MemoryDataset { samples, targets, sample_shape, row_length }
     }
 }
 
@@ -61,17 +63,66 @@ impl Dataset for MemoryDataset {
     }
 
     fn gather(&self, indices: &[u32]) -> Result<Batch, DataError> {
-        let size = i64::try_from(indices.len()).unwrap_or(i64::MAX);
-        let mut shape = Vec::with_capacity(1 + self.sample_shape.len());
-        shape.push(size);
-        shape.extend_from_slice(&self.sample_shape);
-        let inputs = gather_rows(&self.features, self.row_length, indices, &shape)?;
-        let targets = gather_rows(&self.targets, 1, indices, &[size])?;
-        match (inputs, targets) {
-            (Some(inputs), Some(targets)) => Ok(Batch { inputs, targets, size: indices.len() }),
-            _ => Err(DataError::OutOfRange { index: indices.iter().copied().max().unwrap_or(0), length: self.len() }),
-        }
+        let shape = batch_shape(indices.len(), &self.sample_shape);
+        let inputs = gather_rows(&self.samples, self.row_length, indices, &shape)?
+            .ok_or_else(|| DataError::out_of_range(indices, self.len()))?;
+        Ok(Batch { inputs, targets: self.targets.gather(indices)?, size: indices.len() })
     }
+}
+
+/// Samples that are read when they are asked for, and normalised then.
+pub(super) struct StoredDataset {
+    rows: Arc<dyn Rows>,
+    /// Which rows are the data set's, in its order.
+    indices: Vec<u32>,
+    /// In the data set's order.
+    targets: Targets,
+    sample_shape: Vec<i64>,
+    normalisation: Normalisation,
+}
+
+impl StoredDataset {
+    /// The samples at `indices` of `rows`, which has samples of `sample_shape`, and their `targets` in the same order.
+    pub(super) fn new(
+        rows: Arc<dyn Rows>,
+        indices: Vec<u32>,
+        targets: Targets,
+        sample_shape: Vec<i64>,
+        normalisation: Normalisation,
+    ) -> StoredDataset {
+        StoredDataset { rows, indices, targets, sample_shape, normalisation }
+    }
+}
+
+impl Dataset for StoredDataset {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn sample_shape(&self) -> &[i64] {
+        &self.sample_shape
+    }
+
+    fn gather(&self, indices: &[u32]) -> Result<Batch, DataError> {
+        let wanted: Option<Vec<u32>> = indices.iter().map(|index| self.indices.get(*index as usize).copied()).collect();
+        let wanted = wanted.ok_or_else(|| DataError::out_of_range(indices, self.len()))?;
+        let inputs = fill(&batch_shape(indices.len(), &self.sample_shape), |values: &mut [f32]| {
+            self.rows.read(&wanted, values)?;
+            self.normalisation.apply(values, &self.sample_shape);
+            Ok::<_, DataError>(())
+        })?;
+        Ok(Batch { inputs, targets: self.targets.gather(indices)?, size: indices.len() })
+    }
+}
+
+/// The number of values of a sample.
+pub(super) fn row_length(sample_shape: &[i64]) -> usize {
+    sample_shape.iter().map(|length| usize::try_from(*length).unwrap_or(0)).product()
+}
+
+fn batch_shape(size: usize, sample_shape: &[i64]) -> Vec<i64> {
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    std::iter::once(size).chain(sample_shape.iter().copied()).collect()
 }
 
 #[cfg(test)]
@@ -80,12 +131,20 @@ mod tests {
 
     #[test]
     fn samples_are_gathered_in_the_shape_of_a_batch() {
-        let features = (0..12u8).map(f32::from).collect();
-        let dataset = MemoryDataset::new(features, vec![7, 8, 9], vec![1, 2, 2]);
+        let samples = (0..12u8).map(f32::from).collect();
+        let dataset = MemoryDataset::new(samples, Targets::classes(vec![7, 8, 9]), vec![1, 2, 2]);
         let batch = dataset.gather(&[2, 0]).unwrap();
         assert_eq!((batch.size, batch.inputs.size()), (2, vec![2, 1, 2, 2]));
         assert_eq!(batch.inputs.reshape([2, 4]), Tensor::from_slice2(&[[8f32, 9.0, 10.0, 11.0], [0.0, 1.0, 2.0, 3.0]]));
         assert_eq!(batch.targets, Tensor::from_slice(&[9i64, 7]));
         assert!(matches!(dataset.gather(&[1, 3]), Err(DataError::OutOfRange { index: 3, length: 3 })));
+    }
+
+    #[test]
+    fn numbers_to_predict_are_rows_too() {
+        let targets = Targets::Values { values: vec![1.0, 2.0, 3.0, 4.0], width: 2 };
+        let dataset = MemoryDataset::new(vec![0.5, 0.25], targets, vec![1]);
+        let batch = dataset.gather(&[1]).unwrap();
+        assert_eq!((dataset.len(), batch.targets), (2, Tensor::from_slice2(&[[3f32, 4.0]])));
     }
 }

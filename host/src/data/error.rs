@@ -1,6 +1,6 @@
 //! What can be wrong with data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::options::Column;
 use crate::torch::TorchError;
@@ -67,7 +67,7 @@ pub enum DataError {
         available: String,
     },
     /// A column is named, and the file has no header.
-    #[error("target `{name}` is a name, but `{path}` is read without a header", path = path.display())]
+    #[error("column `{name}` is given by its name, but `{path}` is read without a header", path = path.display())]
     NameWithoutHeader {
         /// The file.
         path: PathBuf,
@@ -85,6 +85,46 @@ pub enum DataError {
         expected: u64,
         /// The features of a line.
         found: usize,
+    },
+    /// A file is not what its format says.
+    #[error("`{path}` {problem}", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do about it, where that is known.
+        hint: Option<&'static str>,
+    },
+    /// A sample or its target is no number, or no class.
+    #[error("`{path}` sample {sample} {problem}", path = path.display())]
+    Sample {
+        /// The file.
+        path: PathBuf,
+        /// The sample, counted from 0.
+        sample: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The samples of a split have another shape than those that are trained on.
+    #[error("`{path}` has samples of shape {found:?}, but the training data of shape {expected:?}", path = path.display())]
+    OtherShape {
+        /// The file of the split.
+        path: PathBuf,
+        /// Its samples' shape.
+        found: Vec<i64>,
+        /// The training data's.
+        expected: Vec<i64>,
+    },
+    /// A split that lies in files of its own has no sample of a class.
+    #[error("split `{split}`, `{path}`, holds no sample of class {class}", path = path.display())]
+    MissingClass {
+        /// The split.
+        split: String,
+        /// Its file.
+        path: PathBuf,
+        /// The class, by its name or number.
+        class: String,
     },
     /// An option of `[data]` is out of range.
     #[error("`{option}` = `{value}` must be {expected}")]
@@ -156,9 +196,50 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// A file that is not what its format says.
+    pub(super) fn malformed(path: &Path, problem: &str) -> DataError {
+        DataError::Malformed { path: path.to_owned(), problem: problem.to_owned(), hint: None }
+    }
+
+    /// Samples were asked for of which one at least is not there.
+    pub(super) fn out_of_range(indices: &[u32], length: usize) -> DataError {
+        DataError::OutOfRange { index: indices.iter().copied().max().unwrap_or(0), length }
+    }
+
+    /// The file that is wrong, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            DataError::Read { path, .. }
+            | DataError::Empty { path }
+            | DataError::Ragged { path, .. }
+            | DataError::Field { path, .. }
+            | DataError::UnknownColumn { path, .. }
+            | DataError::NameWithoutHeader { path, .. }
+            | DataError::Shape { path, .. }
+            | DataError::NotUtf8 { path, .. }
+            | DataError::Malformed { path, .. }
+            | DataError::Sample { path, .. }
+            | DataError::OtherShape { path, .. }
+            | DataError::MissingClass { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The key of the run file that is wrong, such as `data.splits.val.fraction`, where it is one.
+    pub fn option(&self) -> Option<&str> {
+        match self {
+            DataError::Option { option, .. } => Some(option),
+            _ => None,
+        }
+    }
+
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            DataError::Malformed { hint, .. } => *hint,
+            DataError::MissingClass { .. } => Some(
+                "a metric over classes says nothing about those that are absent: set `stratified = false` for the split if that is meant",
+            ),
             DataError::Field { line: 1, .. } => {
                 Some("if the first line names the columns, set `header = true` in `[data]`")
             }

@@ -9,7 +9,7 @@ use std::{
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 
 use super::{
-    Batch, DataError, Dataset,
+    Augmentation, Batch, DataError, Dataset,
     order::{Order, epoch_order},
 };
 
@@ -24,7 +24,7 @@ const MESSAGE_BYTES: usize = 256 * 1024;
 const MESSAGE_BATCHES: usize = 16;
 
 /// What batches are made of, and in which order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LoaderOptions {
     /// Samples of a batch; the last batch of an epoch holds what remains.
     pub batch_size: usize,
@@ -34,6 +34,8 @@ pub struct LoaderOptions {
     pub first_epoch: u64,
     /// The first batch, counted from 0 within its epoch; at the end of the epoch, the next one begins.
     pub first_batch: usize,
+    /// What is done to the samples of each batch.
+    pub augmentation: Option<Arc<Augmentation>>,
 }
 
 /// A batch and its place.
@@ -89,7 +91,7 @@ impl Loader {
         let (sender, receiver) = bounded(QUEUED_MESSAGES);
         let worker = std::thread::Builder::new()
             .name("loader".to_owned())
-            .spawn(move || gather_all(&*dataset, length, options, &sender))
+            .spawn(move || gather_all(&*dataset, length, &options, &sender))
             .map_err(|source| DataError::WorkerNotStarted { source })?;
         Ok(Loader {
             messages: Some(receiver),
@@ -169,7 +171,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Gathers batch after batch until the receiver is gone or a batch fails.
-fn gather_all(dataset: &dyn Dataset, length: u32, options: LoaderOptions, messages: &Sender<Message>) {
+fn gather_all(dataset: &dyn Dataset, length: u32, options: &LoaderOptions, messages: &Sender<Message>) {
     let sample_values: usize =
         dataset.sample_shape().iter().map(|length| usize::try_from(*length).unwrap_or(0)).product();
     let batch_bytes = options.batch_size.saturating_mul(sample_values.saturating_mul(size_of::<f32>()));
@@ -180,7 +182,7 @@ fn gather_all(dataset: &dyn Dataset, length: u32, options: LoaderOptions, messag
         let order = epoch_order(options.order, epoch, length);
         let count = order.chunks(options.batch_size).len();
         for (index, indices) in order.chunks(options.batch_size).enumerate().skip(first_batch) {
-            match dataset.gather(indices) {
+            match gather(dataset, indices, epoch, options) {
                 Ok(batch) => ready.push(LoadedBatch { batch, epoch, index, is_last: index + 1 == count }),
                 Err(error) => {
                     // What was gathered before the error is still good.
@@ -200,18 +202,33 @@ fn gather_all(dataset: &dyn Dataset, length: u32, options: LoaderOptions, messag
     }
 }
 
+/// A batch of an epoch.
+fn gather(dataset: &dyn Dataset, indices: &[u32], epoch: u64, options: &LoaderOptions) -> Result<Batch, DataError> {
+    let mut batch = dataset.gather(indices)?;
+    if let Some(augmentation) = &options.augmentation {
+        batch.inputs = augmentation.apply(&batch.inputs, indices, epoch)?;
+    }
+    Ok(batch)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::MemoryDataset;
+    use crate::data::{MemoryDataset, Targets};
 
     fn dataset(length: usize) -> Arc<dyn Dataset> {
         let features = (0..length).map(|index| index as f32).collect();
-        Arc::new(MemoryDataset::new(features, vec![0; length], vec![1]))
+        Arc::new(MemoryDataset::new(features, Targets::classes(vec![0; length]), vec![1]))
     }
 
     fn options(first_epoch: u64, first_batch: usize) -> LoaderOptions {
-        LoaderOptions { batch_size: 4, order: Order::Shuffled { seed: 3 }, first_epoch, first_batch }
+        LoaderOptions {
+            batch_size: 4,
+            order: Order::Shuffled { seed: 3 },
+            first_epoch,
+            first_batch,
+            augmentation: None,
+        }
     }
 
     /// Places and samples of the next `count` batches.

@@ -1,35 +1,45 @@
-//! Data: where it is read from, how it is split and normalised, and the batches that training takes.
+//! Data: where it is read from, how it is split, normalised and augmented, and the batches that training takes.
 //!
 //! [`Data::load`] makes named splits, each a [`Dataset`]; a [`Loader`] gathers a split's batches on a thread of its
-//! own. To add a format: a variant of [`DataOptions`] and a module that turns its files into a `Table`, or into a
-//! [`Dataset`] of its own where the data does not fit into memory.
+//! own. To add a format: a variant of [`DataOptions`] and a module in `formats` that makes a `Pool` of each file:
+//! rows that can be read by index, and their targets.
 
-mod csv;
+mod assemble;
+mod augment;
+mod classes;
 mod dataset;
 mod error;
-mod file;
+mod formats;
 mod loader;
 mod normalise;
 mod options;
 mod order;
+mod rows;
 mod split;
 mod target;
-mod text;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use plugin_api::protocol::DataInfo;
+
+pub use augment::{Augment, Augmentation, Axis};
 pub use dataset::{Batch, Dataset, MemoryDataset};
 pub use error::DataError;
+pub use formats::{TextOptions, TextSplitOptions, Tokens};
 pub use loader::{LoadedBatch, Loader, LoaderOptions};
-pub use normalise::{Normalisation, Normalise};
-pub use options::{Column, CsvOptions, DataOptions, SplitOptions};
+pub use normalise::{GivenNormalisation, Normalisation, Normalise, NormaliseOptions};
+pub use options::{
+    ArchiveOptions, ClassOptions, Colour, Column, Columns, CsvOptions, DataOptions, FilesOptions, FilesSplitOptions,
+    ImagesOptions, SplitOptions, Task,
+};
 pub use order::{Order, epoch_order};
-use split::split;
-pub use target::{SampleType, Target};
-pub use text::{TextOptions, TextSplitOptions, Tokens};
+pub use target::{SampleType, Target, Targets};
 
 /// The split that is trained on: what the named splits leave.
 pub const TRAIN: &str = "train";
+
+/// The split that is evaluated once, when training is over.
+pub const TEST: &str = "test";
 
 /// Where the bytes of a data file come from.
 #[derive(Clone, Copy, Debug)]
@@ -53,37 +63,40 @@ pub struct Data {
     pub sample_type: SampleType,
     /// What was done to every sample, fitted on the training split.
     pub normalisation: Normalisation,
+    /// What is done to the samples of the training split when they are trained on.
+    pub augmentation: Option<Arc<Augmentation>>,
 }
 
 impl Data {
     /// Reads, checks, splits and normalises. The split is a function of the data, the options and `seed`.
     pub fn load(options: &DataOptions, source: Source<'_>, seed: u64) -> Result<Data, DataError> {
-        match options {
-            DataOptions::Csv(options) => Data::from_csv(options, source, seed),
-            DataOptions::Text(options) => text::load(options, source),
-        }
+        let (pools, normalise, augment) = match options {
+            DataOptions::Text(options) => return formats::load_text(options, source),
+            DataOptions::Csv(options) => (formats::csv(options, source)?, &options.normalise, &options.augment),
+            DataOptions::Images(options) => (formats::images(options, source)?, &options.normalise, &options.augment),
+            DataOptions::Idx(options) => (formats::idx(options, source)?, &options.normalise, &options.augment),
+            DataOptions::Npy(options) => (formats::npy(options, source)?, &options.normalise, &options.augment),
+            DataOptions::Npz(options) => (formats::npz(options, source)?, &options.normalise, &options.augment),
+            DataOptions::Safetensors(options) => {
+                (formats::safetensors(options, source)?, &options.normalise, &options.augment)
+            }
+        };
+        assemble::assemble(pools, normalise, augment, seed)
     }
 
-    fn from_csv(options: &CsvOptions, source: Source<'_>, seed: u64) -> Result<Data, DataError> {
-        let mut table = csv::read(options, source)?;
-        let indices = split(&table.targets, options.classes, &options.splits, seed)?;
-        let train = indices.get(TRAIN).map(Vec::as_slice).unwrap_or_default();
-        let normalisation = Normalisation::fit(options.normalise, &table, train);
-        normalisation.apply(&mut table.features, &table.sample_shape);
-        let splits = indices
-            .into_iter()
-            .map(|(name, indices)| {
-                let dataset: Arc<dyn Dataset> = Arc::new(table.select(&indices));
-                (name, dataset)
-            })
-            .collect();
-        Ok(Data {
-            splits,
-            target: Target::classes(options.classes),
-            sample_shape: table.sample_shape,
-            sample_type: SampleType::F32,
-            normalisation,
-        })
+    /// What callbacks are told of it.
+    pub fn info(&self) -> DataInfo {
+        let (classes, target_names) = match &self.target {
+            Target::Classes { count, names, .. } => (*count as u64, names.clone()),
+            Target::Values { names, .. } => (0, names.clone()),
+        };
+        DataInfo {
+            splits: self.splits.iter().map(|(name, split)| (name.clone(), split.len() as u64)).collect(),
+            classes,
+            target_names,
+            offset: self.normalisation.offset.clone(),
+            scale: self.normalisation.scale.clone(),
+        }
     }
 
     /// The split of this name.
@@ -108,28 +121,6 @@ impl std::fmt::Debug for Data {
             .field("sample_shape", &self.sample_shape)
             .field("normalisation", &self.normalisation)
             .finish()
-    }
-}
-
-/// Samples of one shape in rows, and their classes.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Table {
-    features: Vec<f32>,
-    targets: Vec<i64>,
-    sample_shape: Vec<i64>,
-    row_length: usize,
-}
-
-impl Table {
-    fn select(&self, indices: &[u32]) -> MemoryDataset {
-        let mut features = Vec::with_capacity(indices.len() * self.row_length);
-        let mut targets = Vec::with_capacity(indices.len());
-        for index in indices {
-            let index = *index as usize;
-            features.extend_from_slice(&self.features[index * self.row_length..][..self.row_length]);
-            targets.push(self.targets[index]);
-        }
-        MemoryDataset::new(features, targets, self.sample_shape.clone())
     }
 }
 
@@ -161,7 +152,7 @@ mod tests {
     #[test]
     fn the_digits_are_split_and_normalised_on_the_training_split() {
         let data = Data::load(&digits("standard"), Source::Bytes(DIGITS), 42).unwrap();
-        assert_eq!((data.target, data.sample_shape.as_slice()), (Target::classes(10), [1, 8, 8].as_slice()));
+        assert_eq!((data.target.clone(), data.sample_shape.as_slice()), (Target::classes(10), [1, 8, 8].as_slice()));
         let (train, val) = (all(&*data.splits[TRAIN]), all(&*data.splits["val"]));
         assert_eq!((train.size, val.size), (1438, 359));
         let moments = |batch: &Batch| {

@@ -1,11 +1,48 @@
-//! Normalisation of features.
+//! Normalisation of samples.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Table;
+use super::DataError;
+use super::dataset::row_length;
 
-/// How features are normalised.
+/// `[data] normalise`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected `none`, `standard`, `range`, or `{ offset = […], scale = […] }`")]
+pub enum NormaliseOptions {
+    /// Fitted on the training split.
+    Fitted(Normalise),
+    /// `(x - offset) / scale`, with one pair for each feature of a vector or each channel of an image.
+    Given(GivenNormalisation),
+}
+
+impl Default for NormaliseOptions {
+    fn default() -> Self {
+        NormaliseOptions::Fitted(Normalise::None)
+    }
+}
+
+impl NormaliseOptions {
+    /// What is to be fitted.
+    pub(super) fn kind(&self) -> Normalise {
+        match self {
+            NormaliseOptions::Fitted(kind) => *kind,
+            NormaliseOptions::Given(_) => Normalise::None,
+        }
+    }
+}
+
+/// A normalisation that is known, such as that of the data that weights were trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GivenNormalisation {
+    /// What is subtracted.
+    pub offset: Vec<f32>,
+    /// What is divided by.
+    pub scale: Vec<f32>,
+}
+
+/// How a normalisation is fitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalise {
@@ -23,8 +60,6 @@ pub enum Normalise {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalisation {
-    /// How it was fitted.
-    pub kind: Normalise,
     /// What is subtracted; empty for none.
     pub offset: Vec<f32>,
     /// What is divided by; empty for none, never zero.
@@ -34,44 +69,29 @@ pub struct Normalisation {
 impl Normalisation {
     /// The one that changes nothing.
     pub fn none() -> Normalisation {
-        Normalisation { kind: Normalise::None, offset: Vec::new(), scale: Vec::new() }
+        Normalisation { offset: Vec::new(), scale: Vec::new() }
     }
 
-    /// Fits on the samples at `indices`, of which there is at least one unless `kind` is none. Sums are in f64. A
-    /// constant feature keeps its scale.
-    pub(super) fn fit(kind: Normalise, table: &Table, indices: &[u32]) -> Normalisation {
-        let groups = group_count(&table.sample_shape);
-        let mut offset = Vec::new();
-        let mut scale = Vec::new();
-        if kind != Normalise::None {
-            let group_length = table.row_length / groups.max(1);
-            for group in 0..groups {
-                let values = || {
-                    indices.iter().flat_map(move |index| {
-                        let start = *index as usize * table.row_length + group * group_length;
-                        table.features[start..start + group_length].iter().map(|value| f64::from(*value))
-                    })
+    /// The one of the options, for samples of `sample_shape`; `None` where it is to be fitted.
+    pub(super) fn given(options: &NormaliseOptions, sample_shape: &[i64]) -> Result<Option<Normalisation>, DataError> {
+        let GivenNormalisation { offset, scale } = match options {
+            NormaliseOptions::Fitted(Normalise::None) => return Ok(Some(Normalisation::none())),
+            NormaliseOptions::Fitted(_) => return Ok(None),
+            NormaliseOptions::Given(given) => given.clone(),
+        };
+        let groups = group_count(sample_shape);
+        for (key, values) in [("offset", &offset), ("scale", &scale)] {
+            let option = format!("data.normalise.{key}");
+            let fits = values.len() == groups && values.iter().all(|value| value.is_finite());
+            if !fits || (key == "scale" && values.iter().any(|value| !value.is_normal())) {
+                let expected = match key {
+                    "offset" => "a finite number for each feature of a vector or each channel of an image",
+                    _ => "a number other than 0 for each feature of a vector or each channel of an image",
                 };
-                let (group_offset, group_scale) = match kind {
-                    Normalise::Range => {
-                        let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-                            (low.min(value), high.max(value))
-                        });
-                        (low, high - low)
-                    }
-                    _ => {
-                        let count = (indices.len() * group_length) as f64;
-                        let mean = values().sum::<f64>() / count;
-                        let variance = values().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-                        (mean, variance.sqrt())
-                    }
-                };
-                offset.push(group_offset as f32);
-                let usable = (group_scale as f32).is_normal();
-                scale.push(if usable { group_scale as f32 } else { 1.0 });
+                return Err(DataError::Option { option, value: format!("{values:?}"), expected });
             }
         }
-        Normalisation { kind, offset, scale }
+        Ok(Some(Normalisation { offset, scale }))
     }
 
     /// Normalises samples of `sample_shape` that lie one after another, in place.
@@ -80,7 +100,7 @@ impl Normalisation {
         if groups == 0 {
             return;
         }
-        let row_length: usize = sample_shape.iter().map(|length| usize::try_from(*length).unwrap_or(0)).product();
+        let row_length = row_length(sample_shape);
         let group_length = (row_length / groups).max(1);
         for row in samples.chunks_mut(row_length.max(1)) {
             for (values, (offset, scale)) in row.chunks_mut(group_length).zip(self.offset.iter().zip(&self.scale)) {
@@ -92,44 +112,147 @@ impl Normalisation {
     }
 }
 
+/// Fits a normalisation in one pass over samples, in f64.
+pub(super) struct Fit {
+    kind: Normalise,
+    row_length: usize,
+    groups: Vec<Moments>,
+}
+
+impl Fit {
+    pub(super) fn new(kind: Normalise, sample_shape: &[i64]) -> Fit {
+        let groups = vec![Moments::default(); group_count(sample_shape)];
+        Fit { kind, row_length: row_length(sample_shape), groups }
+    }
+
+    /// Takes samples that lie one after another into account.
+    pub(super) fn add(&mut self, samples: &[f32]) {
+        let group_length = (self.row_length / self.groups.len().max(1)).max(1);
+        for row in samples.chunks_exact(self.row_length.max(1)) {
+            for (values, moments) in row.chunks_exact(group_length).zip(&mut self.groups) {
+                moments.add(values);
+            }
+        }
+    }
+
+    /// What the samples say. A constant feature keeps its scale.
+    pub(super) fn finish(self) -> Normalisation {
+        let (mut offset, mut scale) = (Vec::new(), Vec::new());
+        for moments in &self.groups {
+            let (group_offset, group_scale) = match self.kind {
+                Normalise::None => return Normalisation::none(),
+                Normalise::Standard => (moments.mean, (moments.squares / moments.count.max(1.0)).sqrt()),
+                Normalise::Range => (moments.low, moments.high - moments.low),
+            };
+            offset.push(group_offset as f32);
+            let usable = (group_scale as f32).is_normal();
+            scale.push(if usable { group_scale as f32 } else { 1.0 });
+        }
+        Normalisation { offset, scale }
+    }
+}
+
+/// Count, mean, sum of squared deviations and range of values that come in parts: the parts' sums are merged as in Chan,
+/// Golub and LeVeque 1979, so that large means lose no digits.
+#[derive(Clone, Copy)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Default for Moments {
+    fn default() -> Self {
+        Moments { count: 0.0, mean: 0.0, squares: 0.0, low: f64::INFINITY, high: f64::NEG_INFINITY }
+    }
+}
+
+impl Moments {
+    fn add(&mut self, values: &[f32]) {
+        let values = || values.iter().map(|value| f64::from(*value));
+        let count = values().len() as f64;
+        let mean = values().sum::<f64>() / count;
+        let squares = values().map(|value| (value - mean).powi(2)).sum::<f64>();
+        let total = self.count + count;
+        let difference = mean - self.mean;
+        self.mean += difference * count / total;
+        self.squares += squares + difference * difference * self.count * count / total;
+        self.count = total;
+        (self.low, self.high) =
+            values().fold((self.low, self.high), |(low, high), value| (low.min(value), high.max(value)));
+    }
+}
+
 fn group_count(sample_shape: &[i64]) -> usize {
     sample_shape.first().map_or(1, |length| usize::try_from(*length).unwrap_or(1))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn table(features: Vec<f32>, sample_shape: Vec<i64>) -> Table {
-        let row_length = sample_shape.iter().product::<i64>() as usize;
-        Table { targets: vec![0; features.len() / row_length], features, sample_shape, row_length }
+    fn fitted(kind: Normalise, samples: &[f32], sample_shape: &[i64]) -> Normalisation {
+        let mut fit = Fit::new(kind, sample_shape);
+        fit.add(samples);
+        fit.finish()
     }
 
     #[test]
-    fn vectors_are_normalised_by_feature_on_the_chosen_rows() {
-        let mut table = table(vec![1.0, 10.0, 3.0, 10.0, 100.0, 12.0], vec![2]);
-        let fitted = Normalisation::fit(Normalise::Standard, &table, &[0, 1]);
+    fn vectors_are_normalised_by_feature_on_the_rows_of_the_fit() {
+        let mut samples = vec![1.0, 10.0, 3.0, 10.0, 100.0, 12.0];
+        let fitted = fitted(Normalise::Standard, &samples[..4], &[2]);
         assert_eq!(
             (fitted.offset.as_slice(), fitted.scale.as_slice()),
             ([2.0, 10.0].as_slice(), [1.0, 1.0].as_slice())
         );
-        fitted.apply(&mut table.features, &table.sample_shape);
-        assert_eq!(table.features, [-1.0, 0.0, 1.0, 0.0, 98.0, 2.0]);
+        fitted.apply(&mut samples, &[2]);
+        assert_eq!(samples, [-1.0, 0.0, 1.0, 0.0, 98.0, 2.0]);
     }
 
     #[test]
     fn images_are_normalised_by_channel() {
-        let mut table = table(vec![0.0, 2.0, 5.0, 9.0], vec![2, 1, 2]);
-        let fitted = Normalisation::fit(Normalise::Range, &table, &[0]);
+        let mut samples = vec![0.0, 2.0, 5.0, 9.0];
+        let fitted = fitted(Normalise::Range, &samples, &[2, 1, 2]);
         assert_eq!((fitted.offset.as_slice(), fitted.scale.as_slice()), ([0.0, 5.0].as_slice(), [2.0, 4.0].as_slice()));
-        fitted.apply(&mut table.features, &table.sample_shape);
-        assert_eq!(table.features, [0.0, 1.0, 0.0, 1.0]);
+        fitted.apply(&mut samples, &[2, 1, 2]);
+        assert_eq!(samples, [0.0, 1.0, 0.0, 1.0]);
     }
 
     #[test]
-    fn none_leaves_samples_alone() {
-        let mut table = table(vec![3.0, 4.0], vec![2]);
-        Normalisation::fit(Normalise::None, &table, &[]).apply(&mut table.features, &table.sample_shape);
-        assert_eq!(table.features, [3.0, 4.0]);
+    fn none_leaves_samples_alone_and_a_given_one_is_checked() {
+        let mut samples = vec![3.0, 4.0];
+        Normalisation::none().apply(&mut samples, &[2]);
+        assert_eq!(samples, [3.0, 4.0]);
+        let given = |offset: &[f32], scale: &[f32]| {
+            let given = GivenNormalisation { offset: offset.to_vec(), scale: scale.to_vec() };
+            Normalisation::given(&NormaliseOptions::Given(given), &[2])
+        };
+        given(&[1.0, 2.0], &[2.0, 4.0]).unwrap().unwrap().apply(&mut samples, &[2]);
+        assert_eq!(samples, [1.0, 0.5]);
+        assert!(given(&[1.0], &[2.0, 4.0]).unwrap_err().to_string().contains("data.normalise.offset"));
+        assert!(given(&[1.0, 1.0], &[2.0, 0.0]).unwrap_err().to_string().contains("data.normalise.scale"));
+    }
+
+    proptest! {
+        /// Against the two passes that the definition says.
+        #[test]
+        fn one_pass_finds_mean_and_deviation(
+            samples in prop::collection::vec(-100f32..100.0, 1..200),
+            shift in prop::sample::select(vec![0f32, 1000.0]),
+        ) {
+            let samples: Vec<f32> = samples.iter().map(|value| value + shift).collect();
+            let fitted = fitted(Normalise::Standard, &samples, &[1]);
+            let count = samples.len() as f64;
+            let mean = samples.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
+            let variance = samples.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
+            prop_assert!((f64::from(fitted.offset[0]) - mean).abs() <= 1e-6 * mean.abs().max(1.0));
+            if variance.sqrt() as f32 > 1e-3 {
+                prop_assert!((f64::from(fitted.scale[0]) - variance.sqrt()).abs() <= 1e-5 * variance.sqrt());
+            }
+        }
     }
 }

@@ -30,6 +30,7 @@ pub fn epoch_order(order: Order, epoch: u64, length: u32) -> Vec<u32> {
 pub(super) enum Purpose {
     Epoch,
     Split,
+    Augment,
 }
 
 /// PCG64 (XSL-RR 128/64; O'Neill 2014) in the stream of a purpose and a number. Its output is fixed by the paper.
@@ -37,6 +38,7 @@ pub(super) fn generator(seed: u64, purpose: Purpose, number: u64) -> Pcg64 {
     let purpose = match purpose {
         Purpose::Epoch => 0,
         Purpose::Split => 1,
+        Purpose::Augment => 2,
     };
     Pcg64::new(u128::from(seed), (purpose << 64) | u128::from(number))
 }

@@ -4,9 +4,42 @@ use std::collections::BTreeMap;
 
 use super::{
     DataError, TRAIN,
-    options::SplitOptions,
     order::{Purpose, generator, shuffle},
 };
+
+/// A split that is held out of the training data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct HeldOut {
+    /// Its share of the samples.
+    pub(super) fraction: f64,
+    /// Whether every class gives the same share.
+    pub(super) stratified: bool,
+}
+
+/// Where a split comes from.
+pub(super) enum Place<T> {
+    /// From files of its own.
+    Given(T),
+    /// From the training data.
+    HeldOut(HeldOut),
+}
+
+impl<T> Place<T> {
+    /// What the options of a split say, which name `files` of its own or a fraction.
+    pub(super) fn of(name: &str, fraction: Option<f64>, stratified: bool, files: Option<T>) -> Result<Self, DataError> {
+        let option = format!("data.splits.{name}");
+        let wrong = |value: &str, expected| Err(DataError::Option { option, value: value.to_owned(), expected });
+        match (files, fraction) {
+            _ if name == TRAIN => {
+                wrong("given", "left out: `train` is what the other splits leave of the training data")
+            }
+            (Some(files), None) => Ok(Place::Given(files)),
+            (None, Some(fraction)) => Ok(Place::HeldOut(HeldOut { fraction, stratified })),
+            (Some(_), Some(_)) => wrong("a fraction and files", "one of the two"),
+            (None, None) => wrong("neither a fraction nor files", "one of the two"),
+        }
+    }
+}
 
 /// The indices of each split, ascending: those of `options` and `train`, which takes the rest. Every sample is in one
 /// split. A function of its arguments.
@@ -16,7 +49,7 @@ use super::{
 pub(super) fn split(
     targets: &[i64],
     classes: usize,
-    options: &BTreeMap<String, SplitOptions>,
+    options: &BTreeMap<String, HeldOut>,
     seed: u64,
 ) -> Result<BTreeMap<String, Vec<u32>>, DataError> {
     check(options)?;
@@ -66,19 +99,11 @@ pub(super) fn split(
     Ok(splits)
 }
 
-fn check(options: &BTreeMap<String, SplitOptions>) -> Result<(), DataError> {
+fn check(options: &BTreeMap<String, HeldOut>) -> Result<(), DataError> {
     for (name, split) in options {
-        let option = format!("data.splits.{name}");
-        if name == TRAIN {
-            return Err(DataError::Option {
-                option,
-                value: format!("fraction = {}", split.fraction),
-                expected: "left out: `train` is what the other splits leave",
-            });
-        }
         if !(split.fraction > 0.0 && split.fraction < 1.0) {
             return Err(DataError::Option {
-                option: format!("{option}.fraction"),
+                option: format!("data.splits.{name}.fraction"),
                 value: split.fraction.to_string(),
                 expected: "above 0 and below 1",
             });
@@ -123,11 +148,11 @@ mod tests {
 
     use super::*;
 
-    fn options(splits: &[(&str, f64, bool)]) -> BTreeMap<String, SplitOptions> {
+    fn options(splits: &[(&str, f64, bool)]) -> BTreeMap<String, HeldOut> {
         splits
             .iter()
             .map(|(name, fraction, stratified)| {
-                let split = SplitOptions { fraction: *fraction, stratified: *stratified };
+                let split = HeldOut { fraction: *fraction, stratified: *stratified };
                 ((*name).to_owned(), split)
             })
             .collect()
@@ -166,7 +191,8 @@ mod tests {
     fn impossible_splits_are_refused() {
         let message = |targets: &[i64], splits| split(targets, 2, &options(splits), 0).unwrap_err().to_string();
         let targets: Vec<i64> = (0..10).map(|index| index % 2).collect();
-        assert!(message(&targets, &[("train", 0.5, true)]).contains("left out"));
+        let train = Place::of("train", Some(0.5), true, None::<()>).err().unwrap().to_string();
+        assert!(train.contains("left out"), "{train}");
         assert!(message(&targets, &[("val", f64::NAN, true)]).contains("above 0 and below 1"));
         assert!(message(&targets, &[("val", 0.5, true), ("test", 0.5, true)]).contains("less than 1"));
         assert_eq!(

@@ -1,5 +1,10 @@
 //! What there is to be predicted.
 
+use tch::Tensor;
+
+use super::DataError;
+use crate::torch::values::gather_rows;
+
 /// The targets of a data set: what a loss needs to know before the first batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -17,6 +22,8 @@ pub enum Target {
     Values {
         /// What they are called, in order.
         names: Vec<String>,
+        /// Whether every one lies between 0 and 1, as probabilities do.
+        within_unit: bool,
     },
 }
 
@@ -34,4 +41,93 @@ pub enum SampleType {
     F32,
     /// Tokens, i64.
     I64,
+}
+
+/// The targets of samples, in their order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Targets {
+    /// Classes: `shape` of them for each sample.
+    Classes {
+        /// Row after row.
+        values: Vec<i64>,
+        /// Of one sample's; `[]` is one class a sample.
+        shape: Vec<i64>,
+    },
+    /// Numbers: `width` of them for each sample.
+    Values {
+        /// Row after row.
+        values: Vec<f32>,
+        /// Numbers of a sample, at least one.
+        width: usize,
+    },
+}
+
+impl Targets {
+    /// One class a sample.
+    pub fn classes(values: Vec<i64>) -> Targets {
+        Targets::Classes { values, shape: Vec::new() }
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        let values = match self {
+            Targets::Classes { values, .. } => values.len(),
+            Targets::Values { values, .. } => values.len(),
+        };
+        values / self.width().max(1)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The class of each sample; `None` where that is not what there is.
+    pub(super) fn sample_classes(&self) -> Option<&[i64]> {
+        match self {
+            Targets::Classes { values, shape } if shape.is_empty() => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Those of the samples at `indices`, which are there.
+    pub(super) fn select(&self, indices: &[u32]) -> Targets {
+        fn rows<T: Copy>(values: &[T], width: usize, indices: &[u32]) -> Vec<T> {
+            indices.iter().flat_map(|index| &values[*index as usize * width..][..width]).copied().collect()
+        }
+        let width = self.width();
+        match self {
+            Targets::Classes { values, shape } => {
+                Targets::Classes { values: rows(values, width, indices), shape: shape.clone() }
+            }
+            Targets::Values { values, width } => {
+                Targets::Values { values: rows(values, *width, indices), width: *width }
+            }
+        }
+    }
+
+    /// Those of the samples at `indices`, as a batch has them.
+    pub(super) fn gather(&self, indices: &[u32]) -> Result<Tensor, DataError> {
+        let mut size = vec![i64::try_from(indices.len()).unwrap_or(i64::MAX)];
+        let gathered = match self {
+            Targets::Classes { values, shape } => {
+                size.extend_from_slice(shape);
+                gather_rows(values, self.width(), indices, &size)?
+            }
+            Targets::Values { values, width } => {
+                size.push(*width as i64);
+                gather_rows(values, *width, indices, &size)?
+            }
+        };
+        gathered.ok_or_else(|| DataError::out_of_range(indices, self.len()))
+    }
+
+    fn width(&self) -> usize {
+        match self {
+            Targets::Classes { shape, .. } => {
+                shape.iter().map(|length| usize::try_from(*length).unwrap_or(0)).product()
+            }
+            Targets::Values { width, .. } => *width,
+        }
+    }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tch::Device;
 
 use super::{builtin, learning};
-use crate::config::{self, Document};
-use crate::data::{Data, SampleType, Source, Target};
+use crate::config::{self, Document, Every};
+use crate::data::{Data, SampleType, Source, TEST, TRAIN, Target};
 use crate::dispatch::{self, Order};
 use crate::model::{Dtype, Graph, InitialWeights, LayerPath, Op};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
+use crate::train::metrics::Metric;
 use crate::train::{self, EvaluationPlan, Plan};
 
 /// What the command line asks for.
@@ -118,6 +119,9 @@ impl JobPlan {
             .eval
             .as_ref()
             .and_then(|eval| evaluation(&document, eval, data.as_ref().ok(), fitted, &mut problems));
+        if let Ok(data) = &data {
+            problems.extend(batch_size(&document, run_file.train.batch_size, data));
+        }
         let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
         let (Ok(data), Ok(graph), Ok(device), true) = (data, graph, device, problems.is_empty()) else {
             return Err(Problems(problems));
@@ -130,6 +134,7 @@ impl JobPlan {
             (_, None) => return Err(Problem::new("the run has no length").into()),
         };
         let (threads, threads_reason) = threads(run_file.run.threads, &graph, run_file.train.batch_size);
+        let test = test(&run_file, &data, &evaluation, &metrics);
         let plan = Plan {
             length,
             batch_size: run_file.train.batch_size,
@@ -141,6 +146,8 @@ impl JobPlan {
             precision: run_file.train.precision,
             seed: run_file.run.seed,
             evaluation,
+            evaluate_every: run_file.eval.as_ref().map_or(Every::EPOCH, |eval| eval.every),
+            test,
             trial: request.trial,
         };
         let initial_weights = run_file.model.init_from.as_ref().map(|path| {
@@ -160,9 +167,36 @@ fn data(run_file: &RunFile, document: &Document, folder: Option<&Path>) -> Resul
         None => Source::Bytes(builtin::DATA),
     };
     Data::load(&run_file.data, source, run_file.run.seed).map_err(|error| {
-        let label = document.label_key("/data", "");
+        let label = match (error.option(), error.path()) {
+            (Some(option), _) => document.label_value(&format!("/{}", option.replace('.', "/")), ""),
+            (None, Some(path)) => document.label_value(&named_by(document, "/data", path), ""),
+            (None, None) => document.label_key("/data", ""),
+        };
         Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(str::to_owned))
     })
+}
+
+/// Where in the part of the document at `pointer` a path is written that leads to `path`, or to a folder around it; the
+/// part itself where it is nowhere.
+fn named_by(document: &Document, pointer: &str, path: &Path) -> String {
+    /// The keys whose values are paths.
+    const PATHS: [&str; 3] = ["path", "inputs", "targets"];
+    fn find(value: &serde_json::Value, pointer: &str, path: &Path) -> Option<String> {
+        match value {
+            serde_json::Value::String(text) => {
+                let leads_there = !text.is_empty() && path.ancestors().any(|path| path.ends_with(text));
+                leads_there.then(|| pointer.to_owned())
+            }
+            serde_json::Value::Object(members) => {
+                let candidates =
+                    members.iter().filter(|(key, value)| value.is_object() || PATHS.contains(&key.as_str()));
+                candidates.into_iter().find_map(|(key, value)| find(value, &config::child(pointer, key), path))
+            }
+            _ => None,
+        }
+    }
+    let part = document.value().pointer(pointer);
+    part.and_then(|part| find(part, pointer, path)).unwrap_or_else(|| pointer.to_owned())
 }
 
 /// The model's graph for samples of `data`.
@@ -252,7 +286,36 @@ fn evaluation(
         return None;
     }
     let split = Arc::from(eval.split.as_str());
-    Some(EvaluationPlan { split, metrics, every: eval.every, batch_size: eval.batch_size })
+    Some(EvaluationPlan { split, metrics, batch_size: eval.batch_size })
+}
+
+/// The evaluation of the split `test`, if there is one and no other evaluation takes it: with the metrics of `[eval]`,
+/// or those of training without it.
+fn test(
+    run_file: &RunFile,
+    data: &Data,
+    evaluation: &Option<EvaluationPlan>,
+    metrics: &[Metric],
+) -> Option<EvaluationPlan> {
+    data.splits.get(TEST)?;
+    let split = Arc::from(TEST);
+    match evaluation {
+        Some(evaluation) if &*evaluation.split == TEST => None,
+        Some(evaluation) => Some(EvaluationPlan { split, ..evaluation.clone() }),
+        None => Some(EvaluationPlan { split, metrics: metrics.to_vec(), batch_size: run_file.train.batch_size }),
+    }
+}
+
+/// A batch holds no more samples than there are.
+fn batch_size(document: &Document, batch_size: usize, data: &Data) -> Option<Problem> {
+    let samples = data.splits.get(TRAIN)?.len();
+    (batch_size > samples).then(|| {
+        Problem::new(format!(
+            "a batch of {batch_size} samples is larger than the split `{TRAIN}`, which holds {samples}"
+        ))
+        .with_label(document.label_value("/train/batch_size", ""))
+        .with_hint(format!("make it {samples} or less"))
+    })
 }
 
 fn device(device: config::Device, document: &Document) -> Result<Device, Problem> {

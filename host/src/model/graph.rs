@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::{LayerPath, ModelError},
-    op::{Dtype, Misfit, Op, OwnedTensor, TensorSpec, WeightInitialisation, element_count},
+    op::{
+        Cost, Dtype, Input, Misfit, Op, OutputShape, OwnedTensor, OwnedTensors, TensorSpec, WeightInitialisation,
+        element_count,
+    },
 };
 
 /// A bound on what a run file can unfold to, far above real models.
@@ -25,18 +28,6 @@ pub struct Graph {
     /// The index of each node.
     #[serde(skip_serializing)]
     positions: HashMap<String, usize>,
-}
-
-/// A value that the model is given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Input {
-    /// Its name.
-    pub name: String,
-    /// The shape of one sample, without the batch dimension.
-    pub shape: Vec<i64>,
-    /// Its dtype.
-    pub dtype: Dtype,
 }
 
 /// An operator applied to earlier values. A node gives one value, which has the node's name.

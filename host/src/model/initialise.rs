@@ -6,7 +6,7 @@ use super::{
     error::ModelError,
     graph::Graph,
     network::NamedTensor,
-    op::{Dtype, Initialisation, OwnedTensor, is_weight},
+    op::{Dtype, Initialisation, OwnedTensor, OwnedTensors, is_weight},
 };
 use crate::torch::random::Generator;
 

@@ -19,8 +19,10 @@ mod weights;
 
 pub use error::{LayerPath, ModelError};
 pub use execute::Mode;
-pub use graph::{Graph, GraphBuilder, Input, Node};
+pub use graph::{Graph, GraphBuilder, Node};
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use network::{NamedTensor, Network};
-pub use op::{Dtype, GeluApproximation, Initialisation, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialisation};
+pub use op::{
+    Dtype, GeluApproximation, Initialisation, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialisation,
+};
 pub use weights::{InitialWeights, WeightsError};

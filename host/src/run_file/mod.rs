@@ -38,8 +38,14 @@ pub fn load(name: &str, text: &str, plugins: &[String], overrides: &[String]) ->
     let mut problems: Vec<Problem> =
         plugins.iter().filter_map(|argument| document.declare_plugin(argument).err()).collect();
     problems.extend(overrides.iter().filter_map(|argument| document.set(argument).err()));
-    problems.extend(check(&document, "", &schema()));
+    let unfit: Vec<Problem> = document.unfit().collect();
+    // What is read in place of an unfit number may break a rule of the schema.
+    let place =
+        |problem: &Problem| problem.labels().first().map(|label| (label.source.name().to_owned(), label.span.clone()));
+    let told = |problem: &Problem| unfit.iter().any(|unfit| place(unfit) == place(problem));
+    problems.extend(check(&document, "", &schema()).into_iter().filter(|problem| !told(problem)));
     problems.extend(rules::check(&document));
+    problems.extend(unfit);
     if !problems.is_empty() {
         problems.sort_by_key(|problem| reading_order(problem, name));
         return Err(Problems(problems));

@@ -108,6 +108,20 @@ pub fn gather_rows<T: Element>(
     Ok(Some(tensor))
 }
 
+/// A new CPU tensor of `shape` whose elements, in row-major order, `write` has written; they are zero before.
+pub fn fill<T: Element, E: From<TorchError>>(
+    shape: &[i64],
+    write: impl FnOnce(&mut [T]) -> Result<(), E>,
+) -> Result<Tensor, E> {
+    let tensor = Tensor::f_zeros(shape, (T::KIND, Device::Cpu)).map_err(TorchError::from)?;
+    if let Some((data, count)) = data::<T>(&tensor, true) {
+        // SAFETY: the shim checked device, layout and dtype, so `data` points at `count` aligned elements, which are
+        // zero; the tensor was made here, and nothing else refers to it.
+        write(unsafe { std::slice::from_raw_parts_mut(data, count) })?;
+    }
+    Ok(tensor)
+}
+
 fn data<T: Element>(tensor: &Tensor, writable: bool) -> Option<(*mut T, usize)> {
     let mut data = std::ptr::null_mut();
     let mut count = 0;
@@ -151,6 +165,17 @@ mod tests {
             assert_eq!(slice::<f32>(&tensor.tr()), None);
             assert_eq!(slice::<f32>(&Tensor::new()), None);
         }
+    }
+
+    #[test]
+    fn a_tensor_is_filled_row_by_row() {
+        let filled = fill::<_, TorchError>(&[2, 2], |values: &mut [i64]| {
+            values.copy_from_slice(&[1, 2, 3, 4]);
+            Ok(())
+        });
+        assert_eq!(filled.unwrap(), Tensor::from_slice2(&[[1i64, 2], [3, 4]]));
+        let empty = fill::<_, TorchError>(&[0, 2], |_: &mut [f32]| Ok(()));
+        assert_eq!(empty.unwrap().size(), [0, 2]);
     }
 
     #[test]

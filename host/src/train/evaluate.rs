@@ -10,7 +10,7 @@ use super::error::TrainError;
 use super::loss::LossOptions;
 use super::metrics::{Accumulator, Average, Metric, MetricValue};
 use super::precision::Precision;
-use super::session::Session;
+use super::session::{EvaluationPlan, Session};
 use crate::config::Every;
 use crate::data::{Batch, Loader, LoaderOptions, Order};
 use crate::dispatch::{Event, EventData};
@@ -87,32 +87,41 @@ impl Evaluation {
 impl Session {
     /// Whether the plan evaluates at the end of this epoch; the last one always is.
     pub(super) fn evaluation_is_due(&self) -> bool {
-        self.plan.evaluation.as_ref().is_some_and(|plan| match plan.every {
-            Every::Epochs(every) => self.position.epoch.is_multiple_of(every.get()) || self.plan_is_done(),
-            // The last step's evaluation is the one of its safe point.
-            Every::Steps(every) => self.plan_is_done() && !self.position.global_step.is_multiple_of(every.get()),
-            Every::Time(_) => false,
-        })
+        self.plan.evaluation.is_some()
+            && match self.plan.evaluate_every {
+                Every::Epochs(every) => self.position.epoch.is_multiple_of(every.get()) || self.plan_is_done(),
+                // The last step's evaluation is the one of its safe point.
+                Every::Steps(every) => self.plan_is_done() && !self.position.global_step.is_multiple_of(every.get()),
+                Every::Time(_) => false,
+            }
     }
 
     /// Whether the plan evaluates after this step.
     #[inline]
     pub(super) fn evaluation_is_due_by_step(&self) -> bool {
-        match &self.plan.evaluation {
-            Some(plan) if !self.epoch_is_over && self.position.step > 0 && !self.is_stopping() => match plan.every {
-                Every::Steps(every) => self.position.global_step.is_multiple_of(every.get()),
-                _ => false,
-            },
+        match (self.plan.evaluate_every, &self.plan.evaluation) {
+            (Every::Steps(every), Some(_)) if !self.epoch_is_over && self.position.step > 0 && !self.is_stopping() => {
+                self.position.global_step.is_multiple_of(every.get())
+            }
             _ => false,
         }
     }
 
     /// Starts the plan's evaluation; `None` when it has none.
     pub(super) fn begin_evaluation(&mut self, mid_epoch: bool) -> Result<Option<Evaluation>, TrainError> {
-        let Some(plan) = &self.plan.evaluation else { return Ok(None) };
+        self.plan.evaluation.as_ref().map(|plan| self.start_evaluation(plan, mid_epoch)).transpose()
+    }
+
+    /// Starts the evaluation that comes when training is over; `None` when there is none, or a signal wants the end.
+    pub(super) fn begin_test(&mut self) -> Result<Option<Evaluation>, TrainError> {
+        let plan = self.plan.test.as_ref().filter(|_| !self.stop().is_some_and(|stop| stop.interrupted));
+        plan.map(|plan| self.start_evaluation(plan, false)).transpose()
+    }
+
+    fn start_evaluation(&self, plan: &EvaluationPlan, mid_epoch: bool) -> Result<Evaluation, TrainError> {
         let loader = self.in_order(&plan.split, plan.batch_size)?;
         let batches = if self.plan.trial { 1 } else { loader.batches_per_epoch() as u64 };
-        Ok(Some(Evaluation {
+        Ok(Evaluation {
             split: Arc::clone(&plan.split),
             mid_epoch,
             batch: 0,
@@ -120,12 +129,13 @@ impl Session {
             position: self.position,
             loader,
             score: Score::new(&plan.metrics),
-        }))
+        })
     }
 
     /// The batches of a split in its own order.
     pub(super) fn in_order(&self, split: &str, batch_size: usize) -> Result<Loader, TrainError> {
-        let options = LoaderOptions { batch_size, order: Order::Sequential, first_epoch: 1, first_batch: 0 };
+        let options =
+            LoaderOptions { batch_size, order: Order::Sequential, first_epoch: 1, first_batch: 0, augmentation: None };
         Ok(Loader::start(Arc::clone(self.data.split(split)?), options)?)
     }
 

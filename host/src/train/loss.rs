@@ -163,11 +163,16 @@ impl LossOptions {
                 weights("pos_weight", pos_weight.len(), &[0, 1], "outputs")?;
                 ("one output for two classes".to_owned(), with_last(shape, 1))
             }
-            (LossOptions::BceWithLogits { pos_weight }, Target::Values { names }) => {
+            (LossOptions::BceWithLogits { .. }, Target::Values { within_unit: false, .. }) => {
+                let found = "numbers below 0 or above 1".to_owned();
+                let (expected, instead) = ("two classes, or numbers from 0 to 1", "`mse`, `l1` or `huber`");
+                return Err(LossError::Targets { loss, expected, found, instead });
+            }
+            (LossOptions::BceWithLogits { pos_weight }, Target::Values { names, .. }) => {
                 weights("pos_weight", pos_weight.len(), &[0, 1, names.len()], "outputs")?;
                 (format!("one output for each of {} numbers", names.len()), with_last(&[], names.len()))
             }
-            (LossOptions::Mse {} | LossOptions::L1 {} | LossOptions::Huber { .. }, Target::Values { names }) => {
+            (LossOptions::Mse {} | LossOptions::L1 {} | LossOptions::Huber { .. }, Target::Values { names, .. }) => {
                 (format!("one output for each of {} numbers", names.len()), with_last(&[], names.len()))
             }
             (LossOptions::CrossEntropy { .. }, Target::Values { .. }) => {
@@ -312,7 +317,8 @@ mod tests {
 
     #[test]
     fn outputs_must_fit_the_targets() {
-        let values = |count| Target::Values { names: vec!["y".to_owned(); count] };
+        let values = |count| Target::Values { names: vec!["y".to_owned(); count], within_unit: true };
+        let wide = Target::Values { names: vec!["y".to_owned()], within_unit: false };
         let tokens = Target::Classes { count: 7, names: Vec::new(), shape: vec![16] };
         let (bce, mse) = (loss("type = \"bce_with_logits\""), loss("type = \"mse\""));
         for (loss, shape, target) in [
@@ -350,6 +356,12 @@ mod tests {
                 Target::classes(2),
                 "`bce_with_logits` takes one output for two classes, but the model gives [2]",
             ),
+            (
+                &bce,
+                vec![1],
+                wide,
+                "`bce_with_logits` takes two classes, or numbers from 0 to 1, but the data has numbers below 0 or above 1",
+            ),
             (&mse, vec![10], Target::classes(10), "`mse` takes numbers, but the data has classes"),
             (&mse, vec![2], values(1), "`mse` takes one output for each of 1 numbers, but the model gives [2]"),
         ] {
@@ -373,7 +385,7 @@ mod tests {
         ] {
             assert_eq!(loss(text).check(&[3], &Target::classes(3)).unwrap_err().to_string(), message);
         }
-        let values = Target::Values { names: vec!["y".to_owned(); 3] };
+        let values = Target::Values { names: vec!["y".to_owned(); 3], within_unit: true };
         let error = loss("type = \"bce_with_logits\"\npos_weight = [1, 2]").check(&[3], &values).unwrap_err();
         assert_eq!(error.to_string(), "`pos_weight` has 2 numbers, but there are 3 outputs");
     }

@@ -9,6 +9,7 @@ use plugin_api::protocol::Control;
 
 use super::control::Asked;
 use super::error::TrainError;
+use super::evaluate::Evaluation;
 use super::session::Session;
 use crate::dispatch::{Dispatcher, Event, Failure, Moment, ScheduleState};
 
@@ -102,8 +103,12 @@ impl Trainer {
         Ok(())
     }
 
-    /// What comes once after the last epoch: triggers at the end, and the checkpoints that they ask for.
+    /// What comes once after the last epoch: the evaluation of the test split, triggers at the end, and the checkpoints
+    /// that they ask for.
     fn finish(&mut self) -> Result<(), TrainError> {
+        if let Some(evaluation) = self.session.begin_test()? {
+            self.pass_through(evaluation)?;
+        }
         self.trigger(Moment::End)?;
         self.safe_point()?;
         self.dispatcher.flush(self.session.position(), &mut self.session)?;
@@ -164,9 +169,14 @@ impl Trainer {
         }
         // A callback may ask after the epoch, too, and the plan may want it behind the epoch's last step.
         let mid_epoch = asked && !self.session.epoch_is_trained();
-        let Some(mut evaluation) = self.session.begin_evaluation(mid_epoch)? else {
-            return Ok(());
-        };
+        match self.session.begin_evaluation(mid_epoch)? {
+            Some(evaluation) => self.pass_through(evaluation),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes through the batches of an evaluation.
+    fn pass_through(&mut self, mut evaluation: Evaluation) -> Result<(), TrainError> {
         self.dispatcher.fire(&evaluation.event(EventKind::EVAL_START), &mut self.session)?;
         let by_step =
             self.dispatcher.wants(EventKind::EVAL_STEP_START) || self.dispatcher.wants(EventKind::EVAL_STEP_END);

@@ -57,19 +57,21 @@ pub struct Plan {
     pub seed: u64,
     /// The evaluation, if there is one.
     pub evaluation: Option<EvaluationPlan>,
+    /// When it comes.
+    pub evaluate_every: Every,
+    /// The evaluation that comes once, when training is over.
+    pub test: Option<EvaluationPlan>,
     /// One batch of each split and no more.
     pub trial: bool,
 }
 
-/// What to evaluate and when.
+/// What to evaluate.
 #[derive(Clone, Debug)]
 pub struct EvaluationPlan {
     /// The split.
     pub split: Arc<str>,
     /// Metrics besides the loss.
     pub metrics: Vec<Metric>,
-    /// When.
-    pub every: Every,
     /// Samples of a batch; no influence on the result.
     pub batch_size: usize,
 }
@@ -156,8 +158,10 @@ impl Started {
 pub(super) struct Clock {
     pub(super) started: Started,
     pub(super) epoch: Instant,
-    /// Steps of the epoch in this process, and the time spent in them.
+    /// Steps of the epoch in this process.
     pub(super) steps: u64,
+    /// What the loop had waited for data when the epoch began.
+    pub(super) waited: Duration,
 }
 
 /// What a session is made of.
@@ -204,6 +208,7 @@ impl Session {
             Length::Epochs(epochs) => epochs,
             Length::Steps(_) => 0,
         };
+        info.data = data.info();
         info.training_samples = data.splits.get(TRAIN).map_or(0, |split| split.len() as u64);
         let accumulators = plan.metrics.iter().map(|metric| metric.accumulator()).collect();
         let now = Instant::now();
@@ -228,7 +233,12 @@ impl Session {
             pending: None,
             epoch_is_over: true,
             owners: BTreeMap::new(),
-            clock: Clock { started: Started { at: now, before: Duration::ZERO }, epoch: now, steps: 0 },
+            clock: Clock {
+                started: Started { at: now, before: Duration::ZERO },
+                epoch: now,
+                steps: 0,
+                waited: Duration::ZERO,
+            },
             plan,
             info,
             ambience,
@@ -323,6 +333,7 @@ impl Session {
         }
         self.clock.epoch = Instant::now();
         self.clock.steps = 0;
+        self.clock.waited = self.loader.waited();
         Ok(true)
     }
 
@@ -369,8 +380,10 @@ impl Session {
         let seconds = self.clock.epoch.elapsed().as_secs_f64();
         self.put("epoch_seconds", seconds);
         if self.clock.steps > 0 {
-            let mean = self.step.total_seconds() / self.clock.steps as f64;
-            self.put("step_seconds", mean);
+            let steps = self.clock.steps as f64;
+            let waited = self.loader.waited().saturating_sub(self.clock.waited);
+            self.put("step_seconds", self.step.total_seconds() / steps);
+            self.put("data_wait_seconds", waited.as_secs_f64() / steps);
             self.step.clear_seconds();
         }
         for (name, rate) in self.learning_rates() {
@@ -460,6 +473,7 @@ pub(super) fn training_loader(data: &Data, plan: &Plan, position: Position) -> R
         first_epoch: position.epoch.max(1),
         // Before the first epoch its first batch; the loader goes on into the next epoch by itself.
         first_batch: (position.step * plan.accumulate) as usize,
+        augmentation: data.augmentation.clone(),
     };
     Ok(Loader::start(Arc::clone(train), options)?)
 }

@@ -314,6 +314,13 @@ pub struct Device {
     pub index: i32,
 }
 
+impl Device {
+    /// Whether its tensors can be read where they lie.
+    pub fn is_cpu(self) -> bool {
+        self.kind == 1
+    }
+}
+
 /// A tensor in DLPack's layout (`DLTensor`), borrowed.
 ///
 /// Source: the DLPack specification, `dlpack.h` 1.1.

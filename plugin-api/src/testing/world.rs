@@ -85,6 +85,7 @@ impl World {
             total_steps: 30,
             training_samples: 320,
             resumed_from: None,
+            data: crate::protocol::DataInfo::default(),
             trial: false,
         };
         let given = Given {

@@ -4,7 +4,8 @@
 //! {"kind":"epoch","epoch":3,"step":84,"train_loss":0.31,"val_loss":"NaN"}
 //! ```
 //!
-//! `step` is the global step. JSON has no words for NaN and the infinities; they are written as the texts
+//! `kind` is `epoch`, `step`, or `test` for the evaluation of the test split when training is over. `step` is the global
+//! step. JSON has no words for NaN and the infinities; they are written as the texts
 //! `"NaN"`, `"Infinity"` and `"-Infinity"`, which `float()` in Python and `Number()` in JavaScript read.
 //!
 //! A resumed run cuts the file back to what it held when the checkpoint was taken, so that it goes on
@@ -15,11 +16,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use plugin_api::event::{At, Position};
+use plugin_api::event::{At, Evaluation, Position};
 use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "metrics.jsonl";
+
+/// The split that the host evaluates once, when training is over.
+const TEST: &str = "test";
 
 /// Options of `json-lines`.
 #[plugin]
@@ -41,6 +45,8 @@ pub(crate) struct JsonLines {
     resumed: Option<State>,
     file: Option<File>,
     bytes: u64,
+    /// The epoch that ended last: what is evaluated behind it belongs to no epoch.
+    ended: u64,
 }
 
 #[plugin]
@@ -50,7 +56,7 @@ impl Callback for JsonLines {
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        Ok(Self { every_steps: options.every_steps, resumed: None, file: None, bytes: 0 })
+        Ok(Self { every_steps: options.every_steps, resumed: None, file: None, bytes: 0, ended: 0 })
     }
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
@@ -69,6 +75,7 @@ impl Callback for JsonLines {
         let (file, bytes) = open(&path, self.resumed.map(|state| state.bytes), event.global_step)
             .map_err(|error| Error::from(error).context(path.display()))?;
         (self.file, self.bytes) = (Some(file), bytes);
+        self.ended = event.epoch;
         run.publish("metrics", FILE)
     }
 
@@ -80,7 +87,17 @@ impl Callback for JsonLines {
     }
 
     fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        self.ended = event.epoch;
         self.append("epoch", event, &run.metrics()?)
+    }
+
+    fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        if event.split != TEST || event.epoch != self.ended {
+            return Ok(());
+        }
+        let mut metrics = run.metrics()?;
+        metrics.retain(|name, _| name.split_once('_').is_some_and(|(split, _)| split == TEST));
+        self.append(TEST, event, &metrics)
     }
 }
 
@@ -170,6 +187,7 @@ fn lines_until(file: &mut File, global_step: u64) -> std::io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::abi::kinds::EventKind;
     use plugin_api::protocol::RunInfo;
     use plugin_api::testing::{FakeHost, json};
     use proptest::prelude::*;
@@ -214,6 +232,21 @@ mod tests {
         );
         assert_eq!((host.artifacts()[0].kind.as_str(), host.artifacts()[0].path.as_str()), ("metrics", FILE));
         assert_eq!(host.artifacts().len(), 1);
+    }
+
+    #[test]
+    fn the_evaluation_behind_the_last_epoch_has_a_line_of_its_own() {
+        let mut host = host();
+        host.train_start().unwrap();
+        train(&mut host, 1..=10, 0);
+        let before = content(&host);
+        host.put_metric("test_loss", 0.5);
+        host.evaluation(EventKind::EVAL_END, "val", 0, 3).unwrap();
+        host.evaluation(EventKind::EVAL_END, "test", 0, 3).unwrap();
+        assert_eq!(
+            content(&host).strip_prefix(&before),
+            Some("{\"kind\":\"test\",\"epoch\":1,\"step\":10,\"test_loss\":0.5}\n")
+        );
     }
 
     #[test]

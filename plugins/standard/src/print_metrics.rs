@@ -1,14 +1,17 @@
-//! `print-metrics`: a line on the console with the metrics, after each epoch.
+//! `print-metrics`: a line on the console with the metrics, after each epoch and after the evaluation of the test split.
 
 use std::collections::BTreeMap;
 
-use plugin_api::event::{At, Position, Trigger};
+use plugin_api::event::{At, Evaluation, Position, Trigger};
 use plugin_api::{Callback, Creation, Result, Run, plugin};
 
 use crate::display;
 
 /// Columns are as wide as most numbers, so that lines stay aligned when a sign or a power comes.
 const WIDTH: usize = 8;
+
+/// The split that the host evaluates once, when training is over.
+const TEST: &str = "test";
 
 /// Options of `print-metrics`.
 #[plugin]
@@ -21,13 +24,15 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { include: vec!["*".to_owned()], exclude: vec!["step_seconds".to_owned()] }
+        Self { include: vec!["*".to_owned()], exclude: vec!["step_seconds".to_owned(), "data_wait_seconds".to_owned()] }
     }
 }
 
 pub(crate) struct PrintMetrics {
     options: Options,
     epochs: u64,
+    /// The epoch that ended last: what is evaluated behind it belongs to no epoch.
+    ended: u64,
 }
 
 #[plugin]
@@ -37,30 +42,49 @@ impl Callback for PrintMetrics {
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        Ok(Self { options, epochs: 0 })
+        Ok(Self { options, epochs: 0, ended: 0 })
     }
 
-    fn on_train_start(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+    fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
         self.epochs = run.info()?.epochs;
+        self.ended = event.epoch;
         Ok(())
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
         let metrics = run.metrics()?;
-        run.console_line(&line(event, self.epochs, &self.options, &metrics))
+        let position = place(event, self.epochs);
+        run.console_line(&line(position, &self.options, &metrics))
+    }
+
+    fn on_epoch_end(&mut self, _: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        self.ended = event.epoch;
+        Ok(())
+    }
+
+    fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        if event.split != TEST || event.epoch != self.ended {
+            return Ok(());
+        }
+        let mut metrics = run.metrics()?;
+        metrics.retain(|name, _| name.split_once('_').is_some_and(|(split, _)| split == TEST));
+        run.console_line(&line(TEST.to_owned(), &self.options, &metrics))
     }
 }
 
-fn line(position: &Position, epochs: u64, options: &Options, metrics: &BTreeMap<String, f64>) -> String {
+fn place(position: &Position, epochs: u64) -> String {
+    let width = epochs.to_string().len();
+    match epochs {
+        0 => format!("epoch {:>3}", position.epoch),
+        _ => format!("epoch {:>width$}/{epochs}", position.epoch),
+    }
+}
+
+fn line(mut line: String, options: &Options, metrics: &BTreeMap<String, f64>) -> String {
     let any = |patterns: &[String], name: &str| patterns.iter().any(|pattern| matches(pattern, name));
     let mut shown: Vec<_> =
         metrics.iter().filter(|(name, _)| any(&options.include, name) && !any(&options.exclude, name)).collect();
     shown.sort_by_key(|(name, _)| (rank(name), *name));
-    let width = epochs.to_string().len();
-    let mut line = match epochs {
-        0 => format!("epoch {:>3}", position.epoch),
-        _ => format!("epoch {:>width$}/{epochs}", position.epoch),
-    };
     for (name, value) in shown {
         line.push_str(&format!("  {name} {:>WIDTH$}", display::number(*value)));
     }
@@ -105,6 +129,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::abi::kinds::EventKind;
     use plugin_api::testing::{FakeHost, json};
     use proptest::prelude::*;
 
@@ -137,6 +162,19 @@ mod tests {
             ["epoch  3/12  train_loss   0.3000  train_accuracy   0.9000  val_loss      NaN  val_accuracy   0.8000  \
               epoch_seconds   1.2500  learning_rate  1.00e-4"]
         );
+    }
+
+    #[test]
+    fn the_evaluation_behind_the_last_epoch_has_a_line_of_its_own() {
+        let mut host = host(json!({}));
+        host.put_metric("test_loss", 0.5);
+        host.set_position(12, 120);
+        host.evaluation(EventKind::EVAL_END, "test", 0, 3).unwrap();
+        assert!(host.lines().is_empty(), "this one is part of an epoch");
+        host.epoch_end(12).unwrap();
+        host.evaluation(EventKind::EVAL_END, "val", 0, 3).unwrap();
+        host.evaluation(EventKind::EVAL_END, "test", 0, 3).unwrap();
+        assert_eq!(host.lines(), ["test  test_loss   0.5000"]);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::{Combine, Layer, ModelOptions};
 use crate::model::{
     error::{LayerPath, ModelError},
-    graph::{Graph, GraphBuilder, Input},
-    op::{Dtype, Op, Recurrent, WeightInitialisation},
+    graph::{Graph, GraphBuilder},
+    op::{Dtype, Input, Op, Recurrent, WeightInitialisation},
 };
 
 /// The name of the value that the first layer reads.

@@ -2,10 +2,15 @@
 
 use super::Op;
 
-impl Op {
+/// What an operator costs.
+pub(in crate::model) trait Cost {
     /// Floating-point operations of one forward pass over one sample; a multiplication and an addition count as two,
     /// and moving or comparing a value, or a function such as the exponential, as one.
-    pub(in crate::model) fn flops(&self, input: &[i64], output: &[i64]) -> u64 {
+    fn flops(&self, input: &[i64], output: &[i64]) -> u64;
+}
+
+impl Cost for Op {
+    fn flops(&self, input: &[i64], output: &[i64]) -> u64 {
         let outputs = element_count(output);
         let window = |kernel_size: &[i64], channels: i64, groups: i64, bias: bool| {
             element_count(kernel_size)

@@ -11,9 +11,14 @@ pub(in crate::model) enum Misfit {
 
 type Shape = Result<Vec<i64>, Misfit>;
 
-impl Op {
+/// What an operator makes of shapes.
+pub(in crate::model) trait OutputShape {
     /// The shape that it gives for `inputs`, of which there are as many as it takes.
-    pub(in crate::model) fn output_shape(&self, inputs: &[&[i64]]) -> Shape {
+    fn output_shape(&self, inputs: &[&[i64]]) -> Shape;
+}
+
+impl OutputShape for Op {
+    fn output_shape(&self, inputs: &[&[i64]]) -> Shape {
         let input = inputs.first().copied().unwrap_or_default();
         match self {
             Op::Linear { in_features, out_features, .. } => {
@@ -167,7 +172,7 @@ impl Op {
                 }
                 Ok(input.to_vec())
             }
-            Op::Lstm(recurrent) | Op::Gru(recurrent) => recurrent.output_shape(input),
+            Op::Lstm(recurrent) | Op::Gru(recurrent) => recurrent_shape(recurrent, input),
             Op::Upsample { scale_factor, .. } => {
                 let [channels, height, width] = image(input)?;
                 for factor in scale_factor {
@@ -185,21 +190,19 @@ impl Op {
     }
 }
 
-impl Recurrent {
-    fn output_shape(&self, input: &[i64]) -> Shape {
-        positive("hidden_size", self.hidden_size)?;
-        // Each layer has tensors of its own.
-        if !(1..=1024).contains(&self.num_layers) {
-            return refuse("num_layers", self.num_layers, "from 1 to 1024");
-        }
-        probability("dropout", self.dropout)?;
-        let [length, features] = sequence(input)?;
-        if features != self.input_size {
-            return misfit(format!("{} features in the last dimension", self.input_size), input);
-        }
-        let width = self.hidden_size * self.directions();
-        Ok(if self.last_only { vec![width] } else { vec![length, width] })
+fn recurrent_shape(recurrent: &Recurrent, input: &[i64]) -> Shape {
+    positive("hidden_size", recurrent.hidden_size)?;
+    // Each layer has tensors of its own.
+    if !(1..=1024).contains(&recurrent.num_layers) {
+        return refuse("num_layers", recurrent.num_layers, "from 1 to 1024");
     }
+    probability("dropout", recurrent.dropout)?;
+    let [length, features] = sequence(input)?;
+    if features != recurrent.input_size {
+        return misfit(format!("{} features in the last dimension", recurrent.input_size), input);
+    }
+    let width = recurrent.hidden_size * recurrent.directions();
+    Ok(if recurrent.last_only { vec![width] } else { vec![length, width] })
 }
 
 fn concatenated(inputs: &[&[i64]], dim: usize) -> Shape {

@@ -6,18 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::cost::element_count;
 use super::{Dtype, Op, Recurrent};
 
-/// A parameter or buffer of a node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TensorSpec {
-    /// `<node>.<tensor>`, with PyTorch's name for the tensor: `conv1.weight`.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<i64>,
-    /// Its dtype.
-    pub dtype: Dtype,
-}
-
 /// How a tensor of an operator starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initialisation {
@@ -141,7 +129,8 @@ fn scale_and_shift(shape: &[i64]) -> Vec<OwnedTensor> {
     ]
 }
 
-impl Op {
+/// The tensors of an operator.
+pub(in crate::model) trait OwnedTensors {
     /// The tensors that training changes, in PyTorch's order.
     ///
     /// They start as the `reset_parameters` of PyTorch's modules start them: `Linear` and `_ConvNd` draw weights from
@@ -149,7 +138,14 @@ impl Op {
     /// norms start at one and zero; `Embedding` from the standard normal distribution; `MultiheadAttention` draws its
     /// input projection from `xavier_uniform_` (Glorot and Bengio 2010) and has biases of zero; `RNNBase` draws all
     /// from a uniform distribution with the bound `1 / √hidden_size`.
-    pub(in crate::model) fn parameters(&self) -> Vec<OwnedTensor> {
+    fn parameters(&self) -> Vec<OwnedTensor>;
+
+    /// The tensors that are part of the model's state and have no gradient, in PyTorch's order.
+    fn buffers(&self) -> Vec<OwnedTensor>;
+}
+
+impl OwnedTensors for Op {
+    fn parameters(&self) -> Vec<OwnedTensor> {
         match self {
             Op::Linear { in_features, out_features, bias } => {
                 weight_and_bias(vec![*out_features, *in_features], *out_features, *bias)
@@ -178,8 +174,8 @@ impl Op {
                 vec![float("weight", vec![*rows, *embedding_dim], Initialisation::Normal { std: 1.0 })]
             }
             Op::MultiHeadAttention { embed_dim, bias, .. } => attention(*embed_dim, *bias),
-            Op::Lstm(recurrent) => recurrent.parameters(4),
-            Op::Gru(recurrent) => recurrent.parameters(3),
+            Op::Lstm(recurrent) => recurrent_parameters(recurrent, 4),
+            Op::Gru(recurrent) => recurrent_parameters(recurrent, 3),
             Op::MaxPool2d { .. }
             | Op::AvgPool2d { .. }
             | Op::AdaptiveAvgPool2d { .. }
@@ -203,8 +199,7 @@ impl Op {
         }
     }
 
-    /// The tensors that are part of the model's state and have no gradient, in PyTorch's order.
-    pub(in crate::model) fn buffers(&self) -> Vec<OwnedTensor> {
+    fn buffers(&self) -> Vec<OwnedTensor> {
         match self {
             Op::BatchNorm { num_features, .. } => vec![
                 float("running_mean", vec![*num_features], Initialisation::Constant(0.0)),
@@ -236,25 +231,23 @@ fn attention(embed_dim: i64, bias: bool) -> Vec<OwnedTensor> {
     tensors
 }
 
-impl Recurrent {
-    fn parameters(&self, gates: i64) -> Vec<OwnedTensor> {
-        let Self { input_size, hidden_size, num_layers, .. } = *self;
-        let bound = if hidden_size > 0 { 1.0 / (hidden_size as f64).sqrt() } else { 0.0 };
-        let mut tensors = Vec::new();
-        for layer in 0..num_layers {
-            let size = if layer == 0 { input_size } else { hidden_size * self.directions() };
-            for direction in ["", "_reverse"].into_iter().take(self.directions() as usize) {
-                for (name, shape) in [
-                    ("weight_ih", vec![gates * hidden_size, size]),
-                    ("weight_hh", vec![gates * hidden_size, hidden_size]),
-                    ("bias_ih", vec![gates * hidden_size]),
-                    ("bias_hh", vec![gates * hidden_size]),
-                ] {
-                    let name = format!("{name}_l{layer}{direction}");
-                    tensors.push(float(&name, shape, Initialisation::Uniform { bound }));
-                }
+fn recurrent_parameters(recurrent: &Recurrent, gates: i64) -> Vec<OwnedTensor> {
+    let Recurrent { input_size, hidden_size, num_layers, .. } = *recurrent;
+    let bound = if hidden_size > 0 { 1.0 / (hidden_size as f64).sqrt() } else { 0.0 };
+    let mut tensors = Vec::new();
+    for layer in 0..num_layers {
+        let size = if layer == 0 { input_size } else { hidden_size * recurrent.directions() };
+        for direction in ["", "_reverse"].into_iter().take(recurrent.directions() as usize) {
+            for (name, shape) in [
+                ("weight_ih", vec![gates * hidden_size, size]),
+                ("weight_hh", vec![gates * hidden_size, hidden_size]),
+                ("bias_ih", vec![gates * hidden_size]),
+                ("bias_hh", vec![gates * hidden_size]),
+            ] {
+                let name = format!("{name}_l{layer}{direction}");
+                tensors.push(float(&name, shape, Initialisation::Uniform { bound }));
             }
         }
-        tensors
     }
+    tensors
 }

@@ -121,7 +121,7 @@ fn names_lead_to_their_metrics() {
 
 #[test]
 fn metrics_fit_the_data_and_the_model() {
-    let numbers = Target::Values { names: vec!["y".to_owned()] };
+    let numbers = Target::Values { names: vec!["y".to_owned()], within_unit: false };
     for metric in Metric::ALL.iter().copied() {
         let fits = (metric.check(&[10], &Target::classes(10)), metric.check(&[1], &numbers));
         assert!(fits.0.is_ok() != fits.1.is_ok(), "{metric:?}");

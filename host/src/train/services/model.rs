@@ -263,6 +263,7 @@ impl Session {
             order: Order::Shuffled { seed: self.plan.seed ^ APART },
             first_epoch: self.position.epoch.max(1),
             first_batch: 0,
+            augmentation: self.data.augmentation.clone(),
         };
         let mut loader = Loader::start(std::sync::Arc::clone(self.data.split(TRAIN)?), options)?;
         let mut losses = Vec::new();

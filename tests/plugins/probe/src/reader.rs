@@ -90,7 +90,7 @@ impl Callback for Reader {
         let expected = (event.epoch, event.global_step, loss);
         journal.check("history has it", last == Some(expected) && series.len() as u64 == event.epoch, json!(last))?;
 
-        let node = run.graph()?["output"].as_str().unwrap_or_default().to_owned();
+        let node = run.graph()?.output;
         let predicted = run.predict_split("val", 1000, &[&node])?;
         journal.near("predictions of a split: loss", cross_entropy(&predicted[0], &predicted[1])?, loss)?;
         journal.near("predictions of a split: accuracy", accuracy(&predicted[0], &predicted[1])?, right)?;

@@ -163,7 +163,7 @@ impl Callback for Services {
         journal.note("batch beyond the last", run.batch("val", u64::MAX).map(|batch| shapes(&batch)))?;
         let inputs = run.batch("val", 0)?[0].to_owned()?;
         journal.note("predict", run.predict(&inputs.view(), &[]).map(|outputs| shapes(&outputs)))?;
-        let node = run.graph()?["output"].as_str().unwrap_or_default().to_owned();
+        let node = run.graph()?.output;
         journal.note("predict_split", run.predict_split("val", 1, &[&node]).map(|outputs| shapes(&outputs)))?;
         journal
             .note("predict no node", run.predict_split("val", 1, &["no-such-node"]).map(|outputs| shapes(&outputs)))?;

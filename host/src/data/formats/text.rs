@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::{Batch, Data, DataError, Dataset, Normalisation, SampleType, Source, TRAIN, Target, file};
+use super::file;
+use crate::data::{Batch, Data, DataError, Dataset, Normalisation, SampleType, Source, TRAIN, Target};
 use crate::torch::TorchError;
 
 /// A text file, plain or compressed with gzip, of which the next token is predicted from those before it.
@@ -53,7 +54,7 @@ pub struct TextSplitOptions {
 }
 
 /// Reads the text, and cuts it into splits.
-pub(super) fn load(options: &TextOptions, source: Source<'_>) -> Result<Data, DataError> {
+pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result<Data, DataError> {
     let (path, content) = file::read(&options.path, source)?;
     let (tokens, names) = match options.tokens {
         Tokens::Bytes => (content.iter().copied().map(u32::from).collect(), Vec::new()),
@@ -85,6 +86,7 @@ pub(super) fn load(options: &TextOptions, source: Source<'_>) -> Result<Data, Da
         sample_shape: shape,
         sample_type: SampleType::I64,
         normalisation: Normalisation::none(),
+        augmentation: None,
     })
 }
 
@@ -152,7 +154,7 @@ impl Dataset for TextDataset {
             let start = self.first + *index as usize * self.stride;
             let window = match self.tokens.get(start..=start + context) {
                 Some(window) if (*index as usize) < self.windows => window,
-                _ => return Err(DataError::OutOfRange { index: *index, length: self.windows }),
+                _ => return Err(DataError::out_of_range(indices, self.windows)),
             };
             inputs.extend(window[..context].iter().copied().map(i64::from));
             targets.extend(window[1..].iter().copied().map(i64::from));

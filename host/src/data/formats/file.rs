@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::{DataError, Source};
+use crate::data::{DataError, Source};
 
 /// What a gzip file begins with.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -23,7 +23,7 @@ pub(super) fn read<'a>(path: &Path, source: Source<'a>) -> Result<(PathBuf, Cow<
         }
         Source::Bytes(bytes) => (path.to_owned(), Cow::Borrowed(bytes)),
     };
-    if !raw.starts_with(&GZIP_MAGIC) {
+    if !is_gzip(&raw) {
         return Ok((path, raw));
     }
     let mut content = Vec::new();
@@ -31,4 +31,9 @@ pub(super) fn read<'a>(path: &Path, source: Source<'a>) -> Result<(PathBuf, Cow<
         Ok(_) => Ok((path, Cow::Owned(content))),
         Err(source) => Err(DataError::Read { path, source }),
     }
+}
+
+/// Whether these are the bytes of a file that is compressed with gzip.
+pub(super) fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&GZIP_MAGIC)
 }

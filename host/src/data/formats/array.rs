@@ -1,0 +1,253 @@
+//! Arrays as they lie in files.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+
+use super::file;
+use crate::data::rows::Rows;
+use crate::data::{DataError, Source};
+
+/// The bytes of a file.
+pub(super) enum Bytes {
+    /// Read, or unpacked, as a whole.
+    Owned(Vec<u8>),
+    /// Read from the file when they are looked at.
+    Mapped {
+        /// The file's content.
+        map: Mmap,
+        /// The file, whose length must not change.
+        file: File,
+    },
+}
+
+impl Bytes {
+    /// The content of a file: mapped into memory, or unpacked where it is compressed with gzip.
+    pub(super) fn open(path: &Path, source: Source<'_>) -> Result<(PathBuf, Bytes), DataError> {
+        let Source::Folder(folder) = source else {
+            let (path, content) = file::read(path, source)?;
+            return Ok((path, Bytes::Owned(content.into_owned())));
+        };
+        let full = folder.join(path);
+        let opened = File::open(&full).and_then(|file| {
+            // SAFETY: the mapping is only read. A file that somebody writes to meanwhile has other numbers; one that
+            // somebody shortens is noticed by `check` before a batch is read from it.
+            let map = unsafe { Mmap::map(&file) }?;
+            Ok((file, map))
+        });
+        match opened {
+            Ok((_, map)) if file::is_gzip(&map) => {
+                let (path, content) = file::read(path, source)?;
+                Ok((path, Bytes::Owned(content.into_owned())))
+            }
+            Ok((file, map)) => Ok((full, Bytes::Mapped { map, file })),
+            Err(source) => Err(DataError::Read { path: full, source }),
+        }
+    }
+
+    /// Whether the file is still as long as it was: reading a part that is gone would end the process.
+    fn check(&self, path: &Path) -> Result<(), DataError> {
+        let Bytes::Mapped { map, file } = self else { return Ok(()) };
+        let length = file.metadata().map_err(|source| DataError::Read { path: path.to_owned(), source })?.len();
+        if length < map.len() as u64 {
+            return Err(DataError::malformed(path, "was shortened while it was read"));
+        }
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Owned(bytes) => bytes,
+            Bytes::Mapped { map, .. } => map,
+        }
+    }
+}
+
+/// What an array consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    Bool,
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F16,
+    Bf16,
+    F32,
+    F64,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub(super) fn size(self) -> usize {
+        match self {
+            Element::Bool | Element::U8 | Element::I8 => 1,
+            Element::U16 | Element::I16 | Element::F16 | Element::Bf16 => 2,
+            Element::U32 | Element::I32 | Element::F32 => 4,
+            Element::U64 | Element::I64 | Element::F64 => 8,
+        }
+    }
+
+    /// Whether it may hold fractions and what is no number.
+    pub(super) fn is_float(self) -> bool {
+        matches!(self, Element::F16 | Element::Bf16 | Element::F32 | Element::F64)
+    }
+}
+
+/// An array in row-major order.
+pub(super) struct Array {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// What messages call it within the file; empty where the file holds nothing else.
+    name: String,
+    bytes: Arc<Bytes>,
+    /// Where its first element lies.
+    start: usize,
+    element: Element,
+    big_endian: bool,
+    /// At least one length.
+    shape: Vec<usize>,
+}
+
+/// Where and how an array lies in its file.
+pub(super) struct Layout {
+    pub(super) start: usize,
+    pub(super) element: Element,
+    pub(super) big_endian: bool,
+    pub(super) shape: Vec<usize>,
+}
+
+impl Array {
+    /// The array that lies in `bytes` as `layout` says.
+    ///
+    /// # Errors
+    ///
+    /// The file ends before it, or it has no samples.
+    pub(super) fn new(path: PathBuf, name: &str, bytes: Arc<Bytes>, layout: Layout) -> Result<Array, DataError> {
+        let Layout { start, element, big_endian, shape } = layout;
+        let array = Array { path, name: name.to_owned(), bytes, start, element, big_endian, shape };
+        if array.shape.is_empty() {
+            return Err(array.malformed("is a single number, no array"));
+        }
+        let count = array.shape.iter().try_fold(1usize, |count, length| count.checked_mul(*length));
+        let end = count.and_then(|count| count.checked_mul(element.size())).and_then(|bytes| start.checked_add(bytes));
+        let available = array.bytes.len().saturating_sub(start);
+        match end {
+            Some(end) if end <= array.bytes.len() => {}
+            _ => {
+                let shape = &array.shape;
+                return Err(
+                    array.malformed(&format!("is truncated: {available} bytes are no array of shape {shape:?}"))
+                );
+            }
+        }
+        if count == Some(0) {
+            return Err(DataError::Empty { path: array.path });
+        }
+        Ok(array)
+    }
+
+    /// What is wrong with it.
+    pub(super) fn malformed(&self, problem: &str) -> DataError {
+        match self.name.as_str() {
+            "" => DataError::malformed(&self.path, problem),
+            name => DataError::malformed(&self.path, &format!("array `{name}` {problem}")),
+        }
+    }
+
+    /// What is wrong with one of its samples.
+    pub(super) fn wrong_sample(&self, sample: usize, problem: String) -> DataError {
+        DataError::Sample { path: self.path.clone(), sample, problem }
+    }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(super) fn element(&self) -> Element {
+        self.element
+    }
+
+    /// Elements of one sample.
+    pub(super) fn row_length(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+
+    /// Every element in order, for arrays that are small: targets.
+    pub(super) fn numbers(&self) -> Vec<f64> {
+        let count = self.shape.iter().product();
+        let mut numbers = vec![0.0; count];
+        self.convert(0, &mut numbers, |value| value);
+        numbers
+    }
+
+    /// Reads elements from the one at `first` on, which are there.
+    fn convert<T>(&self, first: usize, values: &mut [T], from: impl Fn(f64) -> T + Copy) {
+        let size = self.element.size();
+        let start = self.start + first * size;
+        let bytes = &self.bytes[start..start + values.len() * size];
+        // One loop for each type, which the compiler can vectorise.
+        macro_rules! convert {
+            ($type:ty, $value:ident => $number:expr) => {{
+                const SIZE: usize = size_of::<$type>();
+                let read: fn([u8; SIZE]) -> $type =
+                    if self.big_endian { <$type>::from_be_bytes } else { <$type>::from_le_bytes };
+                for (bytes, value) in bytes.as_chunks::<SIZE>().0.iter().zip(values) {
+                    let $value = read(*bytes);
+                    *value = from($number);
+                }
+            }};
+        }
+        match self.element {
+            Element::Bool => convert!(u8, value => f64::from(u8::from(value != 0))),
+            Element::U8 => convert!(u8, value => f64::from(value)),
+            Element::I8 => convert!(i8, value => f64::from(value)),
+            Element::U16 => convert!(u16, value => f64::from(value)),
+            Element::I16 => convert!(i16, value => f64::from(value)),
+            Element::U32 => convert!(u32, value => f64::from(value)),
+            Element::I32 => convert!(i32, value => f64::from(value)),
+            Element::U64 => convert!(u64, value => value as f64),
+            Element::I64 => convert!(i64, value => value as f64),
+            Element::F16 => convert!(f16, value => value.to_f64()),
+            Element::Bf16 => convert!(bf16, value => value.to_f64()),
+            Element::F32 => convert!(f32, value => f64::from(value)),
+            Element::F64 => convert!(f64, value => value),
+        }
+    }
+}
+
+impl Rows for Array {
+    fn len(&self) -> usize {
+        self.shape[0]
+    }
+
+    fn read(&self, indices: &[u32], values: &mut [f32]) -> Result<(), DataError> {
+        self.bytes.check(&self.path)?;
+        let row_length = self.row_length();
+        for (index, row) in indices.iter().zip(values.chunks_exact_mut(row_length.max(1))) {
+            let index = *index as usize;
+            if index >= self.len() {
+                return Err(DataError::out_of_range(&[index as u32], self.len()));
+            }
+            self.convert(index * row_length, row, |value| value as f32);
+            if self.element.is_float()
+                && let Some(position) = row.iter().position(|value| !value.is_finite())
+            {
+                let problem = format!("holds `{}` at position {position}, no finite 32-bit number", row[position]);
+                return Err(self.wrong_sample(index, problem));
+            }
+        }
+        Ok(())
+    }
+}

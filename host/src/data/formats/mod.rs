@@ -1,0 +1,69 @@
+//! The formats that data is read from. Each makes a [`Pool`] of every file, and [`Pools`] of them all; a text makes its
+//! splits itself.
+
+mod array;
+mod arrays;
+mod csv;
+mod file;
+mod idx;
+mod images;
+mod npy;
+mod safetensors;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub(super) use self::csv::read as csv;
+pub(super) use self::images::read as images;
+pub(super) use self::text::load as load_text;
+pub use self::text::{TextOptions, TextSplitOptions, Tokens};
+use super::options::{ArchiveOptions, FilesOptions};
+use super::rows::Rows;
+use super::split::HeldOut;
+use super::{DataError, Source, Target, Targets};
+
+/// Samples of one file, or of one folder, and their targets.
+pub(super) struct Pool {
+    /// The file that messages name.
+    pub(super) path: PathBuf,
+    /// Of at least one sample, and at most `u32::MAX`.
+    pub(super) rows: Arc<dyn Rows>,
+    /// Of one sample; no length is 0.
+    pub(super) sample_shape: Vec<i64>,
+    /// As many as there are rows.
+    pub(super) targets: Targets,
+}
+
+/// All that the options name.
+pub(super) struct Pools {
+    /// What is trained on, and what splits are held out of.
+    pub(super) main: Pool,
+    /// Splits that lie in files of their own, and whether they may lack classes.
+    pub(super) given: BTreeMap<String, (Pool, bool)>,
+    /// Splits that are held out.
+    pub(super) held_out: BTreeMap<String, HeldOut>,
+    /// What is predicted, the same in all.
+    pub(super) target: Target,
+}
+
+/// Arrays of IDX files.
+pub(super) fn idx(options: &FilesOptions, source: Source<'_>) -> Result<Pools, DataError> {
+    arrays::read_files(options, source, idx::open)
+}
+
+/// Arrays of `.npy` files.
+pub(super) fn npy(options: &FilesOptions, source: Source<'_>) -> Result<Pools, DataError> {
+    arrays::read_files(options, source, npy::open)
+}
+
+/// Arrays of `.npz` files.
+pub(super) fn npz(options: &ArchiveOptions, source: Source<'_>) -> Result<Pools, DataError> {
+    arrays::read_archives(options, source, npy::open_archive)
+}
+
+/// Tensors of safetensors files.
+pub(super) fn safetensors(options: &ArchiveOptions, source: Source<'_>) -> Result<Pools, DataError> {
+    arrays::read_archives(options, source, safetensors::open)
+}

@@ -1,0 +1,424 @@
+//! The model's graph as plain data: named nodes, each an operator of a closed set applied to earlier values.
+//!
+//! [`Run::graph`](crate::Run::graph) gives it. Exporters and drawings read it; the values of parameters and buffers are
+//! tensors of [`Run::tensors`](crate::Run::tensors), under the names that [`Node::parameters`] and [`Node::buffers`] give.
+//!
+//! Shapes are those of one sample, without the batch dimension; images are `[channels, height, width]`, sequences
+//! `[length, features]`. Dimensions are counted within a sample, from 0.
+//!
+//! An operator that this version of the SDK does not know, or that has an attribute more, is an error when the graph is
+//! read: leaving out what one does not know would make another model.
+
+use serde::{Deserialize, Serialize};
+
+/// A model: inputs, nodes in an order in which they can be executed, one output. Names are unique.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    /// What the model is given.
+    pub inputs: Vec<Input>,
+    /// The nodes, each after those that it reads.
+    pub nodes: Vec<Node>,
+    /// The name of the value that the model gives.
+    pub output: String,
+}
+
+impl Graph {
+    /// The shape of a value, an input's or what a node gives; `None` where there is none of that name.
+    pub fn shape(&self, value: &str) -> Option<&[i64]> {
+        let node = self.nodes.iter().find(|node| node.name == value).map(|node| &node.shape);
+        node.or_else(|| Some(&self.inputs.iter().find(|input| input.name == value)?.shape)).map(Vec::as_slice)
+    }
+}
+
+/// A value that the model is given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// Its name.
+    pub name: String,
+    /// The shape of one sample, without the batch dimension.
+    pub shape: Vec<i64>,
+    /// Its dtype.
+    pub dtype: Dtype,
+}
+
+/// An operator applied to earlier values. A node gives one value, which has the node's name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Unique in the graph: `conv1`, `residual1.bn2`.
+    pub name: String,
+    /// The operator.
+    pub op: Op,
+    /// The names of the inputs or nodes whose values it reads.
+    pub inputs: Vec<String>,
+    /// The shape that it gives for one sample, without the batch dimension.
+    pub shape: Vec<i64>,
+    /// What training changes.
+    pub parameters: Vec<TensorSpec>,
+    /// What else belongs to the model's state.
+    pub buffers: Vec<TensorSpec>,
+}
+
+/// A parameter or buffer of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorSpec {
+    /// `<node>.<tensor>`, with PyTorch's name for the tensor: `conv1.weight`.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// Its dtype.
+    pub dtype: Dtype,
+}
+
+/// The dtype of a value or a tensor of the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// 32-bit floating point.
+    F32,
+    /// 64-bit signed integer.
+    I64,
+}
+
+/// How a GELU is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GeluApproximation {
+    /// By the error function.
+    #[default]
+    None,
+    /// By a hyperbolic tangent.
+    Tanh,
+}
+
+/// How values between pixels are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpsampleMode {
+    /// That of the nearest pixel.
+    #[default]
+    Nearest,
+    /// Linear in both directions, pixels being areas (`align_corners = False`).
+    Bilinear,
+}
+
+/// An operator and its attributes. The names and meanings are PyTorch's (`torch.nn`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Op {
+    /// `y = x Wᵀ + b` over the last dimension (`torch.nn.Linear`); `weight` is `[out_features, in_features]`.
+    Linear {
+        /// Length of the last dimension of the input.
+        in_features: i64,
+        /// Length of the last dimension of the output.
+        out_features: i64,
+        /// Whether there is a `bias` of `[out_features]`.
+        bias: bool,
+    },
+    /// Cross-correlation over `[channels, length]` (`torch.nn.Conv1d`); `weight` is
+    /// `[out_channels, in_channels / groups, kernel_size]`.
+    Conv1d {
+        /// Channels of the input.
+        in_channels: i64,
+        /// Channels of the output.
+        out_channels: i64,
+        /// Length of the kernel.
+        kernel_size: i64,
+        /// Step.
+        stride: i64,
+        /// Zeros on each side.
+        padding: i64,
+        /// Distance between the kernel's elements.
+        dilation: i64,
+        /// Channel groups; each sees `in_channels / groups` channels.
+        groups: i64,
+        /// Whether there is a `bias` of `[out_channels]`.
+        bias: bool,
+    },
+    /// Cross-correlation over images (`torch.nn.Conv2d`); `weight` is `[out_channels, in_channels / groups, h, w]`.
+    Conv2d {
+        /// Channels of the input.
+        in_channels: i64,
+        /// Channels of the output.
+        out_channels: i64,
+        /// Height and width of the kernel.
+        kernel_size: [i64; 2],
+        /// Step in height and width.
+        stride: [i64; 2],
+        /// Zeros on each side in height and width.
+        padding: [i64; 2],
+        /// Distance between the kernel's elements in height and width.
+        dilation: [i64; 2],
+        /// Channel groups; each sees `in_channels / groups` channels.
+        groups: i64,
+        /// Whether there is a `bias` of `[out_channels]`.
+        bias: bool,
+    },
+    /// The gradient of a convolution by its input, which makes images larger (`torch.nn.ConvTranspose2d`); `weight` is
+    /// `[in_channels, out_channels / groups, h, w]`.
+    ConvTranspose2d {
+        /// Channels of the input.
+        in_channels: i64,
+        /// Channels of the output.
+        out_channels: i64,
+        /// Height and width of the kernel.
+        kernel_size: [i64; 2],
+        /// Step in height and width.
+        stride: [i64; 2],
+        /// What each side of the output loses in height and width.
+        padding: [i64; 2],
+        /// What one side of the output gains in height and width; below the stride or the dilation.
+        output_padding: [i64; 2],
+        /// Distance between the kernel's elements in height and width.
+        dilation: [i64; 2],
+        /// Channel groups.
+        groups: i64,
+        /// Whether there is a `bias` of `[out_channels]`.
+        bias: bool,
+    },
+    /// Normalisation over the batch, by channel (`torch.nn.BatchNorm1d` and `BatchNorm2d`; Ioffe and Szegedy 2015).
+    /// The parameters `weight` and `bias` and the buffers `running_mean` and `running_var` are `[num_features]`;
+    /// `num_batches_tracked` is a single i64.
+    BatchNorm {
+        /// Length of the first dimension of a sample.
+        num_features: i64,
+        /// Added to the variance.
+        eps: f64,
+        /// Share of the newest batch in the running statistics.
+        momentum: f64,
+    },
+    /// Normalisation of each sample over its last dimensions (`torch.nn.LayerNorm`; Ba, Kiros and Hinton 2016);
+    /// `weight` and `bias` have the shape of those dimensions.
+    LayerNorm {
+        /// The last dimensions of a sample.
+        normalized_shape: Vec<i64>,
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// As [`Op::LayerNorm`] by the root of the mean square alone, with a `weight` (`torch.nn.RMSNorm`; Zhang and
+    /// Sennrich 2019).
+    RmsNorm {
+        /// The last dimensions of a sample.
+        normalized_shape: Vec<i64>,
+        /// Added to the mean square.
+        eps: f64,
+    },
+    /// Normalisation of each sample over groups of channels (`torch.nn.GroupNorm`; Wu and He 2018); `weight` and
+    /// `bias` are `[num_channels]`.
+    GroupNorm {
+        /// Groups; a divisor of the channels.
+        num_groups: i64,
+        /// Length of the first dimension of a sample.
+        num_channels: i64,
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// The largest value in a window (`torch.nn.MaxPool2d`).
+    MaxPool2d {
+        /// Height and width of the window.
+        kernel_size: [i64; 2],
+        /// Step in height and width.
+        stride: [i64; 2],
+        /// Implicit −∞ on each side, at most half the window.
+        padding: [i64; 2],
+    },
+    /// The mean of a window (`torch.nn.AvgPool2d`).
+    AvgPool2d {
+        /// Height and width of the window.
+        kernel_size: [i64; 2],
+        /// Step in height and width.
+        stride: [i64; 2],
+        /// Zeros on each side, at most half the window.
+        padding: [i64; 2],
+        /// Whether those zeros count in the mean.
+        count_include_pad: bool,
+    },
+    /// The means of windows that divide an image into `output_size` (`torch.nn.AdaptiveAvgPool2d`).
+    AdaptiveAvgPool2d {
+        /// Height and width of the output.
+        output_size: [i64; 2],
+    },
+    /// `max(x, 0)` (`torch.nn.ReLU`).
+    Relu,
+    /// `x` above 0, else `negative_slope · x` (`torch.nn.LeakyReLU`).
+    LeakyRelu {
+        /// The slope below 0.
+        negative_slope: f64,
+    },
+    /// `x` above 0, else `alpha (eˣ − 1)` (`torch.nn.ELU`).
+    Elu {
+        /// Minus the limit at −∞.
+        alpha: f64,
+    },
+    /// `x · min(max(x + 3, 0), 6) / 6` (`torch.nn.Hardswish`).
+    HardSwish,
+    /// `x Φ(x)` with the normal distribution Φ (`torch.nn.GELU`).
+    Gelu {
+        /// How Φ is computed.
+        approximate: GeluApproximation,
+    },
+    /// `x σ(x)` with the logistic function σ (`torch.nn.SiLU`).
+    Silu,
+    /// The hyperbolic tangent (`torch.nn.Tanh`).
+    Tanh,
+    /// The logistic function (`torch.nn.Sigmoid`).
+    Sigmoid,
+    /// `eˣ` over the sum of them along a dimension (`torch.nn.Softmax`).
+    Softmax {
+        /// The dimension.
+        dim: usize,
+    },
+    /// All dimensions of a sample as one (`torch.nn.Flatten`).
+    Flatten,
+    /// The same values in another shape (`torch.Tensor.reshape`).
+    Reshape {
+        /// The shape of the output.
+        shape: Vec<i64>,
+    },
+    /// The dimensions in another order (`torch.permute`).
+    Permute {
+        /// For each dimension of the output, that of the input.
+        dims: Vec<usize>,
+    },
+    /// In training, zeroes each value with probability `p` and scales the rest by `1 / (1 - p)`; the identity
+    /// otherwise (`torch.nn.Dropout`).
+    Dropout {
+        /// Probability.
+        p: f64,
+    },
+    /// The row of `weight`, `[num_embeddings, embedding_dim]`, for each i64 index (`torch.nn.Embedding`).
+    Embedding {
+        /// Rows; indices are below.
+        num_embeddings: i64,
+        /// Length of a row.
+        embedding_dim: i64,
+    },
+    /// Adds the first rows of `weight`, `[max_length, embedding_dim]`, to a sequence: one learned vector for each
+    /// position (`torch.nn.Embedding` of `arange`; Gehring et al. 2017).
+    PositionalEmbedding {
+        /// Rows; sequences are no longer.
+        max_length: i64,
+        /// Length of a row.
+        embedding_dim: i64,
+    },
+    /// Self-attention over a sequence (`torch.nn.MultiheadAttention` with one input for query, key and value,
+    /// `batch_first`; Vaswani et al. 2017). Parameters: `in_proj_weight` `[3 embed_dim, embed_dim]` (query, key, value),
+    /// `in_proj_bias`, `out_proj.weight`, `out_proj.bias`.
+    MultiHeadAttention {
+        /// Length of the last dimension, a multiple of `num_heads`.
+        embed_dim: i64,
+        /// Heads, each of `embed_dim / num_heads`.
+        num_heads: i64,
+        /// Whether a position sees those before it and itself alone.
+        causal: bool,
+        /// Probability with which an attention weight is zeroed in training.
+        dropout: f64,
+        /// Whether the projections have biases.
+        bias: bool,
+    },
+    /// Long short-term memory over a sequence (`torch.nn.LSTM`, `batch_first`; Hochreiter and Schmidhuber 1997), from
+    /// states of zero. Parameters of layer `k`: `weight_ih_lk`, `weight_hh_lk`, `bias_ih_lk`, `bias_hh_lk`, with gates
+    /// in the order input, forget, cell, output; `_reverse` behind those of the other direction.
+    Lstm(Recurrent),
+    /// Gated recurrent units over a sequence (`torch.nn.GRU`, `batch_first`; Cho et al. 2014), as [`Op::Lstm`] with
+    /// gates in the order reset, update, new.
+    Gru(Recurrent),
+    /// Makes an image larger by a whole factor (`torch.nn.Upsample`).
+    Upsample {
+        /// Factors of height and width.
+        scale_factor: [i64; 2],
+        /// How values between pixels are found.
+        mode: UpsampleMode,
+    },
+    /// The sum of values of one shape: the end of a residual block.
+    Add,
+    /// The product of values of one shape, element by element.
+    Multiply,
+    /// Values one behind the other along a dimension, in which alone their shapes differ (`torch.cat`).
+    Concat {
+        /// The dimension.
+        dim: usize,
+    },
+}
+
+/// What [`Op::Lstm`] and [`Op::Gru`] have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recurrent {
+    /// Length of the last dimension of the input.
+    pub input_size: i64,
+    /// Length of a state.
+    pub hidden_size: i64,
+    /// Layers, each reading the one before.
+    pub num_layers: i64,
+    /// Whether a second one reads the sequence backwards; their outputs are concatenated.
+    pub bidirectional: bool,
+    /// Probability with which a value between two layers is zeroed in training.
+    pub dropout: f64,
+    /// Whether the output is that of the last position alone, `[hidden_size]`.
+    pub last_only: bool,
+}
+
+impl Recurrent {
+    /// Directions in which the sequence is read.
+    pub fn directions(&self) -> i64 {
+        if self.bidirectional { 2 } else { 1 }
+    }
+}
+
+impl Op {
+    /// The operator's name, as it is written in a graph.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Linear { .. } => "linear",
+            Op::Conv1d { .. } => "conv1d",
+            Op::Conv2d { .. } => "conv2d",
+            Op::ConvTranspose2d { .. } => "conv_transpose2d",
+            Op::BatchNorm { .. } => "batch_norm",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::GroupNorm { .. } => "group_norm",
+            Op::MaxPool2d { .. } => "max_pool2d",
+            Op::AvgPool2d { .. } => "avg_pool2d",
+            Op::AdaptiveAvgPool2d { .. } => "adaptive_avg_pool2d",
+            Op::Relu => "relu",
+            Op::LeakyRelu { .. } => "leaky_relu",
+            Op::Elu { .. } => "elu",
+            Op::HardSwish => "hard_swish",
+            Op::Gelu { .. } => "gelu",
+            Op::Silu => "silu",
+            Op::Tanh => "tanh",
+            Op::Sigmoid => "sigmoid",
+            Op::Softmax { .. } => "softmax",
+            Op::Flatten => "flatten",
+            Op::Reshape { .. } => "reshape",
+            Op::Permute { .. } => "permute",
+            Op::Dropout { .. } => "dropout",
+            Op::Embedding { .. } => "embedding",
+            Op::PositionalEmbedding { .. } => "positional_embedding",
+            Op::MultiHeadAttention { .. } => "multi_head_attention",
+            Op::Lstm(_) => "lstm",
+            Op::Gru(_) => "gru",
+            Op::Upsample { .. } => "upsample",
+            Op::Add => "add",
+            Op::Multiply => "multiply",
+            Op::Concat { .. } => "concat",
+        }
+    }
+
+    /// The fewest and the most values that it takes.
+    pub fn input_counts(&self) -> (usize, usize) {
+        match self {
+            Op::Add | Op::Multiply => (2, 2),
+            Op::Concat { .. } => (2, usize::MAX),
+            _ => (1, 1),
+        }
+    }
+
+    /// The dtype of the values that it takes.
+    pub fn input_dtype(&self) -> Dtype {
+        match self {
+            Op::Embedding { .. } => Dtype::I64,
+            _ => Dtype::F32,
+        }
+    }
+}

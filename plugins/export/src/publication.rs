@@ -1,0 +1,183 @@
+//! Files that are there whole, or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use plugin_api::{Error, Result};
+
+/// Files that belong together, written beside their places and then moved there: the last one, which names the others,
+/// last. What is not published goes away with the value.
+#[derive(Debug)]
+pub struct Publication {
+    folder: PathBuf,
+    /// Partial path and final name, in the order in which they are published.
+    files: Vec<(PathBuf, String)>,
+    sync: bool,
+}
+
+/// A file that is being written.
+pub struct PartialFile {
+    writer: BufWriter<File>,
+    path: PathBuf,
+}
+
+impl Publication {
+    /// Files in `folder`, which is made where it is missing. With `sync` they are on the disk before they are published.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made.
+    pub fn begin(folder: &Path, sync: bool) -> Result<Publication> {
+        fs::create_dir_all(folder).map_err(|error| failed("create the folder", folder, &error))?;
+        Ok(Publication { folder: folder.to_owned(), files: Vec::new(), sync })
+    }
+
+    /// A new file that will be called `name`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be created, or `overwrite` is not set and there is one of that name.
+    pub fn create(&mut self, name: &str, overwrite: bool) -> Result<PartialFile> {
+        let target = self.folder.join(name);
+        if target.is_dir() {
+            return Err(Error::new(format!("`{}` is a folder, where a file is to be published", target.display())));
+        }
+        if !overwrite && target.exists() {
+            return Err(Error::new(format!(
+                "`{}` is there already; `overwrite = true` replaces it, and a `name` with `{{epoch}}` or `{{step}}` keeps both",
+                target.display()
+            )));
+        }
+        // Hidden, and of this process alone: readers of the folder never take it for the file itself.
+        let path = self.folder.join(format!(".{name}.partial-{}", std::process::id()));
+        let file = File::create(&path).map_err(|error| failed("create", &path, &error))?;
+        self.files.push((path.clone(), name.to_owned()));
+        Ok(PartialFile { writer: BufWriter::with_capacity(1 << 20, file), path })
+    }
+
+    /// Moves the files to their places, in the order in which they were created, and gives the path of the last one.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be moved; those before it have been.
+    pub fn publish(mut self) -> Result<PathBuf> {
+        let mut published = self.folder.clone();
+        for (partial, name) in std::mem::take(&mut self.files) {
+            published = self.folder.join(&name);
+            if let Err(error) = fs::rename(&partial, &published) {
+                let _ = fs::remove_file(&partial);
+                return Err(failed("publish", &published, &error));
+            }
+        }
+        if self.sync {
+            // Without it the names may be gone after a loss of power; not every system can do it.
+            let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        }
+        Ok(published)
+    }
+
+    /// Whether files are on the disk before they are published.
+    pub fn syncs(&self) -> bool {
+        self.sync
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        for (partial, _) in &self.files {
+            let _ = fs::remove_file(partial);
+        }
+    }
+}
+
+impl PartialFile {
+    /// Where it lies until it is published.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what is still buffered, to the disk where `sync` is set.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full, or fails.
+    pub fn finish(self, sync: bool) -> Result<()> {
+        let path = self.path;
+        let file = self.writer.into_inner().map_err(|error| failed("write", &path, error.error()))?;
+        if sync {
+            file.sync_all().map_err(|error| failed("write", &path, &error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for PartialFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes).map_err(|error| named(&self.path, &error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush().map_err(|error| named(&self.path, &error))
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()))
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> Error {
+    Error::new(format!("cannot {action} `{}`: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_appear_together_when_they_are_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b");
+        let mut publication = Publication::begin(&deep, true).unwrap();
+        for name in ["model.data", "model"] {
+            let mut file = publication.create(name, false).unwrap();
+            file.write_all(name.as_bytes()).unwrap();
+            file.finish(publication.syncs()).unwrap();
+        }
+        assert!(names(&deep).iter().all(|name| name.starts_with('.')), "{:?}", names(&deep));
+        assert_eq!(publication.publish().unwrap(), deep.join("model"));
+        assert_eq!(names(&deep), ["model", "model.data"]);
+        assert_eq!(fs::read(deep.join("model.data")).unwrap(), b"model.data");
+    }
+
+    #[test]
+    fn what_is_not_published_goes_away() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("model"), "old").unwrap();
+        let mut publication = Publication::begin(folder.path(), false).unwrap();
+        publication.create("model", true).unwrap().write_all(b"new").unwrap();
+        drop(publication);
+        assert_eq!(names(folder.path()), ["model"]);
+        assert_eq!(fs::read(folder.path().join("model")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        let error = Publication::begin(&folder.path().join("file"), false).unwrap_err();
+        assert!(error.message().starts_with("cannot create the folder `"), "{error}");
+        let mut publication = Publication::begin(folder.path(), false).unwrap();
+        let message = |error: Option<Error>| error.unwrap().message().to_owned();
+        assert!(message(publication.create("file", false).err()).contains("is there already"));
+        assert!(message(publication.create("folder", true).err()).contains("is a folder"));
+    }
+}

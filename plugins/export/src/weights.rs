@@ -1,0 +1,107 @@
+//! The weights of the model, borrowed.
+
+use std::collections::BTreeMap;
+
+use plugin_api::protocol::TensorSet;
+use plugin_api::{Error, Result, Run, TensorView};
+
+/// Parameters and buffers by their names in the state dict, borrowed until the hook returns: no copy is made of those
+/// that lie on the CPU.
+#[derive(Debug, Default)]
+pub struct Weights<'a> {
+    all: BTreeMap<&'a str, Weight<'a>>,
+}
+
+/// A parameter or buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    /// `<node>.<tensor>`.
+    pub name: &'a str,
+    /// Its shape; empty for a single number.
+    pub shape: &'a [i64],
+    /// Its elements, in row-major order.
+    pub values: Values<'a>,
+}
+
+/// Elements of a weight.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// Every parameter, and most buffers.
+    F32(&'a [f32]),
+    /// Counters.
+    I64(&'a [i64]),
+}
+
+impl<'a> Weights<'a> {
+    /// Reads all of them.
+    ///
+    /// # Errors
+    ///
+    /// A weight that is NaN or infinite, unless those are allowed, or one of a type that models do not have.
+    pub fn read(run: &'a Run<'_>, allow_non_finite: bool) -> Result<Weights<'a>> {
+        let mut weights = Weights::default();
+        for set in [TensorSet::Parameters, TensorSet::Buffers] {
+            for view in run.tensors(set)? {
+                let name = view.name();
+                let view = if view.device().is_cpu() { view } else { run.to_host(&view)? };
+                weights.insert(Weight { name, shape: view.shape(), values: values(name, &view)? });
+            }
+        }
+        if !allow_non_finite {
+            weights.check_finite()?;
+        }
+        Ok(weights)
+    }
+
+    /// Adds one, over one of the same name.
+    pub fn insert(&mut self, weight: Weight<'a>) {
+        self.all.insert(weight.name, weight);
+    }
+
+    /// The weight of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn get(&self, name: &str) -> Result<Weight<'a>> {
+        self.all.get(name).copied().ok_or_else(|| Error::new(format!("the model has no tensor `{name}`")))
+    }
+
+    /// The f32 elements of the weight of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it holds integers.
+    pub fn f32(&self, name: &str) -> Result<&'a [f32]> {
+        match self.get(name)?.values {
+            Values::F32(values) => Ok(values),
+            Values::I64(_) => Err(Error::new(format!("the tensor `{name}` holds integers"))),
+        }
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = Weight<'a>> {
+        self.all.values().copied()
+    }
+
+    fn check_finite(&self) -> Result<()> {
+        for weight in self.all.values() {
+            if let Values::F32(values) = weight.values
+                && let Some(position) = values.iter().position(|value| !value.is_finite())
+            {
+                let (name, value) = (weight.name, values[position]);
+                return Err(Error::new(format!(
+                    "the weight `{name}` is `{value}` at element {position}; `allow_non_finite = true` exports it all the same"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn values<'a>(name: &str, view: &TensorView<'a>) -> Result<Values<'a>> {
+    view.as_slice::<f32>()
+        .map(Values::F32)
+        .or_else(|_| view.as_slice::<i64>().map(Values::I64))
+        .map_err(|error| error.context(format!("the tensor `{name}`")))
+}

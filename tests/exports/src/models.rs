@@ -1,0 +1,318 @@
+//! Models to export: every operator alone, a zoo of ten small nets, and random ones.
+
+use proptest::prelude::*;
+
+/// A model as a run file would say it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What messages call it.
+    pub name: String,
+    /// What stands between the brackets of `layers = […]`.
+    pub layers: String,
+    /// The shape of one sample.
+    pub sample_shape: Vec<i64>,
+    /// The number of different tokens, where samples are tokens.
+    pub tokens: Option<i64>,
+}
+
+impl Model {
+    /// A model that takes numbers.
+    pub fn new(name: &str, layers: &str, sample_shape: &[i64]) -> Self {
+        Self { name: name.to_owned(), layers: layers.to_owned(), sample_shape: sample_shape.to_vec(), tokens: None }
+    }
+
+    /// The same for tokens.
+    pub fn of_tokens(name: &str, layers: &str, sample_shape: &[i64], tokens: i64) -> Self {
+        Self { tokens: Some(tokens), ..Self::new(name, layers, sample_shape) }
+    }
+}
+
+const IMAGE: &[i64] = &[4, 7, 9];
+const SEQUENCE: &[i64] = &[5, 8];
+
+/// Every operator alone, with odd sizes, strides, paddings, groups and dilations.
+pub fn operators() -> Vec<Model> {
+    let mut models: Vec<Model> = [
+        ("linear", r#"{ type = "linear", out_features = 3 }"#, &[8][..]),
+        ("linear_of_sequences", r#"{ type = "linear", out_features = 3 }"#, SEQUENCE),
+        ("linear_of_images", r#"{ type = "linear", out_features = 3, bias = false }"#, IMAGE),
+        ("conv1d", r#"{ type = "conv1d", out_channels = 6, kernel_size = 3, stride = 2, padding = 2, dilation = 2 }"#, &[4, 11]),
+        ("conv1d_grouped", r#"{ type = "conv1d", out_channels = 6, kernel_size = 4, groups = 2, bias = false }"#, &[4, 11]),
+        ("conv2d", r#"{ type = "conv2d", out_channels = 6, kernel_size = [3, 2], stride = [2, 1], padding = [1, 0], dilation = [1, 2] }"#, IMAGE),
+        ("conv2d_valid", r#"{ type = "conv2d", out_channels = 5, kernel_size = 3, bias = false }"#, IMAGE),
+        ("conv2d_same", r#"{ type = "conv2d", out_channels = 5, kernel_size = 3, padding = 1 }"#, IMAGE),
+        ("conv2d_stride_odd", r#"{ type = "conv2d", out_channels = 5, kernel_size = 3, padding = 1, stride = 2 }"#, &[4, 9, 9]),
+        ("conv2d_stride_even", r#"{ type = "conv2d", out_channels = 5, kernel_size = 3, padding = 1, stride = 2 }"#, &[4, 8, 8]),
+        ("conv2d_grouped", r#"{ type = "conv2d", out_channels = 6, kernel_size = 3, padding = 1, groups = 2 }"#, IMAGE),
+        ("depthwise", r#"{ type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1, groups = 4 }"#, IMAGE),
+        ("depthwise_multiplied", r#"{ type = "conv2d", out_channels = 8, kernel_size = 3, stride = 2, groups = 4, bias = false }"#, IMAGE),
+        ("conv_transpose2d", r#"{ type = "conv_transpose2d", out_channels = 6, kernel_size = 3, stride = 2, padding = 1, output_padding = 1 }"#, IMAGE),
+        ("conv_transpose2d_plain", r#"{ type = "conv_transpose2d", out_channels = 3, kernel_size = 2, stride = 2 }"#, IMAGE),
+        ("conv_transpose2d_grouped", r#"{ type = "conv_transpose2d", out_channels = 6, kernel_size = 3, groups = 2, bias = false }"#, IMAGE),
+        ("batch_norm", r#"{ type = "batch_norm" }"#, IMAGE),
+        ("batch_norm_of_vectors", r#"{ type = "batch_norm" }"#, &[6]),
+        ("conv_batch_norm", r#"{ type = "conv2d", out_channels = 6, kernel_size = 3 }, { type = "batch_norm" }, { type = "relu" }"#, IMAGE),
+        ("layer_norm", r#"{ type = "layer_norm" }"#, SEQUENCE),
+        ("layer_norm_of_images", r#"{ type = "layer_norm", dimensions = 3 }"#, IMAGE),
+        ("rms_norm", r#"{ type = "rms_norm" }"#, SEQUENCE),
+        ("group_norm", r#"{ type = "group_norm", num_groups = 2 }"#, IMAGE),
+        ("max_pool2d", r#"{ type = "max_pool2d", kernel_size = 3, stride = 2, padding = 1 }"#, IMAGE),
+        ("max_pool2d_plain", r#"{ type = "max_pool2d", kernel_size = 2 }"#, IMAGE),
+        ("avg_pool2d", r#"{ type = "avg_pool2d", kernel_size = 3, stride = 2, padding = 1, count_include_pad = false }"#, IMAGE),
+        ("avg_pool2d_padded", r#"{ type = "avg_pool2d", kernel_size = [3, 2], stride = 2, padding = 1 }"#, IMAGE),
+        ("adaptive_avg_pool2d", r#"{ type = "adaptive_avg_pool2d" }"#, IMAGE),
+        ("adaptive_avg_pool2d_divided", r#"{ type = "adaptive_avg_pool2d", output_size = [7, 3] }"#, IMAGE),
+        ("relu", r#"{ type = "relu" }"#, SEQUENCE),
+        ("leaky_relu", r#"{ type = "leaky_relu", negative_slope = 0.2 }"#, SEQUENCE),
+        ("elu", r#"{ type = "elu", alpha = 0.7 }"#, SEQUENCE),
+        ("hard_swish", r#"{ type = "hard_swish" }"#, SEQUENCE),
+        ("gelu", r#"{ type = "gelu" }"#, SEQUENCE),
+        ("gelu_tanh", r#"{ type = "gelu", approximate = "tanh" }"#, SEQUENCE),
+        ("silu", r#"{ type = "silu" }"#, SEQUENCE),
+        ("tanh", r#"{ type = "tanh" }"#, SEQUENCE),
+        ("sigmoid", r#"{ type = "sigmoid" }"#, SEQUENCE),
+        ("softmax", r#"{ type = "softmax" }"#, SEQUENCE),
+        ("softmax_first", r#"{ type = "softmax", dim = 0 }"#, SEQUENCE),
+        ("flatten", r#"{ type = "flatten" }"#, IMAGE),
+        ("flatten_of_convolution", r#"{ type = "conv2d", out_channels = 3, kernel_size = 3 }, { type = "flatten" }, { type = "linear", out_features = 4 }"#, IMAGE),
+        ("reshape", r#"{ type = "reshape", shape = [2, -1, 9] }"#, IMAGE),
+        ("permute", r#"{ type = "permute", dims = [2, 0, 1] }"#, IMAGE),
+        ("dropout", r#"{ type = "dropout", p = 0.5 }, { type = "relu" }"#, SEQUENCE),
+        ("positional_embedding", r#"{ type = "positional_embedding", max_length = 9 }"#, SEQUENCE),
+        ("attention", r#"{ type = "multi_head_attention", num_heads = 2 }"#, SEQUENCE),
+        ("causal_attention", r#"{ type = "multi_head_attention", num_heads = 4, causal = true, bias = false }"#, SEQUENCE),
+        ("lstm", r#"{ type = "lstm", hidden_size = 5 }"#, SEQUENCE),
+        ("lstm_deep", r#"{ type = "lstm", hidden_size = 5, num_layers = 2, bidirectional = true }"#, SEQUENCE),
+        ("lstm_last", r#"{ type = "lstm", hidden_size = 5, bidirectional = true, last_only = true }"#, SEQUENCE),
+        ("gru", r#"{ type = "gru", hidden_size = 5 }"#, SEQUENCE),
+        ("gru_deep", r#"{ type = "gru", hidden_size = 5, num_layers = 2, bidirectional = true, last_only = true }"#, SEQUENCE),
+        ("upsample", r#"{ type = "upsample", scale_factor = [2, 3] }"#, IMAGE),
+        ("upsample_bilinear", r#"{ type = "upsample", scale_factor = [2, 3], mode = "bilinear" }"#, IMAGE),
+        ("add", r#"{ type = "residual", layers = [{ type = "tanh" }] }"#, IMAGE),
+        ("multiply", r#"{ type = "parallel", combine = "multiply", branches = [[{ type = "tanh" }], [{ type = "sigmoid" }]] }"#, IMAGE),
+        ("concat", r#"{ type = "concat", branches = [[{ type = "conv2d", out_channels = 2, kernel_size = 1 }], []] }"#, IMAGE),
+        ("concat_of_rows", r#"{ type = "concat", dim = 1, branches = [[{ type = "relu" }], [{ type = "tanh" }], []] }"#, IMAGE),
+    ]
+    .into_iter()
+    .map(|(name, layers, sample_shape)| Model::new(name, layers, sample_shape))
+    .collect();
+    let embedding = r#"{ type = "embedding", num_embeddings = 11, embedding_dim = 6 }"#;
+    models.push(Model::of_tokens("embedding", embedding, &[5], 11));
+    models
+}
+
+/// Ten small nets of the kinds that people train.
+pub fn zoo() -> Vec<Model> {
+    let block = |channels: i64, stride: i64| {
+        let shortcut = format!(
+            r#"shortcut = [{{ type = "conv2d", out_channels = {channels}, kernel_size = 1, stride = {stride}, bias = false }}, {{ type = "batch_norm" }}]"#
+        );
+        format!(
+            r#"{{ type = "residual", layers = [
+                 {{ type = "conv2d", out_channels = {channels}, kernel_size = 3, stride = {stride}, padding = 1, bias = false }},
+                 {{ type = "batch_norm" }}, {{ type = "relu" }},
+                 {{ type = "conv2d", out_channels = {channels}, kernel_size = 3, padding = 1, bias = false }},
+                 {{ type = "batch_norm" }} ], {shortcut} }}, {{ type = "relu" }}"#
+        )
+    };
+    let separable = |channels: i64, out: i64, stride: i64| {
+        format!(
+            r#"{{ type = "conv2d", out_channels = {channels}, kernel_size = 3, stride = {stride}, padding = 1, groups = {channels}, bias = false }},
+               {{ type = "batch_norm" }}, {{ type = "hard_swish" }},
+               {{ type = "conv2d", out_channels = {out}, kernel_size = 1, bias = false }}, {{ type = "batch_norm" }}, {{ type = "hard_swish" }}"#
+        )
+    };
+    let transformer = r#"
+        { type = "residual", layers = [{ type = "layer_norm" }, { type = "multi_head_attention", num_heads = 4, causal = true }] },
+        { type = "residual", layers = [{ type = "layer_norm" }, { type = "linear", out_features = 32 }, { type = "gelu" },
+          { type = "linear", out_features = 16 }] }"#;
+    let unet = r#"
+        { type = "conv2d", out_channels = 6, kernel_size = 3, padding = 1 }, { type = "relu" },
+        { type = "concat", branches = [[], [
+          { type = "max_pool2d", kernel_size = 2 },
+          { type = "conv2d", out_channels = 8, kernel_size = 3, padding = 1 }, { type = "relu" },
+          { type = "conv_transpose2d", out_channels = 6, kernel_size = 2, stride = 2 },
+        ]] },
+        { type = "conv2d", out_channels = 2, kernel_size = 1 }, { type = "sigmoid" }"#;
+    let lenet = r#"
+        { type = "conv2d", out_channels = 6, kernel_size = 5, padding = 2 }, { type = "tanh" }, { type = "avg_pool2d", kernel_size = 2 },
+        { type = "conv2d", out_channels = 16, kernel_size = 5 }, { type = "tanh" }, { type = "avg_pool2d", kernel_size = 2 },
+        { type = "flatten" }, { type = "linear", out_features = 30 }, { type = "tanh" }, { type = "linear", out_features = 10 }"#;
+    vec![
+        Model::new(
+            "mlp",
+            r#"{ type = "linear", out_features = 32 }, { type = "relu" }, { type = "dropout" }, { type = "linear", out_features = 10 }"#,
+            &[64],
+        ),
+        Model::new("lenet", lenet, &[1, 20, 20]),
+        Model::new(
+            "resnet",
+            &format!(
+                r#"{{ type = "conv2d", out_channels = 8, kernel_size = 3, padding = 1, bias = false }}, {{ type = "batch_norm" }}, {{ type = "relu" }},
+                   {}, {}, {{ type = "adaptive_avg_pool2d" }}, {{ type = "flatten" }}, {{ type = "linear", out_features = 10 }}"#,
+                block(8, 1),
+                block(12, 2)
+            ),
+            &[3, 12, 12],
+        ),
+        Model::new(
+            "separable",
+            &format!(
+                r#"{{ type = "conv2d", out_channels = 8, kernel_size = 3, stride = 2, padding = 1, bias = false }}, {{ type = "batch_norm" }}, {{ type = "hard_swish" }},
+                   {}, {}, {{ type = "adaptive_avg_pool2d" }}, {{ type = "flatten" }}, {{ type = "linear", out_features = 5 }}"#,
+                separable(8, 12, 1),
+                separable(12, 16, 2)
+            ),
+            &[3, 16, 16],
+        ),
+        Model::new("unet", unet, &[2, 8, 12]),
+        Model::of_tokens(
+            "transformer",
+            &format!(
+                r#"{{ type = "embedding", num_embeddings = 17, embedding_dim = 16 }}, {{ type = "positional_embedding", max_length = 12 }},
+                   {transformer}, {transformer}, {{ type = "layer_norm" }}, {{ type = "linear", out_features = 17 }}"#
+            ),
+            &[9],
+            17,
+        ),
+        Model::of_tokens(
+            "lstm",
+            r#"{ type = "embedding", num_embeddings = 13, embedding_dim = 6 }, { type = "lstm", hidden_size = 10, num_layers = 2 }, { type = "linear", out_features = 13 }"#,
+            &[7],
+            13,
+        ),
+        Model::new(
+            "gru",
+            r#"{ type = "gru", hidden_size = 9, bidirectional = true, last_only = true }, { type = "linear", out_features = 4 }"#,
+            &[6, 5],
+        ),
+        Model::new(
+            "group_norm",
+            r#"{ type = "conv2d", out_channels = 8, kernel_size = 3, padding = 1 }, { type = "group_norm", num_groups = 4 }, { type = "silu" },
+               { type = "conv2d", out_channels = 8, kernel_size = 3, stride = 2, padding = 1, groups = 2 }, { type = "group_norm", num_groups = 2 },
+               { type = "elu" }, { type = "flatten" }, { type = "linear", out_features = 6 }"#,
+            &[3, 9, 9],
+        ),
+        Model::of_tokens(
+            "embedding_classifier",
+            r#"{ type = "embedding", num_embeddings = 23, embedding_dim = 8 }, { type = "flatten" }, { type = "linear", out_features = 12 },
+               { type = "leaky_relu" }, { type = "linear", out_features = 3 }, { type = "softmax" }"#,
+            &[6],
+            23,
+        ),
+    ]
+}
+
+/// A random model: up to six layers that fit each other, on an image, a sequence or a vector.
+pub fn random_model() -> impl Strategy<Value = Model> {
+    let choices = prop::collection::vec(any::<u16>(), 7);
+    (0usize..3, choices, 1i64..5, 3i64..10, 3i64..10).prop_map(|(kind, choices, channels, height, width)| {
+        let shape = match kind {
+            0 => vec![2 * channels, height, width],
+            1 => vec![height, 4 * channels],
+            _ => vec![4 * channels + 1],
+        };
+        let mut layers = Vec::new();
+        let mut current = shape.clone();
+        for choice in &choices[1..] {
+            let (layer, next) = random_layer(*choice, &current);
+            layers.push(layer);
+            current = next;
+        }
+        Model::new("random", &layers.join(", "), &shape)
+    })
+}
+
+/// A layer for values of `shape`, and the shape that it gives.
+fn random_layer(choice: u16, shape: &[i64]) -> (String, Vec<i64>) {
+    let (which, detail) = (choice % 16, i64::from(choice / 16));
+    let same = |layer: String| (layer, shape.to_vec());
+    let activation = ["relu", "tanh", "sigmoid", "silu", "gelu", "elu", "hard_swish", "leaky_relu", "softmax"];
+    match (shape, which) {
+        ([channels, height, width], 0..=3) => {
+            let kernel = 1 + detail % 3.min(*height).min(*width);
+            let (stride, padding) = (1 + detail / 3 % 2, detail / 6 % kernel.max(1));
+            let dilation = if detail / 12 % 2 == 1 && 2 * (kernel - 1) < *height.min(width) { 2 } else { 1 };
+            let groups = if detail / 24 % 2 == 1 && channels % 2 == 0 { 2 } else { 1 };
+            let out = groups * (1 + detail / 48 % 4);
+            let size = |length: i64| (length + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+            let layer = format!(
+                r#"{{ type = "conv2d", out_channels = {out}, kernel_size = {kernel}, stride = {stride}, padding = {padding}, dilation = {dilation}, groups = {groups} }}"#
+            );
+            (layer, vec![out, size(*height), size(*width)])
+        }
+        ([_, _, _], 4) => same(r#"{ type = "batch_norm" }"#.to_owned()),
+        ([channels, height, width], 5 | 6) if *height > 1 && *width > 1 => {
+            let (kind, padding) = (if which == 5 { "max_pool2d" } else { "avg_pool2d" }, detail % 2);
+            let size = |length: i64| (length + 2 * padding - 2) / 2 + 1;
+            let layer = format!(r#"{{ type = "{kind}", kernel_size = 2, stride = 2, padding = {padding} }}"#);
+            (layer, vec![*channels, size(*height), size(*width)])
+        }
+        ([channels, _, _], 7) => {
+            let groups = if channels % 2 == 0 { 2 } else { 1 };
+            same(format!(r#"{{ type = "group_norm", num_groups = {groups} }}"#))
+        }
+        ([_, _, _], 8) => (r#"{ type = "flatten" }"#.to_owned(), vec![shape.iter().product()]),
+        ([channels, height, width], 9) if height * width <= 100 => {
+            let layer = r#"{ type = "upsample", scale_factor = 2 }"#.to_owned();
+            (layer, vec![*channels, 2 * height, 2 * width])
+        }
+        ([_, _], 0 | 1) => same(r#"{ type = "layer_norm" }"#.to_owned()),
+        ([_, width], 2) if width % 2 == 0 => {
+            let causal = detail % 2 == 1;
+            same(format!(r#"{{ type = "multi_head_attention", num_heads = 2, causal = {causal} }}"#))
+        }
+        ([length, _], 3 | 4) => {
+            let (kind, hidden) = (if which == 3 { "lstm" } else { "gru" }, 2 + 2 * (detail % 3));
+            (format!(r#"{{ type = "{kind}", hidden_size = {hidden} }}"#), vec![*length, hidden])
+        }
+        ([length, width], 5) => (r#"{ type = "permute", dims = [1, 0] }"#.to_owned(), vec![*width, *length]),
+        ([_, _], 6) => same(r#"{ type = "rms_norm" }"#.to_owned()),
+        ([_, _], 7) => (r#"{ type = "flatten" }"#.to_owned(), vec![shape.iter().product()]),
+        (_, 10) => same(r#"{ type = "residual", layers = [{ type = "tanh" }] }"#.to_owned()),
+        (_, 11 | 12) => {
+            let out = 2 * (1 + detail % 5);
+            let mut next = shape.to_vec();
+            if let Some(last) = next.last_mut() {
+                *last = out;
+            }
+            (format!(r#"{{ type = "linear", out_features = {out} }}"#), next)
+        }
+        _ => same(format!(r#"{{ type = "{}" }}"#, activation[detail as usize % activation.len()])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Subject;
+
+    #[test]
+    fn every_operator_of_the_graph_is_there() {
+        let found: std::collections::BTreeSet<&str> = operators()
+            .into_iter()
+            .flat_map(|model| Subject::new(model).graph().nodes)
+            .map(|node| node.op.name())
+            .collect();
+        // `plugin_api::graph::Op` has so many; a new one needs a model here.
+        assert_eq!(found.len(), 33, "{found:?}");
+    }
+
+    #[test]
+    fn the_models_run_and_outputs_depend_on_inputs() {
+        for model in operators().into_iter().chain(zoo()) {
+            let subject = Subject::new(model);
+            let outputs = subject.outputs(&subject.inputs(3));
+            assert!(bool::try_from(outputs.isfinite().all()).unwrap_or(false), "{}", subject.model.name);
+            assert_ne!(outputs.get(0), outputs.get(1), "{}", subject.model.name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_models_run(model in random_model()) {
+            let subject = Subject::new(model);
+            prop_assert_eq!(subject.outputs(&subject.inputs(2)).size()[0], 2);
+        }
+    }
+}

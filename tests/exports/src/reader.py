@@ -1,0 +1,78 @@
+"""Runs models for the tests: a request a line on stdin, an answer a line on stdout.
+
+A request names a runtime, a model file, and a file with the bytes of the inputs; the outputs are written beside it.
+"""
+
+import json
+import sys
+
+import numpy
+
+
+# Each model is in a folder of its own and is run with batches of several sizes: the last one stays open.
+open_session = (None, None)
+
+
+def run_onnx(model, inputs, request):
+    global open_session
+    import onnx
+    import onnxruntime
+
+    if open_session[0] != model:
+        onnx.checker.check_model(model, full_check=True)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        open_session = (model, onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]))
+    session = open_session[1]
+    (value,) = session.get_inputs()
+    return session.run(None, {value.name: inputs})[0]
+
+
+def run_tflite(model, inputs, request):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=model, num_threads=1)
+    (value,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(value["index"], inputs.shape, strict=True)
+    interpreter.allocate_tensors()
+    (value,) = interpreter.get_input_details()
+    (output,) = interpreter.get_output_details()
+    interpreter.set_tensor(value["index"], to_type(inputs, value))
+    interpreter.invoke()
+    return from_type(interpreter.get_tensor(output["index"]), output)
+
+
+def to_type(values, detail):
+    """Quantises what an integer model takes."""
+    scale, zero = detail["quantization"]
+    if values.dtype == numpy.float32 and detail["dtype"] == numpy.int8:
+        return numpy.clip(numpy.round(values / scale) + zero, -128, 127).astype(numpy.int8)
+    return values.astype(detail["dtype"])
+
+
+def from_type(values, detail):
+    scale, zero = detail["quantization"]
+    if values.dtype == numpy.int8 and scale:
+        return ((values.astype(numpy.float32) - zero) * scale).astype(numpy.float32)
+    return values
+
+
+RUNTIMES = {"onnx": run_onnx, "tflite": run_tflite}
+
+
+def answer(request):
+    inputs = numpy.fromfile(request["inputs"], dtype=request["dtype"]).reshape(request["shape"])
+    if request["transpose"]:
+        inputs = numpy.ascontiguousarray(inputs.transpose(request["transpose"]))
+    outputs = RUNTIMES[request["runtime"]](request["model"], inputs, request)
+    outputs.astype(numpy.float32).tofile(request["outputs"])
+    return {"shape": outputs.shape}
+
+
+for line in sys.stdin:
+    try:
+        reply = answer(json.loads(line))
+    except Exception as error:  # What a runtime says of a model is the answer, whatever its type.
+        reply = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(reply), flush=True)

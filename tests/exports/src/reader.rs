@@ -1,0 +1,141 @@
+//! One long-lived Python process that runs models in other people's runtimes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use export::difference;
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+/// What runs a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// onnxruntime, after onnx's checker.
+    Onnx,
+    /// LiteRT.
+    Tflite,
+}
+
+/// The process, with its pipes.
+pub struct Reader {
+    child: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    folder: tempfile::TempDir,
+}
+
+impl Reader {
+    /// The one of this test program; `None`, saying so, where `HOST_TEST_PYTHON` names no Python.
+    ///
+    /// # Panics
+    ///
+    /// When Python does not start.
+    pub fn shared() -> Option<MutexGuard<'static, Reader>> {
+        static READER: OnceLock<Option<Mutex<Reader>>> = OnceLock::new();
+        let reader = READER.get_or_init(|| {
+            let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
+                eprintln!("skipped: HOST_TEST_PYTHON names no Python that has the packages of tests/requirements.txt");
+                return None;
+            };
+            let mut child = Command::new(python)
+                .args(["-c", include_str!("reader.py")])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("Python starts");
+            let requests = child.stdin.take().expect("stdin is a pipe");
+            let answers = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            Some(Mutex::new(Reader { child, requests, answers, folder }))
+        });
+        // A test that failed while it held the process leaves it between two requests.
+        reader.as_ref().map(|reader| reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Outputs of `model` for `inputs`, whose dimensions are reordered by `transpose` first where that is not empty; or
+    /// what the runtime says of it.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's, or its checker's, words.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub fn run(
+        &mut self,
+        runtime: Runtime,
+        model: &Path,
+        inputs: &Tensor,
+        transpose: &[usize],
+    ) -> Result<Tensor, String> {
+        let (given, taken) = (self.folder.path().join("inputs"), self.folder.path().join("outputs"));
+        let flat = inputs.contiguous().reshape([-1]);
+        let (dtype, bytes): (_, Vec<u8>) = match inputs.kind() {
+            Kind::Int64 => {
+                let values = Vec::<i64>::try_from(flat).expect("integers");
+                ("int64", values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
+            _ => {
+                let values = Vec::<f32>::try_from(flat).expect("numbers");
+                ("float32", values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
+        };
+        std::fs::write(&given, bytes).expect("the inputs are written");
+        let runtime = match runtime {
+            Runtime::Onnx => "onnx",
+            Runtime::Tflite => "tflite",
+        };
+        let request = json!({
+            "runtime": runtime, "model": model, "inputs": given, "outputs": taken, "dtype": dtype,
+            "shape": inputs.size(), "transpose": transpose,
+        });
+        writeln!(self.requests, "{request}").expect("Python listens");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("Python answers");
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+        if let Some(error) = answer["error"].as_str() {
+            return Err(error.to_owned());
+        }
+        let shape: Vec<i64> = answer["shape"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
+        let bytes = std::fs::read(&taken).expect("the outputs are written");
+        let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+        Ok(Tensor::from_slice(&values).reshape(&shape))
+    }
+
+    /// As [`Reader::run`], and how far the outputs are from what is `expected`: `max |a - b| / max(1, max |b|)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::run`], and outputs of another shape.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub fn difference(
+        &mut self,
+        runtime: Runtime,
+        model: &Path,
+        inputs: &Tensor,
+        expected: &Tensor,
+        transpose: &[usize],
+    ) -> Result<f64, String> {
+        let found = self.run(runtime, model, inputs, transpose)?;
+        if found.size() != expected.size() {
+            return Err(format!("outputs of shape {:?} instead of {:?}", found.size(), expected.size()));
+        }
+        let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.reshape([-1])).expect("numbers");
+        let difference = difference(&values(&found), &values(expected));
+        difference.map(|difference| difference.relative).ok_or_else(|| "another number of outputs".to_owned())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // The child of this process, which ends with it at the latest.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,169 @@
+//! A model with weights, and the fake run in which an exporter meets it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use host::model::{Dtype, Mode, ModelOptions, Network};
+use plugin_api::Callback;
+use plugin_api::Tensor;
+use plugin_api::protocol::TensorSet;
+use plugin_api::testing::FakeHost;
+use tch::{Device, Kind};
+
+use crate::Model;
+
+/// A model whose weights are random, the statistics of its norms too.
+pub struct Subject {
+    /// What it is made of.
+    pub model: Model,
+    network: Rc<Network>,
+}
+
+impl Subject {
+    /// Builds the model.
+    ///
+    /// # Panics
+    ///
+    /// When its layers do not fit each other.
+    pub fn new(model: Model) -> Self {
+        let layers = format!("layers = [{}]", model.layers);
+        let options: ModelOptions = toml::from_str(&layers).unwrap_or_else(|error| panic!("{layers}: {error}"));
+        let dtype = if model.tokens.is_some() { Dtype::I64 } else { Dtype::F32 };
+        let graph = options.lower(&model.sample_shape, dtype).unwrap_or_else(|error| panic!("{layers}: {error}"));
+        let mut network = Network::new(Arc::new(graph), 11, Device::Cpu).expect("the network is built");
+        randomise(&mut network);
+        Self { model, network: Rc::new(network) }
+    }
+
+    /// The graph, as callbacks see it.
+    pub fn graph(&self) -> plugin_api::graph::Graph {
+        serde_json::from_value(self.graph_json()).expect("the SDK reads the host's graph")
+    }
+
+    fn graph_json(&self) -> serde_json::Value {
+        serde_json::to_value(self.network.graph().as_ref()).expect("a graph is JSON")
+    }
+
+    /// `batch` samples, the same each time.
+    pub fn inputs(&self, batch: i64) -> tch::Tensor {
+        let shape: Vec<i64> = std::iter::once(batch).chain(self.model.sample_shape.iter().copied()).collect();
+        let count: i64 = shape.iter().product();
+        let numbers = tch::Tensor::arange(count, (Kind::Double, Device::Cpu));
+        let values = match self.model.tokens {
+            Some(tokens) => (numbers * 7919 + 13).remainder(tokens).to_kind(Kind::Int64),
+            // Irregular, between -2 and 2.
+            None => ((numbers * 12.9898 + 4.1).sin() * 43_758.545).frac().to_kind(Kind::Float) * 2.0,
+        };
+        values.reshape(&shape)
+    }
+
+    /// What the model gives for `inputs`.
+    pub fn outputs(&self, inputs: &tch::Tensor) -> tch::Tensor {
+        tch::no_grad(|| self.network.forward(inputs, Mode::Evaluate)).expect("the model runs")
+    }
+
+    /// How far outputs move when `inputs` move by what f32 rounds away: a norm over values that are nearly the same makes
+    /// much of little, whoever computes it. As [`Reader::difference`](crate::Reader::difference) measures.
+    pub fn sensitivity(&self, inputs: &tch::Tensor) -> f64 {
+        if self.model.tokens.is_some() {
+            return 0.0;
+        }
+        let (exact, moved) = (self.outputs(inputs), self.outputs(&(inputs * (1.0 + 2e-7))));
+        let scale = exact.abs().max().double_value(&[]).max(1.0);
+        (exact - moved).abs().max().double_value(&[]) / scale
+    }
+
+    /// A run with this model: its graph, its weights, predictions, and a split `val` of `batches` batches of eight.
+    ///
+    /// # Errors
+    ///
+    /// What the callback says of its options.
+    pub fn run<T: Callback>(&self, options: serde_json::Value, batches: i64) -> plugin_api::Result<FakeHost> {
+        let mut host = FakeHost::new::<T>(options)?;
+        host.set_graph(self.graph_json());
+        for (set, tensors) in
+            [(TensorSet::Parameters, self.network.parameters()), (TensorSet::Buffers, self.network.buffers())]
+        {
+            for named in tensors {
+                host.put_tensor(set.clone(), copy(&named.name, &named.tensor));
+            }
+        }
+        let all = self.inputs(8 * batches.max(1));
+        let batch = move |index: i64| all.narrow(0, 8 * index, 8);
+        for index in 0..batches {
+            let inputs = batch(index);
+            let targets = self.outputs(&inputs);
+            host.put_batch("val", copy("inputs", &inputs), copy("targets", &targets));
+        }
+        let network = Rc::clone(&self.network);
+        host.answer_predict(move |request, inputs| {
+            let inputs = match (&request.split, inputs) {
+                (Some(_), _) => {
+                    let count = (request.batches as i64).min(batches).max(1);
+                    tch::Tensor::cat(&(0..count).map(&batch).collect::<Vec<_>>(), 0)
+                }
+                (None, [inputs]) => from_plugin(inputs)?,
+                (None, _) => return Err(plugin_api::Error::new("there are no inputs")),
+            };
+            let mut nodes = Vec::new();
+            for name in &request.nodes {
+                let index = network.graph().node_index(name);
+                nodes.push(index.map_err(|error| plugin_api::Error::new(error.to_string()))?);
+            }
+            let (outputs, values) = tch::no_grad(|| network.forward_with(&inputs, Mode::Evaluate, &nodes))
+                .map_err(|error| plugin_api::Error::new(error.to_string()))?;
+            let mut answer = vec![copy("outputs", &outputs)];
+            if request.split.is_some() {
+                answer.push(copy("targets", &outputs));
+            }
+            answer.extend(request.nodes.iter().zip(&values).map(|(name, value)| copy(name, value)));
+            Ok(answer)
+        });
+        Ok(host)
+    }
+}
+
+/// Gives every weight a value that a wrong layout, or a forgotten one, would show.
+fn randomise(network: &mut Network) {
+    let names: Vec<(String, Vec<i64>, Kind)> = network
+        .parameters()
+        .iter()
+        .chain(network.buffers())
+        .map(|named| (named.name.clone(), named.tensor.size(), named.tensor.kind()))
+        .collect();
+    for (number, (name, shape, kind)) in names.into_iter().enumerate() {
+        if kind != Kind::Float {
+            continue;
+        }
+        let count = shape.iter().product::<i64>();
+        let numbers = tch::Tensor::arange(count, (Kind::Double, Device::Cpu)) + 1000.0 * number as f64;
+        let noise = ((numbers * 78.233 + 1.7).sin() * 43_758.545).frac().to_kind(Kind::Float).reshape(&shape);
+        let fan_in = (count / shape.first().copied().unwrap_or(1).max(1)).max(1) as f64;
+        let value = match name.rsplit('.').next() {
+            Some("running_var") => noise.abs() + 0.5,
+            // The scale of a norm.
+            Some("weight") if shape.len() == 1 => noise * 0.3 + 1.0,
+            Some("weight") => noise * (2.0 / fan_in.sqrt()),
+            _ => noise * 0.4,
+        };
+        network.write(&name, &value).expect("the value fits");
+    }
+}
+
+fn copy(name: &str, tensor: &tch::Tensor) -> Tensor {
+    let (shape, flat) = (tensor.size(), tensor.detach().reshape([-1]));
+    let made = match tensor.kind() {
+        Kind::Int64 => Tensor::new(name, &shape, &Vec::<i64>::try_from(flat).expect("integers")),
+        _ => Tensor::new(name, &shape, &Vec::<f32>::try_from(flat.to_kind(Kind::Float)).expect("numbers")),
+    };
+    made.expect("the shape is that of the values")
+}
+
+fn from_plugin(tensor: &Tensor) -> plugin_api::Result<tch::Tensor> {
+    let view = tensor.view();
+    let flat = match view.as_slice::<f32>() {
+        Ok(values) => tch::Tensor::from_slice(values),
+        Err(_) => tch::Tensor::from_slice(view.as_slice::<i64>()?),
+    };
+    Ok(flat.reshape(view.shape()))
+}

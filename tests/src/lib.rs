@@ -72,8 +72,8 @@ pub fn host_binary() -> &'static Path {
 pub fn host() -> Command {
     let mut command = Command::new(host_binary());
     command.env_clear();
-    // Without a setting the program would start itself once more; the tests are many.
-    command.env("GOMP_SPINCOUNT", "10000");
+    // Without these the program would start itself once more; the tests are many.
+    command.env("GOMP_SPINCOUNT", "10000").env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
     // What a program needs to start at all, and the user's own libtorch.
     for name in ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT"] {
         if let Some(value) = std::env::var_os(name) {

@@ -5,8 +5,8 @@
 
 mod config;
 mod model;
-mod openmp;
 mod run;
+mod settings;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Run(arguments) => {
-            openmp::start_with_short_waits();
+            settings::start_with_settings();
             run::run(arguments)
         }
         Command::Model(arguments) => model::show(&arguments),

@@ -62,17 +62,6 @@ impl Subject {
         tch::no_grad(|| self.network.forward(inputs, Mode::Evaluate)).expect("the model runs")
     }
 
-    /// How far outputs move when `inputs` move by what f32 rounds away: a norm over values that are nearly the same makes
-    /// much of little, whoever computes it. As [`Reader::difference`](crate::Reader::difference) measures.
-    pub fn sensitivity(&self, inputs: &tch::Tensor) -> f64 {
-        if self.model.tokens.is_some() {
-            return 0.0;
-        }
-        let (exact, moved) = (self.outputs(inputs), self.outputs(&(inputs * (1.0 + 2e-7))));
-        let scale = exact.abs().max().double_value(&[]).max(1.0);
-        (exact - moved).abs().max().double_value(&[]) / scale
-    }
-
     /// A run with this model: its graph, its weights, predictions, and a split `val` of `batches` batches of eight.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ mod schedule;
 mod background;
 // The formats that data is read from, and what is wrong with files.
 mod data;
+// What exporters leave behind, and who reads it.
+mod exports;
 // What follows from plugins that fail.
 mod failures;
 mod inspection;

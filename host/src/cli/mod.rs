@@ -65,9 +65,8 @@ pub fn main() -> ExitCode {
 /// fn main() -> std::process::ExitCode {
 ///     host::cli::run_with(|job| {
 ///         job.batch_step(|step| {
-///             let (inputs, targets) = (step.inputs().fliplr(), step.targets().shallow_clone());
-///             let outputs = step.forward(&inputs)?;
-///             let loss = step.loss(&outputs, &targets)?;
+///             let outputs = step.forward(&step.inputs().fliplr())?;
+///             let loss = step.loss(&outputs, step.targets())?;
 ///             Ok(host::train::Computed { outputs, loss })
 ///         })
 ///     })

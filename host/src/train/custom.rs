@@ -86,14 +86,14 @@ pub struct Computed {
 /// Computes outputs and loss of a training batch; backward, the callbacks and the update follow.
 pub type BatchStepFunction = dyn FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError>;
 
-impl BatchStep<'_> {
+impl<'a> BatchStep<'a> {
     /// The samples, `[size, …sample shape]`, on the model's device.
-    pub fn inputs(&self) -> &Tensor {
+    pub fn inputs(&self) -> &'a Tensor {
         self.inputs
     }
 
     /// Their targets, as the data has them.
-    pub fn targets(&self) -> &Tensor {
+    pub fn targets(&self) -> &'a Tensor {
         self.targets
     }
 
@@ -103,7 +103,7 @@ impl BatchStep<'_> {
     }
 
     /// The model.
-    pub fn network(&self) -> &Network {
+    pub fn network(&self) -> &'a Network {
         &self.session.network
     }
 

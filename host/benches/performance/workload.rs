@@ -181,7 +181,8 @@ pub fn train_bare(plan: &JobPlan, steps: u64) -> Result<Duration> {
 }
 
 fn model(plan: &JobPlan) -> Result<(Network, Optimizer)> {
-    let network = Network::new(Arc::clone(&plan.graph), SEED, plan.device)?;
+    let graph = plan.model.graph().ok_or("the run file has layers")?;
+    let network = Network::new(Arc::clone(graph), SEED, plan.device)?;
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
     Ok((network, optimizer))
 }

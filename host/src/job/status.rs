@@ -243,10 +243,12 @@ impl Ambience for Surroundings {
     fn artifact(&self, kind: &str, path: &str) {
         {
             let artifacts = &mut self.0.state.borrow_mut().status.artifacts;
-            // Exports are many; of the others the latest counts.
+            // Exports are many, each file told once; of the others the latest counts.
             if kind == "export" {
                 let exports = artifacts.entry("exports".to_owned()).or_insert_with(|| serde_json::json!([]));
-                if let Some(exports) = exports.as_array_mut() {
+                if let Some(exports) = exports.as_array_mut()
+                    && !exports.iter().any(|told| told == path)
+                {
                     exports.push(path.into());
                 }
             } else {

@@ -180,7 +180,8 @@ impl From<TchError> for Failure {
 
 impl Failure {
     fn at(self, network: &Network, index: usize) -> ModelError {
-        let node = network.graph().nodes().get(index).map_or_else(String::new, |node| node.name.clone());
+        let node = network.graph().and_then(|graph| graph.nodes().get(index));
+        let node = node.map_or_else(String::new, |node| node.name.clone());
         match self {
             Failure::Torch(source) => ModelError::Execution { node, source },
             Failure::SingleValuePerChannel => ModelError::SingleValuePerChannel { node },

@@ -15,6 +15,7 @@ mod tensor_list;
 pub mod values;
 
 pub use error::TorchError;
+pub(crate) use error::without_backtrace;
 pub use tensor_list::TensorList;
 
 /// Makes libtorch choose deterministic algorithms, and fail where an operator has none, for the whole process

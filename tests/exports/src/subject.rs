@@ -41,7 +41,8 @@ impl Subject {
     }
 
     fn graph_json(&self) -> serde_json::Value {
-        serde_json::to_value(self.network.graph().as_ref()).expect("a graph is JSON")
+        let graph = self.network.graph().expect("the model is a graph");
+        serde_json::to_value(graph.as_ref()).expect("a graph is JSON")
     }
 
     /// `batch` samples, the same each time.
@@ -60,17 +61,6 @@ impl Subject {
     /// What the model gives for `inputs`.
     pub fn outputs(&self, inputs: &tch::Tensor) -> tch::Tensor {
         tch::no_grad(|| self.network.forward(inputs, Mode::Evaluate)).expect("the model runs")
-    }
-
-    /// How far outputs move when `inputs` move by what f32 rounds away: a norm over values that are nearly the same makes
-    /// much of little, whoever computes it. As [`Reader::difference`](crate::Reader::difference) measures.
-    pub fn sensitivity(&self, inputs: &tch::Tensor) -> f64 {
-        if self.model.tokens.is_some() {
-            return 0.0;
-        }
-        let (exact, moved) = (self.outputs(inputs), self.outputs(&(inputs * (1.0 + 2e-7))));
-        let scale = exact.abs().max().double_value(&[]).max(1.0);
-        (exact - moved).abs().max().double_value(&[]) / scale
     }
 
     /// A run with this model: its graph, its weights, predictions, and a split `val` of `batches` batches of eight.
@@ -107,7 +97,8 @@ impl Subject {
             };
             let mut nodes = Vec::new();
             for name in &request.nodes {
-                let index = network.graph().node_index(name);
+                let index = network.graph().map(|graph| graph.node_index(name));
+                let index = index.ok_or_else(|| plugin_api::Error::new("the model has no graph"))?;
                 nodes.push(index.map_err(|error| plugin_api::Error::new(error.to_string()))?);
             }
             let (outputs, values) = tch::no_grad(|| network.forward_with(&inputs, Mode::Evaluate, &nodes))

@@ -27,7 +27,6 @@ fn wrong(reader: &mut Reader, model: Model, options: Value, tolerance: f64) -> O
     let (_host, file) = export(&subject, options);
     [1, 7].into_iter().find_map(|batch| {
         let inputs = subject.inputs(batch);
-        let tolerance = tolerance + 10.0 * subject.sensitivity(&inputs);
         match reader.difference(Runtime::Onnx, &file, &inputs, &subject.outputs(&inputs), &[]) {
             Ok(difference) if difference <= tolerance => None,
             Ok(difference) => Some(format!("{}, batch {batch}: off by {difference:e}", subject.model.name)),

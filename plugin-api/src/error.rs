@@ -27,7 +27,8 @@ pub enum ErrorKind {
     Stale,
     /// The host is older than this service.
     Unknown,
-    /// There is no metric, tensor, split or node of that name; the message lists the nearest ones.
+    /// There is no metric, tensor, split or node of that name; the message lists the nearest ones. Or the model has no
+    /// graph.
     NoSuchName,
     /// Not allowed in this hook, at this point, or in the background.
     NotAllowed,

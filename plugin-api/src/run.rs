@@ -306,7 +306,8 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When the model has none, or has an operator that this version of the SDK does not know.
+    /// When the model has none, of the kind [`NoSuchName`](crate::ErrorKind::NoSuchName): a program brought its
+    /// own, or it is a TorchScript module. When it has an operator that this version of the SDK does not know.
     pub fn graph(&self) -> Result<Graph> {
         serde_json::from_slice(&self.ask(ServiceKind::GRAPH)?.bytes)
             .map_err(|error| Error::from(error).context("the model's graph cannot be read"))

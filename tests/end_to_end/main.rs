@@ -18,6 +18,8 @@ mod schedule;
 mod background;
 // The formats that data is read from, and what is wrong with files.
 mod data;
+// What exporters leave behind, and who reads it.
+mod exports;
 // What follows from plugins that fail.
 mod failures;
 // The weights that a run exports, as other programs read them.
@@ -33,6 +35,8 @@ mod resume;
 mod services;
 // A plugin as a stranger writes it, built as a stranger builds it.
 mod third_party;
+// A program with a model, a loss and a batch step of its own.
+mod custom_trainer;
 // What the repository says of itself.
 mod tidy;
 // The run that the tests of services, checkpoints and compatibility share.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::training::{STEPS_PER_EPOCH, Training, read_json};
 
 /// What a resume must bring back, and two folders of checkpoints: of steps, and of epochs.
-const PLUGINS: &str = r#"
+pub const PLUGINS: &str = r#"
 [[plugins]]
 kind = "keeper"
 options = { path = "JOURNAL", take_over = 9 }
@@ -43,7 +43,7 @@ const SGD: &str = r#"{ type = "sgd", learning_rate = 0.05, momentum = 0.9, neste
 
 /// Trains without a break as `unbroken`, then goes on from each of its `checkpoints` in a folder of its own, which must
 /// end as the first one.
-fn goes_on(training: &Training, checkpoints: &[&str], end: &str) {
+pub fn goes_on(training: &Training, checkpoints: &[&str], end: &str) {
     training.run("unbroken", &[]);
     for checkpoint in checkpoints {
         let from = training.path("unbroken").join(checkpoint);

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fixture::{TempDir, build_test_plugins, build_workspace_plugins, host, lines, temporary_folder, workspace_root};
+use fixture::{
+    TempDir, build_test_plugins, build_workspace_plugins, host, lines, program, temporary_folder, workspace_root,
+};
 use serde_json::Value;
 
 const RUN: &str = r#"
@@ -58,6 +60,8 @@ pub const STEPS_PER_EPOCH: u64 = 23;
 pub struct Training {
     folder: TempDir,
     libraries: Vec<PathBuf>,
+    /// The program, where it is not `host`.
+    program: Option<PathBuf>,
 }
 
 impl Training {
@@ -68,7 +72,7 @@ impl Training {
         let test = ["probe", "recorder", "services", "stale-handle"].map(|name| test[name].clone());
         let libraries = shipped.values().cloned().chain(test).collect();
         let digits = workspace_root().join("examples/digits/digits.csv.gz");
-        let training = Self { folder, libraries };
+        let training = Self { folder, libraries, program: None };
         let text = format!("{RUN}{plugins}").replace("DIGITS", &toml_path(&digits));
         training.write(&text.replace("JOURNAL", &toml_path(&training.path("journal.jsonl"))));
         training
@@ -86,6 +90,20 @@ impl Training {
         self
     }
 
+    /// The same without a model.
+    pub fn without_model(self) -> Self {
+        let text = std::fs::read_to_string(self.path("run.toml")).expect("the run file can be read");
+        let (before, rest) = text.split_once("[model]").expect("there is a model");
+        let (_, after) = rest.split_once("[train]").expect("the training follows");
+        self.write(&format!("{before}[train]{after}"));
+        self
+    }
+
+    /// The same by a program that takes what `host run` takes.
+    pub fn by(self, program: &Path) -> Self {
+        Self { program: Some(program.to_owned()), ..self }
+    }
+
     fn write(&self, text: &str) {
         std::fs::write(self.path("run.toml"), text).expect("the run file can be written");
     }
@@ -99,10 +117,16 @@ impl Training {
         (self.folder.path(), "[FOLDER]")
     }
 
-    /// `host run` into the folder `out`.
+    /// `host run`, or the other program, into the folder `out`.
     pub fn command(&self, out: &str) -> Command {
-        let mut command = host();
-        command.arg("run").arg(self.path("run.toml")).arg("--out").arg(self.path(out)).current_dir(self.folder.path());
+        let mut command = match &self.program {
+            Some(path) => program(path),
+            None => host(),
+        };
+        if self.program.is_none() {
+            command.arg("run");
+        }
+        command.arg(self.path("run.toml")).arg("--out").arg(self.path(out)).current_dir(self.folder.path());
         for library in &self.libraries {
             command.arg("--plugins").arg(library);
         }

@@ -68,9 +68,14 @@ pub fn host_binary() -> &'static Path {
     host.and_then(|artifact| artifact.executable.as_deref()).expect("Cargo tells where the program is")
 }
 
-/// The program `host` with an environment that says nothing, so that it does the same for everyone.
+/// The program `host`; see [`program`].
 pub fn host() -> Command {
-    let mut command = Command::new(host_binary());
+    program(host_binary())
+}
+
+/// A program with an environment that says nothing, so that it does the same for everyone.
+pub fn program(path: &Path) -> Command {
+    let mut command = Command::new(path);
     command.env_clear();
     // Without a setting the program would start itself once more; the tests are many.
     command.env("GOMP_SPINCOUNT", "10000");

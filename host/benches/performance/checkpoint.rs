@@ -19,7 +19,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     let kinds = ["marker".to_owned(), "reader".to_owned()];
     let plan = LARGE.plan(libraries.folder(), vec![libraries.all_kinds()], &kinds)?;
     workload::prepare(&plan)?;
-    let bytes = usize::try_from(plan.graph.parameter_count())? * BYTES_PER_PARAMETER;
+    let bytes = usize::try_from(plan.model.parameter_count())? * BYTES_PER_PARAMETER;
     let watch = Arc::new(Watch { source: vec![1; bytes], marks: Mutex::default() });
     let screen: Arc<dyn Screen> = Arc::<Watch>::clone(&watch);
     train_in_host(&plan, &screen)?;

@@ -118,6 +118,7 @@ optimizer = {{ type = "adamw", learning_rate = 1e-3, weight_decay = 0.01 }}
 /// Sets libtorch up as a job does.
 pub fn prepare(plan: &JobPlan) -> Result<()> {
     set_threads(plan.threads)?;
+    host::torch::keep_freed_memory();
     host::torch::set_deterministic_algorithms(true)?;
     host::torch::manual_seed(SEED);
     Ok(())
@@ -180,7 +181,8 @@ pub fn train_bare(plan: &JobPlan, steps: u64) -> Result<Duration> {
 }
 
 fn model(plan: &JobPlan) -> Result<(Network, Optimizer)> {
-    let network = Network::new(Arc::clone(&plan.graph), SEED, plan.device)?;
+    let graph = plan.model.graph().ok_or("the run file has layers")?;
+    let network = Network::new(Arc::clone(graph), SEED, plan.device)?;
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
     Ok((network, optimizer))
 }

@@ -26,7 +26,7 @@ pub struct CheckpointContents<'a> {
     pub rng: Vec<TensorRef<'a>>,
     /// Position, history and the rest.
     pub state: &'a State,
-    /// The model's graph as JSON.
+    /// The model's graph as JSON; `null` where it is none.
     pub graph: &'a str,
     /// The resolved run file.
     pub run_file: &'a str,

@@ -46,9 +46,8 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
                 print(&text.map_err(|error| super::cannot("write the resolved run file", &error))?)?;
             } else {
                 print(&format!(
-                    "`{name}` is right: {} nodes, {} parameters, callbacks {}\n",
-                    plan.graph.nodes().len(),
-                    plan.graph.parameter_count(),
+                    "`{name}` is right: {}, callbacks {}\n",
+                    plan.model.description(),
                     plan.order.planned.iter().map(|planned| planned.name()).collect::<Vec<_>>().join(", "),
                 ))?;
             }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::author;
+use crate::job::Job;
 use crate::report::{Problem, Problems, Style, render};
 
 const EXIT_CODES: &str = "\
@@ -49,18 +50,36 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
-        Command::Run(arguments) => {
-            openmp::start_with_short_waits();
-            run::run(arguments)
-        }
+        Command::Run(arguments) => run::run(arguments, |job| job),
         Command::Model(arguments) => model::show(&arguments),
         Command::Config(command) => config::run(command),
         Command::Plugins(command) => author::run(command),
     };
-    outcome.unwrap_or_else(|Problems(problems)| {
-        eprint!("{}", render(&problems, Style::of_stderr()));
-        ExitCode::from(2)
-    })
+    outcome.unwrap_or_else(refused)
+}
+
+/// Runs the command line of a program that trains with parts of its own: it takes what `host run` takes, and `complete`
+/// adds the parts to the job.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     host::cli::run_with(|job| {
+///         job.batch_step(|step| {
+///             let outputs = step.forward(&step.inputs().fliplr())?;
+///             let loss = step.loss(&outputs, step.targets())?;
+///             Ok(host::train::Computed { outputs, loss })
+///         })
+///     })
+/// }
+/// ```
+pub fn run_with(complete: impl FnOnce(Job) -> Job) -> ExitCode {
+    let run::ProgramArguments { run: arguments } = run::ProgramArguments::parse();
+    run::run(arguments, complete).unwrap_or_else(refused)
+}
+
+fn refused(Problems(problems): Problems) -> ExitCode {
+    eprint!("{}", render(&problems, Style::of_stderr()));
+    ExitCode::from(2)
 }
 
 /// Writes to stdout; a reader that has gone away, as `head` does, is no failure.

@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Parser};
 use plugin_api::event::Outcome;
 
-use crate::job::{self, Request, ResumeFrom, Verbosity};
+use super::openmp;
+use crate::job::{Job, Request, ResumeFrom, Verbosity};
 use crate::report::{Problem, Problems};
 
 const EXAMPLES: &str = "\
@@ -54,7 +55,17 @@ pub(super) struct RunArguments {
     verbose: u8,
 }
 
-pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Problems> {
+/// Trains what a run file says, with the callbacks of plugin libraries and with parts that are this program's own.
+#[derive(Parser)]
+#[command(version = None, after_help = super::EXIT_CODES)]
+pub(super) struct ProgramArguments {
+    #[command(flatten)]
+    pub(super) run: RunArguments,
+}
+
+/// Trains what the arguments ask for; `complete` adds what the program brings itself.
+pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<ExitCode, Problems> {
+    openmp::start_with_short_waits();
     let verbosity = match (arguments.quiet, arguments.verbose) {
         (true, _) => Verbosity::Quiet,
         (false, 0) => Verbosity::Normal,
@@ -75,7 +86,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Problems> {
         },
         trial: arguments.trial,
     };
-    let outcome = job::run(&request, verbosity)?;
+    let outcome = complete(Job::new(request)).run(verbosity)?;
     let shown = if arguments.json {
         let text = serde_json::to_string_pretty(&outcome.status)
             .map_err(|error| Problem::new("cannot write the status as JSON").with_cause(&error))?;

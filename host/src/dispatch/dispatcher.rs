@@ -10,6 +10,7 @@ use plugin_api::abi::kinds::{EventKind, Status};
 
 use super::account::{HookTime, Sampling};
 use super::background::{Leases, Shared, Worker, waits_for_answer};
+use super::emitter::Emitter;
 use super::event::{Event, EventData};
 use super::failure::{Failure, NEW};
 use super::hook::{Left, fault};
@@ -115,6 +116,11 @@ impl Dispatcher {
         }
         self.index();
         Ok(())
+    }
+
+    /// Sends custom events to the callbacks in the name of `author`, which is no instance.
+    pub fn emitter(&self, author: &str) -> Emitter {
+        Emitter::new(author, Arc::clone(&self.mailbox))
     }
 
     /// Rebuilds who wants what.

@@ -14,6 +14,7 @@
 mod account;
 mod background;
 mod dispatcher;
+mod emitter;
 mod event;
 mod failure;
 mod hook;
@@ -28,6 +29,7 @@ mod waist;
 
 pub use account::HookTime;
 pub use dispatcher::Dispatcher;
+pub use emitter::Emitter;
 pub use event::{Event, EventData};
 pub use failure::Failure;
 pub use plan::{Mode, OnError, Order, PlanError, Planned, order};

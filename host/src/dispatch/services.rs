@@ -192,6 +192,9 @@ pub enum ServiceError {
     /// There is nothing of that name.
     #[error("{0}")]
     NoSuchName(String),
+    /// The model is no graph.
+    #[error("{}", crate::model::ModelError::NoGraph)]
+    NoGraph,
     /// Not here, or not now.
     #[error("{0}")]
     NotAllowed(String),
@@ -211,7 +214,7 @@ impl ServiceError {
         match self {
             Self::Stale | Self::Closed => Status::STALE,
             Self::Unknown(_) => Status::UNKNOWN,
-            Self::NoSuchName(_) => Status::NO_SUCH_NAME,
+            Self::NoSuchName(_) | Self::NoGraph => Status::NO_SUCH_NAME,
             Self::NotAllowed(_) => Status::NOT_ALLOWED,
             Self::Failed(_) => Status::ERROR,
         }

@@ -1,24 +1,48 @@
 //! The checks of `[train]` and `[eval]`: loss, metrics, optimizer and schedule against each other, the data and the model.
 
+use std::rc::Rc;
+
+use super::model::PlannedModel;
 use crate::config::{Document, child};
 use crate::data::Target;
-use crate::model::Graph;
 use crate::report::{Problem, Report, did_you_mean};
 use crate::run_file::TrainOptions;
 use crate::train::metrics::Metric;
+use crate::train::{Loss, LossFunction};
+
+/// What loss, metrics and optimizer must fit.
+#[derive(Clone, Copy)]
+pub(super) struct Fitted<'a> {
+    pub(super) model: &'a PlannedModel,
+    pub(super) target: &'a Target,
+}
+
+/// What is minimised: the program's own loss, or the run file's.
+pub(super) fn loss(document: &Document, train: &TrainOptions, own: Option<Rc<LossFunction>>) -> Result<Loss, Problem> {
+    match (own, &train.loss) {
+        (Some(own), None) => Ok(Loss::Custom(own)),
+        (None, Some(options)) => Ok(Loss::Options(options.clone())),
+        (None, None) => Err(Problem::new("`train` has no `loss`")
+            .with_label(document.label_key("/train", "`loss` is missing"))
+            .with_hint("say what is minimised, as in `loss = { type = \"cross_entropy\" }`".to_owned())),
+        (Some(_), Some(_)) => Err(Problem::new("there are two losses: the run file's and the program's own")
+            .with_label(document.label_key("/train/loss", "a loss"))
+            .with_hint("remove it, since this program minimises a loss of its own".to_owned())),
+    }
+}
 
 /// What is wrong with loss, optimizer and schedule; with a model and targets, also what does not fit those.
-pub(super) fn check(document: &Document, train: &TrainOptions, fitted: Option<(&Graph, &Target)>) -> Vec<Problem> {
+pub(super) fn check(document: &Document, train: &TrainOptions, fitted: Option<Fitted<'_>>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let loss = match fitted {
-        Some((graph, target)) => train.loss.check(graph.output_shape(), target),
-        None => train.loss.check_values(),
-    };
-    if let Err(error) = loss {
+    let loss = train.loss.as_ref().map(|loss| match fitted {
+        Some(Fitted { model, target }) => loss.check(model.output_shape(), target),
+        None => loss.check_values(),
+    });
+    if let Some(Err(error)) = loss {
         problems.push(problem(document, "/train/loss", error.key(), &error));
     }
     let optimizer = train.optimizer.check().and_then(|()| match fitted {
-        Some((graph, _)) => train.optimizer.check_groups(&parameter_names(graph)),
+        Some(Fitted { model, .. }) => train.optimizer.check_groups(&model.parameter_names()),
         None => Ok(()),
     });
     if let Err(error) = optimizer {
@@ -38,7 +62,7 @@ pub(super) fn metrics(
     document: &Document,
     pointer: &str,
     names: &[String],
-    fitted: Option<(&Graph, &Target)>,
+    fitted: Option<Fitted<'_>>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Metric> {
     let mut metrics = Vec::new();
@@ -60,8 +84,8 @@ pub(super) fn metrics(
             );
             continue;
         }
-        if let Some((graph, target)) = fitted
-            && let Err(error) = metric.check(graph.output_shape(), target)
+        if let Some(Fitted { model, target }) = fitted
+            && let Err(error) = metric.check(model.output_shape(), target)
         {
             problems.push(
                 Problem::new(error.to_string())
@@ -84,11 +108,6 @@ fn unknown_metric(name: &str) -> String {
 fn problem(document: &Document, table: &str, key: Option<&str>, error: &dyn Report) -> Problem {
     let at_key = key.and_then(|key| document.label_value(&child(table, key), ""));
     Problem::new(error.to_string()).with_label(at_key.or_else(|| document.label_key(table, ""))).with_hint(error.hint())
-}
-
-/// The names of a model's parameters, in its order.
-fn parameter_names(graph: &Graph) -> Vec<&str> {
-    graph.nodes().iter().flat_map(|node| &node.parameters).map(|parameter| parameter.name.as_str()).collect()
 }
 
 #[cfg(test)]
@@ -122,11 +141,12 @@ mod tests {
     fn problems(overrides: &[&str]) -> Vec<String> {
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
         let loaded = run_file::load("run.toml", RUN, &[], &overrides).unwrap();
-        let graph = loaded.run_file.model.lower(&[4], Dtype::F32).unwrap();
+        let model = PlannedModel::Graph(loaded.run_file.model.lower(&[4], Dtype::F32).unwrap().into());
         let target = Target::classes(3);
         let (document, train) = (&loaded.document, &loaded.run_file.train);
-        let mut problems = check(document, train, Some((&graph, &target)));
-        metrics(document, "/train/metrics", &train.metrics, Some((&graph, &target)), &mut problems);
+        let fitted = Some(Fitted { model: &model, target: &target });
+        let mut problems = check(document, train, fitted);
+        metrics(document, "/train/metrics", &train.metrics, fitted, &mut problems);
         let told = |problem: &Problem| {
             let label = &problem.labels()[0];
             let place = &label.source.text()[label.span.clone()];

@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use tch::Device;
 
-use super::{builtin, learning};
+use super::builtin;
+use super::learning::{self, Fitted};
+use super::model::{self, PlannedModel};
+use super::program::Program;
 use crate::config::{self, Document, Every};
-use crate::data::{Data, SampleType, Source, TEST, TRAIN, Target};
+use crate::data::{Data, Source, TEST, TRAIN};
 use crate::dispatch::{self, Order};
-use crate::model::{Dtype, Graph, InitialWeights, LayerPath, Op};
+use crate::model::{Graph, InitialWeights};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::train::metrics::Metric;
-use crate::train::{self, EvaluationPlan, Plan};
+use crate::train::{self, BatchStepFunction, EvaluationPlan, Plan};
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -58,9 +61,11 @@ pub struct JobPlan {
     /// The data.
     pub data: Data,
     /// The model.
-    pub graph: Arc<Graph>,
+    pub model: PlannedModel,
     /// The training.
     pub plan: Plan,
+    /// A program's own way from a training batch to its loss.
+    pub batch_step: Option<Box<BatchStepFunction>>,
     /// Where the tensors live.
     pub device: Device,
     /// Threads of one tensor operation, unless a checkpoint says otherwise.
@@ -81,6 +86,11 @@ impl JobPlan {
     ///
     /// All that is wrong, as far as one thing does not hide another.
     pub fn make(request: &Request) -> Result<Self, Problems> {
+        Self::with(request, Program::default())
+    }
+
+    /// The same for what the program brings itself.
+    pub(super) fn with(request: &Request, program: Program) -> Result<Self, Problems> {
         let (name, text, base) = read(request)?;
         let run_file::Loaded { mut run_file, document } =
             run_file::load(&name, &text, &request.appended, &request.overrides)?;
@@ -108,11 +118,14 @@ impl JobPlan {
         {
             problems.push(Problem::new("cannot find the working folder").with_cause(&error));
         }
-        let graph = data
-            .as_ref()
-            .map_err(|&()| ())
-            .and_then(|data| graph(&run_file, &document, data).map_err(|problem| problems.push(problem)));
-        let fitted = data.as_ref().ok().zip(graph.as_ref().ok()).map(|(data, graph)| (graph, &data.target));
+        let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
+        let model = data.as_ref().map_err(|&()| ()).and_then(|data| {
+            let device = device.unwrap_or(Device::Cpu);
+            model::plan(program.model, &run_file, &document, data, device).map_err(|problem| problems.push(problem))
+        });
+        let fitted = data.as_ref().ok().zip(model.as_ref().ok());
+        let fitted = fitted.map(|(data, model)| Fitted { model, target: &data.target });
+        let loss = learning::loss(&document, &run_file.train, program.loss).map_err(|problem| problems.push(problem));
         problems.extend(learning::check(&document, &run_file.train, fitted));
         let metrics = learning::metrics(&document, "/train/metrics", &run_file.train.metrics, fitted, &mut problems);
         let evaluation = run_file
@@ -122,8 +135,7 @@ impl JobPlan {
         if let Ok(data) = &data {
             problems.extend(batch_size(&document, run_file.train.batch_size, data));
         }
-        let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
-        let (Ok(data), Ok(graph), Ok(device), true) = (data, graph, device, problems.is_empty()) else {
+        let (Ok(data), Ok(model), Ok(loss), Ok(device), true) = (data, model, loss, device, problems.is_empty()) else {
             return Err(Problems(problems));
         };
 
@@ -133,13 +145,13 @@ impl JobPlan {
             (_, Some(Length::Steps(steps))) => train::Length::Steps(steps),
             (_, None) => return Err(Problem::new("the run has no length").into()),
         };
-        let (threads, threads_reason) = threads(run_file.run.threads, &graph, run_file.train.batch_size);
+        let (threads, threads_reason) = threads(run_file.run.threads, &model, &data, run_file.train.batch_size);
         let test = test(&run_file, &data, &evaluation, &metrics);
         let plan = Plan {
             length,
             batch_size: run_file.train.batch_size,
             accumulate: run_file.train.accumulate,
-            loss: run_file.train.loss.clone(),
+            loss,
             metrics,
             schedule: run_file.train.schedule(),
             clip_gradient_norm: run_file.train.clip_gradient_norm,
@@ -151,12 +163,24 @@ impl JobPlan {
             trial: request.trial,
         };
         let initial_weights = run_file.model.init_from.as_ref().map(|path| {
-            InitialWeights::read(path, &graph)
+            InitialWeights::read(path, model.tensors())
                 .map_err(|error| Problem::from(&error).with_label(document.label_value("/model/init_from", "")))
         });
         let initial_weights = initial_weights.transpose();
-        let graph = Arc::new(graph);
-        Ok(Self { run_file, order, data, graph, plan, device, threads, threads_reason, initial_weights, rejected })
+        let batch_step = program.batch_step;
+        Ok(Self {
+            run_file,
+            order,
+            data,
+            model,
+            plan,
+            batch_step,
+            device,
+            threads,
+            threads_reason,
+            initial_weights,
+            rejected,
+        })
     }
 }
 
@@ -199,31 +223,6 @@ fn named_by(document: &Document, pointer: &str, path: &Path) -> String {
     part.and_then(|part| find(part, pointer, path)).unwrap_or_else(|| pointer.to_owned())
 }
 
-/// The model's graph for samples of `data`.
-fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Result<Graph, Problem> {
-    let dtype = match data.sample_type {
-        SampleType::F32 => Dtype::F32,
-        SampleType::I64 => Dtype::I64,
-    };
-    let graph = run_file.model.lower(&data.sample_shape, dtype).map_err(|error| {
-        let place = error.path().map_or_else(String::new, LayerPath::pointer);
-        Problem::new(error.to_string()).with_label(document.label_value(&format!("/model{place}"), ""))
-    })?;
-    if let (SampleType::I64, Target::Classes { count, .. }) = (data.sample_type, &data.target) {
-        for node in graph.nodes() {
-            if let Op::Embedding { num_embeddings, .. } = node.op
-                && num_embeddings.unsigned_abs() < *count as u64
-            {
-                let message = format!("`{}` has {num_embeddings} rows, and the data has {count} tokens", node.name);
-                return Err(Problem::new(message)
-                    .with_label(document.label_key("/model", ""))
-                    .with_hint(format!("give the layer `num_embeddings = {count}`")));
-            }
-        }
-    }
-    Ok(graph)
-}
-
 /// A model as a run file says it, and the samples that it takes.
 #[derive(Clone, Debug)]
 pub struct ModelPlan {
@@ -243,7 +242,7 @@ impl ModelPlan {
         let (name, text, base) = read(request)?;
         let run_file::Loaded { run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
         let data = data(&run_file, &document, base.as_deref())?;
-        let graph = graph(&run_file, &document, &data)?;
+        let graph = model::graph(&run_file, &document, &data)?;
         Ok(Self { graph, batch_size: run_file.train.batch_size })
     }
 }
@@ -267,7 +266,7 @@ fn evaluation(
     document: &Document,
     eval: &EvalOptions,
     data: Option<&Data>,
-    fitted: Option<(&Graph, &Target)>,
+    fitted: Option<Fitted<'_>>,
     problems: &mut Vec<Problem>,
 ) -> Option<EvaluationPlan> {
     let metrics = learning::metrics(document, "/eval/metrics", &eval.metrics, fitted, problems);
@@ -339,15 +338,16 @@ fn device(device: config::Device, document: &Document) -> Result<Device, Problem
     }
 }
 
-fn threads(threads: Threads, graph: &Graph, batch_size: usize) -> (usize, String) {
+fn threads(threads: Threads, model: &PlannedModel, data: &Data, batch_size: usize) -> (usize, String) {
     match threads {
         Threads::Count(count) => (count.get(), "as the run file says".to_owned()),
         Threads::Auto => {
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-            let chosen = train::threads::automatic(graph.flops_per_sample(), batch_size, cores);
+            let (flops, how) = model.flops_per_sample(&data.sample_shape);
+            let chosen = train::threads::automatic(flops, batch_size, cores);
             // Forward and backward are three times the forward pass.
-            let flops = graph.flops_per_sample() as f64 * batch_size as f64 * 3.0 / 1e6;
-            (chosen, format!("auto: {flops:.1} MFLOP a step, {cores} cores"))
+            let flops = flops as f64 * batch_size as f64 * 3.0 / 1e6;
+            (chosen, format!("auto: {how}{flops:.1} MFLOP a step, {cores} cores"))
         }
     }
 }

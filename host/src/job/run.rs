@@ -13,11 +13,12 @@ use super::folder::{RunFolder, by_start_time, newest_unfinished};
 use super::interrupt;
 use super::log::{Log, Verbosity};
 use super::plan::{JobPlan, Request, ResumeFrom};
+use super::program::Program;
 use super::status::{StatusFile, Surroundings};
 use crate::checkpoint::{Checkpoint, find_latest, remove_temporaries};
 use crate::console::Console;
 use crate::dispatch::{Dispatcher, Failure, HookTime, Order, ScheduleState};
-use crate::model::{InitialWeights, Network};
+use crate::model::InitialWeights;
 use crate::report::{Problem, Problems, Style, render};
 use crate::torch;
 use crate::train::optimizer::Optimizer;
@@ -34,16 +35,11 @@ pub struct JobOutcome {
     pub status: serde_json::Value,
 }
 
-/// Trains what `request` asks for.
-///
-/// # Errors
-///
-/// What keeps the run from beginning: a run file, plugins or data that are wrong, a checkpoint that does not fit. A run
-/// that began and failed is an outcome; its error is told on the console and in `status.json`.
-pub fn run(request: &Request, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
+/// Trains what `request` asks for with what the program brings itself; see [`Job::run`](super::Job::run).
+pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
     let console = Arc::new(Console::new(verbosity == Verbosity::Quiet));
     let log = Log::start(&console, verbosity);
-    let mut plan = JobPlan::make(request)?;
+    let mut plan = JobPlan::with(request, program)?;
     for problem in &plan.rejected {
         tell(&console, "warning", std::slice::from_ref(problem));
     }
@@ -164,9 +160,10 @@ fn session(
     })?;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     tch::set_num_threads(threads as i32);
+    torch::keep_freed_memory();
     torch::set_deterministic_algorithms(matches!(plan.device, tch::Device::Cpu))?;
     torch::manual_seed(plan.plan.seed);
-    let mut network = Network::new(plan.graph, plan.plan.seed, plan.device)?;
+    let mut network = plan.model.into_network(plan.plan.seed, plan.device)?;
     if let Some(weights) = initial_weights {
         weights.write_into(&mut network)?;
     }
@@ -184,7 +181,7 @@ fn session(
         trial,
         ..RunInfo::default()
     };
-    Session::new(Parts {
+    let mut session = Session::new(Parts {
         plan: plan.plan,
         network,
         optimizer,
@@ -194,7 +191,11 @@ fn session(
         interrupt,
         run_file: resolved,
         resume,
-    })
+    })?;
+    if let Some(step) = plan.batch_step {
+        session.set_batch_step(step);
+    }
+    Ok(session)
 }
 
 /// The run folder, and whether it must be new.
@@ -243,12 +244,7 @@ fn announce(console: &Arc<Console>, plan: &JobPlan, folder: &RunFolder, resume: 
     let run = &plan.run_file.run;
     console.line(&format!("run `{}`: {device}, threads {threads}, seed {}", run.name, run.seed));
     let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
-    console.line(&format!(
-        "model: {} nodes, {} parameters; data: {}",
-        plan.graph.nodes().len(),
-        plan.graph.parameter_count(),
-        splits.join(", ")
-    ));
+    console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
     let names: Vec<&str> = plan.order.planned.iter().map(|planned| planned.name()).collect();
     let available = match plan.order.available.as_slice() {
         [] => String::new(),

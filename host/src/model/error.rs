@@ -142,6 +142,40 @@ pub enum ModelError {
         /// The name.
         name: String,
     },
+    /// The model is no graph, so that it has no nodes to look at.
+    #[error("the model has no graph: it is a program's own, or a TorchScript module")]
+    NoGraph,
+    /// A program's forward pass, or that of a TorchScript module, failed.
+    #[error("the model's forward pass failed: {message}")]
+    Forward {
+        /// What it said.
+        message: String,
+    },
+    /// A model's output is not one value for each sample.
+    #[error(
+        "the model gives {found:?} for a batch of {samples} samples; the first dimension must be that of the batch"
+    )]
+    Output {
+        /// The samples of the batch.
+        samples: i64,
+        /// The shape of the output.
+        found: Vec<i64>,
+    },
+    /// A name that a tensor of a model cannot have.
+    #[error("a tensor of the model is named `{name}`; a name is not empty and holds no `/`")]
+    TensorName {
+        /// The name.
+        name: String,
+    },
+    /// Two tensors have one name.
+    #[error("two tensors of the model are named `{name}`")]
+    DuplicateTensor {
+        /// The name.
+        name: String,
+    },
+    /// No tensor of the model requires a gradient.
+    #[error("no tensor of the model requires a gradient, so that there is nothing to train")]
+    NothingToTrain,
     /// A tensor that is to be written has another shape or dtype.
     #[error(
         "tensor `{name}` has shape {expected:?} and dtype {expected_kind:?}, the value given has {found:?} and {found_kind:?}"

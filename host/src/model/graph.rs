@@ -111,6 +111,12 @@ impl Graph {
         self.positions.get(name).copied().ok_or_else(|| ModelError::UnknownNode { name: name.to_owned() })
     }
 
+    /// Every parameter and buffer with its shape, in the order of the nodes.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<i64>)> {
+        let specifications = self.nodes.iter().flat_map(|node| node.parameters.iter().chain(&node.buffers));
+        specifications.map(|tensor| (tensor.name.as_str(), tensor.shape.clone()))
+    }
+
     /// The number of values that training changes.
     pub fn parameter_count(&self) -> u64 {
         self.nodes

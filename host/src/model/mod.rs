@@ -1,11 +1,13 @@
 //! The model: a graph of named nodes that the run file's layers are lowered to, and the network that executes it.
 //!
 //! One [`Graph`] serves three readers: [`Network`] runs it, exporters read it over the plugin interface, people print
-//! it. It names no tensor library; `network` and `execute` do.
+//! it. It names no tensor library; `network` and `execute` do. A network may also be a program's own forward pass
+//! ([`Network::custom`]), which has no graph.
 //!
 //! To add a layer: a variant in [`Layer`] and its arm in `lower`, a variant in [`Op`] with its shape, parameters and
 //! cost, and its arm in `execute`.
 
+mod custom;
 mod error;
 mod execute;
 mod graph;
@@ -17,6 +19,8 @@ mod op;
 mod reference;
 mod weights;
 
+pub(crate) use custom::contained;
+pub use custom::{BoxError, variables};
 pub use error::{LayerPath, ModelError};
 pub use execute::Mode;
 pub use graph::{Graph, GraphBuilder, Node};

@@ -1,10 +1,11 @@
-//! A graph with its tensors on a device.
+//! A model with its tensors on a device.
 
 use std::{collections::HashMap, sync::Arc};
 
 use tch::{Device, Tensor};
 
 use super::{
+    custom::{BoxError, Forward, check_tensors},
     error::ModelError,
     execute::{Mode, Plan},
     graph::Graph,
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::torch::TorchError;
 
-/// A parameter or buffer with its name, `<node>.<tensor>`.
+/// A parameter or buffer with its name; `<node>.<tensor>` in a graph.
 #[derive(Debug)]
 pub struct NamedTensor {
     /// Its name.
@@ -21,19 +22,28 @@ pub struct NamedTensor {
     pub tensor: Tensor,
 }
 
-/// A model that can be executed: a graph, its parameters (which require gradients) and its buffers.
+/// A model that can be executed: a graph or another forward pass, its parameters (which require gradients) and its
+/// buffers.
 ///
 /// Belongs to the training thread. Its tensors stay the same objects for its whole life, and values are written into
 /// them in place, so an optimizer may hold them.
 #[derive(Debug)]
 pub struct Network {
-    graph: Arc<Graph>,
+    computation: Computation,
     parameters: Vec<NamedTensor>,
     buffers: Vec<NamedTensor>,
     device: Device,
-    plan: Plan,
     /// Where a name stands: parameters first, then buffers.
     positions: HashMap<String, usize>,
+    /// The shape of the output for one sample, where it is known.
+    output_shape: Option<Vec<i64>>,
+}
+
+/// How the output is computed.
+#[derive(Debug)]
+enum Computation {
+    Graph { graph: Arc<Graph>, plan: Plan },
+    Custom(Forward),
 }
 
 impl Network {
@@ -42,18 +52,58 @@ impl Network {
     pub fn new(graph: Arc<Graph>, seed: u64, device: Device) -> Result<Network, ModelError> {
         let (parameters, buffers) = initialise(&graph, seed, device)?;
         let plan = Plan::new(&graph)?;
-        let positions = parameters
-            .iter()
-            .chain(&buffers)
-            .enumerate()
-            .map(|(position, tensor)| (tensor.name.clone(), position))
-            .collect();
-        Ok(Network { graph, parameters, buffers, device, plan, positions })
+        let output_shape = Some(graph.output_shape().to_vec());
+        Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, device, output_shape))
     }
 
-    /// The graph that it executes.
-    pub fn graph(&self) -> &Arc<Graph> {
-        &self.graph
+    /// A network without a graph: a program's own `forward` over its own `tensors`, all on `device`. Those that require
+    /// gradients are its parameters, the others its buffers; both are in every checkpoint.
+    ///
+    /// `forward` is called on the training thread with a batch of inputs on `device`, and gives an output whose first
+    /// dimension is the batch. In [`Mode::Train`] it may draw from the default generators, which checkpoints hold, and
+    /// change buffers; in [`Mode::Evaluate`] neither. It computes with the tensors given here, whose values are written
+    /// in place. An error or a panic in it is a [`ModelError::Forward`].
+    ///
+    /// # Errors
+    ///
+    /// Names that are there twice or hold a `/`, and tensors of which none requires a gradient.
+    pub fn custom(
+        tensors: Vec<NamedTensor>,
+        device: Device,
+        forward: impl Fn(&Tensor, Mode) -> Result<Tensor, BoxError> + 'static,
+    ) -> Result<Network, ModelError> {
+        check_tensors(&tensors)?;
+        let (parameters, buffers) = tensors.into_iter().partition(|named| named.tensor.requires_grad());
+        Ok(Network::of(Computation::Custom(Forward(Box::new(forward))), parameters, buffers, device, None))
+    }
+
+    fn of(
+        computation: Computation,
+        parameters: Vec<NamedTensor>,
+        buffers: Vec<NamedTensor>,
+        device: Device,
+        output_shape: Option<Vec<i64>>,
+    ) -> Network {
+        let names = parameters.iter().chain(&buffers).map(|tensor| tensor.name.clone());
+        let positions = names.enumerate().map(|(position, name)| (name, position)).collect();
+        Network { computation, parameters, buffers, device, positions, output_shape }
+    }
+
+    /// The graph that it executes; `None` for a model without one.
+    pub fn graph(&self) -> Option<&Arc<Graph>> {
+        match &self.computation {
+            Computation::Graph { graph, .. } => Some(graph),
+            Computation::Custom(_) => None,
+        }
+    }
+
+    /// The shape of the output for one sample; `None` for a model without a graph until [`Network::try_on`].
+    pub fn output_shape(&self) -> Option<&[i64]> {
+        self.output_shape.as_deref()
+    }
+
+    pub(super) fn set_output_shape(&mut self, shape: Vec<i64>) {
+        self.output_shape = Some(shape);
     }
 
     /// What training changes, in the order of the graph's nodes.
@@ -64,6 +114,11 @@ impl Network {
     /// What else belongs to its state, in the order of the graph's nodes.
     pub fn buffers(&self) -> &[NamedTensor] {
         &self.buffers
+    }
+
+    /// All of both, parameters first.
+    pub fn tensors(&self) -> impl Iterator<Item = &NamedTensor> {
+        self.parameters.iter().chain(&self.buffers)
     }
 
     /// Where its tensors lie.
@@ -77,25 +132,33 @@ impl Network {
     /// running statistics. [`Mode::Evaluate`] draws nothing and changes nothing; whether an autograd graph is recorded
     /// is the caller's choice (`tch::no_grad`).
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
-        self.plan.run(self, input, mode)
+        match &self.computation {
+            Computation::Graph { plan, .. } => plan.run(self, input, mode),
+            Computation::Custom(forward) => forward.run(input, mode),
+        }
     }
 
     /// As [`Network::forward`], and the values of the nodes at the indices `wanted` of [`Graph::nodes`], in that
-    /// order. They share storage with the computation: whoever keeps them copies them.
+    /// order. They share storage with the computation: whoever keeps them copies them. A model without a graph has no
+    /// nodes.
     pub fn forward_with(
         &self,
         input: &Tensor,
         mode: Mode,
         wanted: &[usize],
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
-        self.plan.run_with(self, input, mode, wanted)
+        match &self.computation {
+            Computation::Graph { plan, .. } => plan.run_with(self, input, mode, wanted),
+            Computation::Custom(forward) if wanted.is_empty() => Ok((forward.run(input, mode)?, Vec::new())),
+            Computation::Custom(_) => Err(ModelError::NoGraph),
+        }
     }
 
     /// The parameter or buffer of this name.
     pub fn tensor(&self, name: &str) -> Result<&Tensor, ModelError> {
         self.positions
             .get(name)
-            .and_then(|position| self.parameters.iter().chain(&self.buffers).nth(*position))
+            .and_then(|position| self.tensors().nth(*position))
             .map(|named| &named.tensor)
             .ok_or_else(|| ModelError::UnknownTensor { name: name.to_owned() })
     }
@@ -139,9 +202,7 @@ impl Network {
 
     /// Copies of all parameters and buffers, on the network's device, detached: what [`Network::write_all`] takes.
     pub fn copy(&self) -> Result<Vec<NamedTensor>, ModelError> {
-        self.parameters
-            .iter()
-            .chain(&self.buffers)
+        self.tensors()
             .map(|named| {
                 let copy = || -> Result<Tensor, TorchError> {
                     let mut copy = named.tensor.f_empty_like()?;
@@ -218,10 +279,12 @@ mod tests {
     #[test]
     fn the_shapes_of_the_graph_are_the_shapes_of_the_values() {
         let network = network(CONVOLUTION, &[1, 8, 8], 1);
-        let wanted: Vec<usize> = (0..network.graph().nodes().len()).collect();
+        let graph = network.graph().unwrap();
+        let wanted: Vec<usize> = (0..graph.nodes().len()).collect();
         let (output, values) = network.forward_with(&images(5), Mode::Evaluate, &wanted).unwrap();
         assert_eq!(output.size(), [5, 3]);
-        for (node, value) in network.graph().nodes().iter().zip(&values) {
+        assert_eq!(network.output_shape(), Some(&[3i64][..]));
+        for (node, value) in graph.nodes().iter().zip(&values) {
             assert_eq!(value.size()[1..], node.shape, "{}", node.name);
         }
         assert_eq!(values.last(), Some(&output));

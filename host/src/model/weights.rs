@@ -7,7 +7,6 @@ use tch::{Kind, Tensor};
 
 use super::{
     error::ModelError,
-    graph::Graph,
     network::{NamedTensor, Network},
 };
 use crate::report::{Report, list, nearest};
@@ -87,7 +86,7 @@ impl Report for WeightsError {
 /// Names that a message lists.
 const SHOWN: usize = 4;
 
-/// A file whose tensors were held against a graph's.
+/// A file whose tensors were held against a model's.
 #[derive(Debug)]
 pub struct InitialWeights {
     path: PathBuf,
@@ -100,26 +99,27 @@ pub struct InitialWeights {
 }
 
 impl InitialWeights {
-    /// Reads the file and matches its names with the graph's. Nothing is written yet.
+    /// Reads the file and matches its names with those of the model's `tensors`, each with its shape. Nothing is written
+    /// yet.
     ///
     /// # Errors
     ///
     /// A file that cannot be read, a tensor of another shape, or not one that matches.
-    pub fn read(path: &Path, graph: &Graph) -> Result<Self, WeightsError> {
+    pub fn read<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, Vec<i64>)>) -> Result<Self, WeightsError> {
         let path = path.to_owned();
         let bytes = std::fs::read(&path).map_err(|source| WeightsError::Read { path: path.clone(), source })?;
         let file =
             SafeTensors::deserialize(&bytes).map_err(|source| WeightsError::Format { path: path.clone(), source })?;
         let (mut matched, mut missing) = (Vec::new(), Vec::new());
-        for specification in graph.nodes().iter().flat_map(|node| node.parameters.iter().chain(&node.buffers)) {
-            let Ok(tensor) = file.tensor(&specification.name) else {
-                missing.push(specification.name.clone());
+        for (name, expected) in tensors {
+            let name = name.to_owned();
+            let Ok(tensor) = file.tensor(&name) else {
+                missing.push(name);
                 continue;
             };
-            let name = specification.name.clone();
-            let same = tensor.shape().iter().map(|&length| length as i64).eq(specification.shape.iter().copied());
+            let same = tensor.shape().iter().map(|&length| length as i64).eq(expected.iter().copied());
             if !same {
-                let (expected, found) = (specification.shape.clone(), tensor.shape().to_vec());
+                let found = tensor.shape().to_vec();
                 return Err(WeightsError::Shape { path, name, expected, found });
             }
             if kind(tensor.dtype()).is_none() {
@@ -136,7 +136,7 @@ impl InitialWeights {
         Ok(Self { path, bytes, matched, missing, unused })
     }
 
-    /// Writes what matched into `network`, which is of the graph that was read for.
+    /// Writes what matched into `network`, which is of the model that was read for.
     ///
     /// # Errors
     ///
@@ -196,7 +196,7 @@ mod tests {
     use tch::Device;
 
     use super::*;
-    use crate::model::{Dtype, ModelOptions};
+    use crate::model::{Dtype, Graph, ModelOptions};
 
     fn graph(layers: &str) -> Arc<Graph> {
         let options: ModelOptions = toml::from_str(&format!("layers = [{layers}]")).unwrap();
@@ -222,7 +222,7 @@ mod tests {
         let graph =
             graph(r#"{ type = "linear", out_features = 2 }, { type = "linear", out_features = 2, name = "head" }"#);
         let file = file(&[("fc1.weight", &[2, 3], 0.5), ("fc1.bias", &[2], 2.0), ("heads.weight", &[2, 2], 1.0)]);
-        let weights = InitialWeights::read(file.path(), &graph).unwrap();
+        let weights = InitialWeights::read(file.path(), graph.tensors()).unwrap();
         let mut network = Network::new(graph, 1, Device::Cpu).unwrap();
         let head = network.tensor("head.weight").unwrap().copy();
         weights.write_into(&mut network).unwrap();
@@ -241,17 +241,17 @@ mod tests {
     fn files_that_do_not_fit_are_refused() {
         let graph = graph(r#"{ type = "linear", out_features = 2 }"#);
         let other_shape = file(&[("fc1.weight", &[3, 2], 0.5)]);
-        let error = InitialWeights::read(other_shape.path(), &graph).unwrap_err();
+        let error = InitialWeights::read(other_shape.path(), graph.tensors()).unwrap_err();
         assert!(error.to_string().starts_with("`fc1.weight` is [3, 2] in"), "{error}");
         let nothing = file(&[("classifier.weight", &[2, 3], 0.5)]);
-        let error = InitialWeights::read(nothing.path(), &graph).unwrap_err();
+        let error = InitialWeights::read(nothing.path(), graph.tensors()).unwrap_err();
         assert_eq!(
             error.hint().unwrap(),
             "the file has `classifier.weight`; the model has `fc1.weight` and `fc1.bias`"
         );
         let damaged = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(damaged.path(), b"not one").unwrap();
-        assert!(matches!(InitialWeights::read(damaged.path(), &graph), Err(WeightsError::Format { .. })));
-        assert!(matches!(InitialWeights::read(Path::new("nowhere"), &graph), Err(WeightsError::Read { .. })));
+        assert!(matches!(InitialWeights::read(damaged.path(), graph.tensors()), Err(WeightsError::Format { .. })));
+        assert!(matches!(InitialWeights::read(Path::new("nowhere"), graph.tensors()), Err(WeightsError::Read { .. })));
     }
 }

@@ -21,7 +21,8 @@ pub struct RunFile {
     pub run: RunOptions,
     /// The data and its splits.
     pub data: DataOptions,
-    /// The model.
+    /// The model. A program that brings its own needs no such section.
+    #[serde(default)]
     pub model: ModelOptions,
     /// The training.
     pub train: TrainOptions,
@@ -140,8 +141,9 @@ pub struct TrainOptions {
     /// Samples of one batch.
     #[schemars(range(min = 1))]
     pub batch_size: usize,
-    /// What is minimised.
-    pub loss: LossOptions,
+    /// What is minimised. A program that brings its own loss has none here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossOptions>,
     /// Metrics of the training split besides the loss, from the outputs that the steps give: `accuracy`, `top5_error`
     /// (of any number), `precision`, `recall`, `f1`, `auc`, `perplexity` and `confusion_matrix` for classes, `mae`,
     /// `rmse` and `r2` for numbers.

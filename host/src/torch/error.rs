@@ -57,8 +57,10 @@ pub(super) fn check(status: c_int, operation: &'static str) -> Result<(), TorchE
     Err(TorchError::Operation { operation, message: without_backtrace(&message.to_string_lossy()).to_owned() })
 }
 
-/// libtorch appends the place of the throw and a C++ stack trace to what its operators throw.
-fn without_backtrace(message: &str) -> &str {
-    let end = message.find("\nException raised from").unwrap_or(message.len());
+/// libtorch appends the place of the throw and a C++ stack trace to what its operators throw. In the message of a panic
+/// the line break is written out.
+pub(crate) fn without_backtrace(message: &str) -> &str {
+    let begins = ["\nException raised from", "\\nException raised from"];
+    let end = begins.iter().find_map(|begin| message.find(begin)).unwrap_or(message.len());
     message[..end].trim_end()
 }

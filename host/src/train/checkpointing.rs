@@ -47,6 +47,9 @@ struct LoopState {
     latest: BTreeMap<String, (Exact, Position)>,
 }
 
+/// `graph.json` of a model without a graph.
+const NO_GRAPH: &str = "null";
+
 /// The names of the parts in `state.json`.
 const LOOP: &str = "train";
 const SCHEDULES: &str = "dispatch";
@@ -117,7 +120,7 @@ pub(super) struct CheckpointData {
     copies: Vec<HostTensor>,
     rng: Vec<HostTensor>,
     state: State,
-    graph: String,
+    graph: Arc<str>,
     run_file: Arc<str>,
     pending: Arc<PendingCheckpoint>,
 }
@@ -225,7 +228,7 @@ impl Session {
             copies,
             rng,
             state,
-            graph: self.graph_json()?,
+            graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
             run_file: Arc::clone(&self.run_file),
             pending,
         }))

@@ -32,6 +32,14 @@ pub enum TrainError {
     /// libtorch.
     #[error(transparent)]
     Torch(#[from] TorchError),
+    /// A program's own part of the training failed.
+    #[error("the program's {part} failed: {message}")]
+    Program {
+        /// `loss` or `batch step`.
+        part: &'static str,
+        /// What it said.
+        message: String,
+    },
     /// A checkpoint cannot be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -82,6 +90,9 @@ impl From<tch::TchError> for TrainError {
 
 impl From<TrainError> for ServiceError {
     fn from(error: TrainError) -> Self {
+        if let TrainError::Model(ModelError::NoGraph) = error {
+            return Self::NoGraph;
+        }
         let mut message = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(error) = cause {

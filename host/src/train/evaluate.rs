@@ -6,17 +6,16 @@ use std::sync::Arc;
 use plugin_api::abi::kinds::EventKind;
 use tch::{Kind, Tensor};
 
+use super::custom::Loss;
 use super::error::TrainError;
-use super::loss::LossOptions;
 use super::metrics::{Accumulator, Average, Metric, MetricValue};
-use super::precision::Precision;
 use super::session::{EvaluationPlan, Session};
 use crate::config::Every;
 use crate::data::{Batch, Loader, LoaderOptions, Order};
 use crate::dispatch::{Event, EventData};
 use crate::model::Mode;
 use crate::record::Position;
-use crate::torch::{autocast, values};
+use crate::torch::values;
 
 /// An evaluation in progress.
 pub(super) struct Evaluation {
@@ -49,7 +48,7 @@ impl Score {
         Self { loss: Average::default(), accumulators: metrics.iter().map(|metric| metric.accumulator()).collect() }
     }
 
-    pub(super) fn add(&mut self, batch: &EvaluationBatch, of: &LossOptions) -> Result<(), TrainError> {
+    pub(super) fn add(&mut self, batch: &EvaluationBatch, of: &Loss) -> Result<(), TrainError> {
         let (Some(outputs), Some(loss)) = (&batch.outputs, &batch.loss) else { return Ok(()) };
         let size = batch.targets.size().first().copied().unwrap_or(0) as usize;
         self.loss.add(values::scalar(loss)?, of.weight(&batch.targets, size)?);
@@ -183,10 +182,7 @@ impl Session {
     /// Outputs (f32) and the values of `nodes` in inference mode.
     pub(super) fn infer_inputs(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
         let _no_gradients = tch::no_grad_guard();
-        let _autocast = match self.plan.precision {
-            Precision::F32 => None,
-            Precision::Bf16 => Some(autocast::enter(self.network.device(), Kind::BFloat16)?),
-        };
+        let _autocast = self.autocast()?;
         let (outputs, tapped) = self.network.forward_with(inputs, Mode::Evaluate, nodes)?;
         let outputs = if outputs.kind() == Kind::Float { outputs } else { outputs.f_to_kind(Kind::Float)? };
         Ok((outputs, tapped))

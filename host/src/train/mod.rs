@@ -2,9 +2,14 @@
 //!
 //! Start with `run.rs`: the loop on one screen. `session.rs` holds what the loop works on, `step.rs` and `evaluate.rs`
 //! do the work, `services/` answers callbacks. This module names no plugin.
+//!
+//! A program that trains something of its own brings a network ([`Network::custom`](crate::model::Network::custom)), a
+//! loss ([`Loss::Custom`]) or the way from a batch to its loss ([`BatchStep`]); the loop and the callbacks stay the same.
+//! [`Job`](crate::job::Job) puts them together with a run file and plugins.
 
 mod checkpointing;
 mod control;
+mod custom;
 mod error;
 mod evaluate;
 #[cfg(test)]
@@ -25,6 +30,7 @@ mod step;
 pub mod threads;
 
 pub use checkpointing::{Resume, ResumeError};
+pub use custom::{BatchStep, BatchStepFunction, Computed, Loss, LossFunction};
 pub use error::TrainError;
 pub use precision::Precision;
 pub use run::{Ended, Trainer};

@@ -13,6 +13,9 @@ use super::evaluate::Evaluation;
 use super::session::Session;
 use crate::dispatch::{Dispatcher, Event, Failure, Moment, ScheduleState};
 
+/// The author of the events that the program sends itself.
+const PROGRAM: &str = "program";
+
 /// How a training ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -44,6 +47,7 @@ impl Trainer {
         states: &BTreeMap<String, Vec<u8>>,
         schedules: &BTreeMap<String, ScheduleState>,
     ) -> Result<(), TrainError> {
+        self.session.set_emitter(self.dispatcher.emitter(PROGRAM));
         self.fire(EventKind::SETUP)?;
         self.dispatcher.load_states(states, self.session.position(), &mut self.session)?;
         self.dispatcher.restore_schedules(schedules);

@@ -1,5 +1,6 @@
 //! What the loop works on: model, optimizer, data, position, and what it knows so far.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +12,9 @@ use tch::Tensor;
 
 use super::checkpointing::{PendingCheckpoint, Resume};
 use super::control::{Asked, Controls, Stop};
+use super::custom::{BatchStepFunction, Loss};
 use super::error::TrainError;
 use super::evaluate::EvaluationBatch;
-use super::loss::LossOptions;
 use super::metrics::{Accumulator, Average, Metric};
 use super::optimizer::Optimizer;
 use super::precision::Precision;
@@ -22,6 +23,7 @@ use super::services::TrainingSnapshot;
 use super::step::Step;
 use crate::config::Every;
 use crate::data::{Data, Loader, LoaderOptions, Order, TRAIN};
+use crate::dispatch::Emitter;
 use crate::model::{NamedTensor, Network};
 use crate::record::{History, Metrics, Position};
 
@@ -44,7 +46,7 @@ pub struct Plan {
     /// Batches of one update.
     pub accumulate: u64,
     /// What is minimised.
-    pub loss: LossOptions,
+    pub loss: Loss,
     /// Metrics of the training split besides the loss.
     pub metrics: Vec<Metric>,
     /// The course of the learning rate.
@@ -127,6 +129,10 @@ pub struct Session {
     pub(super) clock: Clock,
     pub(super) info: RunInfo,
     pub(super) ambience: Box<dyn Ambience>,
+    /// A program's own way from a batch to its loss.
+    pub(super) batch_step: Option<RefCell<Box<BatchStepFunction>>>,
+    /// Sends what that emits.
+    pub(super) emitter: Option<Emitter>,
     interrupt: Interrupt,
     /// The graph as JSON, once somebody asked for it.
     pub(super) graph_text: Option<Arc<str>>,
@@ -242,6 +248,8 @@ impl Session {
             plan,
             info,
             ambience,
+            batch_step: None,
+            emitter: None,
             interrupt,
             graph_text: None,
             run_file,

@@ -5,8 +5,8 @@ use tch::{Device, Kind, Tensor};
 use super::error::TrainError;
 use super::precision::Precision;
 use super::session::Session;
-use crate::model::Mode;
-use crate::torch::{autocast, values};
+use crate::torch::autocast::{self, Autocast};
+use crate::torch::values;
 
 /// What callbacks can see of the step at hand.
 #[derive(Default)]
@@ -138,7 +138,9 @@ impl Session {
         self.step.loss = mean;
         self.step.outputs = Some(Tensor::f_cat(&outputs, 0)?);
         self.step.tapped = (0..nodes.len())
-            .map(|tap| Tensor::f_cat(&tapped.iter().map(|values| &values[tap]).collect::<Vec<_>>(), 0))
+            .map(|tap| tapped.iter().filter_map(|values| values.get(tap)).collect::<Vec<_>>())
+            .filter(|values| !values.is_empty())
+            .map(|values| Tensor::f_cat(&values, 0))
             .collect::<Result<_, _>>()?;
         Ok(())
     }
@@ -161,26 +163,28 @@ impl Session {
         self.plan.schedule.factor(finished, self.total_steps, self.steps_per_epoch)
     }
 
-    /// Outputs and mean loss with their graph, and the values of `nodes` without.
+    /// Outputs and mean loss, the loss with its graph, and the values of `nodes` without.
     pub(super) fn forward(
         &self,
         inputs: &Tensor,
         targets: &Tensor,
         nodes: &[usize],
     ) -> Result<(Tensor, Tensor, Vec<Tensor>), TrainError> {
-        let _autocast = match self.plan.precision {
+        if let Some(step) = &self.batch_step {
+            return self.run_batch_step(step, inputs, targets, nodes);
+        }
+        let _autocast = self.autocast()?;
+        let (outputs, tapped) = self.training_outputs(inputs, nodes)?;
+        let loss = self.plan.loss.compute(&outputs, targets)?;
+        Ok((outputs, loss, tapped))
+    }
+
+    /// The precision of the run, until this is dropped.
+    pub(super) fn autocast(&self) -> Result<Option<Autocast>, TrainError> {
+        Ok(match self.plan.precision {
             Precision::F32 => None,
             Precision::Bf16 => Some(autocast::enter(self.network.device(), Kind::BFloat16)?),
-        };
-        let (outputs, tapped) = if nodes.is_empty() {
-            (self.network.forward(inputs, Mode::Train)?, Vec::new())
-        } else {
-            self.network.forward_with(inputs, Mode::Train, nodes)?
-        };
-        // The loss and what callbacks see are f32 whatever the precision.
-        let outputs = if outputs.kind() == Kind::Float { outputs } else { outputs.f_to_kind(Kind::Float)? };
-        let loss = self.plan.loss.compute(&outputs, targets)?;
-        Ok((outputs, loss, tapped.iter().map(Tensor::f_detach).collect::<Result<_, _>>()?))
+        })
     }
 
     /// Clips, sets the learning rate and updates, unless a callback had the update skipped; then counts the step's

@@ -1,5 +1,7 @@
 //! How many threads libtorch's operators use.
 
+use crate::model::NamedTensor;
+
 /// Floating-point operations of a training step that each thread should have at least.
 ///
 /// Waking the threads and waiting for the last costs some microseconds for every operator that is shared, and a step
@@ -27,10 +29,25 @@ pub fn automatic(flops_per_sample: u64, batch_size: usize, cores: usize) -> usiz
     worthwhile.clamp(1, cores.max(1))
 }
 
+/// Floating-point operations of a forward pass over one sample, by the weights alone: for models that are no graph.
+///
+/// Each weight is multiplied and added once, that of a convolution (three dimensions or more) at each position of a
+/// sample of `shape`, whose first dimension are channels. Strides and pools make it less, and sequences more.
+pub fn estimated_flops(parameters: &[NamedTensor], shape: &[i64]) -> u64 {
+    let positions = shape.iter().skip(1).map(|length| length.unsigned_abs()).product::<u64>().max(1);
+    let flops = |named: &NamedTensor| {
+        let positions = if named.tensor.dim() > 2 { positions } else { 1 };
+        (named.tensor.numel() as u64).saturating_mul(2).saturating_mul(positions)
+    };
+    parameters.iter().map(flops).fold(0, u64::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::model::{Dtype, ModelOptions};
+    use crate::model::{Dtype, ModelOptions, Network};
 
     fn threads(layers: &str, cores: usize) -> usize {
         let options: ModelOptions = toml::from_str(&format!("layers = [{layers}]")).unwrap();
@@ -57,6 +74,18 @@ mod tests {
         assert_eq!(threads(MLP, 2), 1);
         assert_eq!(threads(CNN, 2), 2);
         assert_eq!(threads(CNN, 16), 16);
+    }
+
+    #[test]
+    fn a_models_weights_tell_its_cost_nearly() {
+        for (layers, tolerance) in [(MLP, 1.1), (CNN, 1.3)] {
+            let options: ModelOptions = toml::from_str(&format!("layers = [{layers}]")).unwrap();
+            let graph = Arc::new(options.lower(&[1, 8, 8], Dtype::F32).unwrap());
+            let flops = graph.flops_per_sample() as f64;
+            let network = Network::new(graph, 0, tch::Device::Cpu).unwrap();
+            let estimated = estimated_flops(network.parameters(), &[1, 8, 8]) as f64;
+            assert!((1.0 / tolerance..tolerance).contains(&(estimated / flops)), "{estimated} {flops}");
+        }
     }
 
     #[test]

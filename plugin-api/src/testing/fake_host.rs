@@ -144,8 +144,11 @@ impl FakeHost {
         }
     }
 
-    /// Sets the model's graph.
+    /// Sets the model's graph. Parameters and buffers are then those that [`Self::put_tensor`] puts, be it none.
     pub fn set_graph(&mut self, graph: serde_json::Value) {
+        for set in [TensorSet::Parameters, TensorSet::Buffers] {
+            self.world.given.tensors.entry(set).or_default();
+        }
         self.world.given.graph = Some(graph);
     }
 

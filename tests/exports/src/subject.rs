@@ -41,7 +41,8 @@ impl Subject {
     }
 
     fn graph_json(&self) -> serde_json::Value {
-        serde_json::to_value(self.network.graph().as_ref()).expect("a graph is JSON")
+        let graph = self.network.graph().expect("the model is a graph");
+        serde_json::to_value(graph.as_ref()).expect("a graph is JSON")
     }
 
     /// `batch` samples, the same each time.
@@ -96,7 +97,8 @@ impl Subject {
             };
             let mut nodes = Vec::new();
             for name in &request.nodes {
-                let index = network.graph().node_index(name);
+                let index = network.graph().map(|graph| graph.node_index(name));
+                let index = index.ok_or_else(|| plugin_api::Error::new("the model has no graph"))?;
                 nodes.push(index.map_err(|error| plugin_api::Error::new(error.to_string()))?);
             }
             let (outputs, values) = tch::no_grad(|| network.forward_with(&inputs, Mode::Evaluate, &nodes))

@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::op::{GeluApproximation, UpsampleMode, WeightInitialisation};
 
 /// `[model]`: what is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelOptions {
-    /// The layers, first to last. The first reads the sample; sizes of inputs follow from the layer before.
+    /// The layers, first to last. The first reads the sample; sizes of inputs follow from the layer before. A program
+    /// that brings its own model has none here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Layer>,
     /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
     #[serde(default, skip_serializing_if = "Option::is_none")]

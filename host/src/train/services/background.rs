@@ -42,7 +42,8 @@ struct AsOfEvent {
     history: HistoryView,
     groups: Vec<ParameterGroup>,
     info: RunInfo,
-    graph: Arc<str>,
+    /// As JSON, if the model is one.
+    graph: Option<Arc<str>>,
     loss: Option<f64>,
     sets: BTreeMap<String, Vec<HostTensor>>,
     checkpoint: Option<CheckpointData>,
@@ -114,7 +115,7 @@ impl Snapshot for AsOfEvent {
                 reply.value(&RunInfo { instance: caller.instance.to_owned(), ..self.info.clone() })
             }
             ServiceKind::GRAPH => {
-                reply.bytes(self.graph.as_bytes());
+                reply.bytes(self.graph.as_ref().ok_or(ServiceError::NoGraph)?.as_bytes());
                 Ok(())
             }
             ServiceKind::LOSS => match self.loss {

@@ -16,6 +16,7 @@ use plugin_api::protocol::{
 
 use super::session::{PlannedTap, Session};
 use crate::dispatch::{Caller, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};
+use crate::model::Graph;
 use crate::record::RecordError;
 use crate::report::Report;
 use crate::torch::values;
@@ -61,7 +62,8 @@ impl Services for Session {
             ServiceKind::TAP => self.add_tap(caller, request.decode()?),
             ServiceKind::TRAIN_STEPS => self.train_apart(caller, &request.decode()?, reply),
             ServiceKind::GRAPH => {
-                reply.bytes(self.graph_json()?.as_bytes());
+                let graph = self.network.graph().ok_or(ServiceError::NoGraph)?;
+                reply.bytes(graph_json(graph)?.as_bytes());
                 Ok(())
             }
             ServiceKind::PREDICT => self.predict(&request.decode()?, request.tensors, reply),
@@ -104,6 +106,12 @@ impl Services for Session {
     fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.read().unwrap_or_else(PoisonError::into_inner).value(name)
     }
+}
+
+/// A graph as plugins and checkpoints have it.
+pub(super) fn graph_json(graph: &Graph) -> Result<String, super::TrainError> {
+    serde_json::to_string(graph)
+        .map_err(|error| super::TrainError::System { action: "cannot write the graph", source: error.into() })
 }
 
 /// A record that is not there or does not fit, as a service says it.
@@ -244,9 +252,9 @@ impl Session {
         if caller.hook != EventKind::SETUP {
             return Err(ServiceError::NotAllowed("taps are asked for in `setup`".to_owned()));
         }
-        let graph = self.network.graph();
         let node = match tap.of {
             TapOf::Activation => {
+                let graph = self.network.graph().ok_or(ServiceError::NoGraph)?;
                 let names = graph.nodes().iter().map(|node| node.name.as_str());
                 let index = graph.nodes().iter().position(|node| node.name == tap.node);
                 Some(index.ok_or_else(|| ServiceError::no_such_name("node", &tap.node, names))?)
@@ -270,19 +278,12 @@ impl Session {
         }
     }
 
-    pub(super) fn graph_json(&self) -> Result<String, super::TrainError> {
-        serde_json::to_string(self.network.graph().as_ref())
-            .map_err(|error| super::TrainError::System { action: "cannot write the graph", source: error.into() })
-    }
-
-    /// The graph as JSON, written once.
-    pub(super) fn graph_text(&mut self) -> Result<Arc<str>, super::TrainError> {
-        if let Some(text) = &self.graph_text {
-            return Ok(Arc::clone(text));
+    /// The graph as JSON, if the model is one, written once.
+    pub(super) fn graph_text(&mut self) -> Result<Option<Arc<str>>, super::TrainError> {
+        if let (None, Some(graph)) = (&self.graph_text, self.network.graph()) {
+            self.graph_text = Some(graph_json(graph)?.into());
         }
-        let text: Arc<str> = self.graph_json()?.into();
-        self.graph_text = Some(Arc::clone(&text));
-        Ok(text)
+        Ok(self.graph_text.clone())
     }
 
     fn write_checkpoint(&mut self, request: &Path, reply: &mut Reply<'_>) -> Result<(), ServiceError> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plugin_api::abi::TensorTable;
 use plugin_api::protocol::{BatchRequest, Measure, Predict, Recalibrate, TrainSteps};
@@ -12,9 +13,9 @@ use super::super::evaluate::Score;
 use super::super::metrics::{Metric, MetricValue};
 use super::super::session::Session;
 use super::tensors::{borrowed, lend};
-use crate::data::{Loader, LoaderOptions, Order, TRAIN};
+use crate::data::{Loader, LoaderOptions, Order, SampleType, TRAIN};
 use crate::dispatch::{Caller, Reply, ServiceError};
-use crate::model::{Mode, Op};
+use crate::model::{Graph, Mode, Op};
 use crate::torch::values;
 
 /// Apart from the run's own order, so that `train_steps` does not repeat the batches that come next.
@@ -27,11 +28,11 @@ impl Session {
         tables: &[TensorTable],
         reply: &mut Reply<'_>,
     ) -> Result<(), ServiceError> {
-        let graph = self.network.graph();
         let nodes = request
             .nodes
             .iter()
             .map(|name| {
+                let graph = self.network.graph().ok_or(ServiceError::NoGraph)?;
                 graph.nodes().iter().position(|node| &node.name == name).ok_or_else(|| {
                     ServiceError::no_such_name("node", name, graph.nodes().iter().map(|node| node.name.as_str()))
                 })
@@ -81,13 +82,17 @@ impl Session {
     }
 
     fn check_inputs(&self, inputs: &Tensor) -> Result<(), ServiceError> {
-        let expected = self.network.graph().inputs().first().map(|input| input.shape.as_slice()).unwrap_or(&[]);
+        let expected = self.data.sample_shape.as_slice();
+        let (kind, dtype) = match self.data.sample_type {
+            SampleType::F32 => (Kind::Float, "f32"),
+            SampleType::I64 => (Kind::Int64, "i64"),
+        };
         let size = inputs.size();
-        if inputs.kind() == Kind::Float && size.len() == expected.len() + 1 && size[1..] == *expected {
+        if inputs.kind() == kind && size.len() == expected.len() + 1 && size[1..] == *expected {
             return Ok(());
         }
         Err(ServiceError::Failed(format!(
-            "the model takes f32 inputs of shape [batch, {}], not {:?} of {size:?}",
+            "the model takes {dtype} inputs of shape [batch, {}], not {:?} of {size:?}",
             expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             inputs.kind()
         )))
@@ -142,7 +147,9 @@ impl Session {
             let names: Vec<_> = numbers.map(|metric| metric.name()).chain(["loss".into()]).collect();
             ServiceError::no_such_name("metric", name, names.iter().map(AsRef::as_ref))
         })?;
-        metric.check(self.network.graph().output_shape(), &self.data.target).map_err(TrainError::from)?;
+        if let Some(shape) = self.network.output_shape() {
+            metric.check(shape, &self.data.target).map_err(TrainError::from)?;
+        }
         Ok(metric)
     }
 
@@ -167,14 +174,16 @@ impl Session {
         request: &Recalibrate,
     ) -> Result<(), ServiceError> {
         self.weights_may_change(caller)?;
+        // Which buffers are statistics, and what a batch moves them by, the graph alone tells.
+        let graph = Arc::clone(self.network.graph().ok_or(ServiceError::NoGraph)?);
         let mut loader = self.loader_of(&request.split, self.plan.batch_size)?;
         let generator = crate::torch::random::generator_state(self.network.device()).map_err(TrainError::from)?;
-        let outcome = self.average_statistics(&mut loader, request.batches);
+        let outcome = self.average_statistics(&graph, &mut loader, request.batches);
         crate::torch::random::set_generator_state(self.network.device(), &generator).map_err(TrainError::from)?;
         Ok(outcome?)
     }
 
-    fn average_statistics(&mut self, loader: &mut Loader, batches: u64) -> Result<(), TrainError> {
+    fn average_statistics(&mut self, graph: &Graph, loader: &mut Loader, batches: u64) -> Result<(), TrainError> {
         let _no_gradients = tch::no_grad_guard();
         let buffers: Vec<(String, Tensor)> = self
             .network
@@ -203,25 +212,11 @@ impl Session {
             return Ok(());
         }
         for (sum, (name, buffer)) in sums.iter().zip(&buffers) {
-            let momentum = self.batch_norm_momentum(name);
+            let momentum = batch_norm_momentum(graph, name);
             let mean = sum.f_div_scalar(momentum * batches as f64)?;
             buffer.shallow_clone().f_copy_(&mean)?;
         }
         Ok(())
-    }
-
-    /// The momentum of the batch norm that a buffer belongs to.
-    fn batch_norm_momentum(&self, buffer: &str) -> f64 {
-        self.network
-            .graph()
-            .nodes()
-            .iter()
-            .filter(|node| node.buffers.iter().any(|spec| spec.name == buffer))
-            .find_map(|node| match node.op {
-                Op::BatchNorm { momentum, .. } => Some(momentum),
-                _ => None,
-            })
-            .unwrap_or(1.0)
     }
 
     /// A batch of a split, in the split's own order and of the training's batch size.
@@ -265,7 +260,7 @@ impl Session {
             first_batch: 0,
             augmentation: self.data.augmentation.clone(),
         };
-        let mut loader = Loader::start(std::sync::Arc::clone(self.data.split(TRAIN)?), options)?;
+        let mut loader = Loader::start(Arc::clone(self.data.split(TRAIN)?), options)?;
         let mut losses = Vec::new();
         for _ in 0..steps {
             let batch = loader.next_batch()?.batch;
@@ -282,4 +277,17 @@ impl Session {
         self.optimizer.clear_gradients()?;
         Ok(losses)
     }
+}
+
+/// The momentum of the batch norm that a buffer belongs to.
+fn batch_norm_momentum(graph: &Graph, buffer: &str) -> f64 {
+    graph
+        .nodes()
+        .iter()
+        .filter(|node| node.buffers.iter().any(|spec| spec.name == buffer))
+        .find_map(|node| match node.op {
+            Op::BatchNorm { momentum, .. } => Some(momentum),
+            _ => None,
+        })
+        .unwrap_or(1.0)
 }

@@ -2,6 +2,7 @@
 //!
 //! Each line of a journal is an object: `check`, `passed` and `detail`, or what the kind's own words say.
 
+mod graph_reader;
 mod journal;
 mod keeper;
 mod observer;
@@ -17,4 +18,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<reader::Reader>(),
     Kind::of::<keeper::Keeper>(),
     Kind::of::<observer::Observer>(),
+    Kind::of::<graph_reader::GraphReader>(),
 ];

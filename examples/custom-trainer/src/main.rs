@@ -1,0 +1,77 @@
+//! Trains handwritten digits with a network, a loss and a batch step of its own.
+//!
+//! Everything else is the host's: data, optimizer, schedule, evaluation, checkpoints, the command line of `host run`,
+//! and the plugins, whose hooks run as ever behind what is computed here.
+
+use std::process::ExitCode;
+
+use host::data::Target;
+use host::job::ModelContext;
+use host::model::{BoxError, Mode, Network, variables};
+use host::train::{BatchStep, Computed};
+use serde_json::json;
+use tch::nn::{self, ModuleT};
+use tch::{Kind, Tensor};
+
+fn main() -> ExitCode {
+    host::cli::run_with(|job| job.model(network).loss(focal_loss).batch_step(mixup()))
+}
+
+/// Two convolutions with batch norm, as tch writes them. The running statistics are variables that need no gradient, so
+/// they are the network's buffers.
+fn network(context: &ModelContext) -> Result<Network, BoxError> {
+    let Target::Classes { count, .. } = &context.target else {
+        return Err("this network tells classes apart".into());
+    };
+    let store = nn::VarStore::new(context.device);
+    let root = store.root();
+    let padded = nn::ConvConfig { padding: 1, ..Default::default() };
+    let layers = nn::seq_t()
+        .add(nn::conv2d(&root / "conv1", context.sample_shape[0], 16, 3, padded))
+        .add(nn::batch_norm2d(&root / "bn1", 16, Default::default()))
+        .add_fn(Tensor::relu)
+        .add_fn(|images| images.max_pool2d_default(2))
+        .add(nn::conv2d(&root / "conv2", 16, 32, 3, padded))
+        .add(nn::batch_norm2d(&root / "bn2", 32, Default::default()))
+        .add_fn(Tensor::relu)
+        .add_fn(|images| images.adaptive_avg_pool2d([1, 1]).flatten(1, -1))
+        .add(nn::linear(&root / "head", 32, *count as i64, Default::default()));
+    let forward = move |images: &Tensor, mode| Ok(layers.forward_t(images, mode == Mode::Train));
+    Ok(Network::custom(variables(&store), context.device, forward)?)
+}
+
+/// Cross-entropy in which a sample counts the less the surer the network is of it (Lin et al. 2017, γ = 2).
+fn focal_loss(outputs: &Tensor, targets: &Tensor) -> Result<Tensor, BoxError> {
+    let log_likelihood = outputs.f_log_softmax(-1, Kind::Float)?.f_gather(1, &targets.f_unsqueeze(1)?, false)?;
+    let doubt = 1.0 - log_likelihood.f_exp()?;
+    Ok(-(doubt.f_square()? * log_likelihood).f_mean(Kind::Float)?)
+}
+
+/// Trains on mixtures of two samples, in shares that are drawn anew for each batch (Zhang et al. 2018, α = 1). What is
+/// drawn from libtorch's generator follows from the run's seed, and a resumed run goes on with it.
+///
+/// At the end of each tenth step of an epoch the callbacks get the event `mixup` with the mean share since the last one.
+fn mixup() -> impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> {
+    const EVERY: u64 = 10;
+    let mut shares = Vec::new();
+    move |step| {
+        let (inputs, targets) = (step.inputs(), step.targets());
+        let share = Tensor::f_rand([1], (Kind::Float, inputs.device()))?;
+        let order = Tensor::f_randperm(targets.size()[0], (Kind::Int64, inputs.device()))?;
+        let mixed = inputs.f_lerp_tensor(&inputs.f_index_select(0, &order)?, &share)?;
+
+        let outputs = step.forward(&mixed)?;
+        let share = share.double_value(&[0]);
+        let own = step.loss(&outputs, targets)?;
+        let other = step.loss(&outputs, &targets.f_index_select(0, &order)?)?;
+        let loss = own * (1.0 - share) + other * share;
+
+        shares.push(share);
+        if step.position().step.is_multiple_of(EVERY) {
+            let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+            shares.clear();
+            step.emit("mixup", json!({ "mean_share": mean }).to_string());
+        }
+        Ok(Computed { outputs, loss })
+    }
+}

@@ -1,0 +1,159 @@
+//! What a run trains, before the run begins: the graph of the run file's layers, or a network that is there already.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind};
+
+use super::program::{MakeNetwork, ModelContext};
+use crate::config::Document;
+use crate::data::{Data, SampleType, Target};
+use crate::model::{Dtype, Graph, LayerPath, ModelError, Network, Op, contained};
+use crate::report::Problem;
+use crate::run_file::RunFile;
+use crate::torch;
+use crate::train;
+
+/// What is trained, as far as it exists before the run begins.
+#[derive(Debug)]
+pub enum PlannedModel {
+    /// The run file's layers; the network is made when the run begins.
+    Graph(Arc<Graph>),
+    /// A network without a graph, since nothing else tells its shapes.
+    Network(Box<Network>),
+}
+
+impl PlannedModel {
+    /// The graph; `None` for a model without one.
+    pub fn graph(&self) -> Option<&Arc<Graph>> {
+        match self {
+            PlannedModel::Graph(graph) => Some(graph),
+            PlannedModel::Network(_) => None,
+        }
+    }
+
+    /// The shape of the output for one sample.
+    pub fn output_shape(&self) -> &[i64] {
+        match self {
+            PlannedModel::Graph(graph) => graph.output_shape(),
+            PlannedModel::Network(network) => network.output_shape().unwrap_or_default(),
+        }
+    }
+
+    /// Every parameter and buffer with its shape.
+    pub fn tensors(&self) -> Vec<(&str, Vec<i64>)> {
+        match self {
+            PlannedModel::Graph(graph) => graph.tensors().collect(),
+            PlannedModel::Network(network) => {
+                network.tensors().map(|named| (&*named.name, named.tensor.size())).collect()
+            }
+        }
+    }
+
+    /// The names of what is trained, in the model's order.
+    pub fn parameter_names(&self) -> Vec<&str> {
+        match self {
+            PlannedModel::Graph(graph) => {
+                graph.nodes().iter().flat_map(|node| &node.parameters).map(|tensor| tensor.name.as_str()).collect()
+            }
+            PlannedModel::Network(network) => network.parameters().iter().map(|named| &*named.name).collect(),
+        }
+    }
+
+    /// The number of values that training changes.
+    pub fn parameter_count(&self) -> u64 {
+        match self {
+            PlannedModel::Graph(graph) => graph.parameter_count(),
+            PlannedModel::Network(network) => {
+                network.parameters().iter().map(|named| named.tensor.numel() as u64).sum()
+            }
+        }
+    }
+
+    /// What people are told of it.
+    pub fn description(&self) -> String {
+        let nodes =
+            self.graph().map_or_else(|| "no graph".to_owned(), |graph| format!("{} nodes", graph.nodes().len()));
+        format!("{nodes}, {} parameters", self.parameter_count())
+    }
+
+    /// Floating-point operations of a forward pass over a sample of `shape`, and how they are known.
+    pub(super) fn flops_per_sample(&self, shape: &[i64]) -> (u64, &'static str) {
+        match self {
+            PlannedModel::Graph(graph) => (graph.flops_per_sample(), ""),
+            PlannedModel::Network(network) => (train::threads::estimated_flops(network.parameters(), shape), "about "),
+        }
+    }
+
+    /// The network, which begins where `seed` says unless it is there already.
+    ///
+    /// # Errors
+    ///
+    /// Those of libtorch.
+    pub(super) fn into_network(self, seed: u64, device: Device) -> Result<Network, ModelError> {
+        match self {
+            PlannedModel::Graph(graph) => Network::new(graph, seed, device),
+            PlannedModel::Network(network) => Ok(*network),
+        }
+    }
+}
+
+/// The model for samples of `data`: the program's, which is made on `device`, or else the run file's.
+pub(super) fn plan(
+    own: Option<Box<MakeNetwork>>,
+    run_file: &RunFile,
+    document: &Document,
+    data: &Data,
+    device: Device,
+) -> Result<PlannedModel, Problem> {
+    match (own, run_file.model.layers.is_empty()) {
+        (None, false) => Ok(PlannedModel::Graph(Arc::new(graph(run_file, document, data)?))),
+        (Some(make), true) => Ok(PlannedModel::Network(Box::new(network(make, run_file.run.seed, data, device)?))),
+        (None, true) => Err(Problem::new(format!("`{}` has no model", document.name()))
+            .with_label(document.label_key("/model", "no `layers`"))
+            .with_hint("give `[model]` its `layers`; `host config schema` says which there are".to_owned())),
+        (Some(_), false) => Err(Problem::new("there are two models: the run file's and the program's own")
+            .with_label(document.label_key("/model/layers", "a model"))
+            .with_hint("remove the `layers`, since this program trains a model of its own".to_owned())),
+    }
+}
+
+/// The graph of the run file's layers.
+pub(super) fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Result<Graph, Problem> {
+    let dtype = match data.sample_type {
+        SampleType::F32 => Dtype::F32,
+        SampleType::I64 => Dtype::I64,
+    };
+    let graph = run_file.model.lower(&data.sample_shape, dtype).map_err(|error| {
+        let place = error.path().map_or_else(String::new, LayerPath::pointer);
+        Problem::new(error.to_string()).with_label(document.label_value(&format!("/model{place}"), ""))
+    })?;
+    if let (SampleType::I64, Target::Classes { count, .. }) = (data.sample_type, &data.target) {
+        for node in graph.nodes() {
+            if let Op::Embedding { num_embeddings, .. } = node.op
+                && num_embeddings.unsigned_abs() < *count as u64
+            {
+                let message = format!("`{}` has {num_embeddings} rows, and the data has {count} tokens", node.name);
+                return Err(Problem::new(message)
+                    .with_label(document.label_key("/model", ""))
+                    .with_hint(format!("give the layer `num_embeddings = {count}`")));
+            }
+        }
+    }
+    Ok(graph)
+}
+
+/// The program's network, whose output is tried once.
+fn network(make: Box<MakeNetwork>, seed: u64, data: &Data, device: Device) -> Result<Network, Problem> {
+    let kind = match data.sample_type {
+        SampleType::F32 => Kind::Float,
+        SampleType::I64 => Kind::Int64,
+    };
+    let sample_shape = data.sample_shape.clone();
+    let context = ModelContext { device, sample_shape, sample_kind: kind, target: data.target.clone() };
+    // Its initial weights are drawn from the default generators.
+    torch::manual_seed(seed);
+    let mut network = contained(|| make(&context))
+        .map_err(|message| Problem::new(format!("the program cannot make its model: {message}")))?;
+    network.try_on((&data.sample_shape, kind)).map_err(|error| Problem::new(error.to_string()))?;
+    Ok(network)
+}

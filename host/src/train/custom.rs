@@ -1,0 +1,200 @@
+//! What a program may bring in place of the loop's own: a loss, and the way from a training batch to outputs and loss.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use tch::{Kind, Tensor};
+
+use super::error::TrainError;
+use super::loss::LossOptions;
+use super::session::Session;
+use crate::dispatch::Emitter;
+use crate::model::{BoxError, Mode, Network, contained};
+use crate::record::Position;
+
+/// The mean loss of a batch from its outputs and targets: a scalar with an autograd graph.
+pub type LossFunction = dyn Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError>;
+
+/// What is minimised.
+#[derive(Clone)]
+pub enum Loss {
+    /// A loss of the run file.
+    Options(LossOptions),
+    /// A program's own; every sample of a batch weighs the same.
+    Custom(Rc<LossFunction>),
+}
+
+impl Loss {
+    /// The mean loss of a batch, a scalar; see [`LossOptions::compute`].
+    ///
+    /// # Errors
+    ///
+    /// Those of libtorch or of the program.
+    pub fn compute(&self, outputs: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
+        match self {
+            Loss::Options(options) => Ok(options.compute(outputs, targets)?),
+            Loss::Custom(function) => {
+                let loss = contained(|| function(outputs, targets)).map_err(|message| failed("loss", message))?;
+                as_loss("loss", loss)
+            }
+        }
+    }
+
+    /// What the mean of a batch of `size` samples weighs among other batches; see [`LossOptions::weight`].
+    ///
+    /// # Errors
+    ///
+    /// Those of libtorch.
+    pub fn weight(&self, targets: &Tensor, size: usize) -> Result<f64, TrainError> {
+        match self {
+            Loss::Options(options) => Ok(options.weight(targets, size)?),
+            Loss::Custom(_) => Ok(size as f64),
+        }
+    }
+}
+
+impl fmt::Debug for Loss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::Options(options) => options.fmt(formatter),
+            Loss::Custom(_) => formatter.write_str("Custom"),
+        }
+    }
+}
+
+/// A training batch in the hands of a program's own step, on the training thread.
+///
+/// What the step draws from libtorch's default generators is repeatable, and a resumed run goes on with it.
+pub struct BatchStep<'a> {
+    session: &'a Session,
+    inputs: &'a Tensor,
+    targets: &'a Tensor,
+    nodes: &'a [usize],
+    tapped: Vec<Tensor>,
+}
+
+/// What a step computed from a batch.
+#[derive(Debug)]
+pub struct Computed {
+    /// The outputs that metrics and callbacks see, `[size, …]` for the targets of the batch.
+    pub outputs: Tensor,
+    /// What is minimised, a scalar with an autograd graph.
+    pub loss: Tensor,
+}
+
+/// Computes outputs and loss of a training batch; backward, the callbacks and the update follow.
+pub type BatchStepFunction = dyn FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError>;
+
+impl<'a> BatchStep<'a> {
+    /// The samples, `[size, …sample shape]`, on the model's device.
+    pub fn inputs(&self) -> &'a Tensor {
+        self.inputs
+    }
+
+    /// Their targets, as the data has them.
+    pub fn targets(&self) -> &'a Tensor {
+        self.targets
+    }
+
+    /// Where the run is.
+    pub fn position(&self) -> Position {
+        self.session.position()
+    }
+
+    /// The model.
+    pub fn network(&self) -> &'a Network {
+        &self.session.network
+    }
+
+    /// The model's outputs for `inputs` in training mode, f32 with an autograd graph. The activations that callbacks
+    /// tapped are those of the last call.
+    ///
+    /// # Errors
+    ///
+    /// When the model cannot compute them.
+    pub fn forward(&mut self, inputs: &Tensor) -> Result<Tensor, TrainError> {
+        let (outputs, tapped) = self.session.training_outputs(inputs, self.nodes)?;
+        self.tapped = tapped;
+        Ok(outputs)
+    }
+
+    /// The run's loss, a scalar: the run file's, or the program's own.
+    ///
+    /// # Errors
+    ///
+    /// Outputs and targets that it cannot take.
+    pub fn loss(&self, outputs: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
+        self.session.plan.loss.compute(outputs, targets)
+    }
+
+    /// Sends the callbacks a `custom` event, with the author `program`. They get it behind this step, before the hook
+    /// `gradients`.
+    pub fn emit(&self, name: &str, payload: impl AsRef<[u8]>) {
+        if let Some(emitter) = &self.session.emitter {
+            emitter.emit(name, payload.as_ref());
+        }
+    }
+}
+
+impl Session {
+    /// Has `step` compute outputs and loss of each training batch from now on.
+    pub fn set_batch_step(&mut self, step: Box<BatchStepFunction>) {
+        self.batch_step = Some(RefCell::new(step));
+    }
+
+    /// Sends what the program's own step emits.
+    pub(super) fn set_emitter(&mut self, emitter: Emitter) {
+        self.emitter = Some(emitter);
+    }
+
+    /// Outputs and loss as the program computes them, and the values of the tapped nodes.
+    pub(super) fn run_batch_step(
+        &self,
+        step: &RefCell<Box<BatchStepFunction>>,
+        inputs: &Tensor,
+        targets: &Tensor,
+        nodes: &[usize],
+    ) -> Result<(Tensor, Tensor, Vec<Tensor>), TrainError> {
+        let _autocast = self.autocast()?;
+        let mut batch = BatchStep { session: self, inputs, targets, nodes, tapped: Vec::new() };
+        let Computed { outputs, loss } =
+            contained(|| (step.borrow_mut())(&mut batch)).map_err(|message| failed("batch step", message))?;
+        let loss = as_loss("batch step", loss)?;
+        if !loss.requires_grad() {
+            return Err(failed("batch step", "its loss has no autograd graph, so that there is nothing to train by"));
+        }
+        // Detached, since the program may hold the very same tensor.
+        Ok((as_float(outputs.f_detach()?)?, loss, batch.tapped))
+    }
+
+    /// Outputs in training mode, in f32 with their graph, and the values of `nodes` without.
+    pub(super) fn training_outputs(
+        &self,
+        inputs: &Tensor,
+        nodes: &[usize],
+    ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        if nodes.is_empty() {
+            return Ok((as_float(self.network.forward(inputs, Mode::Train)?)?, Vec::new()));
+        }
+        let (outputs, tapped) = self.network.forward_with(inputs, Mode::Train, nodes)?;
+        Ok((as_float(outputs)?, tapped.iter().map(Tensor::f_detach).collect::<Result<_, _>>()?))
+    }
+}
+
+/// The loss and what callbacks see are f32 whatever the precision.
+fn as_float(tensor: Tensor) -> Result<Tensor, TrainError> {
+    if tensor.kind() == Kind::Float { Ok(tensor) } else { Ok(tensor.f_to_kind(Kind::Float)?) }
+}
+
+/// A program's loss, which must be a scalar.
+fn as_loss(part: &'static str, loss: Tensor) -> Result<Tensor, TrainError> {
+    match loss.size().as_slice() {
+        [] => as_float(loss),
+        shape => Err(failed(part, format!("its loss is of shape {shape:?}, not a scalar"))),
+    }
+}
+
+fn failed(part: &'static str, message: impl Into<String>) -> TrainError {
+    TrainError::Program { part, message: message.into() }
+}

@@ -1,0 +1,152 @@
+//! Convolutions, and the batch norms that become part of them.
+
+use std::collections::HashMap;
+
+use plugin_api::Result;
+use plugin_api::graph::{Graph, Node, Op};
+
+use super::Lowering;
+use crate::proto::Attribute;
+
+/// The batch norms whose only input is a convolution that nothing else reads, by that convolution's name.
+pub fn foldable(graph: &Graph) -> HashMap<&str, &Node> {
+    let mut readers: HashMap<&str, usize> = HashMap::from([(graph.output.as_str(), 1)]);
+    for input in graph.nodes.iter().flat_map(|node| &node.inputs) {
+        *readers.entry(input).or_default() += 1;
+    }
+    let convolutions: HashMap<&str, &Node> = graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::Conv1d { .. } | Op::Conv2d { .. }))
+        .map(|node| (node.name.as_str(), node))
+        .collect();
+    graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::BatchNorm { .. }))
+        .filter_map(|norm| {
+            let input = norm.inputs.first()?;
+            (convolutions.contains_key(input.as_str()) && readers.get(input.as_str()) == Some(&1))
+                .then_some((input.as_str(), norm))
+        })
+        .collect()
+}
+
+/// A convolution's attributes, the same for one dimension and for two.
+struct Attributes {
+    kernel: Vec<i64>,
+    stride: Vec<i64>,
+    padding: Vec<i64>,
+    dilation: Vec<i64>,
+    groups: i64,
+    output_padding: Option<Vec<i64>>,
+    bias: bool,
+}
+
+fn attributes(op: &Op) -> Option<Attributes> {
+    Some(match op {
+        Op::Conv1d { kernel_size, stride, padding, dilation, groups, bias, .. } => Attributes {
+            kernel: vec![*kernel_size],
+            stride: vec![*stride],
+            padding: vec![*padding],
+            dilation: vec![*dilation],
+            groups: *groups,
+            output_padding: None,
+            bias: *bias,
+        },
+        Op::Conv2d { kernel_size, stride, padding, dilation, groups, bias, .. } => Attributes {
+            kernel: kernel_size.to_vec(),
+            stride: stride.to_vec(),
+            padding: padding.to_vec(),
+            dilation: dilation.to_vec(),
+            groups: *groups,
+            output_padding: None,
+            bias: *bias,
+        },
+        Op::ConvTranspose2d { kernel_size, stride, padding, output_padding, dilation, groups, bias, .. } => {
+            Attributes {
+                kernel: kernel_size.to_vec(),
+                stride: stride.to_vec(),
+                padding: padding.to_vec(),
+                dilation: dilation.to_vec(),
+                groups: *groups,
+                output_padding: Some(output_padding.to_vec()),
+                bias: *bias,
+            }
+        }
+        _ => return None,
+    })
+}
+
+impl<'a> Lowering<'a, '_> {
+    pub(super) fn convolution(&mut self, node: &'a Node) -> Result<String> {
+        let Some(of) = attributes(&node.op) else { return self.input(node) };
+        let mut inputs = vec![self.input(node)?];
+        match self.folded.get(node.name.as_str()).copied() {
+            Some(norm) => inputs.extend(self.fold(node, norm, of.bias)?),
+            None => {
+                inputs.push(self.weight(node, "weight", None)?);
+                if of.bias {
+                    inputs.push(self.weight(node, "bias", None)?);
+                }
+            }
+        }
+        let mut attributes = vec![
+            Attribute::ints("kernel_shape", of.kernel),
+            Attribute::ints("strides", of.stride),
+            Attribute::ints("dilations", of.dilation),
+            Attribute::int("group", of.groups),
+            // All begins, then all ends.
+            Attribute::ints("pads", of.padding.iter().chain(&of.padding).copied()),
+        ];
+        let operator = match of.output_padding {
+            Some(output_padding) => {
+                attributes.push(Attribute::ints("output_padding", output_padding));
+                "ConvTranspose"
+            }
+            None => "Conv",
+        };
+        Ok(self.builder.node(operator, &node.name, &inputs, attributes))
+    }
+
+    /// Weight and bias of a convolution that does what a batch norm behind it does too. Computed in f64, so that the
+    /// result is as near as f32 can be.
+    fn fold(&mut self, node: &Node, norm: &Node, bias: bool) -> Result<[String; 2]> {
+        let Op::BatchNorm { eps, .. } = norm.op else {
+            return Err(plugin_api::Error::new(format!("`{}` is no batch norm", norm.name)));
+        };
+        let of_norm = |tensor: &str| self.weights.f32(&format!("{}.{tensor}", norm.name));
+        let (scale, shift) = (of_norm("weight")?, of_norm("bias")?);
+        let (mean, variance) = (of_norm("running_mean")?, of_norm("running_var")?);
+        let weight = self.weights.get(&format!("{}.weight", node.name))?;
+        let values = self.weights.f32(weight.name)?;
+        let own_bias = if bias { self.weights.f32(&format!("{}.bias", node.name))? } else { &[] };
+        let factors: Vec<f64> = scale
+            .iter()
+            .zip(variance)
+            .map(|(scale, variance)| f64::from(*scale) / (f64::from(*variance) + eps).sqrt())
+            .collect();
+        let row = values.len() / factors.len().max(1);
+        let folded: Vec<f32> = values
+            .chunks_exact(row.max(1))
+            .zip(&factors)
+            .flat_map(|(values, factor)| values.iter().map(move |value| (f64::from(*value) * factor) as f32))
+            .collect();
+        let shifted: Vec<f32> = (0..factors.len())
+            .map(|channel| {
+                let own = own_bias.get(channel).copied().map_or(0.0, f64::from);
+                ((own - f64::from(mean[channel])) * factors[channel] + f64::from(shift[channel])) as f32
+            })
+            .collect();
+        // The names say that they are no longer the state dict's.
+        let (name, channels) = (format!("{}.weight/folded", node.name), [factors.len() as i64]);
+        let weight = self.builder.weight(&name, weight.shape, folded);
+        let bias = self.builder.weight(&format!("{}.bias/folded", node.name), &channels, shifted);
+        Ok([weight, bias])
+    }
+
+    /// Whether a convolution has taken up this batch norm.
+    pub(super) fn is_folded(&self, norm: &Node) -> bool {
+        self.folded.values().any(|folded| folded.name == norm.name)
+    }
+}

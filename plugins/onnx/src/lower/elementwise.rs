@@ -1,0 +1,70 @@
+//! Activations, sums and products.
+
+use std::f64::consts::{PI, SQRT_2};
+
+use plugin_api::Result;
+use plugin_api::graph::{GeluApproximation, Node, Op};
+
+use super::Lowering;
+use crate::options::Opset;
+use crate::proto::Attribute;
+
+impl<'a> Lowering<'a, '_> {
+    pub(super) fn elementwise(&mut self, node: &'a Node) -> Result<String> {
+        let inputs: Vec<String> = node.inputs.iter().map(|input| self.value(input)).collect::<Result<_>>()?;
+        let (operator, attributes) = match &node.op {
+            Op::Relu => ("Relu", Vec::new()),
+            Op::LeakyRelu { negative_slope } => ("LeakyRelu", vec![Attribute::float("alpha", *negative_slope)]),
+            Op::Elu { alpha } => ("Elu", vec![Attribute::float("alpha", *alpha)]),
+            Op::HardSwish => ("HardSwish", Vec::new()),
+            Op::Tanh => ("Tanh", Vec::new()),
+            Op::Sigmoid => ("Sigmoid", Vec::new()),
+            Op::Softmax { dim } => ("Softmax", vec![Attribute::int("axis", *dim as i64 + 1)]),
+            Op::Add => ("Add", Vec::new()),
+            Op::Multiply => ("Mul", Vec::new()),
+            Op::Silu => {
+                let gate = self.builder.node("Sigmoid", &format!("{}/gate", node.name), &inputs, Vec::new());
+                return Ok(self.builder.node("Mul", &node.name, &[&inputs[0], &gate], Vec::new()));
+            }
+            Op::Gelu { approximate } if self.opset >= Opset::V20 => {
+                let approximate = match approximate {
+                    GeluApproximation::None => "none",
+                    GeluApproximation::Tanh => "tanh",
+                };
+                ("Gelu", vec![Attribute::text("approximate", approximate)])
+            }
+            Op::Gelu { approximate } => return Ok(self.gelu(node, &inputs[0], *approximate)),
+            _ => return self.input(node),
+        };
+        Ok(self.builder.node(operator, &node.name, &inputs, attributes))
+    }
+
+    /// Before opset 20: `x/2 · (1 + erf(x/√2))`, or by a hyperbolic tangent (Hendrycks and Gimpel 2016).
+    fn gelu(&mut self, node: &Node, input: &str, approximate: GeluApproximation) -> String {
+        let part = |part: &str| format!("{}/{part}", node.name);
+        let number =
+            |builder: &mut super::Builder<'_>, name: &str, value: f64| builder.constant(name, &[], vec![value as f32]);
+        let one = number(&mut self.builder, &part("one"), 1.0);
+        let half = number(&mut self.builder, &part("half"), 0.5);
+        let curve = match approximate {
+            GeluApproximation::None => {
+                let root = number(&mut self.builder, &part("root_two"), SQRT_2);
+                let scaled = self.builder.node("Div", &part("scaled"), &[input, &root], Vec::new());
+                self.builder.node("Erf", &part("erf"), &[scaled], Vec::new())
+            }
+            GeluApproximation::Tanh => {
+                let cubic = number(&mut self.builder, &part("cubic"), 0.044_715);
+                let slope = number(&mut self.builder, &part("slope"), (2.0 / PI).sqrt());
+                let square = self.builder.node("Mul", &part("square"), &[input, input], Vec::new());
+                let cube = self.builder.node("Mul", &part("cube"), &[square.as_str(), input], Vec::new());
+                let bent = self.builder.node("Mul", &part("bent"), &[cube, cubic], Vec::new());
+                let sum = self.builder.node("Add", &part("sum"), &[input, &bent], Vec::new());
+                let scaled = self.builder.node("Mul", &part("scaled"), &[sum, slope], Vec::new());
+                self.builder.node("Tanh", &part("tanh"), &[scaled], Vec::new())
+            }
+        };
+        let raised = self.builder.node("Add", &part("raised"), &[curve, one], Vec::new());
+        let halved = self.builder.node("Mul", &part("halved"), &[input, &half], Vec::new());
+        self.builder.node("Mul", &node.name, &[halved, raised], Vec::new())
+    }
+}

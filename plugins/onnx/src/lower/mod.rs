@@ -1,0 +1,220 @@
+//! From the model's graph to ONNX's nodes, in inference mode.
+
+mod attention;
+mod builder;
+mod convolution;
+mod elementwise;
+mod normalisation;
+mod pooling;
+mod recurrent;
+mod shape;
+
+use std::collections::HashMap;
+
+use export::Weights;
+use plugin_api::graph::{Dtype, Graph, Input, Node, Op};
+use plugin_api::{Error, Result};
+
+pub use builder::{Builder, Elements, Initializer};
+
+use crate::options::{Include, Opset};
+
+/// A model as ONNX has it, with weights that are borrowed.
+pub struct Lowered<'a> {
+    pub builder: Builder<'a>,
+    pub input: Input,
+    /// The name of the output, its shape for a sample, and whether it holds class indices.
+    pub output: String,
+    pub output_shape: Vec<i64>,
+    pub is_class: bool,
+}
+
+/// What is to be lowered, and how.
+pub struct Request<'a> {
+    pub graph: &'a Graph,
+    pub opset: Opset,
+    /// Batch norms behind convolutions become part of them.
+    pub fold_batch_norm: bool,
+    /// What is added at the ends.
+    pub include: &'a [Include],
+    /// What the data's normalisation subtracts and divides by.
+    pub offset: &'a [f32],
+    pub scale: &'a [f32],
+}
+
+/// The state of lowering a graph.
+pub(crate) struct Lowering<'a, 'w> {
+    graph: &'a Graph,
+    weights: &'a Weights<'w>,
+    opset: Opset,
+    builder: Builder<'w>,
+    /// For each value of the graph, the value of ONNX that it is: another one where a node does nothing in inference.
+    values: HashMap<&'a str, String>,
+    /// Batch norms that a convolution has taken up.
+    folded: HashMap<&'a str, &'a Node>,
+}
+
+/// Whether every operator of a graph can be exported.
+///
+/// # Errors
+///
+/// The first node that cannot, with its operator.
+pub fn check(graph: &Graph) -> Result<()> {
+    let [_] = graph.inputs.as_slice() else {
+        return Err(Error::new(format!("the model has {} inputs, and one is exported", graph.inputs.len())));
+    };
+    let mut names = std::collections::HashSet::new();
+    let all = graph.nodes.iter().map(|node| &node.name).chain(graph.inputs.iter().map(|input| &input.name));
+    let tensors = graph.nodes.iter().flat_map(|node| node.parameters.iter().chain(&node.buffers));
+    for name in all.chain(tensors.map(|tensor| &tensor.name)) {
+        if name.is_empty() || name.contains('\0') {
+            return Err(Error::new(format!("the name {name:?} in the graph is none that ONNX can have")));
+        }
+        if !names.insert(name) {
+            return Err(Error::new(format!(
+                "the name `{name}` is there twice in the graph, and ONNX has one space of names"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Lowers a graph that [`check`] let pass.
+///
+/// # Errors
+///
+/// A weight that is missing.
+pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered<'w>> {
+    let graph = request.graph;
+    let input = graph.inputs.first().ok_or_else(|| Error::new("the model has no input"))?;
+    let mut lowering = Lowering {
+        graph,
+        weights,
+        opset: request.opset,
+        builder: Builder::default(),
+        values: HashMap::from([(input.name.as_str(), input.name.clone())]),
+        folded: if request.fold_batch_norm { convolution::foldable(graph) } else { HashMap::new() },
+    };
+    if request.include.contains(&Include::Normalise) && !request.offset.is_empty() && input.dtype == Dtype::F32 {
+        let normalised = lowering.normalise(input, request.offset, request.scale);
+        lowering.values.insert(&input.name, normalised);
+    }
+    for node in &graph.nodes {
+        let value =
+            lowering.node(node).map_err(|error| error.context(format!("node `{}` ({})", node.name, node.op.name())))?;
+        lowering.values.insert(&node.name, value);
+    }
+    let output_shape = graph.shape(&graph.output).unwrap_or_default().to_vec();
+    lowering.finish(input.clone(), output_shape, request.include)
+}
+
+impl<'a, 'w> Lowering<'a, 'w> {
+    /// Lowers a node, and gives the value that it is.
+    fn node(&mut self, node: &'a Node) -> Result<String> {
+        match &node.op {
+            Op::Linear { bias, .. } => self.linear(node, *bias),
+            Op::Conv1d { .. } | Op::Conv2d { .. } | Op::ConvTranspose2d { .. } => self.convolution(node),
+            Op::BatchNorm { .. } | Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::GroupNorm { .. } => self.norm(node),
+            Op::MaxPool2d { .. } | Op::AvgPool2d { .. } | Op::AdaptiveAvgPool2d { .. } => self.pool(node),
+            Op::Relu
+            | Op::LeakyRelu { .. }
+            | Op::Elu { .. }
+            | Op::HardSwish
+            | Op::Gelu { .. }
+            | Op::Silu
+            | Op::Tanh
+            | Op::Sigmoid
+            | Op::Softmax { .. }
+            | Op::Add
+            | Op::Multiply => self.elementwise(node),
+            Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Upsample { .. } | Op::Concat { .. } => {
+                self.reshaped(node)
+            }
+            // It does something in training alone.
+            Op::Dropout { .. } => self.input(node),
+            Op::Embedding { .. } | Op::PositionalEmbedding { .. } => self.embedding(node),
+            Op::MultiHeadAttention { .. } => self.attention(node),
+            Op::Lstm(recurrent) => self.recurrent(node, recurrent, &recurrent::LSTM),
+            Op::Gru(recurrent) => self.recurrent(node, recurrent, &recurrent::GRU),
+        }
+    }
+
+    /// The value that a node reads first.
+    fn input(&self, node: &Node) -> Result<String> {
+        let name = node.inputs.first().ok_or_else(|| Error::new("it reads nothing"))?;
+        self.value(name)
+    }
+
+    fn value(&self, name: &str) -> Result<String> {
+        self.values.get(name).cloned().ok_or_else(|| Error::new(format!("there is no value `{name}` before it")))
+    }
+
+    /// The shape of a sample of what a node reads first.
+    fn input_shape(&self, node: &Node) -> Result<&'a [i64]> {
+        let name = node.inputs.first().map_or("", String::as_str);
+        self.graph.shape(name).ok_or_else(|| Error::new(format!("there is no value `{name}`")))
+    }
+
+    /// Adds a weight of a node under its name in the state dict, in another shape where `dims` are given.
+    fn weight(&mut self, node: &Node, tensor: &str, dims: Option<&[i64]>) -> Result<String> {
+        let name = format!("{}.{tensor}", node.name);
+        let weight = self.weights.get(&name)?;
+        let values = self.weights.f32(&name)?;
+        Ok(self.builder.weight(&name, dims.unwrap_or(weight.shape), values))
+    }
+
+    /// `x Wᵀ + b` over the last dimension, with tensors of these names; the value that it is is called `name`.
+    fn affine(&mut self, node: &Node, name: &str, input: &str, weight: &str, bias: Option<&str>) -> Result<String> {
+        let weight = self.weight(node, weight, None)?;
+        let transposed = self.builder.node("Transpose", &format!("{weight}/transposed"), &[&weight], Vec::new());
+        let Some(bias) = bias else {
+            return Ok(self.builder.node("MatMul", name, &[input, &transposed], Vec::new()));
+        };
+        let product = self.builder.node("MatMul", &format!("{name}/product"), &[input, &transposed], Vec::new());
+        let bias = self.weight(node, bias, None)?;
+        Ok(self.builder.node("Add", name, &[product, bias], Vec::new()))
+    }
+
+    fn linear(&mut self, node: &'a Node, bias: bool) -> Result<String> {
+        let input = self.input(node)?;
+        if self.input_shape(node)?.len() != 1 {
+            return self.affine(node, &node.name, &input, "weight", bias.then_some("bias"));
+        }
+        let mut inputs = vec![input, self.weight(node, "weight", None)?];
+        if bias {
+            inputs.push(self.weight(node, "bias", None)?);
+        }
+        Ok(self.builder.node("Gemm", &node.name, &inputs, vec![crate::proto::Attribute::int("transB", 1)]))
+    }
+
+    /// What the data's normalisation does to a sample, as the first nodes.
+    fn normalise(&mut self, input: &Input, offset: &[f32], scale: &[f32]) -> String {
+        let dims: Vec<i64> =
+            input.shape.iter().enumerate().map(|(axis, length)| if axis == 0 { *length } else { 1 }).collect();
+        let offset = self.builder.constant("normalise/offset", &dims, offset.to_vec());
+        let scale = self.builder.constant("normalise/scale", &dims, scale.to_vec());
+        let shifted = self.builder.node("Sub", "normalise/shifted", &[&input.name, &offset], Vec::new());
+        self.builder.node("Div", "normalise/scaled", &[shifted, scale], Vec::new())
+    }
+
+    /// What is added behind the model, and the name that its output has.
+    fn finish(mut self, input: Input, mut output_shape: Vec<i64>, include: &[Include]) -> Result<Lowered<'w>> {
+        use crate::proto::Attribute;
+        let mut value = self.value(&self.graph.output)?;
+        let mut is_class = false;
+        if include.contains(&Include::Softmax) {
+            value = self.builder.node("Softmax", "probabilities", &[value], vec![Attribute::int("axis", -1)]);
+        }
+        if include.contains(&Include::Argmax) {
+            let attributes = vec![Attribute::int("axis", -1), Attribute::int("keepdims", 0)];
+            value = self.builder.node("ArgMax", "class", &[value], attributes);
+            output_shape.pop();
+            is_class = true;
+        }
+        // An input, or a weight, cannot be an output by itself.
+        if value == input.name || !self.builder.nodes.iter().any(|node| node.output.contains(&value)) {
+            value = self.builder.node("Identity", "output", &[value], Vec::new());
+        }
+        Ok(Lowered { builder: self.builder, input, output: value, output_shape, is_class })
+    }
+}

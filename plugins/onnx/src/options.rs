@@ -1,0 +1,143 @@
+//! Options of `onnx`.
+
+use export::Template;
+use plugin_api::{Error, Result, plugin};
+use serde::{Deserialize, Serialize};
+
+/// Options of `onnx`.
+#[plugin]
+pub struct Options {
+    /// Where to write, relative to the run folder.
+    pub log_dir: String,
+    /// What the file is called, without its extension; `{epoch}` and `{step}` stand for the position. Without them each
+    /// export takes the place of the one before.
+    pub name: String,
+    /// Whether an export may take the place of a file that is there.
+    pub overwrite: bool,
+    /// The version of the operators.
+    pub opset: Opset,
+    /// Whether batch norms become part of the convolutions before them.
+    pub fold_batch_norm: bool,
+    /// What is built in besides the model: its data's normalisation in front of it, a softmax and the choice of the
+    /// largest output behind it.
+    pub include: Vec<Include>,
+    /// How weights are stored.
+    pub quantize: Quantize,
+    /// Where weights lie.
+    pub external_data: ExternalData,
+    /// Whether weights that are NaN or infinite are exported all the same.
+    pub allow_non_finite: bool,
+    /// Whether the file is on the disk before it is published.
+    pub sync: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            log_dir: "exports".to_owned(),
+            name: "model".to_owned(),
+            overwrite: true,
+            opset: Opset::V18,
+            fold_batch_norm: false,
+            include: Vec::new(),
+            quantize: Quantize::None,
+            external_data: ExternalData::Auto,
+            allow_non_finite: false,
+            sync: true,
+        }
+    }
+}
+
+impl Options {
+    /// What a JSON Schema cannot say.
+    pub(crate) fn check(&self) -> Result<Template> {
+        if self.include.contains(&Include::Argmax) && self.include.last() != Some(&Include::Argmax) {
+            return Err(Error::new("`include`: `argmax` comes last, since nothing follows the choice of a class"));
+        }
+        Template::new(&self.name)
+    }
+}
+
+/// A version of ONNX's operators.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, plugin_api::schemars::JsonSchema,
+)]
+#[schemars(crate = "plugin_api::schemars")]
+#[serde(try_from = "i64", into = "i64")]
+#[schemars(with = "i64", extend("enum" = [18, 20, 21, 23]))]
+pub enum Opset {
+    /// Of ONNX 1.13.
+    V18,
+    /// Of ONNX 1.15, the first with `Gelu`.
+    V20,
+    /// Of ONNX 1.16, the first with today's `GroupNormalization`.
+    V21,
+    /// Of ONNX 1.18, the first with `RMSNormalization`.
+    V23,
+}
+
+impl Opset {
+    /// Its number, and the version of the file format that came with it.
+    pub fn versions(self) -> (i64, i64) {
+        match self {
+            Opset::V18 => (18, 8),
+            Opset::V20 => (20, 9),
+            Opset::V21 => (21, 10),
+            Opset::V23 => (23, 11),
+        }
+    }
+}
+
+impl From<Opset> for i64 {
+    fn from(opset: Opset) -> i64 {
+        opset.versions().0
+    }
+}
+
+impl TryFrom<i64> for Opset {
+    type Error = String;
+
+    fn try_from(version: i64) -> std::result::Result<Self, String> {
+        [Opset::V18, Opset::V20, Opset::V21, Opset::V23]
+            .into_iter()
+            .find(|opset| opset.versions().0 == version)
+            .ok_or_else(|| format!("there is no opset `{version}` to export; there are 18, 20, 21 and 23"))
+    }
+}
+
+/// What is built in besides the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, plugin_api::schemars::JsonSchema)]
+#[schemars(crate = "plugin_api::schemars")]
+#[serde(rename_all = "snake_case")]
+pub enum Include {
+    /// The normalisation of the data, so that the model takes samples as they are stored.
+    Normalise,
+    /// A softmax over the last dimension of the output.
+    Softmax,
+    /// The index of the largest output in place of the outputs.
+    Argmax,
+}
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, plugin_api::schemars::JsonSchema)]
+#[schemars(crate = "plugin_api::schemars")]
+#[serde(rename_all = "snake_case")]
+pub enum Quantize {
+    /// As 32-bit floats.
+    None,
+    /// As 16-bit floats, which runtimes widen when they load the model.
+    Fp16,
+}
+
+/// Where weights lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, plugin_api::schemars::JsonSchema)]
+#[schemars(crate = "plugin_api::schemars")]
+#[serde(rename_all = "snake_case")]
+pub enum ExternalData {
+    /// In a second file when they take more than 1.5 GiB, since a file of the format holds less than two.
+    Auto,
+    /// In a second file, `NAME.onnx.data`.
+    Always,
+    /// In the model's file.
+    Never,
+}

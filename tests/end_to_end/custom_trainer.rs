@@ -1,0 +1,132 @@
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use fixture::{cargo, cargo_artifacts, program, shown, target_folder, workspace_root};
+use serde_json::Value;
+
+use crate::resume;
+use crate::training::{Training, checks};
+
+const LOSS: &str = "loss = { type = \"cross_entropy\" }\n";
+
+fn example(file: &str) -> PathBuf {
+    workspace_root().join("examples/custom-trainer").join(file)
+}
+
+/// The example's program, in the folder and with the versions of the workspace, so that of libtorch's binding nothing is
+/// compiled anew.
+fn trainer() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        fixture::build_workspace_plugins();
+        let mut build = cargo("build");
+        build.args(["--release", "--locked", "--manifest-path"]).arg(example("Cargo.toml"));
+        build.arg("--target-dir").arg(target_folder());
+        let built = cargo_artifacts(&mut build).into_iter().find_map(|artifact| artifact.executable);
+        built.expect("a program was built")
+    })
+}
+
+/// The small training without a model and a loss, by the example's program.
+fn training(plugins: &str) -> Training {
+    Training::new(plugins).without_model().with(LOSS, "").by(trainer())
+}
+
+/// The versions of a lock file's packages, but for those that lie in the repository.
+fn locked(path: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(path).expect("the lock file can be read");
+    let lock: toml::Table = text.parse().expect("the lock file is TOML");
+    let packages = lock["package"].as_array().expect("packages").iter();
+    let text = |package: &toml::Value, key: &str| package[key].as_str().unwrap_or_default().to_owned();
+    packages
+        .filter(|package| package.get("source").is_some())
+        .map(|package| (text(package, "name"), text(package, "version")))
+        .collect()
+}
+
+#[test]
+fn its_versions_are_the_workspaces() {
+    // With another version of anything that they have in common, the binding would be compiled for minutes.
+    let (own, workspace) = (locked(&example("Cargo.lock")), locked(&workspace_root().join("Cargo.lock")));
+    let other: Vec<_> = own.iter().filter(|package| !workspace.contains(package)).collect();
+    assert!(other.is_empty(), "not in the workspace's `Cargo.lock`: {other:?}; copy that file over the example's");
+}
+
+#[test]
+fn it_trains_and_callbacks_come_behind_its_own_step() {
+    let training = training(
+        "[[plugins]]\nkind = \"recorder\"\noptions = { path = \"JOURNAL\" }\n[[plugins]]\nkind = \"json-lines\"\n",
+    );
+    training.run("run", &["--set", "train.epochs=4"]);
+    let journal = training.journal();
+    let of_step = |step: u64| -> Vec<&str> {
+        let lines = journal.iter().filter(|line| line["global_step"] == step && line["step"] != 0);
+        lines.filter_map(|line| line["event"].as_str()).collect()
+    };
+    assert_eq!(of_step(9), ["step_start", "gradients", "step_end"]);
+    assert_eq!(of_step(10), ["step_start", "custom", "gradients", "step_end"]);
+    let custom: Vec<&Value> = journal.iter().filter(|line| line["event"] == "custom").collect();
+    assert_eq!(custom.len(), 8, "{custom:?}");
+    let texts = &custom[0]["texts"];
+    assert_eq!((&texts["name"], &texts["author"]), (&"mixup".into(), &"program".into()));
+    let payload: Value = serde_json::from_str(texts["payload"].as_str().unwrap_or_default()).expect("JSON");
+    assert!(payload["mean_share"].as_f64().is_some_and(|share| (0.0..1.0).contains(&share)), "{payload}");
+
+    let metrics = training.metrics("run");
+    let of = |name: &str| metrics.iter().map(|line| line[name].as_f64().unwrap_or(f64::NAN)).collect::<Vec<_>>();
+    let (loss, accuracy) = (of("train_loss"), of("val_accuracy"));
+    assert!(loss[3] < 0.8 * loss[0] && accuracy[3] > 0.7, "{loss:?} {accuracy:?}");
+}
+
+#[test]
+fn it_goes_on_bit_for_bit() {
+    let training = training(&resume::PLUGINS.replace("take_over = 9", "take_over = 0"));
+    let checkpoints = ["checkpoints/epoch-0001-step-00000005", "epochs/epoch-0001-step-00000023"];
+    resume::goes_on(&training, &checkpoints, "checkpoints/epoch-0002-step-00000046");
+    let graph = training.path("unbroken/checkpoints/epoch-0002-step-00000046/graph.json");
+    assert_eq!(std::fs::read_to_string(graph).expect("a file"), "null");
+    let weights = std::fs::read(training.path("unbroken/checkpoints/epoch-0002-step-00000046/model.safetensors"));
+    let weights = weights.expect("a file");
+    let mut names = safetensors::SafeTensors::deserialize(&weights).expect("safetensors").names();
+    names.sort_unstable();
+    assert_eq!(names[..5], ["bn1.bias", "bn1.running_mean", "bn1.running_var", "bn1.weight", "bn2.bias"]);
+
+    // The same weights as a start: all of them are found.
+    let weights = training.path("unbroken/checkpoints/epoch-0002-step-00000046/model.safetensors");
+    let output = training.run("started", &["--set", &format!("model.init_from={}", weights.display())]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("weights: 14 of 14 tensors"), "{stderr}");
+}
+
+#[test]
+fn callbacks_are_told_that_there_is_no_graph() {
+    let training = training(
+        "[[plugins]]\nkind = \"graph-reader\"\noptions = { path = \"JOURNAL\", gradient = \"head.weight\" }\n",
+    );
+    training.run("run", &["--set", "train.epochs=1"]);
+    insta::assert_snapshot!(checks(&training.journal()), @"");
+}
+
+#[test]
+fn what_comes_twice_or_not_at_all_is_told() {
+    let bare = Training::new("").without_model();
+    let shown = |training: &Training, out: &str| shown(&training.output(out, &[]), &[training.folder()]);
+    insta::assert_snapshot!(shown(&bare, "no-model"), @"");
+    insta::assert_snapshot!(shown(&Training::new("").with(LOSS, ""), "no-loss"), @"");
+    insta::assert_snapshot!(shown(&Training::new("").by(trainer()), "twice"), @"");
+}
+
+#[test]
+fn its_own_run_file_does_what_the_readme_says() {
+    let folder = fixture::temporary_folder();
+    let mut command = program(trainer());
+    command.arg(example("run.toml")).arg("--out").arg(folder.path().join("run")).arg("--json");
+    command.arg("--plugins").arg(&fixture::build_workspace_plugins()["standard"]);
+    let output = command.current_dir(folder.path()).output().expect("it starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("model: no graph, ") && stderr.contains("about"), "{stderr}");
+    let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let accuracy = status["metrics"]["val_accuracy"].as_f64();
+    assert!(accuracy > Some(0.95), "{accuracy:?}");
+}

@@ -1,0 +1,89 @@
+//! ONNX: every operator, a zoo and random models, by onnx's checker and onnxruntime.
+
+use std::path::PathBuf;
+
+use exports::{Model, Reader, Runtime, Subject, operators, random_model, zoo};
+use onnx::Onnx;
+use plugin_api::testing::FakeHost;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// The differences that f32 and 16-bit weights make.
+const FLOAT: f64 = 1e-5;
+const HALF: f64 = 1e-2;
+
+/// A run that has exported once, and the file.
+fn export(subject: &Subject, options: Value) -> (FakeHost, PathBuf) {
+    let mut host = subject.run::<Onnx>(options, 2).expect("the options are right");
+    host.setup().unwrap_or_else(|error| panic!("{}: {error}", subject.model.name));
+    host.trigger("end").unwrap_or_else(|error| panic!("{}: {error}", subject.model.name));
+    let file = host.folder().join(&host.artifacts()[0].path);
+    (host, file)
+}
+
+/// What is wrong with an export of the model, batches of 1 and 7 being run.
+fn wrong(reader: &mut Reader, model: Model, options: Value, tolerance: f64) -> Option<String> {
+    let subject = Subject::new(model);
+    let (_host, file) = export(&subject, options);
+    [1, 7].into_iter().find_map(|batch| {
+        let inputs = subject.inputs(batch);
+        match reader.difference(Runtime::Onnx, &file, &inputs, &subject.outputs(&inputs), &[]) {
+            Ok(difference) if difference <= tolerance => None,
+            Ok(difference) => Some(format!("{}, batch {batch}: off by {difference:e}", subject.model.name)),
+            Err(error) => Some(format!("{}, batch {batch}: {error}", subject.model.name)),
+        }
+    })
+}
+
+fn all_are_right(models: Vec<Model>, options: &Value, tolerance: f64) {
+    let Some(mut reader) = Reader::shared() else { return };
+    let wrong: Vec<String> =
+        models.into_iter().filter_map(|model| wrong(&mut reader, model, options.clone(), tolerance)).collect();
+    assert!(wrong.is_empty(), "{options}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_operator_gives_what_the_model_gives() {
+    for opset in [18, 20, 21, 23] {
+        all_are_right(operators(), &json!({ "opset": opset }), FLOAT);
+    }
+}
+
+#[test]
+fn ten_small_nets_give_what_the_model_gives() {
+    for options in [json!({}), json!({ "opset": 21, "fold_batch_norm": true }), json!({ "external_data": "always" })] {
+        all_are_right(zoo(), &options, FLOAT);
+    }
+    all_are_right(zoo(), &json!({ "quantize": "fp16" }), HALF);
+}
+
+#[test]
+fn a_wrong_layout_would_be_noticed() {
+    let Some(mut reader) = Reader::shared() else { return };
+    let conv = |kernel: &str| {
+        let layers = format!(r#"{{ type = "conv2d", out_channels = 4, kernel_size = {kernel} }}"#);
+        Subject::new(Model::new("conv", &layers, &[4, 7, 9]))
+    };
+    let (right, other) = (conv("3"), conv("[3, 3]"));
+    let (_host, file) = export(&right, json!({}));
+    let inputs = right.inputs(2);
+    let difference = |reader: &mut Reader, expected: &tch::Tensor| {
+        reader.difference(Runtime::Onnx, &file, &inputs, expected, &[]).expect("it runs")
+    };
+    assert!(difference(&mut reader, &other.outputs(&inputs)) <= FLOAT);
+    // Height and width of the kernel in each other's place.
+    let swapped = right.outputs(&inputs.transpose(2, 3)).transpose(2, 3);
+    assert!(difference(&mut reader, &swapped) > 1e-2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 50, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_models_give_what_the_model_gives(model in random_model(), opset in prop::sample::select(vec![18, 20, 21, 23]), fold: bool) {
+        let Some(mut reader) = Reader::shared() else { return Ok(()) };
+        let layers = model.layers.clone();
+        let found = wrong(&mut reader, model, json!({ "opset": opset, "fold_batch_norm": fold, "sync": false }), FLOAT);
+        prop_assert_eq!(found, None, "{}", layers);
+    }
+}

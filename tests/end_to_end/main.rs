@@ -22,6 +22,8 @@ mod data;
 mod exports;
 // What follows from plugins that fail.
 mod failures;
+// The weights that a run exports, as other programs read them.
+mod exports_weights;
 mod inspection;
 // What the command line says.
 mod cli;

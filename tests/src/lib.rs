@@ -77,8 +77,8 @@ pub fn host() -> Command {
 pub fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env_clear();
-    // Without these the program would start itself once more; the tests are many.
-    command.env("GOMP_SPINCOUNT", "10000").env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+    // Without a setting the program would start itself once more; the tests are many.
+    command.env("GOMP_SPINCOUNT", "10000");
     // What a program needs to start at all, and the user's own libtorch.
     for name in ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT"] {
         if let Some(value) = std::env::var_os(name) {

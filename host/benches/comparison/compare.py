@@ -38,7 +38,7 @@ NAMES = {
     "lightning": "PyTorch Lightning",
     "accelerated": "pytorch-accelerated",
 }
-# As the host sets it for itself (host/src/cli/settings.rs).
+# As the host sets it for itself (host/src/cli/openmp.rs).
 ENVIRONMENT = os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
 # The share of Lightning's peak of memory that the host may have, and of its time that it may wait for data.
 MEMORY_SHARE = 1 / 3

@@ -5,8 +5,8 @@
 
 mod config;
 mod model;
+mod openmp;
 mod run;
-mod settings;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser};
 use plugin_api::event::Outcome;
 
-use super::settings;
+use super::openmp;
 use crate::job::{Job, Request, ResumeFrom, Verbosity};
 use crate::report::{Problem, Problems};
 
@@ -65,7 +65,7 @@ pub(super) struct ProgramArguments {
 
 /// Trains what the arguments ask for; `complete` adds what the program brings itself.
 pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<ExitCode, Problems> {
-    settings::start_with_settings();
+    openmp::start_with_short_waits();
     let verbosity = match (arguments.quiet, arguments.verbose) {
         (true, _) => Verbosity::Quiet,
         (false, 0) => Verbosity::Normal,

@@ -18,8 +18,12 @@ mod schedule;
 mod background;
 // The formats that data is read from, and what is wrong with files.
 mod data;
+// What exporters leave behind, and who reads it.
+mod exports;
 // What follows from plugins that fail.
 mod failures;
+// The weights that a run exports, as other programs read them.
+mod exports_weights;
 mod inspection;
 // What the command line says.
 mod cli;

@@ -73,6 +73,7 @@ fn the_status_of_a_finished_run() {
     [
         "artifacts",
         "callbacks",
+        "elapsed",
         "error",
         "failures",
         "metrics",
@@ -86,6 +87,7 @@ fn the_status_of_a_finished_run() {
         "state",
         "time_left",
         "updated",
+        "waited_for_data",
     ]
     "#);
     insta::assert_debug_snapshot!(names(&status["artifacts"]), @r#"
@@ -100,6 +102,8 @@ fn the_status_of_a_finished_run() {
     assert_eq!((&status["position"]["epoch"], &status["position"]["global_step"]), (&12.into(), &276.into()));
     assert_eq!((&status["error"], &status["time_left"]), (&Value::Null, &Value::Null));
     assert!(status["metrics"]["val_accuracy"].as_f64() > Some(0.97), "{status}");
+    let seconds = |name: &str| status[name].as_f64().unwrap_or(f64::NAN);
+    assert!(0.0 <= seconds("waited_for_data") && seconds("waited_for_data") < seconds("elapsed"), "{status}");
     // What each hook cost, by plugin.
     assert!(status["callbacks"].as_array().is_some_and(|all| all.iter().any(|one| one["plugin"] == "checkpoint")));
 }

@@ -3,6 +3,7 @@
 //! Each makes sure first that libtorch is in place, so that any of them is the first command on a fresh
 //! clone, and plain `cargo build`, `cargo test` and `cargo run` work after it.
 
+mod bench;
 mod cargo;
 mod demo;
 mod dist;
@@ -38,6 +39,8 @@ Examples:
   cargo xtask demo -- --set train.epochs=3  … passing options on to `host run`
   cargo xtask test                          every check, as continuous integration runs it
   cargo xtask test -- checkpoint            … passing options on to `cargo test`, here a name
+  cargo xtask bench -- -- hooks             one section of the host's benchmarks
+  cargo xtask bench --comparison            the host against PyTorch's loops alone
   LIBTORCH=/opt/libtorch cargo xtask demo   with a libtorch of your own";
 
 #[derive(Debug, Subcommand)]
@@ -59,9 +62,12 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
-    /// Set up, build everything in release, and run the host's benchmarks
+    /// Set up, build everything in release, run the host's benchmarks, and compare it with PyTorch's loops
     Bench {
-        /// Options for `cargo bench`
+        /// Compare with PyTorch's loops alone
+        #[arg(long, conflicts_with = "arguments")]
+        comparison: bool,
+        /// Options for `cargo bench`, which is then all that runs
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
@@ -93,22 +99,14 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Demo { arguments } => demo::run(&workspace, &cargo, &arguments),
         Task::Test { long, arguments } => {
-            let python = python::provide(&workspace)?;
+            let python = python::TESTS.provide(&workspace)?;
             cargo.fetch()?;
-            let options = TestOptions { long, python: python.as_deref(), arguments: &arguments };
+            let options = TestOptions { long, python: &python, arguments: &arguments };
             suite::run(&workspace, &cargo, &options)
         }
-        Task::Bench { arguments } => bench(&cargo, &arguments),
+        Task::Bench { comparison, arguments } => bench::run(&workspace, &cargo, comparison, &arguments),
         Task::Dist => dist::run(&workspace, &cargo, &libtorch),
     }
-}
-
-/// Runs the benches of the host, and not its unit tests, which `cargo bench` would run as well.
-fn bench(cargo: &Cargo, arguments: &[OsString]) -> Result<()> {
-    cargo.build()?;
-    let mut command = cargo.command();
-    command.args(["bench", "--package", "host", "--bench", "*"]).args(arguments);
-    process::run(&mut command)
 }
 
 /// An error and what caused it, on one line.

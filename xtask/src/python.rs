@@ -1,4 +1,4 @@
-//! The Python virtual environment whose packages read in tests what the host writes.
+//! Python virtual environments under `target`, each with the packages of a file of requirements.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,34 +8,62 @@ use crate::prerequisites::Python;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// Leaves an environment with the packages of `tests/requirements.txt`, and returns its interpreter;
-/// `None` when there is no such file.
-pub fn provide(workspace: &Workspace) -> Result<Option<PathBuf>> {
-    let requirements = workspace.root().join("tests/requirements.txt");
-    if !requirements.is_file() {
-        return Ok(None);
-    }
-    let wanted = std::fs::read_to_string(&requirements).on("read", &requirements)?;
-    let folder = workspace.python();
-    let interpreter = interpreter_in(&folder);
-    // Written last, so that an environment that has it is complete.
-    let installed = folder.join("installed-requirements.txt");
+/// What an environment is for, and what is in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment {
+    /// Whose packages they are, as in "the tests' packages".
+    owner: &'static str,
+    /// The file that lists them, relative to the workspace's root.
+    requirements: &'static str,
+    /// Its folder in `target`.
+    folder: &'static str,
+    /// What is fetched for it, roughly.
+    size: &'static str,
+}
 
-    if std::fs::read_to_string(&installed).is_ok_and(|found| found == wanted)
-        && process::probe(Command::new(&interpreter).arg("--version")).is_some()
-    {
-        eprintln!("python: the tests' packages are in `{}`", workspace.shown(&folder));
-        return Ok(Some(interpreter));
+/// Reads in tests what the host writes.
+pub const TESTS: Environment =
+    Environment { owner: "the tests'", requirements: "tests/requirements.txt", folder: "python", size: "80 MB" };
+
+/// PyTorch and the frameworks that the host is compared with.
+pub const COMPARISON: Environment = Environment {
+    owner: "the comparison's",
+    requirements: "host/benches/comparison/requirements.txt",
+    folder: "comparison",
+    size: "3 GB",
+};
+
+impl Environment {
+    /// Leaves the environment with its packages, and returns its interpreter.
+    ///
+    /// # Errors
+    ///
+    /// When Python or pip is missing, or pip cannot get the packages.
+    pub fn provide(&self, workspace: &Workspace) -> Result<PathBuf> {
+        let Self { owner, requirements, folder, size } = self;
+        let requirements = workspace.root().join(requirements);
+        let wanted = std::fs::read_to_string(&requirements).on("read", &requirements)?;
+        let folder = workspace.environment(folder);
+        let interpreter = interpreter_in(&folder);
+        // Written last, so that an environment that has it is complete.
+        let installed = folder.join("installed-requirements.txt");
+
+        if std::fs::read_to_string(&installed).is_ok_and(|found| found == wanted)
+            && process::probe(Command::new(&interpreter).arg("--version")).is_some()
+        {
+            eprintln!("python: {owner} packages are in `{}`", workspace.shown(&folder));
+            return Ok(interpreter);
+        }
+        eprintln!("python: installing {owner} packages in `{}`, about {size} to fetch", workspace.shown(&folder));
+        let python = Python::find()?;
+        // Without a pip of its own, which Debian keeps in a package that few have; ours installs into it.
+        process::run(python.command().args(["-m", "venv", "--clear", "--without-pip"]).arg(&folder))?;
+        let mut pip = python.pip();
+        pip.arg("--python").arg(&interpreter).args(["install", "--quiet", "--only-binary=:all:"]);
+        process::run(pip.arg("--requirement").arg(&requirements))?;
+        std::fs::write(&installed, wanted).on("write", &installed)?;
+        Ok(interpreter)
     }
-    eprintln!("python: installing the tests' packages in `{}`", workspace.shown(&folder));
-    let python = Python::find()?;
-    // Without a pip of its own, which Debian keeps in a package that few have; ours installs into it.
-    process::run(python.command().args(["-m", "venv", "--clear", "--without-pip"]).arg(&folder))?;
-    let mut pip = python.pip();
-    pip.arg("--python").arg(&interpreter).args(["install", "--quiet", "--only-binary=:all:"]);
-    process::run(pip.arg("--requirement").arg(&requirements))?;
-    std::fs::write(&installed, wanted).on("write", &installed)?;
-    Ok(Some(interpreter))
 }
 
 fn interpreter_in(environment: &Path) -> PathBuf {

@@ -16,7 +16,7 @@ pub struct TestOptions<'a> {
     /// Whether the long tests run too.
     pub long: bool,
     /// The interpreter that has the packages of `tests/requirements.txt`.
-    pub python: Option<&'a Path>,
+    pub python: &'a Path,
     /// Passed on to `cargo test`.
     pub arguments: &'a [OsString],
 }
@@ -78,9 +78,7 @@ fn test(cargo: &Cargo, options: &TestOptions<'_>) -> Command {
     if options.long {
         command.env("HOST_TEST_LONG", "1");
     }
-    if let Some(python) = options.python {
-        command.env("HOST_TEST_PYTHON", python);
-    }
+    command.env("HOST_TEST_PYTHON", options.python);
     command
 }
 

@@ -39,9 +39,14 @@ impl Workspace {
         self.root.join("target/plugins")
     }
 
-    /// The Python virtual environment of the end-to-end tests.
-    pub fn python(&self) -> PathBuf {
-        self.root.join("target/python")
+    /// A Python virtual environment, by the name of its folder.
+    pub fn environment(&self, name: &str) -> PathBuf {
+        self.root.join("target").join(name)
+    }
+
+    /// The script that trains the same models with the host and with others.
+    pub fn comparison(&self) -> PathBuf {
+        self.root.join("host/benches/comparison/compare.py")
     }
 
     /// What `cargo xtask dist` makes.

@@ -118,6 +118,7 @@ optimizer = {{ type = "adamw", learning_rate = 1e-3, weight_decay = 0.01 }}
 /// Sets libtorch up as a job does.
 pub fn prepare(plan: &JobPlan) -> Result<()> {
     set_threads(plan.threads)?;
+    host::torch::keep_freed_memory();
     host::torch::set_deterministic_algorithms(true)?;
     host::torch::manual_seed(SEED);
     Ok(())

@@ -160,6 +160,7 @@ fn session(
     })?;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     tch::set_num_threads(threads as i32);
+    torch::keep_freed_memory();
     torch::set_deterministic_algorithms(matches!(plan.device, tch::Device::Cpu))?;
     torch::manual_seed(plan.plan.seed);
     let mut network = plan.model.into_network(plan.plan.seed, plan.device)?;

@@ -31,8 +31,12 @@ pub(super) struct Status {
     pub(super) position: PositionStatus,
     /// From 0 to 1.
     pub(super) progress: f64,
+    /// Seconds since the run began, those of earlier processes too.
+    pub(super) elapsed: f64,
     /// Seconds, from the pace so far.
     pub(super) time_left: Option<f64>,
+    /// Seconds in which the loop had to wait for batches, in this process.
+    pub(super) waited_for_data: f64,
     pub(super) metrics: BTreeMap<String, serde_json::Value>,
     pub(super) artifacts: BTreeMap<String, serde_json::Value>,
     /// Every failure of a callback, those that the run went on after too.
@@ -129,7 +133,9 @@ impl StatusFile {
             updated: now,
             position: PositionStatus::default(),
             progress: 0.0,
+            elapsed: 0.0,
             time_left: None,
+            waited_for_data: 0.0,
             metrics: BTreeMap::new(),
             artifacts: BTreeMap::new(),
             failures: Vec::new(),
@@ -186,6 +192,8 @@ impl StatusFile {
         status.state = if session.is_paused() { "paused" } else { "running" }.to_owned();
         status.position = PositionStatus { epoch, step, global_step, samples };
         status.progress = progress;
+        status.elapsed = session.started().elapsed().as_secs_f64();
+        status.waited_for_data = session.waited_for_data().as_secs_f64();
         status.time_left = (gained > 0.0).then(|| elapsed / gained * (1.0 - progress));
         status.metrics = session
             .metrics()
@@ -235,10 +243,12 @@ impl Ambience for Surroundings {
     fn artifact(&self, kind: &str, path: &str) {
         {
             let artifacts = &mut self.0.state.borrow_mut().status.artifacts;
-            // Exports are many; of the others the latest counts.
+            // Exports are many, each file told once; of the others the latest counts.
             if kind == "export" {
                 let exports = artifacts.entry("exports".to_owned()).or_insert_with(|| serde_json::json!([]));
-                if let Some(exports) = exports.as_array_mut() {
+                if let Some(exports) = exports.as_array_mut()
+                    && !exports.iter().any(|told| told == path)
+                {
                     exports.push(path.into());
                 }
             } else {

@@ -2,6 +2,9 @@
 //!
 //! Names are resolved once, into a plan of indices; a forward pass looks nothing up and allocates one vector besides
 //! the tensors.
+//!
+//! On the CPU images lie in memory with their channels innermost from the first 2-d convolution on, which is how its
+//! kernels are fastest: a step of the CNN of the benchmarks takes a seventh less. What leaves the model is row-major.
 
 use std::collections::HashMap;
 
@@ -13,7 +16,7 @@ use super::{
     network::Network,
     op::{GeluApproximation, Op, Recurrent, UpsampleMode},
 };
-use crate::torch::{TorchError, activations, values};
+use crate::torch::{TorchError, activations, layout, values};
 
 /// Whether layers behave as in training or as in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +110,7 @@ impl Plan {
                 values[*node] = None;
             }
         }
-        Ok(self.take_output(input, values))
+        self.take_output(network, input, values)
     }
 
     pub(super) fn run_with(
@@ -125,19 +128,24 @@ impl Plan {
         let intermediate = wanted
             .iter()
             .map(|node| match values.get(*node) {
-                Some(Some(value)) => Ok(value.shallow_clone()),
+                Some(Some(value)) => row_major(value.shallow_clone()).map_err(|failure| failure.at(network, *node)),
                 _ => Err(ModelError::UnknownNode { name: node.to_string() }),
             })
             .collect::<Result<_, _>>()?;
-        Ok((self.take_output(input, values), intermediate))
+        Ok((self.take_output(network, input, values)?, intermediate))
     }
 
-    fn take_output(&self, input: &Tensor, mut values: Vec<Option<Tensor>>) -> Tensor {
-        match self.output {
-            Source::Node(node) => values[node].take(),
-            Source::Input => None,
-        }
-        .unwrap_or_else(|| input.shallow_clone())
+    fn take_output(
+        &self,
+        network: &Network,
+        input: &Tensor,
+        mut values: Vec<Option<Tensor>>,
+    ) -> Result<Tensor, ModelError> {
+        let Source::Node(node) = self.output else {
+            return Ok(input.shallow_clone());
+        };
+        let output = values[node].take().unwrap_or_else(|| input.shallow_clone());
+        row_major(output).map_err(|failure| failure.at(network, node))
     }
 }
 
@@ -201,6 +209,8 @@ impl Step {
                 input.f_conv1d(parameter(0), optional(1, *bias), *stride, *padding, *dilation, *groups)?
             }
             Op::Conv2d { stride, padding, dilation, groups, bias, .. } => {
+                let moved = layout::channels_last(input)?;
+                let input = moved.as_ref().unwrap_or(input);
                 input.f_conv2d(parameter(0), optional(1, *bias), stride, padding, dilation, *groups)?
             }
             Op::ConvTranspose2d { stride, padding, output_padding, dilation, groups, bias, .. } => input
@@ -255,7 +265,7 @@ impl Step {
             Op::Softmax { dim } => input.f_softmax(batched(*dim), None)?,
             // A vector is flat; a view of it would cost a dispatch.
             Op::Flatten if input.dim() == 2 => input.shallow_clone(),
-            Op::Flatten => input.f_flatten(1, -1)?,
+            Op::Flatten => layout::row_major(input)?.as_ref().unwrap_or(input).f_flatten(1, -1)?,
             Op::Reshape { shape } => input.f_reshape(with_batch(input, shape))?,
             Op::Permute { dims } => {
                 input.f_permute(std::iter::once(0).chain(dims.iter().copied().map(batched)).collect::<Vec<_>>())?
@@ -317,6 +327,10 @@ impl Step {
         };
         Ok(value)
     }
+}
+
+fn row_major(value: Tensor) -> Result<Tensor, Failure> {
+    Ok(layout::row_major(&value)?.unwrap_or(value))
 }
 
 /// A dimension of a sample, in a batch.

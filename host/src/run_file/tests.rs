@@ -172,7 +172,7 @@ fn missing_section() {
        ·         ╰── not known here
     16 │ layers = [
        ╰────
-     hint: known keys: `format`, `path`, `header`, `target`, `shape`, `classes`, `normalise` and `splits`
+     hint: known keys: `format`, `path`, `header`, `target`, `features`, `shape`, `task`, `classes`, `normalise`, `augment` and `splits`
     "#);
 }
 
@@ -520,6 +520,7 @@ fn the_defaults_of_the_digits_run() {
     header = false
     target = 64
     shape = [1, 8, 8]
+    task = "classification"
     classes = 10
     normalise = "none"
 

@@ -26,6 +26,11 @@
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <array>
 #include <cstdint>
@@ -124,6 +129,19 @@ void add_one(const at::Tensor& tensor) {
   }
   tensor.add_(1);
 }
+
+// To row-major order, and the gradient back to channels last: libtorch's own operators would hand it on in row-major
+// order, which the kernels behind it, for pooling above all, would copy there and back.
+struct RowMajor : torch::autograd::Function<RowMajor> {
+  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& images) {
+    return images.contiguous();
+  }
+
+  static torch::autograd::variable_list backward(
+      torch::autograd::AutogradContext*, const torch::autograd::variable_list& gradients) {
+    return {gradients[0].contiguous(at::MemoryFormat::ChannelsLast)};
+  }
+};
 
 double total_norm(const Tensors& gradients) {
   if (gradients.empty()) {
@@ -353,7 +371,53 @@ int host_torch_elu(const at::Tensor* tensor, double alpha, at::Tensor** output) 
   return guarded([&] { *output = new at::Tensor(at::elu(*tensor, alpha)); });
 }
 
+// ---- memory layout
+
+// Null where the tensor can stay as it is: it is no image on the CPU, or its channels are the innermost dimension
+// already.
+int host_torch_channels_last(const at::Tensor* tensor, at::Tensor** output) noexcept {
+  return guarded([&] {
+    *output = nullptr;
+    if (tensor->dim() != 4 || !tensor->device().is_cpu() ||
+        tensor->suggest_memory_format() == at::MemoryFormat::ChannelsLast) {
+      return;
+    }
+    if (tensor->size(1) > 1) {
+      *output = new at::Tensor(tensor->contiguous(at::MemoryFormat::ChannelsLast));
+    } else if (tensor->is_contiguous() && !tensor->requires_grad()) {
+      // One channel is innermost and outermost alike; the strides decide what libtorch takes it for.
+      const int64_t width = tensor->size(3);
+      const int64_t image = tensor->size(2) * width;
+      *output = new at::Tensor(tensor->as_strided(tensor->sizes(), {image, 1, width, 1}));
+    }
+  });
+}
+
+// Null where the tensor is in row-major order already.
+int host_torch_row_major(const at::Tensor* tensor, at::Tensor** output) noexcept {
+  return guarded([&] {
+    *output = nullptr;
+    if (tensor->is_contiguous()) {
+      return;
+    }
+    bool is_channels_last =
+        tensor->dim() == 4 && tensor->suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+    *output = new at::Tensor(is_channels_last ? RowMajor::apply(*tensor) : tensor->contiguous());
+  });
+}
+
 // ---- global switches
+
+// Without effect where the C library is not glibc.
+void host_torch_keep_freed_memory() noexcept {
+#if defined(__GLIBC__)
+  // glibc before 2.35 takes no more than the second value.
+  if (mallopt(M_MMAP_THRESHOLD, 1 << 30) == 0) {
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  }
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
+}
 
 int host_torch_set_deterministic_algorithms(bool enabled) noexcept {
   return guarded([&] {

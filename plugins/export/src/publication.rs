@@ -1,7 +1,7 @@
 //! Files that are there whole, or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use plugin_api::{Error, Result};
@@ -119,6 +119,12 @@ impl Write for PartialFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush().map_err(|error| named(&self.path, &error))
+    }
+}
+
+impl Seek for PartialFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.writer.seek(position).map_err(|error| named(&self.path, &error))
     }
 }
 

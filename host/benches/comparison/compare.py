@@ -1,0 +1,182 @@
+"""Trains the same models with the host and with PyTorch's loops, in turns, and prints ratios:
+
+    python compare.py --host target/release/host --plugins target/plugins [--rounds N] [mlp] [cnn] [transformer]
+
+The interpreter has the packages of requirements.txt; `cargo xtask bench` sees to all of it.
+
+Every contestant of a round trains the run file's steps in a process of its own, on as many threads as the host takes by
+`threads = "auto"` and with libgomp's threads waiting as short as the host has them wait. A step's time is all of the
+loop's: waiting for data, forward, backward, update, the loss read, and the ends of epochs. The first steps do not count:
+the frameworks' clocks start behind them, and from the host's run a second one of that many steps is subtracted. What
+else the machine does only adds time, so the fastest round of each contestant counts. A ratio that misses its target is
+marked and fails nothing.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+
+FOLDER = pathlib.Path(__file__).parent
+WORKLOADS = {
+    # Ratios to reach, by framework.
+    "mlp": {"eager": 4.0, "lightning": 8.0},
+    "cnn": {"eager": 1.3, "lightning": 1.8},
+    "transformer": {"eager": 1.1},
+}
+NAMES = {
+    "host": "host",
+    "host with plugins": "host, default plugins",
+    "eager": "PyTorch, DataLoader",
+    "gathered": "PyTorch, index_select",
+    "lightning": "PyTorch Lightning",
+    "accelerated": "pytorch-accelerated",
+}
+# As the host sets it for itself (host/src/cli/openmp.rs).
+ENVIRONMENT = os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
+# The share of Lightning's peak of memory that the host may have, and of its time that it may wait for data.
+MEMORY_SHARE = 1 / 3
+WAIT_SHARE = 0.01
+MB = 1e6
+
+
+@dataclasses.dataclass
+class Result:
+    # Seconds, one a round.
+    steps: list = dataclasses.field(default_factory=list)
+    # Bytes, the largest of all rounds.
+    peak: int = 0
+    # The share of the time in which the loop waited for data, one a round.
+    waits: list = dataclasses.field(default_factory=list)
+
+    def best(self):
+        return min(self.steps)
+
+
+def finish(command):
+    """Runs to the end; gives what it wrote to stdout, what to stderr, and its peak of resident memory in bytes."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=ENVIRONMENT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0), err.seek(0)
+        written, told = out.read().decode(), err.read().decode()
+    if process.returncode != 0:
+        sys.exit(f"`{' '.join(map(str, command))}` failed ({process.returncode}):\n{told}")
+    return written, told, usage.ru_maxrss * 1024
+
+
+class Comparison:
+    def __init__(self, host, plugins, workload):
+        self.host, self.plugins, self.workload = host, plugins, workload
+        self.run_file = FOLDER / f"{workload}.toml"
+        self.steps = tomllib.loads(self.run_file.read_text())["train"]["steps"]
+        self.warm_up = self.steps // 5
+        self.results = {contestant: Result() for contestant in NAMES}
+        self.threads = None
+
+    def run_round(self):
+        for contestant, result in self.results.items():
+            if contestant.startswith("host"):
+                self.train_with_host(result, [self.plugins] if contestant == "host with plugins" else [])
+            else:
+                self.train_with(contestant, result)
+
+    def train_with_host(self, result, plugins):
+        def train(steps):
+            with tempfile.TemporaryDirectory() as folder:
+                command = [self.host, "run", self.run_file, "--set", f"train.steps={steps}", "--out", folder]
+                command += [argument for path in plugins for argument in ("--plugins", path)]
+                _, told, peak = finish(command)
+                status = json.loads((pathlib.Path(folder) / "status.json").read_text())
+            self.threads = int(re.search(r"\bthreads (\d+)", told)[1])
+            return status, peak
+
+        (short, _), (whole, peak) = train(self.warm_up), train(self.steps)
+        result.steps.append((whole["elapsed"] - short["elapsed"]) / (self.steps - self.warm_up))
+        result.peak = max(result.peak, peak)
+        result.waits.append(whole["waited_for_data"] / whole["elapsed"])
+
+    def train_with(self, framework, result):
+        command = [sys.executable, FOLDER / "train.py", framework, self.workload]
+        command += ["--threads", str(self.threads), "--warm-up", str(self.warm_up)]
+        written, _, peak = finish(command)
+        measured = json.loads(written.splitlines()[-1])
+        if measured["steps"] != self.steps:
+            sys.exit(f"{framework} trained {measured['steps']} steps of {self.workload}, and not {self.steps}")
+        result.steps.append(measured["seconds_per_step"])
+        result.peak = max(result.peak, peak)
+
+    def table(self):
+        """Rows of workload, contestant, steps a second, the host's ratio, its target, whether it is met, peak."""
+        host = self.results["host"].best()
+        for contestant, result in self.results.items():
+            ratio = result.best() / host
+            target = WORKLOADS[self.workload].get(contestant)
+            yield [
+                f"{self.workload}, threads {self.threads}",
+                NAMES[contestant],
+                f"{1 / result.best():.1f}",
+                f"{ratio:.2f} ×",
+                f"≥ {target} ×" if target else "–",
+                met(ratio >= target) if target else "–",
+                f"{result.peak / MB:.0f}",
+            ]
+
+    def remarks(self):
+        """Figures of the host's own."""
+        host = self.results["host"]
+        wait = max(host.waits)
+        target = f"; target: < {WAIT_SHARE:.0%}, met: {met(wait < WAIT_SHARE)}" if self.workload == "cnn" else ""
+        yield f"{self.workload}: the host's loop waited for data for at most {wait:.2%} of a round{target}"
+        if self.workload == "mlp":
+            share = host.peak / self.results["lightning"].peak
+            target = f"target: ≤ {MEMORY_SHARE:.2f}, met: {met(share <= MEMORY_SHARE)}"
+            yield f"mlp: the host's peak of memory is {share:.2f} of Lightning's; {target}"
+
+
+def met(is_met):
+    return "yes" if is_met else "NO"
+
+
+def print_table(rows):
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        # Words on the left, numbers on the right.
+        words = [cell.ljust(width) for cell, width in zip(row[:2], widths)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:])]
+        print("  ".join(words + numbers))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workloads", nargs="*", metavar="workload", help="mlp, cnn, transformer; all by default")
+    parser.add_argument("--host", type=pathlib.Path, required=True, help="the program")
+    parser.add_argument("--plugins", type=pathlib.Path, required=True, help="the folder of the shipped plugins")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    for name in arguments.workloads:
+        if name not in WORKLOADS:
+            parser.error(f"there is no workload `{name}`; there are {', '.join(WORKLOADS)}")
+
+    comparisons = [Comparison(arguments.host, arguments.plugins, name) for name in arguments.workloads or WORKLOADS]
+    for number in range(arguments.rounds):
+        load = os.getloadavg()[0]
+        print(f"round {number + 1} of {arguments.rounds}; the machine's load is {load:.1f}", file=sys.stderr)
+        for comparison in comparisons:
+            comparison.run_round()
+    heading = ["workload", "loop", "steps/s", "host is", "target", "met", "peak MB"]
+    print_table([heading, *(row for comparison in comparisons for row in comparison.table())])
+    for comparison in comparisons:
+        for remark in comparison.remarks():
+            print(remark)
+
+
+if __name__ == "__main__":
+    main()

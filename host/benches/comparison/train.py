@@ -1,0 +1,137 @@
+"""Trains a workload with one of the frameworks, and prints the seconds of a step as JSON:
+
+    python train.py {eager | gathered | lightning | accelerated} {mlp | cnn | transformer} --threads N --warm-up STEPS
+
+Each is written as a competent user of the framework writes it: data in memory, no worker processes, the fused AdamW,
+bars, logs and checkpoints off. Frameworks are imported where they are used, so that each process has its own peak of
+memory.
+"""
+
+import argparse
+import json
+import logging
+import time
+import warnings
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import workloads
+
+
+class Clock:
+    """Told of each step where its loss is computed; leaves out the time of the first steps."""
+
+    def __init__(self, warm_up):
+        self.warm_up = warm_up
+        self.steps = 0
+
+    def tick(self):
+        self.steps += 1
+        if self.steps == self.warm_up:
+            self.began = time.perf_counter()
+        self.newest = time.perf_counter()
+
+    def seconds_per_step(self):
+        return (self.newest - self.began) / (self.steps - self.warm_up)
+
+
+def batches(workload):
+    return DataLoader(TensorDataset(workload.inputs, workload.targets), workload.batch_size, shuffle=True)
+
+
+def train_eagerly(workload, loss_function, epoch):
+    """PyTorch's own loop; `epoch` gives the batches of an epoch."""
+    model, optimizer = workload.model, workload.optimizer()
+    model.train()
+    for _ in range(workload.epochs):
+        total = 0.0
+        for inputs, targets in epoch():
+            optimizer.zero_grad()
+            loss = loss_function(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(targets)
+
+
+def eager(workload, loss_function):
+    """Batches from a `DataLoader`, which collates them sample by sample."""
+    loader = batches(workload)
+    train_eagerly(workload, loss_function, lambda: loader)
+
+
+def gathered(workload, loss_function):
+    """Batches by `index_select` from tensors in memory, which few people write and which is faster."""
+
+    def epoch():
+        for indices in torch.randperm(len(workload.inputs)).split(workload.batch_size):
+            yield workload.inputs.index_select(0, indices), workload.targets.index_select(0, indices)
+
+    train_eagerly(workload, loss_function, epoch)
+
+
+def lightning(workload, loss_function):
+    from lightning import pytorch
+
+    class Module(pytorch.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = workload.model
+
+        def training_step(self, batch, batch_index):
+            inputs, targets = batch
+            return loss_function(self.model(inputs), targets)
+
+        def configure_optimizers(self):
+            return workload.optimizer()
+
+    # It says that workers would be faster, which they are not for data in memory.
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = pytorch.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=workload.epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Module(), batches(workload))
+
+
+def accelerated(workload, loss_function):
+    from pytorch_accelerated import Trainer
+
+    trainer = Trainer(workload.model, loss_func=loss_function, optimizer=workload.optimizer(), callbacks=())
+    trainer.train(
+        train_dataset=TensorDataset(workload.inputs, workload.targets),
+        num_epochs=workload.epochs,
+        per_device_batch_size=workload.batch_size,
+        train_dataloader_kwargs={"num_workers": 0},
+    )
+
+
+FRAMEWORKS = {function.__name__: function for function in (eager, gathered, lightning, accelerated)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("framework", choices=FRAMEWORKS)
+    parser.add_argument("workload")
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--warm-up", type=int, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    workload, clock = workloads.load(arguments.workload), Clock(arguments.warm_up)
+
+    def loss_function(outputs, targets):
+        clock.tick()
+        return workload.loss(outputs, targets)
+
+    FRAMEWORKS[arguments.framework](workload, loss_function)
+    print(json.dumps({"seconds_per_step": clock.seconds_per_step(), "steps": clock.steps}))
+
+
+if __name__ == "__main__":
+    main()

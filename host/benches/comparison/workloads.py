@@ -1,0 +1,115 @@
+"""The models and data of the run files beside this file, as somebody who uses PyTorch writes them."""
+
+import dataclasses
+import gzip
+import pathlib
+import tomllib
+
+import numpy
+import torch
+from torch import nn
+from torch.nn import functional
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass
+class Workload:
+    model: nn.Module
+    # All samples of an epoch, in memory.
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    batch_size: int
+    epochs: int
+
+    def loss(self, outputs, targets):
+        # Classes stand in the last dimension.
+        return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+    def optimizer(self):
+        return torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+
+
+def load(name):
+    """The workload of a run file, with epochs that make up its steps."""
+    plan = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    steps, batch_size = plan["train"]["steps"], plan["train"]["batch_size"]
+    path = FOLDER / plan["data"]["path"]
+    torch.manual_seed(plan["run"]["seed"])
+    if name == "transformer":
+        # One epoch: as many windows of the text as there are in the steps.
+        inputs, targets, tokens = windows(path, plan["data"]["context"], steps * batch_size)
+        return Workload(Transformer(tokens, plan["data"]["context"]), inputs, targets, batch_size, epochs=1)
+    inputs, targets = digits(path, plan["data"]["splits"]["val"]["fraction"])
+    epochs = steps // -(-len(inputs) // batch_size)
+    return Workload({"mlp": mlp, "cnn": cnn}[name](), inputs, targets, batch_size, epochs)
+
+
+def digits(path, held_out):
+    """As many samples as the host trains on; which ones does not matter to the time that they take."""
+    table = numpy.loadtxt(path, delimiter=",", dtype=numpy.float32)
+    table = table[int(len(table) * held_out) :]
+    features = table[:, :-1]
+    features = (features - features.mean()) / features.std()
+    return torch.from_numpy(features).view(-1, 1, 8, 8), torch.from_numpy(table[:, -1]).long()
+
+
+def windows(path, context, count):
+    text = gzip.decompress(path.read_bytes()).decode()
+    tokens = {character: token for token, character in enumerate(sorted(set(text)))}
+    encoded = torch.tensor([tokens[character] for character in text[: count * context + 1]])
+    return encoded[:-1].view(count, context), encoded[1:].view(count, context), len(tokens)
+
+
+def mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def cnn():
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 4 * 4, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.projection, self.out_projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, values):
+        values = values + self.attend(self.norm1(values))
+        return values + self.mlp(self.norm2(values))
+
+    def attend(self, values):
+        batch, length, width = values.shape
+        query, key, value = (
+            part.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+            for part in self.projection(values).split(width, dim=2)
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.out_projection(attended.transpose(1, 2).reshape(batch, length, width))
+
+
+class Transformer(nn.Module):
+    def __init__(self, tokens, context, width=128, heads=4, layers=4):
+        super().__init__()
+        self.embedding = nn.Embedding(tokens, width)
+        self.position = nn.Embedding(context, width)
+        self.register_buffer("places", torch.arange(context))
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, tokens)
+
+    def forward(self, inputs):
+        return self.head(self.norm(self.blocks(self.embedding(inputs) + self.position(self.places))))

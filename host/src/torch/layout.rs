@@ -1,0 +1,71 @@
+//! How the elements of a tensor lie in memory.
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use super::{TorchError, error::check, shim};
+
+/// The same images, `[batch, channels, height, width]`, with the channels innermost in memory
+/// (`torch.channels_last`); `None` where they can stay as they are, for anything that is no batch of images on the CPU
+/// too. Differentiable.
+///
+/// libtorch's kernels for images give what they take, so that a chain of them stays in this layout.
+pub fn channels_last(tensor: &Tensor) -> Result<Option<Tensor>, TorchError> {
+    let mut output = std::ptr::null_mut();
+    // SAFETY: a live tensor and a place to write to.
+    let status = unsafe { shim::host_torch_channels_last(tensor.as_ptr(), &mut output) };
+    check(status, "contiguous")?;
+    Ok(taken(output))
+}
+
+/// The same values in row-major order; `None` where they are already. Differentiable; the gradient of images comes back
+/// in the layout that they had.
+pub fn row_major(tensor: &Tensor) -> Result<Option<Tensor>, TorchError> {
+    let mut output = std::ptr::null_mut();
+    // SAFETY: a live tensor and a place to write to.
+    let status = unsafe { shim::host_torch_row_major(tensor.as_ptr(), &mut output) };
+    check(status, "contiguous")?;
+    Ok(taken(output))
+}
+
+/// What the shim handed over, if anything.
+fn taken(output: *mut C_tensor) -> Option<Tensor> {
+    // SAFETY: a pointer that is not null is a new tensor of ours.
+    (!output.is_null()).then(|| unsafe { Tensor::from_ptr(output) })
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn images_get_their_channels_innermost_and_back() {
+        let images = Tensor::arange(2 * 3 * 4 * 5, (Kind::Float, Device::Cpu)).view([2, 3, 4, 5]);
+        let moved = channels_last(&images).unwrap().unwrap();
+        assert_eq!((moved.stride(), &moved), (vec![60, 1, 15, 3], &images));
+        assert!(channels_last(&moved).unwrap().is_none());
+        assert_eq!(row_major(&moved).unwrap().unwrap().stride(), images.stride());
+        assert!(row_major(&images).unwrap().is_none());
+
+        let grey = images.narrow(1, 0, 1).contiguous();
+        let moved = channels_last(&grey).unwrap().unwrap();
+        assert_eq!((moved.stride(), moved.data_ptr()), (vec![20, 1, 5, 1], grey.data_ptr()));
+        assert_eq!(moved, grey);
+    }
+
+    #[test]
+    fn gradients_of_images_keep_their_layout() {
+        let images = Tensor::randn([2, 3, 4, 5], (Kind::Float, Device::Cpu));
+        let moved = channels_last(&images).unwrap().unwrap().set_requires_grad(true);
+        let weights = Tensor::randn([2, 3, 4, 5], (Kind::Float, Device::Cpu));
+        (row_major(&moved).unwrap().unwrap() * &weights).sum(Kind::Float).backward();
+        assert_eq!((moved.grad().stride(), moved.grad()), (moved.stride(), weights));
+    }
+
+    #[test]
+    fn what_is_no_batch_of_images_stays() {
+        assert!(channels_last(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu))).unwrap().is_none());
+    }
+}

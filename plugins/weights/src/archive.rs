@@ -1,0 +1,115 @@
+//! A ZIP archive (APPNOTE 6.3) whose entries are stored as they are, each from a multiple of 64 bytes on, so that readers
+//! can map them into memory.
+
+use std::io::{self, Seek, SeekFrom, Write};
+
+use plugin_api::{Error, Result};
+use zip::result::ZipError;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+/// That of the storages in PyTorch's files, and of the arrays in NumPy's.
+const ALIGNMENT: u16 = 64;
+/// Entries from this size on, with room for their own headers, have lengths of 64 bits.
+const LARGE: usize = u32::MAX as usize - (1 << 16);
+/// What is written at once: small enough to be in the cache still when its checksum is computed, and no smaller than the
+/// file's own buffer, through which it would be copied.
+const CHUNK: usize = 1 << 20;
+
+/// Writes an archive by `fill` to a writer that nothing was written to yet.
+///
+/// # Errors
+///
+/// Those of `writer` and of `fill`.
+pub(crate) fn write<W: Write + Seek>(writer: W, fill: impl FnOnce(&mut Archive<W>) -> Result<()>) -> Result<()> {
+    let mut archive = Archive { zip: ZipWriter::new(FailsOnce { writer, position: 0, failed: false }) };
+    fill(&mut archive)?;
+    archive.zip.finish().map(drop).map_err(failed)
+}
+
+/// An archive that is being written.
+pub(crate) struct Archive<W: Write + Seek> {
+    zip: ZipWriter<FailsOnce<W>>,
+}
+
+impl<W: Write + Seek> Archive<W> {
+    /// Adds an entry that consists of `parts`, one behind the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer; a name that is there already, or of more than 65,535 bytes.
+    pub(crate) fn add(&mut self, name: &str, parts: &[&[u8]]) -> Result<()> {
+        if u16::try_from(name.len()).is_err() {
+            let begin: String = name.chars().take(40).collect();
+            return Err(Error::new(format!(
+                "`{begin}…` has {} bytes, too many for a name in a ZIP archive",
+                name.len()
+            )));
+        }
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .with_alignment(ALIGNMENT)
+            .large_file(length >= LARGE);
+        self.zip.start_file(name, options).map_err(|error| failed(error).context(format!("the entry `{name}`")))?;
+        for chunk in parts.iter().flat_map(|part| part.chunks(CHUNK)) {
+            self.zip.write_all(chunk)?;
+        }
+        Ok(())
+    }
+}
+
+/// A writer that tells its first error, and then loses what it is given without a word: after an error, a `ZipWriter` goes on
+/// writing when it is dropped, and would tell the next one on stderr, which is the host's.
+struct FailsOnce<W> {
+    writer: W,
+    /// From the beginning of the file, in bytes.
+    position: u64,
+    failed: bool,
+}
+
+impl<W> FailsOnce<W> {
+    fn noticed<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.failed |= result.is_err();
+        result
+    }
+}
+
+impl<W: Write> Write for FailsOnce<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = if self.failed { Ok(bytes.len()) } else { self.writer.write(bytes) };
+        let written = self.noticed(written)?;
+        self.position += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = if self.failed { Ok(()) } else { self.writer.flush() };
+        self.noticed(flushed)
+    }
+}
+
+impl<W: Seek> Seek for FailsOnce<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            _ if !self.failed => self.writer.seek(to),
+            SeekFrom::Start(position) => Ok(position),
+            // What is lost has no end but the place where it is.
+            SeekFrom::Current(_) | SeekFrom::End(_) => Ok(self.position),
+        };
+        self.position = self.noticed(position)?;
+        Ok(self.position)
+    }
+
+    fn stream_position(&mut self) -> io::Result<u64> {
+        Ok(self.position)
+    }
+}
+
+/// The writer's own errors name the file already.
+fn failed(error: ZipError) -> Error {
+    match error {
+        ZipError::Io(error) => error.into(),
+        error => error.into(),
+    }
+}

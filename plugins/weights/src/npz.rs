@@ -1,0 +1,43 @@
+//! NumPy's archive of arrays (`numpy.savez`; `numpy.lib.format`): an entry `<name>.npy` for each weight.
+
+use std::io::{Seek, Write};
+
+use export::{Values, Weight, Weights};
+use plugin_api::Result;
+
+use crate::archive;
+use crate::format::bytes;
+
+/// The magic bytes of an array, and version 1.0 of its header.
+const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
+/// What the header is padded to.
+const ALIGNMENT: usize = 64;
+
+/// Writes a whole file.
+///
+/// # Errors
+///
+/// Those of `writer`, and a name that is too long for the archive.
+pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>) -> Result<()> {
+    archive::write(writer, |archive| {
+        weights
+            .iter()
+            .try_for_each(|weight| archive.add(&format!("{}.npy", weight.name), &[&header(&weight), bytes(&weight)]))
+    })
+}
+
+fn header(weight: &Weight<'_>) -> Vec<u8> {
+    let descr = match weight.values {
+        Values::F32(_) => "<f4",
+        Values::I64(_) => "<i8",
+    };
+    // Python's tuples: `(3,)` has a comma, too.
+    let shape: String = weight.shape.iter().map(|length| format!("{length},")).collect();
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let before = MAGIC.len() + size_of::<u16>();
+    let padding = (before + text.len() + 1).next_multiple_of(ALIGNMENT) - (before + text.len() + 1);
+    text.extend(std::iter::repeat_n(' ', padding));
+    text.push('\n');
+    // A shape has a few dimensions of at most twenty digits: far below 65,536.
+    [MAGIC, &(text.len() as u16).to_le_bytes(), text.as_bytes()].concat()
+}

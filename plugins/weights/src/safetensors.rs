@@ -1,0 +1,67 @@
+//! safetensors (<https://huggingface.co/docs/safetensors>): the length of a header, the header as JSON, the elements.
+//!
+//! The crate of that name writes files of its own under their final names; here the elements go straight to the writer.
+
+use std::cmp::Reverse;
+use std::io::Write;
+
+use export::{Values, Weight, Weights};
+use plugin_api::Result;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use crate::format::bytes;
+use crate::metadata::Metadata;
+
+/// What the header is padded to: the elements begin at a multiple of it.
+const ALIGNMENT: usize = 8;
+
+struct Header<'a> {
+    metadata: &'a Metadata,
+    weights: &'a [Weight<'a>],
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    dtype: &'static str,
+    shape: &'a [i64],
+    /// Begin and end in bytes, from the first element.
+    data_offsets: [usize; 2],
+}
+
+impl Serialize for Header<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.weights.len() + 1))?;
+        map.serialize_entry("__metadata__", self.metadata)?;
+        let mut begin = 0;
+        for weight in self.weights {
+            let dtype = match weight.values {
+                Values::F32(_) => "F32",
+                Values::I64(_) => "I64",
+            };
+            let end = begin + bytes(weight).len();
+            map.serialize_entry(weight.name, &Entry { dtype, shape: weight.shape, data_offsets: [begin, end] })?;
+            begin = end;
+        }
+        map.end()
+    }
+}
+
+/// Writes a whole file.
+///
+/// # Errors
+///
+/// Those of `writer`.
+pub(crate) fn write(writer: &mut impl Write, weights: &Weights<'_>, metadata: &Metadata) -> Result<()> {
+    let mut weights: Vec<Weight<'_>> = weights.iter().collect();
+    // The widest elements first, so that every element is aligned; by name among those of a width.
+    weights.sort_by_key(|weight| Reverse(matches!(weight.values, Values::I64(_))));
+    let mut header = serde_json::to_vec(&Header { metadata, weights: &weights })?;
+    header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
+    writer.write_all(&(header.len() as u64).to_le_bytes())?;
+    writer.write_all(&header)?;
+    for weight in &weights {
+        writer.write_all(bytes(weight))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+use std::path::Path;
+use std::process::Command;
+
+use fixture::shown;
+
+use crate::training::Training;
+
+/// The layers of [`Training`] that the tests replace.
+const CONVOLUTION: &str = r#"  { type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1 },
+  { type = "batch_norm" },
+  { type = "relu" },
+  { type = "max_pool2d", kernel_size = 2 },
+  { type = "flatten" },
+"#;
+
+/// Rows of an image as a sequence, through every layer whose state dict is more than a weight and a bias.
+const SEQUENCE: &str = r#"  { type = "reshape", shape = [8, 8] },
+  { type = "lstm", hidden_size = 6, num_layers = 2, bidirectional = true },
+  { type = "gru", hidden_size = 8 },
+  { type = "multi_head_attention", num_heads = 2 },
+  { type = "layer_norm" },
+  { type = "flatten" },
+"#;
+
+const INLINE: &str = r#"
+[[plugins]]
+kind = "weights"
+options = { formats = ["safetensors", "pt", "npz"] }
+"#;
+
+const BACKGROUND: &str = r#"
+[[plugins]]
+kind = "weights"
+name = "behind"
+dispatch = "background"
+when = { every = "1 epoch" }
+options = { formats = ["safetensors", "pt", "npz"], log_dir = "behind", name = "model-{epoch}-{step}" }
+"#;
+
+const FORMATS: [&str; 3] = ["safetensors", "pt", "npz"];
+
+/// Evaluates the model with these weights: an epoch that changes none of them, nor a statistic.
+fn evaluation(layers: &str, weights: &Path) -> Training {
+    let layers = layers.replace("\"batch_norm\"", "\"batch_norm\", momentum = 0.0");
+    Training::new("")
+        .with(CONVOLUTION, &layers)
+        .with("[model]\n", &format!("[model]\ninit_from = '{}'\n", weights.display()))
+        .with("learning_rate = 3e-3", "learning_rate = 0.0")
+        .with("epochs = 2", "epochs = 1")
+}
+
+#[test]
+fn a_run_that_starts_from_what_was_written_computes_the_same() {
+    for layers in [CONVOLUTION, SEQUENCE] {
+        let training = Training::new(&format!("{INLINE}{BACKGROUND}")).with(CONVOLUTION, layers);
+        training.run("run", &[]);
+        let bytes = |name: &str| std::fs::read(training.path("run").join(name)).expect("an export");
+        for format in FORMATS {
+            let (inline, background) =
+                (format!("exports/model.{format}"), format!("behind/model-0002-00000046.{format}"));
+            assert!(bytes(&inline) == bytes(&background), "{inline} and {background} differ");
+        }
+        let exports = training.status("run")["artifacts"]["exports"].clone();
+        assert_eq!(exports.as_array().map(Vec::len), Some(9), "{exports}");
+
+        let again = evaluation(layers, &training.path("run/exports/model.safetensors"));
+        again.run("run", &[]);
+        for metric in ["val_loss", "val_accuracy"] {
+            let [before, after] =
+                [&training, &again].map(|training| training.status("run")["metrics"][metric].as_f64());
+            assert!(before.is_some(), "{metric}");
+            assert_eq!(before.map(f64::to_bits), after.map(f64::to_bits), "{metric}: {before:?} {after:?}");
+        }
+        // Other weights would give another number: the first epoch's do.
+        let earlier = evaluation(layers, &training.path("run/behind/model-0001-00000023.safetensors"));
+        earlier.run("run", &[]);
+        assert_ne!(earlier.status("run")["metrics"]["val_loss"], training.status("run")["metrics"]["val_loss"]);
+    }
+}
+
+/// Reads the three files. Of the state dict, what `torch.load` does, with no more of a pickle than `weights_only` lets
+/// through; then all must be the same.
+const READ: &str = r#"
+import collections, io, json, pickle, sys, zipfile
+import numpy
+from safetensors import safe_open
+
+class Unpickler(pickle.Unpickler):
+    def __init__(self, archive):
+        super().__init__(io.BytesIO(archive.read('archive/data.pkl')))
+        self.archive = archive
+    def find_class(self, module, name):
+        return {
+            'collections.OrderedDict': collections.OrderedDict,
+            'torch.FloatStorage': '<f4',
+            'torch.LongStorage': '<i8',
+            'torch._utils._rebuild_tensor_v2': self.tensor,
+        }[f'{module}.{name}']
+    def persistent_load(self, identity):
+        kind, dtype, key, device, elements = identity
+        assert (kind, device) == ('storage', 'cpu')
+        storage = numpy.frombuffer(self.archive.read(f'archive/data/{key}'), dtype)
+        assert len(storage) == elements
+        return storage
+    def tensor(self, storage, offset, size, stride, requires_grad, hooks):
+        assert offset == 0 and requires_grad is False and hooks == {}
+        strides = [length * storage.itemsize for length in stride]
+        return numpy.lib.stride_tricks.as_strided(storage, size, strides)
+
+folder = sys.argv[1]
+archive = zipfile.ZipFile(f'{folder}/model.pt')
+assert archive.testzip() is None and all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+state_dict = Unpickler(archive).load()
+arrays = numpy.load(f'{folder}/model.npz')
+with safe_open(f'{folder}/model.safetensors', 'numpy') as file:
+    metadata = file.metadata()
+    tensors = {name: file.get_tensor(name) for name in file.keys()}
+assert set(state_dict) == set(arrays) == set(tensors)
+for name, tensor in tensors.items():
+    for other in (state_dict[name], arrays[name]):
+        assert other.dtype == tensor.dtype and other.shape == tensor.shape, (name, other.dtype, other.shape)
+        assert numpy.array_equal(other, tensor), name
+metrics = json.loads(metadata.pop('metrics'))
+print(sorted(metadata.items()), sorted(metrics))
+for name in sorted(tensors):
+    print(name, tensors[name].dtype, tensors[name].shape)
+"#;
+
+/// What `READ` says of the files of a run; `None`, saying so, where there is no Python.
+fn read_by_python(layers: &str) -> Option<String> {
+    let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
+        eprintln!("skipped: HOST_TEST_PYTHON names no Python that has `safetensors` and `numpy`");
+        return None;
+    };
+    let training = Training::new(INLINE).with(CONVOLUTION, layers);
+    training.run("run", &[]);
+    let output = Command::new(python).args(["-c", READ]).arg(training.path("run/exports")).output();
+    let output = output.expect("Python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn python_reads_the_same_from_each_format() {
+    if let Some(read) = read_by_python(CONVOLUTION) {
+        insta::assert_snapshot!(read, @"");
+    }
+    if let Some(read) = read_by_python(SEQUENCE) {
+        insta::assert_snapshot!(read, @"");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_nothing_behind() {
+    // A file may not become larger than this, which a program sees as it sees a disk that is full; the signal that comes
+    // with it is ignored.
+    for format in FORMATS {
+        let training = Training::new(&INLINE.replace(r#""safetensors", "pt", "npz""#, &format!("\"{format}\"")))
+            .with("out_features = 16", "out_features = 4096");
+        let host = training.command("run");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" \"$@\""])
+            .arg(host.get_program())
+            .args(host.get_args());
+        let output = command.current_dir(training.folder().0).output().expect("sh is there");
+        let told = shown(&output, &[training.folder()]);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        let expected = format!(
+            "plugin `weights` failed in `trigger`: cannot write `[FOLDER]/run/exports/.model.{format}.partial-"
+        );
+        assert!(told.contains(&expected) && told.contains("File too large"), "{told}");
+        assert!(!told.contains("ZipWriter"), "{told}");
+        assert_eq!(training.path("run/exports").read_dir().expect("a folder").count(), 0);
+    }
+}
+
+#[test]
+fn what_stands_in_the_way_is_told_before_the_training() {
+    let training = Training::new(INLINE);
+    std::fs::create_dir_all(training.path("run")).expect("a folder");
+    let blocked = training.with("\"npz\"] }", "\"npz\"], log_dir = \"../run.toml\" }");
+    let output = blocked.output("run", &[]);
+    insta::assert_snapshot!(shown(&output, &[blocked.folder()]), @"");
+}

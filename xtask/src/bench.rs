@@ -1,0 +1,36 @@
+//! Measures: the host's own benchmarks, and the host against PyTorch's loops.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use crate::cargo::{Built, Cargo};
+use crate::error::Result;
+use crate::process;
+use crate::python;
+use crate::workspace::Workspace;
+
+/// Runs both, the comparison alone if it says so, or the benchmarks alone if there are `arguments` for them.
+pub fn run(workspace: &Workspace, cargo: &Cargo, comparison: bool, arguments: &[OsString]) -> Result<()> {
+    let built = cargo.build()?;
+    if !comparison {
+        // The benches of the host, and not its unit tests, which `cargo bench` would run as well.
+        let mut command = cargo.command();
+        command.args(["bench", "--package", "host", "--bench", "*"]).args(arguments);
+        process::run(&mut command)?;
+    }
+    if arguments.is_empty() { compare(workspace, &built) } else { Ok(()) }
+}
+
+/// Compares, or says why it cannot: whoever has no Python, or no network, has measured what they could.
+fn compare(workspace: &Workspace, built: &Built) -> Result<()> {
+    let python = match python::COMPARISON.provide(workspace) {
+        Ok(python) => python,
+        Err(error) => {
+            eprintln!("bench: the comparison with PyTorch is left out: {}", crate::report(&error));
+            return Ok(());
+        }
+    };
+    let mut command = Command::new(python);
+    command.arg(workspace.comparison()).arg("--host").arg(&built.host).arg("--plugins").arg(workspace.plugins());
+    process::run(&mut command)
+}

@@ -414,6 +414,7 @@ mod tests {
                 initialisation: None,
             }],
             init_from: None,
+            torchscript: None,
         };
         let graph = Arc::new(options.lower(&[1, 8, 8], Dtype::F32).unwrap());
         let network = Network::new(graph, 0, Device::Cpu).unwrap();

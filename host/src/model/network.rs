@@ -413,8 +413,7 @@ mod tests {
                 bias: true,
                 initialisation: None,
             }],
-            init_from: None,
-            torchscript: None,
+            ..ModelOptions::default()
         };
         let graph = Arc::new(options.lower(&[1, 8, 8], Dtype::F32).unwrap());
         let network = Network::new(graph, 0, Device::Cpu).unwrap();

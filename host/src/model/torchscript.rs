@@ -37,7 +37,7 @@ pub enum TorchScriptError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: ModelError,
+        source: Box<ModelError>,
     },
 }
 
@@ -49,7 +49,7 @@ impl Report for TorchScriptError {
                 "in Python, `torch.jit.script(model).save(path)` writes one; the files of `torch.save` are none"
                     .to_owned(),
             ),
-            TorchScriptError::Model { source: ModelError::NothingToTrain, .. } => {
+            TorchScriptError::Model { source, .. } if **source == ModelError::NothingToTrain => {
                 Some("`torch.jit.freeze` makes constants of the parameters: save the module without it".to_owned())
             }
             TorchScriptError::Model { .. } => None,
@@ -72,7 +72,7 @@ impl Network {
         let tensors = tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
         let forward = move |input: &tch::Tensor, mode| Ok(module.forward(input, mode == Mode::Train)?);
         Network::custom(tensors, device, forward)
-            .map_err(|source| TorchScriptError::Model { path: path.to_owned(), source })
+            .map_err(|source| TorchScriptError::Model { path: path.to_owned(), source: Box::new(source) })
     }
 }
 

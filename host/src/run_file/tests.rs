@@ -161,16 +161,16 @@ fn layer_without_type() {
 #[test]
 fn missing_section() {
     insta::assert_snapshot!(refused(&[("[train]\n", "[data.train]\n")], &[]), @r#"
-     × `run.toml` has no `model`
-     hint: `model`: The model.
+     × `run.toml` has no `train`
+     hint: `train`: The training.
 
-     × unknown key `model` in `data`
-       ╭─[run.toml:15:7]
-    14 │ 
-    15 │ [data.model]
+     × unknown key `train` in `data`
+       ╭─[run.toml:22:7]
+    21 │ 
+    22 │ [data.train]
        ·       ──┬──
        ·         ╰── not known here
-    16 │ layers = [
+    23 │ epochs = 12
        ╰────
      hint: known keys: `format`, `path`, `header`, `target`, `features`, `shape`, `task`, `classes`, `normalise`, `augment` and `splits`
     "#);

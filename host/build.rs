@@ -14,10 +14,13 @@ fn main() {
     describe_build();
 }
 
-/// One translation unit of what tch lacks. libtorch's headers are most of its compile time, so that it includes few of
-/// them, and `-O1` is enough: the work is done inside libtorch's kernels.
+/// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
+/// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    println!("cargo::rerun-if-changed=src/torch/shim.cpp");
+    const SOURCES: [&str; 2] = ["src/torch/shim.cpp", "src/torch/script.cpp"];
+    for file in SOURCES.iter().chain(&["src/torch/guarded.h"]) {
+        println!("cargo::rerun-if-changed={file}");
+    }
     // torch-sys tells its folder on Linux and macOS; elsewhere libtorch is where LIBTORCH says.
     let libraries = env::var_os("DEP_TCH_LIBTORCH_LIB")
         .map(PathBuf::from)
@@ -38,7 +41,7 @@ fn compile_shim() {
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .include(include.join("torch/csrc/api/include"))
         .include(include)
-        .file("src/torch/shim.cpp")
+        .files(SOURCES)
         .compile("host_torch");
 }
 

@@ -87,7 +87,8 @@ fn it_goes_on_bit_for_bit() {
     assert_eq!(std::fs::read_to_string(graph).expect("a file"), "null");
     let weights = std::fs::read(training.path("unbroken/checkpoints/epoch-0002-step-00000046/model.safetensors"));
     let weights = weights.expect("a file");
-    let mut names = safetensors::SafeTensors::deserialize(&weights).expect("safetensors").names();
+    let tensors = safetensors::SafeTensors::deserialize(&weights).expect("safetensors");
+    let mut names = tensors.names();
     names.sort_unstable();
     assert_eq!(names[..5], ["bn1.bias", "bn1.running_mean", "bn1.running_var", "bn1.weight", "bn2.bias"]);
 

@@ -37,6 +37,8 @@ mod services;
 mod third_party;
 // A program with a model, a loss and a batch step of its own.
 mod custom_trainer;
+// TorchScript modules in place of layers.
+mod torchscript;
 // What the repository says of itself.
 mod tidy;
 // The run that the tests of services, checkpoints and compatibility share.

@@ -34,8 +34,8 @@ fn network(context: &ModelContext) -> Result<Network, BoxError> {
         .add(nn::conv2d(&root / "conv2", 16, 32, 3, padded))
         .add(nn::batch_norm2d(&root / "bn2", 32, Default::default()))
         .add_fn(Tensor::relu)
-        .add_fn(|images| images.adaptive_avg_pool2d([1, 1]).flatten(1, -1))
-        .add(nn::linear(&root / "head", 32, *count as i64, Default::default()));
+        .add_fn(|images| images.adaptive_avg_pool2d([2, 2]).flatten(1, -1))
+        .add(nn::linear(&root / "head", 4 * 32, *count as i64, Default::default()));
     let forward = move |images: &Tensor, mode| Ok(layers.forward_t(images, mode == Mode::Train));
     Ok(Network::custom(variables(&store), context.device, forward)?)
 }
@@ -43,8 +43,9 @@ fn network(context: &ModelContext) -> Result<Network, BoxError> {
 /// Cross-entropy in which a sample counts the less the surer the network is of it (Lin et al. 2017, γ = 2).
 fn focal_loss(outputs: &Tensor, targets: &Tensor) -> Result<Tensor, BoxError> {
     let log_likelihood = outputs.f_log_softmax(-1, Kind::Float)?.f_gather(1, &targets.f_unsqueeze(1)?, false)?;
-    let doubt = 1.0 - log_likelihood.f_exp()?;
-    Ok(-(doubt.f_square()? * log_likelihood).f_mean(Kind::Float)?)
+    let likelihood = log_likelihood.f_exp()?;
+    let weight = (likelihood - 1.0).f_square()?;
+    Ok(-(weight * log_likelihood).f_mean(Kind::Float)?)
 }
 
 /// Trains on mixtures of two samples, in shares that are drawn anew for each batch (Zhang et al. 2018, α = 1). What is

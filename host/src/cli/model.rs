@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args};
 
 use super::{cannot, print};
-use crate::job::{ModelPlan, Request};
+use crate::job::{ModelPlan, PlannedModel, Request};
+use crate::model::{ModelError, Network};
 use crate::report::{Problems, table};
 
 const EXAMPLES: &str = "\
@@ -32,9 +33,13 @@ pub(super) struct ModelArguments {
 pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
     let request =
         Request { run_file: arguments.run_file.clone(), overrides: arguments.overrides.clone(), ..Request::default() };
-    let ModelPlan { graph, batch_size } = ModelPlan::make(&request)?;
+    let ModelPlan { model, batch_size } = ModelPlan::make(&request)?;
+    let graph = match &model {
+        PlannedModel::Graph(graph) => graph,
+        PlannedModel::Network(network) => return show_tensors(network, arguments.json),
+    };
     if arguments.json {
-        let text = serde_json::to_string_pretty(&graph).map_err(|error| cannot("write the graph", &error))?;
+        let text = serde_json::to_string_pretty(graph.as_ref()).map_err(|error| cannot("write the graph", &error))?;
         print(&format!("{text}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -69,5 +74,26 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
         flops as f64 / 1e6,
         flops as f64 * batch_size as f64 / 1e6,
     ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what is known of a model without a graph: its tensors.
+fn show_tensors(network: &Network, json: bool) -> Result<ExitCode, Problems> {
+    if json {
+        return Err(cannot("write the graph", &ModelError::NoGraph));
+    }
+    let mut rows = Vec::new();
+    for named in network.tensors() {
+        let (shape, trained) = (named.tensor.size(), named.tensor.requires_grad());
+        let role = if trained { "parameter" } else { "buffer" };
+        rows.push([named.name.clone(), role.to_owned(), format!("{shape:?}"), named.tensor.numel().to_string()]);
+    }
+    let mut text = Vec::new();
+    table::write(["TENSOR", "ROLE", "SHAPE", "VALUES"], &rows, &mut text)
+        .map_err(|error| cannot("write the table", &error))?;
+    print(&String::from_utf8_lossy(&text))?;
+    let parameters: usize = network.parameters().iter().map(|named| named.tensor.numel()).sum();
+    let output = network.output_shape().unwrap_or_default();
+    print(&format!("no graph; {parameters} parameters; output {output:?} for a sample\n"))?;
     Ok(ExitCode::SUCCESS)
 }

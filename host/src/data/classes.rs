@@ -26,7 +26,7 @@ impl ClassTable {
             ClassOptions::Names(names) => {
                 let mut seen = std::collections::HashSet::new();
                 if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
-                    return wrong(format!("{twice}"), "a list that names each class once");
+                    return wrong(twice.to_string(), "a list that names each class once");
                 }
                 if names.is_empty() {
                     return wrong("[]".to_owned(), "a list of at least one class");

@@ -1,5 +1,6 @@
 //! What a run trains, before the run begins: the graph of the run file's layers, or a network that is there already.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tch::{Device, Kind};
@@ -105,20 +106,44 @@ pub(super) fn plan(
     data: &Data,
     device: Device,
 ) -> Result<PlannedModel, Problem> {
-    match (own, run_file.model.layers.is_empty()) {
-        (None, false) => Ok(PlannedModel::Graph(Arc::new(graph(run_file, document, data)?))),
-        (Some(make), true) => Ok(PlannedModel::Network(Box::new(network(make, run_file.run.seed, data, device)?))),
-        (None, true) => Err(Problem::new(format!("`{}` has no model", document.name()))
-            .with_label(document.label_key("/model", "no `layers`"))
-            .with_hint("give `[model]` its `layers`; `host config schema` says which there are".to_owned())),
-        (Some(_), false) => Err(Problem::new("there are two models: the run file's and the program's own")
+    let layers = !run_file.model.layers.is_empty();
+    match (own, layers, &run_file.model.torchscript) {
+        (None, true, None) => Ok(PlannedModel::Graph(Arc::new(graph(run_file, document, data)?))),
+        (None, false, Some(path)) => Ok(PlannedModel::Network(Box::new(torchscript(path, document, data, device)?))),
+        (Some(make), false, None) => {
+            Ok(PlannedModel::Network(Box::new(network(make, run_file.run.seed, data, device)?)))
+        }
+        (None, false, None) => Err(Problem::new(format!("`{}` has no model", document.name()))
+            .with_label(document.label_key("/model", "neither `layers` nor `torchscript`"))
+            .with_hint("give `[model]` its `layers`, or a module: `torchscript = \"model.pt\"`".to_owned())),
+        (None, true, Some(_)) => Err(Problem::new("`model.layers` and `model.torchscript` are both given")
             .with_label(document.label_key("/model/layers", "a model"))
-            .with_hint("remove the `layers`, since this program trains a model of its own".to_owned())),
+            .with_label(document.label_key("/model/torchscript", "another one"))
+            .with_hint("a run trains one model: remove one of them".to_owned())),
+        (Some(_), ..) => {
+            let key = if layers { "layers" } else { "torchscript" };
+            Err(Problem::new("there are two models: the run file's and the program's own")
+                .with_label(document.label_key(&format!("/model/{key}"), "a model"))
+                .with_hint(format!("remove `{key}`, since this program trains a model of its own")))
+        }
     }
 }
 
+/// The TorchScript module of the run file, whose output is tried once.
+fn torchscript(path: &Path, document: &Document, data: &Data, device: Device) -> Result<Network, Problem> {
+    let label = || document.label_value("/model/torchscript", "");
+    let mut network = Network::torchscript(path, device).map_err(|error| Problem::from(&error).with_label(label()))?;
+    let shape = &data.sample_shape;
+    network.try_on((shape, kind(data.sample_type))).map_err(|error| {
+        Problem::new(error.to_string())
+            .with_label(label())
+            .with_hint(format!("it is given samples of the shape {shape:?}, as `[data]` makes them"))
+    })?;
+    Ok(network)
+}
+
 /// The graph of the run file's layers.
-pub(super) fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Result<Graph, Problem> {
+fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Result<Graph, Problem> {
     let dtype = match data.sample_type {
         SampleType::F32 => Dtype::F32,
         SampleType::I64 => Dtype::I64,
@@ -144,10 +169,7 @@ pub(super) fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Res
 
 /// The program's network, whose output is tried once.
 fn network(make: Box<MakeNetwork>, seed: u64, data: &Data, device: Device) -> Result<Network, Problem> {
-    let kind = match data.sample_type {
-        SampleType::F32 => Kind::Float,
-        SampleType::I64 => Kind::Int64,
-    };
+    let kind = kind(data.sample_type);
     let sample_shape = data.sample_shape.clone();
     let context = ModelContext { device, sample_shape, sample_kind: kind, target: data.target.clone() };
     // Its initial weights are drawn from the default generators.
@@ -156,4 +178,11 @@ fn network(make: Box<MakeNetwork>, seed: u64, data: &Data, device: Device) -> Re
         .map_err(|message| Problem::new(format!("the program cannot make its model: {message}")))?;
     network.try_on((&data.sample_shape, kind)).map_err(|error| Problem::new(error.to_string()))?;
     Ok(network)
+}
+
+fn kind(sample_type: SampleType) -> Kind {
+    match sample_type {
+        SampleType::F32 => Kind::Float,
+        SampleType::I64 => Kind::Int64,
+    }
 }

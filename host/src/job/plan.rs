@@ -12,7 +12,7 @@ use super::program::Program;
 use crate::config::{self, Document, Every};
 use crate::data::{Data, Source, TEST, TRAIN};
 use crate::dispatch::{self, Order};
-use crate::model::{Graph, InitialWeights};
+use crate::model::InitialWeights;
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
@@ -224,10 +224,10 @@ fn named_by(document: &Document, pointer: &str, path: &Path) -> String {
 }
 
 /// A model as a run file says it, and the samples that it takes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ModelPlan {
-    /// The graph.
-    pub graph: Graph,
+    /// The model.
+    pub model: PlannedModel,
     /// What it is trained with at once.
     pub batch_size: usize,
 }
@@ -242,8 +242,8 @@ impl ModelPlan {
         let (name, text, base) = read(request)?;
         let run_file::Loaded { run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
         let data = data(&run_file, &document, base.as_deref())?;
-        let graph = model::graph(&run_file, &document, &data)?;
-        Ok(Self { graph, batch_size: run_file.train.batch_size })
+        let model = model::plan(None, &run_file, &document, &data, Device::Cpu)?;
+        Ok(Self { model, batch_size: run_file.train.batch_size })
     }
 }
 

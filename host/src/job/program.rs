@@ -227,6 +227,6 @@ mod tests {
         let panic = message(|job| job.batch_step(|_| panic!("no idea")), CROSS_ENTROPY);
         assert_eq!(panic, "the program's batch step failed: it panicked: no idea");
         let shape = message(|job| job.loss(|outputs, _| Ok(outputs.f_square()?)), "");
-        assert_eq!(shape, "the program's loss failed: its loss is of shape [479, 10], not a scalar");
+        assert_eq!(shape, "the program's loss failed: its loss is of shape [500, 10], not a scalar");
     }
 }

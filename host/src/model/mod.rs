@@ -2,7 +2,7 @@
 //!
 //! One [`Graph`] serves three readers: [`Network`] runs it, exporters read it over the plugin interface, people print
 //! it. It names no tensor library; `network` and `execute` do. A network may also be a program's own forward pass
-//! ([`Network::custom`]), which has no graph.
+//! ([`Network::custom`]) or a TorchScript module ([`Network::torchscript`]), which have no graph.
 //!
 //! To add a layer: a variant in [`Layer`] and its arm in `lower`, a variant in [`Op`] with its shape, parameters and
 //! cost, and its arm in `execute`.
@@ -17,6 +17,7 @@ mod network;
 mod op;
 #[cfg(test)]
 mod reference;
+mod torchscript;
 mod weights;
 
 pub(crate) use custom::contained;
@@ -29,4 +30,5 @@ pub use network::{NamedTensor, Network};
 pub use op::{
     Dtype, GeluApproximation, Initialisation, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialisation,
 };
+pub use torchscript::TorchScriptError;
 pub use weights::{InitialWeights, WeightsError};

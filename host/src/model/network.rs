@@ -391,7 +391,7 @@ mod tests {
     fn a_batch_of_one_vector_cannot_be_normalised() {
         let options = ModelOptions {
             layers: vec![Layer::Flatten { name: None }, Layer::BatchNorm { name: None, eps: 1e-5, momentum: 0.1 }],
-            init_from: None,
+            ..ModelOptions::default()
         };
         let graph = Arc::new(options.lower(&[1, 8, 8], Dtype::F32).unwrap());
         let network = Network::new(graph, 0, Device::Cpu).unwrap();
@@ -413,7 +413,7 @@ mod tests {
                 bias: true,
                 initialisation: None,
             }],
-            init_from: None,
+            ..ModelOptions::default()
         };
         let graph = Arc::new(options.lower(&[1, 8, 8], Dtype::F32).unwrap());
         let network = Network::new(graph, 0, Device::Cpu).unwrap();

@@ -160,7 +160,7 @@ fn layer_without_type() {
 
 #[test]
 fn missing_section() {
-    insta::assert_snapshot!(refused(&[("[model]\nlayers", "[data.model]\nlayers")], &[]), @r#"
+    insta::assert_snapshot!(refused(&[("[train]\n", "[data.train]\n")], &[]), @r#"
      × `run.toml` has no `model`
      hint: `model`: The model.
 

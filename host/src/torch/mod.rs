@@ -1,6 +1,6 @@
 //! What the host needs of libtorch and tch does not offer, behind safe functions.
 //!
-//! `shim.cpp` holds the C++ side; the private module `shim` declares it. Everything else in the crate uses tch's
+//! `shim.cpp` and `script.cpp` hold the C++ side; the private module `shim` declares it. Everything else in the crate uses tch's
 //! own `Tensor` and the modules below, and nothing outside this folder calls C++.
 
 pub mod activations;
@@ -10,12 +10,14 @@ pub mod gradients;
 pub mod layout;
 pub mod optimizer_kernels;
 pub mod random;
+mod script;
 mod shim;
 mod tensor_list;
 pub mod values;
 
 pub use error::TorchError;
 pub(crate) use error::without_backtrace;
+pub use script::ScriptModule;
 pub use tensor_list::TensorList;
 
 /// Makes libtorch choose deterministic algorithms, and fail where an operator has none, for the whole process

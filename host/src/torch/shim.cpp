@@ -5,6 +5,8 @@
 // (one per thread). No C++ exception leaves this file. Tensors are borrowed as `at::Tensor*`, which is what tch
 // holds; a tensor handed out through an `at::Tensor**` belongs to the caller, who wraps it in a tch tensor.
 
+#include "guarded.h"
+
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
@@ -52,23 +54,6 @@ TORCH_API int decrement_nesting();
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
-
-thread_local std::string last_error;
-
-template <class Body>
-int guarded(Body&& body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& error) {
-    last_error = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  } catch (...) {
-    last_error = "libtorch threw something that is no std::exception";
-  }
-  return 1;
-}
 
 // Device indices follow tch: -1 is the CPU, n >= 0 is CUDA device n.
 at::Device device_of(int index) {

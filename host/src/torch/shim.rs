@@ -1,4 +1,4 @@
-//! The declarations of `shim.cpp`, argument for argument. Called by the safe functions of this folder alone.
+//! The declarations of `shim.cpp` and `script.cpp`, argument for argument. Called by the safe functions of this folder alone.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -15,6 +15,16 @@ pub(super) struct Tensors {
 pub(super) struct Generator {
     _private: [u8; 0],
 }
+
+/// A TorchScript module with its tensors.
+#[repr(C)]
+pub(super) struct Script {
+    _private: [u8; 0],
+}
+
+/// Takes a tensor of a module: the name is borrowed, the tensor handed over.
+pub(super) type VisitTensor =
+    unsafe extern "C" fn(context: *mut c_void, name: *const c_char, length: usize, tensor: *mut C_tensor);
 
 unsafe extern "C" {
     pub(super) fn host_torch_last_error() -> *const c_char;
@@ -109,5 +119,20 @@ unsafe extern "C" {
         writable: bool,
         data: *mut *mut c_void,
         count: *mut usize,
+    ) -> c_int;
+
+    pub(super) fn host_torch_script_load(
+        bytes: *const c_char,
+        size: usize,
+        device: c_int,
+        script: *mut *mut Script,
+    ) -> c_int;
+    pub(super) fn host_torch_script_free(script: *mut Script);
+    pub(super) fn host_torch_script_tensors(script: *const Script, context: *mut c_void, visit: VisitTensor) -> c_int;
+    pub(super) fn host_torch_script_forward(
+        script: *mut Script,
+        input: *const C_tensor,
+        training: bool,
+        output: *mut *mut C_tensor,
     ) -> c_int;
 }

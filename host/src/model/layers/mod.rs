@@ -19,19 +19,22 @@ pub struct ModelOptions {
     /// that brings its own model has none here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Layer>,
+    /// A file with a TorchScript module that is trained in place of layers, relative to the run file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub torchscript: Option<PathBuf>,
     /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
 }
 
 impl ModelOptions {
-    /// Makes the relative path of `init_from`, which belongs to a run file in `folder`, absolute.
+    /// Makes the relative paths of `torchscript` and `init_from`, which belong to a run file in `folder`, absolute.
     ///
     /// # Errors
     ///
     /// When the working folder, to which a relative `folder` belongs, is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
-        if let Some(path) = &mut self.init_from {
+        for path in [&mut self.torchscript, &mut self.init_from].into_iter().flatten() {
             *path = std::path::absolute(folder.join(&*path))?;
         }
         Ok(())

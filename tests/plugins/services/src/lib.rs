@@ -95,7 +95,7 @@ impl Callback for Services {
         journal.note("console_line", run.console_line("the services plugin prints"))?;
         journal.note("console_status", run.console_status("services", "half way", Some(0.5)))?;
         journal.note("console_status", run.console_status("services", "", None))?;
-        let output = graph.as_ref().and_then(|graph| graph["output"].as_str()).unwrap_or_default().to_owned();
+        let output = graph.map(|graph| graph.output).unwrap_or_default();
         for (name, reduce) in [
             ("whole", TapReduce::Whole),
             ("mean", TapReduce::Mean),

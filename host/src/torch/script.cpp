@@ -1,0 +1,134 @@
+// TorchScript modules: loading, their tensors, and a forward pass that computes the same bits each time. The rules are
+// those of shim.cpp.
+
+#include "guarded.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/python/update_graph_executor_opt.h>
+#include <torch/csrc/jit/serialization/import.h>
+
+#include <cstddef>
+#include <sstream>
+#include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+namespace {
+
+// A parameter or buffer, and the attribute that holds it.
+struct Slot {
+  std::string name;
+  c10::intrusive_ptr<c10::ivalue::Object> owner;
+  std::size_t index;
+  at::Tensor tensor;
+};
+
+// The profiling executor looks on for some calls and then rewrites the graph, with other roundings: a resumed run,
+// which begins to look on anew, would differ from an unbroken one. Without its optimisations the operators run one by
+// one, as eager PyTorch runs them.
+struct Unoptimised {
+  bool before = torch::jit::getGraphExecutorOptimize();
+  Unoptimised() { torch::jit::setGraphExecutorOptimize(false); }
+  ~Unoptimised() { torch::jit::setGraphExecutorOptimize(before); }
+};
+
+std::vector<Slot> slots_of(const torch::jit::Module& module) {
+  std::vector<Slot> slots;
+  // A tensor that two attributes share is one tensor, under its first name.
+  std::unordered_set<const void*> seen;
+  for (const auto& named : module.named_modules()) {
+    const std::string prefix = named.name.empty() ? "" : named.name + ".";
+    const auto owner = named.value._ivalue();
+    const auto type = owner->type();
+    for (std::size_t index = 0; index < type->numAttributes(); ++index) {
+      if (!type->is_parameter(index) && !type->is_buffer(index)) {
+        continue;
+      }
+      const c10::IValue& value = owner->getSlot(index);
+      if (!value.isTensor() || !value.toTensor().defined() ||
+          !seen.insert(value.toTensor().unsafeGetTensorImpl()).second) {
+        continue;
+      }
+      slots.push_back({prefix + type->getAttributeName(index), owner, index, value.toTensor()});
+    }
+  }
+  return slots;
+}
+
+} // namespace
+
+extern "C" {
+
+struct HostTorchScript {
+  torch::jit::Module module;
+  std::vector<Slot> slots;
+  bool training;
+};
+
+// The bytes are those of a file. The module is in training mode at first.
+int host_torch_script_load(const char* bytes, size_t size, int device, HostTorchScript** script) noexcept {
+  return guarded([&] {
+    std::istringstream stream(std::string(bytes, size));
+    const at::Device where =
+        device < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device));
+    torch::jit::Module module = torch::jit::load(stream, where);
+    if (!module.find_method("forward")) {
+      throw std::runtime_error("the module has no method `forward`");
+    }
+    module.train(true);
+    auto slots = slots_of(module);
+    *script = new HostTorchScript{std::move(module), std::move(slots), true};
+  });
+}
+
+void host_torch_script_free(HostTorchScript* script) noexcept {
+  delete script;
+}
+
+// Hands each parameter and buffer to `visit`, who owns the tensor; the name is borrowed.
+int host_torch_script_tensors(
+    const HostTorchScript* script,
+    void* context,
+    void (*visit)(void* context, const char* name, size_t length, at::Tensor* tensor)) noexcept {
+  return guarded([&] {
+    for (const Slot& slot : script->slots) {
+      visit(context, slot.name.data(), slot.name.size(), new at::Tensor(slot.tensor));
+    }
+  });
+}
+
+int host_torch_script_forward(
+    HostTorchScript* script,
+    const at::Tensor* input,
+    bool training,
+    at::Tensor** output) noexcept {
+  return guarded([&] {
+    if (script->training != training) {
+      script->module.train(training);
+      script->training = training;
+    }
+    Unoptimised unoptimised;
+    const c10::IValue result = script->module.forward({*input});
+    if (!result.isTensor()) {
+      throw std::runtime_error("`forward` gives a value of the type " + result.tagKind() + ", not a tensor");
+    }
+    if (training) {
+      // A forward pass may put a new tensor in the place of a buffer. The host holds the old one: it gets the value
+      // and its place back.
+      at::NoGradGuard no_grad;
+      for (const Slot& slot : script->slots) {
+        const c10::IValue& value = slot.owner->getSlot(slot.index);
+        if (value.isTensor() && !value.toTensor().is_same(slot.tensor)) {
+          slot.tensor.copy_(value.toTensor());
+          slot.owner->setSlot(slot.index, slot.tensor);
+        }
+      }
+    }
+    *output = new at::Tensor(result.toTensor());
+  });
+}
+
+} // extern "C"

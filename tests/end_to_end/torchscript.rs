@@ -1,0 +1,82 @@
+use fixture::{shown, workspace_root};
+use serde_json::Value;
+
+use crate::resume;
+use crate::training::{Training, checks};
+
+/// The small training of the module that `tests/figures/torchscript.py` wrote.
+fn training(plugins: &str) -> Training {
+    let training =
+        Training::new(plugins).without_model().with("[train]\n", "[model]\ntorchscript = \"model.pt\"\n\n[train]\n");
+    let module = workspace_root().join("tests/figures/torchscript.pt");
+    std::fs::copy(module, training.path("model.pt")).expect("the module can be copied");
+    training
+}
+
+/// A tensor of a checkpoint as numbers.
+fn tensor(training: &Training, checkpoint: &str, name: &str) -> Vec<f32> {
+    let bytes = std::fs::read(training.path(checkpoint).join("model.safetensors")).expect("a file");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let data = tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}` among {:?}", tensors.names())).data();
+    data.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes"))).collect()
+}
+
+#[test]
+fn it_trains_and_goes_on_bit_for_bit_with_its_buffers() {
+    let training = training(&resume::PLUGINS.replace("take_over = 9", "take_over = 0"));
+    let checkpoints = ["checkpoints/epoch-0001-step-00000005", "epochs/epoch-0001-step-00000023"];
+    let end = "checkpoints/epoch-0002-step-00000046";
+    resume::goes_on(&training, &checkpoints, end);
+    let metrics = training.metrics("unbroken");
+    let of = |line: Option<&Value>, name: &str| line.and_then(|line| line[name].as_f64());
+    let epochs: Vec<&Value> = metrics.iter().filter(|line| line["kind"] == "epoch").collect();
+    let (first, last) = (epochs.first().copied(), epochs.last().copied());
+    assert!(of(last, "train_loss") < of(first, "train_loss").map(|loss| 0.6 * loss), "{metrics:?}");
+    assert!(of(last, "val_accuracy") > Some(0.8), "{metrics:?}");
+    // The steps of the epoch have moved them, and the evaluation behind it has not.
+    for name in ["features.1.running_mean", "features.1.running_var"] {
+        let at = |checkpoint: &str| tensor(&training, &format!("unbroken/{checkpoint}"), name);
+        let (early, trained) = (at(checkpoints[0]), at("checkpoints/epoch-0001-step-00000023"));
+        assert_ne!(early, trained, "{name}");
+        assert_eq!(trained, at(checkpoints[1]), "{name}");
+    }
+
+    // The module's own weights are what a new run starts from, unless others are given.
+    let weights = training.path("unbroken").join(end).join("model.safetensors");
+    let set = format!("model.init_from={}", weights.display());
+    let output = training.run("started", &["--set", &set, "--set", "train.epochs=1"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("weights: 11 of 11 tensors"), "{stderr}");
+    let accuracy = of(training.metrics("started").first(), "val_accuracy");
+    assert!(accuracy > of(first, "val_accuracy"), "{accuracy:?}");
+}
+
+#[test]
+fn callbacks_are_told_that_there_is_no_graph() {
+    let training = training(
+        "[[plugins]]\nkind = \"graph-reader\"\noptions = { path = \"JOURNAL\", gradient = \"head.weight\" }\n",
+    );
+    training.run("run", &["--set", "train.epochs=1"]);
+    insta::assert_snapshot!(checks(&training.journal()), @"");
+}
+
+#[test]
+fn what_does_not_fit_is_told_at_its_place() {
+    let refused = |training: &Training, arguments: &[&str]| {
+        let output = training.output("run", arguments);
+        assert_eq!(output.status.code(), Some(2));
+        shown(&output, &[training.folder()])
+    };
+    let both = training("").with("torchscript =", "layers = [{ type = \"flatten\" }]\ntorchscript =");
+    insta::assert_snapshot!(refused(&both, &[]), @"");
+    let none = training("");
+    std::fs::write(none.path("model.pt"), "not one").expect("a file");
+    insta::assert_snapshot!(refused(&none, &[]), @"");
+    let missing = refused(&training(""), &["--set", "model.torchscript=nowhere.pt"]);
+    assert!(missing.contains("cannot read the TorchScript module `[FOLDER]/nowhere.pt`"), "{missing}");
+    let outputs = refused(&training("").with("classes = 10", "classes = 12"), &[]);
+    assert!(outputs.contains("`cross_entropy` takes one output for each of 12 classes"), "{outputs}");
+    let inputs = refused(&training("").with("shape = [1, 8, 8]", "shape = [64]"), &[]);
+    assert!(inputs.contains("the model's forward pass failed: "), "{inputs}");
+    assert!(inputs.contains("it is given samples of the shape [64]"), "{inputs}");
+}

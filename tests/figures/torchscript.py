@@ -1,0 +1,38 @@
+"""Writes torchscript.pt: a small convolutional net as a TorchScript module, for tests of `[model] torchscript`.
+
+    pip install torch==2.11.0
+    python tests/figures/torchscript.py
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    """Batch norm has buffers, dropout draws; `calls` is a buffer of the module's own that its forward counts up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.dropout = nn.Dropout(0.25)
+        self.head = nn.Linear(8 * 4 * 4, 10)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        # Not trained: it belongs to the state all the same.
+        self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.calls += 1
+        hidden = self.features(images * self.scale).flatten(1)
+        return self.head(self.dropout(hidden))
+
+
+torch.manual_seed(0)
+torch.jit.script(Net()).save(str(Path(__file__).with_name("torchscript.pt")))

@@ -143,7 +143,20 @@ fn read_by_python(layers: &str) -> Option<String> {
 #[test]
 fn python_reads_the_same_from_each_format() {
     if let Some(read) = read_by_python(CONVOLUTION) {
-        insta::assert_snapshot!(read, @"");
+        insta::assert_snapshot!(read, @r"
+        [('epoch', '2'), ('format', 'pt'), ('run', 'small'), ('step', '46')] ['learning_rate', 'train_accuracy', 'train_loss', 'val_accuracy', 'val_loss']
+        bn1.bias float32 (4,)
+        bn1.num_batches_tracked int64 ()
+        bn1.running_mean float32 (4,)
+        bn1.running_var float32 (4,)
+        bn1.weight float32 (4,)
+        conv1.bias float32 (4,)
+        conv1.weight float32 (4, 1, 3, 3)
+        fc1.bias float32 (16,)
+        fc1.weight float32 (16, 64)
+        fc2.bias float32 (10,)
+        fc2.weight float32 (10, 16)
+        ");
     }
     if let Some(read) = read_by_python(SEQUENCE) {
         insta::assert_snapshot!(read, @"");
@@ -178,9 +191,10 @@ fn a_full_disk_leaves_nothing_behind() {
 
 #[test]
 fn what_stands_in_the_way_is_told_before_the_training() {
-    let training = Training::new(INLINE);
-    std::fs::create_dir_all(training.path("run")).expect("a folder");
-    let blocked = training.with("\"npz\"] }", "\"npz\"], log_dir = \"../run.toml\" }");
-    let output = blocked.output("run", &[]);
-    insta::assert_snapshot!(shown(&output, &[blocked.folder()]), @"");
+    let blocked = Training::new(INLINE).with("\"npz\"] }", "\"npz\"], log_dir = \"../run.toml\" }");
+    let told = shown(&blocked.output("run", &[]), &[blocked.folder()]);
+    let expected =
+        "plugin `weights` failed in `setup`: cannot create the folder `[FOLDER]/run/../run.toml`: File exists";
+    assert!(told.starts_with("exit code: 1") && told.contains(expected), "{told}");
+    assert!(told.contains("failed: 0 epochs, 0 steps"), "{told}");
 }

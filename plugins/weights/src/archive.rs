@@ -51,7 +51,7 @@ impl<W: Write + Seek> Archive<W> {
             .compression_method(CompressionMethod::Stored)
             .with_alignment(ALIGNMENT)
             .large_file(length >= LARGE);
-        self.zip.start_file(name, options).map_err(|error| failed(error).context(format!("the entry `{name}`")))?;
+        self.zip.start_file(name, options).map_err(failed)?;
         for chunk in parts.iter().flat_map(|part| part.chunks(CHUNK)) {
             self.zip.write_all(chunk)?;
         }

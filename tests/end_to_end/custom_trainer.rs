@@ -105,16 +105,63 @@ fn callbacks_are_told_that_there_is_no_graph() {
         "[[plugins]]\nkind = \"graph-reader\"\noptions = { path = \"JOURNAL\", gradient = \"head.weight\" }\n",
     );
     training.run("run", &["--set", "train.epochs=1"]);
-    insta::assert_snapshot!(checks(&training.journal()), @"");
+    insta::assert_snapshot!(checks(&training.journal()), @"
+    a model without a graph can be told by the error's kind
+    graph: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    tap of an activation: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    graph at the end of an epoch: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    recalibrate_batch_norm: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    predictions with a node: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    predictions
+    ");
 }
 
 #[test]
 fn what_comes_twice_or_not_at_all_is_told() {
     let bare = Training::new("").without_model();
     let shown = |training: &Training, out: &str| shown(&training.output(out, &[]), &[training.folder()]);
-    insta::assert_snapshot!(shown(&bare, "no-model"), @"");
-    insta::assert_snapshot!(shown(&Training::new("").with(LOSS, ""), "no-loss"), @"");
-    insta::assert_snapshot!(shown(&Training::new("").by(trainer()), "twice"), @"");
+    insta::assert_snapshot!(shown(&bare, "no-model"), @r#"
+    exit code: 2
+    -- stderr
+      × `[FOLDER]/run.toml` has no model
+      hint: give `[model]` its `layers`, or a module: `torchscript = "model.pt"`
+    "#);
+    insta::assert_snapshot!(shown(&Training::new("").with(LOSS, ""), "no-loss"), @r#"
+    exit code: 2
+    -- stderr
+      × `train` has no `loss`
+        ╭─[[FOLDER]/run.toml:32:2]
+     31 │ 
+     32 │ [train]
+        ·  ──┬──
+        ·    ╰── `loss` is missing
+     33 │ epochs = 2
+        ╰────
+      hint: say what is minimised, as in `loss = { type = "cross_entropy" }`
+    "#);
+    insta::assert_snapshot!(shown(&Training::new("").by(trainer()), "twice"), @r#"
+    exit code: 2
+    -- stderr
+      × there are two models: the run file's and the program's own
+        ╭─[[FOLDER]/run.toml:20:1]
+     19 │ [model]
+     20 │ layers = [
+        · ───┬──
+        ·    ╰── a model
+     21 │   { type = "conv2d", out_channels = 4, kernel_size = 3, padding = 1 },
+        ╰────
+      hint: remove `layers`, since this program trains a model of its own
+
+      × there are two losses: the run file's and the program's own
+        ╭─[[FOLDER]/run.toml:35:1]
+     34 │ batch_size = 64
+     35 │ loss = { type = "cross_entropy" }
+        · ──┬─
+        ·   ╰── a loss
+     36 │ metrics = ["accuracy"]
+        ╰────
+      hint: remove it, since this program minimises a loss of its own
+    "#);
 }
 
 #[test]

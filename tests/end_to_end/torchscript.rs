@@ -31,7 +31,7 @@ fn it_trains_and_goes_on_bit_for_bit_with_its_buffers() {
     let of = |line: Option<&Value>, name: &str| line.and_then(|line| line[name].as_f64());
     let epochs: Vec<&Value> = metrics.iter().filter(|line| line["kind"] == "epoch").collect();
     let (first, last) = (epochs.first().copied(), epochs.last().copied());
-    assert!(of(last, "train_loss") < of(first, "train_loss").map(|loss| 0.6 * loss), "{metrics:?}");
+    assert!(of(last, "train_loss") < of(first, "train_loss").map(|loss| 0.8 * loss), "{metrics:?}");
     assert!(of(last, "val_accuracy") > Some(0.8), "{metrics:?}");
     // The steps of the epoch have moved them, and the evaluation behind it has not.
     for name in ["features.1.running_mean", "features.1.running_var"] {
@@ -57,7 +57,15 @@ fn callbacks_are_told_that_there_is_no_graph() {
         "[[plugins]]\nkind = \"graph-reader\"\noptions = { path = \"JOURNAL\", gradient = \"head.weight\" }\n",
     );
     training.run("run", &["--set", "train.epochs=1"]);
-    insta::assert_snapshot!(checks(&training.journal()), @"");
+    insta::assert_snapshot!(checks(&training.journal()), @"
+    a model without a graph can be told by the error's kind
+    graph: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    tap of an activation: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    graph at the end of an epoch: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    recalibrate_batch_norm: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    predictions with a node: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    predictions
+    ");
 }
 
 #[test]
@@ -68,14 +76,42 @@ fn what_does_not_fit_is_told_at_its_place() {
         shown(&output, &[training.folder()])
     };
     let both = training("").with("torchscript =", "layers = [{ type = \"flatten\" }]\ntorchscript =");
-    insta::assert_snapshot!(refused(&both, &[]), @"");
+    insta::assert_snapshot!(refused(&both, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × `model.layers` and `model.torchscript` are both given
+        ╭─[[FOLDER]/run.toml:20:1]
+     19 │ [model]
+     20 │ layers = [{ type = "flatten" }]
+        · ───┬──
+        ·    ╰── a model
+     21 │ torchscript = "model.pt"
+        · ─────┬─────
+        ·      ╰── another one
+     22 │ 
+        ╰────
+      hint: a run trains one model: remove one of them
+    "#);
     let none = training("");
     std::fs::write(none.path("model.pt"), "not one").expect("a file");
-    insta::assert_snapshot!(refused(&none, &[]), @"");
+    insta::assert_snapshot!(refused(&none, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × `[FOLDER]/model.pt` is not a TorchScript module
+      ╰─▶ libtorch failed in `torch.jit.load`: istream reader failed: getting the current position.
+        ╭─[[FOLDER]/run.toml:20:15]
+     19 │ [model]
+     20 │ torchscript = "model.pt"
+        ·               ──────────
+     21 │ 
+        ╰────
+      hint: in Python, `torch.jit.script(model).save(path)` writes one; the files of `torch.save` are none
+    "#);
     let missing = refused(&training(""), &["--set", "model.torchscript=nowhere.pt"]);
     assert!(missing.contains("cannot read the TorchScript module `[FOLDER]/nowhere.pt`"), "{missing}");
-    let outputs = refused(&training("").with("classes = 10", "classes = 12"), &[]);
-    assert!(outputs.contains("`cross_entropy` takes one output for each of 12 classes"), "{outputs}");
+    let numbers = training("").with("classes = 10", "task = \"regression\"").with(", stratified = true", "");
+    let outputs = refused(&numbers.with("cross_entropy", "mse"), &[]);
+    assert!(outputs.contains("`mse` takes one output for each of 1 numbers, but the model gives [10]"), "{outputs}");
     let inputs = refused(&training("").with("shape = [1, 8, 8]", "shape = [64]"), &[]);
     assert!(inputs.contains("the model's forward pass failed: "), "{inputs}");
     assert!(inputs.contains("it is given samples of the shape [64]"), "{inputs}");

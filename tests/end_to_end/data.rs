@@ -149,13 +149,13 @@ fn every_format_trains_to_the_same_numbers() {
     insta::assert_snapshot!(found, @r#"
     exit code: 2
     -- stderr
-      × `objects.npy` holds Python objects, which only read, and that runs what the file says; save numbers with `numpy.save(…, allow_pickle=False)`
-       ╭─[run.toml:7:2]
-     6 │ 
-     7 │ [data]
-       ·  ────
-     8 │ format = "npy"
-       ╰────
+      × `objects.npy` holds Python objects, which only unpickling could read, and that runs what the file says; save numbers with `numpy.save(…, allow_pickle=False)`
+        ╭─[run.toml:9:10]
+      8 │ format = "npy"
+      9 │ inputs = "objects.npy"
+        ·          ─────────────
+     10 │ targets = "y.npy"
+        ╰────
     "#);
     let found = run.refusal(&format!("format = \"npy\"\ninputs = \"columns.npy\"\ntargets = \"y.npy\"\n{rest}"));
     assert!(found.contains("numpy.ascontiguousarray"), "{found}");

@@ -27,11 +27,10 @@ fn onnxruntime_reads_what_a_run_exports_at_its_best_epoch() {
         return;
     };
     let folder = temporary_folder();
-    let plugins = folder_of([build_workspace_plugins()["onnx"].as_path()]);
+    let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
     let options = [
         "--set=train.epochs=4",
         "--set=run.device=cpu",
-        "--set=plugins=[]",
         "--plugin=onnx",
         "--set=plugins.onnx.options={ include = [\"normalise\", \"softmax\", \"argmax\"], fold_batch_norm = true }",
         "--set=plugins.onnx.when={ best = { val_accuracy = \"max\" } }",

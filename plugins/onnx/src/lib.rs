@@ -39,6 +39,7 @@ impl Callback for Onnx {
     const KIND: &'static str = "onnx";
     const SUMMARY: &'static str = "Exports the model as ONNX";
     const WHEN: When = When { every: None, at: &["end"] };
+    const BY_DEFAULT: bool = false;
     const NEEDS: &'static [Need] = &[
         Need::parameters(EventKind::TRIGGER),
         Need::buffers(EventKind::TRIGGER),

@@ -159,7 +159,39 @@ fn python_reads_the_same_from_each_format() {
         ");
     }
     if let Some(read) = read_by_python(SEQUENCE) {
-        insta::assert_snapshot!(read, @"");
+        insta::assert_snapshot!(read, @"
+        [('epoch', '2'), ('format', 'pt'), ('run', 'small'), ('step', '46')] ['learning_rate', 'train_accuracy', 'train_loss', 'val_accuracy', 'val_loss']
+        attention1.in_proj_bias float32 (24,)
+        attention1.in_proj_weight float32 (24, 8)
+        attention1.out_proj.bias float32 (8,)
+        attention1.out_proj.weight float32 (8, 8)
+        fc1.bias float32 (16,)
+        fc1.weight float32 (16, 64)
+        fc2.bias float32 (10,)
+        fc2.weight float32 (10, 16)
+        gru1.bias_hh_l0 float32 (24,)
+        gru1.bias_ih_l0 float32 (24,)
+        gru1.weight_hh_l0 float32 (24, 8)
+        gru1.weight_ih_l0 float32 (24, 12)
+        ln1.bias float32 (8,)
+        ln1.weight float32 (8,)
+        lstm1.bias_hh_l0 float32 (24,)
+        lstm1.bias_hh_l0_reverse float32 (24,)
+        lstm1.bias_hh_l1 float32 (24,)
+        lstm1.bias_hh_l1_reverse float32 (24,)
+        lstm1.bias_ih_l0 float32 (24,)
+        lstm1.bias_ih_l0_reverse float32 (24,)
+        lstm1.bias_ih_l1 float32 (24,)
+        lstm1.bias_ih_l1_reverse float32 (24,)
+        lstm1.weight_hh_l0 float32 (24, 6)
+        lstm1.weight_hh_l0_reverse float32 (24, 6)
+        lstm1.weight_hh_l1 float32 (24, 6)
+        lstm1.weight_hh_l1_reverse float32 (24, 6)
+        lstm1.weight_ih_l0 float32 (24, 8)
+        lstm1.weight_ih_l0_reverse float32 (24, 8)
+        lstm1.weight_ih_l1 float32 (24, 12)
+        lstm1.weight_ih_l1_reverse float32 (24, 12)
+        ");
     }
 }
 

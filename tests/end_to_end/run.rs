@@ -129,6 +129,7 @@ fn the_log_tells_the_hooks_in_declared_order() {
             "early-stopping",
         ],
         [
+            "print-metrics",
             "json-lines",
             "terminate-on-nan",
         ],

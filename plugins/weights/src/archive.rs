@@ -14,7 +14,7 @@ const ALIGNMENT: u16 = 64;
 const LARGE: usize = u32::MAX as usize - (1 << 16);
 /// What is written at once: small enough to be in the cache still when its checksum is computed, and no smaller than the
 /// file's own buffer, through which it would be copied.
-const CHUNK: usize = 1 << 18;
+const CHUNK: usize = 1 << 20;
 
 /// Writes an archive by `fill` to a writer that nothing was written to yet.
 ///

@@ -1,0 +1,30 @@
+//! Weights of 16 bits: stored so, and widened to f32 by the runtime when it loads them.
+
+use crate::builtin::Builtin;
+use crate::program::{Content, Element, Operator, Program};
+
+/// Stores every weight in 16 bits; constants of the operators themselves stay as they are.
+pub(crate) fn halve(program: &mut Program) {
+    let mut widening: Vec<Operator> = Vec::new();
+    for place in 0..program.tensors.len() {
+        let tensor = &program.tensors[place];
+        if !matches!(tensor.content, Some(Content::Weight(_))) {
+            continue;
+        }
+        let mut stored = tensor.clone();
+        stored.name.push_str("/half");
+        stored.element = Element::F16;
+        program.tensors[place].content = None;
+        let half = program.tensors.len();
+        program.tensors.push(stored);
+        widening.push(Operator {
+            builtin: Builtin::Dequantize,
+            options: Vec::new(),
+            activation: Default::default(),
+            inputs: vec![Some(half)],
+            outputs: vec![place],
+        });
+    }
+    widening.append(&mut program.operators);
+    program.operators = widening;
+}

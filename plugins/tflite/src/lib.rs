@@ -1,0 +1,125 @@
+//! `tflite`: exports the model being trained as TFLite, for LiteRT and the devices that run it.
+//!
+//! It reads the model's graph and borrows its weights; nothing of libtorch is in it. The graph is lowered once, before
+//! training starts, which is also when a model is refused that cannot be exported; an export then writes the tables and
+//! streams the weights. The run's `when` says when: at the end unless it says otherwise.
+
+mod builtin;
+mod half_weights;
+mod layout;
+mod lower;
+mod options;
+mod program;
+mod write;
+
+use std::path::Path;
+
+use export::{Publication, Template, Weights};
+use plugin_api::event::{At, Position, Trigger};
+use plugin_api::protocol::RunInfo;
+use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
+
+pub use crate::options::{ImageLayout, Options, Quantize};
+
+use crate::program::Program;
+use crate::write::Description;
+
+/// Exports the model as TFLite.
+pub struct Tflite {
+    options: Options,
+    name: Template,
+    /// Known from `setup` on.
+    lowered: Option<Lowered>,
+}
+
+struct Lowered {
+    program: Program,
+    inputs: Vec<String>,
+    output: String,
+}
+
+#[plugin]
+impl Callback for Tflite {
+    const KIND: &'static str = "tflite";
+    const SUMMARY: &'static str = "Exports the model as TFLite";
+    const WHEN: When = When { every: None, at: &["end"] };
+    const NEEDS: &'static [Need] = &[
+        Need::parameters(EventKind::TRIGGER),
+        Need::buffers(EventKind::TRIGGER),
+        Need::parameters(EventKind::EXPORT),
+        Need::buffers(EventKind::EXPORT),
+    ];
+    type Options = Options;
+
+    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
+        let name = options.check()?;
+        Ok(Self { options, name, lowered: None })
+    }
+
+    fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        let graph = run.graph()?;
+        let mut program = lower::lower(&graph, self.options.layout)
+            .map_err(|error| error.context("the model cannot be exported as TFLite"))?;
+        if self.options.quantize == Quantize::Fp16 {
+            half_weights::halve(&mut program);
+        }
+        let inputs = graph.inputs.into_iter().map(|input| input.name).collect();
+        self.lowered = Some(Lowered { program, inputs, output: graph.output });
+        Ok(())
+    }
+
+    fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
+        self.export(run, event)
+    }
+
+    fn on_export(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        self.export(run, event)
+    }
+}
+
+impl Tflite {
+    fn export(&self, run: &mut Run<'_>, position: &Position) -> Result<()> {
+        let info = run.info()?;
+        let folder = Path::new(&info.folder).join(&self.options.log_dir);
+        let file = format!("{}.tflite", self.name.at(position.epoch, position.global_step));
+        let publication = self.write(run, &info, position, &folder, &file)?;
+        if info.trial {
+            return Ok(());
+        }
+        publication.publish()?;
+        run.publish("export", &Path::new(&self.options.log_dir).join(&file).display().to_string())
+    }
+
+    /// Writes the file but does not publish it.
+    fn write(
+        &self,
+        run: &Run<'_>,
+        info: &RunInfo,
+        position: &Position,
+        folder: &Path,
+        file: &str,
+    ) -> Result<Publication> {
+        let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
+        let weights = Weights::read(run, self.options.allow_non_finite)?;
+        let origin = serde_json::json!({
+            "run": info.name,
+            "epoch": position.epoch,
+            "step": position.global_step,
+            "metrics": run.metrics()?,
+        });
+        let description = Description {
+            text: &format!("{} {}: {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), info.name),
+            inputs: lowered.inputs.iter().map(String::as_str).collect(),
+            output: &lowered.output,
+            metadata: vec![("training_run", serde_json::to_vec(&origin)?)],
+        };
+        let mut publication = Publication::begin(folder, self.options.sync)?;
+        let mut partial = publication.create(file, self.options.overwrite)?;
+        write::write(&lowered.program, &description, &weights, &mut partial)?;
+        partial.finish(publication.syncs())?;
+        Ok(publication)
+    }
+}
+
+#[plugin]
+const KINDS: &[Kind] = &[Kind::of::<Tflite>()];

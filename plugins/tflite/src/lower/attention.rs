@@ -1,0 +1,55 @@
+//! Self-attention as products of matrices.
+
+use plugin_api::graph::{Node, Op};
+use plugin_api::{Error, Result};
+
+use super::recipe::{named, rows, whole};
+use super::{Lowering, Value};
+use crate::builtin::{Builtin, Scalar};
+use crate::layout::Layout;
+use crate::program::TensorId;
+
+/// Far below every score: the softmax makes 0 of it.
+const HIDDEN: f32 = -1e9;
+
+impl Lowering<'_> {
+    pub(super) fn attention(&mut self, node: &Node, input: &Value) -> Result<(TensorId, Layout)> {
+        let (Op::MultiHeadAttention { embed_dim: features, num_heads, causal, bias: has_bias, .. }, [length, _]) =
+            (&node.op, input.shape.as_slice())
+        else {
+            return Err(Error::new("takes a sequence"));
+        };
+        let (features, length, has_bias) = (*features, *length, *has_bias);
+        let sequence = self.plain(input);
+        let (heads, each) = (*num_heads as i32, (features / num_heads) as i32);
+        let shape = [1, length as i32, features as i32];
+        // Scores are divided by √(features of a head): the queries are, when the weights are written.
+        let scale = (1.0 / f64::from(each).sqrt()) as f32;
+        let [query, key, value] = [(0, scale), (1, 1.0), (2, 1.0)].map(|(part, factor)| {
+            let first = part * features;
+            let weight = rows(named(node, "in_proj_weight"), [3 * features, features], first, features, factor);
+            let bias = has_bias
+                .then(|| rows(named(node, "in_proj_bias"), [3 * features, 1], first, features, factor));
+            let projected = self.fully_connected(sequence, weight, bias, [features, features], &shape);
+            let split = self.program.reshape(projected, &[1, length as i32, heads, each]);
+            self.program.transpose(split, &[0, 2, 1, 3])
+        });
+        let length = length as i32;
+        let by_key = [(0, Scalar::Bool(false)), (1, Scalar::Bool(true))];
+        let mut scores = self.program.apply(Builtin::BatchMatmul, &by_key, &[query, key], &[1, heads, length, length]);
+        if *causal {
+            let mask = (0..length).flat_map(|row| (0..length).map(move |at| if at > row { HIDDEN } else { 0.0 }));
+            let mask = self.program.numbers(&[1, 1, length, length], mask.collect());
+            scores = self.program.binary(Builtin::Add, scores, mask);
+        }
+        let attention = self.program.unary(Builtin::Softmax, &[(0, Scalar::F32(1.0))], scores);
+        let attended =
+            self.program.apply(Builtin::BatchMatmul, &[], &[attention, value], &[1, heads, length, each]);
+        let joined = self.program.transpose(attended, &[0, 2, 1, 3]);
+        let joined = self.program.reshape(joined, &shape);
+        let weight = whole(named(node, "out_proj.weight"), features * features);
+        let bias = has_bias.then(|| whole(named(node, "out_proj.bias"), features));
+        let output = self.fully_connected(joined, weight, bias, [features, features], &shape);
+        Ok((output, Layout::plain(2)))
+    }
+}

@@ -1,0 +1,113 @@
+//! Linear layers and what looks rows up.
+
+use plugin_api::graph::{Node, Op};
+use plugin_api::{Error, Result};
+
+use super::recipe::{Norm, bias, named, reordered, whole};
+use super::{Lowering, Value, memory_shape};
+use crate::builtin::{Builtin, Scalar};
+use crate::layout::Layout;
+use crate::program::{Recipe, TensorId};
+
+impl<'g> Lowering<'g> {
+    /// A batch norm that reads `node` alone and can become part of it; it is then absorbed.
+    pub(super) fn following_norm(&mut self, node: &'g Node, channels: i64) -> Option<(&'g Node, Norm)> {
+        let reader = self.only_reader(node)?;
+        let Op::BatchNorm { num_features, eps, .. } = &reader.op else { return None };
+        (*num_features == channels).then(|| (reader, Norm::new(reader, channels, *eps)))
+    }
+
+    /// Lets the value of an absorbed node be that of `node`.
+    pub(super) fn absorb(&mut self, reader: &'g Node, tensor: TensorId, layout: &Layout) -> Result<()> {
+        self.absorbed.insert(&reader.name);
+        let value = Value { tensor, shape: reader.shape.clone(), layout: layout.clone(), is_shared: false };
+        self.keep(&reader.name, value)
+    }
+
+    pub(super) fn linear(&mut self, node: &'g Node, input: &Value) -> Result<(TensorId, Layout)> {
+        let Op::Linear { in_features, out_features, bias: has_bias } = node.op else {
+            return Err(Error::new("is no linear layer"));
+        };
+        let last = input.shape.len().saturating_sub(1);
+        let following = if last == 0 { self.following_norm(node, out_features) } else { None };
+        let norm = following.as_ref().map(|(_, norm)| norm.clone());
+        // The columns lie as the values of what was flattened do: no transpose in front of it.
+        let (tensor, layout, columns) = match &input.layout {
+            Layout::Flat { shape, order } => (input.tensor, Layout::plain(1), Some((shape.clone(), order.clone()))),
+            Layout::Order(order) if order.last() == Some(&last) => (input.tensor, input.layout.clone(), None),
+            Layout::Order(_) => (self.plain(input), Layout::plain(last + 1), None),
+        };
+        let name = named(node, "weight");
+        let weight = match columns {
+            Some((shape, order)) => columns_reordered(name, out_features, shape, order, norm.clone()),
+            None => reordered(name, vec![out_features, in_features], vec![0, 1], norm.clone()),
+        };
+        let bias = bias(has_bias.then(|| named(node, "bias")), out_features, norm);
+        let shape = memory_shape(&node.shape, &layout)?;
+        let output = self.fully_connected(tensor, weight, bias, [in_features, out_features], &shape);
+        if let Some((reader, _)) = following {
+            self.absorb(reader, output, &layout)?;
+        }
+        Ok((output, layout))
+    }
+
+    /// `x Wᵀ + b` over the last dimension.
+    pub(super) fn fully_connected(
+        &mut self,
+        input: TensorId,
+        weight: Recipe,
+        bias: Option<Recipe>,
+        [inputs, outputs]: [i64; 2],
+        shape: &[i32],
+    ) -> TensorId {
+        let weight = self.program.weight(&[outputs as i32, inputs as i32], weight);
+        let bias = bias.map(|bias| self.program.weight(&[outputs as i32], bias));
+        self.connected(input, weight, bias, shape)
+    }
+
+    pub(super) fn connected(
+        &mut self,
+        input: TensorId,
+        weight: TensorId,
+        bias: Option<TensorId>,
+        shape: &[i32],
+    ) -> TensorId {
+        let element = crate::program::Element::F32;
+        let output = self.program.tensor(shape, element, None);
+        let mut options = Vec::new();
+        if shape.len() > 2 {
+            options.push((2, Scalar::Bool(true)));
+        }
+        self.program.push(Builtin::FullyConnected, &options, vec![Some(input), Some(weight), bias], vec![output]);
+        output
+    }
+
+    pub(super) fn embedding(&mut self, node: &Node, input: &Value) -> Result<(TensorId, Layout)> {
+        let (Op::Embedding { num_embeddings: rows, embedding_dim } | Op::PositionalEmbedding { max_length: rows, embedding_dim }) =
+            node.op
+        else {
+            return Err(Error::new("is no embedding"));
+        };
+        let input = self.plain(input);
+        let layout = Layout::plain(node.shape.len());
+        let shape = memory_shape(&node.shape, &layout)?;
+        let name = named(node, "weight");
+        let tensor = if matches!(node.op, Op::Embedding { .. }) {
+            let weight = self.program.weight(&[rows as i32, embedding_dim as i32], whole(name, rows * embedding_dim));
+            self.program.apply(Builtin::Gather, &[], &[weight, input], &shape)
+        } else {
+            let length = node.shape.first().copied().unwrap_or(0);
+            let recipe = super::recipe::rows(name, [rows, embedding_dim], 0, length, 1.0);
+            let weight = self.program.weight(&[1, length as i32, embedding_dim as i32], recipe);
+            self.program.binary(Builtin::Add, input, weight)
+        };
+        Ok((tensor, layout))
+    }
+}
+
+fn columns_reordered(name: String, outputs: i64, shape: Vec<i64>, order: Vec<usize>, norm: Option<Norm>) -> Recipe {
+    // The weight as one of more dimensions: outputs in front, the image's behind.
+    let shape: Vec<i64> = std::iter::once(outputs).chain(shape).collect();
+    let order: Vec<usize> = std::iter::once(0).chain(order.into_iter().map(|dim| dim + 1)).collect();
+    reordered(name, shape, order, norm)
+}

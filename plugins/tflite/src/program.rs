@@ -1,0 +1,229 @@
+//! A program of the runtime: tensors, and operators in the order in which they run.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use export::Weights;
+use plugin_api::Result;
+
+use crate::builtin::{Activation, Builtin, Scalar};
+
+/// The place of a tensor in a program.
+pub(crate) type TensorId = usize;
+
+/// What computes a constant from the weights at the time of an export; what it need not change, it borrows.
+pub(crate) type Recipe = Arc<dyn for<'w> Fn(&Weights<'w>) -> Result<Cow<'w, [f32]>> + Send + Sync>;
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    F32,
+    F16,
+    I32,
+    I64,
+}
+
+impl Element {
+    /// Its number in the format.
+    pub(crate) fn code(self) -> i8 {
+        match self {
+            Element::F32 => 0,
+            Element::F16 => 1,
+            Element::I32 => 2,
+            Element::I64 => 4,
+        }
+    }
+
+    pub(crate) fn bytes(self) -> u64 {
+        match self {
+            Element::F16 => 2,
+            Element::F32 | Element::I32 => 4,
+            Element::I64 => 8,
+        }
+    }
+}
+
+/// What a constant holds.
+#[derive(Clone)]
+pub(crate) enum Content {
+    F32(Vec<f32>),
+    I32(Vec<i32>),
+    Weight(Recipe),
+}
+
+/// A value or a constant.
+#[derive(Clone)]
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    /// With the batch as 1 in front where there is one.
+    pub(crate) shape: Vec<i32>,
+    pub(crate) element: Element,
+    /// `None`: a value, which the program computes.
+    pub(crate) content: Option<Content>,
+    /// Whether the first dimension is the batch.
+    pub(crate) is_batched: bool,
+}
+
+impl Tensor {
+    pub(crate) fn elements(&self) -> u64 {
+        self.shape.iter().map(|length| u64::from(length.unsigned_abs())).product()
+    }
+}
+
+/// An operator and where it reads and writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Operator {
+    pub(crate) builtin: Builtin,
+    /// Slot and value; the activation stands apart.
+    pub(crate) options: Vec<(u16, Scalar)>,
+    pub(crate) activation: Activation,
+    /// `None`: an optional one that is not there.
+    pub(crate) inputs: Vec<Option<TensorId>>,
+    pub(crate) outputs: Vec<TensorId>,
+}
+
+/// The whole.
+#[derive(Clone, Default)]
+pub(crate) struct Program {
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) operators: Vec<Operator>,
+    pub(crate) inputs: Vec<TensorId>,
+    pub(crate) output: TensorId,
+    /// What new tensors are called after.
+    pub(crate) scope: String,
+}
+
+impl Program {
+    /// Adds a tensor called after the node that is being lowered.
+    pub(crate) fn tensor(&mut self, shape: &[i32], element: Element, content: Option<Content>) -> TensorId {
+        let id = self.tensors.len();
+        let name = format!("{}/{id}", self.scope);
+        let is_batched = content.is_none();
+        self.tensors.push(Tensor { name, shape: shape.to_vec(), element, content, is_batched });
+        id
+    }
+
+    pub(crate) fn integers(&mut self, values: &[i32]) -> TensorId {
+        self.tensor(&[values.len() as i32], Element::I32, Some(Content::I32(values.to_vec())))
+    }
+
+    pub(crate) fn numbers(&mut self, shape: &[i32], values: Vec<f32>) -> TensorId {
+        self.tensor(shape, Element::F32, Some(Content::F32(values)))
+    }
+
+    pub(crate) fn weight(&mut self, shape: &[i32], recipe: Recipe) -> TensorId {
+        self.tensor(shape, Element::F32, Some(Content::Weight(recipe)))
+    }
+
+    /// Adds an operator with one output of `shape`, which is f32.
+    pub(crate) fn apply(
+        &mut self,
+        builtin: Builtin,
+        options: &[(u16, Scalar)],
+        inputs: &[TensorId],
+        shape: &[i32],
+    ) -> TensorId {
+        let output = self.tensor(shape, Element::F32, None);
+        let inputs = inputs.iter().copied().map(Some).collect();
+        self.push(builtin, options, inputs, vec![output]);
+        output
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        builtin: Builtin,
+        options: &[(u16, Scalar)],
+        inputs: Vec<Option<TensorId>>,
+        outputs: Vec<TensorId>,
+    ) {
+        let activation = Activation::None;
+        self.operators.push(Operator { builtin, options: options.to_vec(), activation, inputs, outputs });
+    }
+
+    pub(crate) fn shape(&self, tensor: TensorId) -> &[i32] {
+        &self.tensors[tensor].shape
+    }
+
+    /// The operator that gives a tensor.
+    pub(crate) fn producer(&self, tensor: TensorId) -> Option<usize> {
+        self.operators.iter().rposition(|operator| operator.outputs.contains(&tensor))
+    }
+
+    /// An operator on one value that keeps its shape.
+    pub(crate) fn unary(&mut self, builtin: Builtin, options: &[(u16, Scalar)], input: TensorId) -> TensorId {
+        let shape = self.shape(input).to_vec();
+        self.apply(builtin, options, &[input], &shape)
+    }
+
+    /// An operator on two values that gives the shape of the first, to which the second is broadcast.
+    pub(crate) fn binary(&mut self, builtin: Builtin, left: TensorId, right: TensorId) -> TensorId {
+        let shape = self.shape(left).to_vec();
+        self.apply(builtin, &[], &[left, right], &shape)
+    }
+
+    /// The same values in another shape, whose first dimension is the batch. A reshape of a reshape is one.
+    pub(crate) fn reshape(&mut self, input: TensorId, shape: &[i32]) -> TensorId {
+        let mut source = input;
+        while let Some(operator) = self.producer(source).map(|place| &self.operators[place])
+            && operator.builtin == Builtin::Reshape
+            && let Some(Some(before)) = operator.inputs.first()
+        {
+            source = *before;
+        }
+        if self.shape(input) == shape {
+            return input;
+        }
+        if self.shape(source) == shape {
+            return source;
+        }
+        let target: Vec<i32> = std::iter::once(-1).chain(shape.iter().skip(1).copied()).collect();
+        let target = self.integers(&target);
+        self.apply(Builtin::Reshape, &[], &[source, target], shape)
+    }
+
+    /// The dimensions in another order: for each of the output, that of the input. The batch stays in front. Where lengths
+    /// of 1 alone change places, it is a reshape.
+    pub(crate) fn transpose(&mut self, input: TensorId, dims: &[usize]) -> TensorId {
+        let shape: Vec<i32> = dims.iter().map(|dim| self.shape(input)[*dim]).collect();
+        let long: Vec<usize> = dims.iter().copied().filter(|dim| *dim == 0 || self.shape(input)[*dim] != 1).collect();
+        if long.is_sorted() {
+            return self.reshape(input, &shape);
+        }
+        let dims: Vec<i32> = dims.iter().map(|dim| *dim as i32).collect();
+        let dims = self.integers(&dims);
+        self.apply(Builtin::Transpose, &[], &[input, dims], &shape)
+    }
+
+    /// Leaves out operators that nobody reads, and then the tensors.
+    pub(crate) fn prune(&mut self) {
+        let mut is_read = vec![false; self.tensors.len()];
+        is_read[self.output] = true;
+        let mut kept = Vec::with_capacity(self.operators.len());
+        for operator in std::mem::take(&mut self.operators).into_iter().rev() {
+            if operator.outputs.iter().any(|output| is_read[*output]) {
+                for tensor in operator.inputs.iter().flatten().chain(&operator.outputs) {
+                    is_read[*tensor] = true;
+                }
+                kept.push(operator);
+            }
+        }
+        kept.reverse();
+        for input in &self.inputs {
+            is_read[*input] = true;
+        }
+        let mut places = vec![0; self.tensors.len()];
+        let mut tensors = Vec::new();
+        for (place, tensor) in std::mem::take(&mut self.tensors).into_iter().enumerate() {
+            if is_read[place] {
+                places[place] = tensors.len();
+                tensors.push(tensor);
+            }
+        }
+        for operator in &mut kept {
+            operator.inputs.iter_mut().flatten().chain(&mut operator.outputs).for_each(|place| *place = places[*place]);
+        }
+        self.inputs.iter_mut().for_each(|place| *place = places[*place]);
+        self.output = places[self.output];
+        (self.tensors, self.operators) = (tensors, kept);
+    }
+}

@@ -42,6 +42,7 @@ struct Lowered {
 impl Callback for Tflite {
     const KIND: &'static str = "tflite";
     const SUMMARY: &'static str = "Exports the model as TFLite";
+    const BY_DEFAULT: bool = false;
     const WHEN: When = When { every: None, at: &["end"] };
     const NEEDS: &'static [Need] = &[
         Need::parameters(EventKind::TRIGGER),

@@ -96,7 +96,8 @@ fn write_within(
     for (buffer, table) in buffers.iter().zip(tables.into_iter().skip(1)) {
         let start = (end + 4).next_multiple_of(ALIGNMENT);
         let filled = if is_within {
-            field(&head, table, 0).map(|place| put(&mut head, place, &((start - 4 - place as u64) as u32).to_le_bytes()))
+            field(&head, table, 0)
+                .map(|place| put(&mut head, place, &((start - 4 - place as u64) as u32).to_le_bytes()))
         } else {
             field(&head, table, 1).map(|place| put(&mut head, place, &start.to_le_bytes()))
         };
@@ -232,7 +233,8 @@ fn head(
     tables.push(builder.end_table(table));
     let runtime_buffer = tables.len() as u32 - 1;
     let first_metadata = 1 + buffers.len() - description.metadata.len();
-    let named = description.metadata.iter().enumerate().map(|(place, (name, _))| (*name, (first_metadata + place) as u32));
+    let named =
+        description.metadata.iter().enumerate().map(|(place, (name, _))| (*name, (first_metadata + place) as u32));
     let metadata: Vec<Table> = std::iter::once(("min_runtime_version", runtime_buffer))
         .chain(named)
         .map(|(name, buffer)| {

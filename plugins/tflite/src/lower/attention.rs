@@ -28,8 +28,7 @@ impl Lowering<'_> {
         let [query, key, value] = [(0, scale), (1, 1.0), (2, 1.0)].map(|(part, factor)| {
             let first = part * features;
             let weight = rows(named(node, "in_proj_weight"), [3 * features, features], first, features, factor);
-            let bias = has_bias
-                .then(|| rows(named(node, "in_proj_bias"), [3 * features, 1], first, features, factor));
+            let bias = has_bias.then(|| rows(named(node, "in_proj_bias"), [3 * features, 1], first, features, factor));
             let projected = self.fully_connected(sequence, weight, bias, [features, features], &shape);
             let split = self.program.reshape(projected, &[1, length as i32, heads, each]);
             self.program.transpose(split, &[0, 2, 1, 3])
@@ -43,8 +42,7 @@ impl Lowering<'_> {
             scores = self.program.binary(Builtin::Add, scores, mask);
         }
         let attention = self.program.unary(Builtin::Softmax, &[(0, Scalar::F32(1.0))], scores);
-        let attended =
-            self.program.apply(Builtin::BatchMatmul, &[], &[attention, value], &[1, heads, length, each]);
+        let attended = self.program.apply(Builtin::BatchMatmul, &[], &[attention, value], &[1, heads, length, each]);
         let joined = self.program.transpose(attended, &[0, 2, 1, 3]);
         let joined = self.program.reshape(joined, &shape);
         let weight = whole(named(node, "out_proj.weight"), features * features);

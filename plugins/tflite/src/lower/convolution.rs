@@ -99,7 +99,7 @@ impl<'g> Lowering<'g> {
         let bias = bias(has_bias.then(|| named(node, "bias")), channels[1], norm);
         let image = self.image(input);
         let output = self.convolve(image, &Kernel { windows, channels, groups, weight, bias });
-        let (output, layout) = self.from_image(output, &node.shape);
+        let (output, layout) = self.imaged(output, &node.shape);
         if let Some((reader, _)) = following {
             self.absorb(reader, output, &layout)?;
         }
@@ -193,7 +193,7 @@ impl<'g> Lowering<'g> {
         let output = if channels == 1 { self.scaled(image, &kernel) } else { self.convolve(image, &kernel) };
         match &input.layout {
             Layout::Flat { .. } => (self.program.reshape(output, &[1, channels as i32]), input.layout.clone()),
-            Layout::Order(_) => self.from_image(output, &input.shape),
+            Layout::Order(_) => self.imaged(output, &input.shape),
         }
     }
 

@@ -83,8 +83,8 @@ impl<'g> Lowering<'g> {
     }
 
     pub(super) fn embedding(&mut self, node: &Node, input: &Value) -> Result<(TensorId, Layout)> {
-        let (Op::Embedding { num_embeddings: rows, embedding_dim } | Op::PositionalEmbedding { max_length: rows, embedding_dim }) =
-            node.op
+        let (Op::Embedding { num_embeddings: rows, embedding_dim }
+        | Op::PositionalEmbedding { max_length: rows, embedding_dim }) = node.op
         else {
             return Err(Error::new("is no embedding"));
         };

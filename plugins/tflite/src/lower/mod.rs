@@ -134,7 +134,9 @@ impl<'g> Lowering<'g> {
             Op::LayerNorm { normalized_shape, eps } => self.layer_norm(node, input, normalized_shape, *eps, true),
             Op::RmsNorm { normalized_shape, eps } => self.layer_norm(node, input, normalized_shape, *eps, false),
             Op::GroupNorm { num_groups, eps, .. } => self.group_norm(node, input, *num_groups, *eps),
-            Op::MaxPool2d { kernel_size, stride, padding } => self.max_pool(node, input, *kernel_size, *stride, *padding),
+            Op::MaxPool2d { kernel_size, stride, padding } => {
+                self.max_pool(node, input, *kernel_size, *stride, *padding)
+            }
             Op::AvgPool2d { kernel_size, stride, padding, count_include_pad } => {
                 self.average_pool(node, input, *kernel_size, *stride, *padding, *count_include_pad)
             }
@@ -242,7 +244,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// What [`Lowering::image`] was made of, with what became of it.
-    fn from_image(&mut self, tensor: TensorId, shape: &[i64]) -> (TensorId, Layout) {
+    fn imaged(&mut self, tensor: TensorId, shape: &[i64]) -> (TensorId, Layout) {
         let layout = Layout::channels_last(shape.len());
         let lengths = std::iter::once(1).chain(shape.iter().skip(1).chain(shape.first()).map(|length| *length as i32));
         let lengths: Vec<i32> = lengths.collect();

@@ -52,7 +52,8 @@ impl Cell<'_> {
         let together = own * self.hidden as usize;
         Arc::new(move |weights| {
             let (input, state) = (input(weights)?, state(weights)?);
-            let sum = |(place, (input, state)): (usize, (&f32, &f32))| if place < together { input + state } else { *input };
+            let sum =
+                |(place, (input, state)): (usize, (&f32, &f32))| if place < together { input + state } else { *input };
             Ok(Cow::Owned(input.iter().zip(state.iter()).enumerate().map(sum).collect()))
         })
     }
@@ -142,8 +143,13 @@ impl Lowering<'_> {
         let width = hidden * gates as i32;
         let bias = cell.input_bias(if is_lstm { 4 } else { 2 });
         let sizes = [cell.inputs, i64::from(width)];
-        let projected =
-            self.fully_connected(sequence, cell.recipe("weight_ih", cell.inputs), Some(bias), sizes, &[1, length, width]);
+        let projected = self.fully_connected(
+            sequence,
+            cell.recipe("weight_ih", cell.inputs),
+            Some(bias),
+            sizes,
+            &[1, length, width],
+        );
         let steps: Vec<_> = (0..length).map(|_| self.program.tensor(&[1, width], Element::F32, None)).collect();
         let options = [(0, Scalar::I32(length)), (1, Scalar::I32(1))];
         self.program.push(Builtin::Unpack, &options, vec![Some(projected)], steps.clone());

@@ -61,9 +61,10 @@ impl Lowering<'_> {
             return first;
         }
         let rank = inputs.first().map_or(0, |input| input.shape.len());
-        let moved = inputs.iter().map(|input| &input.layout).find(|layout| {
-            matches!(layout, Layout::Order(order) if !order.is_sorted())
-        });
+        let moved = inputs
+            .iter()
+            .map(|input| &input.layout)
+            .find(|layout| matches!(layout, Layout::Order(order) if !order.is_sorted()));
         moved.cloned().unwrap_or(Layout::plain(rank))
     }
 

@@ -1,0 +1,81 @@
+//! TFLite: every operator, a zoo and random models, by LiteRT.
+
+use std::path::PathBuf;
+
+use exports::{Model, Reader, Runtime, Subject, operators, random_model, zoo};
+use plugin_api::testing::FakeHost;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tflite::Tflite;
+
+/// The differences that f32 and 16-bit weights make.
+const FLOAT: f64 = 1e-5;
+const HALF: f64 = 1e-2;
+
+/// A run that has exported once, and the file.
+fn export(subject: &Subject, options: Value) -> (FakeHost, PathBuf) {
+    let mut host = subject.run::<Tflite>(options, 2).expect("the options are right");
+    host.setup().unwrap_or_else(|error| panic!("{}: {error}", subject.model.name));
+    host.trigger("end").unwrap_or_else(|error| panic!("{}: {error}", subject.model.name));
+    let file = host.folder().join(&host.artifacts()[0].path);
+    (host, file)
+}
+
+/// Where each dimension of images comes from that lie as the runtime has them.
+fn channels_last(shape: &[i64], options: &Value) -> Vec<usize> {
+    if shape.len() == 4 && options["layout"] == "nhwc" { vec![0, 2, 3, 1] } else { Vec::new() }
+}
+
+/// What is wrong with an export of the model, batches of 1 and 7 being run.
+fn wrong(reader: &mut Reader, model: Model, options: Value, tolerance: f64) -> Option<String> {
+    let subject = Subject::new(model);
+    let (_host, file) = export(&subject, options.clone());
+    [1, 7].into_iter().find_map(|batch| {
+        let inputs = subject.inputs(batch);
+        let expected = subject.outputs(&inputs);
+        let expected = match channels_last(&expected.size(), &options).as_slice() {
+            [] => expected,
+            dims => expected.permute(dims.iter().map(|dim| *dim as i64).collect::<Vec<_>>()),
+        };
+        let transpose = channels_last(&inputs.size(), &options);
+        match reader.difference(Runtime::Tflite, &file, &inputs, &expected, &transpose) {
+            Ok(difference) if difference <= tolerance => None,
+            Ok(difference) => Some(format!("{}, batch {batch}: off by {difference:e}", subject.model.name)),
+            Err(error) => Some(format!("{}, batch {batch}: {error}", subject.model.name)),
+        }
+    })
+}
+
+fn all_are_right(models: Vec<Model>, options: &Value, tolerance: f64) {
+    let Some(mut reader) = Reader::shared() else { return };
+    let wrong: Vec<String> =
+        models.into_iter().filter_map(|model| wrong(&mut reader, model, options.clone(), tolerance)).collect();
+    assert!(wrong.is_empty(), "{options}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_operator_gives_what_the_model_gives() {
+    for layout in ["nchw", "nhwc"] {
+        all_are_right(operators(), &json!({ "layout": layout }), FLOAT);
+    }
+}
+
+#[test]
+fn ten_small_nets_give_what_the_model_gives() {
+    for layout in ["nchw", "nhwc"] {
+        all_are_right(zoo(), &json!({ "layout": layout }), FLOAT);
+        all_are_right(zoo(), &json!({ "layout": layout, "quantize": "fp16" }), HALF);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 50, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_models_give_what_the_model_gives(model in random_model(), layout in prop::sample::select(vec!["nchw", "nhwc"])) {
+        let Some(mut reader) = Reader::shared() else { return Ok(()) };
+        let layers = model.layers.clone();
+        let found = wrong(&mut reader, model, json!({ "layout": layout, "sync": false }), FLOAT);
+        prop_assert_eq!(found, None, "{}", layers);
+    }
+}

@@ -5,14 +5,17 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use plugin_api::{Error, Result};
+use tempfile::TempDir;
 
-/// Files that belong together, written beside their places and then moved there: the last one, which names the others,
-/// last. What is not published goes away with the value.
+/// Files that belong together, written in a hidden folder beside their places and then moved there: the last one, which
+/// names the others, last. What is not published goes away with the value.
 #[derive(Debug)]
 pub struct Publication {
     folder: PathBuf,
-    /// Partial path and final name, in the order in which they are published.
-    files: Vec<(PathBuf, String)>,
+    /// Of this publication alone. The files have their names in it, so that they find each other before they are published.
+    partial: TempDir,
+    /// In the order in which they are published.
+    names: Vec<String>,
     sync: bool,
 }
 
@@ -30,7 +33,9 @@ impl Publication {
     /// The folder cannot be made.
     pub fn begin(folder: &Path, sync: bool) -> Result<Publication> {
         fs::create_dir_all(folder).map_err(|error| failed("create the folder", folder, &error))?;
-        Ok(Publication { folder: folder.to_owned(), files: Vec::new(), sync })
+        let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(folder);
+        let partial = partial.map_err(|error| failed("create a folder in", folder, &error))?;
+        Ok(Publication { folder: folder.to_owned(), partial, names: Vec::new(), sync })
     }
 
     /// A new file that will be called `name`.
@@ -49,10 +54,9 @@ impl Publication {
                 target.display()
             )));
         }
-        // Hidden, and of this process alone: readers of the folder never take it for the file itself.
-        let path = self.folder.join(format!(".{name}.partial-{}", std::process::id()));
+        let path = self.partial(name);
         let file = File::create(&path).map_err(|error| failed("create", &path, &error))?;
-        self.files.push((path.clone(), name.to_owned()));
+        self.names.push(name.to_owned());
         Ok(PartialFile { writer: BufWriter::with_capacity(1 << 20, file), path })
     }
 
@@ -61,14 +65,11 @@ impl Publication {
     /// # Errors
     ///
     /// One cannot be moved; those before it have been.
-    pub fn publish(mut self) -> Result<PathBuf> {
+    pub fn publish(self) -> Result<PathBuf> {
         let mut published = self.folder.clone();
-        for (partial, name) in std::mem::take(&mut self.files) {
-            published = self.folder.join(&name);
-            if let Err(error) = fs::rename(&partial, &published) {
-                let _ = fs::remove_file(&partial);
-                return Err(failed("publish", &published, &error));
-            }
+        for name in &self.names {
+            published = self.folder.join(name);
+            fs::rename(self.partial(name), &published).map_err(|error| failed("publish", &published, &error))?;
         }
         if self.sync {
             // Without it the names may be gone after a loss of power; not every system can do it.
@@ -77,17 +78,14 @@ impl Publication {
         Ok(published)
     }
 
+    /// Where a file of this name lies until it is published.
+    pub fn partial(&self, name: &str) -> PathBuf {
+        self.partial.path().join(name)
+    }
+
     /// Whether files are on the disk before they are published.
     pub fn syncs(&self) -> bool {
         self.sync
-    }
-}
-
-impl Drop for Publication {
-    fn drop(&mut self) {
-        for (partial, _) in &self.files {
-            let _ = fs::remove_file(partial);
-        }
     }
 }
 

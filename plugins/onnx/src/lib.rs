@@ -7,6 +7,7 @@ mod lower;
 mod metadata;
 mod options;
 mod proto;
+mod verification;
 mod write;
 
 use std::path::Path;
@@ -17,6 +18,8 @@ use plugin_api::graph::{Dtype, Graph};
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
 
 pub use crate::options::{ExternalData, Include, Opset, Options, Quantize};
+
+use verify::{Point, Policy};
 
 use crate::lower::{Lowered, Request};
 use crate::proto::{GraphHead, ModelHead, Node, OperatorSetId, ValueInfo, element};
@@ -74,16 +77,31 @@ impl Onnx {
         let info = run.info()?;
         let folder = Path::new(&info.folder).join(&self.options.log_dir);
         let file = format!("{}.onnx", self.name.at(position.epoch, position.global_step));
-        let publication = self.write(run, position, &folder, &file)?;
+        let (publication, points) = self.write(run, position, &folder, &file)?;
+        let unverified = match self.options.verify {
+            Policy::Off => false,
+            policy => {
+                let verdict = self.verify(run, &info, &publication.partial(&file), &points)?;
+                policy.marks_unverified(&verdict, &folder.join(&file))?
+            }
+        };
         if info.trial {
             return Ok(());
         }
         publication.publish()?;
-        run.publish("export", &relative(&self.options.log_dir, &file))
+        let path = relative(&self.options.log_dir, &file);
+        run.publish("export", &path)?;
+        if unverified { run.publish("unverified_export", &path) } else { Ok(()) }
     }
 
     /// Writes everything but publishes nothing.
-    fn write(&self, run: &Run<'_>, position: &Position, folder: &Path, file: &str) -> Result<Publication> {
+    fn write(
+        &self,
+        run: &Run<'_>,
+        position: &Position,
+        folder: &Path,
+        file: &str,
+    ) -> Result<(Publication, Vec<Point>)> {
         let graph = self.graph.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
         let info = run.info()?;
         let weights = Weights::read(run, self.options.allow_non_finite)?;
@@ -127,7 +145,7 @@ impl Onnx {
         let mut partial = publication.create(file, self.options.overwrite)?;
         model.write(&data, &places, &mut partial)?;
         partial.finish(publication.syncs())?;
-        Ok(publication)
+        Ok((publication, lowered.points))
     }
 }
 
@@ -192,7 +210,9 @@ mod tests {
         })
     }
 
-    fn host(options: Value, weight: f32) -> FakeHost {
+    /// A run that predicts nothing, so that nothing can be verified.
+    fn host(mut options: Value, weight: f32) -> FakeHost {
+        options["verify"] = json!(false);
         let mut host = FakeHost::new::<Onnx>(options).unwrap();
         host.set_graph(graph());
         let tensors = [("fc1.weight", vec![3, 2], vec![weight; 6]), ("fc1.bias", vec![3], vec![0.5; 3])];

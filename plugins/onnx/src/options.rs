@@ -3,6 +3,7 @@
 use export::Template;
 use plugin_api::{Error, Result, plugin};
 use serde::{Deserialize, Serialize};
+use verify::Policy;
 
 /// Options of `onnx`.
 #[plugin]
@@ -25,6 +26,12 @@ pub struct Options {
     pub quantize: Quantize,
     /// Where weights lie.
     pub external_data: ExternalData,
+    /// Whether the file is run on samples of the validation split, by a runtime in pure Rust, and compared with the model
+    /// before it is published: `true`, `false`, or `"required"`, which refuses what that runtime cannot run.
+    pub verify: Policy,
+    /// How far its outputs may be from the model's, as `max |a - b| / max(1, max |b|)`; unless said, 1e-4, and with weights
+    /// of 16 bits 1e-2.
+    pub tolerance: Option<f64>,
     /// Whether weights that are NaN or infinite are exported all the same.
     pub allow_non_finite: bool,
     /// Whether the file is on the disk before it is published.
@@ -42,6 +49,8 @@ impl Default for Options {
             include: Vec::new(),
             quantize: Quantize::None,
             external_data: ExternalData::Auto,
+            verify: Policy::On,
+            tolerance: None,
             allow_non_finite: false,
             sync: true,
         }
@@ -54,7 +63,18 @@ impl Options {
         if self.include.contains(&Include::Argmax) && self.include.last() != Some(&Include::Argmax) {
             return Err(Error::new("`include`: `argmax` comes last, since nothing follows the choice of a class"));
         }
+        if self.tolerance.is_some_and(|tolerance| tolerance.is_nan() || tolerance < 0.0) {
+            return Err(Error::new("`tolerance` must be a number from 0 on"));
+        }
         Template::new(&self.name)
+    }
+
+    /// How far outputs may be from the model's.
+    pub(crate) fn tolerance(&self) -> f64 {
+        self.tolerance.unwrap_or(match self.quantize {
+            Quantize::None => 1e-4,
+            Quantize::Fp16 => 1e-2,
+        })
     }
 }
 

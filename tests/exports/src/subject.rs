@@ -69,7 +69,10 @@ impl Subject {
     ///
     /// What the callback says of its options.
     pub fn run<T: Callback>(&self, options: serde_json::Value, batches: i64) -> plugin_api::Result<FakeHost> {
-        let mut host = FakeHost::new::<T>(options)?;
+        let samples = 8 * batches.max(0) as u64;
+        let mut host = FakeHost::new::<T>(options)?.with_info(|info| {
+            info.data.splits.insert("val".to_owned(), samples);
+        });
         host.set_graph(self.graph_json());
         for (set, tensors) in
             [(TensorSet::Parameters, self.network.parameters()), (TensorSet::Buffers, self.network.buffers())]

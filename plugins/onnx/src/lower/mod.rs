@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use export::Weights;
 use plugin_api::graph::{Dtype, Graph, Input, Node, Op};
 use plugin_api::{Error, Result};
+use verify::Point;
 
 pub use builder::{Builder, Elements, Initializer};
 
@@ -27,6 +28,8 @@ pub struct Lowered<'a> {
     pub output: String,
     pub output_shape: Vec<i64>,
     pub is_class: bool,
+    /// Values of the model that are values of the file too.
+    pub points: Vec<Point>,
 }
 
 /// What is to be lowered, and how.
@@ -197,6 +200,21 @@ impl<'a, 'w> Lowering<'a, 'w> {
         self.builder.node("Div", "normalise/scaled", &[shifted, scale], Vec::new())
     }
 
+    /// The nodes of the graph that give values of their names. A convolution that took up a norm gives the norm's.
+    fn points(&self) -> Vec<Point> {
+        let is_value = |node: &&Node| {
+            self.values.get(node.name.as_str()).is_some_and(|value| *value == node.name)
+                && !self.folded.contains_key(node.name.as_str())
+        };
+        let point = |node: &Node| Point {
+            node: node.name.clone(),
+            operator: node.op.name().to_owned(),
+            value: node.name.clone(),
+            dims: (0..=node.shape.len()).collect(),
+        };
+        self.graph.nodes.iter().filter(is_value).map(point).collect()
+    }
+
     /// What is added behind the model, and the name that its output has.
     fn finish(mut self, input: Input, mut output_shape: Vec<i64>, include: &[Include]) -> Result<Lowered<'w>> {
         use crate::proto::Attribute;
@@ -215,6 +233,7 @@ impl<'a, 'w> Lowering<'a, 'w> {
         if value == input.name || !self.builder.nodes.iter().any(|node| node.output.contains(&value)) {
             value = self.builder.node("Identity", "output", &[value], Vec::new());
         }
-        Ok(Lowered { builder: self.builder, input, output: value, output_shape, is_class })
+        let points = self.points();
+        Ok(Lowered { builder: self.builder, input, output: value, output_shape, is_class, points })
     }
 }

@@ -1,0 +1,12 @@
+//! Whether an exported file does what the model does: it is run by a runtime in pure Rust (tract), on samples of the run's
+//! own data, and compared with the host's predictions.
+
+mod order;
+mod policy;
+mod runtime;
+mod verification;
+
+pub use order::reordered;
+pub use policy::Policy;
+pub use runtime::{Format, Inputs, ONNX, Request, Runtime, TFLITE, Unsupported};
+pub use verification::{Point, Samples, Value, Verdict, Verification, predict};

@@ -1,0 +1,167 @@
+//! The runtime.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tract_onnx::prelude::*;
+
+/// A kind of file, and how it is read. One that nothing names does not become part of a plugin's library.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    load: fn(&Request<'_>) -> TractResult<TypedModel>,
+    /// Whether the reader takes the batch to be 1, as the file's tables say, and not as long as one likes.
+    is_one_by_one: bool,
+}
+
+/// ONNX, with weights in a file of their own or not.
+pub const ONNX: Format = Format { load: onnx, is_one_by_one: false };
+
+/// TFLite.
+pub const TFLITE: Format = Format { load: tflite, is_one_by_one: true };
+
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// The shape of a sample of the input, as the file has it.
+    pub sample_shape: &'a [i64],
+    /// Whether the input holds indices, not numbers.
+    pub takes_indices: bool,
+    /// How many samples are run at a time.
+    pub rows: usize,
+    /// The values that are asked for, by name; without any, the file's output. Those that the file lacks are left out.
+    pub values: &'a [String],
+}
+
+/// Samples, one behind the other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inputs {
+    /// Numbers.
+    F32(Vec<f32>),
+    /// Indices.
+    I64(Vec<i64>),
+}
+
+/// A file that runs.
+#[derive(Debug)]
+pub struct Runtime {
+    plan: Arc<TypedRunnableModel>,
+    /// Of the input, with the batch in front.
+    shape: Vec<usize>,
+    names: Vec<String>,
+}
+
+/// Why the runtime does not run a file: an operator that it does not have, most of the time. That says nothing of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// In one line.
+    pub reason: String,
+}
+
+impl Runtime {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime says of an operator or attribute that it does not have.
+    pub fn load(format: Format, request: &Request<'_>) -> Result<Runtime, Unsupported> {
+        let rows = if format.is_one_by_one { 1 } else { request.rows };
+        let request = Request { rows, ..*request };
+        contained(|| {
+            let mut model = (format.load)(&request)?;
+            let mut names = Vec::new();
+            if !request.values.is_empty() {
+                let is_known = |name: &&String| model.nodes().iter().any(|node| node.name == **name);
+                names = request.values.iter().filter(is_known).cloned().collect();
+                model.select_outputs_by_name(&names)?;
+            }
+            Ok(Runtime { plan: model.into_runnable()?, shape: batched(&request), names })
+        })
+    }
+
+    /// The names of the values that [`Runtime::run`] gives; empty where that is the file's output.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Runs samples, and gives the values that were asked for, each with all samples joined. What is left over of samples
+    /// behind the last whole batch is not run.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime says of it.
+    pub fn run(&self, inputs: &Inputs) -> Result<Vec<Vec<f32>>, Unsupported> {
+        let length = self.shape.iter().product::<usize>().max(1);
+        contained(|| match inputs {
+            Inputs::F32(values) => self.run_each(values.chunks_exact(length)),
+            Inputs::I64(values) => self.run_each(values.chunks_exact(length)),
+        })
+    }
+
+    fn run_each<'v, T: Datum + Copy>(&self, batches: impl Iterator<Item = &'v [T]>) -> TractResult<Vec<Vec<f32>>> {
+        let mut joined: Vec<Vec<f32>> = Vec::new();
+        for batch in batches {
+            let outputs = self.plan.run(tvec![Tensor::from_shape(&self.shape, batch)?.into_tvalue()])?;
+            joined.resize(outputs.len(), Vec::new());
+            for (joined, output) in joined.iter_mut().zip(&outputs) {
+                joined.extend_from_slice(output.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?);
+            }
+        }
+        Ok(joined)
+    }
+}
+
+fn batched(request: &Request<'_>) -> Vec<usize> {
+    let sample = request.sample_shape.iter().map(|length| usize::try_from(*length).unwrap_or(0));
+    std::iter::once(request.rows).chain(sample).collect()
+}
+
+fn onnx(request: &Request<'_>) -> TractResult<TypedModel> {
+    let dtype = if request.takes_indices { i64::datum_type() } else { f32::datum_type() };
+    let shape = batched(request);
+    let mut model = tract_onnx::onnx().model_for_path(request.path)?;
+    model.set_input_fact(0, InferenceFact::dt_shape(dtype, &shape))?;
+    model.into_typed()
+}
+
+fn tflite(request: &Request<'_>) -> TractResult<TypedModel> {
+    tract_tflite::tflite().model_for_path(request.path)
+}
+
+/// The result, whatever the runtime does: it panics at some of what it does not expect.
+fn contained<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, Unsupported> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // This library's own hook, which would write of a panic that is no fault of the run.
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(work));
+    std::panic::set_hook(told);
+    let reason = match result {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => in_one_line(error.chain().map(ToString::to_string)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned()
+        }
+    };
+    Err(Unsupported { reason })
+}
+
+/// The innermost cause, with the operator where the runtime names one in the dumps around it.
+fn in_one_line(chain: impl Iterator<Item = String>) -> String {
+    const LONGEST: usize = 200;
+    let all: Vec<String> = chain.collect();
+    let named = |key: &str| {
+        let (_, rest) = all.iter().rev().find_map(|text| text.split_once(key))?;
+        Some(rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect::<String>())
+    };
+    if let Some(operator) = named("builtin_code: ") {
+        return format!("the operator `{operator}`");
+    }
+    let cause = all.last().map_or("", String::as_str);
+    let line = cause.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().take(LONGEST).collect()
+}

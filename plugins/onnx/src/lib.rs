@@ -7,14 +7,16 @@ mod lower;
 mod metadata;
 mod options;
 mod proto;
+mod quantise;
 mod verification;
 mod write;
 
 use std::path::Path;
 
-use export::{Publication, Template, Weights};
+use export::{Publication, Ranges, Template, Weights};
 use plugin_api::event::{At, Position, Trigger};
 use plugin_api::graph::{Dtype, Graph};
+use plugin_api::protocol::RunInfo;
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
 
 pub use crate::options::{ExternalData, Include, Opset, Options, Quantize};
@@ -77,7 +79,11 @@ impl Onnx {
         let info = run.info()?;
         let folder = Path::new(&info.folder).join(&self.options.log_dir);
         let file = format!("{}.onnx", self.name.at(position.epoch, position.global_step));
-        let (publication, points) = self.write(run, position, &folder, &file)?;
+        let ranges = match self.options.quantize {
+            Quantize::Int8 => Some(self.calibrate(run, &info)?),
+            _ => None,
+        };
+        let (publication, points) = self.write(run, position, ranges.as_ref(), [&folder, Path::new(&file)])?;
         let unverified = match self.options.verify {
             Policy::Off => false,
             policy => {
@@ -94,13 +100,20 @@ impl Onnx {
         if unverified { run.publish("unverified_export", &path) } else { Ok(()) }
     }
 
+    /// What the model's nodes give for samples of the run's data.
+    fn calibrate(&self, run: &mut Run<'_>, info: &RunInfo) -> Result<Ranges> {
+        let graph = self.graph.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
+        let nodes: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
+        Ranges::calibrate(run, info, self.options.calibration_batches, &nodes)
+    }
+
     /// Writes everything but publishes nothing.
     fn write(
         &self,
         run: &Run<'_>,
         position: &Position,
-        folder: &Path,
-        file: &str,
+        ranges: Option<&Ranges>,
+        [folder, file]: [&Path; 2],
     ) -> Result<(Publication, Vec<Point>)> {
         let graph = self.graph.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
         let info = run.info()?;
@@ -108,12 +121,16 @@ impl Onnx {
         let request = Request {
             graph,
             opset: self.options.opset,
-            fold_batch_norm: self.options.fold_batch_norm,
+            // A norm between two conversions to eight bits would be a second rounding.
+            fold_batch_norm: self.options.fold_batch_norm || ranges.is_some(),
             include: &self.options.include,
             offset: &info.data.offset,
             scale: &info.data.scale,
         };
-        let lowered = lower::lower(&request, &weights)?;
+        let mut lowered = lower::lower(&request, &weights)?;
+        if let Some(ranges) = ranges {
+            quantise::quantise(&mut lowered, ranges);
+        }
         let (opset, ir_version) = self.options.opset.versions();
         let half = self.options.quantize == Quantize::Fp16;
         let model = ModelFile {
@@ -135,6 +152,7 @@ impl Onnx {
         };
         let mut publication = Publication::begin(folder, self.options.sync)?;
         // The file that names the other comes last, so that it never names one that is not there.
+        let file = file.to_string_lossy();
         let data = format!("{file}.data");
         let mut places = Vec::new();
         if external {
@@ -142,7 +160,7 @@ impl Onnx {
             places = model.write_weights(&mut partial)?;
             partial.finish(publication.syncs())?;
         }
-        let mut partial = publication.create(file, self.options.overwrite)?;
+        let mut partial = publication.create(&file, self.options.overwrite)?;
         model.write(&data, &places, &mut partial)?;
         partial.finish(publication.syncs())?;
         Ok((publication, lowered.points))

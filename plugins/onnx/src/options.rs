@@ -24,13 +24,15 @@ pub struct Options {
     pub include: Vec<Include>,
     /// How weights are stored.
     pub quantize: Quantize,
+    /// With `quantize = "int8"`: how many batches of the validation split are looked at for the ranges of values.
+    pub calibration_batches: u64,
     /// Where weights lie.
     pub external_data: ExternalData,
     /// Whether the file is run on samples of the validation split, by a runtime in pure Rust, and compared with the model
     /// before it is published: `true`, `false`, or `"required"`, which refuses what that runtime cannot run.
     pub verify: Policy,
-    /// How far its outputs may be from the model's, as `max |a - b| / max(1, max |b|)`; unless said, 1e-4, and with weights
-    /// of 16 bits 1e-2.
+    /// How far its outputs may be from the model's, as `max |a - b| / max(1, max |b|)`; unless said, 1e-4, with weights of
+    /// 16 bits 1e-2, with integers 0.3.
     pub tolerance: Option<f64>,
     /// Whether weights that are NaN or infinite are exported all the same.
     pub allow_non_finite: bool,
@@ -48,6 +50,7 @@ impl Default for Options {
             fold_batch_norm: false,
             include: Vec::new(),
             quantize: Quantize::None,
+            calibration_batches: 8,
             external_data: ExternalData::Auto,
             verify: Policy::On,
             tolerance: None,
@@ -66,6 +69,9 @@ impl Options {
         if self.tolerance.is_some_and(|tolerance| tolerance.is_nan() || tolerance < 0.0) {
             return Err(Error::new("`tolerance` must be a number from 0 on"));
         }
+        if self.calibration_batches == 0 {
+            return Err(Error::new("`calibration_batches` must be 1 or more"));
+        }
         Template::new(&self.name)
     }
 
@@ -74,6 +80,7 @@ impl Options {
         self.tolerance.unwrap_or(match self.quantize {
             Quantize::None => 1e-4,
             Quantize::Fp16 => 1e-2,
+            Quantize::Int8 => 0.3,
         })
     }
 }
@@ -147,6 +154,8 @@ pub enum Quantize {
     None,
     /// As 16-bit floats, which runtimes widen when they load the model.
     Fp16,
+    /// In 8 bits, and so is what lies between operators; runtimes compute with integers where they can.
+    Int8,
 }
 
 /// Where weights lie.

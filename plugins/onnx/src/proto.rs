@@ -5,6 +5,7 @@ use prost::Message;
 /// Element types of tensors (`TensorProto.DataType`).
 pub mod element {
     pub const FLOAT: i32 = 1;
+    pub const INT8: i32 = 3;
     pub const INT64: i32 = 7;
     pub const FLOAT16: i32 = 10;
 }

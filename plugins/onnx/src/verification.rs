@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use export::{Samples, Value};
 use plugin_api::graph::Graph;
 use plugin_api::protocol::{DataInfo, RunInfo};
 use plugin_api::{Error, Result, Run, Tensor};
-use verify::{Inputs, Point, Samples, Value, Verdict, Verification};
+use verify::{Inputs, Point, Verdict, Verification};
 
 use crate::Onnx;
-use crate::options::Include;
+use crate::options::{Include, Quantize};
 
 /// How many samples are compared.
 const ROWS: usize = 16;
@@ -27,6 +28,9 @@ impl Onnx {
             points,
             tolerance: self.options.tolerance(),
         };
+        if self.options.quantize == Quantize::Int8 {
+            verification.report_accuracy(run, info, self.options.calibration_batches)?;
+        }
         verification.run(run, &samples)
     }
 }

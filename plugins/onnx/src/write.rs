@@ -105,6 +105,7 @@ impl ModelFile<'_> {
         let data_type = match &initializer.elements {
             Elements::F32(_) if self.is_half(initializer) => element::FLOAT16,
             Elements::F32(_) => element::FLOAT,
+            Elements::I8(_) => element::INT8,
             Elements::I64(_) => element::INT64,
         };
         let data_location = if external_data.is_empty() { 0 } else { EXTERNAL };
@@ -119,6 +120,7 @@ impl ModelFile<'_> {
     fn bytes(&self, initializer: &Initializer<'_>) -> u64 {
         let (count, size) = match &initializer.elements {
             Elements::F32(values) => (values.len(), if self.is_half(initializer) { 2 } else { 4 }),
+            Elements::I8(values) => (values.len(), 1),
             Elements::I64(values) => (values.len(), 8),
         };
         count as u64 * size
@@ -130,6 +132,7 @@ impl ModelFile<'_> {
                 parts(values, |value| f16::from_f32(*value).to_le_bytes(), to)
             }
             Elements::F32(values) => parts(values, |value| value.to_le_bytes(), to),
+            Elements::I8(values) => parts(values, |value| value.to_le_bytes(), to),
             Elements::I64(values) => parts(values, |value| value.to_le_bytes(), to),
         }
     }

@@ -54,6 +54,11 @@ macro_rules! builtins {
         pub(crate) enum Builtin { $($name,)* }
 
         impl Builtin {
+            /// As this crate calls it.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Builtin::$name => stringify!($name),)* }
+            }
+
             /// Its number.
             pub(crate) fn code(self) -> i32 {
                 match self { $(Builtin::$name => $code,)* }
@@ -104,6 +109,7 @@ builtins! {
     LeakyRelu = 98, options 75, activation None;
     SquaredDifference = 99, options 76, activation None;
     Elu = 111, options 0, activation None;
+    Quantize = 114, options 89, activation None;
     HardSwish = 117, options 91, activation None;
     BatchMatmul = 126, options 101, activation None;
     Gelu = 150, options 116, activation None;
@@ -113,23 +119,50 @@ builtins! {
 pub(crate) fn version(operator: &Operator, tensors: &[Tensor]) -> i32 {
     let input = |place: usize| operator.inputs.get(place).and_then(|input| tensors.get((*input)?));
     let rank = input(0).map_or(0, |tensor| tensor.shape.len());
+    let is_integer = input(0).is_some_and(|tensor| tensor.element == Element::I8);
     match operator.builtin {
         Builtin::Conv2d => {
             let channels = |place: usize| input(place).and_then(|tensor| tensor.shape.last().copied());
-            if channels(0) == channels(1) { 1 } else { 6 }
+            match (channels(0) == channels(1), is_integer) {
+                (false, _) => 6,
+                (true, true) => 3,
+                (true, false) => 1,
+            }
         }
+        Builtin::DepthwiseConv2d if is_integer => 3,
         Builtin::DepthwiseConv2d => {
             let dilated = operator.options.iter().any(|(slot, value)| *slot >= 5 && *value != Scalar::I32(1));
             if dilated { 2 } else { 1 }
         }
         Builtin::FullyConnected if operator.inputs.get(2).copied().flatten().is_none() => 6,
         Builtin::FullyConnected if operator.options.contains(&(2, Scalar::Bool(true))) => 5,
+        Builtin::FullyConnected if is_integer => 4,
         Builtin::Transpose if rank > 5 => 6,
         Builtin::Transpose if rank > 4 => 4,
         Builtin::Pad | Builtin::PadV2 if rank > 4 => 4,
         Builtin::Slice if rank > 4 => 5,
         Builtin::ResizeBilinear | Builtin::ResizeNearestNeighbor => 3,
+        Builtin::Quantize | Builtin::Dequantize if is_integer => 2,
         Builtin::Dequantize if input(0).is_some_and(|tensor| tensor.element == Element::F16) => 3,
+        Builtin::Add
+        | Builtin::AveragePool2d
+        | Builtin::Concatenation
+        | Builtin::DepthToSpace
+        | Builtin::Gather
+        | Builtin::Logistic
+        | Builtin::MaxPool2d
+        | Builtin::Mul
+        | Builtin::Pad
+        | Builtin::PadV2
+        | Builtin::Relu
+        | Builtin::Slice
+        | Builtin::Softmax
+        | Builtin::Tanh
+        | Builtin::Transpose
+            if is_integer =>
+        {
+            2
+        }
         _ => 1,
     }
 }
@@ -144,10 +177,14 @@ pub(crate) fn first_runtime(builtin: Builtin, version: i32) -> [u8; 3] {
         (Builtin::ResizeBilinear, 3) => [2, 2, 0],
         (Builtin::FullyConnected, 6) | (Builtin::DepthToSpace, _) => [2, 1, 0],
         (Builtin::FullyConnected, 5) => [2, 0, 0],
-        (Builtin::HardSwish, _) | (Builtin::Dequantize, 3) => [1, 15, 0],
+        (Builtin::HardSwish, _) | (Builtin::Dequantize, 3) | (Builtin::Quantize, 2) => [1, 15, 0],
+        (Builtin::Conv2d | Builtin::DepthwiseConv2d, 3) | (Builtin::FullyConnected, 4) => [1, 14, 0],
+        (Builtin::Quantize | Builtin::Dequantize, _) => [1, 14, 0],
+        (Builtin::DepthwiseConv2d, 2) => [1, 12, 0],
+        // What computes with eight bits, of what computed with floats before.
+        (_, 2) => [1, 14, 0],
         (Builtin::Logistic | Builtin::Tanh | Builtin::Elu | Builtin::Slice, _) => [1, 14, 0],
         (Builtin::LeakyRelu | Builtin::SquaredDifference, _) => [1, 13, 1],
-        (Builtin::DepthwiseConv2d, 2) => [1, 12, 0],
         (Builtin::Pack | Builtin::Unpack, _) => [1, 11, 0],
         (Builtin::Rsqrt, _) => [1, 10, 0],
         (Builtin::PadV2, _) => [1, 9, 0],

@@ -23,6 +23,7 @@ pub(crate) fn halve(program: &mut Program) {
             activation: Default::default(),
             inputs: vec![Some(half)],
             outputs: vec![place],
+            node: String::new(),
         });
     }
     widening.append(&mut program.operators);

@@ -10,14 +10,18 @@ mod layout;
 mod lower;
 mod options;
 mod program;
+mod quantise;
+mod verification;
 mod write;
 
 use std::path::Path;
 
-use export::{Publication, Template, Weights};
+use export::{Publication, Ranges, Template, Weights};
 use plugin_api::event::{At, Position, Trigger};
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
+
+use verify::Policy;
 
 pub use crate::options::{ImageLayout, Options, Quantize};
 
@@ -61,8 +65,10 @@ impl Callback for Tflite {
         let graph = run.graph()?;
         let mut program = lower::lower(&graph, self.options.layout)
             .map_err(|error| error.context("the model cannot be exported as TFLite"))?;
-        if self.options.quantize == Quantize::Fp16 {
-            half_weights::halve(&mut program);
+        match self.options.quantize {
+            Quantize::None => {}
+            Quantize::Fp16 => half_weights::halve(&mut program),
+            Quantize::Int8 => quantise::check(&program)?,
         }
         let inputs = graph.inputs.into_iter().map(|input| input.name).collect();
         self.lowered = Some(Lowered { program, inputs, output: graph.output });
@@ -83,12 +89,34 @@ impl Tflite {
         let info = run.info()?;
         let folder = Path::new(&info.folder).join(&self.options.log_dir);
         let file = format!("{}.tflite", self.name.at(position.epoch, position.global_step));
-        let publication = self.write(run, &info, position, &folder, &file)?;
+        let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
+        let program = match self.options.quantize {
+            Quantize::Int8 => &self.quantised(run, &info, &lowered.program)?,
+            _ => &lowered.program,
+        };
+        let publication = self.write(run, &info, position, program, [&folder, Path::new(&file)])?;
+        let unverified = match self.options.verify {
+            Policy::Off => false,
+            policy => {
+                let verdict = self.verify(run, &info, &publication.partial(&file), program)?;
+                policy.marks_unverified(&verdict, &folder.join(&file))?
+            }
+        };
         if info.trial {
             return Ok(());
         }
         publication.publish()?;
-        run.publish("export", &Path::new(&self.options.log_dir).join(&file).display().to_string())
+        let path = Path::new(&self.options.log_dir).join(&file).display().to_string();
+        run.publish("export", &path)?;
+        if unverified { run.publish("unverified_export", &path) } else { Ok(()) }
+    }
+
+    /// The program in integers, with scales from what the model predicts.
+    fn quantised(&self, run: &mut Run<'_>, info: &RunInfo, program: &Program) -> Result<Program> {
+        let nodes = quantise::nodes(program);
+        let ranges = Ranges::calibrate(run, info, self.options.calibration_batches, &nodes)?;
+        let weights = Weights::read(run, self.options.allow_non_finite)?;
+        quantise::quantise(program, &ranges, &weights, self.options.integer_boundary)
     }
 
     /// Writes the file but does not publish it.
@@ -97,8 +125,8 @@ impl Tflite {
         run: &Run<'_>,
         info: &RunInfo,
         position: &Position,
-        folder: &Path,
-        file: &str,
+        program: &Program,
+        [folder, file]: [&Path; 2],
     ) -> Result<Publication> {
         let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
         let weights = Weights::read(run, self.options.allow_non_finite)?;
@@ -115,8 +143,8 @@ impl Tflite {
             metadata: vec![("training_run", serde_json::to_vec(&origin)?)],
         };
         let mut publication = Publication::begin(folder, self.options.sync)?;
-        let mut partial = publication.create(file, self.options.overwrite)?;
-        write::write(&lowered.program, &description, &weights, &mut partial)?;
+        let mut partial = publication.create(&file.to_string_lossy(), self.options.overwrite)?;
+        write::write(program, &description, &weights, &mut partial)?;
         partial.finish(publication.syncs())?;
         Ok(publication)
     }

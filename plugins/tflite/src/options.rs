@@ -1,7 +1,8 @@
 //! Options of `tflite`.
 
 use export::Template;
-use plugin_api::{Result, plugin};
+use plugin_api::{Error, Result, plugin};
+use verify::Policy;
 
 /// Options of `tflite`.
 #[plugin]
@@ -15,8 +16,18 @@ pub struct Options {
     pub overwrite: bool,
     /// How weights are stored.
     pub quantize: Quantize,
+    /// With `quantize = "int8"`: how many batches of the validation split are looked at for the ranges of values.
+    pub calibration_batches: u64,
+    /// With `quantize = "int8"`: whether callers give and take integers too, with the scales that the file says.
+    pub integer_boundary: bool,
     /// How images lie that the model takes and gives.
     pub layout: ImageLayout,
+    /// Whether the file is run on samples of the validation split, by a runtime in pure Rust, and compared with the model
+    /// before it is published: `true`, `false`, or `"required"`, which refuses what that runtime cannot run.
+    pub verify: Policy,
+    /// How far its outputs may be from the model's, as `max |a - b| / max(1, max |b|)`; unless said, 1e-4, with weights of
+    /// 16 bits 1e-2, with integers 0.3.
+    pub tolerance: Option<f64>,
     /// Whether weights that are NaN or infinite are exported all the same.
     pub allow_non_finite: bool,
     /// Whether the file is on the disk before it is published.
@@ -32,6 +43,8 @@ pub enum Quantize {
     None,
     /// In 16 bits; the runtime computes with 32.
     Fp16,
+    /// In 8 bits, as integers, and so does the runtime compute.
+    Int8,
 }
 
 /// How images lie.
@@ -52,7 +65,11 @@ impl Default for Options {
             name: "model".to_owned(),
             overwrite: true,
             quantize: Quantize::None,
+            calibration_batches: 8,
+            integer_boundary: false,
             layout: ImageLayout::Nchw,
+            verify: Policy::On,
+            tolerance: None,
             allow_non_finite: false,
             sync: true,
         }
@@ -62,6 +79,21 @@ impl Default for Options {
 impl Options {
     /// Refuses what cannot be.
     pub(crate) fn check(&self) -> Result<Template> {
+        if self.tolerance.is_some_and(|tolerance| tolerance.is_nan() || tolerance < 0.0) {
+            return Err(Error::new("`tolerance` must be a number from 0 on"));
+        }
+        if self.calibration_batches == 0 {
+            return Err(Error::new("`calibration_batches` must be 1 or more"));
+        }
         Template::new(&self.name)
+    }
+
+    /// How far outputs may be from the model's.
+    pub(crate) fn tolerance(&self) -> f64 {
+        self.tolerance.unwrap_or(match self.quantize {
+            Quantize::None => 1e-4,
+            Quantize::Fp16 => 1e-2,
+            Quantize::Int8 => 0.3,
+        })
     }
 }

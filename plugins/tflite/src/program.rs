@@ -19,6 +19,7 @@ pub(crate) type Recipe = Arc<dyn for<'w> Fn(&Weights<'w>) -> Result<Cow<'w, [f32
 pub(crate) enum Element {
     F32,
     F16,
+    I8,
     I32,
     I64,
 }
@@ -31,11 +32,13 @@ impl Element {
             Element::F16 => 1,
             Element::I32 => 2,
             Element::I64 => 4,
+            Element::I8 => 9,
         }
     }
 
     pub(crate) fn bytes(self) -> u64 {
         match self {
+            Element::I8 => 1,
             Element::F16 => 2,
             Element::F32 | Element::I32 => 4,
             Element::I64 => 8,
@@ -47,8 +50,27 @@ impl Element {
 #[derive(Clone)]
 pub(crate) enum Content {
     F32(Vec<f32>),
+    I8(Vec<i8>),
     I32(Vec<i32>),
     Weight(Recipe),
+}
+
+/// How integers stand for numbers: one scale, or one for each index along `axis`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Quantization {
+    pub(crate) scales: Vec<f32>,
+    pub(crate) zero_point: i32,
+    pub(crate) axis: usize,
+}
+
+/// The node of the graph whose value a tensor is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) node: String,
+    pub(crate) operator: &'static str,
+    /// For each dimension of the tensor, that of the node's value, the batch in front; `None` where the elements of a
+    /// flattened value changed places.
+    pub(crate) dims: Option<Vec<usize>>,
 }
 
 /// A value or a constant.
@@ -62,6 +84,9 @@ pub(crate) struct Tensor {
     pub(crate) content: Option<Content>,
     /// Whether the first dimension is the batch.
     pub(crate) is_batched: bool,
+    pub(crate) quantization: Option<Quantization>,
+    /// `None`: something that the program alone knows of.
+    pub(crate) origin: Option<Origin>,
 }
 
 impl Tensor {
@@ -80,6 +105,8 @@ pub(crate) struct Operator {
     /// `None`: an optional one that is not there.
     pub(crate) inputs: Vec<Option<TensorId>>,
     pub(crate) outputs: Vec<TensorId>,
+    /// The node of the graph that it is a part of.
+    pub(crate) node: String,
 }
 
 /// The whole.
@@ -99,7 +126,8 @@ impl Program {
         let id = self.tensors.len();
         let name = format!("{}/{id}", self.scope);
         let is_batched = content.is_none();
-        self.tensors.push(Tensor { name, shape: shape.to_vec(), element, content, is_batched });
+        let shape = shape.to_vec();
+        self.tensors.push(Tensor { name, shape, element, content, is_batched, quantization: None, origin: None });
         id
     }
 
@@ -136,8 +164,8 @@ impl Program {
         inputs: Vec<Option<TensorId>>,
         outputs: Vec<TensorId>,
     ) {
-        let activation = Activation::None;
-        self.operators.push(Operator { builtin, options: options.to_vec(), activation, inputs, outputs });
+        let (options, node) = (options.to_vec(), self.scope.clone());
+        self.operators.push(Operator { builtin, options, activation: Activation::None, inputs, outputs, node });
     }
 
     pub(crate) fn shape(&self, tensor: TensorId) -> &[i32] {

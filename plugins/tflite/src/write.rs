@@ -125,6 +125,7 @@ fn write_buffer(buffer: &Buffer<'_>, weights: &Weights<'_>, writer: &mut impl Wr
         Buffer::Constant(tensor, content) => (tensor, content),
     };
     let numbers = match content {
+        Content::I8(values) => return Ok(encoded(values, |value| value.to_le_bytes(), writer)?),
         Content::I32(values) => return Ok(encoded(values, |value| value.to_le_bytes(), writer)?),
         Content::F32(values) => Cow::Borrowed(values.as_slice()),
         Content::Weight(recipe) => recipe(weights)?,
@@ -300,11 +301,24 @@ fn tensor_table(builder: &mut FlatBufferBuilder<'_>, tensor: &Tensor, buffer: u3
         let signature: Vec<i32> = std::iter::once(-1).chain(tensor.shape.iter().skip(1).copied()).collect();
         builder.create_vector(&signature)
     });
+    let quantization = tensor.quantization.as_ref().map(|quantization| {
+        let scales = builder.create_vector(&quantization.scales);
+        let zero_points = vec![i64::from(quantization.zero_point); quantization.scales.len()];
+        let zero_points = builder.create_vector(&zero_points);
+        let table = builder.start_table();
+        builder.push_slot_always(slot(2), scales);
+        builder.push_slot_always(slot(3), zero_points);
+        builder.push_slot_always(slot(6), quantization.axis as i32);
+        builder.end_table(table)
+    });
     let table = builder.start_table();
     builder.push_slot_always(slot(0), shape);
     builder.push_slot_always(slot(1), tensor.element.code());
     builder.push_slot_always(slot(2), buffer);
     builder.push_slot_always(slot(3), name);
+    if let Some(quantization) = quantization {
+        builder.push_slot_always(slot(4), quantization);
+    }
     if let Some(signature) = signature {
         builder.push_slot_always(slot(7), signature);
     }

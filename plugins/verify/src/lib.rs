@@ -9,4 +9,4 @@ mod verification;
 pub use order::reordered;
 pub use policy::Policy;
 pub use runtime::{Format, Inputs, ONNX, Request, Runtime, TFLITE, Unsupported};
-pub use verification::{Point, Samples, Value, Verdict, Verification, predict};
+pub use verification::{Point, Verdict, Verification};

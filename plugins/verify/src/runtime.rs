@@ -50,6 +50,8 @@ pub struct Runtime {
     plan: Arc<TypedRunnableModel>,
     /// Of the input, with the batch in front.
     shape: Vec<usize>,
+    /// Of the input: of eight bits in a model of integers.
+    dtype: DatumType,
     names: Vec<String>,
 }
 
@@ -73,11 +75,13 @@ impl Runtime {
             let mut model = (format.load)(&request)?;
             let mut names = Vec::new();
             if !request.values.is_empty() {
-                let is_known = |name: &&String| model.nodes().iter().any(|node| node.name == **name);
-                names = request.values.iter().filter(is_known).cloned().collect();
-                model.select_outputs_by_name(&names)?;
+                let found = request.values.iter().filter_map(|name| Some((name.clone(), outlet(&model, name)?)));
+                let (known, outlets): (Vec<String>, Vec<OutletId>) = found.unzip();
+                names = known;
+                model.select_output_outlets(&outlets)?;
             }
-            Ok(Runtime { plan: model.into_runnable()?, shape: batched(&request), names })
+            let dtype = model.input_fact(0)?.datum_type;
+            Ok(Runtime { plan: model.into_runnable()?, shape: batched(&request), dtype, names })
         })
     }
 
@@ -103,7 +107,8 @@ impl Runtime {
     fn run_each<'v, T: Datum + Copy>(&self, batches: impl Iterator<Item = &'v [T]>) -> TractResult<Vec<Vec<f32>>> {
         let mut joined: Vec<Vec<f32>> = Vec::new();
         for batch in batches {
-            let outputs = self.plan.run(tvec![Tensor::from_shape(&self.shape, batch)?.into_tvalue()])?;
+            let inputs = Tensor::from_shape(&self.shape, batch)?.cast_to_dt(self.dtype)?.into_owned();
+            let outputs = self.plan.run(tvec![inputs.into_tvalue()])?;
             joined.resize(outputs.len(), Vec::new());
             for (joined, output) in joined.iter_mut().zip(&outputs) {
                 joined.extend_from_slice(output.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?);
@@ -111,6 +116,14 @@ impl Runtime {
         }
         Ok(joined)
     }
+}
+
+/// Where a value is given: by the last of the nodes that an operator became.
+fn outlet(model: &TypedModel, name: &str) -> Option<OutletId> {
+    let is_of = |node: &&TypedNode| {
+        node.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(".fused"))
+    };
+    model.nodes().iter().filter(is_of).map(|node| OutletId::new(node.id, 0)).next_back()
 }
 
 fn batched(request: &Request<'_>) -> Vec<usize> {

@@ -2,29 +2,11 @@
 
 use std::path::Path;
 
-use export::difference;
+use export::{Samples, Value, difference, predict};
 use plugin_api::protocol::RunInfo;
-use plugin_api::{Error, Result, Run, Tensor, TensorView};
+use plugin_api::{Error, Result, Run, Tensor};
 
 use crate::runtime::{Format, Inputs, Request, Runtime};
-
-/// Samples of the run's data, and what the model makes of them.
-#[derive(Clone, Debug)]
-pub struct Samples {
-    /// As the model takes them, with the batch in front.
-    pub inputs: Tensor,
-    /// As the data has them.
-    pub targets: Tensor,
-}
-
-/// What the model gives.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Value {
-    /// With the batch in front.
-    pub shape: Vec<i64>,
-    /// In row-major order.
-    pub values: Vec<f32>,
-}
 
 /// A value of the model, and what it is in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,24 +48,6 @@ pub enum Verdict {
     Unverified(String),
 }
 
-impl Samples {
-    /// Up to `rows` samples of a batch of the split that the run is judged by: `val`, where there is one.
-    ///
-    /// # Errors
-    ///
-    /// The split has fewer batches.
-    pub fn read(run: &Run<'_>, info: &RunInfo, index: u64, rows: usize) -> Result<Samples> {
-        let split = if info.data.splits.contains_key("val") { "val" } else { "train" };
-        let [inputs, targets] = run.batch(split, index)?;
-        Ok(Samples { inputs: first(&inputs, rows)?, targets: first(&targets, rows)? })
-    }
-
-    /// How many.
-    pub fn rows(&self) -> usize {
-        self.inputs.view().shape().first().map_or(0, |rows| *rows as usize)
-    }
-}
-
 /// Runs a file and compares; what it cannot be blamed for is a verdict, what it can is an error.
 impl Verification<'_> {
     /// Runs the file on `samples`, and compares with what the model predicts.
@@ -116,6 +80,33 @@ impl Verification<'_> {
             difference.relative,
             self.tolerance,
         )))
+    }
+
+    /// Puts two metrics: how many of the samples are classified rightly, by the model and by the file. Nothing where there
+    /// are no classes, or the runtime does not run the file.
+    ///
+    /// # Errors
+    ///
+    /// The host does not predict.
+    pub fn report_accuracy(&self, run: &mut Run<'_>, info: &RunInfo, batches: u64) -> Result<()> {
+        if info.data.classes < 2 {
+            return Ok(());
+        }
+        let [mut rows, mut before, mut after] = [0usize; 3];
+        for index in 0..batches {
+            let Ok(samples) = Samples::read(run, info, index, usize::MAX) else { break };
+            let Ok(targets) = samples.targets.view().as_slice::<i64>().map(<[i64]>::to_vec) else { return Ok(()) };
+            let inputs = (self.given)(&samples.inputs)?;
+            let predicted = predict(run, &samples.inputs, &[])?.into_iter().next();
+            let expected = predicted.map(|outputs| (self.expected)(&outputs)).unwrap_or_default();
+            let Ok((_, found)) = self.outputs(&inputs, samples.rows(), &[]) else { return Ok(()) };
+            rows += targets.len();
+            before += right(&expected, &targets);
+            after += found.first().map_or(0, |found| right(found, &targets));
+        }
+        let name = &info.instance;
+        run.put_metric(&format!("{name}_accuracy_before"), before as f64 / rows.max(1) as f64)?;
+        run.put_metric(&format!("{name}_accuracy_after"), after as f64 / rows.max(1) as f64)
     }
 
     /// The values that are asked for, with their names; the file's output where none is.
@@ -157,27 +148,26 @@ impl Verification<'_> {
     }
 }
 
-/// The first `rows` of a batch, copied.
-fn first(batch: &TensorView<'_>, rows: usize) -> Result<Tensor> {
-    let mut shape = batch.shape().to_vec();
-    let Some(length) = shape.first_mut().filter(|length| **length > rows as i64) else { return batch.to_owned() };
-    *length = rows as i64;
-    let count = shape.iter().product::<i64>() as usize;
-    match batch.as_slice::<i64>() {
-        Ok(values) => Tensor::new(batch.name(), &shape, values.get(..count).unwrap_or(values)),
-        Err(_) => {
-            let values = batch.to_vec::<f32>()?;
-            Tensor::new(batch.name(), &shape, values.get(..count).unwrap_or(&values))
+/// How many rows of `outputs` are the class that is the target: by their largest value, or by the one value that is it.
+fn right(outputs: &[f32], targets: &[i64]) -> usize {
+    let width = (outputs.len() / targets.len().max(1)).max(1);
+    let class = |row: &[f32]| match row {
+        [class] => *class as i64,
+        row => {
+            row.iter().enumerate().fold(0, |best, (place, value)| if *value > row[best] { place } else { best }) as i64
         }
-    }
+    };
+    outputs.chunks_exact(width).zip(targets).filter(|(row, target)| class(row) == **target).count()
 }
 
-/// What the model gives for `inputs`: its outputs, then the values of `nodes`.
-///
-/// # Errors
-///
-/// There is no such node, or the callback is in the background, where the model is not at hand.
-pub fn predict(run: &mut Run<'_>, inputs: &Tensor, nodes: &[&str]) -> Result<Vec<Value>> {
-    let views = run.predict(&inputs.view(), nodes)?;
-    views.iter().map(|view| Ok(Value { shape: view.shape().to_vec(), values: view.to_vec::<f32>()? })).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_right_by_their_largest_value_or_by_the_class_that_they_are() {
+        assert_eq!(right(&[0.1, 0.9, 0.8, 0.2, 0.3, 0.7], &[1, 1, 1]), 2);
+        assert_eq!(right(&[3.0, 1.0], &[3, 2]), 1);
+        assert_eq!(right(&[], &[]), 0);
+    }
 }

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 const FLOAT: f64 = 1e-5;
 const HALF: f64 = 1e-2;
 
+/// What eight bits leave of an operator's outputs: a few steps of 255.
+const EIGHT_BITS: f64 = 0.05;
+
 /// A run that has exported once, and the file.
 fn export(subject: &Subject, options: Value) -> (FakeHost, PathBuf) {
     let mut host = subject.run::<Onnx>(options, 2).expect("the options are right");
@@ -55,6 +58,13 @@ fn ten_small_nets_give_what_the_model_gives() {
         all_are_right(zoo(), &options, FLOAT);
     }
     all_are_right(zoo(), &json!({ "quantize": "fp16" }), HALF);
+}
+
+#[test]
+fn integers_are_near_what_the_model_gives() {
+    let options = json!({ "quantize": "int8", "calibration_batches": 2, "tolerance": 1 });
+    all_are_right(operators(), &options, EIGHT_BITS);
+    all_are_right(zoo(), &options, 2.0 * EIGHT_BITS);
 }
 
 #[test]

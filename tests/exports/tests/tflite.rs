@@ -1,5 +1,6 @@
 //! TFLite: every operator, a zoo and random models, by LiteRT.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use exports::{Model, Reader, Runtime, Subject, operators, random_model, zoo};
@@ -11,6 +12,9 @@ use tflite::Tflite;
 /// The differences that f32 and 16-bit weights make.
 const FLOAT: f64 = 1e-5;
 const HALF: f64 = 1e-2;
+
+/// What eight bits leave of an operator's outputs: a few steps of 255.
+const EIGHT_BITS: f64 = 0.05;
 
 /// A run that has exported once, and the file.
 fn export(subject: &Subject, options: Value) -> (FakeHost, PathBuf) {
@@ -66,6 +70,39 @@ fn ten_small_nets_give_what_the_model_gives() {
         all_are_right(zoo(), &json!({ "layout": layout }), FLOAT);
         all_are_right(zoo(), &json!({ "layout": layout, "quantize": "fp16" }), HALF);
     }
+}
+
+#[test]
+fn integers_are_near_what_the_model_gives() {
+    let (taken, refused): (Vec<Model>, Vec<Model>) =
+        operators().into_iter().chain(zoo()).partition(|model| takes_eight_bits(model).is_ok());
+    // Their steps have values that nothing outside them sees.
+    let refused: BTreeSet<&str> = refused.iter().map(|model| model.name.trim_end_matches("_deep")).collect();
+    let expected = [
+        "attention",
+        "causal_attention",
+        "elu",
+        "gru",
+        "group_norm",
+        "layer_norm",
+        "layer_norm_of_images",
+        "lstm",
+        "lstm_last",
+        "rms_norm",
+        "transformer",
+    ];
+    assert_eq!(refused, BTreeSet::from(expected));
+    for layout in ["nchw", "nhwc"] {
+        let options = json!({ "quantize": "int8", "calibration_batches": 2, "tolerance": 1, "layout": layout });
+        all_are_right(taken.clone(), &options, 2.0 * EIGHT_BITS);
+    }
+}
+
+/// Whether a model can be exported as integers, or why not.
+fn takes_eight_bits(model: &Model) -> Result<(), String> {
+    let subject = Subject::new(model.clone());
+    let mut host = subject.run::<Tflite>(json!({ "quantize": "int8" }), 2).expect("the options are right");
+    host.setup().map_err(|error| error.to_string())
 }
 
 proptest! {

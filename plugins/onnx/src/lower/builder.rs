@@ -9,6 +9,7 @@ use crate::proto::{Attribute, Node};
 #[derive(Clone, Debug)]
 pub enum Elements<'a> {
     F32(Cow<'a, [f32]>),
+    I8(Vec<i8>),
     I64(Vec<i64>),
 }
 

@@ -24,6 +24,8 @@ use crate::options::{Include, Opset};
 pub struct Lowered<'a> {
     pub builder: Builder<'a>,
     pub input: Input,
+    /// The value that the model takes: the input, or what the normalisation makes of it.
+    pub taken: String,
     /// The name of the output, its shape for a sample, and whether it holds class indices.
     pub output: String,
     pub output_shape: Vec<i64>,
@@ -200,19 +202,15 @@ impl<'a, 'w> Lowering<'a, 'w> {
         self.builder.node("Div", "normalise/scaled", &[shifted, scale], Vec::new())
     }
 
-    /// The nodes of the graph that give values of their names. A convolution that took up a norm gives the norm's.
+    /// The nodes of the graph, and their values in the file. What a convolution gives that took up a norm is the norm's.
     fn points(&self) -> Vec<Point> {
-        let is_value = |node: &&Node| {
-            self.values.get(node.name.as_str()).is_some_and(|value| *value == node.name)
-                && !self.folded.contains_key(node.name.as_str())
+        let nodes = self.graph.nodes.iter().filter(|node| !self.folded.contains_key(node.name.as_str()));
+        let point = |node: &Node| {
+            let value = self.values.get(node.name.as_str())?.clone();
+            let dims = (0..=node.shape.len()).collect();
+            Some(Point { node: node.name.clone(), operator: node.op.name().to_owned(), value, dims })
         };
-        let point = |node: &Node| Point {
-            node: node.name.clone(),
-            operator: node.op.name().to_owned(),
-            value: node.name.clone(),
-            dims: (0..=node.shape.len()).collect(),
-        };
-        self.graph.nodes.iter().filter(is_value).map(point).collect()
+        nodes.filter_map(point).collect()
     }
 
     /// What is added behind the model, and the name that its output has.
@@ -234,6 +232,7 @@ impl<'a, 'w> Lowering<'a, 'w> {
             value = self.builder.node("Identity", "output", &[value], Vec::new());
         }
         let points = self.points();
-        Ok(Lowered { builder: self.builder, input, output: value, output_shape, is_class, points })
+        let taken = self.value(&input.name)?;
+        Ok(Lowered { builder: self.builder, input, taken, output: value, output_shape, is_class, points })
     }
 }

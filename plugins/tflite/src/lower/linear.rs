@@ -20,6 +20,7 @@ impl<'g> Lowering<'g> {
     /// Lets the value of an absorbed node be that of `node`.
     pub(super) fn absorb(&mut self, reader: &'g Node, tensor: TensorId, layout: &Layout) -> Result<()> {
         self.absorbed.insert(&reader.name);
+        self.note_origin(reader, tensor, layout);
         let value = Value { tensor, shape: reader.shape.clone(), layout: layout.clone(), is_shared: false };
         self.keep(&reader.name, value)
     }

@@ -18,7 +18,7 @@ use plugin_api::{Error, Result};
 use crate::builtin::Builtin;
 use crate::layout::Layout;
 use crate::options::ImageLayout;
-use crate::program::{Element, Program, TensorId};
+use crate::program::{Element, Origin, Program, TensorId};
 
 /// Elements of a tensor beyond which indices of the runtime's kernels overflow.
 const MOST_ELEMENTS: i64 = i32::MAX as i64;
@@ -168,7 +168,24 @@ impl<'g> Lowering<'g> {
         };
         // A value that passes through keeps its other readers.
         let is_shared = inputs.iter().any(|input| input.tensor == tensor && input.is_shared);
+        self.note_origin(node, tensor, &layout);
         self.keep(&node.name, Value { tensor, shape: node.shape.clone(), layout, is_shared })
+    }
+
+    /// Remembers whose value a tensor is: of the last node, where several became one operator.
+    fn note_origin(&mut self, node: &Node, tensor: TensorId, layout: &Layout) {
+        let dims = match layout {
+            Layout::Order(order) => Some(std::iter::once(0).chain(order.iter().map(|dim| dim + 1)).collect()),
+            Layout::Flat { .. } => None,
+        };
+        let reads_node = |origin: &Origin| {
+            self.absorbed.contains(origin.node.as_str())
+                && self.graph.nodes.iter().any(|other| other.name == origin.node && other.inputs.contains(&node.name))
+        };
+        let slot = &mut self.program.tensors[tensor].origin;
+        if !slot.as_ref().is_some_and(reads_node) {
+            *slot = Some(Origin { node: node.name.clone(), operator: node.op.name(), dims });
+        }
     }
 
     fn keep(&mut self, name: &'g str, mut value: Value) -> Result<()> {

@@ -1,0 +1,142 @@
+//! Which values a model's nodes give, for exporters that put them into eight bits.
+
+use std::collections::BTreeMap;
+
+use plugin_api::protocol::RunInfo;
+use plugin_api::{Error, Result, Run};
+
+use crate::{Samples, Value, predict};
+
+/// The smallest and the largest value, 0 among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Range {
+    /// At most 0.
+    pub least: f32,
+    /// At least 0.
+    pub most: f32,
+}
+
+/// The ranges of the values of a model's nodes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ranges {
+    /// Of what the model takes.
+    pub input: Range,
+    nodes: BTreeMap<String, Range>,
+}
+
+/// Eight bits for a range: `real = scale · (code − zero_point)`.
+///
+/// As in TFLite's quantisation specification: codes are of -128..=127, and 0 is one of them exactly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Affine {
+    /// Between two neighbouring codes.
+    pub scale: f32,
+    /// The code of 0.
+    pub zero_point: i32,
+}
+
+impl Range {
+    /// The range of some values.
+    pub fn of(values: &[f32]) -> Range {
+        values.iter().filter(|value| value.is_finite()).fold(Range::default(), |range, value| range.with(*value))
+    }
+
+    fn with(self, value: f32) -> Range {
+        Range { least: self.least.min(value), most: self.most.max(value) }
+    }
+
+    fn and(self, other: Range) -> Range {
+        self.with(other.least).with(other.most)
+    }
+
+    /// How it is put into eight bits.
+    pub fn affine(self) -> Affine {
+        let scale = (f64::from(self.most) - f64::from(self.least)) / 255.0;
+        // Constant zeros: any scale does, and one that can be inverted is wanted.
+        let scale = if scale > f64::from(f32::MIN_POSITIVE) { scale } else { 1.0 };
+        let zero_point = (-128.0 - f64::from(self.least) / scale).round() as i32;
+        Affine { scale: scale as f32, zero_point: zero_point.clamp(-128, 127) }
+    }
+}
+
+impl Affine {
+    /// The code that is nearest to a number.
+    pub fn code(self, value: f32) -> i8 {
+        // A cast of floats saturates.
+        ((value / self.scale).round() as i32).saturating_add(self.zero_point).clamp(-128, 127) as i8
+    }
+}
+
+/// The scale of weights that lie around 0: codes are of -127..=127, and the code of 0 is 0.
+pub fn symmetric_scale(values: impl Iterator<Item = f32>) -> f32 {
+    let largest = values.filter(|value| value.is_finite()).fold(0f32, |largest, value| largest.max(value.abs()));
+    if largest > f32::MIN_POSITIVE * 127.0 { largest / 127.0 } else { 1.0 }
+}
+
+/// The code of a weight.
+pub fn symmetric_code(value: f32, scale: f32) -> i8 {
+    (value / scale).round().clamp(-127.0, 127.0) as i8
+}
+
+impl Ranges {
+    /// Lets the model predict up to `batches` batches of the split that the run is judged by, and looks at what `nodes`
+    /// give.
+    ///
+    /// # Errors
+    ///
+    /// There is no batch, no such node, or the callback is in the background, where the model is not at hand.
+    pub fn calibrate(run: &mut Run<'_>, info: &RunInfo, batches: u64, nodes: &[&str]) -> Result<Ranges> {
+        let mut ranges = Ranges::default();
+        for index in 0..batches {
+            let samples = match Samples::read(run, info, index, usize::MAX) {
+                Ok(samples) => samples,
+                Err(error) if index == 0 => return Err(error.context("there is nothing to calibrate with")),
+                // The split has no more.
+                Err(_) => break,
+            };
+            if let Ok(inputs) = samples.inputs.view().as_slice::<f32>() {
+                ranges.input = ranges.input.and(Range::of(inputs));
+            }
+            let predicted = predict(run, &samples.inputs, nodes)?;
+            for (node, Value { values, .. }) in nodes.iter().zip(predicted.iter().skip(1)) {
+                let range = ranges.nodes.entry((*node).to_owned()).or_default();
+                *range = range.and(Range::of(values));
+            }
+        }
+        if ranges.nodes.is_empty() && !nodes.is_empty() {
+            return Err(Error::new("there is nothing to calibrate with: no batch was asked for"));
+        }
+        Ok(ranges)
+    }
+
+    /// What a node gives; `None` where it was not asked for.
+    pub fn node(&self, name: &str) -> Option<Range> {
+        self.nodes.get(name).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_fills_the_codes_and_has_zero_as_one_of_them() {
+        let affine = Range::of(&[-1.0, 3.0, f32::NAN]).affine();
+        assert_eq!((affine.code(-1.0), affine.code(3.0), affine.code(100.0)), (-128, 127, 127));
+        assert_eq!(i32::from(affine.code(0.0)), affine.zero_point);
+        // Values on one side of 0 only.
+        assert_eq!(Range::of(&[2.0, 4.0]).affine(), Affine { scale: 4.0 / 255.0, zero_point: -128 });
+        assert_eq!(Range::of(&[-4.0]).affine().zero_point, 127);
+        assert_eq!(Range::of(&[0.0]).affine().code(0.0), -128);
+    }
+
+    #[test]
+    fn weights_lie_around_zero() {
+        let scale = symmetric_scale([0.5, -2.0].into_iter());
+        assert_eq!(
+            (symmetric_code(-2.0, scale), symmetric_code(0.0, scale), symmetric_code(2.0, scale)),
+            (-127, 0, 127)
+        );
+        assert_eq!(symmetric_code(0.0, symmetric_scale([0.0].into_iter())), 0);
+    }
+}

@@ -1,0 +1,80 @@
+//! The file against the model, before it is published.
+
+use std::path::Path;
+
+use export::Samples;
+use plugin_api::protocol::RunInfo;
+use plugin_api::{Result, Run, Tensor};
+use verify::{Inputs, Point, Verdict, Verification, reordered};
+
+use crate::Tflite;
+use crate::builtin::Builtin;
+use crate::options::{ImageLayout, Quantize};
+use crate::program::Program;
+
+/// What the runtime's reader gets wrong: it rounds the means of floats (tract-tflite 0.23.9, `de_reduce_mean`, whose factor
+/// is one for integers). A file must not be blamed for that.
+const MISREAD: Builtin = Builtin::Mean;
+
+/// How many samples are compared. The reader runs them one by one.
+const ROWS: usize = 16;
+
+impl Tflite {
+    /// Runs the file at `path`, which has `program` in it, on samples of the run's data. Of integers it is reported as well
+    /// how many samples are classified rightly with them and without.
+    pub(crate) fn verify(&self, run: &mut Run<'_>, info: &RunInfo, path: &Path, program: &Program) -> Result<Verdict> {
+        if program.operators.iter().any(|operator| operator.builtin == MISREAD) {
+            return Ok(Verdict::Unverified(format!("the operator `{}` rightly", MISREAD.name())));
+        }
+        let images_move = self.options.layout == ImageLayout::Nhwc;
+        let input = program.inputs.first().map(|input| &program.tensors[*input]);
+        let points = points(program);
+        let verification = Verification {
+            format: verify::TFLITE,
+            path,
+            sample_shape: input
+                .into_iter()
+                .flat_map(|input| &input.shape)
+                .skip(1)
+                .map(|length| i64::from(*length))
+                .collect(),
+            given: &|inputs| given(images_move, inputs),
+            expected: &|value| channels_last(images_move, &value.values, &value.shape),
+            points: &points,
+            tolerance: self.options.tolerance(),
+        };
+        if self.options.quantize == Quantize::Int8 {
+            verification.report_accuracy(run, info, self.options.calibration_batches)?;
+        }
+        let samples = Samples::read(run, info, 0, ROWS)?;
+        verification.run(run, &samples)
+    }
+}
+
+fn given(images_move: bool, inputs: &Tensor) -> Result<Inputs> {
+    let view = inputs.view();
+    Ok(match view.as_slice::<i64>() {
+        Ok(indices) => Inputs::I64(indices.to_vec()),
+        Err(_) => Inputs::F32(channels_last(images_move, &view.to_vec::<f32>()?, view.shape())),
+    })
+}
+
+/// Images as the file has them, which may be otherwise than the model.
+fn channels_last(images_move: bool, values: &[f32], shape: &[i64]) -> Vec<f32> {
+    if images_move && shape.len() == 4 { reordered(values, shape, &[0, 2, 3, 1]) } else { values.to_vec() }
+}
+
+/// The values of the model that are values of the file, as they are computed.
+fn points(program: &Program) -> Vec<Point> {
+    let point = |tensor: &crate::program::Tensor| {
+        let origin = tensor.origin.as_ref()?;
+        Some(Point {
+            node: origin.node.clone(),
+            operator: origin.operator.to_owned(),
+            value: tensor.name.clone(),
+            dims: origin.dims.clone()?,
+        })
+    };
+    let given = program.operators.iter().flat_map(|operator| &operator.outputs);
+    given.filter_map(|tensor| point(&program.tensors[*tensor])).collect()
+}

@@ -31,7 +31,6 @@ fn onnxruntime_reads_what_a_run_exports_at_its_best_epoch() {
     let options = [
         "--set=train.epochs=4",
         "--set=run.device=cpu",
-        "--plugin=onnx",
         "--set=plugins.onnx.options={ include = [\"normalise\", \"softmax\", \"argmax\"], fold_batch_norm = true }",
         "--set=plugins.onnx.when={ best = { val_accuracy = \"max\" } }",
     ];
@@ -43,7 +42,9 @@ fn onnxruntime_reads_what_a_run_exports_at_its_best_epoch() {
     let run = folder.path().join("out");
     let status = std::fs::read_to_string(run.join("status.json")).expect("the status is there");
     let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
-    assert_eq!(status["artifacts"]["exports"], serde_json::json!(["exports/model.onnx"]));
+    let exports = serde_json::json!(["exports/model.onnx", "exports/model.tflite"]);
+    assert_eq!(status["artifacts"]["exports"], exports);
+    assert!(status["artifacts"].get("unverified_export").is_none(), "{status}");
     let mut command = Command::new(python);
     command.args(["-c", READ]).arg(run.join("exports/model.onnx"));
     command.arg(workspace_root().join("examples/digits/digits.csv.gz")).arg(run.join("run.toml"));
@@ -52,4 +53,94 @@ fn onnxruntime_reads_what_a_run_exports_at_its_best_epoch() {
     let found = String::from_utf8_lossy(&output.stdout);
     let (epoch, step) = (&status["position"]["epoch"], &status["position"]["global_step"]);
     assert!(found.starts_with("int64 digits ") && found.ends_with("True\nright True\n"), "{found} {epoch} {step}");
+}
+
+/// Prints, for each pair of a model and its copy in eight bits, how often both choose the same class, and how many digits
+/// each knows.
+const COMPARE: &str = "
+import csv, gzip, sys
+import numpy, onnxruntime
+from ai_edge_litert.interpreter import Interpreter
+folder, digits = sys.argv[1:]
+with gzip.open(digits, 'rt') as file:
+    table = numpy.array([[float(field) for field in row] for row in csv.reader(file)], dtype=numpy.float32)
+images, classes = table[:, :64].reshape(-1, 1, 8, 8), table[:, 64]
+def by_onnx(name):
+    session = onnxruntime.InferenceSession(f'{folder}/{name}.onnx', providers=['CPUExecutionProvider'])
+    return session.run(None, {session.get_inputs()[0].name: images})[0].argmax(1)
+def by_tflite(name):
+    runner = Interpreter(f'{folder}/{name}.tflite').get_signature_runner('serving_default')
+    (outputs,) = runner(**{next(iter(runner.get_input_details())): images}).values()
+    return outputs.argmax(1)
+for run in (by_onnx, by_tflite):
+    whole, eight = run('whole'), run('eight')
+    print((whole == eight).mean(), (whole == classes).mean(), (eight == classes).mean())
+";
+
+#[test]
+fn eight_bits_choose_the_classes_that_the_model_chooses() {
+    let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
+        eprintln!("skipped: HOST_TEST_PYTHON names no Python that has `onnxruntime` and `ai-edge-litert`");
+        return;
+    };
+    let folder = temporary_folder();
+    let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
+    let mut command = host();
+    command.current_dir(folder.path()).args(["run", "--out", "out", "--json", "--plugins"]).arg(plugins.path());
+    command.args(["--set=train.epochs=4", "--set=run.device=cpu", "--set=data.normalise=\"none\""]);
+    for kind in ["onnx", "tflite"] {
+        // The run file's own instances take pixels as they are stored, too.
+        command.arg(format!("--set=plugins.{kind}.options={{ name = \"whole\" }}"));
+        command.arg(format!("--set=plugins.{kind}.when={{ at = [\"end\"] }}"));
+        command.arg(format!("--plugin={kind}=eight-{kind}"));
+        command.arg(format!("--set=plugins.eight-{kind}.options={{ name = \"eight\", quantize = \"int8\" }}"));
+    }
+    let output = command.output().expect("the host starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let mut command = Command::new(python);
+    command.args(["-c", COMPARE]).arg(folder.path().join("out/exports"));
+    let output = command.arg(workspace_root().join("examples/digits/digits.csv.gz")).output().expect("Python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stdout);
+    let rows: Vec<Vec<f64>> =
+        told.lines().map(|line| line.split(' ').map(|number| number.parse().expect("a number")).collect()).collect();
+    assert_eq!(rows.len(), 2, "{told}");
+    for row in rows {
+        let [agreement, whole, eight] = row[..] else { panic!("{told}") };
+        assert!(agreement >= 0.99 && (whole - eight).abs() <= 0.01 && whole > 0.9, "{told}");
+    }
+    // What the plugins themselves measured on the way.
+    let status = std::fs::read_to_string(folder.path().join("out/status.json")).expect("the status is there");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
+    let [before, after] =
+        ["before", "after"].map(|when| status["metrics"][format!("eight-onnx_accuracy_{when}")].as_f64());
+    let difference = before.zip(after).map(|(before, after)| (before - after).abs());
+    assert!(difference.is_some_and(|difference| difference <= 0.01), "{status}");
+}
+
+/// A run whose exports do not fit: no file may grow beyond the limit, as on a disk that is full.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_fails_the_export_and_leaves_nothing_of_it() {
+    let folder = temporary_folder();
+    let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
+    // Blocks of 512 bytes or of 1024, as the shell has it. Who writes beyond is told so, and not killed.
+    let limited = "ulimit -f 300; trap '' XFSZ; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, "sh"]).arg(host().get_program());
+    command.current_dir(folder.path()).args(["run", "--out", "out", "--plugins"]).arg(plugins.path());
+    command.args(["--set=train.epochs=1", "--set=run.device=cpu", "--set=run.by_default=false"]);
+    command.arg("--set=model.layers=[{ type = \"flatten\" }, { type = \"linear\", out_features = 3000 }, { type = \"linear\", out_features = 10 }]");
+    command.arg(
+        "--set=plugins=[{ kind = \"onnx\", on_error = \"disable\" }, { kind = \"tflite\", on_error = \"disable\" }]",
+    );
+    let output = command.output().expect("the host starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    for file in ["model.onnx", "model.tflite"] {
+        assert!(told.contains(&format!("/{file}`: File too large")), "{told}");
+    }
+    assert!(output.status.success(), "{told}");
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("out/exports")).expect("the folder is there").collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -93,6 +93,7 @@ fn the_status_of_a_finished_run() {
     insta::assert_debug_snapshot!(names(&status["artifacts"]), @r#"
     [
         "best_checkpoint",
+        "exports",
         "last_checkpoint",
         "metrics",
     ]

@@ -54,10 +54,9 @@ impl Publication {
                 target.display()
             )));
         }
-        let path = self.partial(name);
-        let file = File::create(&path).map_err(|error| failed("create", &path, &error))?;
+        let file = PartialFile::create(&self.partial(name))?;
         self.names.push(name.to_owned());
-        Ok(PartialFile { writer: BufWriter::with_capacity(1 << 20, file), path })
+        Ok(file)
     }
 
     /// Moves the files to their places, in the order in which they were created, and gives the path of the last one.
@@ -90,6 +89,16 @@ impl Publication {
 }
 
 impl PartialFile {
+    /// A file at `path`, which nobody publishes unless it is part of a [`Publication`].
+    ///
+    /// # Errors
+    ///
+    /// It cannot be created.
+    pub fn create(path: &Path) -> Result<PartialFile> {
+        let file = File::create(path).map_err(|error| failed("create", path, &error))?;
+        Ok(PartialFile { writer: BufWriter::with_capacity(1 << 20, file), path: path.to_owned() })
+    }
+
     /// Where it lies until it is published.
     pub fn path(&self) -> &Path {
         &self.path

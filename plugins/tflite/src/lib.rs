@@ -14,9 +14,10 @@ mod quantise;
 mod verification;
 mod write;
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use export::{Publication, Ranges, Template, Weights};
+use export::{PartialFile, Publication, Ranges, Template, Weights};
 use plugin_api::event::{At, Position, Trigger};
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
@@ -27,6 +28,9 @@ pub use crate::options::{ImageLayout, Options, Quantize};
 
 use crate::program::Program;
 use crate::write::Description;
+
+/// The file that is run in place of one of integers that takes and gives numbers. It is never published.
+const INSIDE: &str = "inside";
 
 /// Exports the model as TFLite.
 pub struct Tflite {
@@ -90,15 +94,21 @@ impl Tflite {
         let folder = Path::new(&info.folder).join(&self.options.log_dir);
         let file = format!("{}.tflite", self.name.at(position.epoch, position.global_step));
         let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
-        let program = match self.options.quantize {
-            Quantize::Int8 => &self.quantised(run, &info, &lowered.program)?,
-            _ => &lowered.program,
+        let ranges = match self.options.quantize {
+            Quantize::Int8 => Some(self.calibrate(run, &info, &lowered.program)?),
+            _ => None,
         };
-        let publication = self.write(run, &info, position, program, [&folder, Path::new(&file)])?;
+        let program = self.program(run, &lowered.program, ranges.as_ref(), self.options.integer_boundary)?;
+        let mut publication = Publication::begin(&folder, self.options.sync)?;
+        self.write(run, &info, position, &program, publication.create(&file, self.options.overwrite)?)?;
         let unverified = match self.options.verify {
             Policy::Off => false,
             policy => {
-                let verdict = self.verify(run, &info, &publication.partial(&file), program)?;
+                // The runtime has no operator that makes integers of numbers: what is inside the boundary is run.
+                let inside = self.program(run, &lowered.program, ranges.as_ref(), true)?;
+                let path = publication.partial(INSIDE);
+                self.write(run, &info, position, &inside, PartialFile::create(&path)?)?;
+                let verdict = self.verify(run, &info, &path, &inside)?;
                 policy.marks_unverified(&verdict, &folder.join(&file))?
             }
         };
@@ -111,23 +121,33 @@ impl Tflite {
         if unverified { run.publish("unverified_export", &path) } else { Ok(()) }
     }
 
-    /// The program in integers, with scales from what the model predicts.
-    fn quantised(&self, run: &mut Run<'_>, info: &RunInfo, program: &Program) -> Result<Program> {
-        let nodes = quantise::nodes(program);
-        let ranges = Ranges::calibrate(run, info, self.options.calibration_batches, &nodes)?;
-        let weights = Weights::read(run, self.options.allow_non_finite)?;
-        quantise::quantise(program, &ranges, &weights, self.options.integer_boundary)
+    /// What the nodes give whose values the program has.
+    fn calibrate(&self, run: &mut Run<'_>, info: &RunInfo, program: &Program) -> Result<Ranges> {
+        Ranges::calibrate(run, info, self.options.calibration_batches, &quantise::nodes(program))
     }
 
-    /// Writes the file but does not publish it.
+    /// The program as it is written: in integers where there are `ranges`.
+    fn program<'p>(
+        &self,
+        run: &Run<'_>,
+        program: &'p Program,
+        ranges: Option<&Ranges>,
+        integer_boundary: bool,
+    ) -> Result<Cow<'p, Program>> {
+        let Some(ranges) = ranges else { return Ok(Cow::Borrowed(program)) };
+        let weights = Weights::read(run, self.options.allow_non_finite)?;
+        quantise::quantise(program, ranges, &weights, integer_boundary).map(Cow::Owned)
+    }
+
+    /// Writes a file but does not publish it.
     fn write(
         &self,
         run: &Run<'_>,
         info: &RunInfo,
         position: &Position,
         program: &Program,
-        [folder, file]: [&Path; 2],
-    ) -> Result<Publication> {
+        mut file: PartialFile,
+    ) -> Result<()> {
         let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
         let weights = Weights::read(run, self.options.allow_non_finite)?;
         let origin = serde_json::json!({
@@ -142,13 +162,13 @@ impl Tflite {
             output: &lowered.output,
             metadata: vec![("training_run", serde_json::to_vec(&origin)?)],
         };
-        let mut publication = Publication::begin(folder, self.options.sync)?;
-        let mut partial = publication.create(&file.to_string_lossy(), self.options.overwrite)?;
-        write::write(program, &description, &weights, &mut partial)?;
-        partial.finish(publication.syncs())?;
-        Ok(publication)
+        write::write(program, &description, &weights, &mut file)?;
+        file.finish(self.options.sync)
     }
 }
 
 #[plugin]
 const KINDS: &[Kind] = &[Kind::of::<Tflite>()];
+
+#[cfg(test)]
+mod tests;

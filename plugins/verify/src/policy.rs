@@ -66,7 +66,7 @@ impl Policy {
     /// It could not be verified, and must be.
     pub fn marks_unverified(self, verdict: &Verdict, path: &Path) -> Result<bool> {
         let Verdict::Unverified(reason) = verdict else { return Ok(false) };
-        let sentence = format!("`{}` cannot be verified: the runtime does not run {reason}", path.display());
+        let sentence = format!("`{}` cannot be verified: {reason}", path.display());
         if self == Policy::Required {
             let hint = "`verify = true` publishes it all the same, with a warning";
             return Err(Error::new(format!("{sentence}; {hint}")));
@@ -92,11 +92,12 @@ mod tests {
 
     #[test]
     fn what_must_be_verified_is_refused_otherwise() {
-        let (verified, unverified) = (Verdict::Verified(0.0), Verdict::Unverified("the operator `GATHER`".to_owned()));
+        let (verified, unverified) =
+            (Verdict::Verified(0.0), Verdict::Unverified("it does not run `GATHER`".to_owned()));
         let path = Path::new("exports/model.tflite");
         assert!(!Policy::On.marks_unverified(&verified, path).unwrap());
         assert!(Policy::On.marks_unverified(&unverified, path).unwrap());
         let error = Policy::Required.marks_unverified(&unverified, path).unwrap_err();
-        assert!(error.message().contains("does not run the operator `GATHER`"), "{error}");
+        assert!(error.message().contains("cannot be verified: it does not run `GATHER`"), "{error}");
     }
 }

@@ -163,18 +163,16 @@ fn contained<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, Unsupported>
     Err(Unsupported { reason })
 }
 
-/// The innermost cause, with the operator where the runtime names one in the dumps around it.
+/// The innermost cause. Of an operator that it lacks the runtime shows a dump, which has its name in it.
 fn in_one_line(chain: impl Iterator<Item = String>) -> String {
     const LONGEST: usize = 200;
-    let all: Vec<String> = chain.collect();
-    let named = |key: &str| {
-        let (_, rest) = all.iter().rev().find_map(|text| text.split_once(key))?;
-        Some(rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect::<String>())
-    };
-    if let Some(operator) = named("builtin_code: ") {
-        return format!("the operator `{operator}`");
+    let cause = chain.last().unwrap_or_default();
+    // The newer of two fields of the operator's code is the last.
+    if let Some((_, rest)) = cause.split_once("Unsupported: ").and_then(|(_, dump)| dump.rsplit_once("builtin_code: "))
+    {
+        let name: String = rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+        return format!("the operator `{name}`");
     }
-    let cause = all.last().map_or("", String::as_str);
     let line = cause.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().take(LONGEST).collect()
 }

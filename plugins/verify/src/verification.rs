@@ -44,26 +44,32 @@ pub struct Verification<'a> {
 pub enum Verdict {
     /// The file gives what the model gives, but for this.
     Verified(f64),
-    /// The runtime does not run it, for this reason.
+    /// It could not be run here, for this reason, a clause.
     Unverified(String),
 }
 
 /// Runs a file and compares; what it cannot be blamed for is a verdict, what it can is an error.
 impl Verification<'_> {
-    /// Runs the file on `samples`, and compares with what the model predicts.
+    /// Runs the file on up to `rows` samples of the run's data, and compares with what the model predicts.
     ///
     /// # Errors
     ///
-    /// The outputs are further away than the tolerance, with the first node from which they are; or the host does not
-    /// predict.
-    pub fn run(&self, run: &mut Run<'_>, samples: &Samples) -> Result<Verdict> {
+    /// The outputs are further away than the tolerance, with the first node from which they are.
+    pub fn run(&self, run: &mut Run<'_>, info: &RunInfo, rows: usize) -> Result<Verdict> {
+        let samples = match Samples::read(run, info, 0, rows) {
+            Ok(samples) => samples,
+            Err(error) => return Ok(Verdict::Unverified(format!("there are no samples: {error}"))),
+        };
         let inputs = (self.given)(&samples.inputs)?;
-        let predicted = predict(run, &samples.inputs, &[])?;
+        let predicted = match predict(run, &samples.inputs, &[]) {
+            Ok(predicted) => predicted,
+            Err(error) => return Ok(Verdict::Unverified(format!("the host does not predict: {error}"))),
+        };
         let Some(outputs) = predicted.first() else { return Err(Error::new("the host predicts nothing")) };
         let expected = (self.expected)(outputs);
         let found = match self.outputs(&inputs, samples.rows(), &[]) {
             Ok((_, found)) => found,
-            Err(reason) => return Ok(Verdict::Unverified(reason)),
+            Err(reason) => return Ok(Verdict::Unverified(format!("the runtime does not run {reason}"))),
         };
         let found = found.into_iter().next().unwrap_or_default();
         let Some(difference) = difference(&found, &expected) else {
@@ -73,7 +79,7 @@ impl Verification<'_> {
         if difference.is_within(self.tolerance) {
             return Ok(Verdict::Verified(difference.relative));
         }
-        let first = self.first_difference(run, samples, &inputs)?;
+        let first = self.first_difference(run, &samples, &inputs)?;
         Err(Error::new(format!(
             "`{}` does not do what the model does: its outputs are off by {:.2e} (tolerance {:.0e}){first}",
             self.path.display(),

@@ -203,6 +203,28 @@ pub fn zoo() -> Vec<Model> {
     ]
 }
 
+/// A model of more than two gibibytes, where the offsets of both formats end: three matrices of 0.8.
+pub fn large() -> Model {
+    Model::new(
+        "large",
+        r#"{ type = "repeat", times = 3, layers = [{ type = "linear", out_features = 14654 }] }"#,
+        &[14654],
+    )
+}
+
+/// Whether the temporary folder takes an export of [`large`], and what a runtime makes of it.
+pub fn has_room_for_large() -> bool {
+    const BYTES: u64 = 6 << 30;
+    let output = std::process::Command::new("df").arg("-Pk").arg(std::env::temp_dir()).output();
+    let told = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let free = told.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
+    let has_room = free.is_some_and(|kibibytes| kibibytes * 1024 > BYTES);
+    if !has_room {
+        eprintln!("skipped: there is too little room in the temporary folder");
+    }
+    has_room
+}
+
 /// A random model: up to six layers that fit each other, on an image, a sequence or a vector.
 pub fn random_model() -> impl Strategy<Value = Model> {
     let choices = prop::collection::vec(any::<u16>(), 7);

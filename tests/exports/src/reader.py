@@ -58,10 +58,21 @@ def from_type(values, detail):
     return values
 
 
+def operators(model):
+    """The operators of a TFLite file, as they are written: no delegate takes them over."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_path=model, experimental_op_resolver_type=plain)
+    return [operator["op_name"] for operator in interpreter._get_ops_details()]
+
+
 RUNTIMES = {"onnx": run_onnx, "tflite": run_tflite}
 
 
 def answer(request):
+    if request["runtime"] == "operators":
+        return {"operators": operators(request["model"])}
     inputs = numpy.fromfile(request["inputs"], dtype=request["dtype"]).reshape(request["shape"])
     if request["transpose"]:
         inputs = numpy.ascontiguousarray(inputs.transpose(request["transpose"]))

@@ -92,17 +92,35 @@ impl Reader {
             "runtime": runtime, "model": model, "inputs": given, "outputs": taken, "dtype": dtype,
             "shape": inputs.size(), "transpose": transpose,
         });
-        writeln!(self.requests, "{request}").expect("Python listens");
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("Python answers");
-        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
-        if let Some(error) = answer["error"].as_str() {
-            return Err(error.to_owned());
-        }
+        let answer = self.ask(&request)?;
         let shape: Vec<i64> = answer["shape"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
         let bytes = std::fs::read(&taken).expect("the outputs are written");
         let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
         Ok(Tensor::from_slice(&values).reshape(&shape))
+    }
+
+    /// The operators of a TFLite file, by the runtime's names for them.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime says of the file.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub fn operators(&mut self, model: &Path) -> Result<Vec<String>, String> {
+        let answer = self.ask(&json!({ "runtime": "operators", "model": model }))?;
+        let names = answer["operators"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn ask(&mut self, request: &Value) -> Result<Value, String> {
+        writeln!(self.requests, "{request}").expect("Python listens");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("Python answers");
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+        answer["error"].as_str().map_or(Ok(()), |error| Err(error.to_owned()))?;
+        Ok(answer)
     }
 
     /// As [`Reader::run`], and how far the outputs are from what is `expected`: `max |a - b| / max(1, max |b|)`.

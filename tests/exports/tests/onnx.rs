@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use exports::{Model, Reader, Runtime, Subject, operators, random_model, zoo};
+use exports::{
+    Model, Reader, Runtime, Subject, coverage, has_room_for_large, large, operators, outcome, random_model, readme, zoo,
+};
 use onnx::Onnx;
 use plugin_api::testing::FakeHost;
 use proptest::prelude::*;
@@ -26,9 +28,18 @@ fn export(subject: &Subject, options: Value) -> (FakeHost, PathBuf) {
 
 /// What is wrong with an export of the model, batches of 1 and 7 being run.
 fn wrong(reader: &mut Reader, model: Model, options: Value, tolerance: f64) -> Option<String> {
-    let subject = Subject::new(model);
-    let (_host, file) = export(&subject, options);
-    [1, 7].into_iter().find_map(|batch| {
+    wrong_for(reader, &Subject::new(model), &[1, 7], options, tolerance)
+}
+
+fn wrong_for(
+    reader: &mut Reader,
+    subject: &Subject,
+    batches: &[i64],
+    options: Value,
+    tolerance: f64,
+) -> Option<String> {
+    let (_host, file) = export(subject, options);
+    batches.iter().find_map(|&batch| {
         let inputs = subject.inputs(batch);
         match reader.difference(Runtime::Onnx, &file, &inputs, &subject.outputs(&inputs), &[]) {
             Ok(difference) if difference <= tolerance => None,
@@ -84,6 +95,23 @@ fn a_wrong_layout_would_be_noticed() {
     // Height and width of the kernel in each other's place.
     let swapped = right.outputs(&inputs.transpose(2, 3)).transpose(2, 3);
     assert!(difference(&mut reader, &swapped) > 1e-2);
+}
+
+#[test]
+fn the_columns_of_the_readme_are_what_is_exported() {
+    let found = coverage(|subject| {
+        let opsets = [18, 20, 21, 23].map(|opset| outcome::<Onnx>(subject, json!({ "opset": opset })));
+        opsets.into_iter().chain([outcome::<Onnx>(subject, json!({ "quantize": "int8" }))]).collect()
+    });
+    assert_eq!(readme(0, 5), found);
+}
+
+#[test]
+#[ignore = "needs 12 GiB of memory, 6 GiB of disk and minutes"]
+fn more_than_two_gibibytes_are_exported() {
+    let (Some(mut reader), true) = (Reader::shared(), has_room_for_large()) else { return };
+    let found = wrong_for(&mut reader, &Subject::new(large()), &[1], json!({ "verify": false }), FLOAT);
+    assert_eq!(found, None);
 }
 
 proptest! {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use exports::{Model, Reader, Runtime, Subject, operators, random_model, zoo};
+use exports::{
+    Model, Reader, Runtime, Subject, coverage, has_room_for_large, large, operators, outcome, random_model, readme, zoo,
+};
 use plugin_api::testing::FakeHost;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -32,9 +34,18 @@ fn channels_last(shape: &[i64], options: &Value) -> Vec<usize> {
 
 /// What is wrong with an export of the model, batches of 1 and 7 being run.
 fn wrong(reader: &mut Reader, model: Model, options: Value, tolerance: f64) -> Option<String> {
-    let subject = Subject::new(model);
-    let (_host, file) = export(&subject, options.clone());
-    [1, 7].into_iter().find_map(|batch| {
+    wrong_for(reader, &Subject::new(model), &[1, 7], options, tolerance)
+}
+
+fn wrong_for(
+    reader: &mut Reader,
+    subject: &Subject,
+    batches: &[i64],
+    options: Value,
+    tolerance: f64,
+) -> Option<String> {
+    let (_host, file) = export(subject, options.clone());
+    batches.iter().find_map(|&batch| {
         let inputs = subject.inputs(batch);
         let expected = subject.outputs(&inputs);
         let expected = match channels_last(&expected.size(), &options).as_slice() {
@@ -103,6 +114,63 @@ fn takes_eight_bits(model: &Model) -> Result<(), String> {
     let subject = Subject::new(model.clone());
     let mut host = subject.run::<Tflite>(json!({ "quantize": "int8" }), 2).expect("the options are right");
     host.setup().map_err(|error| error.to_string())
+}
+
+#[test]
+fn nothing_is_transposed_inside_a_net_of_convolutions() {
+    let Some(mut reader) = Reader::shared() else { return };
+    let mut transposes = |model: Model, layout: &str| {
+        let (_host, file) = export(&Subject::new(model), json!({ "layout": layout }));
+        let operators = reader.operators(&file).expect("it is read");
+        operators.iter().filter(|operator| *operator == "TRANSPOSE").count()
+    };
+    // At the ends, where the layout is another one: what is taken and, of the net for segmentation, what is given.
+    let at_ends = [("lenet", 0), ("resnet", 1), ("separable", 1), ("unet", 2)];
+    for model in zoo() {
+        if let Some((_, expected)) = at_ends.iter().find(|(name, _)| *name == model.name) {
+            assert_eq!(transposes(model.clone(), "nchw"), *expected, "{}", model.name);
+            assert_eq!(transposes(model.clone(), "nhwc"), 0, "{}", model.name);
+        }
+    }
+    assert_eq!(
+        transposes(
+            Model::new("turned", r#"{ type = "permute", dims = [1, 0] }, { type = "softmax" }"#, &[3, 4]),
+            "nchw"
+        ),
+        1
+    );
+}
+
+#[test]
+fn a_wrong_layout_would_be_noticed() {
+    let Some(mut reader) = Reader::shared() else { return };
+    let layers = r#"{ type = "conv2d", out_channels = 4, kernel_size = 3 }"#;
+    let subject = Subject::new(Model::new("conv", layers, &[4, 7, 7]));
+    let (_host, file) = export(&subject, json!({}));
+    let inputs = subject.inputs(2);
+    let mut difference = |inputs: &tch::Tensor, expected: &tch::Tensor| {
+        reader.difference(Runtime::Tflite, &file, inputs, expected, &[]).expect("it runs")
+    };
+    let expected = subject.outputs(&inputs);
+    assert!(difference(&inputs, &expected) <= FLOAT);
+    // Height and width of the kernel in each other's place.
+    assert!(difference(&inputs.transpose(2, 3), &expected.transpose(2, 3)) > HALF);
+}
+
+#[test]
+fn the_columns_of_the_readme_are_what_is_exported() {
+    let found = coverage(|subject| {
+        [json!({}), json!({ "quantize": "int8" })].map(|options| outcome::<Tflite>(subject, options)).to_vec()
+    });
+    assert_eq!(readme(5, 2), found);
+}
+
+#[test]
+#[ignore = "needs 12 GiB of memory, 6 GiB of disk and minutes"]
+fn more_than_two_gibibytes_are_exported() {
+    let (Some(mut reader), true) = (Reader::shared(), has_room_for_large()) else { return };
+    let found = wrong_for(&mut reader, &Subject::new(large()), &[1], json!({ "verify": false }), FLOAT);
+    assert_eq!(found, None);
 }
 
 proptest! {

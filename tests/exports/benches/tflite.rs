@@ -1,0 +1,5 @@
+//! How fast `tflite` exports.
+
+fn main() -> plugin_api::Result<()> {
+    exports::measure_speed::<tflite::Tflite>()
+}

@@ -1,0 +1,76 @@
+//! The table of README.md that says which operators can be exported: each exporter answers for its columns.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plugin_api::Callback;
+use serde_json::{Value, json};
+
+use crate::{Subject, operators};
+
+/// Exported, and verified before it is published.
+const VERIFIED: char = '✓';
+/// Exported, but the runtime in the plugin does not run it.
+const UNVERIFIED: char = '○';
+/// Refused before training starts.
+const REFUSED: char = '–';
+
+/// What becomes of a model that `T` is to export.
+///
+/// # Panics
+///
+/// When the options are wrong, or an export fails that was not refused before.
+pub fn outcome<T: Callback>(subject: &Subject, mut options: Value) -> char {
+    options["sync"] = json!(false);
+    let mut host = subject.run::<T>(options, 1).expect("the options are right");
+    if host.setup().is_err() {
+        return REFUSED;
+    }
+    host.trigger("end").unwrap_or_else(|error| panic!("{}: {error}", subject.model.name));
+    if host.artifacts().iter().any(|artifact| artifact.kind == "unverified_export") { UNVERIFIED } else { VERIFIED }
+}
+
+/// The cells of an exporter, by operator: which outcomes there are, in the order of the legend.
+pub fn coverage(outcomes: impl Fn(&Subject) -> Vec<char>) -> BTreeMap<&'static str, Vec<String>> {
+    let subjects: Vec<(Subject, BTreeSet<&str>)> = operators()
+        .into_iter()
+        .map(|model| {
+            let subject = Subject::new(model);
+            let found = subject.graph().nodes.iter().map(|node| node.op.name()).collect();
+            (subject, found)
+        })
+        .collect();
+    let alone: BTreeSet<&str> =
+        subjects.iter().filter(|(_, found)| found.len() == 1).flat_map(|(_, found)| found.iter().copied()).collect();
+    let mut rows: BTreeMap<&str, Vec<BTreeSet<char>>> = BTreeMap::new();
+    for (subject, found) in &subjects {
+        // A model of several operators speaks for those that are never alone.
+        let names: Vec<&str> = found.iter().copied().filter(|name| found.len() == 1 || !alone.contains(name)).collect();
+        if names.is_empty() {
+            continue;
+        }
+        let outcomes = outcomes(subject);
+        for name in names {
+            let row = rows.entry(name).or_insert_with(|| vec![BTreeSet::new(); outcomes.len()]);
+            row.iter_mut().zip(&outcomes).for_each(|(cell, outcome)| {
+                cell.insert(*outcome);
+            });
+        }
+    }
+    let cell = |outcomes: &BTreeSet<char>| {
+        let in_order = [VERIFIED, UNVERIFIED, REFUSED].into_iter().filter(|outcome| outcomes.contains(outcome));
+        in_order.map(String::from).collect::<Vec<_>>().join(" ")
+    };
+    rows.into_iter().map(|(name, cells)| (name, cells.iter().map(cell).collect())).collect()
+}
+
+/// The cells that README.md has, by operator, of the columns from `first` on, counted from 0 behind the operator's.
+pub fn readme(first: usize, columns: usize) -> BTreeMap<&'static str, Vec<String>> {
+    let table = include_str!("../../../README.md").lines().skip_while(|line| !line.starts_with("| operator |"));
+    let rows = table.skip(2).take_while(|line| line.starts_with('|'));
+    rows.filter_map(|row| {
+        let mut cells = row.trim_matches('|').split('|').map(str::trim);
+        let name = cells.next()?.trim_matches('`');
+        Some((name, cells.skip(first).take(columns).map(str::to_owned).collect()))
+    })
+    .collect()
+}

@@ -90,7 +90,7 @@ impl Callback for Command {
     const BY_DEFAULT: bool = false;
     type Options = Options;
 
-    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
+    fn new(options: Options, creation: &Creation<'_>) -> Result<Self> {
         let watch = Watch::new(options.events)?;
         let timeout = seconds("timeout_seconds", options.timeout_seconds)?;
         let drain = seconds("drain_seconds", options.drain_seconds)?;
@@ -103,9 +103,9 @@ impl Callback for Command {
         let parse = |argument: &String| Template::parse(argument).map_err(|error| error.context("`command`"));
         let arguments = arguments.iter().map(parse).collect::<Result<_>>()?;
         let program = if options.shell {
-            Program::script(first, arguments, timeout)?
+            Program::script(creation.instance, first, arguments, timeout)?
         } else {
-            Program::new(first, arguments, timeout)
+            Program::new(creation.instance, first, arguments, timeout)
         };
         let capacity = usize::from(options.queue);
         Ok(Self { watch, program: Some(program), queue: None, capacity, drain, left_out: 0 })
@@ -160,7 +160,7 @@ impl Callback for Command {
             let left = queue.drain(self.drain).left;
             if left > 0 {
                 let limit = self.drain.as_secs_f64();
-                plugin_api::tracing::warn!("{left} commands were not done within the {limit} s of `drain_seconds`");
+                plugin_api::tracing::warn!("commands not done within the {limit} s of `drain_seconds`: {left}");
             }
         }
         Ok(())

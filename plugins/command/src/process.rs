@@ -19,11 +19,10 @@ const LONGEST_LINE: u64 = 4096;
 /// How often it is asked whether a command has ended that no longer writes.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What the end of the run leaves for ending a command that is not done.
-const LAST_MOMENT: Duration = Duration::from_millis(200);
-
 /// A command with places for what a notice says.
 pub(crate) struct Program {
+    /// The instance's name, for the log.
+    instance: String,
     program: String,
     /// What stands before `arguments` and is not replaced.
     fixed: Vec<String>,
@@ -40,8 +39,8 @@ enum End {
 
 impl Program {
     /// A program, found as the system finds programs.
-    pub fn new(program: &str, arguments: Vec<Template>, timeout: Duration) -> Self {
-        Self { program: program.to_owned(), fixed: Vec::new(), arguments, timeout }
+    pub fn new(instance: &str, program: &str, arguments: Vec<Template>, timeout: Duration) -> Self {
+        Self { instance: instance.to_owned(), program: program.to_owned(), fixed: Vec::new(), arguments, timeout }
     }
 
     /// A script for `sh`, which reads `arguments` as `$1`, `$2`, …: nothing that a notice says becomes part of a script.
@@ -49,7 +48,7 @@ impl Program {
     /// # Errors
     ///
     /// The script has a field as templates have it.
-    pub fn script(script: &str, arguments: Vec<Template>, timeout: Duration) -> Result<Self> {
+    pub fn script(instance: &str, script: &str, arguments: Vec<Template>, timeout: Duration) -> Result<Self> {
         if let Some(field) = field_in(script) {
             return Err(Error::new(format!(
                 "in a script, `{{{field}}}` is not replaced: pass it behind the script, where it is `$1`, or read the \
@@ -57,21 +56,21 @@ impl Program {
             )));
         }
         let fixed = ["-c", script, "sh"].map(str::to_owned).to_vec();
-        Ok(Self { program: "sh".to_owned(), fixed, arguments, timeout })
+        Ok(Self { fixed, ..Self::new(instance, "sh", arguments, timeout) })
     }
 
     /// Runs the command to its end. What it writes goes to the log, what goes wrong, too. Says whether it succeeded.
     pub fn run(&self, notice: &Notice, deadline: &Deadline) -> bool {
-        let (event, program) = (notice.event.name(), &self.program);
+        let (event, program, instance) = (notice.event.name(), &self.program, &self.instance);
         match self.start(notice).and_then(|child| self.follow(child, deadline)) {
             Ok(End::Exited(status)) if status.success() => return true,
             Ok(End::Exited(status)) => {
-                plugin_api::tracing::warn!("`{program}`, run at `{event}`, failed: {status}");
+                plugin_api::tracing::warn!("{instance}: `{program}`, run at `{event}`, failed: {status}");
             }
             Ok(End::Killed) => {
-                plugin_api::tracing::warn!("`{program}`, run at `{event}`, took too long and was ended");
+                plugin_api::tracing::warn!("{instance}: `{program}`, run at `{event}`, took too long and was ended");
             }
-            Err(error) => plugin_api::tracing::warn!("cannot run `{program}` at `{event}`: {error}"),
+            Err(error) => plugin_api::tracing::warn!("{instance}: cannot run `{program}` at `{event}`: {error}"),
         }
         false
     }
@@ -90,7 +89,7 @@ impl Program {
     fn follow(&self, mut child: Child, deadline: &Deadline) -> Result<End> {
         let until = Instant::now() + self.timeout;
         let time_left = || {
-            let of_run = deadline.remaining().map_or(Duration::MAX, |time| time.saturating_sub(LAST_MOMENT));
+            let of_run = deadline.remaining().unwrap_or(Duration::MAX);
             until.saturating_duration_since(Instant::now()).min(of_run)
         };
         let lines = match follow_output(&mut child) {
@@ -99,10 +98,13 @@ impl Program {
         };
         let mut seen = 0;
         let mut log = |line: String| {
+            let instance = &self.instance;
             seen += 1;
             match seen {
-                ..=MOST_LINES => plugin_api::tracing::info!("{line}"),
-                _ if seen == MOST_LINES + 1 => plugin_api::tracing::info!("… more lines, which are not logged"),
+                ..=MOST_LINES => plugin_api::tracing::info!("{instance}: {line}"),
+                _ if seen == MOST_LINES + 1 => {
+                    plugin_api::tracing::info!("{instance}: … more lines, which are not logged");
+                }
                 _ => {}
             }
         };

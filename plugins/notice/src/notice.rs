@@ -54,22 +54,21 @@ impl Notice {
     /// What a template's `{name}` stands for: a field of the notice, a detail of its event, the path of an artifact, or
     /// a metric; the first that there is.
     pub fn field(&self, name: &str) -> Option<Field<'_>> {
-        let text = |text: &'_ str| Some(Field::Text(Cow::Owned(text.to_owned())));
-        let whole = |number: u64| Some(Field::Text(Cow::Owned(number.to_string())));
-        match name {
-            "event" => text(self.event.name()),
-            "title" => text(&self.title()),
-            "summary" => text(&self.summary()),
-            "run" => Some(Field::Text(Cow::Borrowed(&self.run))),
-            "run_folder" => Some(Field::Text(Cow::Borrowed(&self.run_folder))),
-            "time" => text(&self.time.to_string()),
-            "epoch" => whole(self.epoch),
-            "epochs" => whole(self.epochs),
-            "step" => whole(self.step),
-            "steps" => whole(self.steps),
-            "seconds" => Some(Field::Number(self.seconds)),
-            _ => self.particular(name),
-        }
+        let text: Cow<'_, str> = match name {
+            "event" => self.event.name().into(),
+            "title" => self.title().into(),
+            "summary" => self.summary().into(),
+            "run" => (&self.run).into(),
+            "run_folder" => (&self.run_folder).into(),
+            "time" => self.timestamp().into(),
+            "epoch" => self.epoch.to_string().into(),
+            "epochs" => self.epochs.to_string().into(),
+            "step" => self.step.to_string().into(),
+            "steps" => self.steps.to_string().into(),
+            "seconds" => return Some(Field::Number(self.seconds)),
+            _ => return self.particular(name),
+        };
+        Some(Field::Text(text))
     }
 
     fn particular(&self, name: &str) -> Option<Field<'_>> {
@@ -83,6 +82,11 @@ impl Notice {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let artifacts = self.artifacts.keys().map(String::as_str);
         Self::ALWAYS.into_iter().chain(self.details.keys().copied()).chain(artifacts)
+    }
+
+    /// When it happened (RFC 3339), to the millisecond.
+    pub fn timestamp(&self) -> String {
+        format!("{:.3}", self.time)
     }
 
     /// What happened, in a few words.

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use plugin_api::{Error, Result};
 
+/// What a job has, once there is no time left, to clean up behind itself.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+
 /// Jobs that a thread does one after the other.
 ///
 /// It ends with its owner: what is not done when [`Queue::drain`]'s limit has passed, or when the queue is dropped, is
@@ -77,18 +80,18 @@ impl<T: Send + 'static> Queue<T> {
         let _ = self.jobs.send(job);
     }
 
-    /// Waits until all jobs are done, for `limit` at most.
+    /// Waits until all jobs are done, for `limit` at most, and a moment more for the one that has to stop.
     pub fn drain(&self, limit: Duration) -> Unfinished {
         let end = Instant::now() + limit;
         let mut state = self.deadline.state();
         state.end = Some(end);
         self.deadline.shared.1.notify_all();
         while state.waiting > 0 && !state.gone {
-            let now = Instant::now();
-            if now >= end {
+            let left = (end + LAST_MOMENT).saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 break;
             }
-            state = self.deadline.wait_for_change(state, end - now);
+            state = self.deadline.wait_for_change(state, left);
         }
         Unfinished { left: state.waiting, failed: state.failed }
     }

@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn fields_stand_for_what_the_notice_says() {
         for (template, expected) in [
-            ("{run} {event} at {time}", "digits finished at 1970-01-01T00:00:00Z"),
+            ("{run} {event} at {time}", "digits finished at 1970-01-01T00:00:00.000Z"),
             ("{val_loss:.4} {val_loss} {seconds:.0}", "0.0826 0.082591 1"),
             ("{epoch}/{epochs} {step}/{steps}", "3/12 69/276"),
             ("{exports} {run_folder} {reason}", "/a.onnx, /b.npz /runs/digits enough"),

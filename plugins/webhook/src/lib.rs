@@ -143,11 +143,11 @@ impl Callback for Webhook {
         let unfinished = queue.drain(self.drain);
         if unfinished.left > 0 {
             let (left, limit) = (unfinished.left, self.drain.as_secs_f64());
-            plugin_api::tracing::warn!("{left} notices were not sent within the {limit} s of `drain_seconds`");
+            plugin_api::tracing::warn!("notices not sent within the {limit} s of `drain_seconds`: {left}");
         }
         match unfinished.left + unfinished.failed + self.left_out {
             lost if self.required && lost > 0 => {
-                Err(Error::new(format!("{lost} notices were not delivered, which `required` does not allow")))
+                Err(Error::new(format!("notices not delivered, which `required` does not allow: {lost}")))
             }
             _ => Ok(()),
         }

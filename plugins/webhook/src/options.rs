@@ -7,12 +7,15 @@ use crate::payload::Format;
 
 /// Options of `webhook`.
 ///
-/// There is none for the URL itself: who has it may post, and the run file is copied into the run folder.
+/// There is none for the URL itself: who has it may post, and the run file is copied into the run folder. The patterns
+/// refuse one that stands where its place should, before there is a folder to copy it to.
 #[plugin]
 pub struct Options {
     /// The environment variable that holds the URL.
+    #[schemars(extend("pattern" = "^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub url_env: Option<String>,
     /// The file that holds the URL and nothing else; relative to the folder that the host was started in.
+    #[schemars(extend("pattern" = "^(?!.*://)"))]
     pub url_file: Option<String>,
     /// What the server at the URL reads.
     pub format: Format,
@@ -22,8 +25,10 @@ pub struct Options {
     /// `{run_folder}`, `{event}`, `{epoch}`, `{best_checkpoint}`, `{exports}`, `{error}` and others for what they say.
     pub text: Option<String>,
     /// The environment variable that holds the secret to sign with: `whsec_` and Base64.
+    #[schemars(extend("pattern" = "^(?!whsec_)[A-Za-z_][A-Za-z0-9_]*$"))]
     pub secret_env: Option<String>,
     /// The file that holds this secret and nothing else.
+    #[schemars(extend("pattern" = "^(?!whsec_)"))]
     pub secret_file: Option<String>,
     /// How long one attempt may take.
     pub timeout_seconds: f64,

@@ -83,7 +83,7 @@ fn generic(notice: &Notice, message: &Message<'_>) -> Value {
         "event": notice.event.name(),
         "title": message.title,
         "text": message.text,
-        "time": notice.time.to_string(),
+        "time": notice.timestamp(),
         "run": notice.run,
         "run_folder": notice.run_folder,
         "epoch": notice.epoch,
@@ -171,7 +171,7 @@ fn discord(notice: &Notice, message: &Message<'_>) -> Value {
             "description": clipped(&message.text, 3000),
             "color": color,
             "fields": message.results.iter().map(field).collect::<Vec<_>>(),
-            "timestamp": notice.time.to_string(),
+            "timestamp": notice.timestamp(),
         }],
         "allowed_mentions": { "parse": [] },
     })
@@ -185,7 +185,7 @@ fn cloud_event(notice: &Notice, message: &Message<'_>, id: &str) -> Value {
         "source": format!("/runs/{}", encoded(&notice.run)),
         "type": format!("host.run.{}", notice.event.name()),
         "subject": notice.run,
-        "time": notice.time.to_string(),
+        "time": notice.timestamp(),
         "datacontenttype": "application/json",
         "data": generic(notice, message),
     })

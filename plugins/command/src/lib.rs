@@ -39,7 +39,7 @@ pub struct Options {
     /// Whether the first element is a script for `sh`, and the others are its `$1`, `$2`, …. In a script nothing is
     /// replaced: it has the environment.
     pub shell: bool,
-    /// When to run it. `trigger` and `improved` come when the instance's `when` says so.
+    /// When to run it. `trigger` and `improved` come when the instance's `when` says so; without one, never before the end.
     pub events: Vec<Event>,
     /// How long it may take; then it is ended with everything that it started.
     pub timeout_seconds: f64,
@@ -85,7 +85,8 @@ pub struct Command {
 impl Callback for Command {
     const KIND: &'static str = "command";
     const SUMMARY: &'static str = "Runs a command of yours when something happens to the run";
-    const WHEN: When = When { every: None, at: &[] };
+    // With nothing to say between start and end: a `when` cannot be empty.
+    const WHEN: When = When { every: None, at: &["end"] };
     const DISPATCH: Dispatch = Dispatch::Background;
     const BY_DEFAULT: bool = false;
     type Options = Options;

@@ -18,6 +18,9 @@ const LONGEST_DETAIL: usize = 2000;
 /// What the host says when a cause is a metric that improved.
 const BEST: &str = "best ";
 
+/// What the host says when the cause is the end of the training.
+const END: &str = "end";
+
 type Details = BTreeMap<&'static str, String>;
 
 /// What a notifier has seen of a run. Each hook of the notifier asks it for the notice to send, if any.
@@ -68,12 +71,15 @@ impl Watch {
         self.notice(run, Event::Start, at, Details::from_iter(resumed))
     }
 
-    /// In `on_trigger`.
+    /// In `on_trigger`. The trigger at the end is told only where the end itself is not.
     ///
     /// # Errors
     ///
     /// As above.
     pub fn trigger(&mut self, run: &Run<'_>, trigger: &Trigger<'_>) -> Result<Option<Notice>> {
+        if trigger.cause == END && self.wanted.contains(&Event::Finished) {
+            return Ok(None);
+        }
         let mut details = Details::from([("cause", trigger.cause.to_string())]);
         let event = match trigger.cause.strip_prefix(BEST) {
             Some(metric) => {

@@ -50,7 +50,8 @@ pub struct Webhook {
 impl Callback for Webhook {
     const KIND: &'static str = "webhook";
     const SUMMARY: &'static str = "Tells chats and servers what becomes of the run";
-    const WHEN: When = When { every: None, at: &[] };
+    // With nothing to say between start and end: a `when` cannot be empty.
+    const WHEN: When = When { every: None, at: &["end"] };
     const DISPATCH: Dispatch = Dispatch::Background;
     const BY_DEFAULT: bool = false;
     type Options = Options;

@@ -19,7 +19,7 @@ pub struct Options {
     pub url_file: Option<String>,
     /// What the server at the URL reads.
     pub format: Format,
-    /// Of what to tell. `trigger` and `improved` come when the instance's `when` says so.
+    /// Of what to tell. `trigger` and `improved` come when the instance's `when` says so; without one, never before the end.
     pub events: Vec<Event>,
     /// The text, in place of a summary of the event. `{val_loss:.4}` stands for a metric with four decimals; `{run}`,
     /// `{run_folder}`, `{event}`, `{epoch}`, `{best_checkpoint}`, `{exports}`, `{error}` and others for what they say.

@@ -152,6 +152,19 @@ fn a_text_of_ones_own_has_any_result_in_it() -> Result<()> {
 }
 
 #[test]
+fn the_end_is_told_once() -> Result<()> {
+    for (events, expected) in [(json!(["trigger", "finished"]), "finished"), (json!(["trigger"]), "trigger")] {
+        let mut told = Told::new(json!({ "events": events }));
+        told.host.setup()?;
+        told.host.trigger("end")?;
+        told.host.train_end(Outcome::Finished)?;
+        let payloads = told.payloads();
+        assert_eq!(payloads.iter().map(|payload| payload["event"].as_str().unwrap()).collect::<Vec<_>>(), [expected]);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_trial_tells_nobody() -> Result<()> {
     let mut told = Told::of(json!({}), |info| info.trial = true);
     told.host.setup()?;

@@ -5,6 +5,9 @@ use notice::{Field, Notice};
 /// What each variable begins with.
 const PREFIX: &str = "HOST_";
 
+/// Metrics that have a variable; systems start no program whose environment is too large.
+const MOST_METRICS: usize = 1000;
+
 /// The variables of a notice. Metrics whose names differ in nothing but signs share one: the last of them has it.
 pub(crate) fn variables(notice: &Notice) -> Vec<(String, String)> {
     let of_field = |name: &str| {

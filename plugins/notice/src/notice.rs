@@ -30,7 +30,7 @@ pub struct Notice {
     pub seconds: f64,
     /// The latest value of each metric.
     pub metrics: BTreeMap<String, f64>,
-    /// Where the latest artifact of each kind is; under `exports` all exports.
+    /// Where the latest artifact of each kind is; under `exports` the latest of all exports.
     pub artifacts: BTreeMap<String, Vec<String>>,
     /// What belongs to this event alone: `cause`, `metric`, `plugin`, `hook`, `error`, `reason`, `artifact`, `path`,
     /// `resumed_from`.

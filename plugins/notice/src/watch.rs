@@ -15,6 +15,9 @@ use crate::notice::Notice;
 /// Characters of an error or a reason that are told; messages of a chat have a few thousand.
 const LONGEST_DETAIL: usize = 2000;
 
+/// Exports that are told, the latest; a run of many epochs may export at each.
+const MOST_EXPORTS: usize = 20;
+
 /// What the host says when a cause is a metric that improved.
 const BEST: &str = "best ";
 
@@ -104,6 +107,7 @@ impl Watch {
         let paths = self.artifacts.entry(kind).or_default();
         paths.retain(|known| is_export && *known != path);
         paths.push(path.clone());
+        paths.drain(..paths.len().saturating_sub(MOST_EXPORTS));
         let plugin = artifact.author.to_string();
         let details = Details::from([("artifact", artifact.kind.to_string()), ("path", path), ("plugin", plugin)]);
         self.notice(run, Event::Artifact, artifact, details)

@@ -133,14 +133,14 @@ fn teams(message: &Message<'_>) -> Value {
         Mood::Warning => "Warning",
         Mood::Bad => "Attention",
     };
-    let title = clipped(&message.title, 300);
+    let title = clipped(&message.title, 200);
     let mut body = vec![
         json!({ "type": "TextBlock", "text": title, "weight": "Bolder", "size": "Medium", "color": color, "wrap": true }),
-        // A card may have 28 KB.
-        json!({ "type": "TextBlock", "text": clipped(&message.text, 5000), "wrap": true }),
+        // A card may have 28 KB, and a character six bytes.
+        json!({ "type": "TextBlock", "text": clipped(&message.text, 3000), "wrap": true }),
     ];
     if !message.results.is_empty() {
-        let fact = |(name, value): &(&str, String)| json!({ "title": clipped(name, 100), "value": value });
+        let fact = |(name, value): &(&str, String)| json!({ "title": clipped(name, 50), "value": value });
         body.push(json!({ "type": "FactSet", "facts": message.results.iter().map(fact).collect::<Vec<_>>() }));
     }
     let content = json!({
@@ -234,4 +234,62 @@ fn encoded(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many characters a text of a payload has.
+    fn length(payload: &Value, pointer: &str) -> usize {
+        payload
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_else(|| panic!("{pointer}: {payload}"))
+            .chars()
+            .count()
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_longer_than_a_chat_takes(text in ".{0,400}|[&<>]{0,8000}", count in 0usize..40, repeats in 1usize..40) {
+            let text = text.repeat(repeats);
+            let metric = |index: usize| (format!("val_{index}{text}"), f64::MAX);
+            let notice = Notice {
+                event: Event::Failed,
+                time: jiff::Timestamp::UNIX_EPOCH,
+                run: text.clone(),
+                run_folder: text.clone(),
+                epoch: 1,
+                epochs: 1,
+                step: 1,
+                steps: 1,
+                seconds: 1.0,
+                metrics: (0..count).map(metric).collect(),
+                artifacts: BTreeMap::new(),
+                details: BTreeMap::from([("error", text.clone())]),
+            };
+            for given in [None, Some(text)] {
+                let slack = Format::Slack.payload(&notice, given.clone(), "id");
+                prop_assert!(length(&slack, "/text") <= 3000 && length(&slack, "/blocks/0/text/text") <= 150);
+                for block in slack["blocks"].as_array().unwrap() {
+                    let fields = block["fields"].as_array().map_or(0, Vec::len);
+                    let within = |field| length(block, &format!("/fields/{field}/text")) <= 2000;
+                    prop_assert!(fields <= 10 && (0..fields).all(within));
+                }
+                let discord = Format::Discord.payload(&notice, given.clone(), "id");
+                let embed = &discord["embeds"][0];
+                prop_assert!(length(embed, "/title") <= 256);
+                let fields = embed["fields"].as_array().unwrap();
+                let all: usize = fields.iter().map(|field| length(field, "/name") + length(field, "/value")).sum();
+                prop_assert!(fields.len() <= 25 && all + length(embed, "/title") + length(embed, "/description") <= 6000);
+                let teams = Format::Teams.payload(&notice, given, "id");
+                prop_assert!(teams.to_string().len() <= 28_000, "{}", teams.to_string().len());
+            }
+        }
+    }
 }

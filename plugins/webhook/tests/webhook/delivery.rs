@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use plugin_api::event::Outcome;
 use plugin_api::testing::{FakeHost, json};
@@ -315,6 +316,32 @@ fn plain() -> SocketAddr {
         stream.write_all(b"HTTP/1.1 400 ?\r\n\r\n").map(|()| read)
     });
     address
+}
+
+#[test]
+fn a_server_whose_certificate_nobody_trusts_is_told_nothing() {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        let mut connection = rustls::ServerConnection::new(Arc::new(config)).map_err(std::io::Error::other)?;
+        let ended = connection.complete_io(&mut stream);
+        Ok::<_, std::io::Error>((ended, connection.server_name().map(str::to_owned)))
+    });
+    let mut run = Webhooked::new(&format!("https://localhost:{port}/{TOKEN}"), json!({ "events": ["start"] }));
+    run.run();
+    let told = run.warnings();
+    let expected = "the server has no certificate that is trusted for its name, or speaks no TLS;";
+    assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
+    // The client has seen the certificate, and left.
+    let (ended, name) = server.join().unwrap().unwrap();
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(name.as_deref(), Some("localhost"));
 }
 
 #[test]

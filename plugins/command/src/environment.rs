@@ -18,9 +18,8 @@ pub(crate) fn variables(notice: &Notice) -> Vec<(String, String)> {
         Some((format!("{PREFIX}{}", variable(name)), value))
     };
     let fields = notice.names().filter_map(of_field);
-    let metrics =
-        notice.metrics.iter().map(|(name, value)| (format!("{PREFIX}METRIC_{}", variable(name)), value.to_string()));
-    fields.chain(metrics).collect()
+    let of_metric = |(name, value): (&String, &f64)| (format!("{PREFIX}METRIC_{}", variable(name)), value.to_string());
+    fields.chain(notice.metrics.iter().take(MOST_METRICS).map(of_metric)).collect()
 }
 
 fn variable(name: &str) -> String {

@@ -86,15 +86,18 @@ fn a_command_without_a_shell_gets_its_arguments_as_they_are() -> Result<()> {
 
 #[test]
 fn it_runs_when_it_is_said_and_in_order() -> Result<()> {
-    let script = r#"echo "$HOST_EVENT $HOST_ARTIFACT $HOST_ERROR" >> "$HOST_RUN_FOLDER/told""#;
-    let mut host = host(script, &[], json!({ "events": ["artifact", "trigger", "failed"] }));
+    let script = r#"echo "$HOST_EVENT $HOST_ARTIFACT $HOST_ERROR $1" >> "$HOST_RUN_FOLDER/told""#;
+    let mut host = host(script, &["{error}"], json!({ "events": ["artifact", "trigger", "failed"] }));
     host.artifact("export", "model.onnx", "onnx")?;
     host.trigger("epoch")?;
     host.trigger("best val_loss")?;
     host.error("onnx", "trigger", "a \0 byte")?;
     host.train_end(Outcome::Failed)?;
     host.teardown()?;
-    assert_eq!(content(&file(&host, "told")), "artifact export \ntrigger  \nfailed  a \u{fffd} byte\n");
+    assert_eq!(
+        content(&file(&host, "told")),
+        "artifact export  n/a\ntrigger   n/a\nfailed  a \u{fffd} byte a \u{fffd} byte\n"
+    );
     Ok(())
 }
 
@@ -109,7 +112,7 @@ fn what_fails_does_not_fail_the_run() -> Result<()> {
 #[test]
 fn one_that_takes_too_long_is_ended_with_all_that_it_started() -> Result<()> {
     // Whoever still held the pipe would hold up the end of the run, and write the file.
-    let script = r#"(sleep 40; touch "$HOST_RUN_FOLDER/late") & echo $! > "$HOST_RUN_FOLDER/child"; wait"#;
+    let script = r#"(sleep 300; touch "$HOST_RUN_FOLDER/late") & echo $! > "$HOST_RUN_FOLDER/child"; wait"#;
     let mut by_timeout = host(script, &[], json!({ "timeout_seconds": 0.5 }));
     end(&mut by_timeout)?;
     let mut by_end = host(script, &[], json!({ "drain_seconds": 0.7 }));
@@ -155,6 +158,17 @@ fn a_slow_command_holds_up_nothing() -> Result<()> {
 fn much_output_does_not_hold_up_a_command() -> Result<()> {
     let script = r#"head -c 1000000 /dev/zero; yes | head -n 100000 >&2; touch "$HOST_RUN_FOLDER/done""#;
     let mut host = host(script, &[], json!({}));
+    end(&mut host)?;
+    assert!(file(&host, "done").exists());
+    Ok(())
+}
+
+#[test]
+fn very_many_metrics_keep_no_command_from_starting() -> Result<()> {
+    let mut host = host(r#"touch "$HOST_RUN_FOLDER/done""#, &[], json!({}));
+    for index in 0..30_000 {
+        host.put_metric(&format!("{index}{}", "/layer".repeat(20)), 0.5);
+    }
     end(&mut host)?;
     assert!(file(&host, "done").exists());
     Ok(())

@@ -1,5 +1,6 @@
 //! Sends notices: attempts, waits between them, and when to give up.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ impl Delivery {
     }
 
     fn attempts(&mut self, notice: &Notice, deadline: &Deadline) -> Result<(), String> {
-        let id = format!("msg_{:032x}", fastrand::u128(..));
+        let id = format!("msg_{:016x}{:016x}", random(), random());
         let text = self.text.as_ref().map(|text| text.render(notice));
         let message = Message { body: self.format.payload(notice, text, &id).to_string(), id };
         let mut attempt = 0;
@@ -114,7 +115,7 @@ impl Delivery {
     /// that failed together do not come back together.
     fn wait(&self, attempt: u32) -> Duration {
         let full = self.backoff.saturating_mul(1 << attempt.min(16)).min(LONGEST_BACKOFF);
-        full.mul_f64(1.0 - 0.5 * fastrand::f64())
+        full.mul_f64(1.0 - 0.5 * (random() as f64 / u64::MAX as f64))
     }
 
     fn attempt(&mut self, message: &Message, deadline: &Deadline) -> Attempt {
@@ -159,6 +160,11 @@ impl Delivery {
         let (head, _) = request.send(&message.body)?.into_parts();
         Ok((head.status, head.headers))
     }
+}
+
+/// Bits of the system's randomness, which the hashers of `std` are keyed with.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// An answer that is neither a success nor a redirect.

@@ -62,7 +62,11 @@ impl Webhooked {
 impl Drop for Webhooked {
     fn drop(&mut self) {
         let lines = log::warnings();
-        assert!(!lines.iter().any(|line| line.contains(TOKEN) || line.contains("127.0.0.1")), "{lines:#?}");
+        // A test that has failed tells why first.
+        assert!(
+            std::thread::panicking() || !lines.iter().any(|line| line.contains(TOKEN) || line.contains("127.0.0.1")),
+            "{lines:#?}"
+        );
     }
 }
 

@@ -39,6 +39,10 @@ mod third_party;
 mod custom_trainer;
 // TorchScript modules in place of layers.
 mod torchscript;
+// Notices to servers, and who may not see where they go.
+mod webhook;
+// Commands that a run starts.
+mod command;
 // What the repository says of itself.
 mod tidy;
 // The run that the tests of services, checkpoints and compatibility share.

@@ -1,0 +1,52 @@
+//! Signatures of what is sent, by <https://github.com/standard-webhooks/standard-webhooks>, so that a receiver knows who
+//! sent it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use plugin_api::{Error, Result};
+use ring::hmac;
+
+use crate::secret::Secret;
+
+/// What a secret begins with.
+pub(crate) const PREFIX: &str = "whsec_";
+
+/// Signs with HMAC-SHA256.
+pub(crate) struct Signer {
+    key: hmac::Key,
+}
+
+impl Signer {
+    /// Reads the key.
+    ///
+    /// # Errors
+    ///
+    /// It is not `whsec_` and Base64.
+    pub fn new(secret: &Secret) -> Result<Self> {
+        let key = secret.value.strip_prefix(PREFIX).and_then(|key| STANDARD.decode(key).ok());
+        let key = key.filter(|key| !key.is_empty()).ok_or_else(|| {
+            Error::new(format!("{} must hold a secret to sign with: `{PREFIX}` and Base64", secret.place))
+        })?;
+        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+    }
+
+    /// The header `webhook-signature`, for a message sent at `timestamp`, in seconds since 1970.
+    pub fn sign(&self, id: &str, timestamp: i64, body: &str) -> String {
+        let tag = hmac::sign(&self.key, format!("{id}.{timestamp}.{body}").as_bytes());
+        format!("v1,{}", STANDARD.encode(tag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_that_of_other_implementations() {
+        let value = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
+        let signer = Signer::new(&Secret { value, place: "the file `key`".to_owned() }).unwrap();
+        // The example with which Svix documents its libraries' verification.
+        let signature = signer.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+}

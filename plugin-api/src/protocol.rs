@@ -328,7 +328,8 @@ pub enum TensorSet {
     Parameters,
     /// What the model keeps besides, such as batch-norm statistics.
     Buffers,
-    /// The gradients of the parameters, by the parameters' names; from `gradients` to `step_end`.
+    /// The gradients of the parameters, by the parameters' names; from `gradients` to `step_end`, and in `trigger` those
+    /// of the last step, as the optimizer used them.
     Gradients,
     /// The optimizer's state, such as `exp_avg.<parameter>`.
     Optimizer,

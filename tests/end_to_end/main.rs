@@ -39,6 +39,8 @@ mod third_party;
 mod custom_trainer;
 // TorchScript modules in place of layers.
 mod torchscript;
+// Event files, as TensorBoard's own package and server read them.
+mod tensorboard;
 // What the repository says of itself.
 mod tidy;
 // The run that the tests of services, checkpoints and compatibility share.

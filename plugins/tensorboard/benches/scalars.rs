@@ -17,7 +17,7 @@ const THEIRS: u64 = 20_000;
 const TARGET: f64 = 20.0;
 const OTHERS: [&str; 2] = ["torch.utils.tensorboard", "tensorboardX"];
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> plugin_api::Result<()> {
     let python = std::env::var_os("HOST_BENCH_PYTHON");
     let mut rates = vec![Vec::new(); 1 + OTHERS.len()];
     for _ in 0..ROUNDS {
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/scalars.py");
             let output = Command::new(python).args([script, other, &THEIRS.to_string()]).arg(folder.path()).output()?;
             if !output.status.success() {
-                return Err(format!("`{other}`: {}", String::from_utf8_lossy(&output.stderr)).into());
+                return Err(plugin_api::Error::new(format!("`{other}`: {}", String::from_utf8_lossy(&output.stderr))));
             }
             rates[1 + index].push(String::from_utf8(output.stdout)?.trim().parse::<f64>()?);
         }

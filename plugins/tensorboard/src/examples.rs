@@ -18,7 +18,7 @@ pub(crate) struct Examples {
     targets: Vec<Target>,
     names: Vec<String>,
     classes: usize,
-    /// A row for each sample that was in the evaluation's first batch.
+    /// A row for each sample that was in the first batch of an evaluation that has not been shown yet.
     outputs: Vec<Vec<f32>>,
 }
 
@@ -59,13 +59,13 @@ impl Examples {
         Ok(())
     }
 
-    /// The pictures, framed green or red where a class was to be found, and a table of what was said of them.
-    pub(crate) fn values(&self) -> Result<Vec<Value>> {
+    /// The pictures, framed green or red where a class was to be found, and a table of what was said of them. Nothing, where
+    /// no evaluation came since the last time.
+    pub(crate) fn values(&mut self) -> Result<Vec<Value>> {
+        let outputs = std::mem::take(&mut self.outputs);
         let mut values = Vec::new();
         let mut rows = Vec::new();
-        for (index, ((pixels, target), outputs)) in
-            self.pictures.iter().zip(&self.targets).zip(&self.outputs).enumerate()
-        {
+        for (index, ((pixels, target), outputs)) in self.pictures.iter().zip(&self.targets).zip(&outputs).enumerate() {
             let (said, class) = self.said(outputs);
             let mut pixels = pixels.clone();
             if let (Some(class), Target::Class(expected)) = (class, target) {

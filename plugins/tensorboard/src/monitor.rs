@@ -154,7 +154,7 @@ impl Callback for TensorBoard {
                 self.put(TRAIN, event, values)?;
             }
         }
-        if let (Some(examples), Some(split)) = (&self.examples, self.split.clone()) {
+        if let (Some(examples), Some(split)) = (&mut self.examples, self.split.clone()) {
             let values = examples.values()?;
             self.put(&split, event, values)?;
         }

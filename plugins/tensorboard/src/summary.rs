@@ -140,10 +140,10 @@ mod tests {
         let rows: Vec<&[f32]> = tensor.floats.chunks(3).collect();
         assert_eq!(rows.len(), 6);
         assert_eq!((rows[4], rows[5]), (&[0.4f32, 0.8, 1.0][..], &[1.0f32, 0.25, 0.0][..]));
-        for index in 0..2 {
+        for (index, (precision, recall)) in rows[4].iter().zip(rows[5]).enumerate().take(2) {
             let (found, wrong, missed) = (rows[0][index], rows[1][index], rows[3][index]);
-            assert!((found / (found + wrong) - rows[4][index]).abs() < 1e-5);
-            assert!((found / (found + missed) - rows[5][index]).abs() < 1e-5);
+            assert!((found / (found + wrong) - precision).abs() < 1e-5);
+            assert!((found / (found + missed) - recall).abs() < 1e-5);
         }
     }
 

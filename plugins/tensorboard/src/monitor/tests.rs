@@ -187,11 +187,11 @@ fn a_resumed_run_has_the_points_of_an_unbroken_one() {
 fn the_graph_has_the_layers_and_their_scopes() {
     let mut host = host(json!({}));
     start(&mut host);
-    let graphs = events(host.folder(), "train").into_iter().filter_map(|event| match event.what {
+    let mut graphs = events(host.folder(), "train").into_iter().filter_map(|event| match event.what {
         Some(What::GraphDef(bytes)) => Some(GraphDef::decode(bytes.as_slice()).unwrap()),
         _ => None,
     });
-    let graph = graphs.last().unwrap();
+    let graph = graphs.next_back().unwrap();
     let nodes: Vec<_> =
         graph.node.iter().map(|node| (node.name.as_str(), node.op.as_str(), node.input.len())).collect();
     assert_eq!(nodes, [("inputs", "Placeholder", 0), ("block1/relu1", "relu", 1), ("fc1", "linear", 1)]);
@@ -210,6 +210,8 @@ fn examples_and_features_are_what_the_model_made_of_the_samples() {
     host.put_tensor(TensorSet::Taps, Tensor::new(features, &[4, 2], &said).unwrap());
     host.evaluation(EventKind::EVAL_STEP_END, "val", 1, 1).unwrap();
     epoch(&mut host, 1, 0.5).unwrap();
+    // Without another evaluation there is nothing new to show.
+    host.trigger("step").unwrap();
     host.train_end(Outcome::Finished).unwrap();
     let mut images = 0;
     for (_, value) in values(host.folder(), "val") {

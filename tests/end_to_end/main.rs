@@ -16,6 +16,8 @@ mod order;
 mod schedule;
 // Callbacks on threads of their own.
 mod background;
+// Metrics as comma-separated values.
+mod csv;
 // The formats that data is read from, and what is wrong with files.
 mod data;
 // What exporters leave behind, and who reads it.

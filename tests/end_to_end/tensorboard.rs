@@ -223,7 +223,10 @@ fn a_full_disk_hurts_no_other_monitor() {
         Training::new(&plugins.replace("kind = \"checkpoint\"", "kind = \"checkpoint\"\nif = \"val_loss < 0\""));
     let host = training.command("run");
     let mut command = Command::new("sh");
-    command.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""]).arg(host.get_program()).args(host.get_args());
+    command
+        .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""])
+        .arg(host.get_program())
+        .args(host.get_args());
     let output = command.current_dir(training.folder().0).output().expect("sh is there");
     let told = shown(&output, &[training.folder()]);
     assert_eq!(output.status.code(), Some(0), "{told}");

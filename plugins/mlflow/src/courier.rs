@@ -1,0 +1,213 @@
+//! The thread that sends: what it cannot send it keeps and tries again, ever more seldom, until the run has ended and the
+//! time for that is over.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use plugin_api::tracing;
+
+use crate::client::{Client, Failure};
+use crate::session::{METRICS_AT_ONCE, Metric, Session, Subject};
+
+/// Metrics that wait for a server that is away: some tens of megabytes. The oldest go first.
+const KEPT: usize = 200_000;
+/// The wait behind the first failure in a row; each further one doubles it.
+const SHORTEST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What there is to send.
+enum Letter {
+    Metrics(Vec<Metric>),
+    End(End),
+}
+
+/// How the run ended, and until when that may be told.
+struct End {
+    status: &'static str,
+    files: BTreeMap<String, PathBuf>,
+    until: Instant,
+    /// Goes with the thread, which wakes the one who waits.
+    _done: Sender<()>,
+}
+
+/// The hooks' side of the thread.
+pub(crate) struct Courier {
+    letters: Sender<Letter>,
+    run_id: Arc<Mutex<Option<String>>>,
+}
+
+impl Courier {
+    /// Starts the thread; `run_id` is that of the run to be taken up.
+    pub(crate) fn start(client: Client, subject: Subject, run_id: Option<String>) -> std::io::Result<Self> {
+        let (letters, received) = channel();
+        let run_id = Arc::new(Mutex::new(run_id));
+        let round = Round {
+            client,
+            subject,
+            run_id: Arc::clone(&run_id),
+            session: None,
+            waiting: VecDeque::new(),
+            lost: 0,
+            end: None,
+            failures: 0,
+            again: None,
+            told: false,
+        };
+        std::thread::Builder::new().name("mlflow".to_owned()).spawn(move || round.run(&received))?;
+        Ok(Self { letters, run_id })
+    }
+
+    /// The run's identifier on the server, once there is one.
+    pub(crate) fn run_id(&self) -> Option<String> {
+        self.run_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts metrics into the queue. Where the thread has given up, they go nowhere.
+    pub(crate) fn metrics(&self, metrics: Vec<Metric>) {
+        let _ = self.letters.send(Letter::Metrics(metrics));
+    }
+
+    /// Says how the run ended, and waits at most `drain` until all is sent.
+    pub(crate) fn end(&self, status: &'static str, files: BTreeMap<String, PathBuf>, drain: Duration) {
+        let (done, finished) = channel();
+        let end = End { status, files, until: Instant::now() + drain, _done: done };
+        let sent = self.letters.send(Letter::End(end));
+        // What it could not send, the thread tells itself.
+        if sent.is_ok() && matches!(finished.recv_timeout(drain), Err(RecvTimeoutError::Timeout)) {
+            tracing::warn!("the MLflow server has not taken all within {drain:?}: the rest is not sent");
+        }
+    }
+}
+
+/// What the thread knows.
+struct Round {
+    client: Client,
+    subject: Subject,
+    run_id: Arc<Mutex<Option<String>>>,
+    /// From the first answer on.
+    session: Option<Session>,
+    waiting: VecDeque<Metric>,
+    /// Metrics that went because too many waited.
+    lost: usize,
+    end: Option<End>,
+    /// Failures in a row.
+    failures: u32,
+    /// Not to be tried before.
+    again: Option<Instant>,
+    /// Whether somebody was told that the server is away.
+    told: bool,
+}
+
+impl Round {
+    fn run(mut self, letters: &Receiver<Letter>) {
+        // The run is there as soon as the training, even before its first metric.
+        let mut open = true;
+        loop {
+            if self.again.is_none_or(|again| again <= Instant::now()) {
+                match self.send() {
+                    Ok(()) => self.succeeded(),
+                    Err(Failure::Away(told, wait)) => self.failed(&told, wait),
+                    Err(Failure::Refused(told) | Failure::Missing(told)) => {
+                        tracing::warn!("the MLflow server is told nothing of this run: {told}");
+                        return;
+                    }
+                }
+            }
+            let over = self.end.as_ref().is_some_and(|end| end.until <= Instant::now());
+            if over || !open || (self.end.is_some() && self.again.is_none()) {
+                return self.give_up();
+            }
+            let received = match self.again {
+                Some(again) => letters.recv_timeout(again.saturating_duration_since(Instant::now())),
+                None => letters.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match received {
+                Ok(letter) => std::iter::once(letter).chain(letters.try_iter()).for_each(|letter| self.take(letter)),
+                Err(RecvTimeoutError::Timeout) => {}
+                // The instance is gone: nobody says how the run ended.
+                Err(RecvTimeoutError::Disconnected) => open = self.end.is_some(),
+            }
+        }
+    }
+
+    fn take(&mut self, letter: Letter) {
+        match letter {
+            Letter::Metrics(metrics) => self.waiting.extend(metrics),
+            Letter::End(end) => {
+                // The last chance is worth a try at once.
+                self.again = None;
+                self.end = Some(end);
+            }
+        }
+        let over = self.waiting.len().saturating_sub(KEPT);
+        self.waiting.drain(..over);
+        self.lost += over;
+    }
+
+    /// Sends all that there is.
+    fn send(&mut self) -> Result<(), Failure> {
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => {
+                let taken_up = self.run_id.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let session = none.insert(Session::begin(&self.client, &self.subject, taken_up.as_deref())?);
+                *self.run_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.run_id.clone());
+                session
+            }
+        };
+        while !self.waiting.is_empty() {
+            let count = self.waiting.len().min(METRICS_AT_ONCE);
+            let metrics: Vec<Metric> = self.waiting.range(..count).cloned().collect();
+            unless_away(session.log(&self.client, &metrics))?;
+            self.waiting.drain(..count);
+        }
+        let Some(end) = &mut self.end else { return Ok(()) };
+        while let Some((name, file)) = end.files.pop_first() {
+            if let Err(away) = unless_away(session.upload(&self.client, &name, &file)) {
+                end.files.insert(name, file);
+                return Err(away);
+            }
+        }
+        session.end(&self.client, end.status)
+    }
+
+    fn succeeded(&mut self) {
+        if std::mem::take(&mut self.told) {
+            tracing::info!("the MLflow server answers again");
+        }
+        (self.failures, self.again) = (0, None);
+    }
+
+    fn failed(&mut self, told: &str, asked: Option<Duration>) {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!("the MLflow server is away; the run goes on, and it is tried again: {told}");
+        }
+        let wait = SHORTEST_WAIT.saturating_mul(1 << self.failures.min(16)).max(asked.unwrap_or_default());
+        self.failures += 1;
+        self.again = Some(Instant::now() + wait.min(LONGEST_WAIT));
+        if let (Some(end), Some(again)) = (&self.end, self.again) {
+            self.again = Some(again.min(end.until));
+        }
+    }
+
+    fn give_up(self) {
+        let (metrics, files) = (self.waiting.len() + self.lost, self.end.map_or(0, |end| end.files.len()));
+        if self.again.is_some() || self.lost > 0 {
+            tracing::warn!("the MLflow server was not told of {metrics} metrics and {files} files, nor asked again");
+        }
+    }
+}
+
+/// What will never succeed is told, and no reason to try it again.
+fn unless_away(sent: Result<(), Failure>) -> Result<(), Failure> {
+    match sent {
+        Err(Failure::Refused(told) | Failure::Missing(told)) => {
+            tracing::warn!("the MLflow server refuses something: {told}");
+            Ok(())
+        }
+        other => other,
+    }
+}

@@ -41,6 +41,8 @@ mod third_party;
 mod custom_trainer;
 // TorchScript modules in place of layers.
 mod torchscript;
+// What a real tracking server has of a run.
+mod mlflow;
 // Event files, as TensorBoard's own package and server read them.
 mod tensorboard;
 // What the repository says of itself.

@@ -6,21 +6,14 @@ use std::time::Duration;
 
 use plugin_api::event::{ArtifactPublished, At, Evaluation, Outcome, Position, RecordPut, TrainEnd, Trigger};
 use plugin_api::protocol::RunInfo;
-use plugin_api::{Callback, Creation, Dispatch, Result, Run, decode_state, encode_state, plugin};
-use serde::{Deserialize, Serialize};
+use plugin_api::{Callback, Creation, Dispatch, Result, Run, plugin};
 
 use crate::client::Client;
 use crate::courier::Courier;
+use crate::note::Note;
 use crate::options::{Environment, Options};
 use crate::session::{Metric, Subject, now};
 use crate::{artifacts, names};
-
-/// What goes into checkpoints: a resumed run goes on with the same one on the server.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-struct State {
-    run_id: Option<String>,
-}
 
 /// Tells an MLflow tracking server of the run.
 pub struct Mlflow {
@@ -29,7 +22,6 @@ pub struct Mlflow {
     uri: String,
     timeout: Duration,
     drain: Duration,
-    state: State,
     courier: Option<Courier>,
     /// Splits beside that of the training: their metrics are new behind an evaluation alone.
     splits: Vec<String>,
@@ -51,23 +43,13 @@ impl Callback for Mlflow {
         Self::with_environment(options, Environment::read())
     }
 
-    fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
-        self.state = decode_state(state)?;
-        Ok(())
-    }
-
-    fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
-        let run_id = self.courier.as_ref().and_then(Courier::run_id).or_else(|| self.state.run_id.clone());
-        encode_state(&State { run_id })
-    }
-
     fn on_train_start(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
         let info = run.info()?;
         self.splits = info.data.splits.keys().filter(|split| *split != "train").cloned().collect();
         // A trial leaves nothing behind.
         if !info.trial {
             let client = Client::new(self.uri.clone(), &self.environment.credentials, self.timeout);
-            self.courier = Some(Courier::start(client, self.subject(&info), self.state.run_id.clone())?);
+            self.courier = Some(Courier::start(client, self.subject(&info), Note::new(&info.folder, &self.uri))?);
         }
         Ok(())
     }
@@ -130,7 +112,6 @@ impl Mlflow {
             uri,
             timeout,
             drain,
-            state: State::default(),
             courier: None,
             splits: Vec::new(),
             evaluated: BTreeSet::new(),

@@ -128,3 +128,34 @@ fn json(what: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Json,
         _ => Failure::Refused(told),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::server::{Server, usual};
+
+    #[test]
+    fn credentials_go_to_the_server_alone() {
+        let other = Server::start(|request, _| usual(request));
+        let (known, moved) = (other.uri(), format!("location: {}/elsewhere\r\n", other.uri()).leak() as &'static str);
+        let server = Server::start(move |request, before| match before {
+            0 | 1 => ("403 Forbidden", "", json!({ "error_code": "PERMISSION_DENIED", "message": "no" })),
+            2 => ("307 Temporary Redirect", moved, json!({})),
+            _ => usual(request),
+        });
+        let user = Credentials::User("ada".to_owned(), "secret".to_owned());
+        for (credentials, expected) in
+            [(Credentials::Token("secret".to_owned()), "Bearer secret"), (user.clone(), "Basic YWRhOnNlY3JldA==")]
+        {
+            let client = Client::new(server.uri(), &credentials, Duration::from_secs(5));
+            let Err(Failure::Refused(told)) = client.get("runs/get", ("run_id", "a b")) else { panic!("not refused") };
+            assert_eq!(told, "runs/get: the server says 403 Forbidden PERMISSION_DENIED no");
+            assert_eq!(server.requests().pop().map(|request| request.authorization).as_deref(), Some(expected));
+        }
+        let client = Client::new(server.uri(), &user, Duration::from_secs(5));
+        assert!(matches!(client.post("runs/create", &json!({})), Err(Failure::Refused(_))));
+        assert!(other.lines().is_empty(), "{known} was asked");
+    }
+}

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use plugin_api::tracing;
 
 use crate::client::{Client, Failure};
+use crate::note::Note;
 use crate::session::{METRICS_AT_ONCE, Metric, Session, Subject};
 
 /// Metrics that wait for a server that is away: some tens of megabytes. The oldest go first.
@@ -17,6 +17,8 @@ const KEPT: usize = 200_000;
 /// The wait behind the first failure in a row; each further one doubles it.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// What the thread has to say that its time is over.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// What there is to send.
 enum Letter {
@@ -29,25 +31,28 @@ struct End {
     status: &'static str,
     files: BTreeMap<String, PathBuf>,
     until: Instant,
-    /// Goes with the thread, which wakes the one who waits.
-    _done: Sender<()>,
+    done: Sender<Unsent>,
+}
+
+/// What the server was not told of.
+struct Unsent {
+    metrics: usize,
+    files: usize,
 }
 
 /// The hooks' side of the thread.
 pub(crate) struct Courier {
     letters: Sender<Letter>,
-    run_id: Arc<Mutex<Option<String>>>,
 }
 
 impl Courier {
-    /// Starts the thread; `run_id` is that of the run to be taken up.
-    pub(crate) fn start(client: Client, subject: Subject, run_id: Option<String>) -> std::io::Result<Self> {
+    /// Starts the thread, which takes up the run of the `note`, or makes one.
+    pub(crate) fn start(client: Client, subject: Subject, note: Note) -> std::io::Result<Self> {
         let (letters, received) = channel();
-        let run_id = Arc::new(Mutex::new(run_id));
         let round = Round {
             client,
             subject,
-            run_id: Arc::clone(&run_id),
+            note,
             session: None,
             waiting: VecDeque::new(),
             lost: 0,
@@ -57,12 +62,7 @@ impl Courier {
             told: false,
         };
         std::thread::Builder::new().name("mlflow".to_owned()).spawn(move || round.run(&received))?;
-        Ok(Self { letters, run_id })
-    }
-
-    /// The run's identifier on the server, once there is one.
-    pub(crate) fn run_id(&self) -> Option<String> {
-        self.run_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Ok(Self { letters })
     }
 
     /// Puts metrics into the queue. Where the thread has given up, they go nowhere.
@@ -73,11 +73,21 @@ impl Courier {
     /// Says how the run ended, and waits at most `drain` until all is sent.
     pub(crate) fn end(&self, status: &'static str, files: BTreeMap<String, PathBuf>, drain: Duration) {
         let (done, finished) = channel();
-        let end = End { status, files, until: Instant::now() + drain, _done: done };
-        let sent = self.letters.send(Letter::End(end));
-        // What it could not send, the thread tells itself.
-        if sent.is_ok() && matches!(finished.recv_timeout(drain), Err(RecvTimeoutError::Timeout)) {
-            tracing::warn!("the MLflow server has not taken all within {drain:?}: the rest is not sent");
+        let end = End { status, files, until: Instant::now() + drain, done };
+        if self.letters.send(Letter::End(end)).is_err() {
+            // It has given up before, and told so.
+            return;
+        }
+        match finished.recv_timeout(drain + GRACE) {
+            Ok(Unsent { metrics: 0, files: 0 }) | Err(RecvTimeoutError::Disconnected) => {}
+            Ok(Unsent { metrics, files }) => {
+                tracing::warn!(
+                    "the MLflow server was not told of {metrics} metrics and {files} files, nor asked again"
+                );
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!("the MLflow server has not taken all within {drain:?}: the rest is not sent");
+            }
         }
     }
 }
@@ -86,7 +96,7 @@ impl Courier {
 struct Round {
     client: Client,
     subject: Subject,
-    run_id: Arc<Mutex<Option<String>>>,
+    note: Note,
     /// From the first answer on.
     session: Option<Session>,
     waiting: VecDeque<Metric>,
@@ -152,9 +162,12 @@ impl Round {
         let session = match &mut self.session {
             Some(session) => session,
             none => {
-                let taken_up = self.run_id.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let session = none.insert(Session::begin(&self.client, &self.subject, taken_up.as_deref())?);
-                *self.run_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.run_id.clone());
+                let session = none.insert(Session::begin(&self.client, &self.subject, self.note.read().as_deref())?);
+                if let Err(error) = self.note.write(&session.run_id) {
+                    tracing::warn!(
+                        "a resumed run will be another one for MLflow, since `mlflow.json` cannot be written: {error}"
+                    );
+                }
                 session
             }
         };
@@ -193,11 +206,11 @@ impl Round {
         }
     }
 
+    /// Ends, and says what was left.
     fn give_up(self) {
-        let (metrics, files) = (self.waiting.len() + self.lost, self.end.map_or(0, |end| end.files.len()));
-        if self.again.is_some() || self.lost > 0 {
-            tracing::warn!("the MLflow server was not told of {metrics} metrics and {files} files, nor asked again");
-        }
+        let Some(end) = self.end else { return };
+        // Nobody waits any more where the time was over for long.
+        let _ = end.done.send(Unsent { metrics: self.waiting.len() + self.lost, files: end.files.len() });
     }
 }
 

@@ -12,7 +12,10 @@ mod callback;
 mod client;
 mod courier;
 mod names;
+mod note;
 mod options;
+#[cfg(test)]
+mod server;
 mod session;
 
 use plugin_api::{Kind, plugin};

@@ -1,7 +1,7 @@
 //! The run on the server: made or taken up, told of metrics, given artifacts, ended.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// Uploads a file under a name, where the server takes files.
-    pub(crate) fn upload(&self, client: &Client, name: &str, file: &PathBuf) -> Result<(), Failure> {
+    pub(crate) fn upload(&self, client: &Client, name: &str, file: &Path) -> Result<(), Failure> {
         let Some(root) = self.artifact_uri.strip_prefix("mlflow-artifacts:") else {
             return Err(Failure::Refused(format!(
                 "the server keeps the artifacts at `{}` and takes none itself: start it with `--serve-artifacts`",

@@ -84,20 +84,24 @@ impl EventFile {
 
     /// Records go into the file whole or not at all: behind a torn one, readers see nothing more.
     fn write(&mut self) -> Result<()> {
-        let written = self.file.write_all(&self.buffer);
-        let length = std::mem::take(&mut self.buffer).len() as u64;
-        match written {
-            Ok(()) => self.written += length,
-            Err(error) => {
-                let whole = self.file.set_len(self.written).and_then(|()| self.file.seek(SeekFrom::End(0)));
-                let told = failed("write", &self.path, error);
-                return Err(match whole {
-                    Ok(_) => told,
-                    Err(error) => told.context(format!("its last record is torn ({error})")),
-                });
-            }
-        }
-        Ok(())
+        let records = std::mem::take(&mut self.buffer);
+        let Err(error) = self.file.write_all(&records) else {
+            self.written += records.len() as u64;
+            return Ok(());
+        };
+        let told = failed("write", &self.path, error);
+        self.keep_whole(&records)
+            .map_err(|error| told.clone().context(format!("its last record is torn ({error})")))?;
+        Err(told)
+    }
+
+    /// Behind a write that failed, keeps the records that are in the file as a whole.
+    fn keep_whole(&mut self, records: &[u8]) -> std::io::Result<()> {
+        let there = self.file.metadata()?.len().saturating_sub(self.written);
+        let there = records.get(..usize::try_from(there).unwrap_or(usize::MAX)).unwrap_or(records);
+        self.written += prefix(there, i64::MAX as u64) as u64;
+        self.file.set_len(self.written)?;
+        self.file.seek(SeekFrom::Start(self.written)).map(drop)
     }
 }
 

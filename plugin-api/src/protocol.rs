@@ -209,6 +209,23 @@ pub enum RecordValue {
         /// JSON.
         json: String,
     },
+    /// Hyper-parameters beside those of the run file, such as the choice of a search.
+    HyperParameters {
+        /// By their names.
+        values: BTreeMap<String, HyperParameter>,
+    },
+}
+
+/// The value of a hyper-parameter in a [`Record`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HyperParameter {
+    /// Yes or no.
+    Flag(bool),
+    /// A number.
+    Number(f64),
+    /// A name.
+    Text(String),
 }
 
 impl RecordValue {
@@ -222,6 +239,7 @@ impl RecordValue {
             Self::Table { .. } => "table",
             Self::Curve { .. } => "curve",
             Self::Graph { .. } => "graph",
+            Self::HyperParameters { .. } => "hyper_parameters",
         }
     }
 }

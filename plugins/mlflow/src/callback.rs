@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_api::event::{ArtifactPublished, At, Evaluation, Outcome, Position, RecordPut, TrainEnd, Trigger};
-use plugin_api::protocol::RunInfo;
+use plugin_api::protocol::{HyperParameter, RecordValue, RunInfo};
 use plugin_api::{Callback, Creation, Dispatch, Result, Run, plugin};
 
 use crate::client::Client;
@@ -14,6 +14,9 @@ use crate::note::Note;
 use crate::options::{Environment, Options};
 use crate::session::{Metric, Subject, now};
 use crate::{artifacts, names};
+
+/// The type of records that are parameters.
+const HYPER_PARAMETERS: &str = "hyper_parameters";
 
 /// Tells an MLflow tracking server of the run.
 pub struct Mlflow {
@@ -74,9 +77,15 @@ impl Callback for Mlflow {
         Ok(())
     }
 
-    fn on_record(&mut self, _: &mut Run<'_>, event: &RecordPut<'_>) -> Result<()> {
-        if let (Some(value), Some(courier)) = (event.scalar, &self.courier) {
+    fn on_record(&mut self, run: &mut Run<'_>, event: &RecordPut<'_>) -> Result<()> {
+        let Some(courier) = &self.courier else { return Ok(()) };
+        if let Some(value) = event.scalar {
             courier.metrics(vec![metric(&event.name, value, event)]);
+        } else if event.type_name == HYPER_PARAMETERS
+            && let RecordValue::HyperParameters { values } = run.current_record()?.value
+        {
+            let parameter = |(name, value): (&String, &HyperParameter)| (names::name(name), names::parameter(value));
+            courier.parameters(values.iter().map(parameter).collect());
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ const GRACE: Duration = Duration::from_millis(200);
 /// What there is to send.
 enum Letter {
     Metrics(Vec<Metric>),
+    Parameters(BTreeMap<String, String>),
     End(End),
 }
 
@@ -55,6 +56,7 @@ impl Courier {
             note,
             session: None,
             waiting: VecDeque::new(),
+            parameters: BTreeMap::new(),
             lost: 0,
             end: None,
             failures: 0,
@@ -68,6 +70,11 @@ impl Courier {
     /// Puts metrics into the queue. Where the thread has given up, they go nowhere.
     pub(crate) fn metrics(&self, metrics: Vec<Metric>) {
         let _ = self.letters.send(Letter::Metrics(metrics));
+    }
+
+    /// Puts parameters into the queue, as [`Self::metrics`].
+    pub(crate) fn parameters(&self, parameters: BTreeMap<String, String>) {
+        let _ = self.letters.send(Letter::Parameters(parameters));
     }
 
     /// Says how the run ended, and waits at most `drain` until all is sent.
@@ -100,6 +107,7 @@ struct Round {
     /// From the first answer on.
     session: Option<Session>,
     waiting: VecDeque<Metric>,
+    parameters: BTreeMap<String, String>,
     /// Metrics that went because too many waited.
     lost: usize,
     end: Option<End>,
@@ -146,6 +154,7 @@ impl Round {
     fn take(&mut self, letter: Letter) {
         match letter {
             Letter::Metrics(metrics) => self.waiting.extend(metrics),
+            Letter::Parameters(parameters) => self.parameters.extend(parameters),
             Letter::End(end) => {
                 // The last chance is worth a try at once.
                 self.again = None;
@@ -176,6 +185,10 @@ impl Round {
             let metrics: Vec<Metric> = self.waiting.range(..count).cloned().collect();
             unless_away(session.log(&self.client, &metrics))?;
             self.waiting.drain(..count);
+        }
+        if !self.parameters.is_empty() {
+            unless_away(session.parameters(&self.client, &self.parameters))?;
+            self.parameters.clear();
         }
         let Some(end) = &mut self.end else { return Ok(()) };
         while let Some((name, file)) = end.files.pop_first() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use plugin_api::protocol::HyperParameter;
 use serde_json::Value as Json;
 
 /// Characters of a name.
@@ -56,7 +57,20 @@ fn flatten(path: &str, value: &Json, into: &mut BTreeMap<String, String>) {
         Json::String(text) => text.clone(),
         other => other.to_string(),
     };
-    into.insert(name(path), text.chars().take(LONGEST_VALUE).collect());
+    into.insert(name(path), shortened(&text));
+}
+
+/// The value of a parameter that a callback recorded.
+pub(crate) fn parameter(value: &HyperParameter) -> String {
+    match value {
+        HyperParameter::Flag(truth) => truth.to_string(),
+        HyperParameter::Number(number) => number.to_string(),
+        HyperParameter::Text(text) => shortened(text),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(LONGEST_VALUE).collect()
 }
 
 #[cfg(test)]

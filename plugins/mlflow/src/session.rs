@@ -78,12 +78,19 @@ impl Session {
         if run_id.is_empty() {
             return Err(Failure::Refused("runs/create: the answer names no run; is it an MLflow server?".to_owned()));
         }
+        let made = Self { run_id, artifact_uri, had: BTreeMap::new() };
+        made.parameters(client, &subject.parameters)?;
+        Ok(made)
+    }
+
+    /// Tells parameters; one that the run has cannot be given another value.
+    pub(crate) fn parameters(&self, client: &Client, parameters: &BTreeMap<String, String>) -> Result<(), Failure> {
         let parameters: Vec<Json> =
-            subject.parameters.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+            parameters.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
         for params in parameters.chunks(PARAMETERS_AT_ONCE) {
-            client.post("runs/log-batch", &json!({ "run_id": run_id, "params": params }))?;
+            client.post("runs/log-batch", &json!({ "run_id": self.run_id, "params": params }))?;
         }
-        Ok(Self { run_id, artifact_uri, had: BTreeMap::new() })
+        Ok(())
     }
 
     /// Tells at most [`METRICS_AT_ONCE`] metrics.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use plugin_api::event::Outcome;
+use plugin_api::protocol::HyperParameter;
 use serde_json::Value as Json;
 
 use crate::event_file::now;
@@ -12,14 +13,29 @@ use crate::summary;
 /// The parts of a resolved run file whose single values are hyper-parameters.
 const PARTS: [&str; 3] = ["/run/seed", "/model", "/train"];
 
-/// What is written when a run starts; `plan` is the resolved run file.
-pub(crate) fn start(name: &str, plan: &Json) -> Value {
-    let mut hparams = BTreeMap::new();
+/// Those of a resolved run file.
+pub(crate) fn of_plan(plan: &Json) -> BTreeMap<String, HparamValue> {
+    let mut found = BTreeMap::new();
     for part in PARTS {
         if let Some(value) = plan.pointer(part) {
-            flatten(&part.trim_start_matches('/').replace('/', "."), value, &mut hparams);
+            flatten(&part.trim_start_matches('/').replace('/', "."), value, &mut found);
         }
     }
+    found
+}
+
+/// One that a callback recorded.
+pub(crate) fn recorded(value: &HyperParameter) -> HparamValue {
+    let kind = match value {
+        HyperParameter::Flag(truth) => HparamKind::Bool(*truth),
+        HyperParameter::Number(number) => HparamKind::Number(*number),
+        HyperParameter::Text(text) => HparamKind::Text(text.clone()),
+    };
+    HparamValue { kind: Some(kind) }
+}
+
+/// What is written when a run starts.
+pub(crate) fn start(name: &str, hparams: BTreeMap<String, HparamValue>) -> Value {
     let start = SessionStart { hparams, group_name: name.to_owned(), start_time_secs: now() };
     summary::hparams("_hparams_/session_start_info", Hparams::SessionStart(start))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plugin_api::event::{At, Evaluation, Position, RecordPut, TrainEnd, Trigger};
-use plugin_api::protocol::{RunInfo, Tap, TapOf, TapReduce, TensorSet};
+use plugin_api::protocol::{RecordValue, RunInfo, Tap, TapOf, TapReduce, TensorSet};
 use plugin_api::{
     Callback, Creation, Dispatch, Error, ErrorKind, EventKind, Need, Result, Run, decode_state, encode_state, plugin,
 };
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::examples::Examples;
 use crate::features::Features;
 use crate::options::{Options, folder_name};
-use crate::proto::{Value, What};
+use crate::proto::{HparamValue, Value, What};
 use crate::runs::{Runs, TRAIN, WHOLE};
 use crate::values::floats;
 use crate::{graph, histogram, hparams, records, summary};
@@ -33,6 +33,9 @@ pub struct TensorBoard {
     state: State,
     /// Open from `train_start` on.
     runs: Option<Runs>,
+    /// What the run is called, and its hyper-parameters.
+    name: String,
+    hparams: BTreeMap<String, HparamValue>,
     splits: Vec<String>,
     /// Splits that were evaluated since the last epoch ended: of the others, the metrics are old.
     evaluated: BTreeSet<String>,
@@ -63,6 +66,8 @@ impl Callback for TensorBoard {
             instance: creation.instance.to_owned(),
             state: State::default(),
             runs: None,
+            name: String::new(),
+            hparams: BTreeMap::new(),
             splits: Vec::new(),
             evaluated: BTreeSet::new(),
             written: BTreeMap::new(),
@@ -103,8 +108,9 @@ impl Callback for TensorBoard {
         let info = run.info()?;
         let folder = self.options.folder(&info);
         let mut runs = Runs::begin(folder, &self.instance, event.global_step, self.options.flush_every()?)?;
-        let plan = serde_json::from_str(&info.plan).unwrap_or_default();
-        runs.summary(WHOLE, event.global_step, vec![hparams::start(&info.name, &plan)])?;
+        self.hparams = hparams::of_plan(&serde_json::from_str(&info.plan).unwrap_or_default());
+        self.name = info.name;
+        runs.begin_whole(event.global_step, hparams::start(&self.name, self.hparams.clone()))?;
         match run.graph() {
             Ok(graph) => runs.append(TRAIN, event.global_step, What::GraphDef(graph::graph_def(&graph)))?,
             // A model that is no graph has no picture of one.
@@ -167,13 +173,22 @@ impl Callback for TensorBoard {
     fn on_record(&mut self, run: &mut Run<'_>, event: &RecordPut<'_>) -> Result<()> {
         let (split, tag) = self.route(&event.name);
         let (split, tag) = (split.to_owned(), summary::tag(tag));
-        let what = match event.scalar {
-            Some(value) => return self.put(&split, event, vec![summary::scalar(&tag, value)]),
-            None => records::event(&tag, &run.current_record()?.value)?,
-        };
-        match (&mut self.runs, what) {
-            (Some(runs), Some(what)) => runs.append(&folder_name(&split), event.global_step, what),
-            _ => Ok(()),
+        if let Some(value) = event.scalar {
+            return self.put(&split, event, vec![summary::scalar(&tag, value)]);
+        }
+        if !records::is_known(&event.type_name) {
+            return Ok(());
+        }
+        let Some(runs) = &mut self.runs else { return Ok(()) };
+        match run.current_record()?.value {
+            RecordValue::HyperParameters { values } => {
+                self.hparams.extend(values.iter().map(|(name, value)| (name.clone(), hparams::recorded(value))));
+                runs.begin_whole(event.global_step, hparams::start(&self.name, self.hparams.clone()))
+            }
+            value => match records::event(&tag, &value)? {
+                Some(what) => runs.append(&folder_name(&split), event.global_step, what),
+                None => Ok(()),
+            },
         }
     }
 

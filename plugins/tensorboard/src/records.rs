@@ -7,7 +7,12 @@ use plugin_api::{Error, Result};
 use crate::proto::{Summary, Value, What};
 use crate::{graph, histogram, plot, summary};
 
-/// The event that carries a record under `tag`; `None` for what a newer host may record.
+/// Whether records of a type can be fetched: a newer host may have others.
+pub(crate) fn is_known(type_name: &str) -> bool {
+    matches!(type_name, "scalar" | "histogram" | "image" | "text" | "table" | "curve" | "graph" | "hyper_parameters")
+}
+
+/// The event that carries a record under `tag`; `None` for hyper-parameters, which no single event carries.
 pub(crate) fn event(tag: &str, record: &RecordValue) -> Result<Option<What>> {
     let value = match record {
         RecordValue::Scalar { value } => summary::scalar(tag, *value),

@@ -34,8 +34,6 @@ impl Runs {
     /// The folder cannot be made, or a file in it not cut.
     pub(crate) fn begin(folder: PathBuf, instance: &str, resumed: u64, every: Duration) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(|error| failed("create the folder", &folder, error))?;
-        // The hyper-parameters are written anew by each process: readers keep the first that they find.
-        event_file::cut(&folder, instance, 0)?;
         let entries = fs::read_dir(&folder).map_err(|error| failed("read the folder", &folder, error))?;
         for entry in entries {
             let path = entry.map_err(|error| failed("read the folder", &folder, error))?.path();
@@ -89,5 +87,16 @@ impl Runs {
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.flushed = Instant::now();
         self.files.values_mut().map(EventFile::flush).fold(Ok(()), Result::and)
+    }
+
+    /// Begins the run of the whole anew, with one value: readers keep the first that they find of each tag.
+    ///
+    /// # Errors
+    ///
+    /// Its files cannot be removed or made.
+    pub(crate) fn begin_whole(&mut self, step: u64, value: Value) -> Result<()> {
+        self.files.remove(WHOLE);
+        event_file::cut(&self.folder, &self.instance, 0)?;
+        self.summary(WHOLE, step, vec![value])
     }
 }

@@ -1,7 +1,7 @@
 use std::net::TcpListener;
 
 use plugin_api::EventKind;
-use plugin_api::protocol::{Record, RecordValue};
+use plugin_api::protocol::Record;
 use plugin_api::testing::{FakeHost, Value as Json, json};
 
 use super::*;
@@ -52,10 +52,15 @@ fn a_run_is_told_from_its_beginning_to_its_end() {
     {
         host.artifact(kind, path, "somebody").unwrap();
     }
+    let values = [("width".to_owned(), HyperParameter::Number(0.5))].into();
+    host.record("search", &Record { name: "choice".to_owned(), value: RecordValue::HyperParameters { values } })
+        .unwrap();
     host.train_end(Outcome::Stopped).unwrap();
     let requests = server.requests();
     assert_eq!(requests[2].json()["experiment_id"], "7");
     assert_eq!(requests[3].json()["params"], json!([{ "key": "train.batch_size", "value": "32" }]));
+    let parameters: Vec<Json> = requests.iter().map(|request| request.json()["params"].clone()).collect();
+    assert!(parameters.contains(&json!([{ "key": "width", "value": "0.5" }])), "{parameters:?}");
     let told: Vec<_> =
         metrics(&requests).into_iter().map(|(name, step, value)| (name, step, value.to_string())).collect();
     let expected = [

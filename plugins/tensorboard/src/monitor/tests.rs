@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use plugin_api::event::Outcome;
-use plugin_api::protocol::{Blob, Record, RecordValue};
+use plugin_api::protocol::{Blob, HyperParameter, Record, RecordValue};
 use plugin_api::testing::{FakeHost, Value as Json, json};
 use plugin_api::{EventKind, Tensor};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::*;
 use crate::framing;
-use crate::proto::{Content, Event, GraphDef, Value};
+use crate::proto::{Content, Event, GraphDef, HparamKind, Hparams, HparamsData, Value};
 
 fn host(options: Json) -> FakeHost {
     let mut host = FakeHost::new::<TensorBoard>(options).unwrap().with_info(|info| {
@@ -282,6 +282,25 @@ fn every_kind_of_record_is_written_where_its_page_looks() {
     assert_eq!(plugins, ["pr_curves", "", "", "", "text", "text", "", ""]);
     assert!(matches!(&written[4].1.content, Some(Content::Tensor(tensor)) if tensor.texts[0] == words().as_bytes()));
     assert!(matches!(written[6].1.content, Some(Content::Scalar(value)) if value.is_nan()));
+}
+
+#[test]
+fn recorded_hyper_parameters_join_those_of_the_run_file() {
+    let mut host = host(json!({}));
+    start(&mut host);
+    for (name, value) in [("width", HyperParameter::Number(3.0)), ("wide", HyperParameter::Flag(true))] {
+        put(&mut host, "search", RecordValue::HyperParameters { values: [(name.to_owned(), value)].into() }).unwrap();
+    }
+    host.train_end(Outcome::Failed).unwrap();
+    let data: Vec<_> = values(host.folder(), "")
+        .into_iter()
+        .map(|(_, value)| HparamsData::decode(value.metadata.unwrap().plugin_data.unwrap().content.as_slice()).unwrap())
+        .collect();
+    assert_eq!(data.len(), 2);
+    let Some(Hparams::SessionStart(start)) = &data[0].data else { panic!("no start") };
+    assert_eq!(start.hparams.keys().collect::<Vec<_>>(), ["train.batch_size", "wide", "width"]);
+    assert_eq!(start.hparams["wide"].kind, Some(HparamKind::Bool(true)));
+    assert!(matches!(&data[1].data, Some(Hparams::SessionEnd(end)) if end.status == 2));
 }
 
 #[test]

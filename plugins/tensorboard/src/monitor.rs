@@ -6,6 +6,7 @@ use plugin_api::event::{At, Evaluation, Position, RecordPut, TrainEnd, Trigger};
 use plugin_api::protocol::{RecordValue, RunInfo, Tap, TapOf, TapReduce, TensorSet};
 use plugin_api::{
     Callback, Creation, Dispatch, Error, ErrorKind, EventKind, Need, Result, Run, decode_state, encode_state, plugin,
+    tracing,
 };
 use serde::{Deserialize, Serialize};
 
@@ -185,9 +186,14 @@ impl Callback for TensorBoard {
                 self.hparams.extend(values.iter().map(|(name, value)| (name.clone(), hparams::recorded(value))));
                 runs.begin_whole(event.global_step, hparams::start(&self.name, self.hparams.clone()))
             }
-            value => match records::event(&tag, &value)? {
-                Some(what) => runs.append(&folder_name(&split), event.global_step, what),
-                None => Ok(()),
+            value => match records::event(&tag, &value) {
+                Ok(Some(what)) => runs.append(&folder_name(&split), event.global_step, what),
+                Ok(None) => Ok(()),
+                // Its author's fault is no reason to write nothing more of the others.
+                Err(error) => {
+                    tracing::warn!("a record of `{}` is left out: {error}", event.author);
+                    Ok(())
+                }
             },
         }
     }

@@ -172,7 +172,47 @@ fn the_server_shows_every_page() {
     for part in ["scalars", "histogram"] {
         rest.as_object_mut().expect("an object").remove(part);
     }
-    insta::assert_snapshot!(format!("{rest:#}"), @"");
+    insta::assert_snapshot!(format!("{rest:#}"), @r#"
+    {
+      "batch size": 64.0,
+      "images": [
+        "examples/0",
+        "examples/1",
+        "examples/2"
+      ],
+      "metrics": [
+        "train/accuracy",
+        "train/learning_rate",
+        "train/loss",
+        "train/recorder/recorder",
+        "val/accuracy",
+        "val/loss"
+      ],
+      "nodes": [
+        "inputs",
+        "conv1",
+        "bn1",
+        "relu1",
+        "pool1",
+        "flatten1",
+        "dropout1",
+        "fc1",
+        "relu2",
+        "fc2"
+      ],
+      "projector": [
+        50,
+        16
+      ],
+      "runs": [
+        "small",
+        "small/train",
+        "small/val"
+      ],
+      "status": "STATUS_SUCCESS",
+      "text": 4
+    }
+    "#);
 }
 
 #[test]

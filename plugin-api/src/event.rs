@@ -79,7 +79,7 @@ events! {
         name: Cow<'a, str>,
         /// The instance that put it.
         author: Cow<'a, str>,
-        /// `scalar`, `histogram`, `image`, `text`, `table`, `curve` or `graph`.
+        /// `scalar`, `histogram`, `image`, `text`, `table`, `curve`, `graph`, `hyper_parameters`, or what a newer host knows.
         type_name: Cow<'a, str>,
         /// The value of a scalar.
         scalar: Option<f64>,

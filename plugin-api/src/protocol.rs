@@ -209,6 +209,23 @@ pub enum RecordValue {
         /// JSON.
         json: String,
     },
+    /// Hyper-parameters beside those of the run file, such as the choice of a search.
+    HyperParameters {
+        /// By their names.
+        values: BTreeMap<String, HyperParameter>,
+    },
+}
+
+/// The value of a hyper-parameter in a [`Record`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HyperParameter {
+    /// Yes or no.
+    Flag(bool),
+    /// A number.
+    Number(f64),
+    /// A name.
+    Text(String),
 }
 
 impl RecordValue {
@@ -222,6 +239,7 @@ impl RecordValue {
             Self::Table { .. } => "table",
             Self::Curve { .. } => "curve",
             Self::Graph { .. } => "graph",
+            Self::HyperParameters { .. } => "hyper_parameters",
         }
     }
 }
@@ -328,7 +346,8 @@ pub enum TensorSet {
     Parameters,
     /// What the model keeps besides, such as batch-norm statistics.
     Buffers,
-    /// The gradients of the parameters, by the parameters' names; from `gradients` to `step_end`.
+    /// The gradients of the parameters, by the parameters' names; from `gradients` to `step_end`, and in `trigger` those
+    /// of the last step, as the optimizer used them.
     Gradients,
     /// The optimizer's state, such as `exp_avg.<parameter>`.
     Optimizer,

@@ -16,6 +16,8 @@ mod order;
 mod schedule;
 // Callbacks on threads of their own.
 mod background;
+// Metrics as comma-separated values.
+mod csv;
 // The formats that data is read from, and what is wrong with files.
 mod data;
 // What exporters leave behind, and who reads it.
@@ -43,6 +45,10 @@ mod torchscript;
 mod webhook;
 // Commands that a run starts.
 mod command;
+// What a real tracking server has of a run.
+mod mlflow;
+// Event files, as TensorBoard's own package and server read them.
+mod tensorboard;
 // What the repository says of itself.
 mod tidy;
 // The run that the tests of services, checkpoints and compatibility share.

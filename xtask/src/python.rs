@@ -23,7 +23,7 @@ pub struct Environment {
 
 /// Reads in tests what the host writes.
 pub const TESTS: Environment =
-    Environment { owner: "the tests'", requirements: "tests/requirements.txt", folder: "python", size: "80 MB" };
+    Environment { owner: "the tests'", requirements: "tests/requirements.txt", folder: "python", size: "250 MB" };
 
 /// PyTorch and the frameworks that the host is compared with.
 pub const COMPARISON: Environment = Environment {

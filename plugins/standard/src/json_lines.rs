@@ -12,13 +12,13 @@
 //! like that of a run that was never broken.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use plugin_api::event::{At, Evaluation, Position};
-use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::{Callback, Creation, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
+
+use crate::line_file::LineFile;
 
 const FILE: &str = "metrics.jsonl";
 
@@ -43,8 +43,7 @@ pub(crate) struct JsonLines {
     every_steps: u64,
     /// From the checkpoint that the run resumed from.
     resumed: Option<State>,
-    file: Option<File>,
-    bytes: u64,
+    file: Option<LineFile>,
     /// The epoch that ended last: what is evaluated behind it belongs to no epoch.
     ended: u64,
 }
@@ -56,25 +55,22 @@ impl Callback for JsonLines {
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        Ok(Self { every_steps: options.every_steps, resumed: None, file: None, bytes: 0, ended: 0 })
+        Ok(Self { every_steps: options.every_steps, resumed: None, file: None, ended: 0 })
     }
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
-        let state: State = decode_state(state)?;
-        self.bytes = state.bytes;
-        self.resumed = Some(state);
+        self.resumed = Some(decode_state(state)?);
         Ok(())
     }
 
     fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
-        encode_state(&State { bytes: self.bytes })
+        let resumed = self.resumed.map_or(0, |state| state.bytes);
+        encode_state(&State { bytes: self.file.as_ref().map_or(resumed, LineFile::bytes) })
     }
 
     fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
         let path = Path::new(&run.info()?.folder).join(FILE);
-        let (file, bytes) = open(&path, self.resumed.map(|state| state.bytes), event.global_step)
-            .map_err(|error| Error::from(error).context(path.display()))?;
-        (self.file, self.bytes) = (Some(file), bytes);
+        self.file = Some(open(&path, self.resumed.map(|state| state.bytes), event.global_step)?);
         self.ended = event.epoch;
         run.publish("metrics", FILE)
     }
@@ -102,13 +98,9 @@ impl Callback for JsonLines {
 }
 
 impl JsonLines {
-    /// Appends a line with one write, so that a reader sees no half of it.
     fn append(&mut self, kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
         let line = line(kind, position, metrics);
-        file.write_all(line.as_bytes()).map_err(|error| Error::from(error).context(FILE))?;
-        self.bytes += line.len() as u64;
-        Ok(())
+        self.file.as_mut().map_or(Ok(()), |file| file.append(line.as_bytes()))
     }
 }
 
@@ -137,44 +129,32 @@ fn number(value: f64) -> String {
 }
 
 /// Opens the file to append to it, without what a run that was broken off wrote after the point
-/// from which this one goes on. One truncation does it: there is no moment with half of the file.
-fn open(path: &Path, resumed: Option<u64>, global_step: u64) -> std::io::Result<(File, u64)> {
-    // Not opened for appending: on Windows that leaves no right to truncate.
-    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-    let length = file.metadata()?.len();
+/// from which this one goes on.
+fn open(path: &Path, resumed: Option<u64>, global_step: u64) -> Result<LineFile> {
+    let mut file = LineFile::open(path)?;
+    let content = file.content()?;
     let kept = match resumed {
-        Some(bytes) if ends_a_line(&mut file, bytes, length)? => bytes,
+        Some(bytes) if ends_a_line(&content, bytes) => bytes,
         // Without a state that fits (the run resumed into another folder, or without this plugin), the
         // lines themselves say which to keep.
-        _ => lines_until(&mut file, global_step)?,
+        _ => lines_until(&content, global_step),
     };
-    if kept < length {
-        file.set_len(kept)?;
-    }
-    file.seek(SeekFrom::Start(kept))?;
-    Ok((file, kept))
+    file.cut(kept)?;
+    Ok(file)
 }
 
 /// Whether the first `bytes` of the file are whole lines.
-fn ends_a_line(file: &mut File, bytes: u64, length: u64) -> std::io::Result<bool> {
-    if bytes == 0 || bytes > length {
-        return Ok(bytes == 0);
-    }
-    file.seek(SeekFrom::Start(bytes - 1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
+fn ends_a_line(content: &[u8], bytes: u64) -> bool {
+    let before = usize::try_from(bytes).ok().and_then(|bytes| content.get(..bytes));
+    before.is_some_and(|before| before.is_empty() || before.ends_with(b"\n"))
 }
 
 /// How long the file's beginning is that holds whole lines of up to `global_step` steps.
-fn lines_until(file: &mut File, global_step: u64) -> std::io::Result<u64> {
+fn lines_until(content: &[u8], global_step: u64) -> u64 {
     #[derive(Deserialize)]
     struct Line {
         step: u64,
     }
-    let mut content = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut content)?;
     let kept = content
         .split_inclusive(|&byte| byte == b'\n')
         .take_while(|line| line.ends_with(b"\n"))
@@ -182,7 +162,7 @@ fn lines_until(file: &mut File, global_step: u64) -> std::io::Result<u64> {
         .map(<[u8]>::len)
         .sum::<usize>();
     // A run that begins anew keeps nothing.
-    Ok(if global_step == 0 { 0 } else { kept as u64 })
+    if global_step == 0 { 0 } else { kept as u64 }
 }
 
 #[cfg(test)]
@@ -316,6 +296,16 @@ mod tests {
         host.put_metric("epoch", 7.0);
         host.epoch_end(1).unwrap();
         assert_eq!(content(&host), "{\"kind\":\"epoch\",\"epoch\":1,\"step\":10,\"metric_epoch\":7.0}\n");
+    }
+
+    #[test]
+    fn a_file_that_is_removed_in_mid_run_is_an_error() {
+        let mut host = host();
+        host.train_start().unwrap();
+        host.epoch_end(1).unwrap();
+        std::fs::remove_file(host.folder().join(FILE)).unwrap();
+        let told = host.epoch_end(2).unwrap_err().message().to_owned();
+        assert!(told.starts_with("the file was removed in mid-run: ") && told.contains("/metrics.jsonl: "), "{told}");
     }
 
     proptest! {

@@ -1,9 +1,11 @@
 //! The callbacks that most runs want, one a file: `progress`, `print-metrics` and `json-lines`, which
-//! run by default; `early-stopping` and `terminate-on-nan`, which a run file asks for.
+//! run by default; `csv`, `early-stopping` and `terminate-on-nan`, which a run file asks for.
 
+mod csv;
 mod display;
 mod early_stopping;
 mod json_lines;
+mod line_file;
 mod print_metrics;
 mod progress;
 mod terminate_on_nan;
@@ -15,6 +17,7 @@ const KINDS: &[Kind] = &[
     Kind::of::<progress::Progress>(),
     Kind::of::<print_metrics::PrintMetrics>(),
     Kind::of::<json_lines::JsonLines>(),
+    Kind::of::<csv::Csv>(),
     Kind::of::<early_stopping::EarlyStopping>(),
     Kind::of::<terminate_on_nan::TerminateOnNan>(),
 ];

@@ -45,7 +45,7 @@ impl Session {
             TensorSet::Buffers => shared(self.network.buffers()),
             TensorSet::Optimizer => self.optimizer.state(),
             TensorSet::Gradients => {
-                if !matches!(hook, EventKind::GRADIENTS | EventKind::STEP_END) {
+                if !matches!(hook, EventKind::GRADIENTS | EventKind::STEP_END | EventKind::TRIGGER) {
                     return Err(not_here());
                 }
                 self.network

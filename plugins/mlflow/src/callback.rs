@@ -1,0 +1,171 @@
+//! The callback.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use plugin_api::event::{ArtifactPublished, At, Evaluation, Outcome, Position, RecordPut, TrainEnd, Trigger};
+use plugin_api::protocol::{HyperParameter, RecordValue, RunInfo};
+use plugin_api::{Callback, Creation, Dispatch, Result, Run, plugin};
+
+use crate::client::Client;
+use crate::courier::Courier;
+use crate::note::Note;
+use crate::options::{Environment, Options};
+use crate::session::{Metric, Subject, now};
+use crate::{artifacts, names};
+
+/// The type of records that are parameters.
+const HYPER_PARAMETERS: &str = "hyper_parameters";
+
+/// Tells an MLflow tracking server of the run.
+pub struct Mlflow {
+    options: Options,
+    environment: Environment,
+    uri: String,
+    timeout: Duration,
+    drain: Duration,
+    courier: Option<Courier>,
+    /// Splits beside that of the training: their metrics are new behind an evaluation alone.
+    splits: Vec<String>,
+    evaluated: BTreeSet<String>,
+    /// The step at which each metric was last told.
+    told: BTreeMap<String, u64>,
+    published: BTreeSet<String>,
+}
+
+#[plugin]
+impl Callback for Mlflow {
+    const KIND: &'static str = "mlflow";
+    const SUMMARY: &'static str = "Tells an MLflow tracking server of parameters, metrics and artifacts";
+    const DISPATCH: Dispatch = Dispatch::Background;
+    const BY_DEFAULT: bool = false;
+    type Options = Options;
+
+    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
+        Self::with_environment(options, Environment::read())
+    }
+
+    fn on_train_start(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        let info = run.info()?;
+        self.splits = info.data.splits.keys().filter(|split| *split != "train").cloned().collect();
+        // A trial leaves nothing behind.
+        if !info.trial {
+            let client = Client::new(self.uri.clone(), &self.environment.credentials, self.timeout);
+            self.courier = Some(Courier::start(client, self.subject(&info), Note::new(&info.folder, &self.uri))?);
+        }
+        Ok(())
+    }
+
+    fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        self.evaluated.insert(event.split.to_string());
+        let metrics = run.metrics()?;
+        self.tell(&metrics, event, |split| split == Some(&*event.split));
+        Ok(())
+    }
+
+    fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        let metrics = run.metrics()?;
+        let evaluated = std::mem::take(&mut self.evaluated);
+        self.tell(&metrics, event, |split| split.is_none_or(|split| evaluated.contains(split)));
+        Ok(())
+    }
+
+    fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
+        let metrics = run.metrics()?;
+        self.tell(&metrics, event, |split| split.is_none());
+        Ok(())
+    }
+
+    fn on_record(&mut self, run: &mut Run<'_>, event: &RecordPut<'_>) -> Result<()> {
+        let Some(courier) = &self.courier else { return Ok(()) };
+        if let Some(value) = event.scalar {
+            courier.metrics(vec![metric(&event.name, value, event)]);
+        } else if event.type_name == HYPER_PARAMETERS
+            && let RecordValue::HyperParameters { values } = run.current_record()?.value
+        {
+            let parameter = |(name, value): (&String, &HyperParameter)| (names::name(name), names::parameter(value));
+            courier.parameters(values.iter().map(parameter).collect());
+        }
+        Ok(())
+    }
+
+    fn on_artifact(&mut self, _: &mut Run<'_>, event: &ArtifactPublished<'_>) -> Result<()> {
+        if self.options.artifacts.iter().any(|kind| *kind == event.kind) {
+            self.published.insert(event.path.to_string());
+        }
+        Ok(())
+    }
+
+    fn on_train_end(&mut self, run: &mut Run<'_>, event: &TrainEnd<'_>) -> Result<()> {
+        let Some(courier) = &self.courier else { return Ok(()) };
+        let status = match event.outcome {
+            Outcome::Finished | Outcome::Stopped => "FINISHED",
+            Outcome::Interrupted => "KILLED",
+            _ => "FAILED",
+        };
+        let folder = run.info()?.folder;
+        let files = self.published.iter().flat_map(|path| artifacts::files(Path::new(&folder), path)).collect();
+        courier.end(status, files, self.drain);
+        Ok(())
+    }
+}
+
+impl Mlflow {
+    fn with_environment(options: Options, environment: Environment) -> Result<Self> {
+        let uri = options.uri(environment.uri.as_deref())?;
+        let [timeout, drain] = options.limits()?;
+        Ok(Self {
+            options,
+            environment,
+            uri,
+            timeout,
+            drain,
+            courier: None,
+            splits: Vec::new(),
+            evaluated: BTreeSet::new(),
+            told: BTreeMap::new(),
+            published: BTreeSet::new(),
+        })
+    }
+
+    fn subject(&self, info: &RunInfo) -> Subject {
+        let folder = Path::new(&info.folder).file_name().map(|name| name.to_string_lossy().into_owned());
+        let experiment = self.options.experiment.clone().unwrap_or_else(|| info.name.clone());
+        let tags = [
+            ("host.version", info.host_version.clone()),
+            ("host.device", info.device.clone()),
+            ("host.folder", info.folder.clone()),
+            ("mlflow.source.name", "host".to_owned()),
+        ];
+        Subject {
+            // The server takes no empty one.
+            experiment: if experiment.is_empty() { "Default".to_owned() } else { experiment },
+            run_name: self.options.run_name.clone().or(folder).unwrap_or_else(|| info.name.clone()),
+            parameters: names::parameters(&serde_json::from_str(&info.plan).unwrap_or_default()),
+            tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        }
+    }
+
+    /// Tells the metrics of the splits that are `wanted`, those of the training being of none, but each only once at a step.
+    fn tell(&mut self, metrics: &BTreeMap<String, f64>, position: &Position, wanted: impl Fn(Option<&str>) -> bool) {
+        let Some(courier) = &self.courier else { return };
+        let mut new = Vec::new();
+        for (name, value) in metrics {
+            let of = |split: &&String| name.strip_prefix(split.as_str()).is_some_and(|rest| rest.starts_with('_'));
+            let split = self.splits.iter().filter(of).max_by_key(|split| split.len());
+            if wanted(split.map(String::as_str)) && self.told.get(name) != Some(&position.global_step) {
+                self.told.insert(name.clone(), position.global_step);
+                new.push(metric(name, *value, position));
+            }
+        }
+        courier.metrics(new);
+    }
+}
+
+fn metric(name: &str, value: f64, position: &Position) -> Metric {
+    Metric { name: names::name(name), value, step: position.global_step, timestamp: now() }
+}
+
+#[cfg(test)]
+mod tests;

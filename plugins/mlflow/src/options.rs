@@ -1,0 +1,118 @@
+//! Options of `mlflow`.
+
+use std::time::Duration;
+
+use plugin_api::{Error, Result, plugin};
+
+use crate::client::Credentials;
+
+/// Options of `mlflow`.
+#[plugin]
+pub struct Options {
+    /// The tracking server, as in `http://127.0.0.1:5000`; without it, the environment's `MLFLOW_TRACKING_URI`. Secrets do
+    /// not belong here: they come from `MLFLOW_TRACKING_TOKEN`, or `MLFLOW_TRACKING_USERNAME` and
+    /// `MLFLOW_TRACKING_PASSWORD`, alone.
+    pub tracking_uri: Option<String>,
+    /// The experiment, made where there is none of that name; without it, the run's name.
+    pub experiment: Option<String>,
+    /// What the run is called there; without it, as its folder.
+    pub run_name: Option<String>,
+    /// The kinds of published files that are uploaded when the run has ended, as `status.json` lists them.
+    pub artifacts: Vec<String>,
+    /// Seconds after which a request is given up, to be tried again.
+    #[schemars(range(min = 0.1))]
+    pub timeout: f64,
+    /// Seconds that the end of the run waits for what is still to be sent, artifacts included.
+    #[schemars(range(min = 0.0))]
+    pub drain: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tracking_uri: None,
+            experiment: None,
+            run_name: None,
+            artifacts: ["export", "metrics", "report"].map(str::to_owned).to_vec(),
+            timeout: 10.0,
+            drain: 30.0,
+        }
+    }
+}
+
+/// What the environment says, read once.
+#[derive(Default)]
+pub(crate) struct Environment {
+    pub(crate) uri: Option<String>,
+    pub(crate) credentials: Credentials,
+}
+
+impl Environment {
+    pub(crate) fn read() -> Self {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let credentials = match (variable("MLFLOW_TRACKING_TOKEN"), variable("MLFLOW_TRACKING_USERNAME")) {
+            (Some(token), _) => Credentials::Token(token),
+            (None, Some(user)) => Credentials::User(user, variable("MLFLOW_TRACKING_PASSWORD").unwrap_or_default()),
+            (None, None) => Credentials::None,
+        };
+        Self { uri: variable("MLFLOW_TRACKING_URI"), credentials }
+    }
+}
+
+impl Options {
+    /// The server's address, without a slash at its end.
+    pub(crate) fn uri(&self, environment: Option<&str>) -> Result<String> {
+        let uri = self.tracking_uri.as_deref().or(environment).ok_or_else(|| {
+            Error::new("no tracking server is named: set `tracking_uri`, or `MLFLOW_TRACKING_URI` in the environment")
+        })?;
+        // The address itself may hold a password: it is not repeated.
+        let Some((scheme, rest)) = uri.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+        else {
+            return Err(Error::new(
+                "the tracking server's address begins with neither `http://` nor `https://`: folders and databases are \
+                 served by `mlflow server --backend-store-uri …`",
+            ));
+        };
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if host.contains('@') {
+            return Err(Error::new(
+                "the tracking server's address holds a user: set `MLFLOW_TRACKING_USERNAME` and \
+                 `MLFLOW_TRACKING_PASSWORD` in the environment instead",
+            ));
+        }
+        if host.is_empty() || rest.contains(['?', '#']) {
+            return Err(Error::new("the tracking server's address is not `http://HOST:PORT`"));
+        }
+        Ok(format!("{scheme}://{}", rest.trim_end_matches('/')))
+    }
+
+    pub(crate) fn limits(&self) -> Result<[Duration; 2]> {
+        let seconds = |name: &str, value| {
+            Duration::try_from_secs_f64(value).map_err(|error| Error::from(error).context(format!("`{name}`")))
+        };
+        Ok([seconds("timeout", self.timeout)?, seconds("drain", self.drain)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_and_never_repeated() {
+        let uri = |uri: &str| Options { tracking_uri: Some(uri.to_owned()), ..Options::default() }.uri(None);
+        assert_eq!(uri("https://host:1/path/").unwrap(), "https://host:1/path");
+        assert_eq!(Options::default().uri(Some("http://other")).unwrap(), "http://other");
+        for (address, expected) in [
+            ("file:///secret", "begins with neither"),
+            ("secret", "begins with neither"),
+            ("http://user:secret@host", "holds a user"),
+            ("http:///secret", "is not `http://HOST:PORT`"),
+            ("http://host?key=secret", "is not `http://HOST:PORT`"),
+        ] {
+            let told = uri(address).unwrap_err().message().to_owned();
+            assert!(told.contains(expected) && !told.contains("secret"), "{told}");
+        }
+        assert!(Options::default().uri(None).unwrap_err().message().contains("MLFLOW_TRACKING_URI"));
+    }
+}

@@ -1,0 +1,154 @@
+//! The run on the server: made or taken up, told of metrics, given artifacts, ended.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value as Json, json};
+
+use crate::client::{Client, Failure};
+use crate::names;
+
+/// Entities of a request, by the API's limits for `runs/log-batch`.
+pub(crate) const METRICS_AT_ONCE: usize = 1000;
+const PARAMETERS_AT_ONCE: usize = 100;
+
+/// What the run is called, and what is said of it when it is made.
+#[derive(Clone)]
+pub(crate) struct Subject {
+    pub(crate) experiment: String,
+    pub(crate) run_name: String,
+    pub(crate) parameters: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
+/// A metric's value.
+#[derive(Clone)]
+pub(crate) struct Metric {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) step: u64,
+    /// Milliseconds since 1970.
+    pub(crate) timestamp: u64,
+}
+
+/// A run on the server.
+pub(crate) struct Session {
+    pub(crate) run_id: String,
+    artifact_uri: String,
+    /// The last step that the server had of each metric when the run was taken up again. Points cannot be taken back, and
+    /// those up to there would be doubled.
+    had: BTreeMap<String, u64>,
+}
+
+impl Session {
+    /// Takes up the run that a resumed one had, or makes one.
+    pub(crate) fn begin(client: &Client, subject: &Subject, run_id: Option<&str>) -> Result<Self, Failure> {
+        match run_id.map(|run_id| Self::take_up(client, run_id)) {
+            Some(Err(Failure::Missing(told))) => {
+                plugin_api::tracing::warn!(
+                    "the run that this one goes on from is gone, so that another is made: {told}"
+                );
+                Self::make(client, subject)
+            }
+            Some(taken_up) => taken_up,
+            None => Self::make(client, subject),
+        }
+    }
+
+    fn take_up(client: &Client, run_id: &str) -> Result<Self, Failure> {
+        let found = client.get("runs/get", ("run_id", run_id))?;
+        let metrics = found["run"]["data"]["metrics"].as_array().into_iter().flatten();
+        let last = metrics.filter_map(|metric| Some((metric["key"].as_str()?.to_owned(), whole(&metric["step"])?)));
+        let had = last.collect();
+        client.post("runs/update", &json!({ "run_id": run_id, "status": "RUNNING" }))?;
+        let artifact_uri = text(&found["run"]["info"]["artifact_uri"]);
+        Ok(Self { run_id: run_id.to_owned(), artifact_uri, had })
+    }
+
+    fn make(client: &Client, subject: &Subject) -> Result<Self, Failure> {
+        let experiment = experiment(client, &subject.experiment)?;
+        let tags: Vec<Json> = subject.tags.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+        let made = client.post(
+            "runs/create",
+            &json!({ "experiment_id": experiment, "run_name": subject.run_name, "start_time": now(), "tags": tags }),
+        )?;
+        let info = &made["run"]["info"];
+        let (run_id, artifact_uri) = (text(&info["run_id"]), text(&info["artifact_uri"]));
+        if run_id.is_empty() {
+            return Err(Failure::Refused("runs/create: the answer names no run; is it an MLflow server?".to_owned()));
+        }
+        let made = Self { run_id, artifact_uri, had: BTreeMap::new() };
+        made.parameters(client, &subject.parameters)?;
+        Ok(made)
+    }
+
+    /// Tells parameters; one that the run has cannot be given another value.
+    pub(crate) fn parameters(&self, client: &Client, parameters: &BTreeMap<String, String>) -> Result<(), Failure> {
+        let parameters: Vec<Json> =
+            parameters.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+        for params in parameters.chunks(PARAMETERS_AT_ONCE) {
+            client.post("runs/log-batch", &json!({ "run_id": self.run_id, "params": params }))?;
+        }
+        Ok(())
+    }
+
+    /// Tells at most [`METRICS_AT_ONCE`] metrics.
+    pub(crate) fn log(&self, client: &Client, metrics: &[Metric]) -> Result<(), Failure> {
+        let new = metrics.iter().filter(|metric| self.had.get(&metric.name).is_none_or(|last| metric.step > *last));
+        let metrics: Vec<Json> = new
+            .map(|metric| {
+                let Metric { name, value, step, timestamp } = metric;
+                json!({ "key": name, "value": names::number(*value), "step": step, "timestamp": timestamp })
+            })
+            .collect();
+        if metrics.is_empty() {
+            return Ok(());
+        }
+        client.post("runs/log-batch", &json!({ "run_id": self.run_id, "metrics": metrics })).map(drop)
+    }
+
+    /// Uploads a file under a name, where the server takes files.
+    pub(crate) fn upload(&self, client: &Client, name: &str, file: &Path) -> Result<(), Failure> {
+        let Some(root) = self.artifact_uri.strip_prefix("mlflow-artifacts:") else {
+            return Err(Failure::Refused(format!(
+                "the server keeps the artifacts at `{}` and takes none itself: start it with `--serve-artifacts`",
+                // A store's address may hold a key behind the question mark.
+                self.artifact_uri.split('?').next().unwrap_or_default()
+            )));
+        };
+        client.upload(&format!("{}/{name}", root.trim_matches('/')), file)
+    }
+
+    /// Says how the run ended: `FINISHED`, `FAILED` or `KILLED`.
+    pub(crate) fn end(&self, client: &Client, status: &str) -> Result<(), Failure> {
+        let body = json!({ "run_id": self.run_id, "status": status, "end_time": now() });
+        client.post("runs/update", &body).map(drop)
+    }
+}
+
+/// The identifier of an experiment, which is made where there is none of that name.
+fn experiment(client: &Client, name: &str) -> Result<String, Failure> {
+    match client.get("experiments/get-by-name", ("experiment_name", name)) {
+        Ok(found) => Ok(text(&found["experiment"]["experiment_id"])),
+        Err(Failure::Missing(_)) => {
+            let made = client.post("experiments/create", &json!({ "name": name }))?;
+            Ok(text(&made["experiment_id"]))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn text(value: &Json) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A whole number, which protobuf's JSON may write as a text.
+fn whole(value: &Json) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).or(value.is_null().then_some(0))
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

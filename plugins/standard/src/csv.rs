@@ -1,0 +1,234 @@
+//! `csv`: appends the metrics to `metrics.csv` in the run folder, a row an epoch, for spreadsheets and data frames.
+//!
+//! ```csv
+//! kind,epoch,step,train_loss,val_loss
+//! epoch,1,28,0.71,
+//! epoch,2,56,0.31,NaN
+//! ```
+//!
+//! The first three columns are those of `json-lines`. A metric that a row has no value of is an empty cell; NaN and the
+//! infinities are `NaN`, `inf` and `-inf`, which `float()` in Python and `pandas.read_csv` read. Cells are quoted as RFC
+//! 4180 says.
+//!
+//! A metric that comes up in mid-run becomes a column behind the others: the file is written anew beside its place, with
+//! empty cells in the rows so far, and then renamed, so that a reader sees the one or the other.
+//!
+//! A resumed run cuts the file back to the rows that it had when the checkpoint was taken.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use csv::{ByteRecord, ReaderBuilder, WriterBuilder};
+use plugin_api::event::{At, Evaluation, Position};
+use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
+use serde::{Deserialize, Serialize};
+
+use crate::line_file::LineFile;
+
+const FILE: &str = "metrics.csv";
+
+/// The columns that each row has.
+const FIXED: [&str; 3] = ["kind", "epoch", "step"];
+
+/// The split that the host evaluates once, when training is over.
+const TEST: &str = "test";
+
+/// Options of `csv`.
+#[plugin]
+#[derive(Default)]
+pub(crate) struct Options {
+    /// Write a row every so many steps too; 0: none.
+    every_steps: u64,
+}
+
+/// What goes into checkpoints: how many rows there were.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct State {
+    rows: u64,
+}
+
+pub(crate) struct Csv {
+    every_steps: u64,
+    /// From the checkpoint that the run resumed from.
+    resumed: Option<State>,
+    table: Option<Table>,
+    /// The epoch that ended last: what is evaluated behind it belongs to no epoch.
+    ended: u64,
+}
+
+#[plugin]
+impl Callback for Csv {
+    const KIND: &'static str = "csv";
+    const SUMMARY: &'static str = "Appends the metrics to metrics.csv, a row an epoch";
+    const BY_DEFAULT: bool = false;
+    type Options = Options;
+
+    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
+        Ok(Self { every_steps: options.every_steps, resumed: None, table: None, ended: 0 })
+    }
+
+    fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
+        self.resumed = Some(decode_state(state)?);
+        Ok(())
+    }
+
+    fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
+        let rows = match (&self.table, self.resumed) {
+            (Some(table), _) => table.rows,
+            (None, resumed) => resumed.map_or(0, |state| state.rows),
+        };
+        encode_state(&State { rows })
+    }
+
+    fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        let path = Path::new(&run.info()?.folder).join(FILE);
+        self.table = Some(Table::open(path, self.resumed.map(|state| state.rows), event.global_step)?);
+        self.ended = event.epoch;
+        run.publish("metrics", FILE)
+    }
+
+    fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        if self.every_steps == 0 || !event.global_step.is_multiple_of(self.every_steps) {
+            return Ok(());
+        }
+        self.append("step", event, &run.metrics()?)
+    }
+
+    fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        self.ended = event.epoch;
+        self.append("epoch", event, &run.metrics()?)
+    }
+
+    fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        if event.split != TEST || event.epoch != self.ended {
+            return Ok(());
+        }
+        let mut metrics = run.metrics()?;
+        metrics.retain(|name, _| name.split_once('_').is_some_and(|(split, _)| split == TEST));
+        self.append(TEST, event, &metrics)
+    }
+}
+
+impl Csv {
+    fn append(&mut self, kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> Result<()> {
+        self.table.as_mut().map_or(Ok(()), |table| table.append(kind, position, metrics))
+    }
+}
+
+/// The file, as a header and rows.
+struct Table {
+    path: PathBuf,
+    file: LineFile,
+    /// Empty until the first row comes, and the header with it.
+    columns: Vec<String>,
+    rows: u64,
+}
+
+impl Table {
+    /// Opens the file without what a run that was broken off wrote after the point from which this one goes on: with the
+    /// first `rows`, where they are known and there, or those of up to `global_step` steps.
+    fn open(path: PathBuf, rows: Option<u64>, global_step: u64) -> Result<Self> {
+        let mut file = LineFile::open(&path)?;
+        let whole = whole_rows(&file.content()?);
+        let mut this = Self { path, file, columns: Vec::new(), rows: 0 };
+        let Some((header, rest)) = whole.split_first().filter(|(header, _)| global_step > 0 && header.is_ours()) else {
+            this.file.cut(0)?;
+            return Ok(this);
+        };
+        this.columns = header.cells.clone();
+        this.rows = match rows {
+            Some(rows) if rows <= rest.len() as u64 => rows,
+            // The run resumed into another folder, or without this plugin.
+            _ => rest.iter().take_while(|row| row.step().is_some_and(|step| step <= global_step)).count() as u64,
+        };
+        let last = rest.iter().take(usize::try_from(this.rows).unwrap_or(0)).next_back().unwrap_or(header);
+        this.file.cut(last.end)?;
+        Ok(this)
+    }
+
+    fn append(&mut self, kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> Result<()> {
+        let cells: BTreeMap<String, f64> = metrics.iter().map(|(name, value)| (column(name), *value)).collect();
+        let new: Vec<String> = cells.keys().filter(|name| !self.columns.contains(name)).cloned().collect();
+        if self.columns.is_empty() {
+            let columns: Vec<String> = FIXED.map(str::to_owned).into_iter().chain(new).collect();
+            self.file.append(&line(&columns)?)?;
+            self.columns = columns;
+        } else if !new.is_empty() {
+            self.widen(new)?;
+        }
+        let values =
+            self.columns.iter().skip(FIXED.len()).map(|name| cells.get(name).copied().map_or_else(String::new, number));
+        let fixed = [kind.to_owned(), position.epoch.to_string(), position.global_step.to_string()];
+        let row: Vec<String> = fixed.into_iter().chain(values).collect();
+        self.file.append(&line(&row)?)?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Writes the file anew with more columns.
+    fn widen(&mut self, new: Vec<String>) -> Result<()> {
+        let columns: Vec<String> = self.columns.iter().cloned().chain(new).collect();
+        let mut content = line(&columns)?;
+        for row in whole_rows(&self.file.content()?).into_iter().skip(1) {
+            let mut cells = row.cells;
+            cells.resize(columns.len(), String::new());
+            content.extend(line(&cells)?);
+        }
+        let partial = self.path.with_extension("csv.partial");
+        let written = fs::write(&partial, &content).and_then(|()| fs::rename(&partial, &self.path));
+        written.map_err(|error| Error::from(error).context(self.path.display()))?;
+        let mut file = LineFile::open(&self.path)?;
+        file.cut(content.len() as u64)?;
+        (self.file, self.columns) = (file, columns);
+        Ok(())
+    }
+}
+
+/// A line of the file, and where it ends.
+struct Row {
+    cells: Vec<String>,
+    end: u64,
+}
+
+impl Row {
+    fn is_ours(&self) -> bool {
+        self.cells.get(..FIXED.len()).is_some_and(|first| first == FIXED)
+    }
+
+    fn step(&self) -> Option<u64> {
+        self.cells.get(2)?.parse().ok()
+    }
+}
+
+/// The rows of a file, header first, as far as they are whole and text.
+fn whole_rows(content: &[u8]) -> Vec<Row> {
+    let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let mut reader =
+        ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content.get(..whole).unwrap_or(&[]));
+    let (mut rows, mut record) = (Vec::new(), ByteRecord::new());
+    while reader.read_byte_record(&mut record).is_ok_and(|read| read) {
+        let cells = record.iter().map(|cell| String::from_utf8(cell.to_vec()).ok()).collect::<Option<_>>();
+        let Some(cells) = cells else { break };
+        rows.push(Row { cells, end: reader.position().byte() });
+    }
+    rows
+}
+
+fn line(cells: &[String]) -> Result<Vec<u8>> {
+    let mut writer = WriterBuilder::new().from_writer(Vec::new());
+    writer.write_record(cells)?;
+    writer.into_inner().map_err(|error| Error::new(error.to_string()))
+}
+
+/// The column of a metric, which may be called like one of the row's own.
+fn column(metric: &str) -> String {
+    if FIXED.contains(&metric) { format!("metric_{metric}") } else { metric.to_owned() }
+}
+
+fn number(value: f64) -> String {
+    if value.is_finite() { serde_json::Value::from(value).to_string() } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! A file that grows by whole lines.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use plugin_api::{Error, Result};
+
+/// An open file, whose lines are whole.
+pub(crate) struct LineFile {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl LineFile {
+    /// Opens a file, or makes it, to append to it once [`Self::cut`] has said where it ends.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        // Not opened for appending: on Windows that leaves no right to truncate.
+        let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+        let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (bytes, file) = opened.map_err(|error| Error::from(error).context(path.display()))?;
+        Ok(Self { path: path.to_owned(), file, bytes })
+    }
+
+    /// How long it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All of it.
+    pub(crate) fn content(&mut self) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.read_to_end(&mut content));
+        read.map_err(|error| Error::from(error).context(self.path.display()))?;
+        Ok(content)
+    }
+
+    /// Leaves the first `bytes` alone. One truncation does it: there is no moment with half of the file.
+    pub(crate) fn cut(&mut self, bytes: u64) -> Result<()> {
+        let cut = if bytes < self.bytes { self.file.set_len(bytes) } else { Ok(()) };
+        let cut = cut.and_then(|()| self.file.seek(SeekFrom::Start(bytes)));
+        cut.map_err(|error| Error::from(error).context(self.path.display()))?;
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Appends lines with one write, so that a reader sees no half of one; where the write fails, none of it stays.
+    pub(crate) fn append(&mut self, lines: &[u8]) -> Result<()> {
+        // What is written to a file without a name is lost, and no write says so.
+        fs::metadata(&self.path).map_err(|error| {
+            Error::from(error).context(self.path.display()).context("the file was removed in mid-run")
+        })?;
+        if let Err(error) = self.file.write_all(lines) {
+            let told = Error::from(error).context(self.path.display());
+            return Err(match self.cut_back() {
+                Ok(()) => told,
+                Err(error) => told.context(format!("its last line is torn ({error})")),
+            });
+        }
+        self.bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    fn cut_back(&mut self) -> std::io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.file.seek(SeekFrom::Start(self.bytes)).map(drop)
+    }
+}

@@ -1,0 +1,38 @@
+//! `tensorboard`: event files that TensorBoard shows, from the run's metrics and from what any callback records.
+//!
+//! ```text
+//! <run folder>/tensorboard/<run name>/
+//!   events.out.tfevents.…        hyper-parameters
+//!   train/, val/, …              a folder for each split, so that curves of one name overlay
+//!   projector_config.pbtxt, projector/
+//! ```
+//!
+//! `val_loss` is the scalar `loss` of the run `val`; what is of no split is in the run `train`. Positions are global steps.
+//! A resumed run cuts the files back to its checkpoint and tells readers that have seen more to forget it.
+
+mod event_file;
+mod examples;
+mod features;
+mod framing;
+mod graph;
+mod histogram;
+mod hparams;
+mod monitor;
+mod options;
+mod picture;
+mod plot;
+mod proto;
+mod records;
+mod runs;
+mod summary;
+mod values;
+
+use plugin_api::{Kind, plugin};
+
+pub use crate::event_file::EventFile;
+pub use crate::monitor::TensorBoard;
+pub use crate::options::{Mode, Options};
+pub use crate::summary::scalar;
+
+#[plugin]
+const KINDS: &[Kind] = &[Kind::of::<TensorBoard>()];

@@ -1,0 +1,102 @@
+//! The runs of a folder, as TensorBoard calls the folders whose curves it lays over one another: one for training, one for
+//! each other split, and the folder itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use plugin_api::Result;
+
+use crate::event_file::{self, EventFile, failed};
+use crate::proto::{Value, What};
+
+/// Where everything goes that is of no other split.
+pub(crate) const TRAIN: &str = "train";
+/// The folder itself, which stands for the whole: the hyper-parameters are its.
+pub(crate) const WHOLE: &str = "";
+
+/// Writers of event files by run; a file is made when its run gets its first event.
+pub(crate) struct Runs {
+    folder: PathBuf,
+    instance: String,
+    resumed: u64,
+    files: BTreeMap<String, EventFile>,
+    every: Duration,
+    flushed: Instant,
+}
+
+impl Runs {
+    /// Goes on in `folder` behind `resumed` steps: what earlier processes wrote of later ones is taken out.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made, or a file in it not cut.
+    pub(crate) fn begin(folder: PathBuf, instance: &str, resumed: u64, every: Duration) -> Result<Self> {
+        fs::create_dir_all(&folder).map_err(|error| failed("create the folder", &folder, error))?;
+        let entries = fs::read_dir(&folder).map_err(|error| failed("read the folder", &folder, error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| failed("read the folder", &folder, error))?.path();
+            if path.is_dir() {
+                event_file::cut(&path, instance, resumed)?;
+            }
+        }
+        let (instance, files) = (instance.to_owned(), BTreeMap::new());
+        Ok(Self { folder, instance, resumed, files, every, flushed: Instant::now() })
+    }
+
+    /// The folder of all runs.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Appends an event to a run.
+    ///
+    /// # Errors
+    ///
+    /// Its file cannot be made or written.
+    pub(crate) fn append(&mut self, run: &str, step: u64, what: What) -> Result<()> {
+        if !self.files.contains_key(run) {
+            let file = EventFile::create(&self.folder.join(run), &self.instance, self.resumed)?;
+            self.files.insert(run.to_owned(), file);
+        }
+        match self.files.get_mut(run) {
+            Some(file) => file.append(step, what)?,
+            None => return Ok(()),
+        }
+        if self.flushed.elapsed() < self.every { Ok(()) } else { self.flush() }
+    }
+
+    /// Appends values to a run, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// Its file cannot be made or written.
+    pub(crate) fn summary(&mut self, run: &str, step: u64, value: Vec<Value>) -> Result<()> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        self.append(run, step, What::Summary(crate::proto::Summary { value }))
+    }
+
+    /// Writes what is buffered, of every run even where one fails.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.flushed = Instant::now();
+        self.files.values_mut().map(EventFile::flush).fold(Ok(()), Result::and)
+    }
+
+    /// Begins the run of the whole anew, with one value: readers keep the first that they find of each tag.
+    ///
+    /// # Errors
+    ///
+    /// Its files cannot be removed or made.
+    pub(crate) fn begin_whole(&mut self, step: u64, value: Value) -> Result<()> {
+        self.files.remove(WHOLE);
+        event_file::cut(&self.folder, &self.instance, 0)?;
+        self.summary(WHOLE, step, vec![value])
+    }
+}

@@ -23,11 +23,11 @@ function duration(seconds) {
 const count = (number) => number.toLocaleString("en");
 const plural = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 
-// A table; `columns` are [heading, isNumber], a cell is a text or an element.
+// A table; `columns` are [heading, "number" | "long" | ""], a cell is a text or an element.
 function table(columns, rows) {
-  const numeric = (index) => (columns[index][1] ? { class: "number" } : {});
-  const head = html("tr", {}, ...columns.map(([name], index) => html("th", { scope: "col", ...numeric(index) }, name)));
-  const body = rows.map((row) => html("tr", {}, ...row.map((cell, index) => html("td", numeric(index), cell))));
+  const of = (index) => (columns[index][1] ? { class: columns[index][1] } : {});
+  const head = html("tr", {}, ...columns.map(([name], index) => html("th", { scope: "col", ...of(index) }, name)));
+  const body = rows.map((row) => html("tr", {}, ...row.map((cell, index) => html("td", of(index), cell))));
   return html("div", { class: "scroll" }, html("table", {}, html("thead", {}, head), html("tbody", {}, ...body)));
 }
 
@@ -132,7 +132,7 @@ function showTimes(times, elapsed) {
     const most = time.hooks[0] ? `${time.hooks[0].hook}, ${plural(time.hooks[0].calls, "call")}` : "";
     return [time.plugin, bar, duration(time.seconds), ofRun, time.beside ? duration(time.beside) : "", most];
   });
-  const columns = [["plugin"], [""], ["in the loop", true], ["of the run", true], ["beside it", true], ["mostly in"]];
+  const columns = [["plugin"], [""], ["in the loop", "number"], ["of the run", "number"], ["beside it", "number"], ["mostly in"]];
   show("times", table(columns, rows));
 }
 
@@ -140,8 +140,8 @@ function showModel(model) {
   if (model.layers.length === 0) return show("model");
   const rows = model.layers.map((layer) => [layer.name, layer.operator, layer.reads, layer.shape, layer.parameters ? count(layer.parameters) : ""]);
   const columns = model.is_graph
-    ? [["node"], ["operator"], ["reads"], ["shape"], ["parameters", true]]
-    : [["tensor"], [""], [""], ["shape"], ["parameters", true]];
+    ? [["node"], ["operator"], ["reads"], ["shape"], ["parameters", "number"]]
+    : [["tensor"], [""], [""], ["shape"], ["parameters", "number"]];
   show("model", html("p", { class: "quiet" }, `${plural(model.parameters, "parameter")}; shapes are those of one sample`), table(columns, rows));
 }
 
@@ -150,12 +150,12 @@ function showSettings(facts) {
   const general = [["device", facts.device], ["host", facts.host_version], ["run folder", facts.folder]];
   if (facts.resumed_from) general.push(["resumed from", facts.resumed_from]);
   for (const [split, samples] of Object.entries(facts.splits)) general.push([`data: ${split}`, plural(samples, "sample")]);
-  show("settings", table([["setting"], ["value"]], [...general, ...rows]));
+  show("settings", table([["setting"], ["value", "long"]], [...general, ...rows]));
 }
 
 function showArtifacts(artifacts) {
   if (artifacts.length === 0) return show("artifacts");
   const words = { best_checkpoint: "best checkpoint", last_checkpoint: "last checkpoint" };
   const rows = artifacts.map(({ kind, path, epoch, step }) => [words[kind] ?? kind, path, count(epoch), count(step)]);
-  show("artifacts", table([["what"], ["where"], ["epoch", true], ["step", true]], rows));
+  show("artifacts", table([["what"], ["where"], ["epoch", "number"], ["step", "number"]], rows));
 }

@@ -279,9 +279,11 @@ impl Dashboard {
         let mut shown = self.board.shown();
         self.advance(&mut shown, position);
         for (name, &value) in metrics.iter().filter(|(name, _)| name.starts_with(prefix) && self.shows(name)) {
-            // What was not measured anew is the same to the last bit. Of the training itself there is a value each time.
+            // At the end of an epoch, what was not measured anew is the same to the last bit. Of the training itself there
+            // is a value each time.
             let before = shown.curves.last(name).map(|(_, value)| value.to_bits());
-            if before != Some(value.to_bits()) || name.starts_with("train_") || changes_with_each_step(name) {
+            let is_new = !prefix.is_empty() || name.starts_with("train_") || changes_with_each_step(name);
+            if is_new || before != Some(value.to_bits()) {
                 shown.curves.push(name, position.global_step, value);
             }
         }

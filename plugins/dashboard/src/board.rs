@@ -50,8 +50,7 @@ struct Notice {
 /// What one page has been told.
 #[derive(Default)]
 pub(crate) struct Told {
-    /// Of each curve: how it was thinned out, how many points, and the bits of the last.
-    curves: HashMap<String, (u64, usize, Option<(u64, u64)>)>,
+    curves: HashMap<String, Extent>,
     line: u64,
     has_facts: bool,
     progress: Option<Progress>,
@@ -59,6 +58,16 @@ pub(crate) struct Told {
     times: Vec<PluginTime>,
     artifacts: Vec<Artifact>,
     notice: u64,
+}
+
+/// How far a curve was told.
+#[derive(Clone, Copy, PartialEq)]
+struct Extent {
+    /// How it was thinned out.
+    every: u64,
+    points: usize,
+    /// The last point, its value as bits: NaN is NaN.
+    last: Option<(u64, u64)>,
 }
 
 /// What a page is told: of each part nothing, or all that is new.
@@ -167,15 +176,16 @@ impl Shown {
         }
         for (name, curve) in self.curves.iter() {
             let last = curve.points().last().map(|&(step, value)| (step, value.to_bits()));
-            let state = (curve.every(), curve.points().len(), last);
+            let now = Extent { every: curve.every(), points: curve.points().len(), last };
             let before = told.curves.get(name);
-            if before == Some(&state) {
+            if before == Some(&now) {
                 continue;
             }
             // The last point may have made room for a newer one.
-            let from = before.filter(|before| before.0 == state.0).map_or(0, |before| before.1.saturating_sub(1));
+            let before = before.filter(|before| before.every == now.every);
+            let from = before.map_or(0, |before| before.points.saturating_sub(1));
             news.curves.insert(name.to_owned(), NewPoints { from, drawn: Drawn::of(name, curve, from) });
-            told.curves.insert(name.to_owned(), state);
+            told.curves.insert(name.to_owned(), now);
         }
         let is_new = is_new || !news.lines.is_empty() || news.notice.is_some() || !news.curves.is_empty();
         is_new.then_some(news)

@@ -92,7 +92,8 @@ fn a_browser_sees_the_run_and_stops_it() {
     browser.wait_until("byId('rate').placeholder === '0.125'");
     // Once is a slip of the thumb.
     browser.evaluate("byId('stop').click()");
-    assert_eq!(browser.evaluate("byId('state').textContent"), "training");
+    assert_eq!(browser.evaluate("byId('stop').textContent"), "Press again to stop");
+    assert_eq!(browser.evaluate("known.progress.state"), "running");
     browser.evaluate("byId('stop').click()");
     browser.wait_until("byId('state').textContent === 'stopped' && byId('stop').disabled");
     assert_eq!(browser.problems(), [""; 0]);

@@ -72,7 +72,7 @@ fn a_browser_draws_the_report() {
     let ground = "getComputedStyle(document.body).backgroundColor";
     let light = browser.evaluate(ground);
     browser.show_as(390, 844, "dark");
-    browser.wait_until("document.querySelector('#curves svg').clientWidth < 390");
+    browser.wait_until("document.querySelector('.drawing svg').clientWidth < 390");
     assert_ne!(browser.evaluate(ground), light);
     assert_eq!(browser.evaluate("document.documentElement.scrollWidth"), 390, "nothing sticks out on a phone");
     assert_eq!(browser.problems(), [""; 0]);

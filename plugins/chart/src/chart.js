@@ -146,7 +146,8 @@ function verticalScale(values, height, logarithmic) {
 function horizontalScale(curves, axis, width) {
   const [first, last] = extent(curves.flatMap((curve) => curve.points.map((point) => point[0] / axis.scale)));
   let [low, high] = first > last ? [0, 1] : [Math.min(first, 1), last];
-  if (axis.end) high = Math.max(high, axis.end / axis.scale);
+  // Until a run is half way, its curves have the whole width: a step of a thousand is too little of a picture.
+  if (axis.end && high * 2 >= axis.end / axis.scale) high = Math.max(high, axis.end / axis.scale);
   if (low === high) high = low + 1;
   const place = (step) => ((step / axis.scale - low) / (high - low)) * width;
   const count = Math.max(2, Math.floor(width / X_LABEL_EVERY));
@@ -183,7 +184,7 @@ function makeChart(title, { unit = "" } = {}) {
     const y = verticalScale(values, height, logarithmic && positive);
     const x = horizontalScale(curves, axis, width);
     const plot = svg("g", { transform: `translate(${MARGIN.left} ${MARGIN.top})` });
-    for (const { value, text } of y.ticks) {
+    for (const { value, text } of values.length === 0 ? [] : y.ticks) {
       const at = y.place(value);
       plot.append(
         svg("line", { class: "grid", x1: 0, x2: width, y1: at, y2: at }),
@@ -250,12 +251,12 @@ function makeChart(title, { unit = "" } = {}) {
   };
 }
 
-// Gives each curve a colour of its own: that of its split, or the next that is free.
+// Gives each curve a colour of its own: that of its split, or the next that is free. What is faint is noise of training.
 function coloured(curves) {
   const taken = new Set(curves.map((curve) => COLOUR_OF[curve.split]).filter((colour) => colour !== undefined));
   let next = 0;
   return curves.map((curve) => {
-    let colour = COLOUR_OF[curve.split];
+    let colour = curve.faint ? COLOUR_OF.train : COLOUR_OF[curve.split];
     if (colour === undefined) {
       while (taken.has(next % COLOURS) && taken.size < COLOURS) next++;
       colour = next++ % COLOURS;
@@ -271,7 +272,7 @@ function drawCurve(curve, x, y, height) {
   let path = "";
   let alone = null;
   const endPiece = () => {
-    if (alone) drawn.push(svg("circle", { class: `dot colour${curve.colour}`, cx: alone[0], cy: alone[1], r: 3 }));
+    if (alone) drawn.push(svg("circle", { class: `dot colour${curve.colour}`, cx: alone[0], cy: alone[1], r: 4 }));
     alone = null;
   };
   let within = false;
@@ -282,7 +283,7 @@ function drawCurve(curve, x, y, height) {
       endPiece();
       within = false;
       const cross = `M${at - 3} ${height - 7}l6 6m0 -6l-6 6`;
-      drawn.push(svg("path", { class: `cross colour${curve.colour}`, d: cross }, svg("title", {}, `${curve.label}: ${value}`)));
+      drawn.push(svg("path", { class: `cross colour${curve.colour}`, d: cross }, svg("title", {}, `${curve.name}: ${value}`)));
       continue;
     }
     path += `${within ? "L" : "M"}${at.toFixed(1)} ${up.toFixed(1)}`;
@@ -324,7 +325,7 @@ function placeInWords(step, axis) {
 function describe(title, curves) {
   const parts = curves.map((curve) => {
     const last = curve.points.at(-1);
-    return last ? `${curve.label} ${formatValue(last[1])} after ${curve.points.length} values` : `${curve.label} without values`;
+    return `${curve.label} ${last ? `${formatValue(last[1])} after ${curve.points.length} values` : "without values"}`.trim();
   });
   return `${title}: ${parts.join(", ") || "no values yet"}`;
 }

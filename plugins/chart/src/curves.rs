@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 /// A curve has at most one point more than this: more than a screen has pixels beside each other.
 const MOST_POINTS: usize = 2000;
 
-/// So many curves are kept; a page with more is none that anybody reads.
+/// So many curves are kept; a page with more is none that anybody reads. Of metrics that can be better as many more are,
+/// so that whoever puts 100,000 scalars does not hide the loss.
 pub const MOST_CURVES: usize = 200;
 
 /// The values of a metric over the run, thinned out evenly where they are many.
@@ -90,7 +91,7 @@ impl Serialize for Number {
     }
 }
 
-/// Curves by name, [`MOST_CURVES`] of them at most.
+/// Curves by name; see [`MOST_CURVES`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curves {
     curves: BTreeMap<String, Curve>,
@@ -103,7 +104,7 @@ impl Curves {
     pub fn push(&mut self, name: &str, step: u64, value: f64) {
         if let Some(curve) = self.curves.get_mut(name) {
             curve.push(step, value);
-        } else if self.curves.len() < MOST_CURVES {
+        } else if self.curves.len() < if Direction::of(name).is_some() { 2 * MOST_CURVES } else { MOST_CURVES } {
             self.curves.entry(name.to_owned()).or_default().push(step, value);
         } else {
             self.left_out += 1;
@@ -211,6 +212,12 @@ mod tests {
             curves.push(&format!("metric {index}"), 1, 1.0);
         }
         assert_eq!((curves.iter().count(), curves.left_out()), (MOST_CURVES, 100_000 - MOST_CURVES as u64));
+        curves.push("val_loss", 1, 0.5);
+        assert_eq!(curves.last("val_loss"), Some((1, 0.5)));
+        for index in 0..100_000 {
+            curves.push(&format!("val_loss_{index}"), 1, 1.0);
+        }
+        assert_eq!(curves.iter().count(), 2 * MOST_CURVES);
     }
 
     #[test]

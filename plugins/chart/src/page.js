@@ -70,7 +70,8 @@ function groupsOf(curves, splits) {
     const split = splits.find((split) => name.startsWith(`${split}_`));
     const metric = split ? name.slice(split.length + 1) : curve.chart ?? name;
     if (!groups.has(metric)) groups.set(metric, []);
-    groups.get(metric).push({ ...curve, name, split, label: split ?? name });
+    // A curve that is alone needs no other name than its chart's.
+    groups.get(metric).push({ ...curve, name, split, label: split ?? (name === metric ? "" : name) });
   }
   // Losses first, then what was measured, then what the host says of its own work.
   const isHosts = (metric) => /^learning_rate|^gradient_norm$|_seconds$/.test(metric);

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::site::Site;
 
-/// The head of a request must be there after this time; so long an idle connection may stay, too.
+/// The head of a request must be there after this time.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// So long the last news may take to the pages when the server ends.
@@ -96,6 +96,8 @@ async fn connection(stream: TcpStream, site: Arc<Site>, _place: OwnedSemaphorePe
         async move { Ok::<_, Infallible>(site.answer(request).await) }
     });
     let mut http = http1::Builder::new();
+    // A connection that stayed for another request would hold up the end of the run.
+    http.keep_alive(false);
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(16 * 1024);
     // Whoever breaks off a connection is no concern of the run.
     let _ = http.serve_connection(TokioIo::new(stream), answer).await;

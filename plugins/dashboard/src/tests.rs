@@ -231,6 +231,17 @@ fn a_port_that_is_taken_is_told_before_the_training() {
 }
 
 #[test]
+fn a_page_that_lingers_shows_how_the_run_ended() {
+    let (mut host, port, token) = serving(json!({ "linger": 0.2 }));
+    host.train_end(Outcome::Failed).unwrap();
+    let request = format!("GET /events?token={token} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
+    let last = news(send(port, &request)).last().unwrap();
+    assert_eq!(last["progress"]["state"], "failed", "one that is opened late is told everything, and then no more");
+    host.teardown().unwrap();
+    assert_eq!(host.lines().last().map(String::as_str), Some("the dashboard stays open for 0.2 s"));
+}
+
+#[test]
 fn a_trial_opens_no_port() {
     let mut host = host(json!({})).with_info(|info| info.trial = true);
     host.setup().unwrap();

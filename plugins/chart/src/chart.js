@@ -201,7 +201,8 @@ function makeChart(title, { unit = "" } = {}) {
     }
     plot.append(svg("text", { class: "label", x: width, y: height + 31, "text-anchor": "end" }, axis.label));
     if (values.length === 0) {
-      plot.append(svg("text", { class: "empty", x: width / 2, y: height / 2, "text-anchor": "middle" }, "no values yet"));
+      const words = curves.some((curve) => curve.points.length > 0) ? "no finite values" : "no values yet";
+      plot.append(svg("text", { class: "empty", x: width / 2, y: height / 2, "text-anchor": "middle" }, words));
     }
     for (const curve of curves) plot.append(...drawCurve(curve, x, y, height));
     const cursor = svg("g", { class: "cursor" });

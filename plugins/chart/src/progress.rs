@@ -16,7 +16,7 @@ pub struct Progress {
     pub epoch: u64,
     /// The global step.
     pub step: u64,
-    /// Seconds since the run began, those of earlier processes too.
+    /// Seconds since the run began; whether those of earlier processes count is up to who writes the page.
     pub elapsed: f64,
     /// Seconds, from the pace so far.
     pub time_left: Option<f64>,

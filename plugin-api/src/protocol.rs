@@ -612,6 +612,41 @@ pub struct Line {
     pub text: String,
 }
 
+/// Asks for what the console showed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LinesAfter {
+    /// The number of the last line that the asker has; 0: none.
+    pub after: u64,
+}
+
+/// A line that the console showed: a callback's, a warning's, the host's own. The host keeps the newest ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConsoleLine {
+    /// Counts the lines of this process, from 1.
+    pub number: u64,
+    /// Seconds since 1970, UTC.
+    pub time: f64,
+    /// The line, without its break.
+    pub text: String,
+}
+
+/// What one hook of one callback has cost, in this process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HookTime {
+    /// The instance's name.
+    pub instance: String,
+    /// The hook, by its event's name; `waiting` for time that the loop waited for a callback in the background.
+    pub hook: String,
+    /// Whether it ran beside the loop, which did not wait for it.
+    pub background: bool,
+    /// How many calls.
+    pub calls: u64,
+    /// Their time; an estimate for hooks of every step that take less than a quarter of a microsecond.
+    pub seconds: f64,
+    /// The longest of those that were timed.
+    pub longest_seconds: f64,
+}
+
 /// A status line for the console.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusLine {

@@ -8,9 +8,10 @@ use crate::abi::kinds::ServiceKind;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::protocol::{
-    ArrayPoint, ArrayPut, Artifact, BatchRequest, Blob, CheckpointWritten, Control, ControlRequest, CopyAction,
-    CopyRequest, Custom, HyperParameterSet, Line, Measure, MetricPut, Name, ParameterGroup, Path, Point, Predict,
-    Recalibrate, Record, RecordValue, RunInfo, StatusLine, Tap, TensorInfo, TensorSet, TensorsRequest, TrainSteps,
+    ArrayPoint, ArrayPut, Artifact, BatchRequest, Blob, CheckpointWritten, ConsoleLine, Control, ControlRequest,
+    CopyAction, CopyRequest, Custom, HookTime, HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name,
+    ParameterGroup, Path, Point, Predict, Recalibrate, Record, RecordValue, RunInfo, StatusLine, Tap, TensorInfo,
+    TensorSet, TensorsRequest, TrainSteps,
 };
 use crate::remote::Remote;
 use crate::service::{self, Answer};
@@ -439,6 +440,26 @@ impl Run<'_> {
     pub fn console_status(&mut self, name: &str, text: &str, progress: Option<f64>) -> Result<()> {
         let status = StatusLine { name: name.to_owned(), text: text.to_owned(), progress };
         self.call(ServiceKind::CONSOLE_STATUS, &status).map(drop)
+    }
+
+    /// The newest lines that the console showed, oldest first, without those up to the number `after`; 0 asks for all
+    /// that the host has kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn console_lines(&self, after: u64) -> Result<Vec<ConsoleLine>> {
+        self.call(ServiceKind::CONSOLE_LINES, &LinesAfter { after })?.decode()
+    }
+
+    /// What each hook of each callback has cost, most expensive first: as of the beginning of this event in `epoch_end`
+    /// and `train_end`, elsewhere as of the first event after the last call of this service.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn hook_times(&self) -> Result<Vec<HookTime>> {
+        self.ask(ServiceKind::HOOK_TIMES)?.decode()
     }
 
     /// A handle for other threads, until `train_end`: control, records and read-only metrics.

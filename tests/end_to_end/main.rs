@@ -22,6 +22,12 @@ mod csv;
 mod data;
 // What exporters leave behind, and who reads it.
 mod exports;
+// Headless Chromium, for the tests of pages.
+mod browser;
+// The page that a run leaves behind.
+mod report;
+// The page that is there while a run goes on.
+mod dashboard;
 // What follows from plugins that fail.
 mod failures;
 // The weights that a run exports, as other programs read them.

@@ -64,6 +64,12 @@ fn every_service_answers_in_its_hook() {
     let groups = answers.value("setup", "hyper_parameters");
     assert_eq!(json!([groups[0]["name"], groups[0]["values"]["weight_decay"]]), json!(["all", 0.01]));
 
+    let lines = answers.value("setup", "console_lines").as_array().expect("a list");
+    assert_eq!(lines.last().map(|line| &line["text"]), Some(&json!("the services plugin prints")));
+    let times = answers.value("epoch_end", "hook_times").as_array().expect("a list");
+    let steps = times.iter().find(|time| time["instance"] == "services" && time["hook"] == "step_end");
+    assert_eq!(steps.map(|time| &time["calls"]), Some(&json!(STEPS_PER_EPOCH)));
+
     for check in ["same after restore", "same after writing a copy", "same after writing", "same after predicting"] {
         assert_eq!(answers.value("train_start", check), &json!(true), "{check}");
     }

@@ -3,11 +3,13 @@
 //! Data goes to stdout, everything else to stderr. Status lines are drawn on a terminal only, below everything else;
 //! whatever is written goes above them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plugin_api::protocol::ConsoleLine;
 
 use crate::train::Screen;
 
@@ -15,6 +17,8 @@ use crate::train::Screen;
 pub struct Console {
     bars: MultiProgress,
     lines: Mutex<BTreeMap<String, ProgressBar>>,
+    /// The newest lines, for callbacks that show them elsewhere.
+    kept: Mutex<VecDeque<ConsoleLine>>,
     quiet: bool,
     on_terminal: bool,
 }
@@ -22,16 +26,39 @@ pub struct Console {
 /// Steps of a bar: progress comes as a number from 0 to 1.
 const STEPS: u64 = 1000;
 
+/// How many lines are kept, and bytes of each.
+const KEPT: usize = 500;
+const KEPT_BYTES: usize = 4096;
+
 impl Console {
     /// A console on stderr; a quiet one shows neither lines nor status.
     pub fn new(quiet: bool) -> Self {
         let on_terminal = std::io::stderr().is_terminal() && !quiet;
         let target = if on_terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
-        Self { bars: MultiProgress::with_draw_target(target), lines: Mutex::default(), quiet, on_terminal }
+        let bars = MultiProgress::with_draw_target(target);
+        Self { bars, lines: Mutex::default(), kept: Mutex::default(), quiet, on_terminal }
     }
 
     /// Writes bytes to stderr, above the status lines. A stderr that is closed is no reason to end a run.
     pub fn write(&self, bytes: &[u8]) {
+        self.keep(&String::from_utf8_lossy(bytes));
+        self.show(bytes);
+    }
+
+    fn keep(&self, text: &str) {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let number = kept.back().map_or(1, |last| last.number + 1);
+            if kept.len() == KEPT {
+                kept.pop_front();
+            }
+            let text = line[..line.floor_char_boundary(KEPT_BYTES)].to_owned();
+            kept.push_back(ConsoleLine { number, time, text });
+        }
+    }
+
+    fn show(&self, bytes: &[u8]) {
         let write = || {
             let _ = std::io::stderr().lock().write_all(bytes);
         };
@@ -48,9 +75,15 @@ impl Console {
 
 impl Screen for Console {
     fn line(&self, text: &str) {
+        self.keep(text);
         if !self.quiet {
-            self.write(format!("{text}\n").as_bytes());
+            self.show(format!("{text}\n").as_bytes());
         }
+    }
+
+    fn lines_after(&self, number: u64) -> Vec<ConsoleLine> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().filter(|line| line.number > number).cloned().collect()
     }
 
     fn status(&self, name: &str, text: &str, progress: Option<f64>) {

@@ -25,6 +25,19 @@ pub struct HookTime {
     pub longest: Duration,
 }
 
+impl From<&HookTime> for plugin_api::protocol::HookTime {
+    fn from(time: &HookTime) -> Self {
+        Self {
+            instance: time.instance.clone(),
+            hook: time.hook.to_owned(),
+            background: time.background,
+            calls: time.calls,
+            seconds: time.total.as_secs_f64(),
+            longest_seconds: time.longest.as_secs_f64(),
+        }
+    }
+}
+
 /// One instance's account. Times are in the clock's ticks, so that a call costs two additions.
 #[derive(Clone, Default)]
 pub(super) struct Account {

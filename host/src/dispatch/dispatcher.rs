@@ -180,6 +180,9 @@ impl Dispatcher {
     /// As [`Self::fire_at`].
     pub fn fire(&mut self, event: &Event, services: &mut dyn Services) -> Result<(), Box<Failure>> {
         self.read_mail(event.position, services);
+        if matches!(event.kind, EventKind::EPOCH_END | EventKind::TRAIN_END) {
+            self.publish_times();
+        }
         let Some(targets) = self.by_event.get(event.kind.0 as usize).filter(|targets| !targets.is_empty()) else {
             return self.take_failure();
         };
@@ -355,6 +358,11 @@ impl Dispatcher {
         let mut times: Vec<HookTime> = self.subscribers.iter().flat_map(of).collect();
         times.sort_by_key(|time| std::cmp::Reverse(time.total));
         times
+    }
+
+    /// Lets callbacks read what the hooks have cost up to now.
+    fn publish_times(&self) {
+        self.hub.put_times(self.times().iter().map(Into::into).collect());
     }
 
     fn targets(&self, event: EventKind) -> Arc<[Target]> {
@@ -650,6 +658,7 @@ impl Dispatcher {
                 }
                 self.deliver_rounds(events, services);
             }
+            Letter::Times => self.publish_times(),
             Letter::Fault { instance, hook, fault } => {
                 if let Some(index) = index_of(self, &instance) {
                     self.failed(index, hook, position, fault, services);

@@ -221,6 +221,7 @@ impl Hook<'_> {
                 self.queue(EventKind::ARTIFACT, EventData::Texts([kind, path, author]));
             }
             ServiceKind::REMOTE => reply.value(&self.hub.open(instance))?,
+            ServiceKind::HOOK_TIMES => reply.value(&self.hub.times())?,
             _ => return self.answers.call(&caller, service, request, &mut reply),
         }
         Ok(())

@@ -14,6 +14,8 @@ pub(super) enum Letter {
     Call { instance: Arc<str>, hook: EventKind, service: ServiceKind, payload: Vec<u8> },
     /// Records and custom events.
     Events(Vec<Event>),
+    /// A callback wants to know what the hooks have cost.
+    Times,
     /// A hook in the background failed.
     Fault { instance: Arc<str>, hook: EventKind, fault: Fault },
 }

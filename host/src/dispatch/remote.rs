@@ -1,12 +1,12 @@
 //! Remotes: tickets that any thread may use until the end of the training.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use plugin_api::abi::ReplyTable;
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
-use plugin_api::protocol::{Control, ControlRequest, Record};
+use plugin_api::protocol::{Control, ControlRequest, HookTime, Record};
 
 use super::event::{Event, EventData};
 use super::mailbox::{Letter, Mailbox};
@@ -35,11 +35,34 @@ pub(super) struct RemoteHub {
     mailbox: Arc<Mailbox>,
     /// What they read from; there once the run has begun, gone when it ends.
     reader: Mutex<Option<Arc<dyn Snapshot>>>,
+    /// What the hooks have cost. A hook cannot be told of the accounts themselves: its own is open while it runs.
+    times: Mutex<Vec<HookTime>>,
+    /// Whether a [`Letter::Times`] is under way.
+    times_wanted: AtomicBool,
 }
 
 impl RemoteHub {
     pub(super) fn new(mailbox: Arc<Mailbox>) -> Arc<Self> {
-        Arc::new(Self { mailbox, reader: Mutex::new(None) })
+        Arc::new(Self {
+            mailbox,
+            reader: Mutex::new(None),
+            times: Mutex::default(),
+            times_wanted: AtomicBool::new(false),
+        })
+    }
+
+    /// Publishes what the hooks have cost.
+    pub(super) fn put_times(&self, times: Vec<HookTime>) {
+        self.times_wanted.store(false, Ordering::Relaxed);
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner) = times;
+    }
+
+    /// What was published last; asks for newer ones, which are there from the next event on.
+    pub(super) fn times(&self) -> Vec<HookTime> {
+        if !self.times_wanted.swap(true, Ordering::Relaxed) {
+            self.mailbox.post(Letter::Times);
+        }
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on remotes read from `reader`.

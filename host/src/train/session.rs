@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use plugin_api::protocol::{Control, RunInfo, Tap};
+use plugin_api::protocol::{ConsoleLine, Control, RunInfo, Tap};
 use tch::Tensor;
 
 use super::checkpointing::{PendingCheckpoint, Resume};
@@ -84,6 +84,10 @@ pub trait Screen: Send + Sync {
     fn line(&self, text: &str);
     /// Shows a status line, with a bar where there is a progress from 0 to 1; takes it away when the text is empty.
     fn status(&self, name: &str, text: &str, progress: Option<f64>);
+    /// The newest lines, oldest first, without those up to `number`; none where none are kept.
+    fn lines_after(&self, _number: u64) -> Vec<ConsoleLine> {
+        Vec::new()
+    }
 }
 
 /// What lies around the loop, and what it does not do itself: the console, the run folder, the status file.

@@ -186,6 +186,10 @@ kinds! {
         LOSS = 33 "loss" since 0;
         /// A ticket that any thread may use until `train_end`. Reply: number.
         REMOTE = 34 "remote" since 0;
+        /// What each hook of each callback has cost so far. Reply: list of `HookTime`.
+        HOOK_TIMES = 36 "hook_times" since 0;
+        /// The newest lines of the console. Request `LinesAfter`; reply: list of `ConsoleLine`.
+        CONSOLE_LINES = 37 "console_lines" since 0;
         /// The next minor's service: seconds since the run began. Reply: number.
         UPTIME = 35 "uptime" since 1 if "next-minor";
     }

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::event::{Outcome, Position};
 use crate::export::{Kind, Library, library_table};
 use crate::protocol::{
-    Artifact, CheckpointWritten, Control, ControlRequest, Custom, Descriptor, Measure, ParameterGroup, Predict, Record,
-    RecordValue, RunInfo, StatusLine, Tap, TensorSet,
+    Artifact, CheckpointWritten, Control, ControlRequest, Custom, Descriptor, HookTime, Measure, ParameterGroup,
+    Predict, Record, RecordValue, RunInfo, StatusLine, Tap, TensorSet,
 };
 use crate::tensor::Tensor;
 
@@ -130,6 +130,11 @@ impl FakeHost {
     /// Sets the loss of the step at hand.
     pub fn set_loss(&mut self, loss: f64) {
         self.world.given.loss = Some(loss);
+    }
+
+    /// Sets what the hooks have cost.
+    pub fn set_hook_times(&mut self, times: Vec<HookTime>) {
+        self.world.given.times = times;
     }
 
     /// Sets a hyper-parameter, owned by the schedule; makes the parameter group where there is none.

@@ -7,9 +7,9 @@ use super::world::{Tensors, World, no_such_name, not_allowed};
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::protocol::{
-    ArrayPoint, ArrayPut, BatchRequest, CheckpointWritten, Control, ControlRequest, CopyAction, CopyRequest,
-    HyperParameterSet, Line, Measure, MetricPut, Name, Path, Predict, Record, StatusLine, TensorInfo, TensorSet,
-    TensorsRequest, TrainSteps,
+    ArrayPoint, ArrayPut, BatchRequest, CheckpointWritten, ConsoleLine, Control, ControlRequest, CopyAction,
+    CopyRequest, HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Record, StatusLine,
+    TensorInfo, TensorSet, TensorsRequest, TrainSteps,
 };
 use crate::tensor::{Tensor, TensorView};
 
@@ -53,6 +53,13 @@ impl World {
             }
             ServiceKind::RUN_INFO => return Answer::of(&self.given.info),
             ServiceKind::CONSOLE_LINE => self.seen.lines.push(decode::<Line>(payload)?.text),
+            ServiceKind::CONSOLE_LINES => {
+                let LinesAfter { after } = decode(payload)?;
+                let lines = (1..).zip(&self.seen.lines).filter(|(number, _)| *number > after);
+                let lines = lines.map(|(number, text)| ConsoleLine { number, time: 0.0, text: text.clone() });
+                return Answer::of(&lines.collect::<Vec<_>>());
+            }
+            ServiceKind::HOOK_TIMES => return Answer::of(&self.given.times),
             ServiceKind::CONSOLE_STATUS => {
                 let status: StatusLine = decode(payload)?;
                 if status.text.is_empty() {

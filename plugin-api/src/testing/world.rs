@@ -9,8 +9,8 @@ use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
 use crate::protocol::{
-    ArrayPoint, Artifact, CheckpointWritten, ControlRequest, Custom, Failure, Measure, ParameterGroup, Point, Predict,
-    Record, RunInfo, StatusLine, Tap, TensorSet,
+    ArrayPoint, Artifact, CheckpointWritten, ControlRequest, Custom, Failure, HookTime, Measure, ParameterGroup, Point,
+    Predict, Record, RunInfo, StatusLine, Tap, TensorSet,
 };
 use crate::tensor::Tensor;
 
@@ -30,6 +30,7 @@ pub(super) struct Given {
     pub(super) snapshots: BTreeMap<String, Tensors>,
     pub(super) batches: BTreeMap<String, Vec<[Tensor; 2]>>,
     pub(super) loss: Option<f64>,
+    pub(super) times: Vec<HookTime>,
     pub(super) graph: Option<serde_json::Value>,
     pub(super) predict: Option<PredictAnswer>,
     pub(super) measure: Option<MeasureAnswer>,
@@ -98,6 +99,7 @@ impl World {
             snapshots: BTreeMap::new(),
             batches: BTreeMap::new(),
             loss: None,
+            times: Vec::new(),
             graph: None,
             predict: None,
             measure: None,

@@ -6,6 +6,7 @@ mod display;
 mod early_stopping;
 mod json_lines;
 mod line_file;
+mod metrics_table;
 mod print_metrics;
 mod progress;
 mod terminate_on_nan;

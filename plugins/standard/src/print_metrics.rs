@@ -1,14 +1,24 @@
-//! `print-metrics`: a line on the console with the metrics, after each epoch and after the evaluation of the test split.
+//! `print-metrics`: the metrics on the console, after each epoch and after the evaluation of the test split: a line, or a
+//! table where they are many. A `*` stands behind what is better than all before; of the training split nothing is marked,
+//! since that gets better whatever is learned.
 
 use std::collections::BTreeMap;
 
+use monitor::Direction;
 use plugin_api::event::{At, Evaluation, Position, Trigger};
-use plugin_api::{Callback, Creation, Result, Run, plugin};
+use plugin_api::{Callback, Creation, Error, Result, Run, plugin};
 
 use crate::display;
+use crate::metrics_table::{Shown, mark, split_of, table};
 
 /// Columns are as wide as most numbers, so that lines stay aligned when a sign or a power comes.
 const WIDTH: usize = 8;
+
+/// More metrics than these are a table, unless the run says otherwise: a line of them is longer than a screen is wide.
+const MOST_IN_A_LINE: usize = 8;
+
+/// The split that is trained on.
+const TRAIN: &str = "train";
 
 /// The split that the host evaluates once, when training is over.
 const TEST: &str = "test";
@@ -20,17 +30,44 @@ pub(crate) struct Options {
     include: Vec<String>,
     /// Metrics not to print, of those; `*` stands for any characters.
     exclude: Vec<String>,
+    /// A line, or a table with a row a split.
+    layout: Layout,
+    /// How many characters wide a table may be.
+    #[schemars(range(min = 40, max = 1000))]
+    width: usize,
+    /// Mark what is better than all before. Which way a metric improves, its name says (`val_loss`, `val_accuracy`).
+    mark_best: bool,
+}
+
+#[plugin]
+#[derive(Copy, PartialEq)]
+enum Layout {
+    /// A line up to 8 metrics, a table of more.
+    Auto,
+    /// A line.
+    Line,
+    /// A table.
+    Table,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { include: vec!["*".to_owned()], exclude: vec!["step_seconds".to_owned(), "data_wait_seconds".to_owned()] }
+        Self {
+            include: vec!["*".to_owned()],
+            exclude: vec!["step_seconds".to_owned(), "data_wait_seconds".to_owned()],
+            layout: Layout::Auto,
+            width: 120,
+            mark_best: true,
+        }
     }
 }
 
 pub(crate) struct PrintMetrics {
     options: Options,
     epochs: u64,
+    splits: Vec<String>,
+    /// The best value so far of each metric that can be better.
+    best: BTreeMap<String, f64>,
     /// The epoch that ended last: what is evaluated behind it belongs to no epoch.
     ended: u64,
 }
@@ -38,23 +75,33 @@ pub(crate) struct PrintMetrics {
 #[plugin]
 impl Callback for PrintMetrics {
     const KIND: &'static str = "print-metrics";
-    const SUMMARY: &'static str = "Prints the metrics, a line after each epoch";
+    const SUMMARY: &'static str = "Prints the metrics after each epoch, a line or a table";
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        Ok(Self { options, epochs: 0, ended: 0 })
+        if !(40..=1000).contains(&options.width) {
+            return Err(Error::new(format!("`width` is {}, which is not from 40 to 1000 characters", options.width)));
+        }
+        let splits = [TRAIN, "val", TEST].map(str::to_owned).to_vec();
+        Ok(Self { options, epochs: 0, splits, best: BTreeMap::new(), ended: 0 })
     }
 
     fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        self.epochs = run.info()?.epochs;
+        let info = run.info()?;
+        self.epochs = info.epochs;
+        for split in info.data.splits.into_keys() {
+            if !self.splits.contains(&split) {
+                self.splits.push(split);
+            }
+        }
         self.ended = event.epoch;
-        Ok(())
+        self.read_history(run)
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
         let metrics = run.metrics()?;
         let position = place(event, self.epochs);
-        run.console_line(&line(position, &self.options, &metrics))
+        self.print(run, &position, &metrics)
     }
 
     fn on_epoch_end(&mut self, _: &mut Run<'_>, event: &At<'_>) -> Result<()> {
@@ -68,7 +115,63 @@ impl Callback for PrintMetrics {
         }
         let mut metrics = run.metrics()?;
         metrics.retain(|name, _| name.split_once('_').is_some_and(|(split, _)| split == TEST));
-        run.console_line(&line(TEST.to_owned(), &self.options, &metrics))
+        self.print(run, TEST, &metrics)
+    }
+}
+
+impl PrintMetrics {
+    /// What is best in a run that goes on.
+    fn read_history(&mut self, run: &Run<'_>) -> Result<()> {
+        for name in run.history_names()? {
+            let Some(direction) = self.direction(&name) else { continue };
+            // A series of arrays, as a confusion matrix is, has no best one.
+            for point in run.history(&name).unwrap_or_default() {
+                improve(&mut self.best, &name, point.value, direction);
+            }
+        }
+        Ok(())
+    }
+
+    /// Which way a metric improves that can be marked.
+    fn direction(&self, name: &str) -> Option<Direction> {
+        let (split, _) = split_of(name, &self.splits)?;
+        (self.options.mark_best && split != TRAIN && split != TEST).then(|| Direction::of(name)).flatten()
+    }
+
+    fn print(&mut self, run: &mut Run<'_>, place: &str, metrics: &BTreeMap<String, f64>) -> Result<()> {
+        let mut shown: Vec<Shown> = Vec::new();
+        for (name, &value) in metrics {
+            // One that is not printed has a best value, too: `include` may be another after a resume.
+            let improves = self.direction(name).is_some_and(|way| improve(&mut self.best, name, value, way));
+            if monitor::selected(&self.options.include, &self.options.exclude, name) {
+                shown.push(Shown { name: name.clone(), value, is_best: improves });
+            }
+        }
+        shown.sort_by(|a, b| (rank(&a.name), &a.name).cmp(&(rank(&b.name), &b.name)));
+        let is_table = match self.options.layout {
+            Layout::Auto => shown.len() > MOST_IN_A_LINE,
+            Layout::Line => false,
+            Layout::Table => true,
+        };
+        if !is_table {
+            return run.console_line(&line(place, &shown));
+        }
+        table(place, &shown, &self.splits, self.options.width).iter().try_for_each(|line| run.console_line(line))
+    }
+}
+
+/// Takes notice of a value, and tells whether it is better than one before.
+fn improve(best: &mut BTreeMap<String, f64>, name: &str, value: f64, direction: Direction) -> bool {
+    match best.get_mut(name) {
+        Some(best) if direction.better(value, *best) => {
+            *best = value;
+            true
+        }
+        Some(_) => false,
+        None => {
+            best.insert(name.to_owned(), value);
+            false
+        }
     }
 }
 
@@ -80,13 +183,13 @@ fn place(position: &Position, epochs: u64) -> String {
     }
 }
 
-fn line(mut line: String, options: &Options, metrics: &BTreeMap<String, f64>) -> String {
-    let any = |patterns: &[String], name: &str| patterns.iter().any(|pattern| matches(pattern, name));
-    let mut shown: Vec<_> =
-        metrics.iter().filter(|(name, _)| any(&options.include, name) && !any(&options.exclude, name)).collect();
-    shown.sort_by_key(|(name, _)| (rank(name), *name));
-    for (name, value) in shown {
-        line.push_str(&format!("  {name} {:>WIDTH$}", display::number(*value)));
+fn line(place: &str, shown: &[Shown]) -> String {
+    let mut line = place.to_owned();
+    let mut gap = "  ";
+    for metric in shown {
+        line.push_str(&format!("{gap}{} {:>WIDTH$}{}", metric.name, display::number(metric.value), mark(metric)));
+        // The mark stands in the gap, so that lines stay aligned.
+        gap = if metric.is_best { " " } else { "  " };
     }
     line
 }
@@ -110,28 +213,10 @@ fn rank(name: &str) -> (u8, &str, bool) {
     }
 }
 
-/// Whether `name` is what `pattern` describes, where `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut pieces = pattern.split('*');
-    let first = pieces.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let mut pieces: Vec<_> = pieces.collect();
-    // Without a star there is no last piece, and nothing may be left.
-    let Some(last) = pieces.pop() else { return rest.is_empty() };
-    for piece in pieces {
-        match rest.find(piece) {
-            Some(place) => rest = &rest[place + piece.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use plugin_api::abi::kinds::EventKind;
     use plugin_api::testing::{FakeHost, json};
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -187,31 +272,67 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_any_characters_and_nothing_else_is_special() {
-        let cases = [
-            ("val_loss", "val_loss", true),
-            ("val_loss", "val_losses", false),
-            ("*", "", true),
-            ("a*", "a", true),
-            ("*a", "ba", true),
-            ("a*a", "a", false),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c", false),
-            ("v?l", "val", false),
-            ("", "", true),
-            ("", "a", false),
-        ];
-        for (pattern, name, expected) in cases {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+    fn what_is_better_than_before_is_marked() {
+        let mut host = host(json!({ "include": ["*_loss", "*_accuracy"] }));
+        let mut lines = Vec::new();
+        for (epoch, loss, accuracy) in [(1, 0.5, 0.8), (2, 0.4, 0.8), (3, f64::NAN, 0.9), (4, 0.45, 0.85)] {
+            host.set_position(epoch, epoch * 10);
+            for (name, value) in [("train_loss", loss), ("val_loss", loss), ("val_accuracy", accuracy)] {
+                host.put_metric(name, value);
+            }
+            host.trigger("epoch").unwrap();
+            lines.push(host.lines().last().unwrap().split_once("val_loss").unwrap().1.to_owned());
         }
+        let expected = [
+            "   0.5000* val_accuracy   0.8000",
+            "   0.4000* val_accuracy   0.8000",
+            "      NaN  val_accuracy   0.9000*",
+            "   0.4500  val_accuracy   0.8500",
+        ];
+        assert_eq!(lines, expected, "NaN was before the first, and any number is better");
     }
 
-    proptest! {
-        #[test]
-        fn a_pattern_made_from_a_name_matches_it(parts in prop::collection::vec("[a-c]{0,3}", 1..5)) {
-            let pattern = parts.join("*");
-            prop_assert!(matches(&pattern, &parts.join("")));
-            prop_assert!(matches(&pattern, &parts.join("aa")));
+    #[test]
+    fn a_resumed_run_knows_what_was_best() {
+        let mut host = FakeHost::new::<PrintMetrics>(json!({ "include": ["val_loss"] })).unwrap();
+        host.put_metric("val_loss", 0.25);
+        host.put_metric("val_loss", 0.5);
+        host.train_start().unwrap();
+        host.set_position(3, 30);
+        host.put_metric("val_loss", 0.3);
+        host.trigger("epoch").unwrap();
+        host.put_metric("val_loss", 0.2);
+        host.trigger("epoch").unwrap();
+        assert_eq!(host.lines(), ["epoch 3/3  val_loss   0.3000", "epoch 3/3  val_loss   0.2000*"]);
+    }
+
+    #[test]
+    fn many_metrics_are_a_table() {
+        let mut host = host(json!({}));
+        for name in ["auc", "f1", "precision", "recall"] {
+            host.put_metric(&format!("val_{name}"), 0.5);
         }
+        host.set_position(3, 30);
+        host.trigger("epoch").unwrap();
+        assert_eq!(
+            host.lines(),
+            [
+                "epoch  3/12      loss  accuracy       auc        f1  precision    recall",
+                "  train        0.3000    0.9000",
+                "  val             NaN    0.8000    0.5000    0.5000     0.5000    0.5000",
+                "  epoch_seconds   1.2500  learning_rate  1.00e-4",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_run_chooses_the_layout() {
+        for (layout, lines) in [("line", 1), ("table", 4), ("auto", 1)] {
+            let mut host = host(json!({ "layout": layout }));
+            host.trigger("epoch").unwrap();
+            assert_eq!(host.lines().len(), lines, "{layout}: {:?}", host.lines());
+        }
+        let error = FakeHost::new::<PrintMetrics>(json!({ "width": 3 })).err().unwrap();
+        assert!(error.message().contains("`width` is 3"), "{error}");
     }
 }

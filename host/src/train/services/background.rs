@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
 use plugin_api::protocol::{
-    ArrayPoint, Line, Name, ParameterGroup, Path as PathRequest, Point, RunInfo, StatusLine, TensorInfo, TensorSet,
-    TensorsRequest,
+    ArrayPoint, Line, LinesAfter, Name, ParameterGroup, Path as PathRequest, Point, RunInfo, StatusLine, TensorInfo,
+    TensorSet, TensorsRequest,
 };
 use tch::Tensor;
 
@@ -150,6 +150,10 @@ impl Snapshot for AsOfEvent {
                 let Line { text } = request.decode()?;
                 self.screen.line(&text);
                 Ok(())
+            }
+            ServiceKind::CONSOLE_LINES => {
+                let LinesAfter { after } = request.decode()?;
+                reply.value(&self.screen.lines_after(after))
             }
             ServiceKind::CONSOLE_STATUS => {
                 let StatusLine { name, text, progress } = request.decode()?;

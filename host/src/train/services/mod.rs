@@ -10,8 +10,8 @@ use std::sync::{Arc, PoisonError};
 
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
 use plugin_api::protocol::{
-    ArrayPut, Artifact, Control, ControlRequest, HyperParameterSet, Line, MetricPut, ParameterGroup, Path, RunInfo,
-    StatusLine, Tap, TapOf,
+    ArrayPut, Artifact, Control, ControlRequest, HyperParameterSet, Line, LinesAfter, MetricPut, ParameterGroup, Path,
+    RunInfo, StatusLine, Tap, TapOf,
 };
 
 use super::session::{PlannedTap, Session};
@@ -83,6 +83,10 @@ impl Services for Session {
                 let Line { text } = request.decode()?;
                 self.ambience.screen().line(&text);
                 Ok(())
+            }
+            ServiceKind::CONSOLE_LINES => {
+                let LinesAfter { after } = request.decode()?;
+                reply.value(&self.ambience.screen().lines_after(after))
             }
             ServiceKind::CONSOLE_STATUS => {
                 let StatusLine { name, text, progress } = request.decode()?;

@@ -93,6 +93,7 @@ impl Callback for Services {
         journal.note("tensor_list optimizer", run.list(TensorSet::Optimizer))?;
         journal.note("tensor_list batch", run.list(TensorSet::Batch))?;
         journal.note("console_line", run.console_line("the services plugin prints"))?;
+        journal.note("console_lines", run.console_lines(0))?;
         journal.note("console_status", run.console_status("services", "half way", Some(0.5)))?;
         journal.note("console_status", run.console_status("services", "", None))?;
         let output = graph.map(|graph| graph.output).unwrap_or_default();
@@ -291,6 +292,7 @@ impl Callback for Services {
         journal.note("history_series", run.history("train_loss"))?;
         journal.note("history_arrays", run.history_arrays("services_array"))?;
         journal.note("history of no name", run.history("train_los"))?;
+        journal.note("hook_times", run.hook_times())?;
         journal.note("emit", run.emit("services", format!("epoch {}", event.epoch).as_bytes()))?;
         journal.note("artifact", run.publish("services", "services.txt"))?;
         Ok(())

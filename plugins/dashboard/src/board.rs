@@ -1,0 +1,306 @@
+//! What the page shows: written by the hooks, read by the server's thread.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chart::{Artifact, Artifacts, Curves, Drawn, Facts, PluginTime, Progress};
+use plugin_api::protocol::{ConsoleLine, ParameterGroup};
+use serde::Serialize;
+
+/// So many lines of the console are shown, the newest ones.
+const MOST_LINES: usize = 300;
+
+/// A learning rate that somebody wants.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WantedRate {
+    /// The parameter group; none: all.
+    pub(crate) group: Option<String>,
+    pub(crate) value: f64,
+}
+
+/// What the hooks and the server's thread share. Locks are held for copies alone: neither waits for the other's work.
+#[derive(Default)]
+pub(crate) struct Board {
+    shown: Mutex<Shown>,
+    rate: Mutex<Option<WantedRate>>,
+    rate_is_wanted: AtomicBool,
+}
+
+/// Everything that is shown.
+#[derive(Default)]
+pub(crate) struct Shown {
+    pub(crate) facts: Facts,
+    pub(crate) progress: Progress,
+    pub(crate) curves: Curves,
+    pub(crate) groups: Vec<ParameterGroup>,
+    pub(crate) times: Vec<PluginTime>,
+    pub(crate) artifacts: Artifacts,
+    lines: VecDeque<ConsoleLine>,
+    /// What somebody who pressed a button is told.
+    notice: Notice,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+struct Notice {
+    number: u64,
+    text: String,
+}
+
+/// What one page has been told.
+#[derive(Default)]
+pub(crate) struct Told {
+    curves: HashMap<String, Extent>,
+    line: u64,
+    has_facts: bool,
+    progress: Option<Progress>,
+    groups: Vec<ParameterGroup>,
+    times: Vec<PluginTime>,
+    artifacts: Vec<Artifact>,
+    notice: u64,
+}
+
+/// How far a curve was told.
+#[derive(Clone, Copy, PartialEq)]
+struct Extent {
+    /// How it was thinned out.
+    every: u64,
+    points: usize,
+    /// The last point, its value as bits: NaN is NaN.
+    last: Option<(u64, u64)>,
+}
+
+/// What a page is told: of each part nothing, or all that is new.
+#[derive(Default, Serialize)]
+pub(crate) struct News {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<Facts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    curves: HashMap<String, NewPoints>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<ParameterGroup>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times: Option<Vec<PluginTime>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifacts: Option<Vec<Artifact>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<ConsoleLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<Notice>,
+}
+
+/// Points that take the place of those from `from` on.
+#[derive(Serialize)]
+struct NewPoints {
+    from: usize,
+    #[serde(flatten)]
+    drawn: Drawn,
+}
+
+impl Board {
+    /// For the hooks.
+    pub(crate) fn shown(&self) -> MutexGuard<'_, Shown> {
+        // Nothing here is left half done by a panic.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody wants a learning rate.
+    pub(crate) fn want_rate(&self, wanted: WantedRate) {
+        *self.rate.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
+        self.rate_is_wanted.store(true, Ordering::Release);
+    }
+
+    /// The learning rate that somebody wants, once. Costs a load where nobody does.
+    pub(crate) fn take_wanted_rate(&self) -> Option<WantedRate> {
+        if !self.rate_is_wanted.load(Ordering::Acquire) {
+            return None;
+        }
+        self.rate_is_wanted.store(false, Ordering::Release);
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What a page does not know yet, as JSON; `None` where there is nothing.
+    pub(crate) fn news(&self, told: &mut Told) -> Option<String> {
+        let news = self.shown().news(told)?;
+        // Written outside the lock.
+        serde_json::to_string(&news).ok()
+    }
+
+    /// Whether the run is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shown().progress.state != "running"
+    }
+}
+
+impl Shown {
+    /// Adds lines of the console.
+    pub(crate) fn add_lines(&mut self, lines: Vec<ConsoleLine>) {
+        self.lines.extend(lines);
+        let surplus = self.lines.len().saturating_sub(MOST_LINES);
+        self.lines.drain(..surplus);
+    }
+
+    /// The number of the last line.
+    pub(crate) fn last_line(&self) -> u64 {
+        self.lines.back().map_or(0, |line| line.number)
+    }
+
+    /// Tells those who look at the page.
+    pub(crate) fn notify(&mut self, text: String) {
+        self.notice = Notice { number: self.notice.number + 1, text };
+    }
+
+    fn news(&self, told: &mut Told) -> Option<News> {
+        let mut news = News::default();
+        let mut is_new = false;
+        if !told.has_facts {
+            told.has_facts = true;
+            is_new = true;
+            news.facts = Some(self.facts.clone());
+        }
+        if told.progress.as_ref() != Some(&self.progress) {
+            is_new = true;
+            told.progress = Some(self.progress.clone());
+            news.progress.clone_from(&told.progress);
+        }
+        is_new |= changed(&self.groups, &mut told.groups, &mut news.groups);
+        is_new |= changed(&self.times, &mut told.times, &mut news.times);
+        is_new |= changed(self.artifacts.list(), &mut told.artifacts, &mut news.artifacts);
+        news.lines = self.lines.iter().filter(|line| line.number > told.line).cloned().collect();
+        told.line = self.last_line().max(told.line);
+        if self.notice.number != told.notice {
+            told.notice = self.notice.number;
+            news.notice = Some(self.notice.clone());
+        }
+        for (name, curve) in self.curves.iter() {
+            let last = curve.points().last().map(|&(step, value)| (step, value.to_bits()));
+            let now = Extent { every: curve.every(), points: curve.points().len(), last };
+            let before = told.curves.get(name);
+            if before == Some(&now) {
+                continue;
+            }
+            // The last point may have made room for a newer one.
+            let before = before.filter(|before| before.every == now.every);
+            let from = before.map_or(0, |before| before.points.saturating_sub(1));
+            news.curves.insert(name.to_owned(), NewPoints { from, drawn: Drawn::of(name, curve, from) });
+            told.curves.insert(name.to_owned(), now);
+        }
+        let is_new = is_new || !news.lines.is_empty() || news.notice.is_some() || !news.curves.is_empty();
+        is_new.then_some(news)
+    }
+}
+
+/// Copies a part that has changed.
+fn changed<T: Clone + PartialEq>(now: &[T], told: &mut Vec<T>, news: &mut Option<Vec<T>>) -> bool {
+    if now == told.as_slice() {
+        return false;
+    }
+    *told = now.to_vec();
+    *news = Some(told.clone());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What a page has put together from its news; the same as `live.js` does.
+    #[derive(Default)]
+    struct Page {
+        told: Told,
+        curves: HashMap<String, Vec<Value>>,
+        lines: Vec<Value>,
+    }
+
+    impl Page {
+        fn hear(&mut self, board: &Board) -> Option<Value> {
+            let news: Value = serde_json::from_str(&board.news(&mut self.told)?).unwrap();
+            for (name, curve) in news["curves"].as_object().into_iter().flatten() {
+                let points = self.curves.entry(name.clone()).or_default();
+                points.truncate(curve["from"].as_u64().unwrap() as usize);
+                points.extend(curve["points"].as_array().unwrap().iter().cloned());
+            }
+            self.lines.extend(news["lines"].as_array().into_iter().flatten().cloned());
+            Some(news)
+        }
+    }
+
+    fn line(number: u64) -> ConsoleLine {
+        ConsoleLine { number, time: 0.0, text: format!("line {number}") }
+    }
+
+    #[test]
+    fn a_page_is_told_everything_once() {
+        let board = Board::default();
+        board.shown().curves.push("val_loss", 10, 0.5);
+        board.shown().add_lines(vec![line(1), line(2)]);
+        let mut page = Page::default();
+        let first = page.hear(&board).unwrap();
+        assert_eq!(first["curves"]["val_loss"]["points"], json!([[10, 0.5]]));
+        assert!(first["facts"].is_object() && first["progress"].is_object());
+        assert!(page.hear(&board).is_none(), "there is nothing new");
+        board.shown().curves.push("val_loss", 20, 0.25);
+        board.shown().add_lines(vec![line(3)]);
+        board.shown().notify("the learning rate is 0.1".to_owned());
+        let second = page.hear(&board).unwrap();
+        assert!(second.get("facts").is_none() && second.get("progress").is_none());
+        assert_eq!(second["notice"]["text"], "the learning rate is 0.1");
+        assert_eq!((page.curves["val_loss"].len(), page.lines.len()), (2, 3));
+        assert!(page.hear(&board).is_none());
+    }
+
+    #[test]
+    fn a_value_that_is_told_anew_is_news() {
+        let board = Board::default();
+        let mut page = Page::default();
+        for value in [0.5, 0.25] {
+            board.shown().curves.push("val_loss", 10, value);
+            page.hear(&board).unwrap();
+            assert_eq!(page.curves["val_loss"], [json!([10, value])]);
+        }
+    }
+
+    #[test]
+    fn old_lines_make_room() {
+        let board = Board::default();
+        board.shown().add_lines((1..=1000).map(line).collect());
+        let mut page = Page::default();
+        page.hear(&board).unwrap();
+        assert_eq!((page.lines.len(), page.lines[0]["number"].as_u64()), (MOST_LINES, Some(701)));
+    }
+
+    #[test]
+    fn a_wanted_rate_is_taken_once_and_the_last_counts() {
+        let board = Board::default();
+        assert_eq!(board.take_wanted_rate(), None);
+        for value in [0.1, 0.2] {
+            board.want_rate(WantedRate { group: None, value });
+        }
+        assert_eq!(board.take_wanted_rate(), Some(WantedRate { group: None, value: 0.2 }));
+        assert_eq!(board.take_wanted_rate(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn pages_that_hear_at_any_time_show_the_same(pushes in prop::collection::vec((1u64..4, any::<bool>()), 1..5000)) {
+            let board = Board::default();
+            let (mut often, mut step) = (Page::default(), 0);
+            for (distance, hears) in pushes {
+                step += distance;
+                board.shown().curves.push("loss", step, step as f64);
+                if hears {
+                    often.hear(&board);
+                }
+            }
+            often.hear(&board);
+            let mut late = Page::default();
+            late.hear(&board);
+            prop_assert_eq!(&often.curves, &late.curves);
+        }
+    }
+}

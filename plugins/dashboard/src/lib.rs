@@ -1,0 +1,313 @@
+//! `dashboard`: a live page about the run, on this machine alone.
+//!
+//! When training begins it prints an address with a token; who opens it sees curves grow, progress and the time left,
+//! what each plugin costs, the console, the model and the best values, can stop the run and set the learning rate. One
+//! thread serves it, whatever is open; hooks and thread share a board (`board.rs`) on which each writes and reads copies.
+//! The page ends with the run.
+
+mod board;
+mod feed;
+mod server;
+mod site;
+mod token;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chart::{Facts, Progress, STEP_LOSS};
+use plugin_api::event::{ArtifactPublished, At, Evaluation, Failed, Position, RecordPut, Stopping, TrainEnd};
+use plugin_api::{Callback, Creation, Error, ErrorKind, Kind, Result, Run, plugin};
+
+use crate::board::{Board, Shown, WantedRate};
+use crate::server::Server;
+use crate::site::Site;
+use crate::token::Token;
+
+/// Options of `dashboard`.
+#[plugin]
+pub struct Options {
+    /// The port on 127.0.0.1; 0: one that is free.
+    pub port: u16,
+    /// Seconds between two looks at the training.
+    #[schemars(range(min = 0.1, max = 3600.0))]
+    pub every: f64,
+    /// How many pages may be open at once.
+    #[schemars(range(min = 1, max = 100))]
+    pub pages: u32,
+    /// Seconds for which the page can still be opened when the run is over; the process ends so much later.
+    #[schemars(range(min = 0.0, max = 86400.0))]
+    pub linger: f64,
+    /// Metrics to show; `*` stands for any characters.
+    pub include: Vec<String>,
+    /// Metrics not to show, of those; `*` stands for any characters.
+    pub exclude: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            every: 0.5,
+            pages: 8,
+            linger: 0.0,
+            include: vec!["*".to_owned()],
+            exclude: vec!["step_seconds".to_owned(), "data_wait_seconds".to_owned()],
+        }
+    }
+}
+
+/// Serves a live page about the run.
+pub struct Dashboard {
+    options: Options,
+    board: Arc<Board>,
+    /// Taken in `setup`, so that a port that is not free is told before the training.
+    listener: Option<TcpListener>,
+    server: Option<Server>,
+    started: Instant,
+    first_step: u64,
+    total_steps: u64,
+    /// When training was last looked at, and after how many steps.
+    looked: (Instant, u64),
+}
+
+#[plugin]
+impl Callback for Dashboard {
+    const KIND: &'static str = "dashboard";
+    const SUMMARY: &'static str = "Serves a live page about the run on this machine";
+    const BY_DEFAULT: bool = false;
+    type Options = Options;
+
+    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
+        let seconds = |name: &str, value: f64, least: f64, most: f64| {
+            let message = || Error::new(format!("`{name}` is {value}, which is not from {least} to {most} seconds"));
+            (least..=most).contains(&value).then_some(()).ok_or_else(message)
+        };
+        seconds("every", options.every, 0.1, 3600.0)?;
+        seconds("linger", options.linger, 0.0, 86400.0)?;
+        if !(1..=100).contains(&options.pages) {
+            return Err(Error::new(format!("`pages` is {}, which is not from 1 to 100", options.pages)));
+        }
+        let now = Instant::now();
+        Ok(Self {
+            options,
+            board: Arc::default(),
+            listener: None,
+            server: None,
+            started: now,
+            first_step: 0,
+            total_steps: 0,
+            looked: (now, 0),
+        })
+    }
+
+    fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        // A trial leaves nothing behind, and is over before anybody could look.
+        if !run.info()?.trial {
+            let port = self.options.port;
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+                Error::from(error).context(format!("cannot listen on port {port} of 127.0.0.1 (0 takes a free one)"))
+            })?;
+            self.listener = Some(listener);
+        }
+        Ok(())
+    }
+
+    fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        let Some(listener) = self.listener.take() else { return Ok(()) };
+        let facts = Facts::read(run)?;
+        (self.started, self.first_step, self.total_steps) = (Instant::now(), event.global_step, facts.total_steps);
+        self.looked = (self.started, event.global_step);
+        {
+            let mut shown = self.board.shown();
+            shown.facts = facts;
+            shown.progress = Progress::running(event);
+        }
+        self.read_history(run)?;
+        self.look_around(run)?;
+        let (token, nonce, address) = (Token::new()?, Token::new()?, listener.local_addr()?);
+        let site = Site::new(Arc::clone(&self.board), run.remote()?, token.clone(), &nonce)?;
+        self.server = Some(Server::start(listener, site, self.options.pages)?);
+        run.console_line(&format!("dashboard: http://{address}/?token={}", token.text()))
+    }
+
+    #[inline]
+    fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        if self.server.is_none() {
+            return Ok(());
+        }
+        if let Some(wanted) = self.board.take_wanted_rate() {
+            self.set_rate(run, &wanted)?;
+        }
+        if self.looked.0.elapsed().as_secs_f64() < self.options.every {
+            return Ok(());
+        }
+        self.look(run, event)
+    }
+
+    fn on_epoch_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        self.board.shown().progress.doing = "training".to_owned();
+        // What later callbacks put at the end of the epoch before is there by now.
+        if event.global_step > self.first_step { self.measured(run, event, "") } else { Ok(()) }
+    }
+
+    fn on_eval_start(&mut self, _: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        self.board.shown().progress.doing = format!("evaluating {}", event.split);
+        Ok(())
+    }
+
+    fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        self.board.shown().progress.doing = "training".to_owned();
+        self.measured(run, event, &format!("{}_", event.split))
+    }
+
+    fn on_record(&mut self, _: &mut Run<'_>, event: &RecordPut<'_>) -> Result<()> {
+        if let Some(value) = event.scalar
+            && self.shows(&event.name)
+        {
+            self.board.shown().curves.push(&event.name, event.global_step, value);
+        }
+        Ok(())
+    }
+
+    fn on_artifact(&mut self, _: &mut Run<'_>, event: &ArtifactPublished<'_>) -> Result<()> {
+        self.board.shown().artifacts.add(event);
+        Ok(())
+    }
+
+    fn on_error(&mut self, _: &mut Run<'_>, event: &Failed<'_>) -> Result<()> {
+        self.board.shown().progress.failed(event);
+        Ok(())
+    }
+
+    fn on_stopping(&mut self, _: &mut Run<'_>, event: &Stopping<'_>) -> Result<()> {
+        let mut shown = self.board.shown();
+        shown.progress.doing = "stopping".to_owned();
+        shown.progress.because(&event.reason);
+        Ok(())
+    }
+
+    fn on_train_end(&mut self, run: &mut Run<'_>, event: &TrainEnd<'_>) -> Result<()> {
+        self.measured(run, event, "")?;
+        self.look_around(run)?;
+        let mut shown = self.board.shown();
+        self.advance(&mut shown, event);
+        shown.progress.time_left = None;
+        shown.progress.because(&event.reason);
+        shown.progress.state = event.outcome.name().to_owned();
+        Ok(())
+    }
+
+    fn on_teardown(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        if self.server.is_some() && self.options.linger > 0.0 {
+            run.console_line(&format!("the dashboard stays open for {} s", self.options.linger))?;
+            std::thread::sleep(Duration::from_secs_f64(self.options.linger));
+        }
+        self.server = None;
+        Ok(())
+    }
+}
+
+impl Dashboard {
+    fn shows(&self, name: &str) -> bool {
+        monitor::selected(&self.options.include, &self.options.exclude, name)
+    }
+
+    /// What there was before this process began.
+    fn read_history(&self, run: &Run<'_>) -> Result<()> {
+        for name in run.history_names()?.iter().filter(|name| self.shows(name)) {
+            // A series of arrays, as a confusion matrix is, has no curve.
+            let Ok(points) = run.history(name) else { continue };
+            let mut shown = self.board.shown();
+            for point in points {
+                shown.curves.push(name, point.global_step, point.value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the training between two steps: what changes with each of them.
+    fn look(&mut self, run: &Run<'_>, position: &Position) -> Result<()> {
+        let (then, last) = std::mem::replace(&mut self.looked, (Instant::now(), position.global_step));
+        let steps = position.global_step.saturating_sub(last) as f64;
+        let metrics = run.metrics()?;
+        let loss = run.loss().ok();
+        {
+            let mut shown = self.board.shown();
+            for (name, value) in &metrics {
+                if changes_with_each_step(name) && self.shows(name) {
+                    shown.curves.push(name, position.global_step, *value);
+                }
+            }
+            if let Some(loss) = loss.filter(|_| self.shows("train_loss")) {
+                shown.curves.push(STEP_LOSS, position.global_step, loss);
+            }
+            self.advance(&mut shown, position);
+            let rate = steps / then.elapsed().as_secs_f64().max(1e-9);
+            // Smoothed, so that one long evaluation is not a pace.
+            shown.progress.rate = Some(shown.progress.rate.map_or(rate, |before| 0.7 * before + 0.3 * rate));
+        }
+        self.look_around(run)
+    }
+
+    /// Takes notice of where the run is.
+    fn advance(&self, shown: &mut Shown, position: &Position) {
+        shown.progress.at(position);
+        shown.progress.elapsed = self.started.elapsed().as_secs_f64();
+        shown.progress.estimate(self.first_step, self.total_steps, self.started.elapsed());
+    }
+
+    /// What does not belong to a step: hyper-parameters, costs, the console. A host that is too old for one of them goes
+    /// without it.
+    fn look_around(&self, run: &Run<'_>) -> Result<()> {
+        let groups = run.hyper_parameters()?;
+        let times = chart::times(run)?;
+        let last = self.board.shown().last_line();
+        let lines = run.console_lines(last).or_else(|error| match error.kind() {
+            ErrorKind::Unknown => Ok(Vec::new()),
+            _ => Err(error),
+        })?;
+        let mut shown = self.board.shown();
+        (shown.groups, shown.times) = (groups, times);
+        shown.add_lines(lines);
+        Ok(())
+    }
+
+    /// Takes the metrics whose names begin with `prefix`: those of an evaluation, or all at the end of an epoch.
+    fn measured(&self, run: &Run<'_>, position: &Position, prefix: &str) -> Result<()> {
+        let metrics = run.metrics()?;
+        let mut shown = self.board.shown();
+        self.advance(&mut shown, position);
+        for (name, &value) in metrics.iter().filter(|(name, _)| name.starts_with(prefix) && self.shows(name)) {
+            // At the end of an epoch, what was not measured anew is the same to the last bit. Of the training itself there
+            // is a value each time.
+            let before = shown.curves.last(name).map(|(_, value)| value.to_bits());
+            let is_new = !prefix.is_empty() || name.starts_with("train_") || changes_with_each_step(name);
+            if is_new || before != Some(value.to_bits()) {
+                shown.curves.push(name, position.global_step, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the learning rate that somebody wants. One that the host refuses is told on the page and ends nothing.
+    fn set_rate(&self, run: &mut Run<'_>, wanted: &WantedRate) -> Result<()> {
+        let message = match run.set_hyper_parameter(wanted.group.as_deref(), "learning_rate", wanted.value) {
+            Ok(()) => format!("the learning rate is {} from here on, whatever the schedule says", wanted.value),
+            Err(error) => format!("the learning rate stays as it is: {error}"),
+        };
+        self.board.shown().notify(message.clone());
+        run.console_line(&format!("dashboard: {message}"))
+    }
+}
+
+/// Metrics of which the host has a value at each step, which the page shows as often as it looks.
+fn changes_with_each_step(name: &str) -> bool {
+    name.starts_with("learning_rate") || name == "gradient_norm"
+}
+
+#[plugin]
+const KINDS: &[Kind] = &[Kind::of::<Dashboard>()];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+// The live page: hears the news of the run and passes on what its buttons ask for.
+"use strict";
+
+const token = new URLSearchParams(location.search).get("token");
+const known = { facts: null, progress: null, curves: {}, groups: [] };
+const LINES = 300;
+const isOver = () => known.progress && known.progress.state !== "running";
+
+function hear(news) {
+  if (news.facts) {
+    known.facts = news.facts;
+    showModel(news.facts.model);
+    showSettings(news.facts);
+  }
+  if (news.progress) known.progress = news.progress;
+  for (const [name, { from, points, ...curve }] of Object.entries(news.curves ?? {})) {
+    const before = known.curves[name]?.points.slice(0, from) ?? [];
+    known.curves[name] = { ...curve, points: before.concat(points) };
+  }
+  if (news.progress) showProgress(known.facts, known.progress);
+  if (news.curves) showCurves(known.facts, known.curves);
+  if (news.times) showTimes(news.times, known.progress.elapsed);
+  if (news.artifacts) showArtifacts(news.artifacts);
+  if (news.lines) showLines(news.lines);
+  if (news.groups) showGroups(news.groups);
+  if (news.notice) notify(news.notice.text);
+  if (isOver()) {
+    stream.close();
+    for (const control of byId("controls").elements) control.disabled = true;
+  }
+}
+
+function notify(text) {
+  byId("notice").textContent = text;
+}
+
+// --- the console
+
+// Escape sequences are for terminals.
+const plain = (text) => text.replace(/\u001b\[[0-9;]*m/g, "");
+
+function showLines(lines) {
+  const list = byId("console");
+  list.closest("section").hidden = false;
+  const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 30;
+  for (const { time, text } of lines) {
+    const at = new Date(time * 1000);
+    const clock = html("time", { datetime: at.toISOString() }, at.toLocaleTimeString("en-GB"));
+    const isWarning = /^\s*(WARN|ERROR|warning|error)\b/.test(text);
+    list.append(html("li", isWarning ? { class: "warning" } : {}, clock, html("span", {}, plain(text))));
+  }
+  while (list.children.length > LINES) list.firstChild.remove();
+  if (isAtEnd) list.scrollTop = list.scrollHeight;
+}
+
+// --- the buttons
+
+function showGroups(groups) {
+  known.groups = groups.filter((group) => "learning_rate" in group.values);
+  const select = byId("group");
+  const names = known.groups.map((group) => group.name);
+  if (names.join("\n") !== [...select.options].slice(1).map((option) => option.value).join("\n")) {
+    select.replaceChildren(html("option", { value: "" }, "all groups"), ...names.map((name) => html("option", { value: name }, name)));
+  }
+  select.hidden = names.length < 2;
+  showRate();
+}
+
+function showRate() {
+  const chosen = byId("group").value;
+  const group = known.groups.find((group) => group.name === chosen) ?? known.groups[0];
+  if (!group) return;
+  byId("rate").placeholder = formatValue(group.values.learning_rate);
+  const owner = group.owners.learning_rate;
+  byId("rate").title = owner ? `set by ${owner}; the schedule leaves it alone` : "set by the schedule, until you set it";
+}
+
+async function ask(path, body) {
+  try {
+    const answer = await fetch(path, { method: "POST", headers: { authorization: `Bearer ${token}` }, body });
+    notify((await answer.text()).trim());
+    return answer.ok;
+  } catch {
+    notify("the run does not answer");
+    return false;
+  }
+}
+
+byId("group").addEventListener("change", showRate);
+
+byId("controls").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const value = Number(byId("rate").value.trim().replace(",", "."));
+  if (byId("rate").value.trim() === "" || !(value >= 0 && Number.isFinite(value))) {
+    return notify("a learning rate is a number that is not below 0");
+  }
+  const group = byId("group").value || null;
+  if (await ask("/learning-rate", JSON.stringify({ group, value }))) byId("rate").value = "";
+});
+
+// Pressed twice, so that no slip of a thumb ends three days of training.
+byId("stop").addEventListener("click", () => {
+  const button = byId("stop");
+  if (button.classList.toggle("armed")) {
+    button.textContent = "Press again to stop";
+    setTimeout(disarm, 4000);
+  } else {
+    disarm();
+    ask("/stop");
+  }
+});
+
+function disarm() {
+  byId("stop").classList.remove("armed");
+  byId("stop").textContent = "Stop the run";
+}
+
+// --- the stream
+
+const stream = new EventSource(`/events?token=${encodeURIComponent(token)}`);
+stream.addEventListener("message", (event) => hear(JSON.parse(event.data)));
+stream.addEventListener("error", () => {
+  if (isOver()) return;
+  byId("state").textContent = "no connection";
+  byId("state").className = "state failed";
+});
+stream.addEventListener("open", () => {
+  // A new stream tells everything from the beginning.
+  known.curves = {};
+  byId("console").replaceChildren();
+});

@@ -1,0 +1,217 @@
+//! What the server answers: who may ask, and for what.
+
+use std::sync::Arc;
+
+use chart::Page;
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::{Body, Bytes};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use plugin_api::protocol::Control;
+use plugin_api::{ErrorKind, Remote};
+use serde::Deserialize;
+
+use crate::board::{Board, WantedRate};
+use crate::feed::Feed;
+use crate::token::Token;
+
+/// A request's body has at most so many bytes.
+const LONGEST_BODY: usize = 1024;
+
+/// What is answered: a text, or the page's news.
+pub(crate) type Answer = Response<Either<Full<Bytes>, Feed>>;
+
+/// The site: one page, its news, and two buttons.
+pub(crate) struct Site {
+    board: Arc<Board>,
+    remote: Remote,
+    token: Token,
+    page: Bytes,
+    policy: HeaderValue,
+}
+
+/// What the learning-rate box sends.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateRequest {
+    #[serde(default)]
+    group: Option<String>,
+    value: f64,
+}
+
+/// Why a request is refused.
+struct Refusal(StatusCode, &'static str);
+
+impl Site {
+    /// The site, for those who know `token`; `nonce` is in the policy and in the page's scripts, so that no other runs.
+    pub(crate) fn new(board: Arc<Board>, remote: Remote, token: Token, nonce: &Token) -> plugin_api::Result<Self> {
+        let nonce = nonce.text();
+        let policy = format!(
+            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; \
+             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        );
+        let page = Page {
+            title: "Dashboard",
+            nonce,
+            style: include_str!("live.css"),
+            header: include_str!("controls.html"),
+            sections: include_str!("console.html"),
+            script: include_str!("live.js"),
+            footer: "Served by the callback <code>dashboard</code> as long as the run goes on; nothing leaves this machine.",
+            ..Page::default()
+        };
+        let policy = HeaderValue::from_str(&policy).map_err(|error| plugin_api::Error::new(error.to_string()))?;
+        Ok(Self { board, remote, token, page: page.html().into(), policy })
+    }
+
+    /// Answers a request.
+    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut answer = match self.route(request).await {
+            Ok(answer) => answer,
+            Err(Refusal(status, message)) => text(status, format!("{message}\n")),
+        };
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        for (name, value) in [
+            (header::CACHE_CONTROL, "no-store"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::X_FRAME_OPTIONS, "DENY"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    }
+
+    async fn route<B>(&self, request: Request<B>) -> Result<Answer, Refusal>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.admit(request.uri(), request.headers())?;
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/") => {
+                let page = Response::builder().header(header::CONTENT_TYPE, "text/html; charset=utf-8");
+                Ok(complete(page, Either::Left(Full::new(self.page.clone()))))
+            }
+            (&Method::GET, "/events") => {
+                let stream = Response::builder().header(header::CONTENT_TYPE, "text/event-stream");
+                Ok(complete(stream, Either::Right(Feed::new(Arc::clone(&self.board)))))
+            }
+            (&Method::POST, "/stop") => self.stop(),
+            (&Method::POST, "/learning-rate") => self.set_rate(request).await,
+            (_, "/" | "/events" | "/stop" | "/learning-rate") => {
+                Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "this is not how it is asked for"))
+            }
+            _ => Err(Refusal(StatusCode::NOT_FOUND, "there is no such page")),
+        }
+    }
+
+    /// Lets in who asks this machine by its own name, from no other site, and knows the token.
+    ///
+    /// A site that made its own name lead here (DNS rebinding) shows itself in `Host`, one whose script asks from a
+    /// person's browser in `Origin`.
+    fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = only(headers, header::HOST.as_str()).unwrap_or_default();
+        if !is_loopback(host) {
+            return Err(Refusal(StatusCode::FORBIDDEN, "this page is at `localhost` alone"));
+        }
+        if headers.contains_key(header::ORIGIN)
+            && only(headers, header::ORIGIN.as_str()).and_then(|origin| origin.strip_prefix("http://")) != Some(host)
+        {
+            return Err(Refusal(StatusCode::FORBIDDEN, "another site may not ask for this"));
+        }
+        let bearer = only(headers, header::AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
+        let told = bearer.or_else(|| {
+            let mut pairs = uri.query().unwrap_or_default().split('&');
+            pairs.find_map(|pair| pair.strip_prefix("token="))
+        });
+        if !told.is_some_and(|told| self.token.is(told)) {
+            return Err(Refusal(
+                StatusCode::UNAUTHORIZED,
+                "open the whole address that the run printed: the token is missing or wrong",
+            ));
+        }
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<Answer, Refusal> {
+        match self.remote.request(Control::Stop, "the stop button of the dashboard was pressed") {
+            Ok(()) => Ok(text(StatusCode::ACCEPTED, "the run stops after this step\n")),
+            Err(error) => Err(over(error.kind())),
+        }
+    }
+
+    async fn set_rate<B>(&self, request: Request<B>) -> Result<Answer, Refusal>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let body = Limited::new(request.into_body(), LONGEST_BODY).collect().await;
+        let body = body.map_err(|_| Refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"))?.to_bytes();
+        let RateRequest { group, value } = serde_json::from_slice(&body)
+            .map_err(|_| Refusal(StatusCode::BAD_REQUEST, "say `{\"value\": 0.001}`, with a `group` or without"))?;
+        if !value.is_finite() || value < 0.0 {
+            return Err(Refusal(StatusCode::BAD_REQUEST, "a learning rate is a number that is not below 0"));
+        }
+        if self.board.is_over() {
+            return Err(over(ErrorKind::Stale));
+        }
+        self.board.want_rate(WantedRate { group, value });
+        Ok(text(StatusCode::ACCEPTED, "it takes effect at the end of this step\n"))
+    }
+}
+
+fn over(kind: ErrorKind) -> Refusal {
+    match kind {
+        ErrorKind::Stale => Refusal(StatusCode::CONFLICT, "the run is over"),
+        _ => Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the host refused it"),
+    }
+}
+
+/// The value of a header that is there once.
+fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+/// Whether a `Host` is this machine's own name. The port may be another: that of a tunnel.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    ["localhost", "127.0.0.1", "[::1]"].contains(&name.to_ascii_lowercase().as_str())
+}
+
+fn text(status: StatusCode, message: impl Into<Bytes>) -> Answer {
+    let answer = Response::builder().status(status).header(header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    complete(answer, Either::Left(Full::new(message.into())))
+}
+
+/// A response; its parts are constants that fit.
+fn complete(builder: hyper::http::response::Builder, body: Either<Full<Bytes>, Feed>) -> Answer {
+    builder.body(body).unwrap_or_else(|_| Response::new(Either::Left(Full::default())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_three_names() {
+        for host in ["localhost", "localhost:80", "LOCALHOST:1", "127.0.0.1:6006", "[::1]:6006", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in
+            ["", "localhost.example", "evil.example:80", "127.0.0.1.nip.io", "localhost:", "localhost:8a", "::1"]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

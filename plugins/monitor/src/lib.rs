@@ -1,0 +1,7 @@
+//! What monitors have in common: which metrics they show, and which way a metric improves.
+
+mod direction;
+mod pattern;
+
+pub use direction::Direction;
+pub use pattern::{matches, selected};

@@ -1,0 +1,10 @@
+// The report: everything is there already.
+"use strict";
+
+const run = JSON.parse(byId("data").textContent);
+showProgress(run.facts, run.progress);
+showCurves(run.facts, run.curves);
+showTimes(run.times, run.progress.elapsed);
+showArtifacts(run.artifacts);
+showModel(run.facts.model);
+showSettings(run.facts);

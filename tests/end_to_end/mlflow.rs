@@ -86,8 +86,8 @@ struct Server {
 impl Server {
     /// `None`, saying so, where the package is not to be had.
     fn start() -> Option<Self> {
-        let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-            eprintln!("skipped: HOST_TEST_PYTHON names no Python that has `mlflow`");
+        let Some(python) = std::env::var_os("HOST_TEST_MLFLOW") else {
+            eprintln!("skipped: HOST_TEST_MLFLOW names no Python that has `mlflow`");
             return None;
         };
         let mut child = Command::new(python)
@@ -101,7 +101,7 @@ impl Server {
         let mut address = String::new();
         answers.read_line(&mut address).expect("Python answers");
         if address.trim_end() == "none" {
-            eprintln!("skipped: the Python of HOST_TEST_PYTHON has no `mlflow`");
+            eprintln!("skipped: the Python of HOST_TEST_MLFLOW has no `mlflow`");
             let _ = child.wait();
             return None;
         }

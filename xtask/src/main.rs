@@ -100,8 +100,12 @@ fn run(task: Task) -> Result<()> {
         Task::Demo { arguments } => demo::run(&workspace, &cargo, &arguments),
         Task::Test { long, arguments } => {
             let python = python::TESTS.provide(&workspace)?;
+            let mlflow = python::MLFLOW.provide(&workspace);
+            if let Err(error) = &mlflow {
+                eprintln!("test: the test with MLflow's server will be skipped: {}", report(error));
+            }
             cargo.fetch()?;
-            let options = TestOptions { long, python: &python, arguments: &arguments };
+            let options = TestOptions { long, python: &python, mlflow: mlflow.as_deref().ok(), arguments: &arguments };
             suite::run(&workspace, &cargo, &options)
         }
         Task::Bench { comparison, arguments } => bench::run(&workspace, &cargo, comparison, &arguments),

@@ -25,6 +25,10 @@ pub struct Environment {
 pub const TESTS: Environment =
     Environment { owner: "the tests'", requirements: "tests/requirements.txt", folder: "python", size: "250 MB" };
 
+/// A tracking server, which is large and which one test wants.
+pub const MLFLOW: Environment =
+    Environment { owner: "MLflow's", requirements: "tests/requirements-mlflow.txt", folder: "mlflow", size: "150 MB" };
+
 /// PyTorch and the frameworks that the host is compared with.
 pub const COMPARISON: Environment = Environment {
     owner: "the comparison's",

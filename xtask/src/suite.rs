@@ -17,6 +17,8 @@ pub struct TestOptions<'a> {
     pub long: bool,
     /// The interpreter that has the packages of `tests/requirements.txt`.
     pub python: &'a Path,
+    /// The one that has MLflow's server, where it could be installed.
+    pub mlflow: Option<&'a Path>,
     /// Passed on to `cargo test`.
     pub arguments: &'a [OsString],
 }
@@ -79,6 +81,9 @@ fn test(cargo: &Cargo, options: &TestOptions<'_>) -> Command {
         command.env("HOST_TEST_LONG", "1");
     }
     command.env("HOST_TEST_PYTHON", options.python);
+    if let Some(python) = options.mlflow {
+        command.env("HOST_TEST_MLFLOW", python);
+    }
     command
 }
 

@@ -12,4 +12,4 @@ pub use comparison::{Difference, difference};
 pub use name::Template;
 pub use publication::{PartialFile, Publication};
 pub use samples::{Samples, Value, predict};
-pub use weights::{Values, Weight, Weights};
+pub use weights::{Values, Weight, Weights, write_numbers};

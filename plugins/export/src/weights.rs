@@ -1,6 +1,7 @@
 //! The weights of the model, borrowed.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
 use plugin_api::protocol::TensorSet;
 use plugin_api::{Error, Result, Run, TensorView};
@@ -106,6 +107,17 @@ fn first_non_finite(values: &[f32]) -> Option<usize> {
         values.chunks(BLOCK).position(|block| block.iter().fold(false, |any, value| any | !value.is_finite()))?;
     let begin = block * BLOCK;
     values[begin..].iter().position(|value| !value.is_finite()).map(|position| begin + position)
+}
+
+/// Writes numbers as formats have them, little-endian, from where they lie.
+///
+/// # Errors
+///
+/// The disk's.
+pub fn write_numbers(values: &[f32], to: &mut impl Write) -> io::Result<()> {
+    // As the machine has them; the SDK's targets are all little-endian.
+    const { assert!(cfg!(target_endian = "little")) };
+    to.write_all(bytemuck::cast_slice(values))
 }
 
 fn values<'a>(name: &str, view: &TensorView<'a>) -> Result<Values<'a>> {

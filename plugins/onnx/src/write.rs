@@ -131,7 +131,7 @@ impl ModelFile<'_> {
             Elements::F32(values) if self.is_half(initializer) => {
                 parts(values, |value| f16::from_f32(*value).to_le_bytes(), to)
             }
-            Elements::F32(values) => parts(values, |value| value.to_le_bytes(), to),
+            Elements::F32(values) => export::write_numbers(values, to),
             Elements::I8(values) => parts(values, |value| value.to_le_bytes(), to),
             Elements::I64(values) => parts(values, |value| value.to_le_bytes(), to),
         }

@@ -136,7 +136,7 @@ fn write_buffer(buffer: &Buffer<'_>, weights: &Weights<'_>, writer: &mut impl Wr
     }
     match tensor.element {
         Element::F16 => encoded(&numbers, |value| f16::from_f32(value).to_le_bytes(), writer)?,
-        _ => encoded(&numbers, |value| value.to_le_bytes(), writer)?,
+        _ => export::write_numbers(&numbers, writer)?,
     }
     Ok(())
 }

@@ -107,7 +107,6 @@ fn the_columns_of_the_readme_are_what_is_exported() {
 }
 
 #[test]
-#[ignore = "needs 12 GiB of memory, 6 GiB of disk and minutes"]
 fn more_than_two_gibibytes_are_exported() {
     let (Some(mut reader), true) = (Reader::shared(), has_room_for_large()) else { return };
     let found = wrong_for(&mut reader, &Subject::new(large()), &[1], json!({ "verify": false }), FLOAT);

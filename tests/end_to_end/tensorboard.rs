@@ -100,7 +100,7 @@ try:
         'batch size': group['hparams']['train.batch_size'],
         'metrics': sorted(f"{value['name']['group']}/{value['name']['tag']}" for value in session['metricValues']
                           if 'seconds' not in value['name']['tag']),
-    }))
+    }, sort_keys=True))
 finally:
     server.terminate()
     server.wait()

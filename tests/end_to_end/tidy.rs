@@ -68,7 +68,9 @@ fn files_are_of_a_size_that_can_be_read() {
 
 #[test]
 fn plugins_know_no_libtorch() {
-    for package in ["plugin-api", "standard", "checkpoint", "weights"] {
+    let plugins =
+        ["standard", "checkpoint", "onnx", "tflite", "weights", "tensorboard", "mlflow", "webhook", "command"];
+    for package in plugins.into_iter().chain(["report", "dashboard", "plugin-api"]) {
         let mut command = cargo("tree");
         command.args(["--offline", "--package", package, "--edges", "all", "--prefix", "none", "--format", "{p}"]);
         let output = command.current_dir(workspace_root()).output().expect("cargo starts");

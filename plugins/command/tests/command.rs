@@ -36,7 +36,8 @@ fn content(path: &Path) -> String {
 
 #[test]
 fn a_command_reads_its_arguments_and_its_environment() -> Result<()> {
-    let script = r#"{ echo "$1"; echo "$2"; env | grep ^HOST_ | sort; } > "$HOST_RUN_FOLDER/told""#;
+    let script =
+        r#"{ echo "$1"; echo "$2"; env | grep ^HOST_ | grep -v ^HOST_TEST_ | sort; } > "$HOST_RUN_FOLDER/told""#;
     let arguments = ["{val_loss:.2} {val_loss}", "{run} {{{event}}} {exports} {no_such_thing}; $(rm -r /nowhere) \""];
     let mut host = host(script, &arguments, json!({}));
     host.put_metric("val_loss", 0.125);

@@ -9,7 +9,7 @@ mod reader;
 mod speed;
 mod subject;
 
-pub use coverage::{coverage, outcome, readme};
+pub use coverage::{coverage, outcome, told};
 pub use memory::{Counting, extra_memory};
 pub use models::{Model, has_room_for_large, large, operators, random_model, zoo};
 pub use reader::{Reader, Runtime};

@@ -173,7 +173,9 @@ fn the_resolved_run_file_is_a_run_file() {
     let line = |text: &str, key: &str| text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
     let again = read(&folder.path().join("again/run.toml"));
     for key in ["seed", "batch_size", "type", "normalise"] {
-        assert_eq!(line(&again, key), line(&read(&resolved), key));
+        let expected = line(&read(&resolved), key);
+        assert!(expected.is_some(), "the resolved run file has no `{key}`");
+        assert_eq!(line(&again, key), expected);
     }
     assert_eq!(line(&again, "epochs").as_deref(), Some("epochs = 1"));
 }
@@ -289,6 +291,7 @@ fn a_run_folder_has_one_run_at_a_time() {
     first.wait_for("step_end");
     let second = SmallRun::new().recorder("a", "", "");
     let second = second.run_in(first.out());
+    assert!(child.try_wait().expect("a process").is_none(), "the first is still there");
     child.kill().expect("the first can be ended");
     child.wait().expect("the first ends");
     assert_eq!(second.code(), Some(2));

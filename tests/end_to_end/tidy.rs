@@ -39,7 +39,9 @@ fn the_map_is_whole() {
     command.args(["--no-deps", "--offline", "--format-version", "1"]).current_dir(workspace_root());
     let metadata: Value = serde_json::from_slice(&command.output().expect("cargo starts").stdout).expect("JSON");
     let mut missing = Vec::new();
-    for package in metadata["packages"].as_array().expect("packages") {
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() > 20, "{packages:?}");
+    for package in packages {
         let manifest = PathBuf::from(package["manifest_path"].as_str().unwrap_or_default());
         let folder = manifest.parent().and_then(|folder| folder.strip_prefix(workspace_root()).ok());
         let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
@@ -88,12 +90,11 @@ fn one_module_names_abi_stable() {
     let allowed = |path: &str| path == "plugin-api/src/abi/root.rs" || path.starts_with("tests/");
     let uses =
         |text: &str| text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("abi_stable::"));
-    let found: Vec<String> = sources(&["rs"])
-        .into_iter()
-        .filter(|(path, text)| !allowed(path) && uses(text))
-        .map(|(path, _)| path)
-        .collect();
-    assert!(found.is_empty(), "{found:?}");
+    let found: Vec<String> =
+        sources(&["rs"]).into_iter().filter(|(_, text)| uses(text)).map(|(path, _)| path).collect();
+    assert!(found.iter().any(|path| path == "plugin-api/src/abi/root.rs"), "{found:?}");
+    let others: Vec<_> = found.iter().filter(|path| !allowed(path)).collect();
+    assert!(others.is_empty(), "{others:?}");
 }
 
 /// The code blocks of a language in a page.
@@ -291,7 +292,8 @@ fn the_pages_run_file_is_a_run_file() {
 
 #[test]
 fn the_readmes_plugin_compiles_and_runs() {
-    let block = blocks("README.md", "rust").into_iter().find(|block| block.contains("impl Callback")).expect("a plugin");
+    let block =
+        blocks("README.md", "rust").into_iter().find(|block| block.contains("impl Callback")).expect("a plugin");
     let folder = fixture::temporary_folder();
     std::fs::create_dir(folder.path().join("src")).expect("a folder");
     std::fs::write(folder.path().join("src/lib.rs"), block).expect("a file");

@@ -170,12 +170,14 @@ fn the_resolved_run_file_is_a_run_file() {
     );
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
     let read = |path: &Path| std::fs::read_to_string(path).expect("there is a resolved run file");
-    let line = |text: &str, key: &str| text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
+    let line = |text: &str, key: &str| {
+        let found = text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
+        assert!(found.is_some(), "the resolved run file has no `{key}`:\n{text}");
+        found
+    };
     let again = read(&folder.path().join("again/run.toml"));
     for key in ["seed", "batch_size", "type", "normalise"] {
-        let expected = line(&read(&resolved), key);
-        assert!(expected.is_some(), "the resolved run file has no `{key}`");
-        assert_eq!(line(&again, key), expected);
+        assert_eq!(line(&again, key), line(&read(&resolved), key));
     }
     assert_eq!(line(&again, "epochs").as_deref(), Some("epochs = 1"));
 }

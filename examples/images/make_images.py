@@ -25,7 +25,7 @@ def chunk(name, content):
 
 
 def png(rows):
-    """A greyscale PNG of eight bits, from rows of bytes."""
+    """A grayscale PNG of eight bits, from rows of bytes."""
     header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 0, 0, 0, 0)
     # Each row begins with its filter; 0 is none.
     content = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))

@@ -99,7 +99,7 @@ path = "digits.csv.gz"
 target = 64
 shape = [1, 8, 8]
 classes = 10
-normalise = "standard"
+normalize = "standard"
 splits = { val = { fraction = 0.2 } }
 "#;
 
@@ -133,7 +133,7 @@ fn every_format_trains_to_the_same_numbers() {
     }
     let expected = run.metrics("csv", CSV);
     assert_eq!(expected.len(), 2);
-    let rest = "normalise = \"standard\"\nsplits = { val = { fraction = 0.2 } }";
+    let rest = "normalize = \"standard\"\nsplits = { val = { fraction = 0.2 } }";
     for (name, data) in [
         ("npy", "format = \"npy\"\ninputs = \"x.npy\"\ntargets = \"y.npy\""),
         ("npy-big-endian", "format = \"npy\"\ninputs = \"x64.npy\"\ntargets = \"y.npy\""),
@@ -284,7 +284,7 @@ fn the_tables_reach_what_the_readme_says() {
 }
 
 #[test]
-fn the_folder_of_images_that_a_script_makes_is_learnt() {
+fn the_folder_of_images_that_a_script_makes_is_learned() {
     let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
         eprintln!("skipped: HOST_TEST_PYTHON names no Python");
         return;

@@ -25,7 +25,7 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, libtorch: &Libtorch) -> Result<
             }
             "`host` finds libtorch in `lib` beside it"
         }
-        // A PyTorch with CUDA is gigabytes, and its licences are its owner's concern.
+        // A PyTorch with CUDA is gigabytes, and its licenses are its owner's concern.
         Libtorch::Own(_) | Libtorch::PyTorch => {
             "`host` finds libtorch where it was built, or in a folder `lib` beside it"
         }

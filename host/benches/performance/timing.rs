@@ -22,7 +22,7 @@ impl Times {
         median(self.0.clone())
     }
 
-    /// The median over the rounds of `self / other`: neighbours in time are compared.
+    /// The median over the rounds of `self / other`: neighbors in time are compared.
     pub fn median_ratio(&self, other: &Self) -> f64 {
         median(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }

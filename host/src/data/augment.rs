@@ -11,7 +11,7 @@ use super::dataset::row_length;
 use super::order::{Purpose, generator};
 use crate::torch::values::{fill, slice};
 
-/// A change of an image, which has been normalised before: what is filled in is 0, the mean of the training split under
+/// A change of an image, which has been normalized before: what is filled in is 0, the mean of the training split under
 /// `standard`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]

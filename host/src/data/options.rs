@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
 use super::formats::TextOptions;
-use super::normalise::NormaliseOptions;
+use super::normalize::NormalizeOptions;
 
 /// `[data]`: what is trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -85,9 +85,9 @@ pub struct CsvOptions {
     /// as the largest number says or, where they are not numbers, the names in alphabetical order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
-    /// How features are normalised, fitted on the training split.
+    /// How features are normalized, fitted on the training split.
     #[serde(default)]
-    pub normalise: NormaliseOptions,
+    pub normalize: NormalizeOptions,
     /// What is done to images of the training split, in this order, anew in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
@@ -114,9 +114,9 @@ pub struct FilesOptions {
     /// not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
-    /// How samples are normalised, fitted on the training split.
+    /// How samples are normalized, fitted on the training split.
     #[serde(default)]
-    pub normalise: NormaliseOptions,
+    pub normalize: NormalizeOptions,
     /// What is done to images of the training split, in this order, anew in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
@@ -145,9 +145,9 @@ pub struct ArchiveOptions {
     /// not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
-    /// How samples are normalised, fitted on the training split.
+    /// How samples are normalized, fitted on the training split.
     #[serde(default)]
-    pub normalise: NormaliseOptions,
+    pub normalize: NormalizeOptions,
     /// What is done to images of the training split, in this order, anew in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
@@ -164,13 +164,13 @@ pub struct ImagesOptions {
     pub path: PathBuf,
     /// What a pixel is made of; every image is converted to it.
     #[serde(default)]
-    pub colour: Colour,
+    pub color: Color,
     /// Height and width that every image is resized to. Where not given, all images have one size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<[u32; 2]>,
-    /// How channels are normalised, fitted on the training split. Without it a channel goes from 0 to 255.
+    /// How channels are normalized, fitted on the training split. Without it a channel goes from 0 to 255.
     #[serde(default)]
-    pub normalise: NormaliseOptions,
+    pub normalize: NormalizeOptions,
     /// What is done to images of the training split, in this order, anew in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
@@ -182,12 +182,12 @@ pub struct ImagesOptions {
 /// What a pixel is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Colour {
+pub enum Color {
     /// Three channels: red, green, blue.
     #[default]
     Rgb,
     /// One channel.
-    Grey,
+    Gray,
 }
 
 /// What is predicted.

@@ -21,9 +21,9 @@ use crate::torch::{TorchError, activations, layout, values};
 /// Whether layers behave as in training or as in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Dropout drops; batch normalisation uses the batch and updates its running statistics.
+    /// Dropout drops; batch normalization uses the batch and updates its running statistics.
     Train,
-    /// Dropout is the identity; batch normalisation uses its running statistics.
+    /// Dropout is the identity; batch normalization uses its running statistics.
     Evaluate,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     error::{LayerPath, ModelError},
     op::{
-        Cost, Dtype, Input, Misfit, Op, OutputShape, OwnedTensor, OwnedTensors, TensorSpec, WeightInitialisation,
+        Cost, Dtype, Input, Misfit, Op, OutputShape, OwnedTensor, OwnedTensors, TensorSpec, WeightInitialization,
         element_count,
     },
 };
@@ -48,7 +48,7 @@ pub struct Node {
     pub buffers: Vec<TensorSpec>,
     /// How its weights start, where that is not PyTorch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initialisation: Option<WeightInitialisation>,
+    pub initialization: Option<WeightInitialization>,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +69,7 @@ impl TryFrom<Unchecked> for Graph {
         }
         for node in read.nodes {
             let inputs: Vec<&str> = node.inputs.iter().map(String::as_str).collect();
-            builder.node(&LayerPath::default(), node.name.clone(), node.op.clone(), &inputs, node.initialisation)?;
+            builder.node(&LayerPath::default(), node.name.clone(), node.op.clone(), &inputs, node.initialization)?;
             let derived = builder.nodes.last();
             for (what, same) in [
                 ("shape", derived.is_some_and(|derived| derived.shape == node.shape)),
@@ -160,7 +160,7 @@ impl GraphBuilder {
         Ok(())
     }
 
-    /// Adds a node that reads the values `inputs`. `path` is where the run file says it, for errors; `initialisation`
+    /// Adds a node that reads the values `inputs`. `path` is where the run file says it, for errors; `initialization`
     /// is how its weights start, where that is not PyTorch's default.
     pub fn node(
         &mut self,
@@ -168,7 +168,7 @@ impl GraphBuilder {
         name: String,
         op: Op,
         inputs: &[&str],
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     ) -> Result<(), ModelError> {
         if self.nodes.len() == MAXIMUM_NODES {
             return Err(ModelError::TooManyNodes { limit: MAXIMUM_NODES });
@@ -189,12 +189,12 @@ impl GraphBuilder {
                 return Err(ModelError::Dtype { path: path.clone(), name, operator: op.name(), found: dtype });
             }
         }
-        if initialisation.is_some_and(|initialisation| !initialisation.is_valid()) {
+        if initialization.is_some_and(|initialization| !initialization.is_valid()) {
             return Err(ModelError::Option {
                 path: path.clone(),
                 name,
                 operator: op.name(),
-                option: "initialisation",
+                option: "initialization",
                 value: "its number".to_owned(),
                 expected: "at least 0 and finite",
             });
@@ -208,7 +208,7 @@ impl GraphBuilder {
             name,
             op,
             shape,
-            initialisation,
+            initialization,
         });
         Ok(())
     }

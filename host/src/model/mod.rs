@@ -11,7 +11,7 @@ mod custom;
 mod error;
 mod execute;
 mod graph;
-mod initialise;
+mod initialize;
 mod layers;
 mod network;
 mod op;
@@ -28,7 +28,7 @@ pub use graph::{Graph, GraphBuilder, Node};
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use network::{NamedTensor, Network};
 pub use op::{
-    Dtype, GeluApproximation, Initialisation, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialisation,
+    Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
 };
 pub use torchscript::TorchScriptError;
 pub use weights::{InitialWeights, WeightsError};

@@ -9,7 +9,7 @@ use super::{
     error::ModelError,
     execute::{Mode, Plan},
     graph::Graph,
-    initialise::initialise,
+    initialize::initialize,
 };
 use crate::torch::TorchError;
 
@@ -50,7 +50,7 @@ impl Network {
     /// A network with PyTorch's default initial values, a function of `graph` and `seed` alone. No default generator
     /// is drawn from.
     pub fn new(graph: Arc<Graph>, seed: u64, device: Device) -> Result<Network, ModelError> {
-        let (parameters, buffers) = initialise(&graph, seed, device)?;
+        let (parameters, buffers) = initialize(&graph, seed, device)?;
         let plan = Plan::new(&graph)?;
         let output_shape = Some(graph.output_shape().to_vec());
         Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, device, output_shape))
@@ -128,7 +128,7 @@ impl Network {
 
     /// The output for a batch: `input` is `[batch, …sample shape]` on the network's device.
     ///
-    /// In [`Mode::Train`] dropout draws from the device's default generator and batch normalisation updates its
+    /// In [`Mode::Train`] dropout draws from the device's default generator and batch normalization updates its
     /// running statistics. [`Mode::Evaluate`] draws nothing and changes nothing; whether an autograd graph is recorded
     /// is the caller's choice (`tch::no_grad`).
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_one_vector_cannot_be_normalised() {
+    fn a_batch_of_one_vector_cannot_be_normalized() {
         let options = ModelOptions {
             layers: vec![Layer::Flatten { name: None }, Layer::BatchNorm { name: None, eps: 1e-5, momentum: 0.1 }],
             ..ModelOptions::default()
@@ -411,7 +411,7 @@ mod tests {
                 dilation: Size2d::Square(1),
                 groups: 1,
                 bias: true,
-                initialisation: None,
+                initialization: None,
             }],
             ..ModelOptions::default()
         };

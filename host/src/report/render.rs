@@ -10,32 +10,32 @@ use super::problem::{Label, Problem};
 /// How problems are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    colour: bool,
+    color: bool,
 }
 
 impl Style {
-    /// Without colour: the same bytes wherever it is written, since lines are never wrapped.
+    /// Without color: the same bytes wherever it is written, since lines are never wrapped.
     pub fn plain() -> Style {
-        Style { colour: false }
+        Style { color: false }
     }
 
-    /// With ANSI colours.
-    pub fn coloured() -> Style {
-        Style { colour: true }
+    /// With ANSI colors.
+    pub fn colored() -> Style {
+        Style { color: true }
     }
 
-    /// Coloured when the standard error is a terminal that shows colours and `NO_COLOR` is unset or empty
+    /// Colored when the standard error is a terminal that shows colors and `NO_COLOR` is unset or empty
     /// (<https://no-color.org>).
     pub fn of_stderr() -> Style {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        Style { colour: std::io::stderr().is_terminal() && !refused && !dumb }
+        Style { color: std::io::stderr().is_terminal() && !refused && !dumb }
     }
 }
 
 /// Writes problems one under the other, each ending in a line break.
 pub fn render(problems: &[Problem], style: Style) -> String {
-    let theme = if style.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let theme = if style.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
         .with_wrap_lines(false)
@@ -54,7 +54,7 @@ pub fn render(problems: &[Problem], style: Style) -> String {
             }
         }
         for hint in problem.hints() {
-            let (start, end) = if style.colour { ("\u{1b}[36m", "\u{1b}[0m") } else { ("", "") };
+            let (start, end) = if style.color { ("\u{1b}[36m", "\u{1b}[0m") } else { ("", "") };
             text.push_str(&format!("  {start}hint:{end} {hint}\n"));
         }
     }
@@ -212,9 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn colour_comes_only_when_asked_for() {
+    fn color_comes_only_when_asked_for() {
         assert!(!render(&[example()], Style::plain()).contains('\u{1b}'));
-        assert!(render(&[example()], Style::coloured()).contains('\u{1b}'));
+        assert!(render(&[example()], Style::colored()).contains('\u{1b}'));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn write<const COLUMNS: usize>(
     Ok(())
 }
 
-/// Characters, without those of ANSI colours.
+/// Characters, without those of ANSI colors.
 fn width(cell: &str) -> usize {
     let mut inside = false;
     let visible = cell.chars().filter(|&character| {

@@ -141,7 +141,7 @@ pub struct TrainOptions {
     /// Samples of one batch.
     #[schemars(range(min = 1))]
     pub batch_size: usize,
-    /// What is minimised. A program that brings its own loss has none here.
+    /// What is minimized. A program that brings its own loss has none here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<LossOptions>,
     /// Metrics of the training split besides the loss, from the outputs that the steps give: `accuracy`, `top5_error`

@@ -172,13 +172,13 @@ fn missing_section() {
        ·         ╰── not known here
     23 │ epochs = 12
        ╰────
-     hint: known keys: `format`, `path`, `header`, `target`, `features`, `shape`, `task`, `classes`, `normalise`, `augment` and `splits`
+     hint: known keys: `format`, `path`, `header`, `target`, `features`, `shape`, `task`, `classes`, `normalize`, `augment` and `splits`
     "#);
 }
 
 #[test]
 fn unknown_value() {
-    insta::assert_snapshot!(refused(&[("shape", "normalise = \"standart\"\nshape")], &["run.threads=all"]), @r#"
+    insta::assert_snapshot!(refused(&[("shape", "normalize = \"standart\"\nshape")], &["run.threads=all"]), @r#"
      × `run.threads` cannot be `all`
       ╭─[--set:1:13]
     1 │ run.threads=all
@@ -187,10 +187,10 @@ fn unknown_value() {
       ╰────
      hint: accepted: `auto` or an integer
 
-     × `data.normalise` cannot be `standart`
+     × `data.normalize` cannot be `standart`
        ╭─[run.toml:9:13]
      8 │ target = 64
-     9 │ normalise = "standart"
+     9 │ normalize = "standart"
        ·             ─────┬────
        ·                  ╰── not known here
     10 │ shape = [1, 8, 8]
@@ -522,7 +522,7 @@ fn the_defaults_of_the_digits_run() {
     shape = [1, 8, 8]
     task = "classification"
     classes = 10
-    normalise = "none"
+    normalize = "none"
 
     [data.splits.val]
     fraction = 0.2

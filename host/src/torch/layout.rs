@@ -49,10 +49,10 @@ mod tests {
         assert_eq!(row_major(&moved).unwrap().unwrap().stride(), images.stride());
         assert!(row_major(&images).unwrap().is_none());
 
-        let grey = images.narrow(1, 0, 1).contiguous();
-        let moved = channels_last(&grey).unwrap().unwrap();
-        assert_eq!((moved.stride(), moved.data_ptr()), (vec![20, 1, 5, 1], grey.data_ptr()));
-        assert_eq!(moved, grey);
+        let gray = images.narrow(1, 0, 1).contiguous();
+        let moved = channels_last(&gray).unwrap().unwrap();
+        assert_eq!((moved.stride(), moved.data_ptr()), (vec![20, 1, 5, 1], gray.data_ptr()));
+        assert_eq!(moved, gray);
     }
 
     #[test]

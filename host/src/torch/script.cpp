@@ -27,12 +27,12 @@ struct Slot {
 };
 
 // The profiling executor looks on for some calls and then rewrites the graph, with other roundings: a resumed run,
-// which begins to look on anew, would differ from an unbroken one. Without its optimisations the operators run one by
+// which begins to look on anew, would differ from an unbroken one. Without its optimizations the operators run one by
 // one, as eager PyTorch runs them.
-struct Unoptimised {
+struct Unoptimized {
   bool before = torch::jit::getGraphExecutorOptimize();
-  Unoptimised() { torch::jit::setGraphExecutorOptimize(false); }
-  ~Unoptimised() { torch::jit::setGraphExecutorOptimize(before); }
+  Unoptimized() { torch::jit::setGraphExecutorOptimize(false); }
+  ~Unoptimized() { torch::jit::setGraphExecutorOptimize(before); }
 };
 
 std::vector<Slot> slots_of(const torch::jit::Module& module) {
@@ -110,7 +110,7 @@ int host_torch_script_forward(
       script->module.train(training);
       script->training = training;
     }
-    Unoptimised unoptimised;
+    Unoptimized unoptimized;
     const c10::IValue result = script->module.forward({*input});
     if (!result.isTensor()) {
       throw std::runtime_error("`forward` gives a value of the type " + result.tagKind() + ", not a tensor");

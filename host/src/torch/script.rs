@@ -10,7 +10,7 @@ use super::{TorchError, device_index, error::check, shim};
 /// A TorchScript module (`torch.jit.ScriptModule`). Belongs to the training thread.
 ///
 /// Its tensors stay the same objects for its whole life. The operators of its graph are run as they are written, without
-/// the optimisations of libtorch's executor, which would give other roundings from the second or third call on.
+/// the optimizations of libtorch's executor, which would give other roundings from the second or third call on.
 #[derive(Debug)]
 pub struct ScriptModule {
     script: NonNull<shim::Script>,

@@ -100,7 +100,7 @@ pub fn gather_rows<T: Element>(
             return Ok(None);
         };
         // SAFETY: `position < indices.len()`, so the row lies within the `count` elements of a tensor that was made
-        // here and that nothing else refers to. A pointer copy, because the target is not initialised yet.
+        // here and that nothing else refers to. A pointer copy, because the target is not initialized yet.
         unsafe {
             data.add(position * row_length).copy_from_nonoverlapping(row.as_ptr(), row_length);
         }

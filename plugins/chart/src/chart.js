@@ -14,9 +14,9 @@ const MARGIN = { top: 10, right: 14, bottom: 34, left: 54 };
 // Pixels between two labels of an axis.
 const X_LABEL_EVERY = 64;
 const Y_LABEL_EVERY = 38;
-// The colours themselves are in the style sheet, one set for each theme. A split has the same one in every chart.
-const COLOUR_OF = { train: 0, val: 1, test: 2 };
-const COLOURS = 6;
+// The colors themselves are in the style sheet, one set for each theme. A split has the same one in every chart.
+const COLOR_OF = { train: 0, val: 1, test: 2 };
+const COLORS = 6;
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -231,7 +231,7 @@ function makeChart(title, { unit = "" } = {}) {
     for (const { curve } of found) {
       const near = nearest(curve.points, anchor);
       if (isNumber(near[1]) && !(logarithmic && near[1] <= 0)) {
-        cursor.append(svg("circle", { class: `dot colour${curve.colour}`, cx: x.place(near[0]), cy: y.place(near[1]), r: 3.5 }));
+        cursor.append(svg("circle", { class: `dot color${curve.color}`, cx: x.place(near[0]), cy: y.place(near[1]), r: 3.5 }));
       }
       tooltip.append(html("div", {}, swatch(curve), `${curve.label} `, html("b", {}, formatValue(near[1]))));
     }
@@ -246,24 +246,24 @@ function makeChart(title, { unit = "" } = {}) {
   return {
     element,
     draw(curves, axis) {
-      shown = { curves: coloured(curves), axis };
+      shown = { curves: colored(curves), axis };
       render();
     },
   };
 }
 
-// Gives each curve a colour of its own: that of its split, or the next that is free. What is faint is noise of training.
-function coloured(curves) {
-  const taken = new Set(curves.map((curve) => COLOUR_OF[curve.split]).filter((colour) => colour !== undefined));
+// Gives each curve a color of its own: that of its split, or the next that is free. What is faint is noise of training.
+function colored(curves) {
+  const taken = new Set(curves.map((curve) => COLOR_OF[curve.split]).filter((color) => color !== undefined));
   let next = 0;
   return curves.map((curve) => {
-    let colour = curve.faint ? COLOUR_OF.train : COLOUR_OF[curve.split];
-    if (colour === undefined) {
-      while (taken.has(next % COLOURS) && taken.size < COLOURS) next++;
-      colour = next++ % COLOURS;
-      taken.add(colour);
+    let color = curve.faint ? COLOR_OF.train : COLOR_OF[curve.split];
+    if (color === undefined) {
+      while (taken.has(next % COLORS) && taken.size < COLORS) next++;
+      color = next++ % COLORS;
+      taken.add(color);
     }
-    return { ...curve, colour };
+    return { ...curve, color };
   });
 }
 
@@ -273,7 +273,7 @@ function drawCurve(curve, x, y, height) {
   let path = "";
   let alone = null;
   const endPiece = () => {
-    if (alone) drawn.push(svg("circle", { class: `dot colour${curve.colour}`, cx: alone[0], cy: alone[1], r: 4 }));
+    if (alone) drawn.push(svg("circle", { class: `dot color${curve.color}`, cx: alone[0], cy: alone[1], r: 4 }));
     alone = null;
   };
   let within = false;
@@ -284,7 +284,7 @@ function drawCurve(curve, x, y, height) {
       endPiece();
       within = false;
       const cross = `M${at - 3} ${height - 7}l6 6m0 -6l-6 6`;
-      drawn.push(svg("path", { class: `cross colour${curve.colour}`, d: cross }, svg("title", {}, `${curve.name}: ${value}`)));
+      drawn.push(svg("path", { class: `cross color${curve.color}`, d: cross }, svg("title", {}, `${curve.name}: ${value}`)));
       continue;
     }
     path += `${within ? "L" : "M"}${at.toFixed(1)} ${up.toFixed(1)}`;
@@ -292,16 +292,16 @@ function drawCurve(curve, x, y, height) {
     within = true;
   }
   endPiece();
-  drawn.unshift(svg("path", { class: `curve colour${curve.colour}${curve.faint ? " faint" : ""}`, d: path, "data-curve": curve.name }));
+  drawn.unshift(svg("path", { class: `curve color${curve.color}${curve.faint ? " faint" : ""}`, d: path, "data-curve": curve.name }));
   const best = curve.faint ? null : bestPoint(curve);
   if (best && curve.points.length > 1 && Number.isFinite(y.place(best[1]))) {
-    drawn.push(svg("circle", { class: `best colour${curve.colour}`, cx: x.place(best[0]), cy: y.place(best[1]), r: 4.5 }));
+    drawn.push(svg("circle", { class: `best color${curve.color}`, cx: x.place(best[0]), cy: y.place(best[1]), r: 4.5 }));
   }
   return drawn;
 }
 
 function swatch(curve) {
-  const line = svg("line", { class: `curve colour${curve.colour}${curve.faint ? " faint" : ""}`, x1: 1, x2: 15, y1: 5, y2: 5 });
+  const line = svg("line", { class: `curve color${curve.color}${curve.faint ? " faint" : ""}`, x1: 1, x2: 15, y1: 5, y2: 5 });
   return svg("svg", { class: "swatch", viewBox: "0 0 16 10", width: 16, height: 10, "aria-hidden": "true" }, line);
 }
 

@@ -26,10 +26,10 @@ pub struct Ranges {
 
 /// Eight bits for a range: `real = scale · (code − zero_point)`.
 ///
-/// As in TFLite's quantisation specification: codes are of -128..=127, and 0 is one of them exactly.
+/// As in TFLite's quantization specification: codes are of -128..=127, and 0 is one of them exactly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine {
-    /// Between two neighbouring codes.
+    /// Between two neighboring codes.
     pub scale: f32,
     /// The code of 0.
     pub zero_point: i32,

@@ -9,10 +9,10 @@ use plugin_api::protocol::{HyperParameter, RecordValue, RunInfo};
 use plugin_api::{Callback, Creation, Dispatch, Result, Run, plugin};
 
 use crate::client::Client;
-use crate::courier::Courier;
 use crate::note::Note;
 use crate::options::{Environment, Options};
 use crate::session::{Metric, Subject, now};
+use crate::uploader::Uploader;
 use crate::{artifacts, names};
 
 /// The type of records that are parameters.
@@ -25,7 +25,7 @@ pub struct Mlflow {
     uri: String,
     timeout: Duration,
     drain: Duration,
-    courier: Option<Courier>,
+    uploader: Option<Uploader>,
     /// Splits beside that of the training: their metrics are new behind an evaluation alone.
     splits: Vec<String>,
     evaluated: BTreeSet<String>,
@@ -52,7 +52,7 @@ impl Callback for Mlflow {
         // A trial leaves nothing behind.
         if !info.trial {
             let client = Client::new(self.uri.clone(), &self.environment.credentials, self.timeout);
-            self.courier = Some(Courier::start(client, self.subject(&info), Note::new(&info.folder, &self.uri))?);
+            self.uploader = Some(Uploader::start(client, self.subject(&info), Note::new(&info.folder, &self.uri))?);
         }
         Ok(())
     }
@@ -78,14 +78,14 @@ impl Callback for Mlflow {
     }
 
     fn on_record(&mut self, run: &mut Run<'_>, event: &RecordPut<'_>) -> Result<()> {
-        let Some(courier) = &self.courier else { return Ok(()) };
+        let Some(uploader) = &self.uploader else { return Ok(()) };
         if let Some(value) = event.scalar {
-            courier.metrics(vec![metric(&event.name, value, event)]);
+            uploader.metrics(vec![metric(&event.name, value, event)]);
         } else if event.type_name == HYPER_PARAMETERS
             && let RecordValue::HyperParameters { values } = run.current_record()?.value
         {
             let parameter = |(name, value): (&String, &HyperParameter)| (names::name(name), names::parameter(value));
-            courier.parameters(values.iter().map(parameter).collect());
+            uploader.parameters(values.iter().map(parameter).collect());
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl Callback for Mlflow {
     }
 
     fn on_train_end(&mut self, run: &mut Run<'_>, event: &TrainEnd<'_>) -> Result<()> {
-        let Some(courier) = &self.courier else { return Ok(()) };
+        let Some(uploader) = &self.uploader else { return Ok(()) };
         let status = match event.outcome {
             Outcome::Finished | Outcome::Stopped => "FINISHED",
             Outcome::Interrupted => "KILLED",
@@ -106,7 +106,7 @@ impl Callback for Mlflow {
         };
         let folder = run.info()?.folder;
         let files = self.published.iter().flat_map(|path| artifacts::files(Path::new(&folder), path)).collect();
-        courier.end(status, files, self.drain);
+        uploader.end(status, files, self.drain);
         Ok(())
     }
 }
@@ -121,7 +121,7 @@ impl Mlflow {
             uri,
             timeout,
             drain,
-            courier: None,
+            uploader: None,
             splits: Vec::new(),
             evaluated: BTreeSet::new(),
             told: BTreeMap::new(),
@@ -149,7 +149,7 @@ impl Mlflow {
 
     /// Tells the metrics of the splits that are `wanted`, those of the training being of none, but each only once at a step.
     fn tell(&mut self, metrics: &BTreeMap<String, f64>, position: &Position, wanted: impl Fn(Option<&str>) -> bool) {
-        let Some(courier) = &self.courier else { return };
+        let Some(uploader) = &self.uploader else { return };
         let mut new = Vec::new();
         for (name, value) in metrics {
             let of = |split: &&String| name.strip_prefix(split.as_str()).is_some_and(|rest| rest.starts_with('_'));
@@ -159,7 +159,7 @@ impl Mlflow {
                 new.push(metric(name, *value, position));
             }
         }
-        courier.metrics(new);
+        uploader.metrics(new);
     }
 }
 

@@ -10,13 +10,13 @@
 mod artifacts;
 mod callback;
 mod client;
-mod courier;
 mod names;
 mod note;
 mod options;
 #[cfg(test)]
 mod server;
 mod session;
+mod uploader;
 
 use plugin_api::{Kind, plugin};
 

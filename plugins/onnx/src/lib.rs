@@ -7,7 +7,7 @@ mod lower;
 mod metadata;
 mod options;
 mod proto;
-mod quantise;
+mod quantize;
 mod verification;
 mod write;
 
@@ -129,7 +129,7 @@ impl Onnx {
         };
         let mut lowered = lower::lower(&request, &weights)?;
         if let Some(ranges) = ranges {
-            quantise::quantise(&mut lowered, ranges);
+            quantize::quantize(&mut lowered, ranges);
         }
         let (opset, ir_version) = self.options.opset.versions();
         let half = self.options.quantize == Quantize::Fp16;

@@ -19,7 +19,7 @@ pub struct Options {
     pub opset: Opset,
     /// Whether batch norms become part of the convolutions before them.
     pub fold_batch_norm: bool,
-    /// What is built in besides the model: its data's normalisation in front of it, a softmax and the choice of the
+    /// What is built in besides the model: its data's normalization in front of it, a softmax and the choice of the
     /// largest output behind it.
     pub include: Vec<Include>,
     /// How weights are stored.
@@ -137,8 +137,8 @@ impl TryFrom<i64> for Opset {
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(rename_all = "snake_case")]
 pub enum Include {
-    /// The normalisation of the data, so that the model takes samples as they are stored.
-    Normalise,
+    /// The normalization of the data, so that the model takes samples as they are stored.
+    Normalize,
     /// A softmax over the last dimension of the output.
     Softmax,
     /// The index of the largest output in place of the outputs.

@@ -39,7 +39,7 @@ fn sample_shape(graph: &Graph) -> Vec<i64> {
     graph.inputs.first().map(|input| input.shape.clone()).unwrap_or_default()
 }
 
-/// What the file takes for what the model takes: samples as they were before the data's normalisation, where the file has
+/// What the file takes for what the model takes: samples as they were before the data's normalization, where the file has
 /// that in it.
 fn given(include: &[Include], data: &DataInfo, inputs: &Tensor) -> Result<Inputs> {
     let view = inputs.view();
@@ -47,7 +47,7 @@ fn given(include: &[Include], data: &DataInfo, inputs: &Tensor) -> Result<Inputs
         return Ok(Inputs::I64(indices.to_vec()));
     }
     let mut values = view.to_vec::<f32>()?;
-    if include.contains(&Include::Normalise) && !data.offset.is_empty() {
+    if include.contains(&Include::Normalize) && !data.offset.is_empty() {
         let rows = view.shape().first().map_or(1, |rows| *rows as usize);
         // One offset and one scale for each index of a sample's first dimension.
         let run = values.len() / (rows * data.offset.len()).max(1);

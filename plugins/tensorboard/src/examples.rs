@@ -96,7 +96,7 @@ impl Examples {
     }
 }
 
-/// Undoes the data's normalisation, which has a number for each index of the first dimension.
+/// Undoes the data's normalization, which has a number for each index of the first dimension.
 fn as_stored(values: &[f32], first: usize, info: &RunInfo) -> Vec<f32> {
     let each = (values.len() / first.max(1)).max(1);
     let of = |numbers: &[f32], index: usize, otherwise: f32| numbers.get(index).copied().unwrap_or(otherwise);

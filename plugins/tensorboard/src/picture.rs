@@ -64,8 +64,8 @@ impl Planes {
                     }
                     ([red, green, blue, ..], _) => pixels.extend([red, green, blue].map(|plane| byte(at(plane)))),
                     (planes, _) => {
-                        let grey = planes.first().map_or(0, |plane| byte(at(plane)));
-                        pixels.extend(std::iter::repeat_n(grey, channels.min(3) as usize));
+                        let gray = planes.first().map_or(0, |plane| byte(at(plane)));
+                        pixels.extend(std::iter::repeat_n(gray, channels.min(3) as usize));
                     }
                 }
                 if channels == 4 {

@@ -101,7 +101,7 @@ pub struct Image {
     pub height: i32,
     #[prost(int32, tag = "2")]
     pub width: i32,
-    /// 1 grey, 3 RGB, 4 RGBA.
+    /// 1 gray, 3 RGB, 4 RGBA.
     #[prost(int32, tag = "3")]
     pub colorspace: i32,
     #[prost(bytes = "vec", tag = "4")]

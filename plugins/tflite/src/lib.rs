@@ -10,7 +10,7 @@ mod layout;
 mod lower;
 mod options;
 mod program;
-mod quantise;
+mod quantize;
 mod verification;
 mod write;
 
@@ -72,7 +72,7 @@ impl Callback for Tflite {
         match self.options.quantize {
             Quantize::None => {}
             Quantize::Fp16 => half_weights::halve(&mut program),
-            Quantize::Int8 => quantise::check(&program)?,
+            Quantize::Int8 => quantize::check(&program)?,
         }
         let inputs = graph.inputs.into_iter().map(|input| input.name).collect();
         self.lowered = Some(Lowered { program, inputs, output: graph.output });
@@ -123,7 +123,7 @@ impl Tflite {
 
     /// What the nodes give whose values the program has.
     fn calibrate(&self, run: &mut Run<'_>, info: &RunInfo, program: &Program) -> Result<Ranges> {
-        Ranges::calibrate(run, info, self.options.calibration_batches, &quantise::nodes(program))
+        Ranges::calibrate(run, info, self.options.calibration_batches, &quantize::nodes(program))
     }
 
     /// The program as it is written: in integers where there are `ranges`.
@@ -136,7 +136,7 @@ impl Tflite {
     ) -> Result<Cow<'p, Program>> {
         let Some(ranges) = ranges else { return Ok(Cow::Borrowed(program)) };
         let weights = Weights::read(run, self.options.allow_non_finite)?;
-        quantise::quantise(program, ranges, &weights, integer_boundary).map(Cow::Owned)
+        quantize::quantize(program, ranges, &weights, integer_boundary).map(Cow::Owned)
     }
 
     /// Writes a file but does not publish it.

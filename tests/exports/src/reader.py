@@ -44,7 +44,7 @@ def run_tflite(model, inputs, request):
 
 
 def to_type(values, detail):
-    """Quantises what an integer model takes."""
+    """Quantizes what an integer model takes."""
     scale, zero = detail["quantization"]
     if values.dtype == numpy.float32 and detail["dtype"] == numpy.int8:
         return numpy.clip(numpy.round(values / scale) + zero, -128, 127).astype(numpy.int8)

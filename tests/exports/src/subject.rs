@@ -31,7 +31,7 @@ impl Subject {
         let dtype = if model.tokens.is_some() { Dtype::I64 } else { Dtype::F32 };
         let graph = options.lower(&model.sample_shape, dtype).unwrap_or_else(|error| panic!("{layers}: {error}"));
         let mut network = Network::new(Arc::new(graph), 11, Device::Cpu).expect("the network is built");
-        randomise(&mut network);
+        randomize(&mut network);
         Self { model, network: Rc::new(network) }
     }
 
@@ -118,7 +118,7 @@ impl Subject {
 }
 
 /// Gives every weight a value that a wrong layout, or a forgotten one, would show.
-fn randomise(network: &mut Network) {
+fn randomize(network: &mut Network) {
     let names: Vec<(String, Vec<i64>, Kind)> = network
         .parameters()
         .iter()

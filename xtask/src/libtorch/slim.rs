@@ -59,9 +59,9 @@ impl Recipe {
         if let Some(header) = name.strip_prefix("torch/include/") {
             return Some(format!("include/{header}"));
         }
-        // Whoever passes the libraries on must pass on their licences.
-        if let Some((_, licence)) = name.split_once(".dist-info/licenses/") {
-            return Some(format!("licenses/{}/{licence}", wheel.name));
+        // Whoever passes the libraries on must pass on their licenses.
+        if let Some((_, license)) = name.split_once(".dist-info/licenses/") {
+            return Some(format!("licenses/{}/{license}", wheel.name));
         }
         let (folder, file) = name.rsplit_once('/')?;
         let wanted = match self.libraries {

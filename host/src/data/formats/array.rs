@@ -197,7 +197,7 @@ impl Array {
         let size = self.element.size();
         let start = self.start + first * size;
         let bytes = &self.bytes[start..start + values.len() * size];
-        // One loop for each type, which the compiler can vectorise.
+        // One loop for each type, which the compiler can vectorize.
         macro_rules! convert {
             ($type:ty, $value:ident => $number:expr) => {{
                 const SIZE: usize = size_of::<$type>();

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Pool, Pools};
-use crate::data::options::{Colour, ImagesOptions};
+use crate::data::options::{Color, ImagesOptions};
 use crate::data::rows::Rows;
 use crate::data::split::Place;
 use crate::data::{DataError, Source, Target, Targets};
@@ -117,16 +117,16 @@ fn pool(
         Some([height, width]) => (height, width),
         None => common_size(&files, workers)?,
     };
-    let channels = match options.colour {
-        Colour::Rgb => 3,
-        Colour::Grey => 1,
+    let channels = match options.color {
+        Color::Rgb => 3,
+        Color::Gray => 1,
     };
     let sample_shape = vec![channels, i64::from(height), i64::from(width)];
     let images = Images {
         files,
         height,
         width,
-        colour: options.colour,
+        color: options.color,
         resize: options.resize.is_some(),
         workers: Arc::clone(workers),
     };
@@ -176,7 +176,7 @@ struct Images {
     files: Vec<PathBuf>,
     height: u32,
     width: u32,
-    colour: Colour,
+    color: Color,
     resize: bool,
     workers: Arc<ThreadPool>,
 }
@@ -194,13 +194,13 @@ impl Images {
             return Err(DataError::malformed(path, &problem));
         }
         let plane = self.height as usize * self.width as usize;
-        match self.colour {
-            Colour::Grey => {
+        match self.color {
+            Color::Gray => {
                 for (value, pixel) in planes.iter_mut().zip(DynamicImage::into_luma8(decoded).pixels()) {
                     *value = f32::from(pixel.0[0]);
                 }
             }
-            Colour::Rgb => {
+            Color::Rgb => {
                 for (position, pixel) in DynamicImage::into_rgb8(decoded).pixels().enumerate() {
                     for (channel, value) in pixel.0.into_iter().enumerate() {
                         planes[channel * plane + position] = f32::from(value);
@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// Two classes: `cat` has a red image and `dog` a grey one, 2 high and 3 wide.
+    /// Two classes: `cat` has a red image and `dog` a gray one, 2 high and 3 wide.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for class in ["dog", "cat"] {
@@ -277,8 +277,8 @@ mod tests {
         let red = pixels(&pools.main, 0);
         assert_eq!(red[..6], [255.0, 255.0, 1.0, 255.0, 255.0, 255.0]);
         assert_eq!(red[12..], [10.0, 10.0, 3.0, 10.0, 10.0, 10.0]);
-        let grey = read(&options("colour = \"grey\""), Source::Folder(folder.path())).unwrap();
-        assert_eq!((grey.main.sample_shape.clone(), pixels(&grey.main, 1)), (vec![1, 2, 3], vec![7.0; 6]));
+        let gray = read(&options("color = \"gray\""), Source::Folder(folder.path())).unwrap();
+        assert_eq!((gray.main.sample_shape.clone(), pixels(&gray.main, 1)), (vec![1, 2, 3], vec![7.0; 6]));
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
             message(&folder, ""),
             "`DIR/./dog/2.jpg` is 4 pixels high and 6 wide, but `DIR/./cat/1.png` 2 and 3"
         );
-        let pools = read(&options("resize = [4, 4]\ncolour = \"grey\""), Source::Folder(folder.path())).unwrap();
+        let pools = read(&options("resize = [4, 4]\ncolor = \"gray\""), Source::Folder(folder.path())).unwrap();
         assert_eq!(pools.main.sample_shape, [1, 4, 4]);
         assert!(pixels(&pools.main, 2).iter().all(|value| (value - 7.0).abs() <= 1.0));
         assert!(message(&folder, "resize = [0, 4]").contains("data.resize"));
@@ -333,7 +333,7 @@ mod tests {
         let folder = folder();
         let image = GrayImage::from_pixel(3, 2, image::Luma([9]));
         image.save_with_format(folder.path().join("cat/2.png"), ImageFormat::Jpeg).unwrap();
-        let pools = read(&options("colour = \"grey\""), Source::Folder(folder.path())).unwrap();
+        let pools = read(&options("color = \"gray\""), Source::Folder(folder.path())).unwrap();
         assert!(pixels(&pools.main, 1).iter().all(|value| (value - 9.0).abs() <= 1.0));
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::file;
-use crate::data::{Batch, Data, DataError, Dataset, Normalisation, SampleType, Source, TRAIN, Target};
+use crate::data::{Batch, Data, DataError, Dataset, Normalization, SampleType, Source, TRAIN, Target};
 use crate::torch::TorchError;
 
 /// A text file, plain or compressed with gzip, of which the next token is predicted from those before it.
@@ -85,7 +85,7 @@ pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result
         target: Target::Classes { count, names, shape: shape.clone() },
         sample_shape: shape,
         sample_type: SampleType::I64,
-        normalisation: Normalisation::none(),
+        normalization: Normalization::none(),
         augmentation: None,
     })
 }

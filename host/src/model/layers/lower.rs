@@ -6,7 +6,7 @@ use super::{Combine, Layer, ModelOptions};
 use crate::model::{
     error::{LayerPath, ModelError},
     graph::{Graph, GraphBuilder},
-    op::{Dtype, Input, Op, Recurrent, WeightInitialisation},
+    op::{Dtype, Input, Op, Recurrent, WeightInitialization},
 };
 
 /// The name of the value that the first layer reads.
@@ -64,7 +64,7 @@ struct Single<'a> {
     kind: &'static str,
     name: Option<&'a String>,
     op: Op,
-    initialisation: Option<WeightInitialisation>,
+    initialization: Option<WeightInitialization>,
 }
 
 impl Lowering {
@@ -130,9 +130,9 @@ impl Lowering {
                 Ok(combined)
             }
             single => {
-                let Single { kind, name, op, initialisation } = self.single(single, &value)?;
+                let Single { kind, name, op, initialization } = self.single(single, &value)?;
                 let name = scope.name(kind, name, &self.path)?;
-                self.builder.node(&self.path, name.clone(), op, &[&value], initialisation)?;
+                self.builder.node(&self.path, name.clone(), op, &[&value], initialization)?;
                 Ok(name)
             }
         }
@@ -169,18 +169,18 @@ impl Lowering {
         let shape = self.builder.shape(INPUT, value)?;
         let first = shape.first().copied().unwrap_or(0);
         let last = shape.last().copied().unwrap_or(0);
-        let plain = |kind, name: &'a Option<String>, op| Single { kind, name: name.as_ref(), op, initialisation: None };
-        let weighted = |kind, name: &'a Option<String>, op, initialisation: &Option<WeightInitialisation>| Single {
+        let plain = |kind, name: &'a Option<String>, op| Single { kind, name: name.as_ref(), op, initialization: None };
+        let weighted = |kind, name: &'a Option<String>, op, initialization: &Option<WeightInitialization>| Single {
             kind,
             name: name.as_ref(),
             op,
-            initialisation: *initialisation,
+            initialization: *initialization,
         };
         let trailing = |dimensions: u32| shape[shape.len().saturating_sub(dimensions as usize)..].to_vec();
         Ok(match layer {
-            Layer::Linear { name, out_features, bias, initialisation } => {
+            Layer::Linear { name, out_features, bias, initialization } => {
                 let op = Op::Linear { in_features: last, out_features: i64::from(*out_features), bias: *bias };
-                weighted("fc", name, op, initialisation)
+                weighted("fc", name, op, initialization)
             }
             Layer::Conv1d {
                 name,
@@ -191,7 +191,7 @@ impl Lowering {
                 dilation,
                 groups,
                 bias,
-                initialisation,
+                initialization,
             } => {
                 let op = Op::Conv1d {
                     in_channels: first,
@@ -203,7 +203,7 @@ impl Lowering {
                     groups: i64::from(*groups),
                     bias: *bias,
                 };
-                weighted("conv", name, op, initialisation)
+                weighted("conv", name, op, initialization)
             }
             Layer::Conv2d {
                 name,
@@ -214,7 +214,7 @@ impl Lowering {
                 dilation,
                 groups,
                 bias,
-                initialisation,
+                initialization,
             } => {
                 let op = Op::Conv2d {
                     in_channels: first,
@@ -226,7 +226,7 @@ impl Lowering {
                     groups: i64::from(*groups),
                     bias: *bias,
                 };
-                weighted("conv", name, op, initialisation)
+                weighted("conv", name, op, initialization)
             }
             Layer::ConvTranspose2d {
                 name,
@@ -238,7 +238,7 @@ impl Lowering {
                 dilation,
                 groups,
                 bias,
-                initialisation,
+                initialization,
             } => {
                 let op = Op::ConvTranspose2d {
                     in_channels: first,
@@ -251,7 +251,7 @@ impl Lowering {
                     groups: i64::from(*groups),
                     bias: *bias,
                 };
-                weighted("conv_transpose", name, op, initialisation)
+                weighted("conv_transpose", name, op, initialization)
             }
             Layer::BatchNorm { name, eps, momentum } => {
                 plain("bn", name, Op::BatchNorm { num_features: first, eps: *eps, momentum: *momentum })
@@ -306,19 +306,19 @@ impl Lowering {
             }
             Layer::Permute { name, dims } => plain("permute", name, Op::Permute { dims: dims.clone() }),
             Layer::Dropout { name, p } => plain("dropout", name, Op::Dropout { p: *p }),
-            Layer::Embedding { name, num_embeddings, embedding_dim, initialisation } => {
+            Layer::Embedding { name, num_embeddings, embedding_dim, initialization } => {
                 let op = Op::Embedding {
                     num_embeddings: i64::from(*num_embeddings),
                     embedding_dim: i64::from(*embedding_dim),
                 };
-                weighted("embedding", name, op, initialisation)
+                weighted("embedding", name, op, initialization)
             }
-            Layer::PositionalEmbedding { name, max_length, initialisation } => {
+            Layer::PositionalEmbedding { name, max_length, initialization } => {
                 let op =
                     Op::PositionalEmbedding { max_length: max_length.map_or(first, i64::from), embedding_dim: last };
-                weighted("position", name, op, initialisation)
+                weighted("position", name, op, initialization)
             }
-            Layer::MultiHeadAttention { name, num_heads, causal, dropout, bias, initialisation } => {
+            Layer::MultiHeadAttention { name, num_heads, causal, dropout, bias, initialization } => {
                 let op = Op::MultiHeadAttention {
                     embed_dim: last,
                     num_heads: i64::from(*num_heads),
@@ -326,10 +326,10 @@ impl Lowering {
                     dropout: *dropout,
                     bias: *bias,
                 };
-                weighted("attention", name, op, initialisation)
+                weighted("attention", name, op, initialization)
             }
-            Layer::Lstm { name, hidden_size, num_layers, bidirectional, dropout, last_only, initialisation }
-            | Layer::Gru { name, hidden_size, num_layers, bidirectional, dropout, last_only, initialisation } => {
+            Layer::Lstm { name, hidden_size, num_layers, bidirectional, dropout, last_only, initialization }
+            | Layer::Gru { name, hidden_size, num_layers, bidirectional, dropout, last_only, initialization } => {
                 let recurrent = Recurrent {
                     input_size: last,
                     hidden_size: i64::from(*hidden_size),
@@ -339,8 +339,8 @@ impl Lowering {
                     last_only: *last_only,
                 };
                 match layer {
-                    Layer::Lstm { .. } => weighted("lstm", name, Op::Lstm(recurrent), initialisation),
-                    _ => weighted("gru", name, Op::Gru(recurrent), initialisation),
+                    Layer::Lstm { .. } => weighted("lstm", name, Op::Lstm(recurrent), initialization),
+                    _ => weighted("gru", name, Op::Gru(recurrent), initialization),
                 }
             }
             Layer::Upsample { name, scale_factor, mode } => {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::op::{GeluApproximation, UpsampleMode, WeightInitialisation};
+use super::op::{GeluApproximation, UpsampleMode, WeightInitialization};
 
 /// `[model]`: what is trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +61,7 @@ pub enum Layer {
         bias: bool,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// A convolution over `[channels, length]` (`torch.nn.Conv1d`).
     Conv1d {
@@ -89,7 +89,7 @@ pub enum Layer {
         bias: bool,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// A convolution over images (`torch.nn.Conv2d`).
     Conv2d {
@@ -117,7 +117,7 @@ pub enum Layer {
         bias: bool,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// A transposed convolution, which makes images larger (`torch.nn.ConvTranspose2d`).
     ConvTranspose2d {
@@ -148,9 +148,9 @@ pub enum Layer {
         bias: bool,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
-    /// Batch normalisation of vectors, sequences or images (`torch.nn.BatchNorm1d`, `BatchNorm2d`).
+    /// Batch normalization of vectors, sequences or images (`torch.nn.BatchNorm1d`, `BatchNorm2d`).
     BatchNorm {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,7 +162,7 @@ pub enum Layer {
         #[serde(default = "batch_norm_momentum")]
         momentum: f64,
     },
-    /// Normalisation of each sample over its last dimensions (`torch.nn.LayerNorm`).
+    /// Normalization of each sample over its last dimensions (`torch.nn.LayerNorm`).
     LayerNorm {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,7 +186,7 @@ pub enum Layer {
         #[serde(default = "rms_norm_eps")]
         eps: f64,
     },
-    /// Normalisation of each sample over groups of its channels (`torch.nn.GroupNorm`).
+    /// Normalization of each sample over groups of its channels (`torch.nn.GroupNorm`).
     GroupNorm {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -345,7 +345,7 @@ pub enum Layer {
         embedding_dim: u32,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Adds a learned vector for each position of a sequence.
     PositionalEmbedding {
@@ -357,7 +357,7 @@ pub enum Layer {
         max_length: Option<u32>,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Self-attention over a sequence (`torch.nn.MultiheadAttention`).
     MultiHeadAttention {
@@ -377,7 +377,7 @@ pub enum Layer {
         bias: bool,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Long short-term memory over a sequence (`torch.nn.LSTM`).
     Lstm {
@@ -400,7 +400,7 @@ pub enum Layer {
         last_only: bool,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Gated recurrent units over a sequence (`torch.nn.GRU`).
     Gru {
@@ -423,7 +423,7 @@ pub enum Layer {
         last_only: bool,
         /// How its weights start; as PyTorch's layer does where not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Makes an image larger by a whole factor (`torch.nn.Upsample`).
     Upsample {

@@ -4,7 +4,7 @@ mod attention;
 mod builder;
 mod convolution;
 mod elementwise;
-mod normalisation;
+mod normalization;
 mod pooling;
 mod recurrent;
 mod shape;
@@ -24,7 +24,7 @@ use crate::options::{Include, Opset};
 pub struct Lowered<'a> {
     pub builder: Builder<'a>,
     pub input: Input,
-    /// The value that the model takes: the input, or what the normalisation makes of it.
+    /// The value that the model takes: the input, or what the normalization makes of it.
     pub taken: String,
     /// The name of the output, its shape for a sample, and whether it holds class indices.
     pub output: String,
@@ -42,7 +42,7 @@ pub struct Request<'a> {
     pub fold_batch_norm: bool,
     /// What is added at the ends.
     pub include: &'a [Include],
-    /// What the data's normalisation subtracts and divides by.
+    /// What the data's normalization subtracts and divides by.
     pub offset: &'a [f32],
     pub scale: &'a [f32],
 }
@@ -100,9 +100,9 @@ pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered
         values: HashMap::from([(input.name.as_str(), input.name.clone())]),
         folded: if request.fold_batch_norm { convolution::foldable(graph) } else { HashMap::new() },
     };
-    if request.include.contains(&Include::Normalise) && !request.offset.is_empty() && input.dtype == Dtype::F32 {
-        let normalised = lowering.normalise(input, request.offset, request.scale);
-        lowering.values.insert(&input.name, normalised);
+    if request.include.contains(&Include::Normalize) && !request.offset.is_empty() && input.dtype == Dtype::F32 {
+        let normalized = lowering.normalize(input, request.offset, request.scale);
+        lowering.values.insert(&input.name, normalized);
     }
     for node in &graph.nodes {
         let value =
@@ -192,14 +192,14 @@ impl<'a, 'w> Lowering<'a, 'w> {
         Ok(self.builder.node("Gemm", &node.name, &inputs, vec![crate::proto::Attribute::int("transB", 1)]))
     }
 
-    /// What the data's normalisation does to a sample, as the first nodes.
-    fn normalise(&mut self, input: &Input, offset: &[f32], scale: &[f32]) -> String {
+    /// What the data's normalization does to a sample, as the first nodes.
+    fn normalize(&mut self, input: &Input, offset: &[f32], scale: &[f32]) -> String {
         let dims: Vec<i64> =
             input.shape.iter().enumerate().map(|(axis, length)| if axis == 0 { *length } else { 1 }).collect();
-        let offset = self.builder.constant("normalise/offset", &dims, offset.to_vec());
-        let scale = self.builder.constant("normalise/scale", &dims, scale.to_vec());
-        let shifted = self.builder.node("Sub", "normalise/shifted", &[&input.name, &offset], Vec::new());
-        self.builder.node("Div", "normalise/scaled", &[shifted, scale], Vec::new())
+        let offset = self.builder.constant("normalize/offset", &dims, offset.to_vec());
+        let scale = self.builder.constant("normalize/scale", &dims, scale.to_vec());
+        let shifted = self.builder.node("Sub", "normalize/shifted", &[&input.name, &offset], Vec::new());
+        self.builder.node("Div", "normalize/scaled", &[shifted, scale], Vec::new())
     }
 
     /// The nodes of the graph, and their values in the file. What a convolution gives that took up a norm is the norm's.

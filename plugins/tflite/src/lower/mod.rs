@@ -4,7 +4,7 @@ mod attention;
 mod convolution;
 mod elementwise;
 mod linear;
-mod normalisation;
+mod normalization;
 mod pooling;
 mod recipe;
 mod recurrent;

@@ -35,7 +35,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Pixels are areas: the centre of one is never between two, whatever rounding does.
+    /// Pixels are areas: the center of one is never between two, whatever rounding does.
     pub(super) fn upsample(&mut self, node: &Node, input: &Value, mode: UpsampleMode) -> (TensorId, Layout) {
         let image = self.image(input);
         let [channels, height, width] = [0, 1, 2].map(|dim| node.shape.get(dim).copied().unwrap_or(1) as i32);

@@ -12,28 +12,28 @@ use crate::lower::{Elements, Initializer, Lowered};
 use crate::proto::{Attribute, Node};
 
 /// Puts the weights and activations of a model into eight bits.
-pub fn quantise(lowered: &mut Lowered<'_>, ranges: &Ranges) {
+pub fn quantize(lowered: &mut Lowered<'_>, ranges: &Ranges) {
     let mut front = weights(lowered);
     let activations = activations(lowered, ranges);
-    let mut quantising = Quantising { nodes: Vec::new(), initializers: Vec::new(), renamed: HashMap::new() };
-    quantising.nodes.append(&mut front);
+    let mut quantizing = Quantizing { nodes: Vec::new(), initializers: Vec::new(), renamed: HashMap::new() };
+    quantizing.nodes.append(&mut front);
     if let Some(affine) = activations.get(&lowered.input.name) {
-        quantising.pass(&lowered.input.name, *affine);
+        quantizing.pass(&lowered.input.name, *affine);
     }
     for mut node in std::mem::take(&mut lowered.builder.nodes) {
         for input in &mut node.input {
-            if let Some(renamed) = quantising.renamed.get(input) {
+            if let Some(renamed) = quantizing.renamed.get(input) {
                 input.clone_from(renamed);
             }
         }
         let outputs = node.output.clone();
-        quantising.nodes.push(node);
+        quantizing.nodes.push(node);
         for (output, affine) in outputs.iter().filter_map(|output| Some((output, activations.get(output)?))) {
-            quantising.pass(output, *affine);
+            quantizing.pass(output, *affine);
         }
     }
-    lowered.builder.nodes = quantising.nodes;
-    lowered.builder.initializers.append(&mut quantising.initializers);
+    lowered.builder.nodes = quantizing.nodes;
+    lowered.builder.initializers.append(&mut quantizing.initializers);
 }
 
 /// The scales of the values that are put into eight bits, by name.
@@ -157,14 +157,14 @@ fn initializer<'i>(name: String, dims: Vec<i64>, elements: Elements<'i>, is_weig
     Initializer { name, dims, elements, is_weight }
 }
 
-struct Quantising<'i> {
+struct Quantizing<'i> {
     nodes: Vec<Node>,
     initializers: Vec<Initializer<'i>>,
     /// What readers of a value read in its place.
     renamed: HashMap<String, String>,
 }
 
-impl Quantising<'_> {
+impl Quantizing<'_> {
     /// Sends a value through eight bits.
     fn pass(&mut self, value: &str, affine: Affine) {
         let part = |part: &str| format!("{value}/{part}");

@@ -81,7 +81,7 @@ pub(crate) fn nodes(program: &Program) -> Vec<&str> {
 /// # Errors
 ///
 /// A node without a range, or a weight that is not there.
-pub(crate) fn quantise(
+pub(crate) fn quantize(
     program: &Program,
     ranges: &Ranges,
     weights: &Weights<'_>,
@@ -93,7 +93,7 @@ pub(crate) fn quantise(
         |node| ranges.node(node).map(Range::affine),
         |constant| Ok(Range::of(&numbers(constant, weights)?).affine()),
     )?;
-    let mut made = Quantising { program: program.clone(), scales, weights, requantised: HashMap::new() };
+    let mut made = Quantizing { program: program.clone(), scales, weights, requantized: HashMap::new() };
     made.run(is_integer_outside)?;
     Ok(made.program)
 }
@@ -168,15 +168,15 @@ fn numbers<'c>(tensor: &'c Tensor, weights: &Weights<'c>) -> Result<Cow<'c, [f32
     }
 }
 
-struct Quantising<'a> {
+struct Quantizing<'a> {
     program: Program,
     scales: Vec<Option<Affine>>,
     weights: &'a Weights<'a>,
     /// Copies of activations at the scale of another tensor.
-    requantised: HashMap<(TensorId, TensorId), TensorId>,
+    requantized: HashMap<(TensorId, TensorId), TensorId>,
 }
 
-impl Quantising<'_> {
+impl Quantizing<'_> {
     fn run(&mut self, is_integer_outside: bool) -> Result<()> {
         let float_input = self.program.inputs.first().map(|input| self.program.tensors[*input].clone());
         let float_output = self.program.tensors[self.program.output].clone();
@@ -304,7 +304,7 @@ impl Quantising<'_> {
                 continue;
             }
             let source = *input;
-            *input = match self.requantised.get(&(source, output)) {
+            *input = match self.requantized.get(&(source, output)) {
                 Some(known) => *known,
                 None => {
                     let mut copy = self.program.tensors[source].clone();
@@ -312,7 +312,7 @@ impl Quantising<'_> {
                     (copy.quantization, copy.origin) = (self.program.tensors[output].quantization.clone(), None);
                     let copy = self.add(copy);
                     made.push(converter(Builtin::Quantize, source, copy, &operator.node));
-                    self.requantised.insert((source, output), copy);
+                    self.requantized.insert((source, output), copy);
                     copy
                 }
             };

@@ -21,7 +21,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_millis(200);
 
 /// What there is to send.
-enum Letter {
+enum Message {
     Metrics(Vec<Metric>),
     Parameters(BTreeMap<String, String>),
     End(End),
@@ -42,14 +42,14 @@ struct Unsent {
 }
 
 /// The hooks' side of the thread.
-pub(crate) struct Courier {
-    letters: Sender<Letter>,
+pub(crate) struct Uploader {
+    messages: Sender<Message>,
 }
 
-impl Courier {
+impl Uploader {
     /// Starts the thread, which takes up the run of the `note`, or makes one.
     pub(crate) fn start(client: Client, subject: Subject, note: Note) -> std::io::Result<Self> {
-        let (letters, received) = channel();
+        let (messages, received) = channel();
         let round = Round {
             client,
             subject,
@@ -64,24 +64,24 @@ impl Courier {
             told: false,
         };
         std::thread::Builder::new().name("mlflow".to_owned()).spawn(move || round.run(&received))?;
-        Ok(Self { letters })
+        Ok(Self { messages })
     }
 
     /// Puts metrics into the queue. Where the thread has given up, they go nowhere.
     pub(crate) fn metrics(&self, metrics: Vec<Metric>) {
-        let _ = self.letters.send(Letter::Metrics(metrics));
+        let _ = self.messages.send(Message::Metrics(metrics));
     }
 
     /// Puts parameters into the queue, as [`Self::metrics`].
     pub(crate) fn parameters(&self, parameters: BTreeMap<String, String>) {
-        let _ = self.letters.send(Letter::Parameters(parameters));
+        let _ = self.messages.send(Message::Parameters(parameters));
     }
 
     /// Says how the run ended, and waits at most `drain` until all is sent.
     pub(crate) fn end(&self, status: &'static str, files: BTreeMap<String, PathBuf>, drain: Duration) {
         let (done, finished) = channel();
         let end = End { status, files, until: Instant::now() + drain, done };
-        if self.letters.send(Letter::End(end)).is_err() {
+        if self.messages.send(Message::End(end)).is_err() {
             // It has given up before, and told so.
             return;
         }
@@ -120,7 +120,7 @@ struct Round {
 }
 
 impl Round {
-    fn run(mut self, letters: &Receiver<Letter>) {
+    fn run(mut self, messages: &Receiver<Message>) {
         // The run is there as soon as the training, even before its first metric.
         let mut open = true;
         loop {
@@ -139,11 +139,13 @@ impl Round {
                 return self.give_up();
             }
             let received = match self.again {
-                Some(again) => letters.recv_timeout(again.saturating_duration_since(Instant::now())),
-                None => letters.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(again) => messages.recv_timeout(again.saturating_duration_since(Instant::now())),
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match received {
-                Ok(letter) => std::iter::once(letter).chain(letters.try_iter()).for_each(|letter| self.take(letter)),
+                Ok(message) => {
+                    std::iter::once(message).chain(messages.try_iter()).for_each(|message| self.take(message))
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 // The instance is gone: nobody says how the run ended.
                 Err(RecvTimeoutError::Disconnected) => open = self.end.is_some(),
@@ -151,11 +153,11 @@ impl Round {
         }
     }
 
-    fn take(&mut self, letter: Letter) {
-        match letter {
-            Letter::Metrics(metrics) => self.waiting.extend(metrics),
-            Letter::Parameters(parameters) => self.parameters.extend(parameters),
-            Letter::End(end) => {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Metrics(metrics) => self.waiting.extend(metrics),
+            Message::Parameters(parameters) => self.parameters.extend(parameters),
+            Message::End(end) => {
                 // The last chance is worth a try at once.
                 self.again = None;
                 self.end = Some(end);

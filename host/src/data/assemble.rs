@@ -1,4 +1,4 @@
-//! From what files hold to the splits of a run.
+//! From the content of files to the splits of a run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use super::rows::Rows;
 use super::split::split;
 use super::{Data, DataError, Dataset, MemoryDataset, SampleType, TRAIN, Target, Targets};
 
-/// Samples that take no more than this many bytes in all are kept in memory, normalized; others are read when a batch
-/// asks for them.
+/// Samples that take at most this many bytes in all are kept in memory, normalized; others are read when a batch needs
+/// them.
 const LARGEST_IN_MEMORY: usize = 256 << 20;
 
-/// Samples are read in parts of so many bytes to fit a normalization.
+/// The size of the parts, in bytes, in which samples are read to fit a normalization.
 const PART_BYTES: usize = 4 << 20;
 
-/// The part of a pool that a split is.
+/// The rows of a pool that make a split.
 struct Part<'a> {
     pool: &'a Pool,
     /// Rows of the pool, ascending.
@@ -67,7 +67,7 @@ fn assemble_within(
     Ok(Data { splits, target: target.clone(), sample_shape, sample_type: SampleType::F32, normalization, augmentation })
 }
 
-/// Looks whether a split of its own files has samples and classes as the training data has.
+/// Checks that a split with its own files has the samples and classes of the training data.
 fn check_given(
     name: &str,
     pool: &Pool,
@@ -99,7 +99,7 @@ fn check_given(
 
 type Splits = BTreeMap<String, Arc<dyn Dataset>>;
 
-/// Splits whose samples are read here and now.
+/// Splits whose samples are read now.
 fn in_memory(
     parts: BTreeMap<String, Part<'_>>,
     normalize: &NormalizeOptions,
@@ -129,7 +129,7 @@ fn in_memory(
     Ok((splits.collect(), normalization))
 }
 
-/// Splits whose samples stay where they are. The training split is read once where a normalization is fitted.
+/// Splits whose samples stay in their files. The training split is read once if a normalization is fitted.
 fn stored(
     parts: BTreeMap<String, Part<'_>>,
     normalize: &NormalizeOptions,
@@ -226,13 +226,13 @@ mod tests {
             assemble(pools(given, may_lack), &normalize, &[], 3).map(drop).map_err(|error| error.to_string())
         };
         let lacking = || pool(1, 0.0);
-        assert_eq!(message(lacking(), false), Err("split `test`, `pool`, holds no sample of class 1".to_owned()));
+        assert_eq!(message(lacking(), false), Err("split `test`, `pool`, has no sample of class 1".to_owned()));
         assert_eq!(message(lacking(), true), Ok(()));
         let mut other = pool(2, 0.0);
         other.sample_shape = vec![1, 2];
         assert_eq!(
             message(other, false),
-            Err("`pool` has samples of shape [1, 2], but the training data of shape [2]".to_owned())
+            Err("`pool` has samples of shape [1, 2], but the training data has shape [2]".to_owned())
         );
     }
 }

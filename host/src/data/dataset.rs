@@ -45,8 +45,8 @@ pub struct MemoryDataset {
 }
 
 impl MemoryDataset {
-    /// `samples` holds one sample of `sample_shape` after another, as many as there are `targets`; samples for which
-    /// there are no values are not reachable.
+    /// `samples` contains one sample of `sample_shape` after another, as many as there are `targets`; samples without
+    /// values are not reachable.
     pub fn new(samples: Vec<f32>, targets: Targets, sample_shape: Vec<i64>) -> MemoryDataset {
         let row_length = row_length(&sample_shape);
         MemoryDataset { samples, targets, sample_shape, row_length }
@@ -70,10 +70,10 @@ impl Dataset for MemoryDataset {
     }
 }
 
-/// Samples that are read when they are asked for, and normalized then.
+/// Samples that are read and normalized when they are needed.
 pub(super) struct StoredDataset {
     rows: Arc<dyn Rows>,
-    /// Which rows are the data set's, in its order.
+    /// The rows of the data set, in its order.
     indices: Vec<u32>,
     /// In the data set's order.
     targets: Targets,

@@ -1,4 +1,4 @@
-//! Data: where it is read from, how it is split, normalized and augmented, and the batches that training takes.
+//! Data: where it is read from, how it is split, normalized and augmented, and the batches for training.
 //!
 //! [`Data::load`] makes named splits, each a [`Dataset`]; a [`Loader`] gathers a split's batches on a thread of its
 //! own. To add a format: a variant of [`DataOptions`] and a module in `formats` that makes a `Pool` of each file:
@@ -35,13 +35,13 @@ pub use options::{
 pub use order::{Order, epoch_order};
 pub use target::{SampleType, Target, Targets};
 
-/// The split that is trained on: what the named splits leave.
+/// The split for training: what the other splits leave.
 pub const TRAIN: &str = "train";
 
-/// The split that is evaluated once, when training is over.
+/// The split that is evaluated once, after the training.
 pub const TEST: &str = "test";
 
-/// Where the bytes of a data file come from.
+/// The source of a data file's bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
     /// The options' path, relative to this folder.
@@ -50,7 +50,7 @@ pub enum Source<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The data of a run: its splits, and what a model and an exporter need to know of them.
+/// The data of a run: its splits, and what a model and an exporter need to know about them.
 #[derive(Clone)]
 pub struct Data {
     /// `train` and the splits that the run file names.
@@ -61,9 +61,9 @@ pub struct Data {
     pub sample_shape: Vec<i64>,
     /// The dtype of samples.
     pub sample_type: SampleType,
-    /// What was done to every sample, fitted on the training split.
+    /// The normalization of every sample, fitted on the training split.
     pub normalization: Normalization,
-    /// What is done to the samples of the training split when they are trained on.
+    /// The random changes to the samples of the training split.
     pub augmentation: Option<Arc<Augmentation>>,
 }
 
@@ -84,7 +84,7 @@ impl Data {
         assemble::assemble(pools, normalize, augment, seed)
     }
 
-    /// What callbacks are told of it.
+    /// The description for callbacks.
     pub fn info(&self) -> DataInfo {
         let (classes, target_names) = match &self.target {
             Target::Classes { count, names, .. } => (*count as u64, names.clone()),

@@ -23,7 +23,7 @@ impl Default for NormalizeOptions {
 }
 
 impl NormalizeOptions {
-    /// What is to be fitted.
+    /// The normalization to fit.
     pub(super) fn kind(&self) -> Normalize {
         match self {
             NormalizeOptions::Fitted(kind) => *kind,
@@ -32,13 +32,13 @@ impl NormalizeOptions {
     }
 }
 
-/// A normalization that is known, such as that of the data that weights were trained on.
+/// A known normalization, such as that of the data that weights were trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GivenNormalization {
-    /// What is subtracted.
+    /// The numbers to subtract.
     pub offset: Vec<f32>,
-    /// What is divided by.
+    /// The numbers to divide by.
     pub scale: Vec<f32>,
 }
 
@@ -60,19 +60,19 @@ pub enum Normalize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
-    /// What is subtracted; empty for none.
+    /// The numbers to subtract; empty for none.
     pub offset: Vec<f32>,
-    /// What is divided by; empty for none, never zero.
+    /// The numbers to divide by; empty for none, never zero.
     pub scale: Vec<f32>,
 }
 
 impl Normalization {
-    /// The one that changes nothing.
+    /// The normalization that changes nothing.
     pub fn none() -> Normalization {
         Normalization { offset: Vec::new(), scale: Vec::new() }
     }
 
-    /// The one of the options, for samples of `sample_shape`; `None` where it is to be fitted.
+    /// The normalization of the options, for samples of `sample_shape`; `None` where it must be fitted.
     pub(super) fn given(options: &NormalizeOptions, sample_shape: &[i64]) -> Result<Option<Normalization>, DataError> {
         let GivenNormalization { offset, scale } = match options {
             NormalizeOptions::Fitted(Normalize::None) => return Ok(Some(Normalization::none())),
@@ -94,7 +94,7 @@ impl Normalization {
         Ok(Some(Normalization { offset, scale }))
     }
 
-    /// Normalizes samples of `sample_shape` that lie one after another, in place.
+    /// Normalizes samples of `sample_shape` that are stored one after another, in place.
     pub fn apply(&self, samples: &mut [f32], sample_shape: &[i64]) {
         let groups = self.offset.len();
         if groups == 0 {
@@ -125,7 +125,7 @@ impl Fit {
         Fit { kind, row_length: row_length(sample_shape), groups }
     }
 
-    /// Takes samples that lie one after another into account.
+    /// Adds samples that are stored one after another.
     pub(super) fn add(&mut self, samples: &[f32]) {
         let group_length = (self.row_length / self.groups.len().max(1)).max(1);
         for row in samples.chunks_exact(self.row_length.max(1)) {
@@ -135,7 +135,7 @@ impl Fit {
         }
     }
 
-    /// What the samples say. A constant feature keeps its scale.
+    /// The normalization of the samples. A constant feature keeps its scale.
     pub(super) fn finish(self) -> Normalization {
         let (mut offset, mut scale) = (Vec::new(), Vec::new());
         for moments in &self.groups {
@@ -152,8 +152,8 @@ impl Fit {
     }
 }
 
-/// Count, mean, sum of squared deviations and range of values that come in parts: the parts' sums are merged as in Chan,
-/// Golub and LeVeque 1979, so that large means lose no digits.
+/// Count, mean, sum of squared deviations and range of values that come in parts: the parts' sums are merged as in
+/// Chan, Golub and LeVeque 1979, so that large means lose no digits.
 #[derive(Clone, Copy)]
 struct Moments {
     count: f64,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the two passes that the definition says.
+         /// Compares with the two passes of the definition.
         #[test]
         fn one_pass_finds_mean_and_deviation(
             samples in prop::collection::vec(-100f32..100.0, 1..200),

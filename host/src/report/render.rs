@@ -7,14 +7,14 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 
 use super::problem::{Label, Problem};
 
-/// How problems are written.
+/// The style of rendered problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     color: bool,
 }
 
 impl Style {
-    /// Without color: the same bytes wherever it is written, since lines are never wrapped.
+    /// Without color: the same bytes everywhere, since lines are never wrapped.
     pub fn plain() -> Style {
         Style { color: false }
     }
@@ -33,7 +33,7 @@ impl Style {
     }
 }
 
-/// Writes problems one under the other, each ending in a line break.
+/// Writes problems one after another, each ending in a line break.
 pub fn render(problems: &[Problem], style: Style) -> String {
     let theme = if style.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
@@ -48,7 +48,7 @@ pub fn render(problems: &[Problem], style: Style) -> String {
             text.push('\n');
         }
         for snippet in Snippet::all(problem) {
-            // Writing to a string does not fail; a diagnostic that cannot be drawn still has its sentence.
+            // Writing to a string cannot fail; a diagnostic that cannot be drawn still has its message.
             if handler.render_report(&mut text, &snippet).is_err() {
                 text.push_str(&format!("  {snippet}\n"));
             }
@@ -61,7 +61,7 @@ pub fn render(problems: &[Problem], style: Style) -> String {
     text
 }
 
-/// What miette draws at once: a sentence with the places in one text. A problem has one for each text.
+/// What miette draws at once: a message with the places in one source. A problem has one for each source.
 #[derive(Debug)]
 struct Snippet {
     message: String,

@@ -15,10 +15,10 @@ use crate::session::{Metric, Subject, now};
 use crate::uploader::Uploader;
 use crate::{artifacts, names};
 
-/// The type of records that are parameters.
+/// The type of records that become parameters.
 const HYPER_PARAMETERS: &str = "hyper_parameters";
 
-/// Tells an MLflow tracking server of the run.
+/// Logs the run to an MLflow tracking server.
 pub struct Mlflow {
     options: Options,
     environment: Environment,
@@ -26,10 +26,10 @@ pub struct Mlflow {
     timeout: Duration,
     drain: Duration,
     uploader: Option<Uploader>,
-    /// Splits beside that of the training: their metrics are new behind an evaluation alone.
+    /// Splits other than the training split: their metrics are new only after an evaluation.
     splits: Vec<String>,
     evaluated: BTreeSet<String>,
-    /// The step at which each metric was last told.
+    /// The step at which each metric was last sent.
     told: BTreeMap<String, u64>,
     published: BTreeSet<String>,
 }
@@ -37,7 +37,7 @@ pub struct Mlflow {
 #[plugin]
 impl Callback for Mlflow {
     const KIND: &'static str = "mlflow";
-    const SUMMARY: &'static str = "Tells an MLflow tracking server of parameters, metrics and artifacts";
+    const SUMMARY: &'static str = "Logs to an MLflow tracking server: parameters, metrics and artifacts";
     const DISPATCH: Dispatch = Dispatch::Background;
     const BY_DEFAULT: bool = false;
     type Options = Options;
@@ -49,7 +49,7 @@ impl Callback for Mlflow {
     fn on_train_start(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
         let info = run.info()?;
         self.splits = info.data.splits.keys().filter(|split| *split != "train").cloned().collect();
-        // A trial leaves nothing behind.
+        // A trial writes and sends nothing.
         if !info.trial {
             let client = Client::new(self.uri.clone(), &self.environment.credentials, self.timeout);
             self.uploader = Some(Uploader::start(client, self.subject(&info), Note::new(&info.folder, &self.uri))?);
@@ -139,7 +139,7 @@ impl Mlflow {
             ("mlflow.source.name", "host".to_owned()),
         ];
         Subject {
-            // The server takes no empty one.
+            // The server rejects an empty name.
             experiment: if experiment.is_empty() { "Default".to_owned() } else { experiment },
             run_name: self.options.run_name.clone().or(folder).unwrap_or_else(|| info.name.clone()),
             parameters: names::parameters(&serde_json::from_str(&info.plan).unwrap_or_default()),
@@ -147,7 +147,7 @@ impl Mlflow {
         }
     }
 
-    /// Tells the metrics of the splits that are `wanted`, those of the training being of none, but each only once at a step.
+    /// Sends the metrics of the `wanted` splits (training metrics have no split), each at most once per step.
     fn tell(&mut self, metrics: &BTreeMap<String, f64>, position: &Position, wanted: impl Fn(Option<&str>) -> bool) {
         let Some(uploader) = &self.uploader else { return };
         let mut new = Vec::new();

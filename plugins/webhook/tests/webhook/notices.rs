@@ -9,7 +9,7 @@ use webhook::Webhook;
 use crate::log;
 use crate::server::{Answer, Request, Server};
 
-/// What a server that takes everything was sent.
+/// The requests to a server that accepts everything.
 struct Told {
     server: Server,
     host: FakeHost,
@@ -94,7 +94,7 @@ fn a_failure_names_the_plugin_and_what_it_said() -> Result<()> {
     told.host.set_position(2, 15);
     told.host.error("onnx", "trigger", "the disk is full")?;
     told.host.train_end(Outcome::Failed)?;
-    // Before there was a training, the end of the job is the only end.
+    // Before the training started, the end of the job is the only end.
     let mut early = Told::new(json!({ "events": ["failed"] }));
     early.host.setup()?;
     early.host.error("onnx", "setup", &"no ".repeat(1500))?;
@@ -123,7 +123,7 @@ fn a_failure_that_the_run_outlives_is_none() -> Result<()> {
     assert_eq!(
         words(&told.payloads()),
         [
-            "digits resumed | Goes on from /run/checkpoints/last",
+            "digits resumed | Resumed from /run/checkpoints/last",
             "digits finished | After epoch 0 of 3, step 0, TIME s. Results: /run",
         ]
     );
@@ -174,7 +174,7 @@ fn a_trial_tells_nobody() -> Result<()> {
     Ok(())
 }
 
-/// HMAC by its definition (RFC 2104), for keys of at most a block.
+/// HMAC by its definition (RFC 2104), for keys of at most one block.
 fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     let padded = |byte: u8| {
         let mut block = [byte; 64];
@@ -225,26 +225,29 @@ fn options_are_refused_before_the_run_and_secrets_are_not_repeated() {
         (json!({}), "`url_env` or `url_file` must say where the URL is"),
         (
             json!({ "url_env": "NO_SUCH_VARIABLE_OF_A_TEST" }),
-            "variable `NO_SUCH_VARIABLE_OF_A_TEST`, which `url_env` names",
+            "variable `NO_SUCH_VARIABLE_OF_A_TEST` of `url_env` is not set",
         ),
-        (json!({ "url_env": "https://example.org/S3CRET" }), "takes the name of an environment variable, not what it"),
+        (
+            json!({ "url_env": "https://example.org/S3CRET" }),
+            "takes the name of an environment variable, not its value",
+        ),
         (json!({ "url_file": "https://example.org/S3CRET" }), "`url_file` takes the path of a file"),
         (json!({ "url_file": good, "url_env": "PATH" }), "are both given"),
         (json!({ "url_file": folder.path().join("none").display().to_string() }), "cannot read the file `"),
-        (json!({ "url_file": file("empty", "\n") }), "must hold one word"),
-        (json!({ "url_file": file("two", "https://example.org/S3CRET b") }), "must hold one word"),
-        (json!({ "url_file": file("ftp", "ftp://example.org/S3CRET") }), "must hold a URL that begins with `https://`"),
+        (json!({ "url_file": file("empty", "\n") }), "must contain exactly one word"),
+        (json!({ "url_file": file("two", "https://example.org/S3CRET b") }), "must contain exactly one word"),
+        (
+            json!({ "url_file": file("ftp", "ftp://example.org/S3CRET") }),
+            "must contain a URL that starts with `https://`",
+        ),
         (json!({ "url_file": good, "secret_env": "whsec_S3CRET" }), "`secret_env` takes the name"),
         (json!({ "url_file": good, "secret_file": "whsec_S3CRET" }), "`secret_file` takes the path"),
-        (
-            json!({ "url_file": good, "secret_file": file("key", "S3CRET") }),
-            "must hold a secret to sign with: `whsec_`",
-        ),
-        (json!({ "url_file": good, "secret_file": file("base", "whsec_S3CRET?") }), "must hold a secret to sign with"),
-        (json!({ "url_file": good, "text": "{val_loss" }), "`text`: in `{val_loss`, a `{` stands alone"),
+        (json!({ "url_file": good, "secret_file": file("key", "S3CRET") }), "must contain a signing secret: `whsec_`"),
+        (json!({ "url_file": good, "secret_file": file("base", "whsec_S3CRET?") }), "must contain a signing secret"),
+        (json!({ "url_file": good, "text": "{val_loss" }), "`text`: a single `{` in `{val_loss`"),
         (json!({ "url_file": good, "events": [] }), "`events` is empty"),
         (json!({ "url_file": good, "timeout_seconds": 0.0 }), "must be more than 0"),
-        (json!({ "url_file": good, "drain_seconds": -1.0 }), "`drain_seconds` = `-1` is no time"),
+        (json!({ "url_file": good, "drain_seconds": -1.0 }), "`drain_seconds` = `-1` is not a time"),
         (json!({ "url_file": good, "url": "https://example.org/S3CRET" }), "unknown field `url`"),
     ] {
         let found = FakeHost::new::<Webhook>(options.clone()).err().expect("an error").message().to_owned();

@@ -1,4 +1,4 @@
-//! A server on loopback that answers as a test says, and keeps what it was sent.
+//! A server on loopback that answers as a test says, and keeps the requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,4 +1,4 @@
-//! The values that a model starts from.
+//! The initial values of a model.
 
 use tch::{Device, Kind, Tensor};
 
@@ -12,8 +12,8 @@ use crate::torch::random::Generator;
 
 /// The parameters and buffers of a graph, in the order of its nodes, on `device`.
 ///
-/// Random values are drawn on the CPU, node by node, from a generator that starts at `seed`: they are those that
-/// PyTorch gives to the same layers after `torch.manual_seed(seed)`, on every device.
+/// Random values are drawn on the CPU, node by node, from a generator with the seed `seed`. They are the values of the
+/// same layers in PyTorch after `torch.manual_seed(seed)`, on every device.
 pub(super) fn initialize(
     graph: &Graph,
     seed: u64,

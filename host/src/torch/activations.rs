@@ -1,4 +1,4 @@
-//! Activations with the attributes that tch leaves out.
+//! Activations with the attributes that tch does not support.
 
 use tch::Tensor;
 

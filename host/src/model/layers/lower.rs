@@ -1,4 +1,4 @@
-//! Layers become the nodes of a graph.
+//! Turns layers into the nodes of a graph.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ impl ModelOptions {
     }
 }
 
-/// The names within a block: the block's own name in front, and a count for each kind.
+/// The names in a block: the block's own name as prefix, and a count for each kind.
 struct Scope {
     prefix: String,
     counts: HashMap<&'static str, usize>,
@@ -34,8 +34,8 @@ impl Scope {
         Scope { prefix, counts: HashMap::new() }
     }
 
-    /// The full name of the next layer of a kind. A layer with a name of its own counts too, so that naming one
-    /// does not rename the others.
+    /// The full name of the next layer of a kind. A layer with its own name counts too, so that naming one does not
+    /// rename the others.
     fn name(&mut self, kind: &'static str, given: Option<&String>, path: &LayerPath) -> Result<String, ModelError> {
         let count = self.counts.entry(kind).or_default();
         *count += 1;
@@ -54,13 +54,13 @@ fn is_name(name: &str) -> bool {
 
 struct Lowering {
     builder: GraphBuilder,
-    /// Where in the run file the layer at hand stands.
+    /// The place of the current layer in the run file.
     path: LayerPath,
 }
 
-/// A layer that is one node.
+/// A layer that becomes one node.
 struct Single<'a> {
-    /// What it is called where nobody names it.
+    /// The kind in its name, where it has no name of its own.
     kind: &'static str,
     name: Option<&'a String>,
     op: Op,
@@ -68,8 +68,8 @@ struct Single<'a> {
 }
 
 impl Lowering {
-    /// Lowers layers one after another, the first reading `value`; returns the value that the last gives.
-    /// `list` is what the run file calls them.
+    /// Lowers layers one after another, the first reading `value`; returns the output value of the last. `list` is the
+    /// layers' name in the run file.
     fn all(
         &mut self,
         list: &'static str,
@@ -163,8 +163,8 @@ impl Lowering {
         Ok(name)
     }
 
-    /// The operator of a layer that reads `value`. Sizes of inputs come from its shape; one that does not fit gets a
-    /// size from it all the same, and the operator's own check names what is wrong.
+    /// The operator of a layer that reads `value`. Sizes of inputs come from its shape; a shape that does not fit gives
+    /// some size too, and then the operator's own check reports the error.
     fn single<'a>(&self, layer: &'a Layer, value: &str) -> Result<Single<'a>, ModelError> {
         let shape = self.builder.shape(INPUT, value)?;
         let first = shape.first().copied().unwrap_or(0);
@@ -350,13 +350,13 @@ impl Lowering {
             | Layer::Repeat { name, .. }
             | Layer::Concat { name, .. }
             | Layer::Parallel { name, .. } => {
-                // Blocks are many nodes, and lowered by `one`.
+                // Blocks become many nodes; `one` lowers them.
                 return Err(self.option(name.clone().unwrap_or_default(), "block", "layers", "[]", "one layer"));
             }
         })
     }
 
-    /// A dimension that may be counted from the last, from the first.
+    /// A negative dimension, which counts from the last, counted from the first.
     fn dimension(&self, dim: i64, rank: usize, name: &str, operator: &'static str) -> Result<usize, ModelError> {
         let counted = if dim < 0 { dim + rank as i64 } else { dim };
         match usize::try_from(counted) {
@@ -377,7 +377,7 @@ impl Lowering {
     }
 }
 
-/// `wanted` with its -1 replaced by what the others leave of `shape`; the operator refuses what does not come out.
+/// `wanted` with its -1 replaced by the length that remains of `shape`; the operator rejects a wrong result.
 fn completed(wanted: &[i64], shape: &[i64]) -> Vec<i64> {
     let total = shape.iter().fold(1i64, |total, length| total.saturating_mul(*length));
     let known = wanted.iter().filter(|length| **length != -1).fold(1i64, |known, length| known.saturating_mul(*length));

@@ -1,4 +1,4 @@
-//! What layers are lowered to, and how mistakes are told.
+//! How layers are lowered, and how mistakes are reported.
 
 use super::*;
 use crate::model::{Dtype, Graph, ModelError};

@@ -1,4 +1,4 @@
-//! The operators of a graph, a closed set that plugins know too: what each makes of a shape, its parameters, its cost.
+//! The operators of a graph, a closed set that plugins know too: the output shape, parameters and cost of each.
 
 mod cost;
 mod shape;

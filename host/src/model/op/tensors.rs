@@ -1,4 +1,4 @@
-//! The tensors that operators own, and the values that these start from.
+//! The tensors that operators own, and their initial values.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::cost::element_count;
 use super::{Dtype, Op, Recurrent};
 
-/// How a tensor of an operator starts.
+/// The initialization of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initialization {
     /// Uniform on `[-bound, bound)`.
@@ -19,15 +19,15 @@ pub enum Initialization {
         /// The standard deviation.
         std: f64,
     },
-    /// One value everywhere.
+    /// One constant.
     Constant(f64),
-    /// One value everywhere, after as many values as it has were drawn: PyTorch's module draws them and writes over
-    /// them, and what comes after it must not move.
+    /// One constant, after drawing as many random values: PyTorch's module draws them and overwrites them, and later
+    /// draws must stay the same.
     DrawnConstant(f64),
 }
 
-/// How a layer's weights start instead of as PyTorch's layer does. Biases, and the scales and shifts of norms, stay as
-/// they are.
+/// How a layer's weights are initialized, in place of PyTorch's default. Biases, and the scales and shifts of norms,
+/// keep theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum WeightInitialization {
@@ -62,7 +62,7 @@ impl WeightInitialization {
         }
     }
 
-    /// Whether its number is one that a weight can start from.
+    /// Whether its number is valid for an initialization.
     pub(in crate::model) fn is_valid(self) -> bool {
         match self {
             WeightInitialization::Normal { std: value } | WeightInitialization::Uniform { bound: value } => {
@@ -73,23 +73,23 @@ impl WeightInitialization {
     }
 }
 
-/// A tensor that an operator owns: its name within the node, shape, dtype and start.
+/// A tensor that an operator owns: its name in the node, shape, dtype and initialization.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::model) struct OwnedTensor {
     pub(in crate::model) name: String,
     pub(in crate::model) shape: Vec<i64>,
     pub(in crate::model) dtype: Dtype,
     pub(in crate::model) initialization: Initialization,
-    /// Whether it is drawn after the node's other tensors, as PyTorch's module does.
+    /// Whether it is drawn after the node's other tensors, as in PyTorch's module.
     pub(in crate::model) is_drawn_last: bool,
 }
 
-/// Whether [`WeightInitialization`] is about a tensor of this name within its node: a matrix or a kernel.
+/// Whether [`WeightInitialization`] applies to a tensor of this name in its node: a matrix or a kernel.
 pub(in crate::model) fn is_weight(tensor: &OwnedTensor) -> bool {
     tensor.name.contains("weight") && tensor.shape.len() > 1
 }
 
-/// Values that go into one output of a weight.
+/// The number of inputs of one output of a weight.
 fn fan_in(shape: &[i64]) -> f64 {
     element_count(shape.get(1..).unwrap_or_default()).max(1) as f64
 }
@@ -112,7 +112,7 @@ fn float(name: &str, shape: Vec<i64>, initialization: Initialization) -> OwnedTe
     OwnedTensor { name: name.to_owned(), shape, dtype: Dtype::F32, initialization, is_drawn_last: false }
 }
 
-/// A weight, and a bias of `outputs` values if there is one, as `Linear` and `_ConvNd` start them.
+/// A weight, and a bias of `outputs` values if there is one, initialized as in `Linear` and `_ConvNd`.
 fn weight_and_bias(shape: Vec<i64>, outputs: i64, bias: bool) -> Vec<OwnedTensor> {
     let bound = 1.0 / fan_in(&shape).sqrt();
     let mut tensors = vec![float("weight", shape.clone(), kaiming_uniform(&shape))];
@@ -133,10 +133,10 @@ fn scale_and_shift(shape: &[i64]) -> Vec<OwnedTensor> {
 pub(in crate::model) trait OwnedTensors {
     /// The tensors that training changes, in PyTorch's order.
     ///
-    /// They start as the `reset_parameters` of PyTorch's modules start them: `Linear` and `_ConvNd` draw weights from
+    /// They are initialized as in `reset_parameters` of PyTorch's modules: `Linear` and `_ConvNd` draw weights from
     /// `kaiming_uniform_(a=√5)` (He et al. 2015) and biases from a uniform distribution with the bound `1 / √fan_in`;
-    /// norms start at one and zero; `Embedding` from the standard normal distribution; `MultiheadAttention` draws its
-    /// input projection from `xavier_uniform_` (Glorot and Bengio 2010) and has biases of zero; `RNNBase` draws all
+    /// norms start at one and zero; `Embedding` draws from the standard normal distribution; `MultiheadAttention` draws
+    /// its input projection from `xavier_uniform_` (Glorot and Bengio 2010) and has biases of zero; `RNNBase` draws all
     /// from a uniform distribution with the bound `1 / √hidden_size`.
     fn parameters(&self) -> Vec<OwnedTensor>;
 
@@ -214,8 +214,7 @@ impl OwnedTensors for Op {
     }
 }
 
-/// `MultiheadAttention` makes its output projection, a `Linear`, before it draws the input's, and then writes zeros over
-/// the biases.
+/// `MultiheadAttention` draws its output projection, a `Linear`, before the input's, and then sets the biases to zero.
 fn attention(embed_dim: i64, bias: bool) -> Vec<OwnedTensor> {
     let input = vec![3 * embed_dim, embed_dim];
     let output = vec![embed_dim, embed_dim];

@@ -1,4 +1,4 @@
-"""Writes the digits of ../digits as PNG images, one folder a class: the folder that run.toml reads.
+"""Writes the digits of ../digits as PNG images, one folder per class, for run.toml.
 
     python3 make_images.py [FOLDER]
 
@@ -27,7 +27,7 @@ def chunk(name, content):
 def png(rows):
     """A grayscale PNG of eight bits, from rows of bytes."""
     header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 0, 0, 0, 0)
-    # Each row begins with its filter; 0 is none.
+    # Each row starts with its filter; 0 is none.
     content = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 

@@ -1,4 +1,4 @@
-"""What PyTorch 2.11 gives for each layer after `torch.manual_seed(7)`: the state dict's names, and sums over initial
+"""The results of PyTorch 2.11 for each layer after `torch.manual_seed(7)`: the state dict's names, and sums over initial
 weights, output, gradients of weights and of the input. Written to layers.json beside this file:
 
     python tests/figures/layers.py

@@ -19,7 +19,7 @@ impl Lowering<'_> {
         self.program.apply(Builtin::Mean, &[(0, Scalar::Bool(true))], &[input, axes], &shape)
     }
 
-    /// `input` over the root of the mean of its squares along `axes`, which its mean is subtracted from first where
+    /// `input` divided by the root of the mean of its squares along `axes`; its mean is subtracted first if
     /// `is_centered`.
     fn standardized(&mut self, input: TensorId, axes: &[usize], eps: f64, is_centered: bool) -> TensorId {
         let (centered, squares) = if is_centered {

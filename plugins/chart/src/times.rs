@@ -1,4 +1,4 @@
-//! What each plugin has cost.
+//! The cost of each plugin.
 
 use std::collections::BTreeMap;
 
@@ -6,35 +6,35 @@ use plugin_api::protocol::HookTime;
 use plugin_api::{ErrorKind, Result, Run};
 use serde::Serialize;
 
-/// What one plugin has cost the run, in this process.
+/// The cost of one plugin in this process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PluginTime {
     /// The instance.
     pub plugin: String,
     /// Seconds in which the loop waited for it.
     pub seconds: f64,
-    /// Seconds that it took beside the loop.
+    /// Seconds in the background.
     pub beside: f64,
     /// Its hooks, most expensive first.
     pub hooks: Vec<Hook>,
 }
 
-/// What one hook has cost.
+/// The cost of one hook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hook {
     /// The hook, by its event's name.
     pub hook: String,
-    /// How many calls.
+    /// The number of calls.
     pub calls: u64,
     /// Their time.
     pub seconds: f64,
 }
 
-/// What each plugin has cost, most expensive first. Empty where the host is too old to say it.
+/// The cost of each plugin, most expensive first. Empty if the host is too old to report it.
 ///
 /// # Errors
 ///
-/// Those of the service.
+/// Errors of the service.
 pub fn times(run: &Run<'_>) -> Result<Vec<PluginTime>> {
     match run.hook_times() {
         Ok(times) => Ok(by_plugin(times)),

@@ -1,4 +1,4 @@
-//! What the page shows: written by the hooks, read by the server's thread.
+//! The content of the page: the hooks write it, the server's thread reads it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,18 +8,18 @@ use chart::{Artifact, Artifacts, Curves, Drawn, Facts, PluginTime, Progress};
 use plugin_api::protocol::{ConsoleLine, ParameterGroup};
 use serde::Serialize;
 
-/// So many lines of the console are shown, the newest ones.
+/// The most lines of the console that are shown, the newest ones.
 const MOST_LINES: usize = 300;
 
-/// A learning rate that somebody wants.
+/// A requested learning rate.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct WantedRate {
-    /// The parameter group; none: all.
+    /// The parameter group; `None` for all.
     pub(crate) group: Option<String>,
     pub(crate) value: f64,
 }
 
-/// What the hooks and the server's thread share. Locks are held for copies alone: neither waits for the other's work.
+/// The state that the hooks and the server's thread share. Locks are held only for copies: neither waits for the other.
 #[derive(Default)]
 pub(crate) struct Board {
     shown: Mutex<Shown>,
@@ -37,7 +37,7 @@ pub(crate) struct Shown {
     pub(crate) times: Vec<PluginTime>,
     pub(crate) artifacts: Artifacts,
     lines: VecDeque<ConsoleLine>,
-    /// What somebody who pressed a button is told.
+    /// The message for someone who pressed a button.
     notice: Notice,
 }
 
@@ -47,7 +47,7 @@ struct Notice {
     text: String,
 }
 
-/// What one page has been told.
+/// What one page already has.
 #[derive(Default)]
 pub(crate) struct Told {
     curves: HashMap<String, Extent>,
@@ -60,17 +60,17 @@ pub(crate) struct Told {
     notice: u64,
 }
 
-/// How far a curve was told.
+/// How much of a curve a page has.
 #[derive(Clone, Copy, PartialEq)]
 struct Extent {
     /// How it was thinned out.
     every: u64,
     points: usize,
-    /// The last point, its value as bits: NaN is NaN.
+    /// The last point, its value as bits, so that NaN equals NaN.
     last: Option<(u64, u64)>,
 }
 
-/// What a page is told: of each part nothing, or all that is new.
+/// An update for a page: each part is absent, or has everything that is new.
 #[derive(Default, Serialize)]
 pub(crate) struct News {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ pub(crate) struct News {
     notice: Option<Notice>,
 }
 
-/// Points that take the place of those from `from` on.
+/// Points that replace those from `from` on.
 #[derive(Serialize)]
 struct NewPoints {
     from: usize,
@@ -102,17 +102,17 @@ struct NewPoints {
 impl Board {
     /// For the hooks.
     pub(crate) fn shown(&self) -> MutexGuard<'_, Shown> {
-        // Nothing here is left half done by a panic.
+        // A panic cannot leave inconsistent data here.
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody wants a learning rate.
+    /// Requests a learning rate.
     pub(crate) fn want_rate(&self, wanted: WantedRate) {
         *self.rate.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
         self.rate_is_wanted.store(true, Ordering::Release);
     }
 
-    /// The learning rate that somebody wants, once. Costs a load where nobody does.
+    /// Takes the requested learning rate. Costs only a load if there is none.
     pub(crate) fn take_wanted_rate(&self) -> Option<WantedRate> {
         if !self.rate_is_wanted.load(Ordering::Acquire) {
             return None;
@@ -121,10 +121,10 @@ impl Board {
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What a page does not know yet, as JSON; `None` where there is nothing.
+    /// The update that a page needs, as JSON; `None` if nothing is new.
     pub(crate) fn news(&self, told: &mut Told) -> Option<String> {
         let news = self.shown().news(told)?;
-        // Written outside the lock.
+        // Encoded outside the lock.
         serde_json::to_string(&news).ok()
     }
 
@@ -147,7 +147,7 @@ impl Shown {
         self.lines.back().map_or(0, |line| line.number)
     }
 
-    /// Tells those who look at the page.
+    /// Shows a message on the page.
     pub(crate) fn notify(&mut self, text: String) {
         self.notice = Notice { number: self.notice.number + 1, text };
     }
@@ -181,7 +181,7 @@ impl Shown {
             if before == Some(&now) {
                 continue;
             }
-            // The last point may have made room for a newer one.
+            // The last point may have been replaced by a newer one.
             let before = before.filter(|before| before.every == now.every);
             let from = before.map_or(0, |before| before.points.saturating_sub(1));
             news.curves.insert(name.to_owned(), NewPoints { from, drawn: Drawn::of(name, curve, from) });
@@ -209,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// What a page has put together from its news; the same as `live.js` does.
+    /// Applies updates like `live.js` does.
     #[derive(Default)]
     struct Page {
         told: Told,

@@ -1,4 +1,4 @@
-// The live page: hears the news of the run and passes on what its buttons ask for.
+// The live page: gets the updates of the run and sends the requests of its buttons.
 "use strict";
 
 const token = new URLSearchParams(location.search).get("token");
@@ -72,7 +72,7 @@ function showRate() {
   if (!group) return;
   byId("rate").placeholder = formatValue(group.values.learning_rate);
   const owner = group.owners.learning_rate;
-  byId("rate").title = owner ? `set by ${owner}; the schedule leaves it alone` : "set by the schedule, until you set it";
+  byId("rate").title = owner ? `set by ${owner}, regardless of the schedule` : "set by the schedule, until you set it";
 }
 
 async function ask(path, body) {
@@ -92,13 +92,13 @@ byId("controls").addEventListener("submit", async (event) => {
   event.preventDefault();
   const value = Number(byId("rate").value.trim().replace(",", "."));
   if (byId("rate").value.trim() === "" || !(value >= 0 && Number.isFinite(value))) {
-    return notify("a learning rate is a number that is not below 0");
+    return notify("a learning rate must be 0 or more");
   }
   const group = byId("group").value || null;
   if (await ask("/learning-rate", JSON.stringify({ group, value }))) byId("rate").value = "";
 });
 
-// Pressed twice, so that no slip of a thumb ends three days of training.
+// Must be pressed twice, so that a slip does not end three days of training.
 byId("stop").addEventListener("click", () => {
   const button = byId("stop");
   if (button.classList.toggle("armed")) {
@@ -125,7 +125,7 @@ stream.addEventListener("error", () => {
   byId("state").className = "state failed";
 });
 stream.addEventListener("open", () => {
-  // A new stream tells everything from the beginning.
+  // A new stream sends everything from the start.
   known.curves = {};
   byId("console").replaceChildren();
 });

@@ -16,7 +16,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     let Some(last) = pieces.pop() else { return rest.is_empty() };
     for piece in pieces {
         match rest.split_once(piece) {
-            Some((_, behind)) => rest = behind,
+            Some((_, tail)) => rest = tail,
             None => return false,
         }
     }

@@ -44,12 +44,12 @@ impl Template {
             } else if let Some(escaped) = after.strip_prefix("}}") {
                 plain.push('}');
                 rest = escaped;
-            } else if let Some((inner, behind)) = after.strip_prefix('{').and_then(|after| after.split_once('}')) {
+            } else if let Some((inner, tail)) = after.strip_prefix('{').and_then(|after| after.split_once('}')) {
                 if !plain.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut plain)));
                 }
                 parts.push(field(inner)?);
-                rest = behind;
+                rest = tail;
             } else {
                 let brace = after.chars().next().unwrap_or_default();
                 return Err(Error::new(format!(

@@ -146,7 +146,7 @@ fn a_busy_server_is_asked_again_and_told_all() {
 }
 
 #[test]
-fn a_refused_batch_is_left_behind() {
+fn a_rejected_batch_is_dropped() {
     let refusal = json!({ "error_code": "INVALID_PARAMETER_VALUE", "message": "no" });
     let server = Server::start(move |request, _| match request.body.contains("val_loss") {
         true => ("400 Bad Request", "", refusal.clone()),
@@ -160,7 +160,7 @@ fn a_refused_batch_is_left_behind() {
 }
 
 #[test]
-fn a_server_that_is_away_hurts_nothing() {
+fn an_unreachable_server_does_not_affect_the_run() {
     // A port without a listener.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     // A listener that accepts connections and never answers.

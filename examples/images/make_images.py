@@ -2,8 +2,8 @@
 
     python3 make_images.py [FOLDER]
 
-FOLDER, by default `digits` beside this file, gets `train/0/0000.png` … and `test/0/0000.png` …: every fifth image is one of
-the test split. Needs nothing but Python's own library.
+FOLDER, by default `digits` next to this file, gets `train/0/0000.png` … and `test/0/0000.png` …: every fifth image is one of
+the test split. Needs only the Python standard library.
 """
 
 import csv

@@ -1,9 +1,9 @@
 """The results of PyTorch 2.11 for 50 steps with six small nets: every step's loss and the weights at the end. Written to
-training.json beside this file:
+training.json in this folder:
 
     python tests/figures/training.py
 
-The host's loop is held against these figures by host/src/train/reference.rs, where the nets are layers.
+host/src/train/reference.rs compares the host's loop with these figures; there, the nets are layers.
 """
 
 import json

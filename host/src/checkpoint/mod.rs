@@ -12,7 +12,7 @@
 //! | `copies.safetensors` | named copies of the weights, `<copy>/<tensor>` |
 //! | `rng.safetensors` | the states of the random number generators, `U8`, by name |
 //! | `state.json` | [`State`]: position, history, hyper-parameters and their owners, threads, … |
-//! | `graph.json` | the model's graph; `null` where there is none |
+//! | `graph.json` | the model's graph; `null` if there is none |
 //! | `run.toml` | the resolved run file |
 //! | `plugins/<instance>.bin` | the plugin instance's state, byte for byte |
 //! | `manifest.json` | format version, host version, position, and each other file with its size and SHA-256 |

@@ -59,7 +59,7 @@ impl Checkpoint {
         serde_json::from_slice(&bytes).map_err(|error| self.malformed(STATE, error))
     }
 
-    /// The model's graph as JSON; `null` where there is none.
+    /// The model's graph as JSON; `null` if there is none.
     ///
     /// # Errors
     /// The file has changed since [`Checkpoint::open`], or is not UTF-8.

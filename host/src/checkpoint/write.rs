@@ -26,7 +26,7 @@ pub struct CheckpointContents<'a> {
     pub rng: Vec<TensorRef<'a>>,
     /// Position, history and the rest.
     pub state: &'a State,
-    /// The model's graph as JSON; `null` where there is none.
+    /// The model's graph as JSON; `null` if there is none.
     pub graph: &'a str,
     /// The resolved run file.
     pub run_file: &'a str,
@@ -57,7 +57,7 @@ pub struct Written {
 /// Writes a checkpoint to `destination`, whose parent is made if necessary.
 ///
 /// Runs on any thread; reads the borrowed bytes once. If `destination` already exists:
-/// - a checkpoint of the same position is replaced (a resumed run reached it again), atomically where the system can;
+/// - a checkpoint of the same position is replaced (a resumed run reached it again), atomically if the system can;
 /// - a folder that is not a valid checkpoint is moved aside, so that a damaged one does not end the run;
 /// - anything else stays, and is an error.
 ///

@@ -15,7 +15,7 @@ use super::formats::{FormatError, written_as_string};
 #[serde(deny_unknown_fields, from = "WrittenWhen")]
 #[schemars(!from)]
 pub struct When {
-    /// The interval in epochs, steps (both counted from 1) or time. `1 epoch` where none of `every`, `at` and `best` is
+    /// The interval in epochs, steps (both counted from 1) or time. `1 epoch` if none of `every`, `at` and `best` is
     /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<Every>,

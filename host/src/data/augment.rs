@@ -79,7 +79,7 @@ pub struct Augmentation {
 }
 
 impl Augmentation {
-    /// For samples of `sample_shape`, which are `[channels, height, width]`; `None` where there are no changes.
+    /// For samples of `sample_shape`, which are `[channels, height, width]`; `None` if there are no changes.
     ///
     /// # Errors
     ///

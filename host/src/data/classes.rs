@@ -7,7 +7,7 @@ use super::options::ClassOptions;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClassTable {
     pub(super) count: usize,
-    /// In their order; empty where they have only numbers.
+    /// In their order; empty if they have only numbers.
     pub(super) names: Vec<String>,
 }
 

@@ -137,7 +137,7 @@ pub enum DataError {
         expected: &'static str,
     },
     /// A split has no samples, or none of a class.
-    #[error("split `{split}` has {what}, of {available} in the data")]
+    #[error("split `{split}` has {what} ({available} in the data)")]
     TooFewSamples {
         /// The split.
         split: String,

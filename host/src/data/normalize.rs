@@ -72,7 +72,7 @@ impl Normalization {
         Normalization { offset: Vec::new(), scale: Vec::new() }
     }
 
-    /// The normalization of the options, for samples of `sample_shape`; `None` where it must be fitted.
+    /// The normalization of the options, for samples of `sample_shape`; `None` if it must be fitted.
     pub(super) fn given(options: &NormalizeOptions, sample_shape: &[i64]) -> Result<Option<Normalization>, DataError> {
         let GivenNormalization { offset, scale } = match options {
             NormalizeOptions::Fitted(Normalize::None) => return Ok(Some(Normalization::none())),

@@ -72,16 +72,16 @@ pub struct CsvOptions {
     /// What is predicted: a column, by its index counted from 0, or by its name if there is a header. Several columns
     /// for a regression of several numbers.
     pub target: Columns,
-    /// The columns of the features, in this order; all but the targets where not given.
+    /// The columns of the features, in this order; all but the targets if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<Column>>,
-    /// The shape of one sample, such as `[channels, height, width]`; a vector of all features where not given.
+    /// The shape of one sample, such as `[channels, height, width]`; a vector of all features if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
     /// Whether the target is a class or numbers.
     #[serde(default)]
     pub task: Task,
-    /// The number of classes, numbered from 0, or their names in order. Where not given: one more than the largest
+    /// The number of classes, numbered from 0, or their names in order. If not given: one more than the largest
     /// number or, where the targets are not numbers, the names in alphabetical order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
@@ -104,13 +104,13 @@ pub struct FilesOptions {
     pub inputs: PathBuf,
     /// The targets, in the samples' order.
     pub targets: PathBuf,
-    /// The shape of one sample; the array's own where not given.
+    /// The shape of one sample; the array's own if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
-    /// Whether the targets are classes or numbers; where not given, whole numbers are classes.
+    /// Whether the targets are classes or numbers; if not given, whole numbers are classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// The number of classes, or their names in order; one more than the largest target where not given.
+    /// The number of classes, or their names in order; one more than the largest target if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
     /// How samples are normalized, fitted on the training split.
@@ -134,13 +134,13 @@ pub struct ArchiveOptions {
     pub inputs: String,
     /// The name of the targets in it, in the samples' order.
     pub targets: String,
-    /// The shape of one sample; the array's own where not given.
+    /// The shape of one sample; the array's own if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
-    /// Whether the targets are classes or numbers; where not given, whole numbers are classes.
+    /// Whether the targets are classes or numbers; if not given, whole numbers are classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// The number of classes, or their names in order; one more than the largest target where not given.
+    /// The number of classes, or their names in order; one more than the largest target if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
     /// How samples are normalized, fitted on the training split.
@@ -163,7 +163,7 @@ pub struct ImagesOptions {
     /// The channels of a pixel; every image is converted to them.
     #[serde(default)]
     pub color: Color,
-    /// Height and width that every image is resized to. Where not given, all images must have the same size.
+    /// Height and width that every image is resized to. If not given, all images must have the same size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<[u32; 2]>,
     /// How channels are normalized, fitted on the training split. Without it, the values of a channel are 0 to 255.

@@ -195,9 +195,9 @@ mod tests {
         assert!(message(&targets, &[("val", 0.5, true), ("test", 0.5, true)]).contains("less than 1"));
         assert_eq!(
             message(&[0, 0, 0, 0, 0, 0, 0, 1], &[("val", 0.25, true)]),
-            "split `val` has no sample of class 1, of 1 in the data"
+            "split `val` has no sample of class 1 (1 in the data)"
         );
-        assert_eq!(message(&[0, 0, 0], &[]), "split `train` has no sample of class 1, of 0 in the data");
-        assert_eq!(message(&targets, &[("val", 0.01, false)]), "split `val` has no samples, of 10 in the data");
+        assert_eq!(message(&[0, 0, 0], &[]), "split `train` has no sample of class 1 (0 in the data)");
+        assert_eq!(message(&targets, &[("val", 0.01, false)]), "split `val` has no samples (10 in the data)");
     }
 }

@@ -12,7 +12,7 @@ pub enum Target {
     Classes {
         /// How many there are.
         count: usize,
-        /// Their names, in order; empty where they are not known.
+        /// Their names, in order; empty if they are not known.
         names: Vec<String>,
         /// The shape of one sample's targets: `[]` is one class per sample, `[length]` one for each position of a
         /// sequence.
@@ -82,7 +82,7 @@ impl Targets {
         self.len() == 0
     }
 
-    /// The class of each sample; `None` where the targets are something else.
+    /// The class of each sample; `None` if the targets are something else.
     pub(super) fn sample_classes(&self) -> Option<&[i64]> {
         match self {
             Targets::Classes { values, shape } if shape.is_empty() => Some(values),

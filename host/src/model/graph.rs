@@ -46,7 +46,7 @@ pub struct Node {
     pub parameters: Vec<TensorSpec>,
     /// The other tensors of the model's state.
     pub buffers: Vec<TensorSpec>,
-    /// The initialization of its weights, where it is not PyTorch's default.
+    /// The initialization of its weights, if it is not PyTorch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initialization: Option<WeightInitialization>,
 }
@@ -161,7 +161,7 @@ impl GraphBuilder {
     }
 
     /// Adds a node that reads the values `inputs`. `path` is its place in the run file, for errors; `initialization` is
-    /// that of its weights, where it is not PyTorch's default.
+    /// that of its weights, if it is not PyTorch's default.
     pub fn node(
         &mut self,
         path: &LayerPath,

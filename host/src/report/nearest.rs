@@ -30,7 +30,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     near.into_iter().take(OFFERED).map(|(_, _, candidate)| candidate).collect()
 }
 
-/// The hint with the nearest candidates, or `None` where nothing is similar to `word`.
+/// The hint with the nearest candidates, or `None` if nothing is similar to `word`.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let near = nearest(word, candidates);
     (!near.is_empty()).then(|| format!("did you mean {}?", list(near, "or")))

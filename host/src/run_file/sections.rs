@@ -61,7 +61,7 @@ pub struct RunOptions {
     /// Threads of one tensor operation: `auto` (a function of the model and of the cores) or a number.
     #[serde(default)]
     pub threads: Threads,
-    /// The run's folder. Where not given, `runs/<name>/<start time>`.
+    /// The run's folder. If not given, `runs/<name>/<start time>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<String>,
     /// Whether kinds that are on by default are added without being declared.

@@ -303,7 +303,7 @@ fn duplicate_instance_names() {
        ·                ╰── the second
     36 │ options = { patience = 5 }
        ╰────
-     hint: give one of them a name of its own, as in `name = "early-stopping-2"`
+     hint: give one of them another name, as in `name = "early-stopping-2"`
     "#);
 }
 
@@ -403,7 +403,7 @@ fn evaluation_by_the_clock() {
       ·            ───┬──
       ·               ╰── a time
       ╰────
-     hint: give epochs or steps, so that the run is repeatable
+     hint: use epochs or steps, so that the run is repeatable
     "#);
 }
 

@@ -13,7 +13,7 @@ pub fn generator_state(device: Device) -> Result<Tensor, TorchError> {
     // SAFETY: `state` is a place to write to.
     let status = unsafe { shim::host_torch_generator_state(device_index(device)?, &mut state) };
     check(status, "get_rng_state")?;
-    // SAFETY: on success the shim hands over a new tensor.
+    // SAFETY: on success the shim returns a new tensor.
     Ok(unsafe { Tensor::from_ptr(state) })
 }
 

@@ -62,7 +62,7 @@ impl ScriptModule {
         let status =
             unsafe { shim::host_torch_script_forward(self.script.as_ptr(), input.as_ptr(), training, &mut output) };
         check(status, "forward")?;
-        // SAFETY: on success the shim hands over a new tensor.
+        // SAFETY: on success the shim returns a new tensor.
         Ok(unsafe { Tensor::from_ptr(output) })
     }
 }
@@ -73,7 +73,7 @@ unsafe extern "C" fn visit(context: *mut c_void, name: *const c_char, length: us
     let tensors = unsafe { &mut *context.cast::<Vec<(String, Tensor)>>() };
     // SAFETY: the shim lends that many bytes for the call.
     let name = unsafe { std::slice::from_raw_parts(name.cast::<u8>(), length) };
-    // SAFETY: the shim hands over a new tensor.
+    // SAFETY: the shim returns a new tensor.
     let tensor = unsafe { Tensor::from_ptr(tensor) };
     tensors.push((String::from_utf8_lossy(name).into_owned(), tensor));
 }

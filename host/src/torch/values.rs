@@ -99,7 +99,7 @@ pub fn gather_rows<T: Element>(
         let Some(row) = rows.get(start..start + row_length) else {
             return Ok(None);
         };
-        // SAFETY: `position < indices.len()`, so the row lies within the `count` elements of a tensor that was made
+        // SAFETY: `position < indices.len()`, so the row is within the `count` elements of a tensor that was made
         // here and that nothing else refers to. A pointer copy, because the target is not initialized yet.
         unsafe {
             data.add(position * row_length).copy_from_nonoverlapping(row.as_ptr(), row_length);

@@ -123,17 +123,17 @@ function showBest(groups, axis) {
 
 function showTimes(times, elapsed) {
   if (times.length === 0) return show("times");
-  const longest = Math.max(...times.map((time) => time.seconds + time.beside));
+  const longest = Math.max(...times.map((time) => time.seconds + time.background));
   const rows = times.map((time) => {
     const share = (part) => `${longest > 0 ? (part / longest) * 100 : 0}%`;
-    const bar = html("div", { class: "cost" }, html("i", {}), html("i", { class: "beside" }));
+    const bar = html("div", { class: "cost" }, html("i", {}), html("i", { class: "background" }));
     bar.children[0].style.width = share(time.seconds);
-    bar.children[1].style.width = share(time.beside);
+    bar.children[1].style.width = share(time.background);
     const ofRun = elapsed > 0 ? `${((time.seconds / elapsed) * 100).toFixed(1)} %` : "";
     const most = time.hooks[0] ? `${time.hooks[0].hook}, ${plural(time.hooks[0].calls, "call")}` : "";
-    return [time.plugin, bar, duration(time.seconds), ofRun, time.beside ? duration(time.beside) : "", most];
+    return [time.plugin, bar, duration(time.seconds), ofRun, time.background ? duration(time.background) : "", most];
   });
-  const columns = [["plugin"], [""], ["in the loop", "number"], ["of the run", "number"], ["beside it", "number"], ["mostly in"]];
+  const columns = [["plugin"], [""], ["in the loop", "number"], ["of the run", "number"], ["background", "number"], ["mostly in"]];
   show("times", table(columns, rows));
 }
 

@@ -14,7 +14,7 @@ pub struct PluginTime {
     /// Seconds in which the loop waited for it.
     pub seconds: f64,
     /// Seconds in the background.
-    pub beside: f64,
+    pub background: f64,
     /// Its hooks, most expensive first.
     pub hooks: Vec<Hook>,
 }
@@ -48,14 +48,14 @@ fn by_plugin(times: Vec<HookTime>) -> Vec<PluginTime> {
     for HookTime { instance, hook, background, calls, seconds, .. } in times {
         let plugin = plugins.entry(instance.clone()).or_default();
         plugin.plugin = instance;
-        *if background { &mut plugin.beside } else { &mut plugin.seconds } += seconds;
+        *if background { &mut plugin.background } else { &mut plugin.seconds } += seconds;
         plugin.hooks.push(Hook { hook, calls, seconds });
     }
     let mut plugins: Vec<_> = plugins.into_values().collect();
     for plugin in &mut plugins {
         plugin.hooks.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     }
-    plugins.sort_by(|a, b| (b.seconds + b.beside).total_cmp(&(a.seconds + a.beside)));
+    plugins.sort_by(|a, b| (b.seconds + b.background).total_cmp(&(a.seconds + a.background)));
     plugins
 }
 
@@ -79,7 +79,7 @@ mod tests {
             time("checkpoint", "trigger", false, 1.5),
             time("webhook", "waiting", false, 0.25),
         ]);
-        let shown: Vec<_> = times.iter().map(|time| (time.plugin.as_str(), time.seconds, time.beside)).collect();
+        let shown: Vec<_> = times.iter().map(|time| (time.plugin.as_str(), time.seconds, time.background)).collect();
         assert_eq!(shown, [("webhook", 0.25, 4.0), ("checkpoint", 2.0, 0.0)]);
         let hooks: Vec<_> = times[1].hooks.iter().map(|hook| hook.hook.as_str()).collect();
         assert_eq!(hooks, ["trigger", "checkpoint"]);

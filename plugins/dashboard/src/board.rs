@@ -49,7 +49,7 @@ struct Notice {
 
 /// What one page already has.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Seen {
     curves: HashMap<String, Extent>,
     line: u64,
     has_facts: bool,
@@ -72,7 +72,7 @@ struct Extent {
 
 /// An update for a page: each part is absent, or has everything that is new.
 #[derive(Default, Serialize)]
-pub(crate) struct News {
+pub(crate) struct Update {
     #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<Facts>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,10 +122,10 @@ impl Board {
     }
 
     /// The update that a page needs, as JSON; `None` if nothing is new.
-    pub(crate) fn news(&self, told: &mut Told) -> Option<String> {
-        let news = self.shown().news(told)?;
+    pub(crate) fn update(&self, seen: &mut Seen) -> Option<String> {
+        let update = self.shown().update(seen)?;
         // Encoded outside the lock.
-        serde_json::to_string(&news).ok()
+        serde_json::to_string(&update).ok()
     }
 
     /// Whether the run is over.
@@ -152,53 +152,53 @@ impl Shown {
         self.notice = Notice { number: self.notice.number + 1, text };
     }
 
-    fn news(&self, told: &mut Told) -> Option<News> {
-        let mut news = News::default();
+    fn update(&self, seen: &mut Seen) -> Option<Update> {
+        let mut update = Update::default();
         let mut is_new = false;
-        if !told.has_facts {
-            told.has_facts = true;
+        if !seen.has_facts {
+            seen.has_facts = true;
             is_new = true;
-            news.facts = Some(self.facts.clone());
+            update.facts = Some(self.facts.clone());
         }
-        if told.progress.as_ref() != Some(&self.progress) {
+        if seen.progress.as_ref() != Some(&self.progress) {
             is_new = true;
-            told.progress = Some(self.progress.clone());
-            news.progress.clone_from(&told.progress);
+            seen.progress = Some(self.progress.clone());
+            update.progress.clone_from(&seen.progress);
         }
-        is_new |= changed(&self.groups, &mut told.groups, &mut news.groups);
-        is_new |= changed(&self.times, &mut told.times, &mut news.times);
-        is_new |= changed(self.artifacts.list(), &mut told.artifacts, &mut news.artifacts);
-        news.lines = self.lines.iter().filter(|line| line.number > told.line).cloned().collect();
-        told.line = self.last_line().max(told.line);
-        if self.notice.number != told.notice {
-            told.notice = self.notice.number;
-            news.notice = Some(self.notice.clone());
+        is_new |= changed(&self.groups, &mut seen.groups, &mut update.groups);
+        is_new |= changed(&self.times, &mut seen.times, &mut update.times);
+        is_new |= changed(self.artifacts.list(), &mut seen.artifacts, &mut update.artifacts);
+        update.lines = self.lines.iter().filter(|line| line.number > seen.line).cloned().collect();
+        seen.line = self.last_line().max(seen.line);
+        if self.notice.number != seen.notice {
+            seen.notice = self.notice.number;
+            update.notice = Some(self.notice.clone());
         }
         for (name, curve) in self.curves.iter() {
             let last = curve.points().last().map(|&(step, value)| (step, value.to_bits()));
             let now = Extent { every: curve.every(), points: curve.points().len(), last };
-            let before = told.curves.get(name);
+            let before = seen.curves.get(name);
             if before == Some(&now) {
                 continue;
             }
             // The last point may have been replaced by a newer one.
             let before = before.filter(|before| before.every == now.every);
             let from = before.map_or(0, |before| before.points.saturating_sub(1));
-            news.curves.insert(name.to_owned(), NewPoints { from, drawn: Drawn::of(name, curve, from) });
-            told.curves.insert(name.to_owned(), now);
+            update.curves.insert(name.to_owned(), NewPoints { from, drawn: Drawn::of(name, curve, from) });
+            seen.curves.insert(name.to_owned(), now);
         }
-        let is_new = is_new || !news.lines.is_empty() || news.notice.is_some() || !news.curves.is_empty();
-        is_new.then_some(news)
+        let is_new = is_new || !update.lines.is_empty() || update.notice.is_some() || !update.curves.is_empty();
+        is_new.then_some(update)
     }
 }
 
 /// Copies a part that has changed.
-fn changed<T: Clone + PartialEq>(now: &[T], told: &mut Vec<T>, news: &mut Option<Vec<T>>) -> bool {
-    if now == told.as_slice() {
+fn changed<T: Clone + PartialEq>(now: &[T], seen: &mut Vec<T>, update: &mut Option<Vec<T>>) -> bool {
+    if now == seen.as_slice() {
         return false;
     }
-    *told = now.to_vec();
-    *news = Some(told.clone());
+    *seen = now.to_vec();
+    *update = Some(seen.clone());
     true
 }
 
@@ -212,21 +212,21 @@ mod tests {
     /// Applies updates like `live.js` does.
     #[derive(Default)]
     struct Page {
-        told: Told,
+        seen: Seen,
         curves: HashMap<String, Vec<Value>>,
         lines: Vec<Value>,
     }
 
     impl Page {
-        fn hear(&mut self, board: &Board) -> Option<Value> {
-            let news: Value = serde_json::from_str(&board.news(&mut self.told)?).unwrap();
-            for (name, curve) in news["curves"].as_object().into_iter().flatten() {
+        fn apply(&mut self, board: &Board) -> Option<Value> {
+            let update: Value = serde_json::from_str(&board.update(&mut self.seen)?).unwrap();
+            for (name, curve) in update["curves"].as_object().into_iter().flatten() {
                 let points = self.curves.entry(name.clone()).or_default();
                 points.truncate(curve["from"].as_u64().unwrap() as usize);
                 points.extend(curve["points"].as_array().unwrap().iter().cloned());
             }
-            self.lines.extend(news["lines"].as_array().into_iter().flatten().cloned());
-            Some(news)
+            self.lines.extend(update["lines"].as_array().into_iter().flatten().cloned());
+            Some(update)
         }
     }
 
@@ -240,18 +240,18 @@ mod tests {
         board.shown().curves.push("val_loss", 10, 0.5);
         board.shown().add_lines(vec![line(1), line(2)]);
         let mut page = Page::default();
-        let first = page.hear(&board).unwrap();
+        let first = page.apply(&board).unwrap();
         assert_eq!(first["curves"]["val_loss"]["points"], json!([[10, 0.5]]));
         assert!(first["facts"].is_object() && first["progress"].is_object());
-        assert!(page.hear(&board).is_none(), "there is nothing new");
+        assert!(page.apply(&board).is_none(), "there is nothing new");
         board.shown().curves.push("val_loss", 20, 0.25);
         board.shown().add_lines(vec![line(3)]);
         board.shown().notify("the learning rate is 0.1".to_owned());
-        let second = page.hear(&board).unwrap();
+        let second = page.apply(&board).unwrap();
         assert!(second.get("facts").is_none() && second.get("progress").is_none());
         assert_eq!(second["notice"]["text"], "the learning rate is 0.1");
         assert_eq!((page.curves["val_loss"].len(), page.lines.len()), (2, 3));
-        assert!(page.hear(&board).is_none());
+        assert!(page.apply(&board).is_none());
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         let mut page = Page::default();
         for value in [0.5, 0.25] {
             board.shown().curves.push("val_loss", 10, value);
-            page.hear(&board).unwrap();
+            page.apply(&board).unwrap();
             assert_eq!(page.curves["val_loss"], [json!([10, value])]);
         }
     }
@@ -270,7 +270,7 @@ mod tests {
         let board = Board::default();
         board.shown().add_lines((1..=1000).map(line).collect());
         let mut page = Page::default();
-        page.hear(&board).unwrap();
+        page.apply(&board).unwrap();
         assert_eq!((page.lines.len(), page.lines[0]["number"].as_u64()), (MOST_LINES, Some(701)));
     }
 
@@ -294,12 +294,12 @@ mod tests {
                 step += distance;
                 board.shown().curves.push("loss", step, step as f64);
                 if hears {
-                    often.hear(&board);
+                    often.apply(&board);
                 }
             }
-            often.hear(&board);
+            often.apply(&board);
             let mut late = Page::default();
-            late.hear(&board);
+            late.apply(&board);
             prop_assert_eq!(&often.curves, &late.curves);
         }
     }

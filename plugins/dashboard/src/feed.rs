@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::board::{Board, Told};
+use crate::board::{Board, Seen};
 
 /// The shortest time between two updates.
 const EVERY: Duration = Duration::from_millis(250);
@@ -21,7 +21,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// made when there is room for it.
 pub(crate) struct Feed {
     board: Arc<Board>,
-    told: Told,
+    seen: Seen,
     next: Pin<Box<Sleep>>,
     last: Instant,
     over: bool,
@@ -30,14 +30,14 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn new(board: Arc<Board>) -> Self {
         let (next, last) = (Box::pin(sleep(Duration::ZERO)), Instant::now());
-        Self { board, told: Told::default(), next, last, over: false }
+        Self { board, seen: Seen::default(), next, last, over: false }
     }
 
     fn message(&mut self) -> Option<String> {
         // Read first: nothing changes after the end.
         self.over = self.board.is_over();
-        if let Some(news) = self.board.news(&mut self.told) {
-            return Some(format!("data: {news}\n\n"));
+        if let Some(update) = self.board.update(&mut self.seen) {
+            return Some(format!("data: {update}\n\n"));
         }
         (self.last.elapsed() >= SIGN_OF_LIFE).then(|| ":\n\n".to_owned())
     }

@@ -6,24 +6,24 @@ const known = { facts: null, progress: null, curves: {}, groups: [] };
 const LINES = 300;
 const isOver = () => known.progress && known.progress.state !== "running";
 
-function hear(news) {
-  if (news.facts) {
-    known.facts = news.facts;
-    showModel(news.facts.model);
-    showSettings(news.facts);
+function apply(update) {
+  if (update.facts) {
+    known.facts = update.facts;
+    showModel(update.facts.model);
+    showSettings(update.facts);
   }
-  if (news.progress) known.progress = news.progress;
-  for (const [name, { from, points, ...curve }] of Object.entries(news.curves ?? {})) {
+  if (update.progress) known.progress = update.progress;
+  for (const [name, { from, points, ...curve }] of Object.entries(update.curves ?? {})) {
     const before = known.curves[name]?.points.slice(0, from) ?? [];
     known.curves[name] = { ...curve, points: before.concat(points) };
   }
-  if (news.progress) showProgress(known.facts, known.progress);
-  if (news.curves) showCurves(known.facts, known.curves);
-  if (news.times) showTimes(news.times, known.progress.elapsed);
-  if (news.artifacts) showArtifacts(news.artifacts);
-  if (news.lines) showLines(news.lines);
-  if (news.groups) showGroups(news.groups);
-  if (news.notice) notify(news.notice.text);
+  if (update.progress) showProgress(known.facts, known.progress);
+  if (update.curves) showCurves(known.facts, known.curves);
+  if (update.times) showTimes(update.times, known.progress.elapsed);
+  if (update.artifacts) showArtifacts(update.artifacts);
+  if (update.lines) showLines(update.lines);
+  if (update.groups) showGroups(update.groups);
+  if (update.notice) notify(update.notice.text);
   if (isOver()) {
     stream.close();
     for (const control of byId("controls").elements) control.disabled = true;
@@ -118,7 +118,7 @@ function disarm() {
 // --- the stream
 
 const stream = new EventSource(`/events?token=${encodeURIComponent(token)}`);
-stream.addEventListener("message", (event) => hear(JSON.parse(event.data)));
+stream.addEventListener("message", (event) => apply(JSON.parse(event.data)));
 stream.addEventListener("error", () => {
   if (isOver()) return;
   byId("state").textContent = "no connection";

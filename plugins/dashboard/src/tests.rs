@@ -61,7 +61,7 @@ fn post(port: u16, path: &str, token: &str, body: &str) -> (u16, String) {
 }
 
 /// The updates of a page, one after another, without the heads of chunks and empty lines.
-fn news(stream: BufReader<TcpStream>) -> impl Iterator<Item = Value> {
+fn updates(stream: BufReader<TcpStream>) -> impl Iterator<Item = Value> {
     let lines = stream.lines().map_while(std::result::Result::ok);
     lines.filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
 }
@@ -162,8 +162,8 @@ fn what_is_asked_for_wrongly_is_told() {
 fn points_arrive_and_the_outcome_is_the_last_that_is_told() {
     let (mut host, port, token) = serving(json!({ "exclude": ["hidden"] }));
     let request = format!("GET /events?token={token} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
-    let mut news = news(send(port, &request));
-    let first = news.next().unwrap();
+    let mut updates = updates(send(port, &request));
+    let first = updates.next().unwrap();
     assert_eq!(first["facts"]["model"]["parameters"], 6);
     assert_eq!(first["progress"]["state"], "running");
     for (name, value) in [("val_loss", f64::NAN), ("val_accuracy", 0.5), ("hidden", 1.0), ("other", 2.0)] {
@@ -175,16 +175,16 @@ fn points_arrive_and_the_outcome_is_the_last_that_is_told() {
     host.record("someone", &record).unwrap();
     let mut seen = serde_json::Map::new();
     while seen.len() < 3 {
-        let heard = news.next().unwrap();
+        let update = updates.next().unwrap();
         seen.extend(
-            heard["curves"].as_object().into_iter().flatten().map(|(name, curve)| (name.clone(), curve.clone())),
+            update["curves"].as_object().into_iter().flatten().map(|(name, curve)| (name.clone(), curve.clone())),
         );
     }
     assert_eq!(seen["val_loss"]["points"], json!([[10, "NaN"]]));
     assert_eq!(seen["val_accuracy"]["points"], json!([[10, 0.5]]));
     assert_eq!(seen["noise/scale"]["points"], json!([[10, 0.5]]));
     host.train_end(Outcome::Finished).unwrap();
-    assert_eq!(news.last().unwrap()["progress"]["state"], "finished");
+    assert_eq!(updates.last().unwrap()["progress"]["state"], "finished");
     // The run is over: its buttons say so.
     assert_eq!(post(port, "/stop", &token, "").0, 409);
     assert_eq!(post(port, "/learning-rate", &token, r#"{"value":1}"#).0, 409);
@@ -235,7 +235,7 @@ fn a_page_that_lingers_shows_how_the_run_ended() {
     let (mut host, port, token) = serving(json!({ "linger": 0.2 }));
     host.train_end(Outcome::Failed).unwrap();
     let request = format!("GET /events?token={token} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
-    let last = news(send(port, &request)).last().unwrap();
+    let last = updates(send(port, &request)).last().unwrap();
     assert_eq!(last["progress"]["state"], "failed", "a page that is opened late gets everything, and then no more");
     host.teardown().unwrap();
     assert_eq!(host.lines().last().map(String::as_str), Some("the dashboard stays open for 0.2 s"));

@@ -3,7 +3,7 @@
 /// The largest difference between two lists of numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
-    /// `max |a - b| / max(1, max |b|)`; infinite where only one of them is NaN.
+    /// `max |a - b| / max(1, max |b|)`; infinite if only one of them is NaN.
     pub relative: f64,
     /// Its index.
     pub position: usize,

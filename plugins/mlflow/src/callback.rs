@@ -30,7 +30,7 @@ pub struct Mlflow {
     splits: Vec<String>,
     evaluated: BTreeSet<String>,
     /// The step at which each metric was last sent.
-    told: BTreeMap<String, u64>,
+    sent: BTreeMap<String, u64>,
     published: BTreeSet<String>,
 }
 
@@ -124,7 +124,7 @@ impl Mlflow {
             uploader: None,
             splits: Vec::new(),
             evaluated: BTreeSet::new(),
-            told: BTreeMap::new(),
+            sent: BTreeMap::new(),
             published: BTreeSet::new(),
         })
     }
@@ -154,8 +154,8 @@ impl Mlflow {
         for (name, value) in metrics {
             let of = |split: &&String| name.strip_prefix(split.as_str()).is_some_and(|rest| rest.starts_with('_'));
             let split = self.splits.iter().filter(of).max_by_key(|split| split.len());
-            if wanted(split.map(String::as_str)) && self.told.get(name) != Some(&position.global_step) {
-                self.told.insert(name.clone(), position.global_step);
+            if wanted(split.map(String::as_str)) && self.sent.get(name) != Some(&position.global_step) {
+                self.sent.insert(name.clone(), position.global_step);
                 new.push(metric(name, *value, position));
             }
         }

@@ -118,14 +118,14 @@ fn json(what: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Json,
     }
     let code = json["error_code"].as_str().unwrap_or_default();
     let message: String = json["message"].as_str().unwrap_or_default().chars().take(300).collect();
-    let told = format!("{what}: the server says {status} {code} {message}").trim_end().to_owned();
+    let reason = format!("{what}: the server says {status} {code} {message}").trim_end().to_owned();
     Err(match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-            Failure::Unavailable(told, wait.map(Duration::from_secs))
+            Failure::Unavailable(reason, wait.map(Duration::from_secs))
         }
-        status if status.is_server_error() => Failure::Unavailable(told, wait.map(Duration::from_secs)),
-        StatusCode::NOT_FOUND if code == "RESOURCE_DOES_NOT_EXIST" => Failure::Missing(told),
-        _ => Failure::Refused(told),
+        status if status.is_server_error() => Failure::Unavailable(reason, wait.map(Duration::from_secs)),
+        StatusCode::NOT_FOUND if code == "RESOURCE_DOES_NOT_EXIST" => Failure::Missing(reason),
+        _ => Failure::Refused(reason),
     })
 }
 
@@ -150,8 +150,10 @@ mod tests {
             [(Credentials::Token("secret".to_owned()), "Bearer secret"), (user.clone(), "Basic YWRhOnNlY3JldA==")]
         {
             let client = Client::new(server.uri(), &credentials, Duration::from_secs(5));
-            let Err(Failure::Refused(told)) = client.get("runs/get", ("run_id", "a b")) else { panic!("not refused") };
-            assert_eq!(told, "runs/get: the server says 403 Forbidden PERMISSION_DENIED no");
+            let Err(Failure::Refused(reason)) = client.get("runs/get", ("run_id", "a b")) else {
+                panic!("not refused")
+            };
+            assert_eq!(reason, "runs/get: the server says 403 Forbidden PERMISSION_DENIED no");
             assert_eq!(server.requests().pop().map(|request| request.authorization).as_deref(), Some(expected));
         }
         let client = Client::new(server.uri(), &user, Duration::from_secs(5));

@@ -27,7 +27,7 @@ impl Note {
         Self { path: Path::new(run_folder).join(FILE), tracking_uri: tracking_uri.to_owned() }
     }
 
-    /// The run's identifier, where the file names one for this server. An unreadable file counts as none.
+    /// The run's identifier, if the file names one for this server. An unreadable file counts as none.
     pub(crate) fn read(&self) -> Option<String> {
         let content: Content = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
         (content.tracking_uri == self.tracking_uri).then_some(content.run_id)

@@ -9,13 +9,13 @@ use crate::client::Credentials;
 /// Options of `mlflow`.
 #[plugin]
 pub struct Options {
-    /// The tracking server, such as `http://127.0.0.1:5000`; where not given, the environment's `MLFLOW_TRACKING_URI`.
+    /// The tracking server, such as `http://127.0.0.1:5000`; if not given, the environment's `MLFLOW_TRACKING_URI`.
     /// Secrets do not belong here: they come only from `MLFLOW_TRACKING_TOKEN`, or from `MLFLOW_TRACKING_USERNAME` and
     /// `MLFLOW_TRACKING_PASSWORD`.
     pub tracking_uri: Option<String>,
-    /// The experiment, created where it does not exist; where not given, the run's name.
+    /// The experiment, created if it does not exist; if not given, the run's name.
     pub experiment: Option<String>,
-    /// The name of the run on the server; where not given, the name of its folder.
+    /// The name of the run on the server; if not given, the name of its folder.
     pub run_name: Option<String>,
     /// The kinds of published files to upload when the run has ended, as `status.json` lists them.
     pub artifacts: Vec<String>,

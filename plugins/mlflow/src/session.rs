@@ -45,9 +45,9 @@ impl Session {
     /// Continues the run of a resumed one, or creates one.
     pub(crate) fn begin(client: &Client, subject: &Subject, run_id: Option<&str>) -> Result<Self, Failure> {
         match run_id.map(|run_id| Self::take_up(client, run_id)) {
-            Some(Err(Failure::Missing(told))) => {
+            Some(Err(Failure::Missing(reason))) => {
                 plugin_api::tracing::warn!(
-                    "the MLflow run to continue no longer exists, so a new one is created: {told}"
+                    "the MLflow run to continue no longer exists, so a new one is created: {reason}"
                 );
                 Self::make(client, subject)
             }
@@ -108,7 +108,7 @@ impl Session {
         client.post("runs/log-batch", &json!({ "run_id": self.run_id, "metrics": metrics })).map(drop)
     }
 
-    /// Uploads a file under a name, where the server accepts files.
+    /// Uploads a file under a name, if the server accepts files.
     pub(crate) fn upload(&self, client: &Client, name: &str, file: &Path) -> Result<(), Failure> {
         let Some(root) = self.artifact_uri.strip_prefix("mlflow-artifacts:") else {
             return Err(Failure::Refused(format!(
@@ -127,7 +127,7 @@ impl Session {
     }
 }
 
-/// The identifier of an experiment, which is created where it does not exist.
+/// The identifier of an experiment, which is created if it does not exist.
 fn experiment(client: &Client, name: &str) -> Result<String, Failure> {
     match client.get("experiments/get-by-name", ("experiment_name", name)) {
         Ok(found) => Ok(text(&found["experiment"]["experiment_id"])),

@@ -61,7 +61,7 @@ impl Uploader {
             end: None,
             failures: 0,
             again: None,
-            told: false,
+            is_reported: false,
         };
         std::thread::Builder::new().name("mlflow".to_owned()).spawn(move || round.run(&received))?;
         Ok(Self { messages })
@@ -114,7 +114,7 @@ struct Round {
     /// No try before this time.
     again: Option<Instant>,
     /// Whether the log says that the server is unreachable.
-    told: bool,
+    is_reported: bool,
 }
 
 impl Round {
@@ -125,9 +125,9 @@ impl Round {
             if self.again.is_none_or(|again| again <= Instant::now()) {
                 match self.send() {
                     Ok(()) => self.succeeded(),
-                    Err(Failure::Unavailable(told, wait)) => self.failed(&told, wait),
-                    Err(Failure::Refused(told) | Failure::Missing(told)) => {
-                        tracing::warn!("this run is not logged to the MLflow server: {told}");
+                    Err(Failure::Unavailable(reason, wait)) => self.failed(&reason, wait),
+                    Err(Failure::Refused(reason) | Failure::Missing(reason)) => {
+                        tracing::warn!("this run is not logged to the MLflow server: {reason}");
                         return;
                     }
                 }
@@ -199,15 +199,15 @@ impl Round {
     }
 
     fn succeeded(&mut self) {
-        if std::mem::take(&mut self.told) {
+        if std::mem::take(&mut self.is_reported) {
             tracing::info!("the MLflow server answers again");
         }
         (self.failures, self.again) = (0, None);
     }
 
-    fn failed(&mut self, told: &str, asked: Option<Duration>) {
-        if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!("the MLflow server is unreachable; the run continues and retries: {told}");
+    fn failed(&mut self, reason: &str, asked: Option<Duration>) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            tracing::warn!("the MLflow server is unreachable; the run continues and retries: {reason}");
         }
         let wait = SHORTEST_WAIT.saturating_mul(1 << self.failures.min(16)).max(asked.unwrap_or_default());
         self.failures += 1;
@@ -228,8 +228,8 @@ impl Round {
 /// Logs what the server will never accept, and counts it as done.
 fn unless_unavailable(sent: Result<(), Failure>) -> Result<(), Failure> {
     match sent {
-        Err(Failure::Refused(told) | Failure::Missing(told)) => {
-            tracing::warn!("the MLflow server rejected a request: {told}");
+        Err(Failure::Refused(reason) | Failure::Missing(reason)) => {
+            tracing::warn!("the MLflow server rejected a request: {reason}");
             Ok(())
         }
         other => other,

@@ -18,7 +18,7 @@ const SMALLER: [&str; 8] = ["loss", "error", "perplexity", "mae", "mse", "rmse",
 const LARGER: [&str; 9] = ["accuracy", "precision", "recall", "f1", "auc", "r2", "iou", "dice", "bleu"];
 
 impl Direction {
-    /// The direction that a metric's name implies, for the host's metrics and others with similar names; `None` where
+    /// The direction that a metric's name implies, for the host's metrics and others with similar names; `None` if
     /// the name does not tell, as `learning_rate`.
     pub fn of(metric: &str) -> Option<Self> {
         let name = metric.to_ascii_lowercase();

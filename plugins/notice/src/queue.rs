@@ -34,7 +34,7 @@ struct State {
     /// Jobs that failed.
     failed: usize,
     /// The thread has ended; waiting jobs are never done.
-    gone: bool,
+    ended: bool,
 }
 
 /// What a drained queue dropped.
@@ -86,7 +86,7 @@ impl<T: Send + 'static> Queue<T> {
         let mut state = self.deadline.state();
         state.end = Some(end);
         self.deadline.shared.1.notify_all();
-        while state.waiting > 0 && !state.gone {
+        while state.waiting > 0 && !state.ended {
             let left = (end + LAST_MOMENT).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -139,14 +139,14 @@ impl Deadline {
 
 fn do_jobs<T>(jobs: &Receiver<T>, deadline: Deadline, mut work: impl FnMut(T, &Deadline) -> bool) {
     /// Sets the flag when the thread ends, even by a panic.
-    struct Gone<'a>(&'a Deadline);
-    impl Drop for Gone<'_> {
+    struct Ended<'a>(&'a Deadline);
+    impl Drop for Ended<'_> {
         fn drop(&mut self) {
-            self.0.state().gone = true;
+            self.0.state().ended = true;
             self.0.shared.1.notify_all();
         }
     }
-    let _gone = Gone(&deadline);
+    let _ended = Ended(&deadline);
     for job in jobs {
         if deadline.remaining().is_some_and(|time| time.is_zero()) {
             return;

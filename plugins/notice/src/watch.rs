@@ -76,7 +76,7 @@ impl Watch {
         self.notice(run, Event::Start, at, Details::from_iter(resumed))
     }
 
-    /// In `on_trigger`. The trigger at the end is reported only where the end itself is not.
+    /// In `on_trigger`. The trigger at the end is reported only if the end itself is not.
     ///
     /// # Errors
     ///

@@ -120,7 +120,7 @@ impl Callback for PrintMetrics {
 }
 
 impl PrintMetrics {
-    /// What is best in a run that goes on.
+    /// The best values of a run that is resumed.
     fn read_history(&mut self, run: &Run<'_>) -> Result<()> {
         for name in run.history_names()? {
             let Some(direction) = self.direction(&name) else { continue };

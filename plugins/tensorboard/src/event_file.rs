@@ -139,11 +139,11 @@ pub fn cut(folder: &Path, instance: &str, step: u64) -> Result<()> {
 /// The bytes of the complete records before the first of a later step.
 fn prefix(bytes: &[u8], step: u64) -> usize {
     let mut rest = bytes;
-    while let Some((record, behind)) = framing::first(rest) {
+    while let Some((record, tail)) = framing::first(rest) {
         if EventPosition::decode(record).is_ok_and(|event| event.step > step as i64) {
             break;
         }
-        rest = behind;
+        rest = tail;
     }
     bytes.len() - rest.len()
 }
@@ -191,9 +191,9 @@ mod tests {
     fn steps(path: &Path) -> Vec<i64> {
         let bytes = fs::read(path).unwrap();
         let (mut rest, mut steps) = (bytes.as_slice(), Vec::new());
-        while let Some((record, behind)) = framing::first(rest) {
+        while let Some((record, tail)) = framing::first(rest) {
             steps.push(Event::decode(record).unwrap().step);
-            rest = behind;
+            rest = tail;
         }
         steps
     }

@@ -61,9 +61,9 @@ mod tests {
                 append(&mut buffer, |buffer| buffer.extend_from_slice(record));
             }
             let (mut rest, mut read) = (buffer.as_slice(), Vec::new());
-            while let Some((record, behind)) = first(rest) {
+            while let Some((record, tail)) = first(rest) {
                 read.push(record.to_vec());
-                rest = behind;
+                rest = tail;
             }
             prop_assert!(rest.is_empty());
             prop_assert_eq!(read, records);

@@ -17,7 +17,7 @@ pub struct Options {
     /// decides about triggers: by default after each epoch.
     pub every: u64,
     /// Height, width and channels (1, 3 or 4) to which samples of the evaluated split are resized, to be shown with the
-    /// model's answers; where not given, none are shown.
+    /// model's answers; if not given, none are shown.
     pub image_shape: Option<[u32; 3]>,
     /// How many of them are shown, the first of the split.
     #[schemars(range(min = 1, max = 1000))]
@@ -25,7 +25,7 @@ pub struct Options {
     /// The number of samples of the evaluated split whose features go to the projector; 0 for none.
     #[schemars(range(max = 100_000))]
     pub embeddings: u64,
-    /// The node of the model whose values are the features; where not given, the input of the last node.
+    /// The node of the model whose values are the features; if not given, the input of the last node.
     pub embedding_node: Option<String>,
     /// A metric and whether lower or higher is better, as in `{ val_loss = "min" }`: histograms, images and embeddings
     /// are written only when it has improved. Scalars are always written.

@@ -38,7 +38,7 @@ impl Endpoint {
         self.uri.scheme_str() == Some("http") && !self.is_loopback()
     }
 
-    /// The target of a redirect from `uri`; `None` where it leaves the server, since only that server may get the
+    /// The target of a redirect from `uri`; `None` if it leaves the server, since only that server may get the
     /// notice.
     pub fn redirected(&self, location: &str) -> Option<Uri> {
         let uri: Uri = match location.strip_prefix('/') {

@@ -1,6 +1,6 @@
 """Runs models for the tests: one request per line on stdin, one answer per line on stdout.
 
-A request names a runtime, a model file, and a file with the bytes of the inputs; the outputs are written beside it.
+A request names a runtime, a model file, and a file with the bytes of the inputs; the outputs are written next to it.
 """
 
 import json

@@ -109,7 +109,7 @@ impl Element {
 pub(super) struct Array {
     /// The file.
     pub(super) path: PathBuf,
-    /// The name of the array in its file, for messages; empty where the file has only one.
+    /// The name of the array in its file, for messages; empty if the file has only one.
     name: String,
     bytes: Arc<Bytes>,
     /// The byte of its first element.

@@ -25,7 +25,7 @@ pub struct TextOptions {
     /// The number of tokens in a sample.
     #[schemars(range(min = 1))]
     pub context: u32,
-    /// The distance in tokens between the starts of two samples; `context` where not given, so that they do not
+    /// The distance in tokens between the starts of two samples; `context` if not given, so that they do not
     /// overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

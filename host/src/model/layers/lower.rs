@@ -60,7 +60,7 @@ struct Lowering {
 
 /// A layer that becomes one node.
 struct Single<'a> {
-    /// The kind in its name, where it has no name of its own.
+    /// The kind in its name, if it has no name of its own.
     kind: &'static str,
     name: Option<&'a String>,
     op: Op,

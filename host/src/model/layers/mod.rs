@@ -59,7 +59,7 @@ pub enum Layer {
         /// Whether a bias is added.
         #[serde(default = "yes")]
         bias: bool,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },
@@ -87,7 +87,7 @@ pub enum Layer {
         /// Whether a bias is added.
         #[serde(default = "yes")]
         bias: bool,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },
@@ -115,7 +115,7 @@ pub enum Layer {
         /// Whether a bias is added.
         #[serde(default = "yes")]
         bias: bool,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },
@@ -146,7 +146,7 @@ pub enum Layer {
         /// Whether a bias is added.
         #[serde(default = "yes")]
         bias: bool,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },
@@ -204,7 +204,7 @@ pub enum Layer {
         name: Option<String>,
         /// The size of the window.
         kernel_size: Size2d,
-        /// The step of the window; its size where not given.
+        /// The step of the window; its size if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stride: Option<Size2d>,
         /// Added on each side, at most half of the window.
@@ -218,7 +218,7 @@ pub enum Layer {
         name: Option<String>,
         /// The size of the window.
         kernel_size: Size2d,
-        /// The step of the window; its size where not given.
+        /// The step of the window; its size if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stride: Option<Size2d>,
         /// Zeros added on each side, at most half of the window.
@@ -343,7 +343,7 @@ pub enum Layer {
         num_embeddings: u32,
         /// The length of a vector.
         embedding_dim: u32,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },
@@ -352,10 +352,10 @@ pub enum Layer {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The longest sequence; the data's where not given.
+        /// The longest sequence; the data's if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_length: Option<u32>,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },
@@ -375,7 +375,7 @@ pub enum Layer {
         /// Whether the projections have biases.
         #[serde(default = "yes")]
         bias: bool,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },
@@ -398,7 +398,7 @@ pub enum Layer {
         /// Whether the output is only that of the last position.
         #[serde(default)]
         last_only: bool,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },
@@ -421,7 +421,7 @@ pub enum Layer {
         /// Whether the output is only that of the last position.
         #[serde(default)]
         last_only: bool,
-        /// The initialization of its weights; PyTorch's default where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initialization: Option<WeightInitialization>,
     },

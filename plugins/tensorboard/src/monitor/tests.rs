@@ -47,9 +47,9 @@ fn events(folder: &Path, run: &str) -> Vec<Event> {
     for file in files {
         let bytes = fs::read(file).unwrap();
         let mut rest = bytes.as_slice();
-        while let Some((record, behind)) = framing::first(rest) {
+        while let Some((record, tail)) = framing::first(rest) {
             events.push(Event::decode(record).unwrap());
-            rest = behind;
+            rest = tail;
         }
         assert!(rest.is_empty(), "a torn record");
     }

@@ -14,7 +14,7 @@ use crate::server::{Answer, Server};
 /// Part of each address here. Only the server may see it.
 const TOKEN: &str = "T0K3N-of-the-address";
 
-/// A host with a webhook whose URL lies in a file, and the file's folder.
+/// A host with a webhook whose URL is in a file, and the file's folder.
 struct Webhooked {
     host: FakeHost,
     folder: TempDir,

@@ -86,7 +86,7 @@ impl Server {
         self.requests.recv_timeout(LONG).expect("a request comes")
     }
 
-    /// The requests that have come and that nobody has asked for.
+    /// The requests that arrived and were not read.
     pub fn others(&self) -> Vec<Request> {
         self.requests.try_iter().collect()
     }

@@ -155,8 +155,7 @@ fn start(training: &Training, out: &str) -> Child {
     training.command(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the host starts")
 }
 
-/// Sends `signal` to `run` once it has a checkpoint more than before, and `delay` later. False when it had ended
-/// before.
+/// Sends `signal` to `run` once it has a checkpoint more than before, and `delay` later. False when it had ended before.
 #[cfg(unix)]
 fn break_off(training: &Training, out: &str, signal: &str, delay: Duration) -> bool {
     let folder = format!("{out}/checkpoints");

@@ -254,8 +254,8 @@ fn what_stands_in_the_way_is_told_before_the_training() {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_hurts_no_other_monitor() {
-    // A file may not become larger than this, which a program sees as it sees a disk that is full; the signal that
-    // comes with it is ignored.
+    // A file may not become larger than this, which a program sees as it sees a disk that is full; the signal that comes
+    // with it is ignored.
     let plugins = PLUGINS.replace("kind = \"tensorboard\"", "kind = \"tensorboard\"\non_error = \"ignore\"");
     let training =
         Training::new(&plugins.replace("kind = \"checkpoint\"", "kind = \"checkpoint\"\nif = \"val_loss < 0\""));

@@ -39,7 +39,7 @@ const TEST: &str = "test";
 #[plugin]
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Also write a row after this number of steps; 0 for none.
+    /// The number of steps between additional rows; 0 for none.
     every_steps: u64,
 }
 

@@ -29,7 +29,7 @@ const TEST: &str = "test";
 #[plugin]
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Also write a line after this number of steps; 0 for none.
+    /// The number of steps between additional lines; 0 for none.
     every_steps: u64,
 }
 

@@ -6,8 +6,8 @@ use plugin_api::{Callback, Creation, Error, Result, Run, plugin};
 /// Options of `terminate-on-nan`.
 #[plugin]
 pub(crate) struct Options {
-    /// Check the loss after this number of steps; 0 checks only at the end of an epoch. On an accelerator, each check
-    /// waits for the step.
+    /// The number of steps between two checks of the loss; 0 checks only at the end of an epoch. On an accelerator, each
+    /// check waits for the step.
     every_steps: u64,
     /// Fail, as the run's `on_error` says, instead of requesting a stop.
     fail: bool,

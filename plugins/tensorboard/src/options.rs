@@ -13,8 +13,8 @@ pub struct Options {
     /// The folder of the event files, relative to the run folder; pass it, or any folder above it, to `tensorboard
     /// --logdir`.
     pub log_dir: String,
-    /// Write histograms of all weights and gradients after this number of triggers; 0 for none. The run's `when`
-    /// decides about triggers: by default after each epoch.
+    /// The number of triggers between two histograms of all weights and gradients; 0 for none. The run's `when` decides
+    /// about triggers: by default after each epoch.
     pub every: u64,
     /// Height, width and channels (1, 3 or 4) to which samples of the evaluated split are resized, to be shown with the
     /// model's answers; if not given, none are shown.

@@ -176,7 +176,7 @@ fn the_resolved_run_file_is_a_run_file() {
         found
     };
     let again = read(&folder.path().join("again/run.toml"));
-    for key in ["seed", "batch_size", "type", "normalise"] {
+    for key in ["seed", "batch_size", "type", "normalize"] {
         assert_eq!(line(&again, key), line(&read(&resolved), key));
     }
     assert_eq!(line(&again, "epochs").as_deref(), Some("epochs = 1"));

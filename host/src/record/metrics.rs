@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Position, RecordError};
 
-/// A metric's latest value and the point of the training that it is of.
+/// A metric's latest value and the point of the training that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric {
     /// The value; NaN and the infinities are values like others.
@@ -25,7 +25,7 @@ impl Metrics {
         Metrics::default()
     }
 
-    /// Puts a value in the place of the earlier one of that name.
+    /// Sets the value of a name.
     pub fn put(&mut self, name: &str, position: Position, value: f64) {
         let metric = Metric { value, position };
         match self.latest.get_mut(name) {
@@ -39,12 +39,12 @@ impl Metrics {
     /// The latest value of a name.
     ///
     /// # Errors
-    /// No value of that name; the error offers the nearest names.
+    /// There is no value of that name; the error suggests the nearest names.
     pub fn get(&self, name: &str) -> Result<Metric, RecordError> {
         self.latest.get(name).copied().ok_or_else(|| RecordError::unknown(name, self.names()))
     }
 
-    /// The latest value of a name, for conditions: none where there is none.
+    /// The latest value of a name, for conditions; `None` if there is none.
     pub fn value(&self, name: &str) -> Option<f64> {
         self.latest.get(name).map(|metric| metric.value)
     }

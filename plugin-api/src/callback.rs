@@ -9,6 +9,7 @@ use crate::event::{
     ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd, Trigger,
 };
 use crate::run::Run;
+use crate::services::HookSet;
 
 /// What a callback is made with, besides its options.
 #[derive(Clone, Debug)]
@@ -33,10 +34,10 @@ pub enum Dispatch {
     Background,
 }
 
-/// On which ranks of a distributed run a kind works.
+/// Draft: on which ranks of a distributed run a kind works. Runs have one rank so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ranks {
-    /// On rank zero alone: what publishes or prints.
+    /// Only on rank zero: what publishes or prints.
     #[default]
     Zero,
     /// On each.
@@ -126,58 +127,13 @@ impl Need {
     }
 }
 
-/// A set of events.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HookSet(pub u64);
-
-impl HookSet {
-    /// The set of the events that the methods called `names` handle.
-    pub const fn of_methods(names: &[&str]) -> Self {
-        let mut set = 0;
-        let mut index = 0;
-        while index < names.len() {
-            let mut known = 0;
-            while known < EventKind::ALL.len() {
-                if is_method_of(names[index], EventKind::ALL[known].name()) {
-                    set |= 1 << EventKind::ALL[known].0;
-                }
-                known += 1;
-            }
-            index += 1;
-        }
-        Self(set)
-    }
-
-    /// Whether `event` is in it.
-    pub const fn contains(self, event: EventKind) -> bool {
-        event.0 < 64 && self.0 & (1 << event.0) != 0
-    }
-}
-
-/// Whether `method` is `on_<event>`.
-const fn is_method_of(method: &str, event: &str) -> bool {
-    let (method, event) = (method.as_bytes(), event.as_bytes());
-    if method.len() != event.len() + 3 || method[0] != b'o' || method[1] != b'n' || method[2] != b'_' {
-        return false;
-    }
-    let mut index = 0;
-    while index < event.len() {
-        if method[index + 3] != event[index] {
-            return false;
-        }
-        index += 1;
-    }
-    true
-}
-
 macro_rules! callback_trait {
     ($($(#[$doc:meta])* $method:ident($event:ident: $type:ty) -> $result:ty = $default:expr $(, if $feature:literal)?;)*) => {
         /// A callback: hooks that the host calls while it trains.
         ///
         /// Write the hooks that you want and leave out the others: `#[plugin]` derives from the
         /// methods that are there which events the host sends, and an event that no callback wants
-        /// costs the loop nothing. `#[plugin]` also fills in `VERSION` and `LICENCE` from your
+        /// costs the loop nothing. `#[plugin]` also fills in `VERSION` and `LICENSE` from your
         /// `Cargo.toml`, and `Options` where you have none.
         ///
         /// Hooks of one instance never overlap. Inline, they run on the training thread, and the
@@ -212,8 +168,8 @@ macro_rules! callback_trait {
             const SUMMARY: &'static str;
             /// The plugin's version; `#[plugin]` takes your crate's.
             const VERSION: &'static str;
-            /// The plugin's licence; `#[plugin]` takes your crate's.
-            const LICENCE: &'static str;
+            /// The plugin's license; `#[plugin]` takes your crate's.
+            const LICENSE: &'static str;
             /// The events that it wants; `#[plugin]` derives it from your methods.
             #[doc(hidden)]
             const HOOKS: HookSet;
@@ -225,7 +181,7 @@ macro_rules! callback_trait {
             const DISPATCH: Dispatch = Dispatch::Inline;
             /// Whether it runs when its library is in the folder, without being named in the run.
             const BY_DEFAULT: bool = true;
-            /// On which ranks of a distributed run it works.
+            /// Draft: on which ranks of a distributed run it works. Runs have one rank so far.
             const RANKS: Ranks = Ranks::Zero;
             /// The metrics that it puts.
             const PRODUCES: &'static [&'static str] = &[];
@@ -287,13 +243,13 @@ callback_trait! {
     on_eval_step_end(event: &Evaluation<'_>) -> () = Ok(());
     /// After an evaluation; its metrics are there.
     on_eval_end(event: &Evaluation<'_>) -> () = Ok(());
-    /// Before a prediction job.
+    /// Draft, not sent yet: before a prediction job.
     on_predict_start(event: &At<'_>) -> () = Ok(());
-    /// After a batch of a prediction job.
+    /// Draft, not sent yet: after a batch of a prediction job.
     on_predict_step(event: &At<'_>) -> () = Ok(());
-    /// After a prediction job.
+    /// Draft, not sent yet: after a prediction job.
     on_predict_end(event: &At<'_>) -> () = Ok(());
-    /// An export was asked for.
+    /// Draft, not sent yet: an export was asked for.
     on_export(event: &At<'_>) -> () = Ok(());
     /// When the run's `when` says so: what to do is the callback's, when is the run's.
     on_trigger(event: &Trigger<'_>) -> () = Ok(());
@@ -314,17 +270,4 @@ callback_trait! {
     on_teardown(event: &At<'_>) -> () = Ok(());
     /// The next minor's hook: at each safe point of the loop.
     on_safe_point(event: &At<'_>) -> () = Ok(()), if "next-minor";
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hook_set_is_that_of_the_methods() {
-        let set = HookSet::of_methods(&["new", "on_epoch_end", "on_step_end", "on_no_such_event", "helper"]);
-        let names: Vec<_> =
-            EventKind::ALL.iter().filter(|event| set.contains(**event)).map(|event| event.name()).collect();
-        assert_eq!(names, ["epoch_end", "step_end"]);
-    }
 }

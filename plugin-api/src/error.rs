@@ -32,6 +32,8 @@ pub enum ErrorKind {
     NoSuchName,
     /// Not allowed in this hook, at this point, or in the background.
     NotAllowed,
+    /// The metric is known, and it has no value yet.
+    NoValue,
 }
 
 impl Error {
@@ -62,6 +64,7 @@ impl Error {
             Status::UNKNOWN => ErrorKind::Unknown,
             Status::NO_SUCH_NAME => ErrorKind::NoSuchName,
             Status::NOT_ALLOWED => ErrorKind::NotAllowed,
+            Status::NO_VALUE => ErrorKind::NoValue,
             _ => ErrorKind::Failed,
         };
         Self { message, kind }

@@ -9,13 +9,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
-use crate::abi::{Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MINOR, ReplyTable, Text};
+use crate::abi::{
+    Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MAGIC, MAJOR, MINOR, ReplyTable, Text, read_table,
+};
 use crate::callback::{Callback, Creation, Dispatch, Ranks, When};
 use crate::error::{Error, Result};
 use crate::event::{FromTable, state_bytes};
-use crate::protocol::{Descriptor, Failure, Need};
+use crate::protocol::requests::Failure;
+use crate::protocol::{Descriptor, Need};
 use crate::run::Run;
-use crate::{log, service};
+use crate::services::typed;
+use crate::{call, log};
 
 /// A kind of callback, for the list that a library exports.
 #[derive(Clone, Copy)]
@@ -45,7 +49,10 @@ pub trait Library: 'static {
 pub fn library_table<L: Library>() -> LibraryTable {
     LibraryTable {
         size: size_of::<LibraryTable>() as u32,
+        major: MAJOR,
+        magic: MAGIC,
         minor: MINOR,
+        pointer_size: size_of::<*const ()>() as u32,
         sdk: Text::new(concat!("plugin-api ", env!("CARGO_PKG_VERSION"))),
         compiler: Text::new(env!("PLUGIN_API_COMPILER")),
         target: Text::new(env!("PLUGIN_API_TARGET")),
@@ -66,7 +73,7 @@ fn describe<T: Callback>() -> Descriptor {
         kind: T::KIND.to_owned(),
         version: T::VERSION.to_owned(),
         summary: T::SUMMARY.to_owned(),
-        licence: T::LICENCE.to_owned(),
+        license: T::LICENSE.to_owned(),
         hooks: hooks.iter().map(|event| event.name().to_owned()).collect(),
         needs: T::NEEDS
             .iter()
@@ -149,7 +156,7 @@ unsafe fn deliver<T: Callback>(instance: *mut c_void, event: &EventTable, host: 
                     // SAFETY: the event has no table of its own.
                     let event = unsafe { FromTable::from_table(event) };
                     let state = callback.on_save_state(run, &event)?;
-                    service::call_raw(host, ServiceKind::SAVE_STATE, &state, &[]).map(drop)
+                    call::call_raw(host, ServiceKind::SAVE_STATE, &state, &[]).map(drop)
                 }
                 // The author wrote no method for it, and the trait's does nothing.
                 known if EventKind::ALL.contains(&known) => Ok(()),
@@ -215,8 +222,8 @@ unsafe extern "C" fn library_create<L: Library>(
     install_panic_hook();
     guarded(|| {
         let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
-        // SAFETY: the host's request outlives the call, and has at least the fields of this minor version.
-        let request = unsafe { &*request };
+        // SAFETY: the host's request outlives the call.
+        let request = unsafe { read_table(request) }.ok_or_else(|| Error::new("the host gave no request"))?;
         log::install(request.log);
         // SAFETY: borrowed until this function returns.
         let (options, name) = unsafe { (request.options.read(), request.instance.read()) };
@@ -246,18 +253,19 @@ unsafe extern "C" fn library_handle<L: Library>(
             None => return tell(host, failure_of(no_such_kind(index))),
         },
     };
-    // SAFETY: the host's event outlives the call; its fields of this minor version are there, since a
-    // host's table is never shorter than the major's first.
-    let event = unsafe { &*event };
+    // SAFETY: the host's event outlives the call.
+    let Some(event) = (unsafe { read_table(event) }) else {
+        return tell(host, failure_of(Error::new("the host gave no event")));
+    };
     // SAFETY: `instance` was made by this kind's `create`.
-    unsafe { (kind.handle)(instance, event, host) }
+    unsafe { (kind.handle)(instance, &event, host) }
 }
 
 #[cold]
 fn tell(host: HostHandle, failure: GuardedFailure) -> Status {
     let told = Failure { message: failure.message, place: failure.place };
     // The host cannot be told that telling it failed.
-    let _ = service::call(host, ServiceKind::FAULT, &told, &[]);
+    let _ = call::call(host, typed::FAULT, &told);
     failure.status
 }
 
@@ -280,7 +288,9 @@ fn no_such_kind(index: u32) -> Error {
 /// `reply` must be a table that outlives the call.
 unsafe fn answer(reply: *const ReplyTable, bytes: &[u8]) {
     // SAFETY: the caller's promise.
-    unsafe { ((*reply).bytes)((*reply).context, Bytes::new(bytes)) };
+    let Some(reply) = (unsafe { read_table(reply) }) else { return };
+    // SAFETY: the host's function, with its own context; the bytes outlive the call.
+    unsafe { (reply.bytes)(reply.context, Bytes::new(bytes)) };
 }
 
 struct GuardedFailure {

@@ -168,12 +168,16 @@
 //! # Where things are
 //!
 //! [`Callback`] has the hooks, [`event`] what they are told, [`Run`] the services, [`protocol`] the values that
-//! those take and give. [`abi`] is for hosts, and for plugins in C: a plugin in Rust never needs it.
+//! those take and give. [`services`] and [`abi`] are for hosts, and for plugins in C: a plugin in Rust never needs them.
 #![deny(missing_docs)]
 
 extern crate self as plugin_api;
 
+#[macro_use]
+pub mod services;
+
 pub mod abi;
+mod call;
 mod callback;
 mod error;
 pub mod event;
@@ -184,7 +188,6 @@ mod log;
 pub mod protocol;
 mod remote;
 mod run;
-mod service;
 mod state;
 mod tensor;
 pub mod testing;
@@ -204,6 +207,6 @@ pub use tracing;
 
 // What `#[plugin]` expands to.
 #[doc(hidden)]
-pub use callback::HookSet;
+pub use services::HookSet;
 #[doc(hidden)]
 pub use {schemars, serde};

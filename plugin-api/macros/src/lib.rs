@@ -8,7 +8,7 @@ use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 /// The one macro of a plugin. What it does depends on what it stands on:
 ///
 /// * on `impl Callback for Mine { … }`: derives the set of hooks from the methods that are there,
-///   and fills in version, licence and (where there are none) options;
+///   and fills in version, license and (where there are none) options;
 /// * on a `struct` of options: makes it readable from a run file, with a JSON Schema whose
 ///   descriptions are the fields' doc comments and whose defaults come from its `Default`;
 /// * on an `enum` of options: the same; a variant `LowRank` is written `"low_rank"`;
@@ -53,8 +53,8 @@ fn callback(mut tokens: Vec<TokenTree>) -> TokenStream {
     if !constants.iter().any(|name| name == "VERSION") {
         added.push_str("const VERSION: &'static str = ::core::env!(\"CARGO_PKG_VERSION\");\n");
     }
-    if !constants.iter().any(|name| name == "LICENCE") {
-        added.push_str("const LICENCE: &'static str = ::core::env!(\"CARGO_PKG_LICENSE\");\n");
+    if !constants.iter().any(|name| name == "LICENSE") {
+        added.push_str("const LICENSE: &'static str = ::core::env!(\"CARGO_PKG_LICENSE\");\n");
     }
     if !types.iter().any(|name| name == "Options") {
         added.push_str("type Options = ::plugin_api::NoOptions;\n");

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::waist;
+use super::host_call;
 use super::world::World;
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::abi::{
@@ -17,10 +17,11 @@ use crate::callback::Callback;
 use crate::error::{Error, Result};
 use crate::event::{Outcome, Position};
 use crate::export::{Kind, Library, library_table};
+use crate::protocol::requests::{Artifact, ControlRequest, Custom, Measure, Predict, StatusLine};
 use crate::protocol::{
-    Artifact, CheckpointWritten, Control, ControlRequest, Custom, Descriptor, HookTime, Measure, ParameterGroup,
-    Predict, Record, RecordValue, RunInfo, StatusLine, Tap, TensorSet,
+    CheckpointWritten, Control, Descriptor, HookTime, ParameterGroup, Record, RecordValue, RunInfo, Tap, TensorSet,
 };
+use crate::services::Caller;
 use crate::tensor::Tensor;
 
 /// A library with one kind, as `#[plugin] const KINDS` would export it.
@@ -70,24 +71,30 @@ impl FakeHost {
             return Err(Error::new(String::from_utf8_lossy(&text).into_owned()).context("describe"));
         }
         let descriptor: Descriptor = serde_json::from_slice(&text)?;
-        let options = options.to_string();
-        let request = CreateTable {
-            size: size_of::<CreateTable>() as u32,
-            minor: MINOR,
-            options: Text::new(&options),
-            instance: Text::new(name),
-            log: waist::take_log,
-        };
+        let folder = temporary_folder();
+        let mut world = Box::new(World::new(name, &folder));
+        world.given.needs.clone_from(&descriptor.needs);
+        let text_of_options = options.to_string();
+        world.given.options = options;
+        world.hook.event = EventKind::CREATE;
         let mut instance = std::ptr::null_mut();
         text.clear();
-        // SAFETY: request, place and reply outlive the call.
-        let status =
-            unsafe { (library.create)(0, &raw const request, &raw mut instance, &raw const *reply_into(&mut text)) };
+        let status = host_call::enter(&mut world, |host| {
+            let request = CreateTable {
+                size: size_of::<CreateTable>() as u32,
+                minor: MINOR,
+                options: Text::new(&text_of_options),
+                instance: Text::new(name),
+                log: host_call::take_log,
+                host,
+            };
+            // SAFETY: request, place and reply outlive the call.
+            unsafe { (library.create)(0, &raw const request, &raw mut instance, &raw const *reply_into(&mut text)) }
+        });
         if status != Status::OK {
             return Err(Error::new(String::from_utf8_lossy(&text).into_owned()));
         }
-        let folder = temporary_folder();
-        let world = Box::new(World::new(name, &folder));
+        world.hook.event = EventKind::SETUP;
         let host = Self { library, descriptor, instance, panicked: false, world, folder };
         std::fs::create_dir_all(&host.folder)?;
         Ok(host)
@@ -97,6 +104,14 @@ impl FakeHost {
     #[must_use]
     pub fn with_info(mut self, change: impl FnOnce(&mut RunInfo)) -> Self {
         change(&mut self.world.given.info);
+        self
+    }
+
+    /// Answers as a host does when the callback runs in the background: from what its `NEEDS` name. Hooks still run on
+    /// the thread of the test.
+    #[must_use]
+    pub fn in_background(mut self) -> Self {
+        self.world.given.caller = Caller::Background;
         self
     }
 
@@ -116,6 +131,12 @@ impl FakeHost {
     /// Puts a metric, and a point of the history at the position of the last event.
     pub fn put_metric(&mut self, name: &str, value: f64) {
         self.world.put_metric(name, value);
+    }
+
+    /// Makes a metric known that has no value yet.
+    pub fn know_metric(&mut self, name: &str) {
+        self.world.given.metrics.entry(name.to_owned()).or_insert(None);
+        self.world.remote.metric(name, self.world.given.metrics[name]);
     }
 
     /// Adds a tensor to a set, or puts it in the place of the one with its name.
@@ -445,11 +466,11 @@ impl FakeHost {
         self.world.hook.event = kind;
         self.world.hook.fault = None;
         let (handle, instance) = (self.library.handle, self.instance);
-        waist::take_logs();
+        host_call::take_logs();
         // SAFETY: the instance is this library's, one hook at a time; the event outlives the call.
-        let status = waist::enter(&mut self.world, |host| unsafe { handle(0, instance, &raw const event, host) });
+        let status = host_call::enter(&mut self.world, |host| unsafe { handle(0, instance, &raw const event, host) });
         self.world.hook.lent.clear();
-        self.world.seen.logs.extend(waist::take_logs());
+        self.world.seen.logs.extend(host_call::take_logs());
         let fault = self.world.hook.fault.take().unwrap_or_default();
         match status {
             Status::OK => Ok(()),
@@ -477,7 +498,7 @@ impl FakeHost {
 
     /// The latest value of a metric.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        self.world.given.metrics.get(name).copied()
+        self.world.given.metrics.get(name).copied().flatten()
     }
 
     /// A hyper-parameter, in the first group that has it.

@@ -58,10 +58,10 @@
 //! callback puts is collected, not delivered), and applies no schedule and no failure policy.
 
 mod fake_host;
+mod host_call;
 mod services;
 #[cfg(test)]
 mod tests;
-mod waist;
 mod world;
 
 pub use fake_host::FakeHost;

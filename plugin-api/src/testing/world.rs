@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::waist::RemoteSide;
+use super::host_call::RemoteSide;
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
+use crate::protocol::requests::{Artifact, ControlRequest, Custom, Failure, Measure, Predict, StatusLine};
 use crate::protocol::{
-    ArrayPoint, Artifact, CheckpointWritten, ControlRequest, Custom, Failure, HookTime, Measure, ParameterGroup, Point,
-    Predict, Record, RunInfo, StatusLine, Tap, TensorSet,
+    ArrayPoint, CheckpointWritten, HookTime, Need, ParameterGroup, Point, Record, RunInfo, Tap, TensorSet,
 };
+use crate::services::{Caller, Refusal};
 use crate::tensor::Tensor;
 
 pub(super) type PredictAnswer = Box<dyn FnMut(&Predict, &[Tensor]) -> Result<Vec<Tensor>>>;
@@ -22,7 +23,11 @@ pub(super) type Tensors = BTreeMap<TensorSet, Vec<Tensor>>;
 /// What services answer from. The callback changes the part of it that a real one would change.
 pub(super) struct Given {
     pub(super) info: RunInfo,
-    pub(super) metrics: BTreeMap<String, f64>,
+    /// The latest value of each metric that the run knows; none of those that have none.
+    pub(super) metrics: BTreeMap<String, Option<f64>>,
+    pub(super) options: serde_json::Value,
+    pub(super) needs: Vec<Need>,
+    pub(super) caller: Caller,
     pub(super) history: BTreeMap<String, Vec<Point>>,
     pub(super) arrays: BTreeMap<String, Vec<ArrayPoint>>,
     pub(super) groups: Vec<ParameterGroup>,
@@ -92,6 +97,9 @@ impl World {
         let given = Given {
             info,
             metrics: BTreeMap::new(),
+            options: serde_json::Value::Null,
+            needs: Vec::new(),
+            caller: Caller::Inline,
             history: BTreeMap::new(),
             arrays: BTreeMap::new(),
             groups: Vec::new(),
@@ -121,48 +129,22 @@ impl World {
     pub(super) fn put_metric(&mut self, name: &str, value: f64) {
         let Position { epoch, global_step, .. } = self.hook.position;
         self.given.history.entry(name.to_owned()).or_default().push(Point { epoch, global_step, value });
-        self.given.metrics.insert(name.to_owned(), value);
-        self.remote.metric(name, value);
+        self.given.metrics.insert(name.to_owned(), Some(value));
+        self.remote.metric(name, Some(value));
     }
 
     /// The run folder.
     pub(super) fn folder(&self) -> PathBuf {
         PathBuf::from(&self.given.info.folder)
     }
-
-    /// Refuses what is not allowed in this hook.
-    pub(super) fn only_in(&self, hooks: &[EventKind], what: &str) -> Result<()> {
-        if hooks.contains(&self.hook.event) {
-            return Ok(());
-        }
-        let allowed: Vec<_> = hooks.iter().map(|hook| format!("`{}`", hook.name())).collect();
-        Err(not_allowed(format!("{what} in {} alone, not in `{}`", allowed.join(", "), self.hook.event.name())))
-    }
-
-    /// Refuses to change the weights while a step or an evaluation uses them.
-    pub(super) fn weights_may_change(&self) -> Result<()> {
-        let busy = [
-            EventKind::STEP_START,
-            EventKind::GRADIENTS,
-            EventKind::EVAL_START,
-            EventKind::EVAL_STEP_START,
-            EventKind::EVAL_STEP_END,
-            EventKind::CHECKPOINT,
-        ];
-        if busy.contains(&self.hook.event) {
-            return Err(not_allowed(format!("weights cannot be written in `{}`", self.hook.event.name())));
-        }
-        Ok(())
-    }
 }
 
-pub(super) fn not_allowed(message: String) -> Error {
-    Error::of_service(Status::NOT_ALLOWED, message)
+/// A refusal of the table, as an error.
+pub(super) fn refused(refusal: Refusal) -> Error {
+    Error::of_service(refusal.status, refusal.message)
 }
 
-/// There is no `what` called `name`; the message lists those that there are.
+/// There is no `what` called `name`, as every host says it.
 pub(super) fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> Error {
-    let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    let known = if names.is_empty() { "there is none".to_owned() } else { format!("there is {}", names.join(", ")) };
-    Error::of_service(Status::NO_SUCH_NAME, format!("there is no {what} `{name}`; {known}"))
+    Error::of_service(Status::NO_SUCH_NAME, crate::services::no_such_name(what, name, names))
 }

@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::abi::kinds::{ServiceKind, Status};
-use crate::abi::{Bytes, HostHandle, ReplyTable, RequestTable, TensorTable};
+use crate::abi::{Bytes, HostHandle, ReplyTable, RequestTable, TensorTable, read_table};
 use crate::error::{Error, Result};
-use crate::protocol::Failure;
+use crate::protocol::requests::Failure;
+use crate::services::{Nothing, Service};
 
 /// What a service answered.
 #[derive(Default)]
@@ -25,16 +26,58 @@ impl Answer {
     }
 }
 
-/// Calls `service` with a request that is encoded here.
-pub(crate) fn call<Q: Serialize>(
+/// A request as a service takes it.
+pub(crate) trait Encode {
+    /// The payload.
+    fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error>;
+}
+
+impl<T: Serialize> Encode for T {
+    fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+        rmp_serde::to_vec_named(self)
+    }
+}
+
+impl Encode for Nothing {
+    fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+        Ok(Vec::new())
+    }
+}
+
+/// A reply as its caller wants it.
+pub(crate) trait Decode: Sized {
+    fn decode(answer: &Answer) -> Result<Self>;
+}
+
+impl<T: DeserializeOwned> Decode for T {
+    fn decode(answer: &Answer) -> Result<Self> {
+        answer.decode()
+    }
+}
+
+impl Decode for Nothing {
+    fn decode(_: &Answer) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+/// Calls `service` with its request and gives its reply.
+pub(crate) fn call<Q: Encode, R: Decode>(host: HostHandle, service: Service<Q, R>, request: &Q) -> Result<R> {
+    R::decode(&answer(host, service, request, &[])?)
+}
+
+/// Calls `service` with its request and `tensors`, and gives all of its answer.
+pub(crate) fn answer<Q: Encode, R>(
     host: HostHandle,
-    service: ServiceKind,
+    service: Service<Q, R>,
     request: &Q,
     tensors: &[TensorTable],
 ) -> Result<Answer> {
-    let payload = rmp_serde::to_vec_named(request)
-        .map_err(|error| Error::new(format!("the request for `{}` cannot be written: {error}", service.name())))?;
-    call_raw(host, service, &payload, tensors)
+    let kind = service.kind();
+    let payload = request
+        .encode()
+        .map_err(|error| Error::new(format!("the request for `{}` cannot be written: {error}", kind.name())))?;
+    call_raw(host, kind, &payload, tensors)
 }
 
 /// Calls `service` with bytes as they are.
@@ -49,7 +92,11 @@ pub(crate) fn call_raw(
         tensor_count: u32::try_from(tensors.len()).map_err(|_| Error::new("too many tensors in one request"))?,
         payload: Bytes::new(payload),
         tensors: tensors.as_ptr(),
+        tensor_size: size_of::<TensorTable>() as u32,
+        reserved: 0,
     };
+    // SAFETY: the host's table is static and begins with its size.
+    let table = unsafe { read_table(host.table) }.ok_or_else(|| Error::new("the host gave no table of services"))?;
     let mut answer = Answer::default();
     let reply = ReplyTable {
         size: size_of::<ReplyTable>() as u32,
@@ -58,8 +105,8 @@ pub(crate) fn call_raw(
         bytes: take_bytes,
         tensor: take_tensor,
     };
-    // SAFETY: the host's table is static, and both tables outlive the call.
-    let status = unsafe { ((*host.table).call)(host.ticket, service, &raw const request, &raw const reply) };
+    // SAFETY: both tables outlive the call.
+    let status = unsafe { (table.call)(host.ticket, service, &raw const request, &raw const reply) };
     if status == Status::OK {
         return Ok(answer);
     }
@@ -80,6 +127,6 @@ unsafe extern "C" fn take_bytes(context: *mut c_void, bytes: Bytes) {
 unsafe extern "C" fn take_tensor(context: *mut c_void, tensor: *const TensorTable) {
     // SAFETY: as in `take_bytes`.
     let answer = unsafe { &mut *context.cast::<Answer>() };
-    // SAFETY: the host passes a whole table of this major version.
-    answer.tensors.push(unsafe { *tensor });
+    // SAFETY: the host passes a table that begins with its size.
+    answer.tensors.extend(unsafe { read_table(tensor) });
 }

@@ -1,5 +1,4 @@
-//! The fake host's side of the waist: the one function that the callback calls, and what its remotes
-//! and its log lead to.
+//! The fake host's end of a call: the one function that the callback calls, and what its remotes and its log lead to.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,11 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::services::{Answer, decode};
-use super::world::World;
-use crate::abi::kinds::{ServiceKind, Status};
-use crate::abi::{Bytes, HostHandle, HostTable, LogTable, MINOR, ReplyTable, RequestTable, read_table};
+use super::world::{World, refused};
+use crate::abi::kinds::{EventKind, ServiceKind, Status};
+use crate::abi::{Bytes, HostHandle, HostTable, LogTable, MINOR, ReplyTable, RequestTable, read_table, read_tables};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{ControlRequest, Failure, Name, Record};
+use crate::protocol::Record;
+use crate::protocol::requests::{ControlRequest, Failure, Name};
+use crate::services::{Caller, Site, no_value, permit};
 use crate::tensor::TensorView;
 
 /// Static, so that a handle never dangles.
@@ -46,17 +47,18 @@ unsafe extern "C" fn call(
     reply: *const ReplyTable,
 ) -> Status {
     // SAFETY: the SDK passes a table that outlives the call.
-    let Some(reply) = (unsafe { reply.as_ref() }) else { return Status::ERROR };
+    let Some(reply) = (unsafe { read_table(reply) }) else { return Status::ERROR };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the SDK passes a table that begins with its size.
         let request = unsafe { read_table(request) }.ok_or_else(|| Error::new("the request has no table"))?;
         // SAFETY: borrowed until the call returns.
         let payload = unsafe { request.payload.read() };
-        let tensors: Vec<_> = (0..request.tensor_count as usize)
-            // SAFETY: as many tables as the request says, and what they point to outlives the call.
-            .map(|index| unsafe { TensorView::from_table(*request.tensors.add(index)) })
-            .collect();
-        answer(ticket, service, payload, &tensors, reply)
+        // SAFETY: as many tables as the request says, that far apart.
+        let tables = unsafe { read_tables(request.tensors, request.tensor_count, request.tensor_size) }
+            .ok_or_else(|| Error::new("the request's tensors have no tables"))?;
+        // SAFETY: what the tables point to outlives the call.
+        let tensors: Vec<_> = tables.into_iter().map(|table| unsafe { TensorView::from_table(table) }).collect();
+        answer(ticket, service, payload, &tensors, &reply)
     }))
     .unwrap_or_else(|_| Err(Error::new(format!("what the test gave for `{}` panicked", service.name()))));
     let Err(error) = outcome else { return Status::OK };
@@ -70,6 +72,7 @@ unsafe extern "C" fn call(
         ErrorKind::Unknown => Status::UNKNOWN,
         ErrorKind::NoSuchName => Status::NO_SUCH_NAME,
         ErrorKind::NotAllowed => Status::NOT_ALLOWED,
+        ErrorKind::NoValue => Status::NO_VALUE,
         _ => Status::ERROR,
     }
 }
@@ -111,7 +114,8 @@ fn stale() -> Error {
 /// What remotes see and leave behind; any thread.
 #[derive(Default)]
 pub(super) struct RemoteSide {
-    metrics: Mutex<BTreeMap<String, f64>>,
+    /// The latest values; none of metrics that are known and have none.
+    metrics: Mutex<BTreeMap<String, Option<f64>>>,
     left: Mutex<RemoteLeft>,
 }
 
@@ -142,7 +146,7 @@ impl RemoteSide {
         lock(&REMOTES).retain(|_, side| !Arc::ptr_eq(side, self));
     }
 
-    pub(super) fn metric(&self, name: &str, value: f64) {
+    pub(super) fn metric(&self, name: &str, value: Option<f64>) {
         lock(&self.metrics).insert(name.to_owned(), value);
     }
 
@@ -151,33 +155,38 @@ impl RemoteSide {
     }
 
     fn of(ticket: u64) -> Result<Arc<Self>> {
-        lock(&REMOTES)
-            .get(&ticket)
-            .cloned()
-            .ok_or_else(|| Error::of_service(Status::STALE, "the remote was used after the run had ended".to_owned()))
+        lock(&REMOTES).get(&ticket).cloned().ok_or_else(|| {
+            Error::of_service(Status::STALE, "the remote was used after the end of the training".to_owned())
+        })
     }
 
     fn answer(&self, service: ServiceKind, payload: &[u8]) -> Result<Vec<u8>> {
+        let site = Site { caller: Caller::Remote, hook: EventKind::CUSTOM, needs: &[] };
+        permit(service, &site, payload).map_err(refused)?;
         match service {
             ServiceKind::CONTROL => lock(&self.left).requests.push(decode(payload)?),
             ServiceKind::RECORD_PUT => lock(&self.left).records.push(decode(payload)?),
-            ServiceKind::METRICS => {
-                let metrics = lock(&self.metrics);
-                if payload.is_empty() {
-                    return Ok(rmp_serde::to_vec_named(&*metrics)?);
-                }
+            ServiceKind::METRIC => {
                 let Name { name } = decode(payload)?;
-                let value = metrics
-                    .get(&name)
-                    .ok_or_else(|| super::world::no_such_name("metric", &name, metrics.keys().map(String::as_str)))?;
-                return Ok(rmp_serde::to_vec_named(&BTreeMap::from([(name, value)]))?);
+                return Ok(rmp_serde::to_vec_named(&metric(&lock(&self.metrics), &name)?)?);
             }
             _ => {
-                let message = format!("a remote does not offer `{}`", service.name());
-                return Err(super::world::not_allowed(message));
+                let metrics = lock(&self.metrics);
+                let with_value: BTreeMap<_, _> =
+                    metrics.iter().filter_map(|(name, value)| Some((name, (*value)?))).collect();
+                return Ok(rmp_serde::to_vec_named(&with_value)?);
             }
         }
         Ok(Vec::new())
+    }
+}
+
+/// The latest value of a metric that has one.
+pub(super) fn metric(metrics: &BTreeMap<String, Option<f64>>, name: &str) -> Result<f64> {
+    match metrics.get(name) {
+        Some(Some(value)) => Ok(*value),
+        Some(None) => Err(Error::of_service(Status::NO_VALUE, no_value(name))),
+        None => Err(super::world::no_such_name("metric", name, metrics.keys().map(String::as_str))),
     }
 }
 

@@ -1,6 +1,9 @@
-//! "Did you mean …": the names that a mistyped word is likely to stand for.
+//! Names that are not there: what to say, and which ones the writer is likely to have meant.
 
 use std::cmp::Reverse;
+
+use super::rules::Refusal;
+use crate::abi::kinds::Status;
 
 /// The most names that an answer offers.
 const OFFERED: usize = 3;
@@ -33,11 +36,39 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 /// The hint that offers the nearest candidates, or none where nothing resembles `word`.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let near = nearest(word, candidates);
-    (!near.is_empty()).then(|| format!("did you mean {}?", list(near, "or")))
+    (!near.is_empty()).then(|| format!("did you mean {}?", list_names(near, "or")))
+}
+
+/// There is no `what` called `name`: the sentence that every host answers, with the nearest of `names`.
+pub fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+    let nearest = did_you_mean(name, names).map_or_else(String::new, |hint| format!("; {hint}"));
+    format!("there is no {what} `{name}`{nearest}")
+}
+
+/// The option called `name` of an instance's `options`; `a.b` is `b` in the table `a`.
+///
+/// # Errors
+///
+/// When there is none, with the nearest names of its table.
+pub fn option_of<'o>(options: &'o serde_json::Value, name: &str) -> Result<&'o serde_json::Value, Refusal> {
+    let mut value = options;
+    for part in name.split('.') {
+        let table = value.as_object();
+        value = table.and_then(|table| table.get(part)).ok_or_else(|| Refusal {
+            status: Status::NO_SUCH_NAME,
+            message: no_such_name("option", name, table.into_iter().flat_map(|table| table.keys().map(String::as_str))),
+        })?;
+    }
+    Ok(value)
+}
+
+/// The metric is known and has no value yet: the sentence that every host answers.
+pub fn no_value(metric: &str) -> String {
+    format!("the metric `{metric}` has no value yet")
 }
 
 /// Names in backticks as a sentence lists them: `` `a`, `b` or `c` ``.
-pub fn list<'a>(names: impl IntoIterator<Item = &'a str>, conjunction: &str) -> String {
+pub fn list_names<'a>(names: impl IntoIterator<Item = &'a str>, conjunction: &str) -> String {
     let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
     match names.split_last() {
         None => String::new(),

@@ -227,7 +227,7 @@ fn a_kind_is_described() {
     -- stdout
     slow 0.1.0: Sleeps on the training thread
 
-    licence     MIT OR Apache-2.0
+    license     MIT OR Apache-2.0
     hooks       epoch_end, step_end
     dispatch    inline
     by default  no

@@ -31,7 +31,7 @@ fn onnxruntime_reads_what_a_run_exports_at_its_best_epoch() {
     let options = [
         "--set=train.epochs=4",
         "--set=run.device=cpu",
-        "--set=plugins.onnx.options={ include = [\"normalise\", \"softmax\", \"argmax\"], fold_batch_norm = true }",
+        "--set=plugins.onnx.options={ include = [\"normalize\", \"softmax\", \"argmax\"], fold_batch_norm = true }",
         "--set=plugins.onnx.when={ best = { val_accuracy = \"max\" } }",
     ];
     let mut command = host();
@@ -87,7 +87,7 @@ fn eight_bits_choose_the_classes_that_the_model_chooses() {
     let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
     let mut command = host();
     command.current_dir(folder.path()).args(["run", "--out", "out", "--json", "--plugins"]).arg(plugins.path());
-    command.args(["--set=train.epochs=4", "--set=run.device=cpu", "--set=data.normalise=\"none\""]);
+    command.args(["--set=train.epochs=4", "--set=run.device=cpu", "--set=data.normalize=\"none\""]);
     for kind in ["onnx", "tflite"] {
         // The run file's own instances take pixels as they are stored, too.
         command.arg(format!("--set=plugins.{kind}.options={{ name = \"whole\" }}"));

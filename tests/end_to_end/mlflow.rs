@@ -172,7 +172,7 @@ fn a_server_that_is_away_costs_one_warning() {
     let address = format!("http://{}", address.expect("a free port"));
     let training = Training::new(&PLUGINS.replace("run_name = \"one\"", "drain = 0.1"));
     let told = run(&training, "run", &address);
-    assert_eq!(told.matches("the MLflow server is away; the run goes on").count(), 1, "{told}");
+    assert_eq!(told.matches("the MLflow server is unreachable; the run continues").count(), 1, "{told}");
 }
 
 #[test]
@@ -181,5 +181,5 @@ fn a_run_without_an_address_does_not_begin() {
     let output = training.output("run", &[]);
     let told = shown(&output, &[training.folder()]);
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("no tracking server is named: set `tracking_uri`, or `MLFLOW_TRACKING_URI`"), "{told}");
+    assert!(told.contains("no tracking server is given: set `tracking_uri`, or `MLFLOW_TRACKING_URI`"), "{told}");
 }

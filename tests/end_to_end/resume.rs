@@ -306,7 +306,7 @@ fn a_damaged_checkpoint_that_is_named_is_an_error() {
     exit code: 2
     -- stderr
       × `[FOLDER]/run/checkpoints/epoch-0002-step-00000046/optimizer.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-      hint: the checkpoint is damaged: take an earlier one, or copy it again from where it came from
+      hint: the checkpoint is damaged: use an earlier one, or copy it again from its source
     "#);
 }
 
@@ -357,7 +357,7 @@ fn another_model_is_a_clear_error() {
     -- stderr
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
-      ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, the value given has [16] and Float
+      ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, but the value has [16] and Float
       hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
     "#);
     let more = "{ type = \"linear\", out_features = 16 },\n  { type = \"relu\" },\n  { type = \"linear\", out_features = 10 },\n  { type = \"linear\", out_features = 10 }";
@@ -379,7 +379,7 @@ fn another_model_is_a_clear_error() {
     -- stderr
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
-      ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, the value given has [16] and Float
+      ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, but the value has [16] and Float
       hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
     "#);
 }

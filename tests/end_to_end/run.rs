@@ -172,7 +172,7 @@ fn the_resolved_run_file_is_a_run_file() {
     let read = |path: &Path| std::fs::read_to_string(path).expect("there is a resolved run file");
     let line = |text: &str, key: &str| text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
     let again = read(&folder.path().join("again/run.toml"));
-    for key in ["seed", "batch_size", "type", "normalise"] {
+    for key in ["seed", "batch_size", "type", "normalize"] {
         assert_eq!(line(&again, key), line(&read(&resolved), key));
     }
     assert_eq!(line(&again, "epochs").as_deref(), Some("epochs = 1"));

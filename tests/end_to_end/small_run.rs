@@ -58,7 +58,7 @@ impl SmallRun {
             target = 64
             shape = [64]
             classes = 10
-            normalise = "range"
+            normalize = "range"
 
             [data.splits]
             val = { fraction = 0.2, stratified = true }

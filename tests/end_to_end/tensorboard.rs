@@ -248,7 +248,7 @@ fn what_stands_in_the_way_is_told_before_the_training() {
     assert!(told.starts_with("exit code: 1") && told.contains(expected), "{told}");
     let vectors = Training::new(PLUGINS).with("shape = [1, 8, 8]", "shape = [2, 4, 8]");
     let told = shown(&vectors.output("run", &[]), &[vectors.folder()]);
-    assert!(told.contains("samples of shape [2, 4, 8] are no images"), "{told}");
+    assert!(told.contains("samples of shape [2, 4, 8] are not images"), "{told}");
 }
 
 #[cfg(unix)]

@@ -46,7 +46,7 @@ fn another_compiler() -> Option<(Command, String)> {
 }
 
 /// A run with the library in a folder, named by nobody: what it printed, and its metric over the epochs.
-fn behaviour(library: &Path) -> (String, Vec<Value>) {
+fn behavior(library: &Path) -> (String, Vec<Value>) {
     let folder = folder_of([library]);
     let training = Training::new(
         "[[plugins]]\nkind = \"weight-watch\"\noptions = { jump = 1.01, slow_down = 0.5 }\n[[plugins]]\nkind = \"json-lines\"\n",
@@ -89,7 +89,7 @@ fn another_compilers_library_behaves_the_same() {
     };
     assert!(described(&other).contains(&version), "{}", described(&other));
     assert!(!described(library()).contains(&version));
-    let (ours, theirs) = (behaviour(library()), behaviour(&other));
+    let (ours, theirs) = (behavior(library()), behavior(&other));
     assert!(ours.0.contains("jumped"), "{}", ours.0);
     assert_eq!(ours, theirs);
 }

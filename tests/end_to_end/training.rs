@@ -21,7 +21,7 @@ path = "DIGITS"
 target = 64
 shape = [1, 8, 8]
 classes = 10
-normalise = "standard"
+normalize = "standard"
 
 [data.splits]
 val = { fraction = 0.2, stratified = true }

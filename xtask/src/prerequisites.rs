@@ -1,4 +1,4 @@
-//! The programs that must be installed, and the sentence for each that is not.
+//! The programs that must be installed, and a message for each that is missing.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -6,9 +6,9 @@ use std::process::Command;
 use crate::error::{Error, Result};
 use crate::process;
 
-/// Fails unless a C++ compiler is found where the build scripts will look for one.
+/// Fails unless there is a C++ compiler where the build scripts look for one.
 pub fn check_compiler() -> Result<()> {
-    // The MSVC compiler is found through the registry rather than by name: the build says so if it is missing.
+    // The MSVC compiler is found through the registry, not by name; the build reports it if it is missing.
     if cfg!(windows) {
         return Ok(());
     }
@@ -27,7 +27,7 @@ pub fn check_compiler() -> Result<()> {
     }
 }
 
-/// The Python 3 that fetches wheels, known to have pip.
+/// A Python 3 with pip, which downloads wheels.
 #[derive(Debug)]
 pub struct Python {
     interpreter: OsString,
@@ -41,13 +41,13 @@ impl Python {
             return Err(Error::MissingTool {
                 tool: "Python 3",
                 install: "install `python3` and `python3-pip` (Debian, Ubuntu, Fedora), or `python` (Homebrew); \
-                          pip fetches libtorch with it, and training needs no Python",
+                          pip downloads libtorch with it; training does not need Python",
             });
         }
         if process::probe(Command::new(&interpreter).args(["-m", "pip", "--version"])).is_none() {
             return Err(Error::MissingTool {
                 tool: "pip",
-                install: "install `python3-pip`, or run `python3 -m ensurepip`; it fetches libtorch",
+                install: "install `python3-pip`, or run `python3 -m ensurepip`; it downloads libtorch",
             });
         }
         Ok(Self { interpreter })
@@ -58,7 +58,7 @@ impl Python {
         Command::new(&self.interpreter)
     }
 
-    /// Runs pip, never asking a question.
+    /// Runs pip without prompts.
     pub fn pip(&self) -> Command {
         let mut command = self.command();
         command.args(["-m", "pip", "--disable-pip-version-check", "--no-input"]);
@@ -66,7 +66,7 @@ impl Python {
     }
 }
 
-/// The interpreter's name, chosen as torch-sys chooses it.
+/// The interpreter's name, chosen like torch-sys does.
 pub fn interpreter() -> OsString {
     if cfg!(windows) {
         "python.exe".into()

@@ -34,7 +34,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
 
     let mut loads = Times::default();
     for copy in 0..STARTS {
-        // A file that is open already would not be loaded again.
+        // A file that is already open would not be loaded again.
         let path = libraries.folder().join(file_name(&format!("copy{copy}")));
         std::fs::copy(libraries.noops().join(file_name("noop-0")), &path)?;
         let mut opened = None;
@@ -52,7 +52,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Runs one step of the program; the log says when the epoch of that step was trained.
+/// Runs one step of the program; the log contains the end time of that step's epoch.
 fn first_step(libraries: &Libraries, number: usize) -> Result<Duration> {
     let run_file = libraries.folder().join("startup.toml");
     std::fs::write(&run_file, MLP.run_file(&kinds()))?;

@@ -1,6 +1,6 @@
-//! What exporters write, read by the runtimes that people use, against what the model computes.
+//! Compares exported models, run by common runtimes, with the model itself.
 //!
-//! A library of a plugin is one of a kind in a program, so that each exporter has test programs of its own.
+//! A program can have only one plugin library, so each exporter has its own test programs.
 
 mod coverage;
 mod memory;

@@ -82,10 +82,7 @@ impl DataRun {
 
     /// Runs a program in Python with the packages of `tests/requirements.txt`; false, saying so, where there are none.
     fn python(&self, program: &str) -> bool {
-        let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-            eprintln!("skipped: HOST_TEST_PYTHON names no Python that has `safetensors` and `numpy`");
-            return false;
-        };
+        let Some(python) = fixture::python() else { return false };
         let output = Command::new(python).args(["-c", program]).current_dir(self.folder.path()).output();
         let output = output.expect("Python starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -285,10 +282,7 @@ fn the_tables_reach_what_the_readme_says() {
 
 #[test]
 fn the_folder_of_images_that_a_script_makes_is_learned() {
-    let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-        eprintln!("skipped: HOST_TEST_PYTHON names no Python");
-        return;
-    };
+    let Some(python) = fixture::python() else { return };
     let folder = temporary_folder();
     let example = workspace_root().join("examples/images");
     let output = Command::new(python).arg(example.join("make_images.py")).arg(folder.path().join("digits")).output();

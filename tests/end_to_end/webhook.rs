@@ -82,6 +82,7 @@ fn ran(run: SmallRun, address: SocketAddr) -> Ran {
 }
 
 fn keeps_the_secrets(ran: &Ran) {
+    assert!(!files_with("HOOK_URL", &ran.out).is_empty(), "the run file says where the URL is");
     for secret in [TOKEN, &SECRET[6..]] {
         assert!(!ran.shown().contains(secret), "{}", ran.shown());
         assert_eq!(files_with(secret, &ran.out), [""; 0]);

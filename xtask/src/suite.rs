@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::cargo::Cargo;
 use crate::error::{Error, Result};
-use crate::process;
 use crate::workspace::Workspace;
+use crate::{prerequisites, process};
 
 /// How the tests are run.
 #[derive(Debug)]
@@ -29,8 +29,10 @@ struct Outcome {
     time: Duration,
 }
 
-/// Runs every stage, cheap ones first, whatever the result of earlier ones; then prints a table.
+/// Provides the programs that tests use, then runs every stage, cheap ones first, whatever the result of earlier ones; then
+/// prints a table.
 pub fn run(workspace: &Workspace, cargo: &Cargo, options: &TestOptions<'_>) -> Result<()> {
+    prerequisites::provide_programs(workspace);
     let outcomes = [
         stage("format", || check_format(workspace, cargo)),
         stage("build", || cargo.build().map(drop)),

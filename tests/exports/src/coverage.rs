@@ -1,4 +1,4 @@
-//! The table of README.md that says which operators can be exported: each exporter checks its columns.
+//! The table in an exporter's page that says which operators it exports: each exporter checks its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,14 +63,21 @@ pub fn coverage(outcomes: impl Fn(&Subject) -> Vec<char>) -> BTreeMap<&'static s
     rows.into_iter().map(|(name, cells)| (name, cells.iter().map(cell).collect())).collect()
 }
 
-/// The cells in README.md, by operator, of the columns from `first` on, counted from 0 after the operator's.
-pub fn readme(first: usize, columns: usize) -> BTreeMap<&'static str, Vec<String>> {
-    let table = include_str!("../../../README.md").lines().skip_while(|line| !line.starts_with("| operator |"));
+/// The cells that a page has, by operator.
+///
+/// # Panics
+///
+/// When the page has no such table.
+pub fn told(page: &'static str) -> BTreeMap<&'static str, Vec<String>> {
+    let table = page.lines().skip_while(|line| !line.starts_with("| operator |"));
     let rows = table.skip(2).take_while(|line| line.starts_with('|'));
-    rows.filter_map(|row| {
-        let mut cells = row.trim_matches('|').split('|').map(str::trim);
-        let name = cells.next()?.trim_matches('`');
-        Some((name, cells.skip(first).take(columns).map(str::to_owned).collect()))
-    })
-    .collect()
+    let cells: BTreeMap<_, _> = rows
+        .filter_map(|row| {
+            let mut cells = row.trim_matches('|').split('|').map(str::trim);
+            let name = cells.next()?.trim_matches('`');
+            Some((name, cells.map(str::to_owned).collect()))
+        })
+        .collect();
+    assert!(!cells.is_empty(), "the page has no table of operators");
+    cells
 }

@@ -6,12 +6,15 @@ mod coverage;
 mod memory;
 mod models;
 mod reader;
+#[path = "../../src/skipped.rs"]
+mod skipped;
 mod speed;
 mod subject;
 
-pub use coverage::{coverage, outcome, readme};
+pub use coverage::{coverage, outcome, told};
 pub use memory::{Counting, extra_memory};
 pub use models::{Model, has_room_for_large, large, operators, random_model, zoo};
 pub use reader::{Reader, Runtime};
+pub use skipped::skipped;
 pub use speed::measure_speed;
 pub use subject::Subject;

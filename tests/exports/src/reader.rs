@@ -36,7 +36,7 @@ impl Reader {
         static READER: OnceLock<Option<Mutex<Reader>>> = OnceLock::new();
         let reader = READER.get_or_init(|| {
             let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-                eprintln!("skipped: HOST_TEST_PYTHON must name a Python with the packages of tests/requirements.txt");
+                crate::skipped("`HOST_TEST_PYTHON` must name a Python with the packages of tests/requirements.txt");
                 return None;
             };
             let mut child = Command::new(python)

@@ -179,6 +179,7 @@ pub mod services;
 pub mod abi;
 mod call;
 mod callback;
+mod direction;
 mod error;
 pub mod event;
 #[doc(hidden)]
@@ -194,6 +195,7 @@ pub mod testing;
 
 pub use abi::kinds::{EventKind, ServiceKind};
 pub use callback::{Callback, Creation, Dispatch, Need, NoOptions, Ranks, When};
+pub use direction::Direction;
 pub use error::{Error, ErrorKind, Result};
 pub use export::Kind;
 pub use plugin_api_macros::plugin;

@@ -4,6 +4,8 @@
 mod author;
 // A plugin of this minor version and of the next, in a host of this one and of the next.
 mod compatibility;
+// Plugins as they were built when the ABI became final.
+mod kept;
 // What happens to files that are no plugins, or plugins that do not fit: each one readable paragraph.
 mod loading;
 // A run from the command line to what it leaves behind, and what must not change it.

@@ -7,7 +7,9 @@ use std::ffi::c_void;
 use abi_stable::library::{CheckTypeLayout, LibHeader, RootModuleResult};
 use plugin_api::abi::kinds::Status;
 use plugin_api::abi::root::{load, RootRef};
-use plugin_api::abi::{Bytes, CreateTable, EventTable, HostHandle, LibraryTable, ReplyTable, TensorTable, Text, MAGIC, MAJOR, MINOR};
+use plugin_api::abi::{
+    Bytes, CreateTable, EventTable, HostHandle, LibraryTable, ReplyTable, TensorTable, Text, MAGIC, MAJOR, MINOR,
+};
 
 use std::mem::size_of;
 

@@ -106,12 +106,12 @@ fn an_error_is_told_once() {
 fn options_that_cannot_be_used_are_told() {
     insta::assert_debug_snapshot!(failures("panics", &["--set", "panics.hook=new"]), @r#"
     [
-        "panics default-options: [it panicked while it was made: it panics in `new` (panicked at panics/src/lib.rs:26:13)]",
+        "panics default-options: [it panicked in `new`: it panics in `new` (panicked at panics/src/lib.rs:26:13)]",
     ]
     "#);
     insta::assert_debug_snapshot!(failures("panics", &["--set", "panics.hook=3"]), @r#"
     [
-        "panics default-options: [the options do not satisfy the schema: 3 is not of type \\string\\,where an option is required, give it one: `--set panics.OPTION=VALUE`]",
+        "panics default-options: [the options do not satisfy the schema: 3 is not of type \\string\\,if an option is required, set it: `--set panics.OPTION=VALUE`]",
     ]
     "#);
 }
@@ -136,7 +136,7 @@ fn slow(arguments: &[&str]) -> Vec<String> {
 fn a_spent_handle_is_noticed() {
     insta::assert_debug_snapshot!(failures("stale-handle", &PATIENT), @r#"
     [
-        "stale-handle stale-handle: [3 calls came with a handle whose hook had returned; for other threads there is `Run::remote`]",
+        "stale-handle stale-handle: [3 calls used a handle whose hook had returned; other threads need `Run::remote`]",
     ]
     "#);
 }
@@ -145,7 +145,7 @@ fn a_spent_handle_is_noticed() {
 fn state_that_does_not_come_back_is_noticed() {
     insta::assert_debug_snapshot!(failures("state-loses", &PATIENT), @r#"
     [
-        "state-loses state: [saved again after loading, the state differs from byte 1 on]",
+        "state-loses state: [the state saved after loading differs from byte 1 on]",
         "state-saved-only state: [it saves state in `save_state`, and has no `load_state` to load it]",
     ]
     "#);

@@ -87,7 +87,7 @@ fn one_that_writes_weights_is_refused() {
         ╰────
       hint: leave out `dispatch`, or say `dispatch = "inline"`
     "#);
-    assert!(!ran.out.exists(), "nothing was begun");
+    assert!(!ran.out.exists(), "nothing was started");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn what_comes_twice_or_not_at_all_is_told() {
         ·    ╰── `loss` is missing
      33 │ epochs = 2
         ╰────
-      hint: say what is minimised, as in `loss = { type = "cross_entropy" }`
+      hint: say what to minimize, as in `loss = { type = "cross_entropy" }`
     "#);
     insta::assert_snapshot!(shown(&Training::new("").by(trainer()), "twice"), @r#"
     exit code: 2
@@ -161,7 +161,7 @@ fn what_comes_twice_or_not_at_all_is_told() {
         ·   ╰── a loss
      36 │ metrics = ["accuracy"]
         ╰────
-      hint: remove it, since this program minimises a loss of its own
+      hint: remove it: this program minimizes a loss of its own
     "#);
 }
 

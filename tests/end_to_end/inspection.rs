@@ -115,7 +115,7 @@ fn a_right_run_file_is_checked_with_its_plugins() {
     insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &check)), @"
     exit code: 0
     -- stdout
-    `run.toml` is right: 9 nodes, 170 parameters, callbacks early-stopping, checkpoint, progress, print-metrics, json-lines
+    `run.toml` is valid: 9 nodes, 170 parameters, callbacks early-stopping, checkpoint, progress, print-metrics, json-lines
     ");
     let resolved = host_in(&folder, &[check.as_slice(), &["--resolved"]].concat());
     std::fs::write(folder.path().join("resolved.toml"), &resolved.stdout).expect("it can be written");

@@ -90,7 +90,7 @@ fn an_unknown_kind() {
         ╰────
       hint: did you mean `recorder`?
     ");
-    assert!(!ran.out.exists(), "nothing was begun");
+    assert!(!ran.out.exists(), "nothing was started");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn bad_options() {
         ╰────
       hint: did you mean `fail_in`?
     ");
-    assert!(!ran.out.exists(), "nothing was begun");
+    assert!(!ran.out.exists(), "nothing was started");
 }
 
 #[test]
@@ -215,9 +215,9 @@ fn callbacks_that_answer_each_other_for_ever() {
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: begins, left, right
-    ERROR plugin `right` failed in `custom`: after 8 rounds callbacks still answer each other: `right` sends `recorder`, `left` puts the record `recorder/left` plugin=right hook="custom" place= panicked=false
-    error: × plugin `right` failed in `custom`: after 8 rounds callbacks still answer each other: `right` sends `recorder`, `left` puts the record `recorder/left`
-      hint: kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run go on without it
+    ERROR plugin `right` failed in `custom`: callbacks still answer each other after 8 rounds: `right` sends `recorder`, `left` puts the record `recorder/left` plugin=right hook="custom" place= panicked=false
+    error: × plugin `right` failed in `custom`: callbacks still answer each other after 8 rounds: `right` sends `recorder`, `left` puts the record `recorder/left`
+      hint: kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run continue without it
     failed: 0 epochs, 0 steps in [TIME] s
     results: [FOLDER]/out
     "#);

@@ -332,8 +332,8 @@ fn never_does_not_touch_a_used_folder() {
     insta::assert_snapshot!(told(&training, &output), @r#"
     exit code: 2
     -- stderr
-      × the run folder `[FOLDER]/run` holds a run already
-      hint: go on with it: `--resume auto`; or give another folder: `--out DIR`
+      × the run folder `[FOLDER]/run` already holds a run
+      hint: resume it: `--resume auto`; or choose another folder: `--out DIR`
     "#);
 }
 
@@ -373,7 +373,7 @@ fn another_model_is_a_clear_error() {
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, but the value has [16] and Float
-      hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
     "#);
     let more = "{ type = \"linear\", out_features = 16 },\n  { type = \"relu\" },\n  { type = \"linear\", out_features = 10 },\n  { type = \"linear\", out_features = 10 }";
     let deeper = wider.with(
@@ -386,7 +386,7 @@ fn another_model_is_a_clear_error() {
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ it has no tensor `fc3.weight`, which the model has
-      hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
     "#);
     let shallower = deeper.with(more, "{ type = \"linear\", out_features = 10 }");
     insta::assert_snapshot!(words(&shallower), @r#"
@@ -395,7 +395,7 @@ fn another_model_is_a_clear_error() {
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, but the value has [16] and Float
-      hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
     "#);
 }
 
@@ -410,7 +410,7 @@ fn another_optimizer_is_a_clear_error() {
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ the optimizer's state lacks `momentum_buffer.conv1.weight`; it was saved by another optimizer or model
-      hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
     "#);
 }
 
@@ -498,7 +498,7 @@ fn a_folder_that_cannot_be_made_follows_on_error() {
     -- stderr
     ERROR plugin `checkpoint` failed in `checkpoint`: cannot read `[FOLDER]/run/log.jsonl/deep/epoch-0001-step-00000023`: Not a directory (os error 20) plugin=checkpoint hook="checkpoint" place= panicked=false
     error: × plugin `checkpoint` failed in `checkpoint`: cannot read `[FOLDER]/run/log.jsonl/deep/epoch-0001-step-00000023`: Not a directory (os error 20)
-      hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run go on without it
+      hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 23 steps in [TIME]
     results: [FOLDER]/run
     "#);
@@ -550,7 +550,7 @@ fn a_full_disk_leaves_no_half_of_a_checkpoint() {
     -- stderr
     ERROR plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/optimizer.safetensors`: File too large (os error 27) plugin=checkpoint hook="checkpoint" place= panicked=false
     error: × plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/optimizer.safetensors`: File too large (os error 27)
-      hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run go on without it
+      hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 23 steps in [TIME]
     results: [FOLDER]/run
     "#);

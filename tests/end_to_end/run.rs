@@ -303,7 +303,7 @@ fn a_run_folder_has_one_run_at_a_time() {
     exit code: 2
     -- stderr
       × another process trains in the run folder `[OUT]`
-      hint: wait for it, or give another folder: `--out DIR`
+      hint: wait for it, or choose another folder: `--out DIR`
     ");
 }
 

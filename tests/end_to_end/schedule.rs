@@ -117,7 +117,8 @@ fn a_read_never_changes_a_run() {
     // In the middle of an epoch a checkpoint keeps what was put, not what somebody read.
     let latest = |ran: &Ran| {
         let path = ran.out.join("checkpoints/epoch-0003-step-00000008/state.json");
-        let state: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("a checkpoint")).expect("JSON");
+        let state: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).expect("a checkpoint")).expect("JSON");
         ["train_loss", "learning_rate"].map(|name| state["modules"]["train"]["latest"][name].clone())
     };
     assert_eq!(latest(&alone), latest(&beside));

@@ -88,7 +88,7 @@ fn what_does_not_fit_is_told_at_its_place() {
         ·    ╰── a model
      21 │ torchscript = "model.pt"
         · ─────┬─────
-        ·      ╰── another one
+        ·      ╰── a second model
      22 │ 
         ╰────
       hint: a run trains one model: remove one of them

@@ -211,7 +211,7 @@ fn a_url_in_the_run_file_is_refused_before_it_is_copied() {
         let run = SmallRun::with_libraries(&["webhook"]);
         let ran = run.instance(&format!("kind = 'webhook'\noptions = {{ {options} }}")).run();
         assert_eq!(ran.code(), Some(2), "{}", ran.shown());
-        assert!(!ran.out.exists(), "nothing was begun");
+        assert!(!ran.out.exists(), "nothing was started");
     }
     let unset = with_webhook("", "").run();
     let expected = "plugin `webhook` failed in `new`: the environment variable `HOOK_URL` of `url_env` is not set";

@@ -55,7 +55,7 @@ impl World {
     /// Does what a hook in the background has asked for, once it has returned.
     pub(super) fn catch_up(&mut self) -> Result<()> {
         for (service, payload) in std::mem::take(&mut self.later) {
-            let context = format!("`{}` asked for in the background", service.name());
+            let context = format!("`{}` requested in the background", service.name());
             self.answer_now(service, &payload, &[]).map_err(|error| error.context(context))?;
         }
         Ok(())

@@ -11,12 +11,8 @@ use plugin_api::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Failure, HyperParameterSet,
     Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
-use plugin_api::protocol::{
-    Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet,
-};
-use plugin_api::{
-    Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin,
-};
+use plugin_api::protocol::{Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet};
+use plugin_api::{Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin};
 
 /// Where the answers go.
 #[plugin]
@@ -47,7 +43,8 @@ fn bytes<T: plugin_api::serde::Serialize>(request: &T) -> Vec<u8> {
 fn cases(parameter: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     for &service in ServiceKind::ALL {
-        let mut add = |what: &str, payload: Vec<u8>| cases.push((service, format!("{} {what}", service.name()), payload));
+        let mut add =
+            |what: &str, payload: Vec<u8>| cases.push((service, format!("{} {what}", service.name()), payload));
         let name = |name: &str| bytes(&Name { name: name.to_owned() });
         match service {
             ServiceKind::FAULT => add("", bytes(&Failure { message: "nothing".to_owned(), place: String::new() })),

@@ -451,7 +451,7 @@ fn what_is_wrong_with_a_run_file_is_told_together() {
      1 │ train.loss={ type = "mse" }
        ·       ────
        ╰────
-      hint: `cross_entropy` would take them
+      hint: use `cross_entropy` for them
 
       × a batch of 5000 samples is larger than the split `train`, which holds 1438
        ╭─[--set:1:18]

@@ -124,7 +124,7 @@ pub(super) fn check_apart(options: &CheckOptions) -> Result<Checked, Problems> {
     Ok(checked)
 }
 
-/// Runs one child to its end, adds its findings, and returns its lines. Checks that a dead child did not reach are skipped.
+/// Runs one child to its end, adds its findings, and returns its lines. Checks that it did not reach are skipped.
 fn run_child(options: &CheckOptions, kind: Option<&str>, findings: &mut Vec<Finding>) -> Result<Vec<Line>, Problems> {
     let cannot =
         |what: &str, error: &std::io::Error| Problem::new(format!("cannot {what} the checks")).with_cause(error);

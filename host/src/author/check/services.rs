@@ -1,6 +1,6 @@
 //! The services of the simulated run: those of a real one, answered from plain memory.
 //!
-//! A [`Snapshot`] of the world answers services that read, as for a callback in the background; here are those that act.
+//! A [`Snapshot`] of the world answers services that read, as for a callback in the background; here are the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,7 +2,7 @@ use fixture::{build_test_plugins, host, shown, temporary_folder};
 
 use crate::small_run::SmallRun;
 
-/// What a command shows.
+/// The output of a command.
 fn told(arguments: &[&str]) -> String {
     let folder = temporary_folder();
     let output = host().args(arguments).current_dir(folder.path()).output().expect("the host starts");
@@ -94,7 +94,7 @@ fn an_unknown_flag() {
 }
 
 #[test]
-fn a_run_file_that_is_not_there() {
+fn a_missing_run_file() {
     insta::assert_snapshot!(told(&["run", "nowhere.toml"]), @"
     exit code: 2
     -- stderr
@@ -105,7 +105,7 @@ fn a_run_file_that_is_not_there() {
 }
 
 #[test]
-fn a_plugin_folder_that_is_not_there() {
+fn a_missing_plugin_folder() {
     insta::assert_snapshot!(told(&["run", "--plugins", "nowhere"]), @"
     exit code: 2
     -- stderr
@@ -115,7 +115,7 @@ fn a_plugin_folder_that_is_not_there() {
 }
 
 #[test]
-fn plugins_alone_is_the_folder_plugins() {
+fn plugins_without_a_value_is_the_folder_plugins() {
     insta::assert_snapshot!(told(&["run", "--plugins"]), @"
     exit code: 2
     -- stderr
@@ -191,7 +191,7 @@ fn a_plugin_file_is_enough() {
 }
 
 #[test]
-fn an_instance_name_that_is_none() {
+fn an_invalid_instance_name() {
     insta::assert_snapshot!(SmallRun::new().arguments(["--plugin", "recorder=My Recorder"]).run().shown(), @"
     exit code: 2
     -- stderr

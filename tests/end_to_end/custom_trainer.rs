@@ -13,8 +13,8 @@ fn example(file: &str) -> PathBuf {
     workspace_root().join("examples/custom-trainer").join(file)
 }
 
-/// The example's program, in the folder and with the versions of the workspace, so that of libtorch's binding nothing is
-/// compiled anew.
+/// The example's program, in the folder and with the versions of the workspace, so that libtorch's binding is not
+/// compiled again.
 fn trainer() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {

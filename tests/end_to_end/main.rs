@@ -20,11 +20,11 @@ mod background;
 mod csv;
 // The formats that data is read from, and what is wrong with files.
 mod data;
-// What exporters leave behind, and who reads it.
+// The files of exporters, and their readers.
 mod exports;
 // Headless Chromium, for the tests of pages.
 mod browser;
-// The page that a run leaves behind.
+// The page that a run writes.
 mod report;
 // The page that a running host serves.
 mod dashboard;

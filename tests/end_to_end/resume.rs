@@ -298,11 +298,11 @@ fn a_damaged_checkpoint_is_skipped() {
     -- stdout
     [FOLDER]/damaged
     -- stderr
-    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046` is passed over
+    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046` is skipped
       ╰─▶ `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045` is passed over
+    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045` is skipped
       ╰─▶ `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-    resuming behind epoch 2, step 40 from [FOLDER]/damaged/checkpoints/epoch-0002-step-00000040
+    resuming after epoch 2, step 40 from [FOLDER]/damaged/checkpoints/epoch-0002-step-00000040
     results: [FOLDER]/damaged
     "#);
     training.assert_same("unbroken/checkpoints/last", "damaged/checkpoints/last");
@@ -370,7 +370,7 @@ fn another_model_is_a_clear_error() {
     insta::assert_snapshot!(words(&wider), @r#"
     exit code: 2
     -- stderr
-    resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
+    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, but the value has [16] and Float
       hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
@@ -383,7 +383,7 @@ fn another_model_is_a_clear_error() {
     insta::assert_snapshot!(words(&deeper), @r#"
     exit code: 2
     -- stderr
-    resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
+    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ it has no tensor `fc3.weight`, which the model has
       hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
@@ -392,7 +392,7 @@ fn another_model_is_a_clear_error() {
     insta::assert_snapshot!(words(&shallower), @r#"
     exit code: 2
     -- stderr
-    resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
+    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, but the value has [16] and Float
       hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
@@ -407,7 +407,7 @@ fn another_optimizer_is_a_clear_error() {
     insta::assert_snapshot!(told(&training, &training.output("run", &["--resume", "auto"])), @r#"
     exit code: 2
     -- stderr
-    resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
+    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ the optimizer's state lacks `momentum_buffer.conv1.weight`; it was saved by another optimizer or model
       hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`

@@ -21,9 +21,9 @@
 //!
 //! The host opens the library and asks for its [`LibraryTable`]: a library in Rust provides it through the header of
 //! [`root`], any other through the C function [`ENTRY_SYMBOL`]. Each kind of callback describes itself with one JSON
-//! document ([`Descriptor`](crate::protocol::Descriptor)). `create` makes an instance, `handle` takes one
-//! event, `destroy` ends the instance. During `create` and `handle` the plugin may call services through the [`HostHandle`] of that call,
-//! on the same thread; afterwards the handle's ticket is spent and every call returns [`Status::STALE`].
+//! document ([`Descriptor`](crate::protocol::Descriptor)). `create` makes an instance, `handle` takes one event,
+//! `destroy` ends the instance. During `create` and `handle` the plugin may call services through the [`HostHandle`] of
+//! that call, on the same thread; afterwards the handle's ticket is spent and every call returns [`Status::STALE`].
 //!
 //! # What is fixed, and what may grow
 //!

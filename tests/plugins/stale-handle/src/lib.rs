@@ -51,7 +51,7 @@ unsafe extern "C" fn create(
     Status::ERROR
 }
 
-/// Calls with the handle of the hook before.
+/// Calls with the handle of the previous hook.
 unsafe extern "C" fn handle(_index: u32, instance: *mut c_void, _event: *const EventTable, host: HostHandle) -> Status {
     // SAFETY: made by `create`; hooks of an instance never overlap.
     let kept = unsafe { &mut *instance.cast::<Option<HostHandle>>() };
@@ -74,7 +74,7 @@ unsafe extern "C" fn handle(_index: u32, instance: *mut c_void, _event: *const E
     // SAFETY: the host's table is static; that the ticket is spent is what the host must notice.
     let status =
         unsafe { ((*spent.table).call)(spent.ticket, ServiceKind::METRICS, &raw const request, &raw const reply) };
-    // The host must refuse the call; that it did is nothing that a run should fail for.
+    // The host must refuse the call; the refusal must not fail the run.
     if status == Status::STALE {
         Status::OK
     } else {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::command::cannot_write;
+use super::output::cannot_write;
 use crate::report::{Problem, Problems, Report};
 
 /// The files of the project and where they go. The words that [`fill`] replaces are chosen so that the templates

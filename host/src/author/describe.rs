@@ -82,7 +82,7 @@ fn facts(kind: &Kind, descriptor: &Descriptor) -> [(&'static str, String); 11] {
         if need.hook.is_empty() { what } else { format!("{what} in {}", need.hook) }
     });
     [
-        ("licence", descriptor.licence.clone()),
+        ("license", descriptor.license.clone()),
         ("hooks", descriptor.hooks.join(", ")),
         ("needs", needs.collect::<Vec<_>>().join(", ")),
         ("produces", descriptor.produces.join(", ")),

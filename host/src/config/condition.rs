@@ -53,7 +53,7 @@ impl Comparison {
 impl Condition {
     /// Whether the condition holds. A metric that `lookup` does not know, or that is NaN, never makes it hold, whatever
     /// the comparison.
-    pub fn holds(&self, lookup: impl Fn(&str) -> Option<f64>) -> bool {
+    pub fn holds(&self, lookup: impl FnOnce(&str) -> Option<f64>) -> bool {
         let Some(metric) = lookup(&self.metric).filter(|metric| !metric.is_nan()) else {
             return false;
         };

@@ -6,40 +6,58 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use plugin_api::abi::HostHandle;
 use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
-use plugin_api::protocol::{Artifact, Custom, Failure, Record};
+use plugin_api::abi::{HostHandle, ReplyTable, TensorTable};
+use plugin_api::protocol::Need;
+use plugin_api::protocol::requests::Failure;
+use plugin_api::services::{Caller, Route, Site, option_of, permit, typed};
 
 use super::event::{Event, EventData};
+use super::host_call::HOST_TABLE;
+use super::inbox::{Inbox, Message};
 use super::remote::{RemoteHub, is_remote};
-use super::services::{Caller, Reply, Request, ServiceError};
-use super::waist::HOST_TABLE;
-use crate::plugins::Fault;
+use crate::plugins::{Fault, Instance, Kind};
 use crate::record::Position;
+use crate::services::{Call, Reply, ServiceError, Services, Snapshot};
 
-/// Who answers what the hook itself does not: the loop, or a snapshot.
-pub(super) trait Answers {
-    fn call(
-        &mut self,
-        caller: &Caller<'_>,
-        service: ServiceKind,
-        request: &Request<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<(), ServiceError>;
+/// What a call needs to know of the instance that makes it.
+pub(super) struct Identity {
+    pub(super) name: Arc<str>,
+    /// Its options, defaults filled in.
+    pub(super) options: serde_json::Value,
+    /// What its kind says that it needs.
+    pub(super) needs: Vec<Need>,
+}
+
+/// A service's request, as it came.
+pub(super) struct Request<'a> {
+    pub(super) service: ServiceKind,
+    pub(super) payload: &'a [u8],
+    pub(super) tensors: &'a [TensorTable],
+}
+
+/// Who answers what the hook itself does not.
+pub(super) enum Answers<'a> {
+    /// The run, on the training thread.
+    Run(&'a mut dyn Services),
+    /// A snapshot of it; what acts waits in the inbox.
+    Snapshot(&'a Snapshot, &'a Inbox),
+    /// Nobody: an instance is being made.
+    Nobody,
 }
 
 /// A pass over subscribers on one thread. Entered with [`Hook::enter`]; while it is entered,
 /// services reach it through the thread's pointer.
 pub(super) struct Hook<'a> {
     ticket: u64,
-    pub(super) event: EventKind,
-    pub(super) position: Position,
-    /// The names of the instances that the pass may enter, and which of them is entered.
-    names: &'a [Arc<str>],
+    event: EventKind,
+    position: Position,
+    /// The instances that the pass may enter, and which of them is entered.
+    instances: &'a [Arc<Identity>],
     entered: usize,
-    answers: &'a mut dyn Answers,
+    answers: Answers<'a>,
     hub: &'a Arc<RemoteHub>,
-    record: Option<&'a Arc<Record>>,
+    record: Option<&'a Arc<plugin_api::protocol::Record>>,
     /// What the hook left behind: most leave nothing.
     left: Option<Box<Left>>,
     kept: Vec<Box<dyn Any>>,
@@ -69,8 +87,8 @@ fn first_ticket_of_thread() -> u64 {
 impl<'a> Hook<'a> {
     pub(super) fn new(
         event: &'a Event,
-        names: &'a [Arc<str>],
-        answers: &'a mut dyn Answers,
+        instances: &'a [Arc<Identity>],
+        answers: Answers<'a>,
         hub: &'a Arc<RemoteHub>,
     ) -> Self {
         let record = match &event.data {
@@ -81,7 +99,7 @@ impl<'a> Hook<'a> {
             ticket: 0,
             event: event.kind,
             position: event.position,
-            names,
+            instances,
             entered: 0,
             answers,
             hub,
@@ -157,15 +175,31 @@ pub(super) fn fault(status: Status, told: Option<Failure>) -> Fault {
     Fault { message: told.message, panicked: status == Status::PANIC, place: told.place }
 }
 
+/// Makes an instance: its constructor may ask for its options.
+pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>) -> Result<Instance, Fault> {
+    let event = Event::at(EventKind::CREATE, Position::default());
+    let mut hook = Hook::new(&event, std::slice::from_ref(identity), Answers::Nobody, hub);
+    hook.enter(1, |entered| {
+        let made = Instance::create(kind, &identity.name, &identity.options, entered.handle(0));
+        entered.finish();
+        made
+    })
+}
+
+/// Makes an instance outside a run.
+///
+/// # Errors
+///
+/// The callback's own refusal, or its panic.
+pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> Result<Instance, Fault> {
+    let identity = Identity { name: name.into(), options: options.clone(), needs: Vec::new() };
+    create(kind, &Arc::new(identity), &RemoteHub::new(Arc::default()))
+}
+
 /// Answers a call with `ticket` on this thread, or as a remote's.
-pub(super) fn answer(
-    ticket: u64,
-    service: ServiceKind,
-    request: &Request<'_>,
-    reply_table: &plugin_api::abi::ReplyTable,
-) -> Result<(), ServiceError> {
+pub(super) fn answer(ticket: u64, request: &Request<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
     if is_remote(ticket) {
-        return RemoteHub::answer(ticket, service, request, reply_table);
+        return RemoteHub::answer(ticket, request, reply_table);
     }
     let pointer = CURRENT.get().ok_or(ServiceError::Stale)?;
     // SAFETY: `CURRENT` holds a pointer only while its hook is entered on this thread, and the
@@ -176,53 +210,68 @@ pub(super) fn answer(
     }
     // A callback that calls services from within `reply`'s functions would find the handle spent.
     hook.ticket = 0;
-    let outcome = hook.answer(service, request, reply_table);
+    let outcome = hook.answer(request, reply_table);
     hook.ticket = ticket;
     outcome
 }
 
 impl Hook<'_> {
-    fn answer(
-        &mut self,
-        service: ServiceKind,
-        request: &Request<'_>,
-        reply_table: &plugin_api::abi::ReplyTable,
-    ) -> Result<(), ServiceError> {
-        let instance = &self.names[self.entered];
-        let caller = Caller { instance, hook: self.event, position: self.position };
+    fn answer(&mut self, request: &Request<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
+        let &Request { service, payload, tensors } = request;
+        let instance = &self.instances[self.entered];
+        let caller = if let Answers::Snapshot(..) = self.answers { Caller::Background } else { Caller::Inline };
+        let route = permit(service, &Site { caller, hook: self.event, needs: &instance.needs }, payload)?;
+        let call = Call { service, instance: &instance.name, hook: self.event, payload, tensors };
         let mut reply = Reply::new(reply_table, &mut self.kept);
-        match service {
-            ServiceKind::FAULT => self.left.get_or_insert_default().fault = Some(request.decode()?),
-            ServiceKind::SAVE_STATE if self.event == EventKind::SAVE_STATE => {
-                self.left.get_or_insert_default().state = Some(request.payload.to_vec());
-            }
-            ServiceKind::SAVE_STATE => {
-                return Err(ServiceError::NotAllowed("state is saved in `save_state`".to_owned()));
+        match (route, &mut self.answers) {
+            (Route::Direct, _) => return self.answer_directly(&call, reply_table),
+            (Route::Later, Answers::Snapshot(_, inbox)) => inbox.post(Message::Call {
+                instance: Arc::clone(&instance.name),
+                hook: self.event,
+                service,
+                payload: payload.to_vec(),
+            }),
+            (_, Answers::Run(run)) => run.answer(&call, &mut reply)?,
+            (_, Answers::Snapshot(snapshot, _)) => snapshot.answer(&call, &mut reply)?,
+            (_, Answers::Nobody) => return Err(ServiceError::Stale),
+        }
+        if service == ServiceKind::ARTIFACT {
+            let artifact = call.request(typed::ARTIFACT)?;
+            let author = instance.name.to_string();
+            self.queue(EventKind::ARTIFACT, EventData::Texts([artifact.kind, artifact.path, author]));
+        }
+        Ok(())
+    }
+
+    /// What has nothing to do with the loop: the hook's own record, state and fault, and events for others.
+    fn answer_directly(&mut self, call: &Call<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
+        let instance = &self.instances[self.entered];
+        let mut reply = Reply::new(reply_table, &mut self.kept);
+        match call.service {
+            ServiceKind::FAULT => self.left.get_or_insert_default().fault = Some(call.request(typed::FAULT)?),
+            ServiceKind::SAVE_STATE => self.left.get_or_insert_default().state = Some(call.payload.to_vec()),
+            ServiceKind::OPTION => {
+                let name = call.request(typed::OPTION)?.name;
+                reply.value(option_of(&instance.options, &name)?)?;
             }
             ServiceKind::RECORD => match self.record {
-                Some(record) => reply.value(record.as_ref())?,
-                None => return Err(ServiceError::NotAllowed("there is a record in `record` alone".to_owned())),
+                Some(record) => reply.answer(typed::RECORD, record)?,
+                None => return Err(ServiceError::NotAllowed("there is no record".to_owned())),
             },
             ServiceKind::RECORD_PUT => {
-                let record: Record = request.decode()?;
-                let author = Arc::clone(instance);
-                let record = Arc::new(record);
+                let record = Arc::new(call.request(typed::RECORD_PUT)?);
+                let author = Arc::clone(&instance.name);
                 self.queue(EventKind::RECORD, EventData::Record { author, record });
             }
             ServiceKind::EMIT => {
-                let Custom { name, payload } = request.decode()?;
-                let (author, payload) = (Arc::clone(instance), payload.0.into());
-                self.queue(EventKind::CUSTOM, EventData::Custom { name, author, payload });
+                let custom = call.request(typed::EMIT)?;
+                let (author, payload) = (Arc::clone(&instance.name), custom.payload.0.into());
+                self.queue(EventKind::CUSTOM, EventData::Custom { name: custom.name, author, payload });
             }
-            ServiceKind::ARTIFACT => {
-                let Artifact { kind, path } = request.decode()?;
-                self.answers.call(&caller, service, request, &mut reply)?;
-                let author = instance.to_string();
-                self.queue(EventKind::ARTIFACT, EventData::Texts([kind, path, author]));
-            }
-            ServiceKind::REMOTE => reply.value(&self.hub.open(instance))?,
-            ServiceKind::HOOK_TIMES => reply.value(&self.hub.times())?,
-            _ => return self.answers.call(&caller, service, request, &mut reply),
+            ServiceKind::REMOTE => reply.answer(typed::REMOTE, &self.hub.open(&instance.name))?,
+            ServiceKind::HOOK_TIMES => reply.answer(typed::HOOK_TIMES, &self.hub.times())?,
+            // The table sends nothing else here.
+            other => return Err(ServiceError::Failed(format!("a hook does not answer `{}`", other.name()))),
         }
         Ok(())
     }

@@ -1,17 +1,17 @@
-//! The hot path: hooks on the training thread, called one behind the other.
+//! The hot path: hooks on the training thread, called one after the other.
 //!
 //! Between two hooks there is no allocation, no lock and no atomic operation, and no look at a thread's variable.
 
 use std::sync::Arc;
 
-use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
+use plugin_api::abi::kinds::{EventKind, Status};
 
 use super::account::Sampling;
 use super::event::Event;
-use super::hook::{Answers, Hook, Left};
+use super::hook::{Answers, Hook, Identity, Left};
 use super::remote::RemoteHub;
-use super::services::{Caller, Reply, Request, ServiceError, Services};
 use super::subscriber::{Runner, Subscriber};
+use crate::services::Services;
 
 /// Who wants an event.
 #[derive(Clone, Copy)]
@@ -31,16 +31,16 @@ pub(super) struct Stopped {
 /// What a pass over inline hooks uses of the dispatcher.
 pub(super) struct Inline<'a> {
     pub(super) subscribers: &'a mut [Subscriber],
-    /// The subscribers' names.
-    pub(super) names: &'a [Arc<str>],
+    /// The subscribers, as services know them.
+    pub(super) instances: &'a [Arc<Identity>],
     pub(super) hub: &'a Arc<RemoteHub>,
     pub(super) sampling: &'a mut Sampling,
 }
 
 impl Inline<'_> {
-    /// Calls the hooks of `targets[*next]` and those behind it. Stops at one that is not plain, and behind one that
+    /// Calls the hooks of `targets[*next]` and those after it. Stops at one that is not plain, and after one that
     /// failed or left something behind.
-    // Called, its parameters went through memory, which took as long as a hook.
+    // Not inlined, passing the arguments costs as much as a hook.
     #[inline(always)]
     pub(super) fn run(
         self,
@@ -49,9 +49,8 @@ impl Inline<'_> {
         next: &mut usize,
         services: &mut dyn Services,
     ) -> Option<Stopped> {
-        let Self { subscribers, names, hub, sampling } = self;
-        let mut answers = OfLoop(services);
-        let mut hook = Hook::new(event, names, &mut answers, hub);
+        let Self { subscribers, instances, hub, sampling } = self;
+        let mut hook = Hook::new(event, instances, Answers::Run(services), hub);
         let frequent = is_frequent(event.kind);
         let mut stopwatch = sampling.next(frequent);
         hook.enter(targets.len() - *next, |entered| {
@@ -90,19 +89,4 @@ fn is_frequent(event: EventKind) -> bool {
             | EventKind::RECORD
             | EventKind::CUSTOM
     )
-}
-
-/// `dyn Services` as a sized thing that [`Hook`] can hold.
-struct OfLoop<'a>(&'a mut dyn Services);
-
-impl Answers for OfLoop<'_> {
-    fn call(
-        &mut self,
-        caller: &Caller<'_>,
-        service: ServiceKind,
-        request: &Request<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<(), ServiceError> {
-        self.0.call(caller, service, request, reply)
-    }
 }

@@ -1,7 +1,7 @@
 //! Calls the hooks of callbacks: in the declared order, when the run says so, inline or in the
 //! background, with every fault contained and every nanosecond accounted.
 //!
-//! The loop hands [`Dispatcher::fire`] an [`Event`] and itself as [`Services`]; the rest is here.
+//! The loop hands [`Dispatcher::fire`] an [`Event`] and itself as [`Services`](crate::services::Services); the rest is here.
 //!
 //! Invariants:
 //! * One event is one pass over its subscribers, in order. The loop has finished its own work for
@@ -18,21 +18,24 @@ mod emitter;
 mod event;
 mod failure;
 mod hook;
+mod host_call;
+mod inbox;
 mod inline;
-mod mailbox;
+mod passes;
 mod plan;
+mod policy;
 mod remote;
 mod schedule;
-mod services;
+mod snapshots;
+mod states;
 mod subscriber;
-mod waist;
 
 pub use account::HookTime;
 pub use dispatcher::Dispatcher;
 pub use emitter::Emitter;
 pub use event::{Event, EventData};
 pub use failure::Failure;
+pub use hook::create_instance;
+pub use host_call::stale_calls;
 pub use plan::{Mode, OnError, Order, PlanError, Planned, order};
 pub use schedule::{Moment, ScheduleState};
-pub use services::{Caller, Lent, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};
-pub use waist::stale_calls;

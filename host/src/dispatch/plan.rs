@@ -2,7 +2,6 @@
 //! folders offer, and checked before an instance is created.
 
 use plugin_api::abi::kinds::EventKind;
-use serde_json::Value;
 
 use crate::config::{Condition, Dispatch, Document, PluginOptions, When, check, fill_defaults};
 use crate::plugins::{Catalogue, Kind};
@@ -209,9 +208,4 @@ fn readers_before_producers(planned: &[Planned]) -> Vec<String> {
         }
     }
     warnings
-}
-
-/// The options of an instance as the JSON that its kind's `create` is given.
-pub(super) fn options_document(planned: &Planned) -> Value {
-    Value::Object(planned.options.options.clone())
 }

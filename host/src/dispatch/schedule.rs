@@ -61,7 +61,7 @@ impl Schedule {
         moment: Moment,
         position: Position,
         elapsed: Duration,
-        metric: impl Fn(&str) -> Option<f64>,
+        mut metric: impl FnMut(&str) -> Option<f64>,
     ) -> Option<String> {
         let mut cause = None;
         match (moment, self.when.every) {

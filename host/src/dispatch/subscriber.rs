@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use plugin_api::abi::kinds::EventKind;
+use plugin_api::protocol::Need;
 
 use super::account::Account;
 use super::background::Worker;
 use super::plan::{OnError, Planned};
 use super::schedule::Schedule;
-use super::services::SnapshotNeeds;
 use crate::config::Condition;
 use crate::plugins::Instance;
+use crate::services::SnapshotNeeds;
 
 // In this order and aligned, what a hook of every step touches lies in one cache line: a step of a small model leaves
 // little of the cache to its callbacks.
@@ -80,10 +81,10 @@ impl Subscriber {
     /// Adds what it needs in `event` to `needs`.
     pub(super) fn needs(&self, event: EventKind, needs: &mut SnapshotNeeds) {
         for need in &self.planned.kind.descriptor().needs {
-            if !need.hook.is_empty() && need.hook != event.name() {
+            if !need.is_for(event) {
                 continue;
             }
-            if need.what == "training_state" {
+            if need.what == Need::TRAINING_STATE {
                 needs.training_state = true;
             } else if need.what.parse::<plugin_api::protocol::TensorSet>().is_ok() {
                 needs.sets.insert(need.what.clone());

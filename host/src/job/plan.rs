@@ -160,6 +160,7 @@ impl JobPlan {
             evaluation,
             evaluate_every: run_file.eval.as_ref().map_or(Every::EPOCH, |eval| eval.every),
             test,
+            produced: order.planned.iter().flat_map(|planned| planned.kind.descriptor().produces.clone()).collect(),
             trial: request.trial,
         };
         let initial_weights = run_file.model.init_from.as_ref().map(|path| {

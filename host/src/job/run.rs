@@ -14,15 +14,17 @@ use super::interrupt;
 use super::log::{Log, Verbosity};
 use super::plan::{JobPlan, Request, ResumeFrom};
 use super::program::Program;
-use super::status::{StatusFile, Surroundings};
+use super::status::{StatusFile, StatusOutputs};
 use crate::checkpoint::{Checkpoint, find_latest, remove_temporaries};
 use crate::console::Console;
 use crate::dispatch::{Dispatcher, Failure, HookTime, Order, ScheduleState};
+use crate::distributed::SingleProcess;
 use crate::model::InitialWeights;
 use crate::report::{Problem, Problems, Style, render};
+use crate::services::Screen;
 use crate::torch;
 use crate::train::optimizer::Optimizer;
-use crate::train::{Ended, Parts, Resume, Screen, Session, TrainError, Trainer};
+use crate::train::{Ended, Parts, Resume, Session, TrainError, Trainer};
 
 /// How a job ended, when it began at all.
 #[derive(Debug)]
@@ -187,8 +189,9 @@ fn session(
         optimizer,
         data: plan.data,
         info,
-        ambience: Box::new(Surroundings(status)),
+        outputs: Box::new(StatusOutputs(status)),
         interrupt,
+        group: Box::new(SingleProcess),
         run_file: resolved,
         resume,
     })?;
@@ -226,7 +229,7 @@ fn latest(folder: &RunFolder, console: &Arc<Console>) -> Result<Option<PathBuf>,
     let latest = find_latest(&checkpoints).map_err(|error| Problem::from(&error))?;
     for skipped in &latest.skipped {
         let path = skipped.path.display();
-        let problem = Problem::new(format!("the checkpoint `{path}` is passed over")).with_cause(&skipped.error);
+        let problem = Problem::new(format!("the checkpoint `{path}` is skipped")).with_cause(&skipped.error);
         tell(console, "warning", &[problem]);
     }
     Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
@@ -253,7 +256,7 @@ fn announce(console: &Arc<Console>, plan: &JobPlan, folder: &RunFolder, resume: 
     console.line(&format!("callbacks, in order: {}{available}", names.join(", ")));
     if let Some(resume) = resume {
         console.line(&format!(
-            "resuming behind epoch {}, step {} from {}",
+            "resuming after epoch {}, step {} from {}",
             resume.position().epoch,
             resume.position().global_step,
             resume.path().display()

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plugin_api::event::Outcome;
@@ -14,7 +14,8 @@ use crate::config::OnError;
 use crate::console::Console;
 use crate::dispatch::{Failure, HookTime};
 use crate::record::Position;
-use crate::train::{Ambience, Screen, Session};
+use crate::services::{Screen, Services};
+use crate::train::{RunOutputs, Session};
 
 /// The content of `status.json`. Numbers that JSON has no words for are strings: `"NaN"`, `"inf"`.
 #[derive(Clone, Debug, Serialize)]
@@ -102,7 +103,7 @@ pub(super) struct CallbackStatus {
     longest_seconds: f64,
 }
 
-/// Keeps `status.json`, and is the ambience of the loop. Belongs to the training thread.
+/// Keeps `status.json`, and is where the loop leaves its outputs. Belongs to the training thread.
 pub(super) struct StatusFile {
     path: PathBuf,
     console: Arc<Console>,
@@ -195,13 +196,8 @@ impl StatusFile {
         status.elapsed = session.started().elapsed().as_secs_f64();
         status.waited_for_data = session.waited_for_data().as_secs_f64();
         status.time_left = (gained > 0.0).then(|| elapsed / gained * (1.0 - progress));
-        status.metrics = session
-            .metrics()
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .map(|(name, metric)| (name.to_owned(), number(metric.value)))
-            .collect();
+        status.metrics =
+            session.metrics().present().iter().map(|(name, metric)| (name.to_owned(), number(metric.value))).collect();
     }
 
     /// Writes the file. One that cannot be written is no reason to end a run.
@@ -233,9 +229,9 @@ fn now() -> String {
 }
 
 /// The status file as the loop sees it.
-pub(super) struct Surroundings(pub(super) std::rc::Rc<StatusFile>);
+pub(super) struct StatusOutputs(pub(super) std::rc::Rc<StatusFile>);
 
-impl Ambience for Surroundings {
+impl RunOutputs for StatusOutputs {
     fn screen(&self) -> Arc<dyn Screen> {
         Arc::clone(&self.0.console) as Arc<dyn Screen>
     }

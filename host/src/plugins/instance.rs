@@ -33,12 +33,13 @@ pub struct Instance {
 unsafe impl Send for Instance {}
 
 impl Instance {
-    /// Makes an instance called `name` with `options`, which satisfy the kind's schema.
+    /// Makes an instance called `name` with `options`, which satisfy the kind's schema. `host` answers what it asks for
+    /// while it is made.
     ///
     /// # Errors
     ///
     /// The callback's own refusal, or its panic.
-    pub fn create(kind: &Kind, name: &str, options: &serde_json::Value) -> Result<Self, Fault> {
+    pub fn create(kind: &Kind, name: &str, options: &serde_json::Value, host: HostHandle) -> Result<Self, Fault> {
         let options = options.to_string();
         let request = CreateTable {
             size: size_of::<CreateTable>() as u32,
@@ -46,6 +47,7 @@ impl Instance {
             options: Text::new(&options),
             instance: Text::new(name),
             log: super::log::take_record,
+            host,
         };
         let mut words = Vec::new();
         let reply = reply_into(&mut words);

@@ -7,9 +7,8 @@ use std::rc::Rc;
 use tch::{Kind, Tensor};
 
 use super::error::TrainError;
+use super::learner::Learner;
 use super::loss::LossOptions;
-use super::session::Session;
-use crate::dispatch::Emitter;
 use crate::model::{BoxError, Mode, Network, contained};
 use crate::record::Position;
 
@@ -67,7 +66,8 @@ impl fmt::Debug for Loss {
 ///
 /// What the step draws from libtorch's default generators is repeatable, and a resumed run goes on with it.
 pub struct BatchStep<'a> {
-    session: &'a Session,
+    learner: &'a Learner,
+    position: Position,
     inputs: &'a Tensor,
     targets: &'a Tensor,
     nodes: &'a [usize],
@@ -99,12 +99,12 @@ impl<'a> BatchStep<'a> {
 
     /// Where the run is.
     pub fn position(&self) -> Position {
-        self.session.position()
+        self.position
     }
 
     /// The model.
     pub fn network(&self) -> &'a Network {
-        &self.session.network
+        &self.learner.network
     }
 
     /// The model's outputs for `inputs` in training mode, f32 with an autograd graph. The activations that callbacks
@@ -114,7 +114,7 @@ impl<'a> BatchStep<'a> {
     ///
     /// When the model cannot compute them.
     pub fn forward(&mut self, inputs: &Tensor) -> Result<Tensor, TrainError> {
-        let (outputs, tapped) = self.session.training_outputs(inputs, self.nodes)?;
+        let (outputs, tapped) = self.learner.training_outputs(inputs, self.nodes)?;
         self.tapped = tapped;
         Ok(outputs)
     }
@@ -125,29 +125,19 @@ impl<'a> BatchStep<'a> {
     ///
     /// Outputs and targets that it cannot take.
     pub fn loss(&self, outputs: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
-        self.session.plan.loss.compute(outputs, targets)
+        self.learner.loss.compute(outputs, targets)
     }
 
-    /// Sends the callbacks a `custom` event, with the author `program`. They get it behind this step, before the hook
+    /// Sends the callbacks a `custom` event, with the author `program`. They get it after this step's loss is computed, before the hook
     /// `gradients`.
     pub fn emit(&self, name: &str, payload: impl AsRef<[u8]>) {
-        if let Some(emitter) = &self.session.emitter {
+        if let Some(emitter) = &self.learner.emitter {
             emitter.emit(name, payload.as_ref());
         }
     }
 }
 
-impl Session {
-    /// Has `step` compute outputs and loss of each training batch from now on.
-    pub fn set_batch_step(&mut self, step: Box<BatchStepFunction>) {
-        self.batch_step = Some(RefCell::new(step));
-    }
-
-    /// Sends what the program's own step emits.
-    pub(super) fn set_emitter(&mut self, emitter: Emitter) {
-        self.emitter = Some(emitter);
-    }
-
+impl Learner {
     /// Outputs and loss as the program computes them, and the values of the tapped nodes.
     pub(super) fn run_batch_step(
         &self,
@@ -157,7 +147,8 @@ impl Session {
         nodes: &[usize],
     ) -> Result<(Tensor, Tensor, Vec<Tensor>), TrainError> {
         let _autocast = self.autocast()?;
-        let mut batch = BatchStep { session: self, inputs, targets, nodes, tapped: Vec::new() };
+        let mut batch =
+            BatchStep { learner: self, position: self.step.position, inputs, targets, nodes, tapped: Vec::new() };
         let Computed { outputs, loss } =
             contained(|| (step.borrow_mut())(&mut batch)).map_err(|message| failed("batch step", message))?;
         let loss = as_loss("batch step", loss)?;

@@ -2,9 +2,11 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
-use crate::dispatch::{Failure, ServiceError};
+use crate::dispatch::Failure;
+use crate::distributed::DistributedError;
 use crate::model::ModelError;
 use crate::report::Report;
+use crate::services::ServiceError;
 use crate::torch::TorchError;
 
 use super::metrics::MetricError;
@@ -57,6 +59,9 @@ pub enum TrainError {
         /// The tensor.
         name: String,
     },
+    /// The processes of the run.
+    #[error(transparent)]
+    Distributed(#[from] DistributedError),
     /// The system.
     #[error("{action}")]
     System {
@@ -72,7 +77,7 @@ impl Report for TrainError {
         match self {
             Self::Plugin(failure) => failure.hint(),
             Self::Resume { path, .. } => Some(format!(
-                "go on with the run file that it was written with, `{}`, or begin anew: `--resume never --out DIR`",
+                "use the run file that it was written with, `{}`, or begin a new run: `--resume never --out DIR`",
                 path.join("run.toml").display()
             )),
             Self::Optimizer(error) => error.hint(),

@@ -12,6 +12,7 @@ use super::error::TrainError;
 use super::evaluate::Evaluation;
 use super::session::Session;
 use crate::dispatch::{Dispatcher, Event, Failure, Moment, ScheduleState};
+use crate::services::Services;
 
 /// The author of the events that the program sends itself.
 const PROGRAM: &str = "program";
@@ -36,7 +37,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Shows the callbacks the model, gives them the states of the checkpoint that the run goes on from, and moves those
+    /// Shows the callbacks the model, gives them the states of the checkpoint that the run resumes from, and moves those
     /// in the background to their threads.
     ///
     /// # Errors
@@ -48,8 +49,9 @@ impl Trainer {
         schedules: &BTreeMap<String, ScheduleState>,
     ) -> Result<(), TrainError> {
         self.session.set_emitter(self.dispatcher.emitter(PROGRAM));
+        self.session.share_weights()?;
         self.fire(EventKind::SETUP)?;
-        self.dispatcher.load_states(states, self.session.position(), &mut self.session)?;
+        self.dispatcher.load_states(states, &mut self.session)?;
         self.dispatcher.restore_schedules(schedules);
         self.dispatcher
             .begin(&self.session)
@@ -61,7 +63,7 @@ impl Trainer {
     pub fn tear_down(&mut self, ended: Ended) -> Ended {
         let event = Event::at(EventKind::TEARDOWN, self.session.position());
         let fired = self.dispatcher.fire(&event, &mut self.session);
-        let flushed = self.dispatcher.flush(self.session.position(), &mut self.session);
+        let flushed = self.dispatcher.flush(&mut self.session);
         match fired.and(flushed) {
             Err(failure) if ended.error.is_none() => {
                 Ended { outcome: Outcome::Failed, reason: failure.to_string(), error: Some(failure.into()) }
@@ -80,8 +82,8 @@ impl Trainer {
 
     fn train(&mut self) -> Result<(), TrainError> {
         self.fire(EventKind::TRAIN_START)?;
-        while self.session.begin_epoch()? {
-            if self.session.is_at_epoch_start() {
+        while self.session.begin_epoch() {
+            if self.session.progress.is_at_epoch_start() {
                 self.fire(EventKind::EPOCH_START)?;
             }
             while self.session.begin_step()? {
@@ -91,10 +93,10 @@ impl Trainer {
                 self.session.update()?;
                 self.fire(EventKind::STEP_END)?;
                 self.trigger(Moment::StepEnd)?;
-                self.session.end_step();
+                self.session.end_step()?;
                 self.safe_point()?;
             }
-            if self.session.is_stopping() {
+            if self.session.controls.is_stopping() {
                 break;
             }
             self.fire(EventKind::EPOCH_TRAINED)?;
@@ -115,12 +117,12 @@ impl Trainer {
         }
         self.trigger(Moment::End)?;
         self.safe_point()?;
-        self.dispatcher.flush(self.session.position(), &mut self.session)?;
+        self.dispatcher.flush(&mut self.session)?;
         self.safe_point()
     }
 
     fn end(&mut self, trained: Result<(), TrainError>) -> Ended {
-        let (mut outcome, mut reason) = match (&trained, self.session.stop()) {
+        let (mut outcome, mut reason) = match (&trained, self.session.controls.stop()) {
             (Err(error), _) => (Outcome::Failed, error.to_string()),
             (Ok(()), Some(stop)) if stop.interrupted => (Outcome::Interrupted, stop.reason.clone()),
             (Ok(()), Some(stop)) => (Outcome::Stopped, format!("`{}`: {}", stop.by, stop.reason)),
@@ -136,7 +138,7 @@ impl Trainer {
         }
         let event = Event::with_texts(EventKind::TRAIN_END, self.session.position(), [outcome.name(), &reason, ""]);
         let ended = self.dispatcher.fire(&event, &mut self.session);
-        let ended = ended.and_then(|()| self.dispatcher.flush(self.session.position(), &mut self.session));
+        let ended = ended.and_then(|()| self.dispatcher.flush(&mut self.session));
         self.dispatcher.close_remotes();
         if let Err(failure) = ended
             && error.is_none()
@@ -157,22 +159,22 @@ impl Trainer {
 
     #[inline]
     fn fire(&mut self, event: EventKind) -> Result<(), Box<Failure>> {
-        self.dispatcher.fire_at(event, self.session.position(), &mut self.session)
+        self.dispatcher.fire_at(event, &mut self.session)
     }
 
     #[inline]
     fn trigger(&mut self, moment: Moment) -> Result<(), Box<Failure>> {
-        let (position, started) = (self.session.position(), self.session.started());
-        self.dispatcher.trigger(moment, position, || started.elapsed(), &mut self.session)
+        let started = self.session.started();
+        self.dispatcher.trigger(moment, || started.elapsed(), &mut self.session)
     }
 
     /// Evaluates the split of the plan, if there is one and it was `asked` for or, at the end of an epoch, is due.
     fn evaluate(&mut self, asked: bool) -> Result<(), TrainError> {
-        if !asked && !self.session.evaluation_is_due() {
+        if !asked && !self.session.evaluations.is_due(&self.session.progress) {
             return Ok(());
         }
-        // A callback may ask after the epoch, too, and the plan may want it behind the epoch's last step.
-        let mid_epoch = asked && !self.session.epoch_is_trained();
+        // A callback may ask after the epoch, too, and the plan may want it after the epoch's last step.
+        let mid_epoch = asked && !self.session.progress.epoch_is_trained();
         match self.session.begin_evaluation(mid_epoch)? {
             Some(evaluation) => self.pass_through(evaluation),
             None => Ok(()),
@@ -184,51 +186,41 @@ impl Trainer {
         self.dispatcher.fire(&evaluation.event(EventKind::EVAL_START), &mut self.session)?;
         let by_step =
             self.dispatcher.wants(EventKind::EVAL_STEP_START) || self.dispatcher.wants(EventKind::EVAL_STEP_END);
-        while self.session.load_evaluation_batch(&mut evaluation)? {
+        while evaluation.load_batch(&mut self.session.learner)? {
             if by_step {
                 self.dispatcher.fire(&evaluation.event(EventKind::EVAL_STEP_START), &mut self.session)?;
             }
-            self.session.evaluate_batch(&mut evaluation)?;
+            evaluation.compute_batch(&mut self.session.learner)?;
             if by_step {
                 self.dispatcher.fire(&evaluation.event(EventKind::EVAL_STEP_END), &mut self.session)?;
             }
         }
-        self.session.end_evaluation(&mut evaluation)?;
-        self.dispatcher.fire(&evaluation.event(EventKind::EVAL_END), &mut self.session)?;
-        Ok(())
+        let Session { learner, measured, .. } = &mut self.session;
+        let ended = evaluation.end(learner, measured)?;
+        self.session.outputs.progress(&self.session);
+        Ok(self.dispatcher.fire(&ended, &mut self.session)?)
     }
 
     /// Between two steps, or after an epoch: does what callbacks and signals asked for.
     #[inline]
     fn safe_point(&mut self) -> Result<(), TrainError> {
-        self.fire_safe_point()?;
-        if self.session.evaluation_is_due_by_step() {
+        self.dispatcher.safe_point(&mut self.session)?;
+        if !self.session.controls.is_stopping() && self.session.evaluations.is_due_by_step(&self.session.progress) {
             self.evaluate(true)?;
             self.trigger(Moment::Evaluated)?;
         }
-        if self.session.nothing_asked() {
+        if self.session.nothing_asked()? {
             return Ok(());
         }
         self.obey()
     }
 
-    #[cfg(feature = "next-minor")]
-    fn fire_safe_point(&mut self) -> Result<(), Box<Failure>> {
-        self.fire(EventKind::SAFE_POINT)
-    }
-
-    #[cfg(not(feature = "next-minor"))]
-    #[inline]
-    fn fire_safe_point(&mut self) -> Result<(), Box<Failure>> {
-        Ok(())
-    }
-
     fn obey(&mut self) -> Result<(), TrainError> {
-        while let Some(Asked { action, by, reason }) = self.session.next_asked() {
+        while let Some(Asked { action, by, reason }) = self.session.controls.next() {
             match action {
                 Control::Stop => {
                     let stopping = Event::with_texts(EventKind::STOPPING, self.session.position(), [&by, &reason, ""]);
-                    if self.session.request_stop(by, reason) {
+                    if self.session.controls.request_stop(by, reason) {
                         self.dispatcher.fire(&stopping, &mut self.session)?;
                     }
                 }
@@ -239,7 +231,7 @@ impl Trainer {
                 }
                 Control::Checkpoint => self.checkpoint(&by, &reason)?,
                 Control::Pause => self.pause(&by, &reason)?,
-                // A resume without a pause, or what a newer plugin asks for, asks nothing of us.
+                // A resume without a pause, or what a newer plugin asks for, asks nothing of the loop.
                 _ => {}
             }
         }
@@ -249,8 +241,9 @@ impl Trainer {
     /// Takes a checkpoint: after every callback has handled everything before it, with the state of each.
     fn checkpoint(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
         let position = self.session.position();
-        self.dispatcher.flush(position, &mut self.session)?;
-        let states = self.dispatcher.save_states(position, &mut self.session)?;
+        self.dispatcher.flush(&mut self.session)?;
+        self.session.group.barrier()?;
+        let states = self.dispatcher.save_states(&mut self.session)?;
         self.session.begin_checkpoint(states, self.dispatcher.schedule_states());
         let event = Event::with_texts(EventKind::CHECKPOINT, position, [by, reason, ""]);
         let fired = self.dispatcher.fire(&event, &mut self.session);
@@ -263,10 +256,10 @@ impl Trainer {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         tracing::info!(by, reason, "paused");
         self.session.set_paused(true);
-        while !self.session.take_resume() && !self.session.stop_is_asked() {
+        while !self.session.controls.take_resume() && !self.session.controls.stop_is_asked() {
             std::thread::sleep(LOOK_EVERY);
-            // Letters of remotes and background callbacks are read with the next event.
-            self.dispatcher.flush(self.session.position(), &mut self.session)?;
+            // What remotes and background callbacks ask for is read with the next event.
+            self.dispatcher.flush(&mut self.session)?;
         }
         self.session.set_paused(false);
         tracing::info!("resumed");
@@ -282,8 +275,7 @@ impl Trainer {
     }
 
     fn try_everything(&mut self) -> Result<(), TrainError> {
-        let position = self.session.position();
-        self.dispatcher.trigger_all(position, &mut self.session)?;
+        self.dispatcher.trigger_all(&mut self.session)?;
         self.safe_point()?;
         self.checkpoint("host", "trial")
     }

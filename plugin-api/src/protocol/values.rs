@@ -121,6 +121,9 @@ pub struct RunInfo {
     /// What is trained on.
     #[serde(default)]
     pub data: DataInfo,
+    /// Every metric that the run will give, by name, sorted: of the loop, and of callbacks that say what they put.
+    #[serde(default)]
+    pub metrics: Vec<String>,
     /// The checkpoint that the run resumed from.
     #[serde(default)]
     pub resumed_from: Option<String>,

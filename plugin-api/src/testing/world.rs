@@ -90,6 +90,7 @@ impl World {
             steps_per_epoch: 10,
             total_steps: 30,
             training_samples: 320,
+            metrics: Vec::new(),
             resumed_from: None,
             data: crate::protocol::DataInfo::default(),
             trial: false,

@@ -37,7 +37,7 @@ macro_rules! checks {
 checks! {
     /// The library loads, as it would for a run; a warning when that takes longer than the budget.
     Load = "load" of Library;
-    /// The descriptor is whole: version, summary, licence, known hooks and needs, and a `when` that is understood.
+    /// The descriptor is whole: version, summary, license, known hooks and needs, and a `when` that is understood.
     Descriptor = "descriptor" of Kind;
     /// There is a valid JSON Schema for the options: without one a run file's mistakes go unnoticed.
     Schema = "schema" of Kind;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
-use plugin_api::protocol::{Descriptor, TensorSet};
+use plugin_api::protocol::{Descriptor, Need, TensorSet};
 use serde_json::{Map, Value, json};
 
 use super::checks::{Check, Finding, Verdict};
@@ -13,8 +13,8 @@ use super::progress::Observer;
 use super::simulation::{Shown, Simulation};
 use super::world::World;
 use crate::config::{PluginOptions, When, fill_defaults};
-use crate::dispatch::{Failure, Mode, OnError, Planned, stale_calls};
-use crate::plugins::{Instance, Kind};
+use crate::dispatch::{Failure, Mode, OnError, Planned, create_instance, stale_calls};
+use crate::plugins::Kind;
 use crate::report::Problem;
 
 /// The hooks that the loop waits for in each step, and the one that counts as training time.
@@ -64,7 +64,7 @@ pub(super) fn check(kind: &Kind, given: &Map<String, Value>, budget: Duration, o
 fn faults_of(descriptor: &Descriptor) -> Vec<String> {
     let mut faults = Vec::new();
     for (what, text) in
-        [("version", &descriptor.version), ("summary", &descriptor.summary), ("licence", &descriptor.licence)]
+        [("version", &descriptor.version), ("summary", &descriptor.summary), ("license", &descriptor.license)]
     {
         if text.trim().is_empty() {
             faults.push(format!("it has no {what}"));
@@ -82,7 +82,7 @@ fn faults_of(descriptor: &Descriptor) -> Vec<String> {
         if !need.hook.is_empty() && EventKind::from_name(&need.hook).is_none() {
             faults.push(format!("it needs `{}` in `{}`, which is no event", need.what, need.hook));
         }
-        let known = need.what == "training_state"
+        let known = need.what == Need::TRAINING_STATE
             || need.what.parse::<TensorSet>().is_ok()
             || ServiceKind::from_name(&need.what).is_some();
         if !known {
@@ -134,7 +134,7 @@ fn faults_of_options(kind: &Kind, options: &Map<String, Value>) -> Vec<String> {
             return faults;
         }
     }
-    match Instance::create(kind, name, &options) {
+    match create_instance(kind, name, &options) {
         Ok(_) => Vec::new(),
         Err(fault) if fault.panicked => vec![format!("it panicked while it was made: {}", fault.message)],
         Err(fault) => {
@@ -150,7 +150,7 @@ fn faults_of_options(kind: &Kind, options: &Map<String, Value>) -> Vec<String> {
 fn faults_of_garbage(kind: &Kind, options: &Map<String, Value>) -> Vec<String> {
     let mut faults = Vec::new();
     for garbage in garbage(kind.descriptor().options.as_ref(), options) {
-        match Instance::create(kind, "garbage", &garbage) {
+        match create_instance(kind, "garbage", &garbage) {
             Ok(_) => faults.push(format!("it accepts `{garbage}`")),
             Err(fault) if fault.panicked => faults.push(format!("it panics for `{garbage}`: {}", fault.message)),
             Err(_) => {}
@@ -176,7 +176,7 @@ fn garbage(schema: Option<&Value>, options: &Map<String, Value>) -> Vec<Value> {
     garbage
 }
 
-/// The made-up runs of one kind with one set of options.
+/// The simulated runs of one kind with one set of options.
 struct Runs<'a> {
     kind: &'a Kind,
     options: Map<String, Value>,
@@ -325,7 +325,7 @@ impl Runs<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Shown, Problem> {
         let folder = tempfile::tempdir()
-            .map_err(|error| Problem::new("cannot make a folder for the made-up run").with_cause(&error))?;
+            .map_err(|error| Problem::new("cannot make a folder for the simulated run").with_cause(&error))?;
         let mut world = World::new(Path::new(folder.path()))?;
         if let Some(shown) = states {
             (world.history, world.metrics) = shown.known.clone();

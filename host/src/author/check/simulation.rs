@@ -1,4 +1,4 @@
-//! The order of events of the made-up run.
+//! The order of events of the simulated run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,13 +6,13 @@ use plugin_api::abi::kinds::EventKind;
 use plugin_api::protocol::{Record, RecordValue};
 
 use super::progress::Observer;
-use super::services::MadeUp;
+use super::services::Simulated;
 use super::world::{BATCH, EPOCHS, EVALUATION_BATCHES, STEPS, World, batch};
 use crate::dispatch::{Dispatcher, Event, EventData, Failure, HookTime, Order, Planned};
 use crate::record::{History, Metrics, Position};
 use crate::report::Problem;
 
-/// The instance that the made-up run's records and events come from.
+/// The instance that the simulated run's records and events come from.
 const AUTHOR: &str = "another-plugin";
 
 /// What a simulated run showed.
@@ -31,8 +31,7 @@ pub(super) struct Shown {
 /// One run of instances through every event.
 pub(super) struct Simulation<'a> {
     dispatcher: Dispatcher,
-    services: MadeUp,
-    position: Position,
+    services: Simulated,
     /// Events that are left out: a hook that panicked before would hide those after it.
     skipped: &'a BTreeSet<EventKind>,
     observer: &'a mut dyn Observer,
@@ -51,14 +50,8 @@ impl<'a> Simulation<'a> {
     ) -> Result<Shown, Problem> {
         observer.hook("new");
         let (dispatcher, created) = Dispatcher::create(Order { planned, ..Order::default() });
-        let mut simulation = Self {
-            dispatcher,
-            services: MadeUp::new(world),
-            position: Position::default(),
-            skipped,
-            observer,
-            shown: Shown::default(),
-        };
+        let mut simulation =
+            Self { dispatcher, services: Simulated::new(world), skipped, observer, shown: Shown::default() };
         match created {
             Err(failure) => simulation.shown.failures.push(*failure),
             Ok(()) => {
@@ -83,12 +76,12 @@ impl<'a> Simulation<'a> {
 
     fn training(&mut self, resumed: bool) {
         if resumed {
-            self.position = at_end_of(1);
+            self.services.position = at_end_of(1);
             // What was loaded must be what is saved, before any other hook changes it.
             self.save_states();
         }
         self.at(EventKind::TRAIN_START);
-        for epoch in self.position.epoch + 1..=EPOCHS {
+        for epoch in self.services.position.epoch + 1..=EPOCHS {
             self.epoch(epoch);
             self.messages();
             if !resumed && epoch == 1 {
@@ -104,20 +97,20 @@ impl<'a> Simulation<'a> {
     }
 
     fn epoch(&mut self, epoch: u64) {
-        self.position.epoch = epoch;
-        self.position.step = 0;
+        self.services.position.epoch = epoch;
+        self.services.position.step = 0;
         self.at(EventKind::EPOCH_START);
         for step in 1..=STEPS {
-            self.services.world.batch = batch(self.position.global_step);
-            self.position.step = step;
-            self.position.global_step += 1;
+            self.services.world.batch = batch(self.services.position.global_step);
+            self.services.position.step = step;
+            self.services.position.global_step += 1;
             self.at(EventKind::STEP_START);
             self.at(EventKind::GRADIENTS);
-            self.position.samples += BATCH.unsigned_abs();
-            self.services.world.after_step(self.position);
+            self.services.position.samples += BATCH.unsigned_abs();
+            self.services.world.after_step(self.services.position);
             self.at(EventKind::STEP_END);
         }
-        self.services.world.after_epoch(self.position);
+        self.services.world.after_epoch(self.services.position);
         self.at(EventKind::EPOCH_TRAINED);
         self.evaluation();
         self.at(EventKind::EPOCH_END);
@@ -135,7 +128,7 @@ impl<'a> Simulation<'a> {
             evaluate(EventKind::EVAL_STEP_START, batch);
             evaluate(EventKind::EVAL_STEP_END, batch);
         }
-        self.services.world.after_evaluation(self.position);
+        self.services.world.after_evaluation(self.services.position);
         let end =
             EventData::Evaluation { split: "val".into(), mid_epoch: false, batch: 0, batches: EVALUATION_BATCHES };
         self.fire(EventKind::EVAL_END, end);
@@ -180,7 +173,7 @@ impl<'a> Simulation<'a> {
         }
         self.observer.hook(kind.name());
         self.services.show();
-        let event = Event { kind, position: self.position, data };
+        let event = Event { kind, position: self.services.position, data };
         // Failures are read at the end, all of them.
         let _ = self.dispatcher.fire(&event, &mut self.services);
     }
@@ -190,7 +183,7 @@ impl<'a> Simulation<'a> {
             return;
         }
         self.observer.hook(EventKind::SAVE_STATE.name());
-        if let Ok(states) = self.dispatcher.save_states(self.position, &mut self.services) {
+        if let Ok(states) = self.dispatcher.save_states(&mut self.services) {
             self.shown.states = states;
             let world = &self.services.world;
             self.shown.known = (world.history.clone(), world.metrics.clone());
@@ -202,11 +195,12 @@ impl<'a> Simulation<'a> {
             return;
         }
         self.observer.hook(EventKind::LOAD_STATE.name());
-        let _ = self.dispatcher.load_states(states, at_end_of(1), &mut self.services);
+        self.services.position = at_end_of(1);
+        let _ = self.dispatcher.load_states(states, &mut self.services);
     }
 
     fn flush(&mut self) {
-        let _ = self.dispatcher.flush(self.position, &mut self.services);
+        let _ = self.dispatcher.flush(&mut self.services);
     }
 
     fn end(mut self) -> Shown {

@@ -1,15 +1,15 @@
-//! The host's side of the waist: the one function that plugins call.
+//! The host's end of a call: the one function that plugins call.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plugin_api::abi::kinds::{ServiceKind, Status};
-use plugin_api::abi::{Bytes, HostTable, MINOR, ReplyTable, RequestTable, read_table};
-use plugin_api::protocol::Failure;
+use plugin_api::abi::{Bytes, HostTable, MINOR, ReplyTable, RequestTable, read_table, read_tables};
+use plugin_api::protocol::requests::Failure;
 
-use super::hook;
+use super::hook::{self, Request};
 use super::remote::is_remote;
-use super::services::{Request, ServiceError};
+use crate::services::ServiceError;
 
 /// What every handle points to; static, so that a handle never dangles.
 pub(super) static HOST_TABLE: HostTable = HostTable { size: size_of::<HostTable>() as u32, minor: MINOR, call };
@@ -28,28 +28,22 @@ unsafe extern "C" fn call(
     request: *const RequestTable,
     reply: *const ReplyTable,
 ) -> Status {
-    // SAFETY: the plugin passes null or a table that outlives the call; without one there is
+    // SAFETY: the plugin passes null or a table that begins with its size and outlives the call; without one there is
     // nowhere to answer.
-    let Some(reply) = (unsafe { reply.as_ref() }) else {
+    let Some(reply) = (unsafe { read_table(reply) }) else {
         return Status::ERROR;
     };
     // A panic of the host's must not unwind into the plugin.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let malformed = |what: &str| ServiceError::Failed(format!("the request {what}"));
         // SAFETY: the plugin passes null or a table that begins with its size.
-        let request = unsafe { read_table(request) }
-            .ok_or_else(|| ServiceError::Failed("the request has no table".to_owned()))?;
-        let tensors = if request.tensor_count == 0 || request.tensors.is_null() {
-            &[]
-        } else {
-            // SAFETY: as many tables as the request says, borrowed until the call returns.
-            unsafe { std::slice::from_raw_parts(request.tensors, request.tensor_count as usize) }
-        };
-        let request = Request {
-            // SAFETY: borrowed until the call returns.
-            payload: unsafe { request.payload.read() },
-            tensors,
-        };
-        hook::answer(ticket, service, &request, reply)
+        let request = unsafe { read_table(request) }.ok_or_else(|| malformed("has no table"))?;
+        // SAFETY: as many tables as the request says, that far apart, borrowed until the call returns.
+        let tensors = unsafe { read_tables(request.tensors, request.tensor_count, request.tensor_size) }
+            .ok_or_else(|| malformed("has tensors without tables"))?;
+        // SAFETY: borrowed until the call returns.
+        let payload = unsafe { request.payload.read() };
+        hook::answer(ticket, &Request { service, payload, tensors: &tensors }, &reply)
     }));
     let error = match outcome {
         Ok(Ok(())) => return Status::OK,

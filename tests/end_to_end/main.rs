@@ -6,6 +6,8 @@ mod author;
 mod compatibility;
 // What happens to files that are no plugins, or plugins that do not fit: each one readable paragraph.
 mod loading;
+// Plugins in C and C++: that they run, and what is said of those that are wrong.
+mod c_plugins;
 // A run from the command line to what it leaves behind, and what must not change it.
 mod run;
 // Which hooks come, with what, and which still come after a stop or a failure.

@@ -29,8 +29,10 @@ pub struct Folders {
 /// `host plugins …`
 #[derive(Debug, Subcommand)]
 pub enum PluginsCommand {
-    /// Makes a Cargo project for a new plugin, with a test that passes.
-    #[command(after_help = "Example:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test")]
+    /// Makes a project for a new plugin: in Rust with a test that passes, in C with the header that it needs.
+    #[command(
+        after_help = "Examples:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test\n\n  host plugins new loss-alarm --language c"
+    )]
     New(NewOptions),
     /// Lists the kinds of plugins that the folders offer.
     ///

@@ -1,4 +1,4 @@
-//! Lets the program find libtorch where it found it when it was linked.
+//! Makes the program find libtorch where it was linked.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,9 +1,9 @@
-"""Writes the digits of ../digits as PNG images, one folder a class: the folder that run.toml reads.
+"""Writes the digits of ../digits as PNG images, one folder per class, for run.toml.
 
     python3 make_images.py [FOLDER]
 
-FOLDER, by default `digits` beside this file, gets `train/0/0000.png` … and `test/0/0000.png` …: every fifth image is one of
-the test split. Needs nothing but Python's own library.
+FOLDER, by default `digits` next to this file, gets `train/0/0000.png` … and `test/0/0000.png` …: every fifth image is one of
+the test split. Needs only the Python standard library.
 """
 
 import csv
@@ -25,9 +25,9 @@ def chunk(name, content):
 
 
 def png(rows):
-    """A greyscale PNG of eight bits, from rows of bytes."""
+    """A grayscale PNG of eight bits, from rows of bytes."""
     header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 0, 0, 0, 0)
-    # Each row begins with its filter; 0 is none.
+    # Each row starts with its filter; 0 is none.
     content = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 

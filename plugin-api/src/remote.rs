@@ -7,7 +7,7 @@ use crate::call;
 use crate::error::Result;
 use crate::protocol::requests::{ControlRequest, Name};
 use crate::protocol::{Control, Record, RecordValue};
-use crate::services::{Nothing, typed};
+use crate::services::{Nothing, ServiceKind, typed};
 
 /// Control, records and read-only metrics from any thread, until `train_end`; after that every call
 /// is an error and does no harm. A dashboard's HTTP thread needs one.
@@ -27,6 +27,12 @@ unsafe impl Sync for Remote {}
 impl Remote {
     pub(crate) fn new(host: HostHandle) -> Self {
         Self { host }
+    }
+
+    /// Calls a service with bytes as they are: for tests of hosts.
+    #[doc(hidden)]
+    pub fn call_raw(&self, service: ServiceKind, payload: &[u8]) -> Result<Vec<u8>> {
+        Ok(call::call_raw(self.host, service, payload, &[])?.bytes)
     }
 
     /// Asks the loop for something, at its next safe point.

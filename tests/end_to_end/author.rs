@@ -22,6 +22,7 @@ fn check_shown(name: &str, arguments: &[&str]) -> String {
 fn failures(name: &str, arguments: &[&str]) -> Vec<String> {
     let output = check(name, &[&["--json"], arguments].concat());
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).expect("the findings are JSON");
+    assert!(!findings.is_empty(), "nothing was checked");
     let failed: Vec<String> = findings
         .iter()
         .filter(|finding| finding["verdict"] == "failed")
@@ -63,7 +64,8 @@ fn every_service_answers_a_plugin_under_check() {
 fn checks_can_run_in_this_process() {
     let library = &build_test_plugins()["recorder"];
     let output = host().args(["plugins", "check", "--in-process"]).arg(library).output().expect("the host starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("10 checks: "), "{told}");
 }
 
 #[test]
@@ -227,7 +229,7 @@ fn a_kind_is_described() {
     -- stdout
     slow 0.1.0: Sleeps on the training thread
 
-    licence     MIT OR Apache-2.0
+    license     MIT OR Apache-2.0
     hooks       epoch_end, step_end
     dispatch    inline
     by default  no

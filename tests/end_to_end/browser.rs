@@ -34,7 +34,7 @@ impl Browser {
     pub fn start() -> Option<Self> {
         let profile = temporary_folder();
         let Some((mut process, name)) = NAMES.iter().find_map(|name| Some((spawn(name, &profile)?, name))) else {
-            eprintln!("skipped: there is no browser on the path ({})", NAMES.join(", "));
+            fixture::skipped(&format!("there is no browser on the path ({})", NAMES.join(", ")));
             return None;
         };
         let mut stderr = BufReader::new(process.stderr.take().expect("it is piped"));

@@ -195,12 +195,12 @@ fn an_instance_name_that_is_none() {
     insta::assert_snapshot!(SmallRun::new().arguments(["--plugin", "recorder=My Recorder"]).run().shown(), @"
     exit code: 2
     -- stderr
-      × `My Recorder` cannot name a plugin
+      × `My Recorder` cannot be the name of a plugin
        ╭─[--plugin:1:1]
      1 │ recorder=My Recorder
        · ──────────┬─────────
        ·           ╰── here
        ╰────
-      hint: names of plugins have lower-case letters, digits and `-`, since they name folders and keys
+      hint: a plugin's name consists of lower-case letters, digits and `-`, since it names folders and keys
     ");
 }

@@ -53,7 +53,7 @@ fn a_command_that_does_not_end_is_ended_and_a_failed_run_runs_it_too() {
                    timeout_seconds = 0.5, events = ['failed']";
     let ran = with_command("", options).recorder("bad", "", "fail_in = 'epoch_end', at_step = 3").run();
     assert_eq!(ran.code(), Some(1), "{}", ran.shown());
-    assert!(ran.stderr().contains("command: `sh`, run at `failed`, took too long and was ended"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("command: `sh`, run at `failed`, took too long and was killed"), "{}", ran.stderr());
     let log = std::fs::read_to_string(ran.out.join("log.jsonl")).expect("there is a log");
     assert!(log.contains("command: bad: the recorder was told to fail in `epoch_end`"), "{log}");
 }
@@ -63,6 +63,6 @@ fn a_slow_command_does_not_hold_up_the_run() {
     let options = "command = ['sleep', '600'], queue = 2, drain_seconds = 0.2";
     let ran = with_command("when = { every = '1 steps' }", options).run().succeeded();
     let told = ran.stderr();
-    assert!(told.contains("commands take longer than their occasions come: some are left out"), "{told}");
-    assert!(told.contains("commands not done within the 0.2 s of `drain_seconds`: 2"), "{told}");
+    assert!(told.contains("commands take longer than the time between their events: some are dropped"), "{told}");
+    assert!(told.contains("commands not finished within the 0.2 s of `drain_seconds`: 2"), "{told}");
 }

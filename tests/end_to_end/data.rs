@@ -82,10 +82,7 @@ impl DataRun {
 
     /// Runs a program in Python with the packages of `tests/requirements.txt`; false, saying so, where there are none.
     fn python(&self, program: &str) -> bool {
-        let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-            eprintln!("skipped: HOST_TEST_PYTHON names no Python that has `safetensors` and `numpy`");
-            return false;
-        };
+        let Some(python) = fixture::python() else { return false };
         let output = Command::new(python).args(["-c", program]).current_dir(self.folder.path()).output();
         let output = output.expect("Python starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -99,7 +96,7 @@ path = "digits.csv.gz"
 target = 64
 shape = [1, 8, 8]
 classes = 10
-normalise = "standard"
+normalize = "standard"
 splits = { val = { fraction = 0.2 } }
 "#;
 
@@ -133,7 +130,7 @@ fn every_format_trains_to_the_same_numbers() {
     }
     let expected = run.metrics("csv", CSV);
     assert_eq!(expected.len(), 2);
-    let rest = "normalise = \"standard\"\nsplits = { val = { fraction = 0.2 } }";
+    let rest = "normalize = \"standard\"\nsplits = { val = { fraction = 0.2 } }";
     for (name, data) in [
         ("npy", "format = \"npy\"\ninputs = \"x.npy\"\ntargets = \"y.npy\""),
         ("npy-big-endian", "format = \"npy\"\ninputs = \"x64.npy\"\ntargets = \"y.npy\""),
@@ -149,7 +146,7 @@ fn every_format_trains_to_the_same_numbers() {
     insta::assert_snapshot!(found, @r#"
     exit code: 2
     -- stderr
-      × `objects.npy` holds Python objects, which only unpickling could read, and that runs what the file says; save numbers with `numpy.save(…, allow_pickle=False)`
+      × `objects.npy` has Python objects, which are not read because unpickling runs code from the file; save numbers with `numpy.save(…, allow_pickle=False)`
         ╭─[run.toml:9:10]
       8 │ format = "npy"
       9 │ inputs = "objects.npy"
@@ -284,11 +281,8 @@ fn the_tables_reach_what_the_readme_says() {
 }
 
 #[test]
-fn the_folder_of_images_that_a_script_makes_is_learnt() {
-    let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-        eprintln!("skipped: HOST_TEST_PYTHON names no Python");
-        return;
-    };
+fn the_folder_of_images_that_a_script_makes_is_learned() {
+    let Some(python) = fixture::python() else { return };
     let folder = temporary_folder();
     let example = workspace_root().join("examples/images");
     let output = Command::new(python).arg(example.join("make_images.py")).arg(folder.path().join("digits")).output();
@@ -328,7 +322,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
     insta::assert_snapshot!(found.join("\n"), @r#"
     exit code: 2
     -- stderr
-      × `ragged.csv` line 3 has 2 columns, the lines before it 3
+      × `ragged.csv` line 3 has 2 columns, but the lines before it have 3
         ╭─[run.toml:9:8]
       8 │ format = "csv"
       9 │ path = "ragged.csv"
@@ -358,7 +352,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
 
     exit code: 2
     -- stderr
-      × `empty.csv` holds no samples
+      × `empty.csv` has no samples
         ╭─[run.toml:9:8]
       8 │ format = "csv"
       9 │ path = "empty.csv"
@@ -378,7 +372,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
 
     exit code: 2
     -- stderr
-      × split `val` holds no sample of class 1, from 0 in the data
+      × split `val` has no sample of class 1 (0 in the data)
        ╭─[run.toml:7:2]
      6 │ 
      7 │ [data]
@@ -399,7 +393,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
 
     exit code: 2
     -- stderr
-      × split `train` holds no sample of class 1, from 0 in the data
+      × split `train` has no sample of class 1 (0 in the data)
        ╭─[run.toml:7:2]
      6 │ 
      7 │ [data]
@@ -410,7 +404,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
 
     exit code: 2
     -- stderr
-      × `bad.idx` is no IDX file: it begins with 0x00 0x08 0x03, where 0x00 0x00 and a type stand
+      × `bad.idx` is not an IDX file: it starts with 0x00 0x08 0x03 instead of 0x00 0x00 and a type
         ╭─[run.toml:9:10]
       8 │ format = "idx"
       9 │ inputs = "bad.idx"
@@ -420,7 +414,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
 
     exit code: 2
     -- stderr
-      × `images/a/1.png` is no PNG or JPEG image that can be decoded: Format error decoding Png: Invalid PNG signature.
+      × `images/a/1.png` is not a PNG or JPEG image that can be decoded: Format error decoding Png: Invalid PNG signature.
         ╭─[run.toml:9:8]
       8 │ format = "images"
       9 │ path = "images"
@@ -430,7 +424,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
 
     exit code: 2
     -- stderr
-      × `digits.csv.gz` has 64 features a line, but shape [1, 8, 9] takes 72
+      × `digits.csv.gz` has 64 features per line, but shape [1, 8, 9] needs 72
         ╭─[run.toml:10:8]
       9 │ format = "csv"
      10 │ path = "digits.csv.gz"

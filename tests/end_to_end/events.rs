@@ -190,6 +190,7 @@ fn threads_wait_a_short_time_for_each_other() {
         });
         run.wait_for("step_end");
         let environment = std::fs::read(format!("/proc/{}/environ", child.id())).expect("it runs");
+        assert!(!environment.is_empty(), "it runs");
         child.kill().expect("it runs");
         child.wait().expect("it ends");
         let mut variables: Vec<String> = String::from_utf8_lossy(&environment).split('\0').map(str::to_owned).collect();

@@ -128,10 +128,7 @@ for name in sorted(tensors):
 
 /// What `READ` says of the files of a run; `None`, saying so, where there is no Python.
 fn read_by_python(layers: &str) -> Option<String> {
-    let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-        eprintln!("skipped: HOST_TEST_PYTHON names no Python that has `safetensors` and `numpy`");
-        return None;
-    };
+    let python = fixture::python()?;
     let training = Training::new(INLINE).with(CONVOLUTION, layers);
     training.run("run", &[]);
     let output = Command::new(python).args(["-c", READ]).arg(training.path("run/exports")).output();

@@ -15,7 +15,7 @@ path = "digits.csv.gz"
 target = 64
 shape = [1, 8, 8]
 classes = 10
-normalise = "range"
+normalize = "range"
 
 [model]
 layers = [

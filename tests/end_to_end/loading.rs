@@ -132,7 +132,7 @@ fn a_module_loader_that_fails() {
     insta::assert_snapshot!(test_plugin("loader-fails"), @r#"
     exit code: 2
     -- stderr
-      × the module loader of `[FOLDER]/libloader_fails.so` failed: the licence server is not reachable
+      × the module loader of `[FOLDER]/libloader_fails.so` failed: the license server is not reachable
       hint: this is a fault of the plugin: tell its author
     "#);
 }

@@ -43,6 +43,8 @@ mod small_run;
 mod resume;
 // What callbacks ask of the run, and whether the answers are right.
 mod services;
+// What every host answers to every service in every hook.
+mod service_table;
 // A plugin as a stranger writes it, built as a stranger builds it.
 mod third_party;
 // A program with a model, a loss and a batch step of its own.

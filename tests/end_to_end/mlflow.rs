@@ -87,7 +87,7 @@ impl Server {
     /// `None`, saying so, where the package is not to be had.
     fn start() -> Option<Self> {
         let Some(python) = std::env::var_os("HOST_TEST_MLFLOW") else {
-            eprintln!("skipped: HOST_TEST_MLFLOW names no Python that has `mlflow`");
+            fixture::skipped("`HOST_TEST_MLFLOW` names no Python that has `mlflow`");
             return None;
         };
         let mut child = Command::new(python)
@@ -101,8 +101,8 @@ impl Server {
         let mut address = String::new();
         answers.read_line(&mut address).expect("Python answers");
         if address.trim_end() == "none" {
-            eprintln!("skipped: the Python of HOST_TEST_MLFLOW has no `mlflow`");
             let _ = child.wait();
+            fixture::skipped("the Python of `HOST_TEST_MLFLOW` has no `mlflow`");
             return None;
         }
         Some(Self { child, requests, answers, address: address.trim_end().to_owned() })
@@ -137,7 +137,9 @@ fn expected(training: &Training, out: &str, metric: &str) -> Value {
     let lines = training.metrics(out);
     // Between two evaluations the value of the last one is old.
     let lines = lines.iter().filter(|line| line["kind"] == "epoch" || metric.starts_with("train_"));
-    lines.map(|line| Value::from(vec![line["step"].clone(), line[metric].clone()])).collect()
+    let points: Vec<Value> = lines.map(|line| Value::from(vec![line["step"].clone(), line[metric].clone()])).collect();
+    assert!(points.len() >= 2 && points.iter().all(|point| point[1].is_number()), "{metric}: {points:?}");
+    Value::from(points)
 }
 
 #[test]
@@ -172,7 +174,7 @@ fn a_server_that_is_away_costs_one_warning() {
     let address = format!("http://{}", address.expect("a free port"));
     let training = Training::new(&PLUGINS.replace("run_name = \"one\"", "drain = 0.1"));
     let told = run(&training, "run", &address);
-    assert_eq!(told.matches("the MLflow server is away; the run goes on").count(), 1, "{told}");
+    assert_eq!(told.matches("the MLflow server is unreachable; the run continues").count(), 1, "{told}");
 }
 
 #[test]
@@ -181,5 +183,5 @@ fn a_run_without_an_address_does_not_begin() {
     let output = training.output("run", &[]);
     let told = shown(&output, &[training.folder()]);
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("no tracking server is named: set `tracking_uri`, or `MLFLOW_TRACKING_URI`"), "{told}");
+    assert!(told.contains("no tracking server is given: set `tracking_uri`, or `MLFLOW_TRACKING_URI`"), "{told}");
 }

@@ -36,6 +36,11 @@ fn nothing_by_default() {
 fn hooks_are_called_in_declared_order() {
     let ran = SmallRun::new().set("train.epochs=1").recorder("b", "", "").recorder("a", "", "").run().succeeded();
     let told = ran.told(&[]);
+    for (event, times) in [("setup", 1), ("step_end", 3), ("eval_step_end", 2), ("epoch_end", 1), ("teardown", 1)] {
+        for name in ["b", "a"] {
+            assert_eq!(ran.lines_of(name, event).len(), times, "{name} {event}: {told:?}");
+        }
+    }
     for pair in told.chunks(2) {
         let [first, second] = pair else { panic!("an event without a second callback: {pair:?}") };
         assert_eq!(first.replacen('b', "a", 1), *second, "both see it, `b` first");

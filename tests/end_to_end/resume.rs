@@ -1,3 +1,5 @@
+#[cfg(unix)]
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -44,6 +46,7 @@ const SGD: &str = r#"{ type = "sgd", learning_rate = 0.05, momentum = 0.9, neste
 /// Trains without a break as `unbroken`, then goes on from each of its `checkpoints` in a folder of its own, which must
 /// end as the first one.
 pub fn goes_on(training: &Training, checkpoints: &[&str], end: &str) {
+    assert!(!checkpoints.is_empty());
     training.run("unbroken", &[]);
     for checkpoint in checkpoints {
         let from = training.path("unbroken").join(checkpoint);
@@ -155,7 +158,8 @@ fn start(training: &Training, out: &str) -> Child {
     training.command(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the host starts")
 }
 
-/// Sends `signal` to `run` once it has a checkpoint more than before, and `delay` later. False when it had ended before.
+/// Sends `signal` to a run once it has a checkpoint more than before, and `delay` later. Whether that is what ended the
+/// run; otherwise it had finished before.
 #[cfg(unix)]
 fn break_off(training: &Training, out: &str, signal: &str, delay: Duration) -> bool {
     let folder = format!("{out}/checkpoints");
@@ -166,17 +170,24 @@ fn break_off(training: &Training, out: &str, signal: &str, delay: Duration) -> b
         std::thread::sleep(Duration::from_millis(1));
     }
     std::thread::sleep(delay);
-    let killed = Command::new("kill").args([signal, &run.id().to_string()]).status().expect("kill is there").success();
+    // A process that nobody has waited for yet keeps its number, whether or not it runs.
+    let sent = Command::new("kill").args([signal, &run.id().to_string()]).status().expect("kill is there");
+    assert!(sent.success());
     let status = run.wait().expect("a process");
-    if signal == "-INT" && killed && !status.success() {
-        assert_eq!(status.code(), Some(130));
-    }
-    killed && !status.success()
+    let ended_by_it = match signal {
+        "-KILL" => status.signal() == Some(9),
+        _ => status.code() == Some(130),
+    };
+    assert!(ended_by_it || status.success(), "{signal}: {status}");
+    ended_by_it
 }
 
-/// Asserts that every folder with a checkpoint's name is a whole one: what its manifest says is there.
+/// Asserts that there are checkpoints, and that every folder with a checkpoint's name is a whole one: what its manifest
+/// says is there.
 fn assert_whole(training: &Training, folder: &str) {
-    for name in training.checkpoints(folder) {
+    let names = training.checkpoints(folder);
+    assert!(!names.is_empty(), "there is no checkpoint in {folder}");
+    for name in names {
         let checkpoint = training.path(folder).join(&name);
         let manifest = read_json(&checkpoint.join("manifest.json"));
         let files = manifest["files"].as_array().expect("the manifest lists files");
@@ -199,13 +210,14 @@ fn broken_off_and_gone_on_with(signal: &str) {
         broken += u32::from(break_off(&training, "broken", signal, Duration::from_millis(attempt * 13)));
         assert_whole(&training, "broken/checkpoints");
     }
-    assert!(broken >= 2, "the run was not broken off");
+    assert!(broken >= 2, "{signal} ended only {broken} runs");
     training.run("broken", &["--resume", "auto"]);
     training.assert_same("unbroken/checkpoints/last", "broken/checkpoints/last");
     assert_eq!(training.metrics("unbroken"), training.metrics("broken"));
     // A run that is interrupted writes one more checkpoint at its end.
-    let epochs = training.checkpoints("broken/epochs");
-    assert!(training.checkpoints("unbroken/epochs").iter().all(|name| epochs.contains(name)), "{epochs:?}");
+    let (epochs, whole) = (training.checkpoints("broken/epochs"), training.checkpoints("unbroken/epochs"));
+    assert_eq!(whole.len(), 2, "{whole:?}");
+    assert!(whole.iter().all(|name| epochs.contains(name)), "{epochs:?}");
     let left: Vec<_> = training
         .path("broken/checkpoints")
         .read_dir()
@@ -233,10 +245,12 @@ fn an_interrupted_run_goes_on() {
 fn a_kill_while_checkpoints_are_written_leaves_no_half_of_one() {
     // A checkpoint after each step: nearly all of the time goes into writing them.
     let training = Training::new(PLUGINS).with("every = \"5 steps\"", "every = \"1 steps\"");
+    let mut killed = 0;
     for attempt in 0..6 {
-        break_off(&training, "run", "-KILL", Duration::from_millis(7 * attempt));
+        killed += u32::from(break_off(&training, "run", "-KILL", Duration::from_millis(7 * attempt)));
         assert_whole(&training, "run/checkpoints");
     }
+    assert!(killed >= 3, "only {killed} runs were killed");
     training.run("run", &[]);
     assert_whole(&training, "run/checkpoints");
     assert_eq!(training.checkpoints("run/checkpoints").len(), 46);
@@ -306,7 +320,7 @@ fn a_damaged_checkpoint_that_is_named_is_an_error() {
     exit code: 2
     -- stderr
       × `[FOLDER]/run/checkpoints/epoch-0002-step-00000046/optimizer.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-      hint: the checkpoint is damaged: take an earlier one, or copy it again from where it came from
+      hint: the checkpoint is damaged: use an earlier one, or copy it again from its source
     "#);
 }
 
@@ -328,6 +342,7 @@ fn a_finished_run_has_nothing_to_go_on_with() {
     let training = Training::new(PLUGINS);
     training.run("run", &[]);
     let (metrics, checkpoints) = (training.metrics("run"), training.checkpoints("run/checkpoints"));
+    assert_eq!(checkpoints.len(), 11, "{checkpoints:?}");
     training.run("run", &["--resume", "auto"]);
     assert_eq!(training.metrics("run"), metrics);
     assert_eq!(training.checkpoints("run/checkpoints"), checkpoints);
@@ -357,7 +372,7 @@ fn another_model_is_a_clear_error() {
     -- stderr
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
-      ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, the value given has [16] and Float
+      ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, but the value has [16] and Float
       hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
     "#);
     let more = "{ type = \"linear\", out_features = 16 },\n  { type = \"relu\" },\n  { type = \"linear\", out_features = 10 },\n  { type = \"linear\", out_features = 10 }";
@@ -379,7 +394,7 @@ fn another_model_is_a_clear_error() {
     -- stderr
     resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
-      ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, the value given has [16] and Float
+      ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, but the value has [16] and Float
       hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
     "#);
 }
@@ -547,10 +562,7 @@ fn a_full_disk_leaves_no_half_of_a_checkpoint() {
 
 #[test]
 fn pythons_safetensors_opens_them() {
-    let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-        eprintln!("skipped: HOST_TEST_PYTHON names no Python that has `safetensors` and `numpy`");
-        return;
-    };
+    let Some(python) = fixture::python() else { return };
     let training = Training::new(PLUGINS);
     training.run("run", &[]);
     let program = "

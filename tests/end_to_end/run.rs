@@ -170,9 +170,13 @@ fn the_resolved_run_file_is_a_run_file() {
     );
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
     let read = |path: &Path| std::fs::read_to_string(path).expect("there is a resolved run file");
-    let line = |text: &str, key: &str| text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
+    let line = |text: &str, key: &str| {
+        let found = text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
+        assert!(found.is_some(), "the resolved run file has no `{key}`:\n{text}");
+        found
+    };
     let again = read(&folder.path().join("again/run.toml"));
-    for key in ["seed", "batch_size", "type", "normalise"] {
+    for key in ["seed", "batch_size", "type", "normalize"] {
         assert_eq!(line(&again, key), line(&read(&resolved), key));
     }
     assert_eq!(line(&again, "epochs").as_deref(), Some("epochs = 1"));
@@ -289,6 +293,7 @@ fn a_run_folder_has_one_run_at_a_time() {
     first.wait_for("step_end");
     let second = SmallRun::new().recorder("a", "", "");
     let second = second.run_in(first.out());
+    assert!(child.try_wait().expect("a process").is_none(), "the first is still there");
     child.kill().expect("the first can be ended");
     child.wait().expect("the first ends");
     assert_eq!(second.code(), Some(2));

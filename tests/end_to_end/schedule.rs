@@ -89,3 +89,37 @@ fn all_epoch_ends_come_before_any_trigger() {
     let ran = SmallRun::new().set("train.epochs=1").recorder("a", "", "").recorder("b", "", "").run().succeeded();
     assert_eq!(ran.told(&["epoch_end", "trigger"]), ["a epoch_end", "b epoch_end", "a trigger", "b trigger"]);
 }
+
+/// A gate on a metric that changes with each step, without and with a callback that reads metrics at each step.
+#[test]
+fn a_read_never_changes_a_run() {
+    const GATE: f64 = 2.0;
+    let run = |reads: bool| {
+        let run = SmallRun::with_libraries(&["recorder", "standard", "checkpoint"])
+            .set("train.epochs=5")
+            .recorder("a", &format!("when = {{ every = '1 step' }}\nif = 'train_loss < {GATE}'"), "")
+            .instance("kind = 'checkpoint'\nwhen = { at = ['step 8'] }");
+        let run = if reads { run.instance("kind = 'json-lines'\noptions = { every_steps = 1 }") } else { run };
+        run.run().succeeded()
+    };
+    let (alone, beside) = (run(false), run(true));
+    assert_eq!(triggers(&alone), triggers(&beside));
+
+    // The gate saw what the reader wrote down.
+    let below: Vec<_> = fixture::lines(&beside.out.join("metrics.jsonl"))
+        .iter()
+        .filter(|line| line["kind"] == "step" && line["train_loss"].as_f64().is_some_and(|loss| loss < GATE))
+        .map(|line| format!("{} {} step", line["epoch"], line["step"]))
+        .collect();
+    assert_eq!(triggers(&alone), below);
+    assert!((1..15).contains(&below.len()), "the gate must open in the middle of the run: {below:?}");
+
+    // In the middle of an epoch a checkpoint keeps what was put, not what somebody read.
+    let latest = |ran: &Ran| {
+        let path = ran.out.join("checkpoints/epoch-0003-step-00000008/state.json");
+        let state: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("a checkpoint")).expect("JSON");
+        ["train_loss", "learning_rate"].map(|name| state["modules"]["train"]["latest"][name].clone())
+    };
+    assert_eq!(latest(&alone), latest(&beside));
+    assert!(latest(&alone).iter().all(|metric| !metric.is_null()));
+}

@@ -343,6 +343,13 @@ fn a_kind_that_writes_weights_is_refused_in_the_background() {
 fn a_spent_handle_does_no_harm() {
     let training = with_and_without("[[plugins]]\nkind = \"stale-handle\"\n");
     training.assert_same("plain/checkpoints/last", "run/checkpoints/last");
+    let callbacks = training.status("run")["callbacks"].clone();
+    let called = |hook: &str| {
+        let calls = callbacks.as_array().into_iter().flatten();
+        let mut of_it = calls.filter(|entry| entry["plugin"] == "stale-handle" && entry["hook"] == hook);
+        of_it.next().map(|entry| entry["calls"].clone())
+    };
+    assert_eq!([called("epoch_start"), called("epoch_end")], [Some(json!(2)), Some(json!(2))], "{callbacks}");
 }
 
 #[test]

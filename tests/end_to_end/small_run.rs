@@ -58,7 +58,7 @@ impl SmallRun {
             target = 64
             shape = [64]
             classes = 10
-            normalise = "range"
+            normalize = "range"
 
             [data.splits]
             val = { fraction = 0.2, stratified = true }
@@ -272,6 +272,10 @@ impl Ran {
 
     /// The events of one instance as a text for snapshots: a line a position, `epoch.step (global step)`, and for each
     /// event what it carries. No `events` are all.
+    ///
+    /// # Panics
+    ///
+    /// When none of them came: two instances that were told nothing do not agree.
     pub fn sequence(&self, instance: &str, events: &[&str]) -> String {
         let mut sequence = String::new();
         let mut at = String::new();
@@ -291,6 +295,7 @@ impl Ran {
                 write!(sequence, "[{}]", texts.join(", ")).expect("a text can be written to");
             }
         }
+        assert!(!sequence.is_empty(), "`{instance}` was told of none of {events:?}: {}", self.shown());
         sequence
     }
 }

@@ -23,7 +23,19 @@ fn built_by(build: &mut Command, target: &str) -> PathBuf {
     cargo_artifacts(build).into_iter().find_map(|artifact| artifact.library).expect("a library was built")
 }
 
-/// Cargo and the version of its compiler where Debian's is another one than ours.
+/// Major and minor number of a version, as `1.85` or `1.85.0` says them.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The oldest compiler that the example is for.
+fn oldest() -> Option<(u32, u32)> {
+    let manifest: toml::Table = std::fs::read_to_string(manifest()).expect("a manifest").parse().expect("TOML");
+    release(manifest["package"]["rust-version"].as_str()?)
+}
+
+/// Cargo and the version of its compiler, if Debian's is new enough and another one than ours.
 fn another_compiler() -> Option<(Command, String)> {
     let version = |rustc: &str| {
         let output = Command::new(rustc).arg("--version").output().ok()?;
@@ -31,7 +43,8 @@ fn another_compiler() -> Option<(Command, String)> {
     };
     let ours = version(&std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()));
     let other = version("/usr/bin/rustc").filter(|other| Some(other) != ours.as_ref())?;
-    if !Path::new("/usr/bin/cargo").exists() {
+    let oldest = oldest().expect("the example says its oldest compiler");
+    if release(&other).is_none_or(|release| release < oldest) || !Path::new("/usr/bin/cargo").exists() {
         return None;
     }
     let mut command = Command::new("/usr/bin/cargo");
@@ -46,7 +59,7 @@ fn another_compiler() -> Option<(Command, String)> {
 }
 
 /// A run with the library in a folder, named by nobody: what it printed, and its metric over the epochs.
-fn behaviour(library: &Path) -> (String, Vec<Value>) {
+fn behavior(library: &Path) -> (String, Vec<Value>) {
     let folder = folder_of([library]);
     let training = Training::new(
         "[[plugins]]\nkind = \"weight-watch\"\noptions = { jump = 1.01, slow_down = 0.5 }\n[[plugins]]\nkind = \"json-lines\"\n",
@@ -79,7 +92,9 @@ fn dropped_into_a_folder_it_runs() {
 #[test]
 fn another_compilers_library_behaves_the_same() {
     let Some((mut command, version)) = another_compiler() else {
-        eprintln!("skipped: `/usr/bin/rustc` and `/usr/bin/cargo` of another version than ours are not installed");
+        fixture::skipped(
+            "there are no `/usr/bin/rustc` and `/usr/bin/cargo` of another version than ours that can build the example",
+        );
         return;
     };
     let other = built_by(&mut command, "third-party-other");
@@ -89,7 +104,7 @@ fn another_compilers_library_behaves_the_same() {
     };
     assert!(described(&other).contains(&version), "{}", described(&other));
     assert!(!described(library()).contains(&version));
-    let (ours, theirs) = (behaviour(library()), behaviour(&other));
+    let (ours, theirs) = (behavior(library()), behavior(&other));
     assert!(ours.0.contains("jumped"), "{}", ours.0);
     assert_eq!(ours, theirs);
 }

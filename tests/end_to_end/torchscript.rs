@@ -106,7 +106,7 @@ fn what_does_not_fit_is_told_at_its_place() {
         ·               ──────────
      21 │ 
         ╰────
-      hint: in Python, `torch.jit.script(model).save(path)` writes one; the files of `torch.save` are none
+      hint: in Python, `torch.jit.script(model).save(path)` writes one; files of `torch.save` do not work
     "#);
     let missing = refused(&training(""), &["--set", "model.torchscript=nowhere.pt"]);
     assert!(missing.contains("cannot read the TorchScript module `[FOLDER]/nowhere.pt`"), "{missing}");

@@ -21,7 +21,7 @@ path = "DIGITS"
 target = 64
 shape = [1, 8, 8]
 classes = 10
-normalise = "standard"
+normalize = "standard"
 
 [data.splits]
 val = { fraction = 0.2, stratified = true }
@@ -200,6 +200,7 @@ impl Training {
         }
         let state = |checkpoint: &str| read_json(&self.path(checkpoint).join("state.json"));
         let (first, second) = (state(first), state(second));
+        assert!(!series(&first).is_empty(), "there is no history: {first:#}");
         for part in ["position", "threads", "hyper_parameters"] {
             assert_eq!(first[part], second[part], "{part}");
         }

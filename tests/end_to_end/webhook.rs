@@ -82,6 +82,7 @@ fn ran(run: SmallRun, address: SocketAddr) -> Ran {
 }
 
 fn keeps_the_secrets(ran: &Ran) {
+    assert!(!files_with("HOOK_URL", &ran.out).is_empty(), "the run file says where the URL is");
     for secret in [TOKEN, &SECRET[6..]] {
         assert!(!ran.shown().contains(secret), "{}", ran.shown());
         assert_eq!(files_with(secret, &ran.out), [""; 0]);
@@ -180,8 +181,8 @@ fn an_interrupted_run_says_so() {
 fn a_server_that_is_not_there_is_a_warning_unless_it_is_required() {
     let nobody = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("loopback");
     let optional = ran(with_webhook("", ", retries = 1"), nobody).succeeded();
-    let warning = "WARN the notice `start` was not delivered to the URL that the environment variable `HOOK_URL` holds: the \
-                   connection failed: connection refused, in the last of 2 attempts; this is told once";
+    let warning = "WARN the notice `start` was not delivered to the URL in the environment variable `HOOK_URL`: the \
+                   connection failed: connection refused, in the last of 2 attempts; this is logged only once";
     assert_eq!(optional.stderr().matches(warning).count(), 1, "{}", optional.stderr());
     assert_eq!(optional.stderr().matches("WARN").count(), 1, "{}", optional.stderr());
 
@@ -213,7 +214,6 @@ fn a_url_in_the_run_file_is_refused_before_it_is_copied() {
         assert!(!ran.out.exists(), "nothing was begun");
     }
     let unset = with_webhook("", "").run();
-    let expected =
-        "plugin `webhook` failed in `new`: the environment variable `HOOK_URL`, which `url_env` names, is not set";
+    let expected = "plugin `webhook` failed in `new`: the environment variable `HOOK_URL` of `url_env` is not set";
     assert!(unset.code() == Some(1) && unset.stderr().contains(expected), "{}", unset.shown());
 }

@@ -1,9 +1,9 @@
-"""What PyTorch 2.11 gives for each layer after `torch.manual_seed(7)`: the state dict's names, and sums over initial
-weights, output, gradients of weights and of the input. Written to layers.json beside this file:
+"""The results of PyTorch 2.11 for each layer after `torch.manual_seed(7)`: the state dict's names, and sums over initial
+weights, output, gradients of weights and of the input. Written to layers.json in this folder:
 
     python tests/figures/layers.py
 
-The host's layers are held against these figures by host/src/model/reference.rs. Case names are the cases there.
+host/src/model/reference.rs compares the host's layers with these figures, under the same case names.
 """
 
 import json

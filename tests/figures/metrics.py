@@ -1,4 +1,4 @@
-"""The figures that the metrics of the host are held against, from scikit-learn.
+"""The reference figures for the metrics of the host, from scikit-learn.
 
     python metrics.py > metrics.json
 
@@ -19,12 +19,12 @@ generator = numpy.random.default_rng(7)
 def softmax(outputs):
     outputs = outputs.astype(numpy.float64)
     shifted = numpy.exp(outputs - outputs.max(axis=-1, keepdims=True))
-    # As the host keeps them: in f32.
+    # In f32, as in the host.
     return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(numpy.float32)
 
 
 def one_against_the_rest(outputs, targets, classes):
-    """The mean over the classes that have both sides."""
+    """The mean over the classes that have both positive and negative samples."""
     if classes == 2:
         scores = outputs[:, -1] if outputs.shape[1] == 1 else outputs[:, 1] - outputs[:, 0]
         return float(metrics.roc_auc_score(targets, scores)) if len(set(targets)) == 2 else None
@@ -32,7 +32,7 @@ def one_against_the_rest(outputs, targets, classes):
     sides = [(targets == index, probabilities[:, index]) for index in range(classes)]
     values = [metrics.roc_auc_score(side, scores) for side, scores in sides if side.any() and not side.all()]
     if len(set(targets)) == classes:
-        # Where every class is there, it is scikit-learn's own mean.
+        # If every class occurs, this is scikit-learn's own mean.
         whole = metrics.roc_auc_score(targets, probabilities, multi_class="ovr", average="macro")
         assert abs(whole - numpy.mean(values)) < 1e-12
     return float(numpy.mean(values)) if values else None
@@ -77,7 +77,7 @@ def quarters(*shape):
 
 
 def regression(name, outputs, targets, sizes):
-    # The values are those of f32; the sums are not.
+    # The values are f32; the sums are not.
     outputs, targets = outputs.astype(numpy.float64), targets.astype(numpy.float64)
     expected = {
         "mae": metrics.mean_absolute_error(targets, outputs),
@@ -98,7 +98,7 @@ def main():
     of_five = generator.integers(0, 5, count)
     absent = numpy.where(of_five == 3, 1, of_five)
     biased = quarters(count, 5)
-    # Class 3 is neither there nor predicted.
+    # Class 3 neither occurs nor is predicted.
     biased[:, 3] = -4
     predicted_only = quarters(count, 5)
     predicted_only[:5, 3] = 4

@@ -1,4 +1,4 @@
-"""The figures that losses, optimizers and schedules of the host are held against, from PyTorch on a CPU.
+"""The reference figures for losses, optimizers and schedules of the host, from PyTorch on a CPU.
 
     python pytorch.py > pytorch.json
 """
@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 
 def numbers(tensor):
-    """What f32 holds, so that reading it back gives the same bits."""
+    """The values in f32, so that reading them back gives the same bits."""
     return tensor.detach().double().flatten().tolist()
 
 
@@ -55,7 +55,7 @@ def trained(make):
 
 
 def optimizer_case(options, make):
-    # The plain implementation, so that the fused kernels are not compared with themselves.
+    # The plain implementation, since the fused kernels would be compared with themselves.
     plain = {"foreach": False}
     return {"options": options, **trained(lambda parameters: make(parameters, plain))}
 
@@ -65,7 +65,7 @@ def everything(optimizer, **hyper_parameters):
 
 
 def weights_only(optimizer, weight_decay, **hyper_parameters):
-    """Decay on what has two dimensions or more."""
+    """Decay only on tensors of two or more dimensions."""
 
     def make(parameters, plain):
         groups = [

@@ -13,7 +13,7 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """Batch norm has buffers, dropout draws; `calls` is a buffer of the module's own that its forward counts up."""
+    """Batch norm has buffers, dropout draws random numbers; `calls` is the module's own buffer, which its forward counts up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Net(nn.Module):
         self.dropout = nn.Dropout(0.25)
         self.head = nn.Linear(8 * 4 * 4, 10)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
-        # Not trained: it belongs to the state all the same.
+        # Not trained, but part of the state.
         self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

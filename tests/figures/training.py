@@ -1,9 +1,9 @@
-"""What PyTorch 2.11 makes of 50 steps with six small nets: every step's loss and the weights at the end. Written to
-training.json beside this file:
+"""The results of PyTorch 2.11 for 50 steps with six small nets: every step's loss and the weights at the end. Written to
+training.json in this folder:
 
     python tests/figures/training.py
 
-The host's loop is held against these figures by host/src/train/reference.rs, where the nets are layers.
+host/src/train/reference.rs compares the host's loop with these figures; there, the nets are layers.
 """
 
 import json
@@ -101,8 +101,8 @@ def main():
     for name, (make, shape) in NETS.items():
         torch.manual_seed(7)
         net = make()
-        # Not Adam, which makes steps of full length out of the rounding errors that are the gradient of a bias before a
-        # norm, and of a key's bias.
+        # Not Adam: the gradients of a bias before a norm, and of a key's bias, are rounding errors, which Adam turns
+        # into steps of full length.
         optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, fused=True)
         losses = []
         for step in range(STEPS):

@@ -6,14 +6,17 @@
 
 mod cargo;
 mod outcome;
+mod skipped;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 pub use cargo::{Artifact, cargo, cargo_artifacts, target_folder};
 pub use outcome::{lines, shown};
+pub use skipped::skipped;
 pub use tempfile::TempDir;
 
 /// The libraries of a build: the name of the package, `early-stopping`, and its file.
@@ -123,6 +126,15 @@ pub fn program(path: &Path) -> Command {
         }
     }
     command
+}
+
+/// The Python that has the packages of `tests/requirements.txt`; `None`, saying so, if there is none.
+pub fn python() -> Option<OsString> {
+    let python = std::env::var_os("HOST_TEST_PYTHON");
+    if python.is_none() {
+        skipped("`HOST_TEST_PYTHON` names no Python that has the packages of tests/requirements.txt");
+    }
+    python
 }
 
 /// A folder below the target folder, empty at first, for what the tests of a process share.

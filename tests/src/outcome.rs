@@ -48,9 +48,10 @@ fn filters() -> &'static [(Regex, &'static str)] {
 ///
 /// # Panics
 ///
-/// When the file cannot be read, or a line is not JSON.
+/// When the file cannot be read, has no lines, or a line is not JSON: a test that compares lines must have some.
 pub fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
     let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON: {error}: {line}"));
+    assert!(!text.trim().is_empty(), "{} is empty", path.display());
     text.lines().map(parse).collect()
 }

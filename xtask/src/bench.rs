@@ -9,11 +9,11 @@ use crate::process;
 use crate::python;
 use crate::workspace::Workspace;
 
-/// Runs both, the comparison alone if it says so, or the benchmarks alone if there are `arguments` for them.
+/// Runs both; only the comparison if that is requested, only the benchmarks if there are `arguments` for them.
 pub fn run(workspace: &Workspace, cargo: &Cargo, comparison: bool, arguments: &[OsString]) -> Result<()> {
     let built = cargo.build()?;
     if !comparison {
-        // The benches of the host, and not its unit tests, which `cargo bench` would run as well.
+        // The benches of the host without its unit tests, which `cargo bench` would run too.
         let mut command = cargo.command();
         command.args(["bench", "--package", "host", "--bench", "*"]).args(arguments);
         process::run(&mut command)?;
@@ -21,12 +21,12 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, comparison: bool, arguments: &[
     if arguments.is_empty() { compare(workspace, &built) } else { Ok(()) }
 }
 
-/// Compares, or says why it cannot: whoever has no Python, or no network, has measured what they could.
+/// Runs the comparison, or logs why it cannot: without Python or a network, the other measurements still count.
 fn compare(workspace: &Workspace, built: &Built) -> Result<()> {
     let python = match python::COMPARISON.provide(workspace) {
         Ok(python) => python,
         Err(error) => {
-            eprintln!("bench: the comparison with PyTorch is left out: {}", crate::report(&error));
+            eprintln!("bench: skipped the comparison with PyTorch: {}", crate::report(&error));
             return Ok(());
         }
     };

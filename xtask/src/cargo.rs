@@ -1,4 +1,4 @@
-//! Runs Cargo as a person in the workspace's root would, and reads what it built.
+//! Runs Cargo as from the workspace's root, and reads what it built.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,20 +10,20 @@ use crate::libtorch::Libtorch;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The one Cargo that every task runs, with one environment: torch-sys compiles for minutes whenever
-/// what its build script sees has changed.
+/// The Cargo that every task runs, always with the same environment: torch-sys compiles for minutes whenever
+/// the environment of its build script changes.
 #[derive(Clone, Debug)]
 pub struct Cargo {
     workspace: Workspace,
     own_libtorch: bool,
 }
 
-/// What a build of the workspace left.
+/// The results of a build of the workspace.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// The program `host`.
     pub host: PathBuf,
-    /// The libraries of the plugins that this workspace ships.
+    /// The libraries of the shipped plugins.
     pub plugins: Vec<PathBuf>,
 }
 
@@ -37,21 +37,21 @@ impl Cargo {
     pub fn command(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(self.workspace.root());
-        // What Cargo set for this program, and for this program alone.
+        // Variables that Cargo set only for this program.
         for (name, _) in std::env::vars_os() {
             let shown = name.to_string_lossy();
             if shown.starts_with("CARGO_PKG_") || shown.starts_with("CARGO_MANIFEST_") {
                 command.env_remove(&name);
             }
         }
-        // Cargo sets it again (`.cargo/config.toml`), as it does for someone who calls it directly.
+        // Cargo sets it again (`.cargo/config.toml`), as when it is called directly.
         if !self.own_libtorch {
             command.env_remove("LIBTORCH");
         }
         command
     }
 
-    /// Downloads the sources of every dependency, those of the projects outside the workspace too.
+    /// Downloads the sources of every dependency, also those of the projects outside the workspace.
     pub fn fetch(&self) -> Result<()> {
         process::run(self.command().arg("fetch"))?;
         for manifest in self.workspace.projects()? {
@@ -60,7 +60,7 @@ impl Cargo {
         Ok(())
     }
 
-    /// Builds the workspace and gathers its plugins in one folder.
+    /// Builds the workspace and collects its plugins in one folder.
     pub fn build(&self) -> Result<Built> {
         let output = process::read(self.command().args([
             "build",
@@ -73,7 +73,7 @@ impl Cargo {
         Ok(built)
     }
 
-    /// Picks the host and the shipped plugins from Cargo's messages, one JSON object a line.
+    /// Picks the host and the shipped plugins from Cargo's messages, one JSON object per line.
     fn read_artifacts(&self, messages: &str) -> Result<Built> {
         let mut host = None;
         let mut plugins = Vec::new();
@@ -104,7 +104,7 @@ fn items(array: &Value) -> impl Iterator<Item = &str> {
     array.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// Copies libraries into a folder that then holds those files and no others; its folders stay.
+/// Copies libraries into a folder and removes all other files from it; its subfolders stay.
 pub fn gather(libraries: &[PathBuf], folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).on("create", folder)?;
     for entry in folder.read_dir().on("read", folder)? {
@@ -118,7 +118,7 @@ pub fn gather(libraries: &[PathBuf], folder: &Path) -> Result<()> {
         let Some(name) = library.file_name() else {
             continue;
         };
-        // By way of a rename: a host that runs on the older file keeps it.
+        // Rename into place: a host that runs with the older file keeps it.
         let (path, partial) = (folder.join(name), folder.join("partial"));
         std::fs::copy(library, &partial).on("copy", library)?;
         std::fs::rename(&partial, &path).on("replace", &path)?;

@@ -1,4 +1,4 @@
-//! Trains the digits with the plugins just built.
+//! Trains the digits with the plugins that were just built.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 /// The run file of the demo, relative to the workspace's root.
 const RUN_FILE: &str = "examples/digits/run.toml";
 
-/// Builds everything and hands the terminal to `host run`, which says where its results lie.
+/// Builds everything and replaces itself by `host run`, which prints where its results are.
 pub fn run(workspace: &Workspace, cargo: &Cargo, arguments: &[OsString]) -> Result<()> {
     let built = cargo.build()?;
     let plugins = workspace.plugins();
@@ -21,7 +21,7 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, arguments: &[OsString]) -> Resu
     hand_over(&mut host)
 }
 
-/// Becomes the program: an interrupt from the keyboard then reaches it alone, and it ends its run in order.
+/// Replaces this process by the program: only it then gets an interrupt from the keyboard, and ends its run in order.
 #[cfg(unix)]
 fn hand_over(command: &mut Command) -> Result<()> {
     use std::os::unix::process::CommandExt;

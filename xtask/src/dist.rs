@@ -1,4 +1,4 @@
-//! Gathers what a machine without Rust needs to train.
+//! Collects what a machine without Rust needs to train.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::error::{FileContext, Result};
 use crate::libtorch::Libtorch;
 use crate::workspace::Workspace;
 
-/// Leaves the host, its plugins and the slim libtorch in `target/dist`.
+/// Puts the host, its plugins and the slim libtorch into `target/dist`.
 pub fn run(workspace: &Workspace, cargo: &Cargo, libtorch: &Libtorch) -> Result<()> {
     let built = cargo.build()?;
     let folder = workspace.dist();
@@ -23,11 +23,11 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, libtorch: &Libtorch) -> Result<
             for part in ["lib", "licenses"] {
                 copy_folder(&slim.join(part), &folder.join(part))?;
             }
-            "`host` finds libtorch in `lib` beside it"
+            "`host` finds libtorch in the folder `lib` next to it"
         }
-        // A PyTorch with CUDA is gigabytes, and its licences are its owner's concern.
+        // A PyTorch with CUDA has gigabytes, and its licenses are up to its owner.
         Libtorch::Own(_) | Libtorch::PyTorch => {
-            "`host` finds libtorch where it was built, or in a folder `lib` beside it"
+            "`host` finds libtorch where it was built, or in a folder `lib` next to it"
         }
     };
     let readme = folder.join("README.md");
@@ -37,7 +37,7 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, libtorch: &Libtorch) -> Result<
     Ok(())
 }
 
-/// Copies a folder and the folders in it, by hard links where the file system has them.
+/// Copies a folder and its subfolders, with hard links if the file system supports them.
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to).on("create", to)?;
     for entry in from.read_dir().on("read", from)? {

@@ -1,4 +1,4 @@
-//! What can go wrong in a task, each with the next step where there is one.
+//! The errors of a task, each with the next step if there is one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ pub enum Error {
     /// A program that the task needs is not installed.
     #[error("{tool} is missing: {install}")]
     MissingTool {
-        /// What it is, as a person would call it.
+        /// Its name for people.
         tool: &'static str,
-        /// One sentence that says what to install.
+        /// A sentence that says what to install.
         install: &'static str,
     },
     /// A program could not be started.
@@ -25,48 +25,48 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A program ended with a failure, having said why on its own standard error.
+    /// A program failed, and has reported the reason on its standard error.
     #[error("`{command}` failed ({status})")]
     Failed {
         /// The command line.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
     },
     /// A file or folder could not be read, written or moved.
     #[error("could not {action} `{}`", path.display())]
     File {
-        /// What was tried, as a verb.
+        /// The action, as a verb.
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// Why it did not work.
+        /// The system's error.
         source: io::Error,
     },
-    /// A wheel that was opened without complaint turned out to be damaged.
-    #[error("`{}` is damaged; it was removed, run the command again to fetch it anew", path.display())]
+    /// A wheel that could be opened turned out to be damaged.
+    #[error("`{}` is damaged and was removed; run the command again to download it", path.display())]
     DamagedWheel {
         /// The wheel.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         source: zip::result::ZipError,
     },
-    /// pip reported success, yet the wheel is not there.
+    /// pip reported success, but the wheel is missing.
     #[error("pip left no complete wheel of `{requirement}` in `{}`", folder.display())]
     WheelNotFetched {
-        /// What was asked for, as `name==version`.
+        /// The requirement, as `name==version`.
         requirement: String,
-        /// Where it should lie.
+        /// Its expected folder.
         folder: PathBuf,
     },
-    /// The wheels do not hold a file that libtorch needs.
-    #[error("the wheels hold no `{file}`, which libtorch {VERSION} needs")]
+    /// The wheels do not contain a file that libtorch needs.
+    #[error("the wheels do not contain `{file}`, which libtorch {VERSION} needs")]
     IncompleteWheels {
         /// The file, relative to the libtorch folder.
         file: String,
     },
     /// `LIBTORCH` names something that cannot be used.
-    #[error("`LIBTORCH` is set to `{}`, which {problem}; correct it, or unset it to have libtorch {VERSION} fetched", path.display())]
+    #[error("`LIBTORCH` is set to `{}`, which {problem}; correct it, or unset it to download libtorch {VERSION}", path.display())]
     UnusableLibtorch {
         /// Its value.
         path: PathBuf,
@@ -75,19 +75,19 @@ pub enum Error {
     },
     /// `LIBTORCH_USE_PYTORCH` is set, and the installed PyTorch cannot be used.
     #[error(
-        "`LIBTORCH_USE_PYTORCH` is set, but {problem}; install `torch=={VERSION}`, or unset it to have libtorch fetched"
+        "`LIBTORCH_USE_PYTORCH` is set, but {problem}; install `torch=={VERSION}`, or unset it to download libtorch"
     )]
     UnusablePyTorch {
         /// What is wrong.
         problem: String,
     },
-    /// Cargo built everything without naming something that the task needs.
-    #[error("Cargo reported no {what} among what it built")]
+    /// Cargo built everything without reporting something that the task needs.
+    #[error("Cargo did not report a {what} among the build results")]
     NotBuilt {
         /// What is missing.
         what: &'static str,
     },
-    /// Stages of the suite failed; their own output says why.
+    /// Stages of the suite failed; their own output has the reasons.
     #[error("failed: {}", stages.join(", "))]
     Stages {
         /// Their names.
@@ -98,7 +98,7 @@ pub enum Error {
 /// The result of a task.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Adds to an I/O error what was tried on which path.
+/// Adds the action and the path to an I/O error.
 pub trait FileContext<T> {
     /// `action` is a verb that completes "could not … `path`".
     fn on(self, action: &'static str, path: &Path) -> Result<T>;

@@ -1,7 +1,7 @@
 //! The workspace's tasks: `cargo xtask setup | demo | test | bench | dist`.
 //!
-//! Each makes sure first that libtorch is in place, so that any of them is the first command on a fresh
-//! clone, and plain `cargo build`, `cargo test` and `cargo run` work after it.
+//! Each first makes sure that libtorch is in place, so that any of them can be the first command on a fresh clone,
+//! and plain `cargo build`, `cargo test` and `cargo run` work after it.
 
 mod bench;
 mod cargo;
@@ -25,7 +25,7 @@ use crate::error::Result;
 use crate::suite::TestOptions;
 use crate::workspace::Workspace;
 
-/// Sets the workspace up, trains a demo, runs every check, measures, packs.
+/// Sets up the workspace, trains a demo, runs every check, measures, packs.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
 struct Arguments {
@@ -36,16 +36,16 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask demo                          train the digits with the shipped plugins
-  cargo xtask demo -- --set train.epochs=3  … passing options on to `host run`
+  cargo xtask demo -- --set train.epochs=3  … with options for `host run`
   cargo xtask test                          every check, as continuous integration runs it
-  cargo xtask test -- checkpoint            … passing options on to `cargo test`, here a name
+  cargo xtask test -- checkpoint            … with options for `cargo test`, here a name
   cargo xtask bench -- -- hooks             one section of the host's benchmarks
-  cargo xtask bench --comparison            the host against PyTorch's loops alone
-  LIBTORCH=/opt/libtorch cargo xtask demo   with a libtorch of your own";
+  cargo xtask bench --comparison            only the host against PyTorch's loops
+  LIBTORCH=/opt/libtorch cargo xtask demo   with your own libtorch";
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Fetch and verify libtorch, and the sources of all dependencies
+    /// Download and verify libtorch, and the sources of all dependencies
     Setup,
     /// Set up, build everything in release, and train examples/digits/run.toml
     Demo {
@@ -55,7 +55,7 @@ enum Task {
     },
     /// Set up, then check format, build, clippy, tests and docs
     Test {
-        /// Run the long tests too
+        /// Also run the long tests
         #[arg(long)]
         long: bool,
         /// Options for `cargo test`
@@ -64,14 +64,14 @@ enum Task {
     },
     /// Set up, build everything in release, run the host's benchmarks, and compare it with PyTorch's loops
     Bench {
-        /// Compare with PyTorch's loops alone
+        /// Run only the comparison with PyTorch's loops
         #[arg(long, conflicts_with = "arguments")]
         comparison: bool,
-        /// Options for `cargo bench`, which is then all that runs
+        /// Options for `cargo bench`; then nothing else runs
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
-    /// Set up, build everything in release, and gather it in target/dist
+    /// Set up, build everything in release, and collect it in target/dist
     Dist,
 }
 
@@ -113,7 +113,7 @@ fn run(task: Task) -> Result<()> {
     }
 }
 
-/// An error and what caused it, on one line.
+/// An error and its causes, on one line.
 fn report(error: &error::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! Runs programs and turns their end into a result.
+//! Runs programs and turns their exit status into a result.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -14,7 +14,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs to the end and returns what was written to standard output; standard error stays the terminal's.
+/// Runs to the end and returns the standard output; standard error goes to the terminal.
 pub fn read(command: &mut Command) -> Result<Vec<u8>> {
     command.stdout(Stdio::piped()).stderr(Stdio::inherit());
     let output = command.output().map_err(|source| Error::NotStarted { command: line(command), source })?;
@@ -24,13 +24,13 @@ pub fn read(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Runs quietly; `None` when the program is missing or fails.
+/// Runs without output; `None` if the program is missing or fails.
 pub fn probe(command: &mut Command) -> Option<Output> {
     let output = command.stdin(Stdio::null()).output().ok()?;
     output.status.success().then_some(output)
 }
 
-/// The command line, for messages: the program by its name alone.
+/// The command line, for messages: only the file name of the program.
 pub fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str());

@@ -1,4 +1,4 @@
-//! Python virtual environments under `target`, each with the packages of a file of requirements.
+//! Python virtual environments in `target`, each with the packages of a requirements file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,16 +8,16 @@ use crate::prerequisites::Python;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// What an environment is for, and what is in it.
+/// The purpose and contents of an environment.
 #[derive(Clone, Copy, Debug)]
 pub struct Environment {
-    /// Whose packages they are, as in "the tests' packages".
+    /// The owner of the packages, as in "the tests' packages".
     owner: &'static str,
     /// The file that lists them, relative to the workspace's root.
     requirements: &'static str,
     /// Its folder in `target`.
     folder: &'static str,
-    /// What is fetched for it, roughly.
+    /// The approximate size of the download.
     size: &'static str,
 }
 
@@ -25,7 +25,7 @@ pub struct Environment {
 pub const TESTS: Environment =
     Environment { owner: "the tests'", requirements: "tests/requirements.txt", folder: "python", size: "250 MB" };
 
-/// A tracking server, which is large and which one test wants.
+/// A tracking server, which is large and needed by one test.
 pub const MLFLOW: Environment =
     Environment { owner: "MLflow's", requirements: "tests/requirements-mlflow.txt", folder: "mlflow", size: "150 MB" };
 
@@ -38,7 +38,7 @@ pub const COMPARISON: Environment = Environment {
 };
 
 impl Environment {
-    /// Leaves the environment with its packages, and returns its interpreter.
+    /// Makes the environment with its packages, and returns its interpreter.
     ///
     /// # Errors
     ///
@@ -58,9 +58,9 @@ impl Environment {
             eprintln!("python: {owner} packages are in `{}`", workspace.shown(&folder));
             return Ok(interpreter);
         }
-        eprintln!("python: installing {owner} packages in `{}`, about {size} to fetch", workspace.shown(&folder));
+        eprintln!("python: installing {owner} packages in `{}`, about {size} to download", workspace.shown(&folder));
         let python = Python::find()?;
-        // Without a pip of its own, which Debian keeps in a package that few have; ours installs into it.
+        // Without its own pip, which Debian has in a separate package; the pip of the outer Python installs into it.
         process::run(python.command().args(["-m", "venv", "--clear", "--without-pip"]).arg(&folder))?;
         let mut pip = python.pip();
         pip.arg("--python").arg(&interpreter).args(["install", "--quiet", "--only-binary=:all:"]);

@@ -1,4 +1,4 @@
-//! Everything that must hold before a change is taken, in stages.
+//! Everything that must hold before a change is accepted, in stages.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use crate::cargo::Cargo;
 use crate::error::{Error, Result};
-use crate::process;
 use crate::workspace::Workspace;
+use crate::{prerequisites, process};
 
 /// How the tests are run.
 #[derive(Debug)]
 pub struct TestOptions<'a> {
-    /// Whether the long tests run too.
+    /// Whether to run the long tests too.
     pub long: bool,
     /// The interpreter that has the packages of `tests/requirements.txt`.
     pub python: &'a Path,
-    /// The one that has MLflow's server, where it could be installed.
+    /// The interpreter with MLflow's server, if it could be installed.
     pub mlflow: Option<&'a Path>,
-    /// Passed on to `cargo test`.
+    /// Arguments for `cargo test`.
     pub arguments: &'a [OsString],
 }
 
@@ -29,8 +29,10 @@ struct Outcome {
     time: Duration,
 }
 
-/// Runs every stage, cheap ones first and each whatever became of those before, then prints a table.
+/// Provides the programs that tests use, then runs every stage, cheap ones first, whatever the result of earlier ones; then
+/// prints a table.
 pub fn run(workspace: &Workspace, cargo: &Cargo, options: &TestOptions<'_>) -> Result<()> {
+    prerequisites::provide_programs(workspace);
     let outcomes = [
         stage("format", || check_format(workspace, cargo)),
         stage("build", || cargo.build().map(drop)),
@@ -42,7 +44,7 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, options: &TestOptions<'_>) -> R
     verdict(&outcomes)
 }
 
-/// Names the stages that failed.
+/// Returns the names of the failed stages.
 fn verdict(outcomes: &[Outcome]) -> Result<()> {
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).map(|outcome| outcome.stage).collect();
     if failed.is_empty() { Ok(()) } else { Err(Error::Stages { stages: failed }) }

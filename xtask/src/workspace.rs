@@ -1,10 +1,10 @@
-//! Where things lie in the workspace.
+//! The paths of the workspace.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{FileContext, Result};
 
-/// The workspace's root and the places that tasks use in it.
+/// The workspace's root and the paths that tasks use in it.
 #[derive(Clone, Debug)]
 pub struct Workspace {
     root: PathBuf,
@@ -13,7 +13,7 @@ pub struct Workspace {
 impl Workspace {
     /// The workspace that this program belongs to, whatever the current folder.
     pub fn find() -> Self {
-        // Cargo sets it when it runs a package's program; the value of the build serves a program started by hand.
+        // Cargo sets it when it runs a package's program; the value of the build is for a program started by hand.
         let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
         let package = package.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
         Self { root: package.parent().unwrap_or(&package).to_owned() }
@@ -29,12 +29,12 @@ impl Workspace {
         self.root.join("target/libtorch")
     }
 
-    /// Wheels on their way to [`Self::libtorch`].
+    /// Downloaded wheels for [`Self::libtorch`].
     pub fn downloads(&self) -> PathBuf {
         self.root.join("target/downloads")
     }
 
-    /// The shipped plugins as built last.
+    /// The shipped plugins of the last build.
     pub fn plugins(&self) -> PathBuf {
         self.root.join("target/plugins")
     }
@@ -44,23 +44,23 @@ impl Workspace {
         self.root.join("target").join(name)
     }
 
-    /// The script that trains the same models with the host and with others.
+    /// The script that trains the same models with the host and with other frameworks.
     pub fn comparison(&self) -> PathBuf {
         self.root.join("host/benches/comparison/compare.py")
     }
 
-    /// What `cargo xtask dist` makes.
+    /// The result of `cargo xtask dist`.
     pub fn dist(&self) -> PathBuf {
         self.root.join("target/dist")
     }
 
-    /// Whether a package's manifest is that of a plugin which this workspace ships.
+    /// Whether a package's manifest is that of a shipped plugin.
     pub fn ships_plugin(&self, manifest: &Path) -> bool {
         manifest.starts_with(self.root.join("plugins"))
     }
 
-    /// The manifests of the Cargo projects that lie here without being members: programs and plugins
-    /// as a stranger writes them.
+    /// The manifests of the Cargo projects that are not members of the workspace: programs and plugins as outside
+    /// authors write them.
     pub fn projects(&self) -> Result<Vec<PathBuf>> {
         let mut manifests = Vec::new();
         for folder in ["examples", "tests/plugins"] {
@@ -79,7 +79,7 @@ impl Workspace {
         Ok(manifests)
     }
 
-    /// A path as a person in the workspace's root would write it.
+    /// A path relative to the workspace's root, for messages.
     pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
     }

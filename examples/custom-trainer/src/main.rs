@@ -1,7 +1,7 @@
-//! Trains handwritten digits with a network, a loss and a batch step of its own.
+//! Trains handwritten digits with its own network, loss and batch step.
 //!
 //! Everything else is the host's: data, optimizer, schedule, evaluation, checkpoints, the command line of `host run`,
-//! and the plugins, whose hooks run as ever behind what is computed here.
+//! and the plugins, whose hooks run as usual after the code here.
 
 use std::process::ExitCode;
 
@@ -17,11 +17,11 @@ fn main() -> ExitCode {
     host::cli::run_with(|job| job.model(network).loss(focal_loss).batch_step(mixup()))
 }
 
-/// Two convolutions with batch norm, as tch writes them. The running statistics are variables that need no gradient, so
+/// Two convolutions with batch norm, written in tch. The running statistics are variables that need no gradient, so
 /// they are the network's buffers.
 fn network(context: &ModelContext) -> Result<Network, BoxError> {
     let Target::Classes { count, .. } = &context.target else {
-        return Err("this network tells classes apart".into());
+        return Err("this network needs classes as targets".into());
     };
     let store = nn::VarStore::new(context.device);
     let root = store.root();
@@ -40,7 +40,7 @@ fn network(context: &ModelContext) -> Result<Network, BoxError> {
     Ok(Network::custom(variables(&store), context.device, forward)?)
 }
 
-/// Cross-entropy in which a sample counts the less the surer the network is of it (Lin et al. 2017, γ = 2).
+/// Cross-entropy with less weight on samples that the network is sure of (Lin et al. 2017, γ = 2).
 fn focal_loss(outputs: &Tensor, targets: &Tensor) -> Result<Tensor, BoxError> {
     let log_likelihood = outputs.f_log_softmax(-1, Kind::Float)?.f_gather(1, &targets.f_unsqueeze(1)?, false)?;
     let likelihood = log_likelihood.f_exp()?;
@@ -48,10 +48,11 @@ fn focal_loss(outputs: &Tensor, targets: &Tensor) -> Result<Tensor, BoxError> {
     Ok(-(weight * log_likelihood).f_mean(Kind::Float)?)
 }
 
-/// Trains on mixtures of two samples, in shares that are drawn anew for each batch (Zhang et al. 2018, α = 1). What is
-/// drawn from libtorch's generator follows from the run's seed, and a resumed run goes on with it.
+/// Trains on mixtures of two samples, in random shares for each batch (Zhang et al. 2018, α = 1). The random numbers
+/// come from libtorch's generator, so they follow from the run's seed, and a resumed run continues them.
 ///
-/// At the end of each tenth step of an epoch the callbacks get the event `mixup` with the mean share since the last one.
+/// At the end of each tenth step of an epoch the callbacks get the event `mixup` with the mean share since the last
+/// one.
 fn mixup() -> impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> {
     const EVERY: u64 = 10;
     let mut shares = Vec::new();

@@ -1,6 +1,6 @@
-//! `weight-watch`: after each epoch, how large each weight is, as records for the monitors; and the
-//! largest as a metric, which other callbacks and the run's conditions can use. A norm that jumps is
-//! told on the console, and answered with a smaller learning rate where the run wants that.
+//! `weight-watch`: after each epoch, records how large each weight is, for the monitors, and puts the
+//! largest as a metric, which other callbacks and the run's conditions can use. It logs a norm that
+//! jumps, and can answer it with a smaller learning rate.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use plugin_api::{decode_state, encode_state, plugin, Callback, Creation, Error, 
 /// Options of `weight-watch`.
 #[plugin]
 struct Options {
-    /// A norm that grows by more than this factor between two looks is a jump.
+    /// A norm that grows by more than this factor between two checks is a jump.
     #[schemars(range(min = 1.0))]
     jump: f64,
-    /// What the learning rate is multiplied with after a jump; 1: it is left alone.
+    /// The factor of the learning rate after a jump; 1 keeps it.
     #[schemars(range(min = 0.0, max = 1.0))]
     slow_down: f64,
 }
@@ -27,14 +27,14 @@ impl Default for Options {
 
 struct WeightWatch {
     options: Options,
-    /// The norms of the last look, by the parameters' names.
+    /// The norms of the last check, by the parameters' names.
     norms: BTreeMap<String, f64>,
 }
 
 #[plugin]
 impl Callback for WeightWatch {
     const KIND: &'static str = "weight-watch";
-    const SUMMARY: &'static str = "Records the norms of the weights, and tells when one jumps";
+    const SUMMARY: &'static str = "Records the norms of the weights, and logs when one jumps";
     const NEEDS: &'static [Need] = &[Need::parameters(EventKind::TRIGGER)];
     const PRODUCES: &'static [&'static str] = &["weight_norm"];
     type Options = Options;
@@ -87,7 +87,7 @@ impl WeightWatch {
     }
 }
 
-/// The L2 norm of each parameter. The views are borrowed: nothing is copied where the model is on the CPU.
+/// The L2 norm of each parameter. The views are borrowed: nothing is copied if the model is on the CPU.
 fn norms(run: &Run<'_>) -> Result<BTreeMap<String, f64>> {
     let mut norms = BTreeMap::new();
     for view in run.tensors(TensorSet::Parameters)? {

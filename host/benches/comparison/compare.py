@@ -2,14 +2,14 @@
 
     python compare.py --host target/release/host --plugins target/plugins [--rounds N] [mlp] [cnn] [transformer]
 
-The interpreter has the packages of requirements.txt; `cargo xtask bench` sees to all of it.
+The interpreter needs the packages of requirements.txt; `cargo xtask bench` prepares all of it.
 
-Every contestant of a round trains the run file's steps in a process of its own, on as many threads as the host takes by
-`threads = "auto"` and with libgomp's threads waiting as short as the host has them wait. A step's time is all of the
-loop's: waiting for data, forward, backward, update, the loss read, and the ends of epochs. The first steps do not count:
-the frameworks' clocks start behind them, and from the host's run a second one of that many steps is subtracted. What
-else the machine does only adds time, so the fastest round of each contestant counts. A ratio that misses its target is
-marked and fails nothing.
+Every contestant of a round trains the run file's steps in its own process, on as many threads as the host chooses with
+`threads = "auto"`, and with libgomp's threads waiting as long as the host's. A step's time is that of the whole loop:
+waiting for data, forward, backward, update, reading the loss, and the ends of epochs. The first steps do not count: the
+frameworks' clocks start after them, and the time of a second host run with only those steps is subtracted from the
+first. Other work of the machine only adds time, so the fastest round of each contestant counts. A ratio that misses its
+target is marked, but nothing fails.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import tomllib
 
 FOLDER = pathlib.Path(__file__).parent
 WORKLOADS = {
-    # Ratios to reach, by framework.
+    # Targets of the ratios, by framework.
     "mlp": {"eager": 4.0, "lightning": 8.0},
     "cnn": {"eager": 1.3, "lightning": 1.8},
     "transformer": {"eager": 1.1},
@@ -40,7 +40,7 @@ NAMES = {
 }
 # As the host sets it for itself (host/src/cli/openmp.rs).
 ENVIRONMENT = os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
-# The share of Lightning's peak of memory that the host may have, and of its time that it may wait for data.
+# The most memory and waiting time of the host, as shares of Lightning's peak memory and of the time.
 MEMORY_SHARE = 1 / 3
 WAIT_SHARE = 0.01
 MB = 1e6
@@ -48,11 +48,11 @@ MB = 1e6
 
 @dataclasses.dataclass
 class Result:
-    # Seconds, one a round.
+    # Seconds, one per round.
     steps: list = dataclasses.field(default_factory=list)
     # Bytes, the largest of all rounds.
     peak: int = 0
-    # The share of the time in which the loop waited for data, one a round.
+    # The share of the time in which the loop waited for data, one per round.
     waits: list = dataclasses.field(default_factory=list)
 
     def best(self):
@@ -60,7 +60,7 @@ class Result:
 
 
 def finish(command):
-    """Runs to the end; gives what it wrote to stdout, what to stderr, and its peak of resident memory in bytes."""
+    """Runs to the end; returns its stdout, its stderr, and its peak resident memory in bytes."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, env=ENVIRONMENT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -109,12 +109,12 @@ class Comparison:
         written, _, peak = finish(command)
         measured = json.loads(written.splitlines()[-1])
         if measured["steps"] != self.steps:
-            sys.exit(f"{framework} trained {measured['steps']} steps of {self.workload}, and not {self.steps}")
+            sys.exit(f"{framework} trained {measured['steps']} steps of {self.workload} instead of {self.steps}")
         result.steps.append(measured["seconds_per_step"])
         result.peak = max(result.peak, peak)
 
     def table(self):
-        """Rows of workload, contestant, steps a second, the host's ratio, its target, whether it is met, peak."""
+        """Rows of workload, contestant, steps per second, the host's ratio, its target, whether it is met, peak."""
         host = self.results["host"].best()
         for contestant, result in self.results.items():
             ratio = result.best() / host
@@ -130,7 +130,7 @@ class Comparison:
             ]
 
     def remarks(self):
-        """Figures of the host's own."""
+        """Figures about only the host."""
         host = self.results["host"]
         wait = max(host.waits)
         target = f"; target: < {WAIT_SHARE:.0%}, met: {met(wait < WAIT_SHARE)}" if self.workload == "cnn" else ""
@@ -148,7 +148,7 @@ def met(is_met):
 def print_table(rows):
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
-        # Words on the left, numbers on the right.
+        # Text on the left, numbers on the right.
         words = [cell.ljust(width) for cell, width in zip(row[:2], widths)]
         numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:])]
         print("  ".join(words + numbers))
@@ -163,7 +163,7 @@ def main():
     arguments = parser.parse_args()
     for name in arguments.workloads:
         if name not in WORKLOADS:
-            parser.error(f"there is no workload `{name}`; there are {', '.join(WORKLOADS)}")
+            parser.error(f"there is no workload `{name}`; the workloads are {', '.join(WORKLOADS)}")
 
     comparisons = [Comparison(arguments.host, arguments.plugins, name) for name in arguments.workloads or WORKLOADS]
     for number in range(arguments.rounds):

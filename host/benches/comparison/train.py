@@ -2,8 +2,8 @@
 
     python train.py {eager | gathered | lightning | accelerated} {mlp | cnn | transformer} --threads N --warm-up STEPS
 
-Each is written as a competent user of the framework writes it: data in memory, no worker processes, the fused AdamW,
-bars, logs and checkpoints off. Frameworks are imported where they are used, so that each process has its own peak of
+Each is written as a competent user of the framework would: data in memory, no worker processes, the fused AdamW;
+bars, logs and checkpoints off. Frameworks are imported where they are used, so that each process has its own peak
 memory.
 """
 
@@ -20,7 +20,7 @@ import workloads
 
 
 class Clock:
-    """Told of each step where its loss is computed; leaves out the time of the first steps."""
+    """Called in each step where its loss is computed; excludes the time of the first steps."""
 
     def __init__(self, warm_up):
         self.warm_up = warm_up
@@ -41,7 +41,7 @@ def batches(workload):
 
 
 def train_eagerly(workload, loss_function, epoch):
-    """PyTorch's own loop; `epoch` gives the batches of an epoch."""
+    """PyTorch's own loop; `epoch` yields the batches of an epoch."""
     model, optimizer = workload.model, workload.optimizer()
     model.train()
     for _ in range(workload.epochs):
@@ -85,7 +85,7 @@ def lightning(workload, loss_function):
         def configure_optimizers(self):
             return workload.optimizer()
 
-    # It says that workers would be faster, which they are not for data in memory.
+    # Lightning's advice to use workers does not help for data in memory.
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     trainer = pytorch.Trainer(

@@ -1,4 +1,4 @@
-"""The models and data of the run files beside this file, as somebody who uses PyTorch writes them."""
+"""The models and data of the run files in this folder, as a PyTorch user writes them."""
 
 import dataclasses
 import gzip
@@ -23,7 +23,7 @@ class Workload:
     epochs: int
 
     def loss(self, outputs, targets):
-        # Classes stand in the last dimension.
+        # Classes are in the last dimension.
         return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
     def optimizer(self):
@@ -31,7 +31,7 @@ class Workload:
 
 
 def load(name):
-    """The workload of a run file, with epochs that make up its steps."""
+    """The workload of a run file, with as many epochs as its steps need."""
     plan = tomllib.loads((FOLDER / f"{name}.toml").read_text())
     steps, batch_size = plan["train"]["steps"], plan["train"]["batch_size"]
     path = FOLDER / plan["data"]["path"]
@@ -46,7 +46,7 @@ def load(name):
 
 
 def digits(path, held_out):
-    """As many samples as the host trains on; which ones does not matter to the time that they take."""
+    """As many samples as the host trains on; which ones does not affect their time."""
     table = numpy.loadtxt(path, delimiter=",", dtype=numpy.float32)
     table = table[int(len(table) * held_out) :]
     features = table[:, :-1]

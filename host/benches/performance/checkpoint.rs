@@ -1,4 +1,4 @@
-//! How long a checkpoint in the background holds the training thread.
+//! How long a background checkpoint blocks the training thread.
 
 use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::table::{Figure, Table, Target};
 use crate::timing::{Times, time};
 use crate::workload::{self, LARGE, train_in_host};
 
-/// f32, and AdamW keeps two more for each parameter.
+/// f32; AdamW keeps two more values for each parameter.
 const BYTES_PER_PARAMETER: usize = 3 * 4;
 
 pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
@@ -25,7 +25,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     train_in_host(&plan, &screen)?;
 
     let marks = watch.marks.lock().unwrap_or_else(PoisonError::into_inner);
-    // What comes between two steps anyhow: freeing gradients, the next batch.
+    // What happens between two steps anyway: freeing gradients, the next batch.
     let between = marks.plain.best();
     let stall = |gap: f64| (gap - between).max(0.0);
     table.push(&Figure {
@@ -44,8 +44,8 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// The screen that the marker writes to: takes the time between the end of a step and the start of the next, where a
-/// checkpoint is taken every second time, and in turn with that the time of a memcpy.
+/// The screen that the marker writes to. It measures the time between the end of a step and the start of the next,
+/// where every second step takes a checkpoint, and in turn the time of a memcpy.
 struct Watch {
     source: Vec<u8>,
     marks: Mutex<Marks>,
@@ -60,7 +60,7 @@ struct Marks {
     copies: Times,
 }
 
-/// Steps that do not count: memory and caches settle.
+/// Steps that do not count, while memory and caches settle.
 const WARM_UP: u64 = 4;
 
 impl Screen for Watch {
@@ -84,7 +84,7 @@ impl Screen for Watch {
     fn status(&self, _: &str, _: &str, _: Option<f64>) {}
 }
 
-/// A copy into memory that was allocated for it, which the clock sees too.
+/// A copy into memory that is allocated for it, which is part of the time.
 fn copy(source: &[u8]) -> Duration {
     let mut target: Vec<u8> = Vec::new();
     let time = time(|| {

@@ -1,4 +1,4 @@
-//! What one hook costs.
+//! The cost of one hook.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -44,24 +44,24 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
         median: nanoseconds(ten.median(), hooks),
         unit: "ns",
         target: Target::AtMost(10.0),
-        from: "its share of the event included".to_owned(),
+        from: "including its share of the event".to_owned(),
     });
     table.push(&Figure {
-        what: "an event that one library wants, its hook included".to_owned(),
+        what: "an event that one library handles, including its hook".to_owned(),
         best: nanoseconds(one.best(), 1),
         median: nanoseconds(one.median(), 1),
         unit: "ns",
         target: Target::None,
-        from: "what an event costs once, however many want it".to_owned(),
+        from: "the cost of an event itself, however many handle it".to_owned(),
     });
     table.push(&Figure {
-        what: "an event that nobody wants".to_owned(),
+        what: "an event that nobody handles".to_owned(),
         best: nanoseconds(unsubscribed.best() - empty.best(), 1),
         median: nanoseconds(unsubscribed.median() - empty.median(), 1),
         unit: "ns",
-        // A load and a branch or two, of the 132,000 ns of the smallest step.
+        // A load and a branch or two, out of the 132,000 ns of the smallest step.
         target: Target::AtMost(1.5),
-        from: "a loop with it less a loop without".to_owned(),
+        from: "a loop with it minus a loop without it".to_owned(),
     });
     Ok(())
 }
@@ -70,7 +70,7 @@ fn fire(dispatcher: &mut Dispatcher, event: EventKind) -> Result<Duration> {
     let mut outcome = Ok(());
     let time = time(|| {
         for _ in 0..EVENTS {
-            // The loop sets the position long before: its stores are not what is measured.
+            // The loop sets the position long before the hook: its stores are not part of the measurement.
             let fired = dispatcher.fire_at(black_box(event), &mut Silent);
             if fired.is_err() {
                 outcome = fired;
@@ -84,7 +84,7 @@ fn fire(dispatcher: &mut Dispatcher, event: EventKind) -> Result<Duration> {
 
 const POSITION: Position = Position { epoch: 1, step: 2, global_step: 2, samples: 128 };
 
-/// Answers nothing; nobody asks.
+/// Answers nothing, since nobody asks.
 struct Silent;
 
 impl Services for Silent {

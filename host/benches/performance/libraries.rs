@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::Result;
 
-/// How many plugins the measurements load.
+/// The number of plugins that the measurements load.
 pub const COUNT: usize = 10;
 
-/// The built libraries, in a folder of their own.
+/// The built libraries, in their own folder.
 pub struct Libraries {
     folder: tempfile::TempDir,
 }
@@ -51,7 +51,7 @@ pub fn file_name(name: &str) -> String {
     format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
-/// Builds the no-op plugin as `kind`, and gives the library's path as Cargo tells it.
+/// Builds the no-op plugin as `kind`, and returns the library's path as Cargo reports it.
 fn build(kind: Option<&str>) -> Result<PathBuf> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--release", "--package", "noop", "--message-format=json-render-diagnostics"]);
@@ -62,7 +62,7 @@ fn build(kind: Option<&str>) -> Result<PathBuf> {
     };
     let output = command.output()?;
     if !output.status.success() {
-        return Err(format!("the no-op plugin does not build:\n{}", String::from_utf8_lossy(&output.stderr)).into());
+        return Err(format!("cannot build the no-op plugin:\n{}", String::from_utf8_lossy(&output.stderr)).into());
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()

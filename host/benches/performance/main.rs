@@ -1,9 +1,9 @@
-//! What plugins and the host's machinery cost, measured side by side in one run: `cargo xtask bench`.
+//! The cost of plugins and of the host itself, measured side by side in one run: `cargo xtask bench`.
 //!
-//! Every ratio is between two things that took turns in this process, since a machine's speed changes from minute to
-//! minute. A figure that misses its target is marked and fails nothing: measuring is not testing.
+//! Every ratio compares two things that took turns in this process, since a machine's speed changes from minute to
+//! minute. A figure that misses its target is marked, but nothing fails: measuring is not testing.
 //!
-//! `cargo xtask bench -- -- hooks startup` measures those sections alone.
+//! `cargo xtask bench -- -- hooks startup` measures only those sections.
 
 mod checkpoint;
 mod hooks;
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use libraries::Libraries;
 use table::Table;
 
-/// What goes wrong ends the measuring, with its message.
+/// An error ends the measurement, with its message.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Section = fn(&Libraries, &mut Table) -> Result<()>;
@@ -35,7 +35,7 @@ const SECTIONS: [(&str, Section); 6] = [
 ];
 
 fn main() -> ExitCode {
-    // Cargo tells a benchmark that it is one.
+    // Cargo passes this argument to every benchmark.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let outcome = match arguments.split_first() {
         Some((first, rest)) if first == memory::CHILD => memory::child(rest),
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 fn measure(wanted: &[String]) -> Result<()> {
     if let Some(unknown) = wanted.iter().find(|name| SECTIONS.iter().all(|(section, _)| section != name)) {
         let sections = SECTIONS.map(|(name, _)| format!("`{name}`")).join(", ");
-        return Err(format!("there is no section `{unknown}`; there are {sections}").into());
+        return Err(format!("there is no section `{unknown}`; the sections are {sections}").into());
     }
     let libraries = Libraries::build()?;
     let mut table = Table::new();

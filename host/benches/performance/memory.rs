@@ -1,4 +1,4 @@
-//! Peak memory of a training with no-op plugins over that of a bare loop, each in a process of its own.
+//! Peak memory of a training with no-op plugins, compared with that of a bare loop, each in its own process.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,10 +11,10 @@ use crate::libraries::{COUNT, Libraries, kinds};
 use crate::table::{Figure, Table, Target};
 use crate::workload::{self, CNN, Dark, Workload, train_bare, train_in_host};
 
-/// The first argument of such a process; then the folder of the libraries, if it has plugins.
+/// The first argument of such a process; the folder of the libraries follows, if it has plugins.
 pub const CHILD: &str = "--measure-memory";
 
-/// Several epochs, so that buffers have grown to what they need.
+/// Several epochs, so that buffers reach their full size.
 const WORKLOAD: Workload = Workload { steps: 100, ..CNN };
 
 const ROUNDS: usize = 5;
@@ -54,7 +54,7 @@ fn peak_of_child(plugins: Option<&Path>) -> Result<f64> {
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
-/// What such a process does: trains, and prints its peak.
+/// The work of such a process: it trains, and prints its peak.
 pub fn child(arguments: &[String]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     match arguments {
@@ -74,7 +74,7 @@ pub fn child(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The largest resident set of this process, in bytes, as Linux counts it.
+/// The largest resident set of this process, in bytes, from Linux.
 fn peak() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line =

@@ -55,7 +55,7 @@ fn load(libraries: &Libraries, library: &Path) -> Result<Times> {
     let mut loads = Times::default();
     let name = library.file_stem().ok_or("a library has a name")?.to_string_lossy();
     for copy in 0..STARTS {
-        // A file that is open already would not be loaded again.
+        // A file that is already open would not be loaded again.
         let path = libraries.folder().join(file_name(&format!("{name}-copy{copy}")));
         std::fs::copy(library, &path)?;
         let mut opened = None;
@@ -78,7 +78,7 @@ fn build_c(libraries: &Libraries) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// Runs one step of the program; the log says when the epoch of that step was trained.
+/// Runs one step of the program; the log contains the end time of that step's epoch.
 fn first_step(libraries: &Libraries, number: usize) -> Result<Duration> {
     let run_file = libraries.folder().join("startup.toml");
     std::fs::write(&run_file, MLP.run_file(&kinds()))?;

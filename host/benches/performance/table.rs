@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// What a figure must reach.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     AtMost(f64),
     AtLeast(f64),
-    /// Measured to be known.
+    /// No target; only measured.
     None,
 }
 
@@ -25,13 +25,13 @@ impl Target {
 #[derive(Clone, Debug)]
 pub struct Figure {
     pub what: String,
-    /// From the fastest round of each side: what else the machine does only adds time. The target is compared with it.
+    /// From the fastest round of each side: other work of the machine only adds time. The target is compared with it.
     pub best: f64,
     /// The median over the rounds.
     pub median: f64,
     pub unit: &'static str,
     pub target: Target,
-    /// What it was computed from.
+    /// The values it was computed from.
     pub from: String,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Three significant digits or so.
+/// About three significant digits.
 fn shown(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),

@@ -1,10 +1,10 @@
-//! Rounds of things that take turns.
+//! Rounds of measurements that take turns.
 
 use std::time::{Duration, Instant};
 
 use crate::Result;
 
-/// The times of one contestant, in seconds, one a round.
+/// The times of one contestant, in seconds, one per round.
 #[derive(Clone, Debug, Default)]
 pub struct Times(Vec<f64>);
 
@@ -13,7 +13,7 @@ impl Times {
         self.0.push(time.as_secs_f64());
     }
 
-    /// The shortest: what else the machine does only adds.
+    /// The shortest: other work of the machine only adds time.
     pub fn best(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
@@ -22,7 +22,7 @@ impl Times {
         median(self.0.clone())
     }
 
-    /// The median over the rounds of `self / other`: neighbours in time are compared.
+    /// The median over the rounds of `self / other`, which compares measurements that are close in time.
     pub fn median_ratio(&self, other: &Self) -> f64 {
         median(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }
@@ -45,7 +45,7 @@ pub fn time(body: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Lets the contestants take turns for `rounds` rounds, after one that does not count; each says how long it took.
+/// Lets the contestants take turns for `rounds` rounds, after one that does not count; each returns its time.
 pub fn take_turns<const N: usize>(
     rounds: usize,
     contestants: [&mut dyn FnMut() -> Result<Duration>; N],
@@ -53,7 +53,7 @@ pub fn take_turns<const N: usize>(
     let mut times: [Times; N] = std::array::from_fn(|_| Times::default());
     for round in 0..=rounds {
         for turn in 0..N {
-            // Another one begins each round, so that none is always first behind a pause.
+            // Another one starts each round, so that none is always first after a pause.
             let index = (turn + round) % N;
             let time = contestants[index]()?;
             if round > 0 {

@@ -1,4 +1,4 @@
-//! Steps a second: the host's loop, a bare loop, and one as tch's README writes it.
+//! Steps per second: the host's loop, a bare loop, and the loop of tch's README.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     )?;
     table.push(&against_bare(&MLP, &without, &hosted, &bare));
     table.push(&Figure {
-        what: "MLP: steps a second without plugins, against tch's own loop".to_owned(),
+        what: "MLP: steps per second without plugins, against tch's own loop".to_owned(),
         best: tch.best() / alone.best(),
         median: tch.median_ratio(&alone),
         unit: "×",
@@ -55,7 +55,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
 
 fn against_bare(workload: &Workload, plan: &JobPlan, hosted: &Times, bare: &Times) -> Figure {
     Figure {
-        what: format!("{}: steps a second with 10 no-op plugins, against a bare loop", workload.name),
+        what: format!("{}: steps per second with 10 no-op plugins, against a bare loop", workload.name),
         best: bare.best() / hosted.best(),
         median: bare.median_ratio(hosted),
         unit: "×",
@@ -70,17 +70,17 @@ fn against_bare(workload: &Workload, plan: &JobPlan, hosted: &Times, bare: &Time
 }
 
 fn per_step(times: &Times, steps: u64) -> String {
-    format!("{:.1} µs a step", times.best() * 1e6 / steps as f64)
+    format!("{:.1} µs per step", times.best() * 1e6 / steps as f64)
 }
 
-/// `threads = "auto"`: the number that it chooses, against the other one of two.
+/// `threads = "auto"`: the number that it chooses, compared with the other one of two.
 pub fn measure_threads(libraries: &Libraries, table: &mut Table) -> Result<()> {
     for workload in [MLP, CNN] {
         let plan = workload.plan(libraries.folder(), vec![libraries.noops()], &[])?;
         workload::prepare(&plan)?;
         let with_threads = |threads: usize| {
             workload::set_threads(threads)?;
-            // The pool's threads are woken before the clock is.
+            // Wake the pool's threads before the clock starts.
             train_bare(&plan, 2)?;
             train_bare(&plan, workload.steps)
         };

@@ -1,4 +1,4 @@
-//! The models that are trained, by the host's loop and by a bare one.
+//! The models to train, by the host's loop and by a bare one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ pub struct Workload {
     pub name: &'static str,
     pub layers: &'static str,
     pub batch_size: usize,
-    /// Steps of one round: about a tenth of a second, so that a busy machine leaves some rounds alone, and that what a
-    /// run costs once does not count.
+    /// Steps of one round: about a tenth of a second, so that some rounds are undisturbed on a busy machine, and that
+    /// the startup cost of a run does not count.
     pub steps: u64,
 }
 
@@ -89,7 +89,7 @@ path = {data}
 target = 64
 shape = [1, 8, 8]
 classes = 10
-normalise = "standard"
+normalize = "standard"
 
 [data.splits]
 val = {{ fraction = 0.2, stratified = true }}
@@ -107,7 +107,7 @@ optimizer = {{ type = "adamw", learning_rate = 1e-3, weight_decay = 0.01 }}
         )
     }
 
-    /// Everything that a run needs, as `host run` makes it; `libraries` are those of `kinds`. Its run file lies in
+    /// Everything that a run needs, as `host run` makes it; `libraries` are those of `kinds`. Its run file is in
     /// `folder`.
     pub fn plan(&self, folder: &Path, libraries: Vec<PathBuf>, kinds: &[String]) -> Result<JobPlan> {
         let path = folder.join("bench.toml");
@@ -161,7 +161,7 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
 }
 
 /// A loop without the host: the same model, loss and fused optimizer on the same batches from the same loader, and
-/// nothing else; not even the loss is read.
+/// nothing else; it does not even read the loss.
 pub fn train_bare(plan: &JobPlan, steps: u64) -> Result<Duration> {
     let (network, mut optimizer) = model(plan)?;
     let options = LoaderOptions {

@@ -1,4 +1,4 @@
-//! What makes files outlive a power failure, for the systems that differ.
+//! Makes files survive a power failure, on each system.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,7 +9,7 @@ use super::{CheckpointError, TEMPORARY_PREFIX};
 
 /// Flushes a folder's entries to the disk.
 pub(super) fn sync_folder(path: &Path) -> Result<(), CheckpointError> {
-    // Elsewhere folders cannot be opened as files, and renames are flushed by the system.
+    // Other systems cannot open folders as files, and flush renames themselves.
     if cfg!(unix) {
         let synced = File::open(path).and_then(|folder| folder.sync_all());
         synced.map_err(CheckpointError::io("flush", path))?;
@@ -17,7 +17,7 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Makes a folder and those above it that are missing, each with a durable entry.
+/// Makes a folder and its missing parents, each with a durable entry.
 pub(super) fn create_folders(path: &Path) -> Result<(), CheckpointError> {
     let mut missing = Vec::new();
     let mut next = path;
@@ -30,7 +30,7 @@ pub(super) fn create_folders(path: &Path) -> Result<(), CheckpointError> {
     }
     for folder in missing.into_iter().rev() {
         match fs::create_dir(folder) {
-            // Another thread was faster.
+            // Another thread made it first.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.map_err(CheckpointError::io("create", folder))?,
         }
@@ -40,14 +40,14 @@ pub(super) fn create_folders(path: &Path) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// A path beside others that nothing has: temporary names are known by their prefix.
+/// An unused path in the same folder; temporary names have a common prefix.
 pub(super) fn temporary_path(folder: &Path, name: &str) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     folder.join(format!("{TEMPORARY_PREFIX}{name}-{}-{count}", std::process::id()))
 }
 
-/// A temporary folder that is removed with all that is in it, unless it got its name.
+/// A temporary folder that is removed with its contents, unless it was renamed to its final name.
 pub(super) struct TemporaryFolder {
     path: PathBuf,
 }
@@ -66,16 +66,16 @@ impl TemporaryFolder {
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // After the rename there is nothing to remove, or what the rename put here; what stays is removed by
+        // After the rename, the path does not exist, or is the old folder. What remains is removed by
         // `remove_temporaries` at the next start.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// Puts the folder `new` in the place of the folder `old`. Afterwards `new` is gone or holds what `old` was.
+/// Replaces the folder `old` by the folder `new`. Afterward, `new` is gone or is the old folder.
 ///
-/// On Linux the two change places at once where the file system can do that; else there is an instant in which nothing
-/// is at `old`.
+/// On Linux, the two are swapped atomically if the file system can do that; otherwise `old` does not exist for a
+/// moment.
 pub(super) fn replace_folder(new: &Path, old: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
@@ -90,7 +90,7 @@ pub(super) fn replace_folder(new: &Path, old: &Path) -> io::Result<()> {
         fs::rename(&aside, old)?;
         return Err(error);
     }
-    // What cannot be removed now goes with the other temporary entries at the next start.
+    // What cannot be removed now is removed with the other temporary entries at the next start.
     let _ = fs::remove_dir_all(&aside);
     Ok(())
 }

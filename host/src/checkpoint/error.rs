@@ -1,30 +1,30 @@
-//! What can be wrong with a checkpoint.
+//! Errors about a checkpoint.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::report::Report;
 
-/// Why a checkpoint was not written or is not believed.
+/// Why a checkpoint was not written or cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The system refused.
+    /// The system reported an error.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// What was tried: `write`, `rename`, …
+        /// The action: `write`, `rename`, …
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// There is nothing at the path.
+    /// The path does not exist.
     #[error("there is no checkpoint at `{}`", .0.display())]
     NotFound(PathBuf),
-    /// The folder has no manifest: it is no checkpoint, or one that was never finished.
+    /// The folder has no manifest: it is not a checkpoint, or one that was never finished.
     #[error("`{}` has no `manifest.json`", .0.display())]
     MissingManifest(PathBuf),
-    /// The manifest is not what this format's manifests are.
+    /// The manifest does not have this format.
     #[error("`{}` is not a checkpoint's manifest: {reason}", path.display())]
     MalformedManifest {
         /// The manifest.
@@ -32,8 +32,8 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The manifest is of a later format than this host knows, or of none.
-    #[error("`{}` is of format version {found}, and this host reads version {known}", path.display())]
+    /// The manifest has a later format than this host knows, or none.
+    #[error("`{}` has format version {found}, but this host reads version {known}", path.display())]
     UnknownFormatVersion {
         /// The manifest.
         path: PathBuf,
@@ -42,10 +42,10 @@ pub enum CheckpointError {
         /// The version that this host reads.
         known: u64,
     },
-    /// The manifest is not the one that was written.
+    /// The manifest was changed after it was written.
     #[error("`{}` has been changed since it was written", .0.display())]
     ManifestDigestDiffers(PathBuf),
-    /// The manifest lists a path that leaves the checkpoint.
+    /// The manifest lists a path outside the checkpoint.
     #[error("`{}` lists `{entry}`, which is not a path inside the checkpoint", path.display())]
     PathEscape {
         /// The manifest.
@@ -53,7 +53,7 @@ pub enum CheckpointError {
         /// The path that it lists.
         entry: String,
     },
-    /// A file that the manifest lists is not there.
+    /// A file of the manifest is missing.
     #[error("`{}` is missing from the checkpoint", .0.display())]
     MissingFile(PathBuf),
     /// A file does not have the size that the manifest states.
@@ -61,22 +61,22 @@ pub enum CheckpointError {
     SizeDiffers {
         /// The file.
         path: PathBuf,
-        /// Bytes by the manifest.
+        /// The size in the manifest.
         expected: u64,
-        /// Bytes on the disk.
+        /// The size on the disk.
         found: u64,
     },
-    /// A file's bytes are not the ones that were written.
+    /// A file was changed after it was written.
     #[error("`{}` has been changed since it was written: its SHA-256 is `{found}` instead of `{expected}`", path.display())]
     DigestDiffers {
         /// The file.
         path: PathBuf,
-        /// The digest by the manifest, in hexadecimal.
+        /// The digest in the manifest, in hexadecimal.
         expected: String,
         /// The digest of the bytes that were read.
         found: String,
     },
-    /// A tensor file is as it was written but is no safetensors file.
+    /// A tensor file has not changed, but is not a safetensors file.
     #[error("`{}` is not a safetensors file: {reason}", path.display())]
     MalformedTensors {
         /// The file.
@@ -84,16 +84,16 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file is as it was written but this host cannot read its content.
+    /// A file has not changed, but this host cannot read its content.
     #[error("cannot read the content of `{}`", path.display())]
     MalformedContent {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The buffer that is to take a tensor does not have the tensor's size.
-    #[error("the tensor `{tensor}` has {expected} bytes, and the buffer for it {found}")]
+    /// The buffer for a tensor does not have the tensor's size.
+    #[error("the tensor `{tensor}` has {expected} bytes, but the buffer for it has {found}")]
     BufferSizeDiffers {
         /// The tensor's name.
         tensor: String,
@@ -102,15 +102,15 @@ pub enum CheckpointError {
         /// The bytes of the buffer.
         found: usize,
     },
-    /// A tensor that is to be written does not have the bytes that its dtype and shape say.
-    #[error("the tensor `{tensor}` has {found} bytes, which is not what its dtype and shape say")]
+    /// The bytes of a tensor to write do not match its dtype and shape.
+    #[error("the tensor `{tensor}` has {found} bytes, which does not match its dtype and shape")]
     TensorSizeDiffers {
         /// The tensor's name.
         tensor: String,
-        /// The bytes that were given.
+        /// The number of given bytes.
         found: usize,
     },
-    /// Two tensors of one name are to be written into one file.
+    /// Two tensors of one file have the same name.
     #[error("two tensors of `{file}` have the name `{tensor}`")]
     DuplicateTensor {
         /// The file.
@@ -118,14 +118,14 @@ pub enum CheckpointError {
         /// The name.
         tensor: String,
     },
-    /// A plugin's bytes are to be written under a name that no instance can have, or that another one has.
-    #[error("`{0}` cannot name a plugin's state")]
+    /// A plugin's state has a name that no instance can have, or that another one has.
+    #[error("`{0}` cannot be the name of a plugin's state")]
     BadInstanceName(String),
-    /// The place of the new checkpoint is taken by something that is not to be lost.
-    #[error("`{}` is there already and is not a checkpoint of the same position", .0.display())]
+    /// The path of the new checkpoint contains something that must not be lost.
+    #[error("`{}` already exists and is not a checkpoint of the same position", .0.display())]
     Exists(PathBuf),
-    /// A pointer's name or target is not the name of something in its folder.
-    #[error("`{}` does not point at something beside it: `{target}`", path.display())]
+    /// A pointer's name or target is not a name in its folder.
+    #[error("`{}` must point at something in its folder, not at `{target}`", path.display())]
     BadPointer {
         /// The pointer.
         path: PathBuf,
@@ -146,13 +146,13 @@ impl Report for CheckpointError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             CheckpointError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "make room on the disk; nothing of the unfinished checkpoint was left behind"
+                "free some disk space; the unfinished checkpoint was removed"
             }
             CheckpointError::MissingManifest(_) => {
                 "a checkpoint is a folder with a `manifest.json`, such as `checkpoints/epoch-0003-step-00000084`"
             }
             CheckpointError::UnknownFormatVersion { found, known, .. } if found > known => {
-                "a later version of the host wrote it: use that one"
+                "a later version of the host wrote it: use that version"
             }
             CheckpointError::ManifestDigestDiffers(_)
             | CheckpointError::MalformedManifest { .. }
@@ -160,9 +160,9 @@ impl Report for CheckpointError {
             | CheckpointError::MissingFile(_)
             | CheckpointError::SizeDiffers { .. }
             | CheckpointError::DigestDiffers { .. } => {
-                "the checkpoint is damaged: take an earlier one, or copy it again from where it came from"
+                "the checkpoint is damaged: use an earlier one, or copy it again from its source"
             }
-            CheckpointError::Exists(_) => "move it away, or give the run another folder",
+            CheckpointError::Exists(_) => "move it away, or use another run folder",
             _ => return None,
         };
         Some(hint.to_owned())

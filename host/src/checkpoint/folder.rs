@@ -1,4 +1,4 @@
-//! A folder of checkpoints: their names, the latest that is whole, and what crashes leave behind.
+//! A folder of checkpoints: their names, the latest valid one, and what crashes leave behind.
 
 use std::fs;
 use std::io;
@@ -12,23 +12,23 @@ pub fn folder_name(position: Position) -> String {
     format!("epoch-{:04}-step-{:08}", position.epoch, position.global_step)
 }
 
-/// The global step and the epoch in a checkpoint's name.
+/// The global step and the epoch of a checkpoint's name.
 fn parse_folder_name(name: &str) -> Option<(u64, u64)> {
     let (epoch, step) = name.strip_prefix("epoch-")?.split_once("-step-")?;
     let number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?;
     Some((number(step)?, number(epoch)?))
 }
 
-/// What [`find_latest`] found.
+/// The result of [`find_latest`].
 #[derive(Debug)]
 pub struct Latest {
-    /// The latest checkpoint that is whole, if there is one.
+    /// The latest valid checkpoint, if there is one.
     pub checkpoint: Option<Checkpoint>,
-    /// The later ones that are not, the latest first.
+    /// The later ones that are damaged, the latest first.
     pub skipped: Vec<Skipped>,
 }
 
-/// A folder that has a checkpoint's name and is none.
+/// A folder that has a checkpoint's name, but is not a valid one.
 #[derive(Debug)]
 pub struct Skipped {
     /// The folder.
@@ -37,10 +37,10 @@ pub struct Skipped {
     pub error: CheckpointError,
 }
 
-/// The latest checkpoint of a folder by global step, verified; damaged ones are passed over and told.
+/// The latest checkpoint of a folder by global step, verified; damaged ones are skipped and reported.
 ///
-/// Only folders with a checkpoint's name are looked at: temporary ones, moved ones and pointers are not. A folder that
-/// does not exist has none.
+/// It considers only folders with a checkpoint's name, not temporary ones, moved ones or pointers. A folder that does
+/// not exist has none.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -62,9 +62,9 @@ pub fn find_latest(folder: &Path) -> Result<Latest, CheckpointError> {
     Ok(Latest { checkpoint: None, skipped })
 }
 
-/// Removes what writes that were cut off have left in a folder of checkpoints, and returns what was removed.
+/// Removes what interrupted writes have left in a folder of checkpoints, and returns what it removed.
 ///
-/// To be called before the first write: it knows temporary entries by their names alone.
+/// Call it before the first write: it recognizes temporary entries only by their names.
 ///
 /// # Errors
 /// The folder cannot be read, or an entry cannot be removed.

@@ -1,10 +1,10 @@
-//! SHA-256 (FIPS 180-4) of what passes through, so that bytes are touched once.
+//! SHA-256 (FIPS 180-4) of the bytes that pass through, so that they are read only once.
 
 use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
-/// Bytes are passed on and hashed in pieces that stay in the cache between the two.
+/// The size of the pieces that are passed on and hashed, so that they stay in the cache.
 const PIECE: usize = 256 * 1024;
 
 /// A digest in lower-case hexadecimal.
@@ -31,7 +31,7 @@ impl<W> HashingWriter<W> {
         HashingWriter { inner, hash: Sha256::new(), bytes: 0 }
     }
 
-    /// The writer below, the number of bytes and their digest.
+    /// The inner writer, the number of bytes and their digest.
     pub(super) fn finish(self) -> (W, u64, String) {
         (self.inner, self.bytes, hexadecimal(self.hash))
     }
@@ -63,7 +63,7 @@ impl<R: Read> HashingReader<R> {
         HashingReader { inner, hash: Sha256::new(), bytes: 0 }
     }
 
-    /// Reads on to the end, and returns the number of all bytes and their digest.
+    /// Reads to the end, and returns the number of all bytes and their digest.
     pub(super) fn finish(mut self) -> io::Result<(u64, String)> {
         io::copy(&mut self, &mut io::sink())?;
         Ok((self.bytes, hexadecimal(self.hash)))

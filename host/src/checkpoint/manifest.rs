@@ -1,4 +1,4 @@
-//! `manifest.json`: what belongs to a checkpoint, and the proof that it is all there.
+//! `manifest.json`: the files of a checkpoint, and the proof that it is complete.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,11 +13,11 @@ use super::tensors::TensorFile;
 use super::{CheckpointError, GRAPH, MANIFEST, RUN_FILE, STATE};
 use crate::record::Position;
 
-/// What the manifest calls the format.
+/// The format's name in the manifest.
 const FORMAT: &str = "host-checkpoint";
 /// The version that this host writes and reads.
 const FORMAT_VERSION: u64 = 1;
-/// A manifest of more bytes is none: room for a hundred thousand files.
+/// The largest manifest, in bytes: room for a hundred thousand files.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The manifest. The order of its fields is the order in the file.
@@ -30,7 +30,7 @@ pub(super) struct Manifest {
     pub(super) host_version: String,
     pub(super) position: Position,
     pub(super) files: Vec<ListedFile>,
-    /// The digest of the compact JSON of all this with an empty string here.
+    /// The digest of the manifest's compact JSON with an empty string here.
     sha256: String,
 }
 
@@ -59,8 +59,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Reads and verifies the manifest of the checkpoint at `folder`: its own digest, and that each path that it lists
-    /// is inside. The listed files are not looked at.
+    /// Reads and verifies the manifest of the checkpoint at `folder`: its own digest, and that each listed path is
+    /// inside. Does not check the listed files.
     pub(super) fn read(folder: &Path) -> Result<Manifest, CheckpointError> {
         let path = folder.join(MANIFEST);
         let mut bytes = Vec::new();
@@ -82,7 +82,7 @@ impl Manifest {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(malformed(format!("it has more than {MAX_BYTES} bytes")));
         }
-        // The version first: a later format may look different in everything else.
+        // Check the version first: a later format may differ in everything else.
         let value: Value = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
         if value.get("format").and_then(Value::as_str) != Some(FORMAT) {
             return Err(malformed(format!("its `format` is not `{FORMAT}`")));
@@ -95,7 +95,7 @@ impl Manifest {
             }
             None => return Err(malformed("it has no `format_version`".to_owned())),
         }
-        // From the bytes, not from the value: a key that comes twice is an error here.
+        // From the bytes, not from the value: a duplicate key is an error here.
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
         if manifest.digest().map_err(|error| malformed(error.to_string()))? != manifest.sha256 {
             return Err(CheckpointError::ManifestDigestDiffers(path.to_owned()));
@@ -130,7 +130,7 @@ impl Manifest {
     }
 }
 
-/// Whether a path is relative, stays below where it begins, and means the same on every system.
+/// Whether a path is relative, stays inside its folder, and means the same on every system.
 fn is_inside(path: &str) -> bool {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     !path.contains(['\\', ':', '\0']) && path.split('/').all(plain)
@@ -156,7 +156,7 @@ mod tests {
         Manifest::parse(Path::new("manifest.json"), bytes)
     }
 
-    /// The error of a manifest that was changed by someone who knows how its digest is made.
+    /// The error of a manifest that was changed by someone who knows how to compute its digest.
     fn forged(change: impl FnOnce(&mut Manifest)) -> CheckpointError {
         let mut manifest = example();
         change(&mut manifest);
@@ -221,7 +221,7 @@ mod tests {
         #[test]
         fn a_truncated_manifest_is_refused(index in any::<prop::sample::Index>()) {
             let bytes = example().text().unwrap().into_bytes();
-            // Without its last line break a manifest is still whole.
+            // A manifest without its last line break is still valid.
             prop_assert!(parse(&bytes[..index.index(bytes.len() - 1)]).is_err());
         }
     }

@@ -1,5 +1,5 @@
-//! The checkpoint format, its atomic writing and its verification. Knows no tensor library: tensors are bytes with a
-//! dtype and a shape.
+//! The checkpoint format: atomic writing and verification. It does not depend on a tensor library: tensors are bytes
+//! with a dtype and a shape.
 //!
 //! # The format, version 1
 //!
@@ -12,9 +12,9 @@
 //! | `copies.safetensors` | named copies of the weights, `<copy>/<tensor>` |
 //! | `rng.safetensors` | the states of the random number generators, `U8`, by name |
 //! | `state.json` | [`State`]: position, history, hyper-parameters and their owners, threads, … |
-//! | `graph.json` | the model's graph; `null` where it is none |
+//! | `graph.json` | the model's graph; `null` if there is none |
 //! | `run.toml` | the resolved run file |
-//! | `plugins/<instance>.bin` | what the plugin instance kept, byte for byte |
+//! | `plugins/<instance>.bin` | the plugin instance's state, byte for byte |
 //! | `manifest.json` | format version, host version, position, and each other file with its size and SHA-256 |
 //!
 //! Tensor files are safetensors (little-endian, <https://github.com/huggingface/safetensors#format>), so any reader of
@@ -22,14 +22,14 @@
 //! (no white space, keys in the file's order) with that last `sha256` empty. Files that the manifest does not list are
 //! not part of the checkpoint.
 //!
-//! # The promise
+//! # Guarantees
 //!
-//! [`write()`] builds the folder under a temporary name beside its place; every file is flushed to the disk, the
-//! manifest last; the folder is flushed, renamed, and its parent flushed. So a folder with a checkpoint's name is a whole
-//! one, whenever the power fails, and an error (a full disk) leaves nothing. [`Checkpoint::open`] verifies every byte
-//! before anything is believed, and again each time that bytes are handed out.
+//! [`write()`] builds the folder under a temporary name next to its final one. Every file is flushed to the disk, the
+//! manifest last; then the folder is flushed, renamed, and its parent flushed. So a folder with a checkpoint's name is
+//! complete, whenever the power fails, and an error (a full disk) leaves nothing. [`Checkpoint::open`] verifies every
+//! byte before anything is used, and each read verifies the bytes again.
 //!
-//! A run folder has one owner: two processes do not write checkpoints into the same folder at once.
+//! A run folder has one owner: two processes must not write checkpoints into the same folder at once.
 
 mod durable;
 mod error;
@@ -53,7 +53,7 @@ pub use state::{HyperParameter, State};
 pub use tensors::{OwnedTensor, TensorEntry, TensorFile, TensorRef, TensorSink};
 pub use write::{CheckpointContents, PluginState, Written, write};
 
-/// What temporary folders and links begin with.
+/// The prefix of temporary folders and links.
 const TEMPORARY_PREFIX: &str = ".tmp-";
 
 const MANIFEST: &str = "manifest.json";
@@ -62,7 +62,7 @@ const GRAPH: &str = "graph.json";
 const RUN_FILE: &str = "run.toml";
 const PLUGINS: &str = "plugins";
 
-/// The path of a plugin instance's bytes inside a checkpoint.
+/// The path of a plugin instance's state inside a checkpoint.
 fn plugin_path(instance: &str) -> String {
     format!("{PLUGINS}/{instance}.bin")
 }

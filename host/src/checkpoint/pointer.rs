@@ -1,7 +1,7 @@
-//! `last` and `best`: names that point at a checkpoint beside them.
+//! `last` and `best`: names that point at a checkpoint in the same folder.
 //!
-//! A relative symbolic link; on systems without them a text file with the name of the checkpoint. Reading takes either,
-//! so that a folder can be copied between systems.
+//! A relative symbolic link; on systems without them, a text file with the name of the checkpoint. Reading accepts
+//! both, so that a folder can be copied between systems.
 
 use std::fs;
 use std::io::{self, Read};
@@ -10,14 +10,14 @@ use std::path::{Component, Path, PathBuf};
 use super::CheckpointError;
 use super::durable::{sync_folder, temporary_path};
 
-/// No name of a file is longer.
+/// The longest name of a file.
 const MAX_TARGET: u64 = 4096;
 
-/// Lets `pointer` (a name such as `last`) in `folder` point at `target`, something in the same folder, in one step: who
-/// reads it sees the old target or the new one.
+/// Makes `pointer` (a name such as `last`) in `folder` point at `target` in the same folder, atomically: a reader
+/// sees the old target or the new one.
 ///
 /// # Errors
-/// `target` is not in `folder`, or the system's refusal; the pointer then still has its old target.
+/// `target` is not in `folder`, or the system reports an error; the pointer then still has its old target.
 pub fn set_pointer(folder: &Path, pointer: &str, target: &Path) -> Result<(), CheckpointError> {
     let path = folder.join(pointer);
     let bad = || CheckpointError::BadPointer { path: path.clone(), target: target.display().to_string() };
@@ -49,10 +49,10 @@ fn make(target: &str, path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// What a pointer in `folder` points at; none where there is no such pointer. The target may be gone.
+/// The target of a pointer in `folder`; `None` if there is no such pointer. The target may not exist.
 ///
 /// # Errors
-/// The pointer cannot be read, or points at something that is not beside it.
+/// The pointer cannot be read, or points outside its folder.
 pub fn read_pointer(folder: &Path, pointer: &str) -> Result<Option<PathBuf>, CheckpointError> {
     let path = folder.join(pointer);
     let target = match read(&path) {
@@ -75,7 +75,7 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// Whether a text is one part of a path and nothing else.
+/// Whether a text is exactly one part of a path.
 fn is_name(text: &str) -> bool {
     let mut parts = Path::new(text).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == text)

@@ -1,4 +1,4 @@
-//! Reading: nothing is believed that was not verified.
+//! Reading: everything is verified before it is used.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use super::tensors::{self, OwnedTensor, TensorFile, TensorSink};
 use super::{CheckpointError, GRAPH, PLUGINS, RUN_FILE, STATE, State, plugin_path};
 use crate::record::Position;
 
-/// A verified checkpoint. Holds no file open and no content in memory.
+/// A verified checkpoint. It holds no open file and no content in memory.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -21,10 +21,10 @@ impl Checkpoint {
     /// Opens a checkpoint and verifies all of it: the manifest, every size, and then every SHA-256.
     ///
     /// # Errors
-    /// The first thing that is not as it was written.
+    /// The first thing that has changed.
     pub fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let checkpoint = Checkpoint { path: path.to_owned(), manifest: Manifest::read(path)? };
-        // Sizes are looked up at once, so a truncated file is found before gigabytes are read.
+        // Check the sizes first, so that a truncated file is found before gigabytes are read.
         for file in &checkpoint.manifest.files {
             checkpoint.open_file(file)?;
         }
@@ -53,13 +53,13 @@ impl Checkpoint {
     /// Position, history and the rest.
     ///
     /// # Errors
-    /// The file has changed since [`Checkpoint::open`], or is of another form than this host's.
+    /// The file has changed since [`Checkpoint::open`], or does not have this host's format.
     pub fn state(&self) -> Result<State, CheckpointError> {
         let bytes = self.read(STATE)?;
         serde_json::from_slice(&bytes).map_err(|error| self.malformed(STATE, error))
     }
 
-    /// The model's graph as JSON; `null` where it is none.
+    /// The model's graph as JSON; `null` if there is none.
     ///
     /// # Errors
     /// The file has changed since [`Checkpoint::open`], or is not UTF-8.
@@ -75,7 +75,7 @@ impl Checkpoint {
         String::from_utf8(self.read(RUN_FILE)?).map_err(|error| self.malformed(RUN_FILE, error))
     }
 
-    /// The names of the plugin instances that have kept something.
+    /// The names of the plugin instances with a state.
     pub fn plugins(&self) -> impl Iterator<Item = &str> {
         self.manifest
             .files
@@ -83,7 +83,7 @@ impl Checkpoint {
             .filter_map(|file| file.path.strip_prefix(PLUGINS)?.strip_prefix('/')?.strip_suffix(".bin"))
     }
 
-    /// What a plugin instance has kept, if anything.
+    /// The state of a plugin instance, if it has one.
     ///
     /// # Errors
     /// The file has changed since [`Checkpoint::open`].
@@ -95,14 +95,14 @@ impl Checkpoint {
     /// Reads the tensors of a file into the sink's buffers, in one pass.
     ///
     /// # Errors
-    /// The file has changed since [`Checkpoint::open`] or is no safetensors file, or a buffer has another size than its
-    /// tensor. The buffers then hold nothing of use.
+    /// The file has changed since [`Checkpoint::open`] or is not a safetensors file, or a buffer has another size than
+    /// its tensor. The content of the buffers is then undefined.
     pub fn load(&self, file: TensorFile, sink: &mut dyn TensorSink) -> Result<(), CheckpointError> {
         let listed = self.require(file.path())?;
         let mut input = HashingReader::new(self.open_file(listed)?);
         let read = tensors::read(&self.path.join(file.path()), listed.bytes, &mut input, sink);
         match read {
-            // A changed file is the better explanation of a malformed one.
+            // If the file has changed, that explains a malformed one better.
             Ok(()) | Err(CheckpointError::MalformedTensors { .. }) => {
                 self.verify(listed, input)?;
                 read
@@ -139,7 +139,7 @@ impl Checkpoint {
         self.listed(path).ok_or_else(|| CheckpointError::MissingFile(self.path.join(path)))
     }
 
-    /// Opens a listed file that has its size.
+    /// Opens a listed file after checking its size.
     fn open_file(&self, listed: &ListedFile) -> Result<File, CheckpointError> {
         let path = self.path.join(&listed.path);
         let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
@@ -151,7 +151,7 @@ impl Checkpoint {
         }
     }
 
-    /// Reads the rest of a listed file and compares what has passed with the manifest.
+    /// Reads the rest of a listed file and compares all of it with the manifest.
     fn verify(&self, listed: &ListedFile, input: HashingReader<File>) -> Result<(), CheckpointError> {
         let path = self.path.join(&listed.path);
         let (bytes, sha256) = input.finish().map_err(CheckpointError::io("read", &path))?;

@@ -1,4 +1,4 @@
-//! `state.json`: what a run needs to go on besides tensors and the plugins' bytes.
+//! `state.json`: what a resumed run needs in addition to tensors and the plugins' states.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::record::{Exact, History, Position};
 pub struct State {
     /// The point of the training.
     pub position: Position,
-    /// Threads of one tensor operation: sums depend on it, so a resumed run uses as many.
+    /// Threads of one tensor operation: sums depend on it, so a resumed run uses the same number.
     pub threads: usize,
     /// Every hyper-parameter of every parameter group, with its owner.
     pub hyper_parameters: Vec<HyperParameter>,
-    /// What the host's modules keep beside that, by module (`dispatch`: what became of each callback; `train`: the
-    /// sums of the epoch). Floats in it are to be [`Exact`], since JSON may lose their last bit.
+    /// What the host's modules keep in addition, by module (`dispatch`: the state of each callback; `train`: the sums
+    /// of the epoch). Floats in it must be [`Exact`], since JSON may lose their last bit.
     pub modules: BTreeMap<String, serde_json::Value>,
     /// Every value of every metric.
     pub history: History,
@@ -29,10 +29,10 @@ pub struct State {
 pub struct HyperParameter {
     /// The parameter group, from 0.
     pub group: usize,
-    /// Its name, `learning_rate` for one.
+    /// Its name, such as `learning_rate`.
     pub name: String,
     /// Its value.
     pub value: Exact,
-    /// The plugin instance that has set it; while there is none, the host's schedule does.
+    /// The plugin instance that has set it; `None` while the host's schedule sets it.
     pub owner: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Tensor files: safetensors, written from borrowed bytes and read into the caller's.
+//! Tensor files: safetensors, written from borrowed bytes and read into the caller's buffers.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::CheckpointError;
 
 /// The format's own limit of a header, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
-/// A header is preceded by its length, and padded so that the data begins at a multiple of this.
+/// The length of a header comes before it; the header is padded so that the data starts at a multiple of this.
 const LENGTH_BYTES: usize = size_of::<u64>();
 
 /// The tensor files of a checkpoint.
@@ -54,7 +54,7 @@ pub struct TensorRef<'a> {
     pub bytes: &'a [u8],
 }
 
-/// What a tensor file says about a tensor.
+/// The description of a tensor in a tensor file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorEntry {
     /// Its name.
@@ -80,10 +80,10 @@ pub struct OwnedTensor {
     pub bytes: Vec<u8>,
 }
 
-/// Takes the tensors of a file.
+/// Receives the tensors of a file.
 pub trait TensorSink {
-    /// Where the elements of a tensor go: exactly `tensor.bytes` bytes; none if the tensor is not wanted. Asked once for
-    /// each tensor, in the file's order; the elements are there when the next one is asked for.
+    /// The buffer for the elements of a tensor: exactly `tensor.bytes` bytes; `None` if the tensor is not needed.
+    /// Called once for each tensor, in the file's order; the buffer is filled before the next call.
     fn buffer(&mut self, tensor: &TensorEntry) -> Option<&mut [u8]>;
 }
 
@@ -99,7 +99,7 @@ impl TensorSink for Vec<OwnedTensor> {
     }
 }
 
-/// Tensors in the file's order, under a header that is valid.
+/// Tensors in the file's order, with a valid header.
 pub(super) struct TensorWriter<'a> {
     header: Vec<u8>,
     tensors: Vec<TensorRef<'a>>,
@@ -146,8 +146,8 @@ impl<'a> TensorWriter<'a> {
     }
 }
 
-/// Reads a tensor file of `bytes` bytes into a sink. What is after the last tensor is an error; nothing of the size that
-/// the header claims is allocated before the claim is checked against `bytes`.
+/// Reads a tensor file of `bytes` bytes into a sink. Bytes after the last tensor are an error. The size in the header
+/// is checked against `bytes` before memory is allocated.
 pub(super) fn read(
     path: &Path,
     bytes: u64,
@@ -170,7 +170,7 @@ pub(super) fn read(
     read_exact(&mut header)?;
     let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
     if metadata.data_len() as u64 != data {
-        return Err(malformed(format!("its tensors have {} bytes and its data {data}", metadata.data_len())));
+        return Err(malformed(format!("its tensors have {} bytes, but its data has {data}", metadata.data_len())));
     }
     let mut skipped = Vec::new();
     for name in metadata.offset_keys() {
@@ -224,7 +224,7 @@ mod tests {
         fn what_is_written_reads_back_here_and_in_the_safetensors_library(
             tensors in proptest::collection::btree_map("\\PC{0,6}", (0..3_usize, 0..4_usize, any::<u8>()), 0..6)
         ) {
-            // The header keeps this name for itself.
+            // The header reserves this name.
             prop_assume!(!tensors.contains_key("__metadata__"));
             let dtypes = [Dtype::U8, Dtype::F32, Dtype::I64];
             let owned: Vec<OwnedTensor> = tensors
@@ -303,7 +303,7 @@ mod tests {
         read(Path::new("x"), bytes.len() as u64, &mut &bytes[..], &mut one).unwrap();
         assert_eq!(f32::from_le_bytes(one.0), 1.5);
         let error = read(Path::new("x"), bytes.len() as u64, &mut &bytes[..], &mut Small([0; 2])).unwrap_err();
-        assert_eq!(error.to_string(), "the tensor `b` has 4 bytes, and the buffer for it 2");
+        assert_eq!(error.to_string(), "the tensor `b` has 4 bytes, but the buffer for it has 2");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The format as its users see it: write, damage, open.
+//! The format for its users: write, damage, open.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -136,7 +136,7 @@ proptest! {
         bytes[index] ^= mask;
         fs::write(path, bytes).unwrap();
         match Checkpoint::open(&written.path) {
-            // White space of the manifest says nothing.
+            // White space in the manifest does not matter.
             Ok(checkpoint) => {
                 prop_assert!(path.ends_with("manifest.json"));
                 prop_assert_eq!(checkpoint.position(), position(3, 84));
@@ -154,7 +154,7 @@ proptest! {
         let files = files(&written.path);
         let path = file.get(&files);
         let bytes = fs::read(path).unwrap();
-        // The line break at the manifest's end says nothing.
+        // The line break at the manifest's end does not matter.
         let content = bytes.len() - usize::from(bytes.ends_with(b"}\n"));
         if content == 0 {
             return Ok(());
@@ -206,7 +206,7 @@ fn what_is_no_checkpoint() {
     assert!(matches!(Checkpoint::open(&written.path), Err(CheckpointError::MissingFile(path)) if path == graph));
 }
 
-/// Puts other bytes into a listed file and makes the manifest agree, as a host of another version might have.
+/// Replaces the bytes of a listed file and updates the manifest, as another version of the host might.
 fn forge(checkpoint: &Path, file: &str, bytes: &[u8]) {
     let mut manifest = manifest::Manifest::read(checkpoint).unwrap();
     let listed = manifest.files.iter_mut().find(|listed| listed.path == file).unwrap();
@@ -287,7 +287,7 @@ fn a_write_that_fails_leaves_nothing() {
         CheckpointContents { rng: vec![TensorRef { shape: &[1], ..weight }], ..sound.clone() },
         CheckpointContents { plugins: plugin("../x"), ..sound.clone() },
         CheckpointContents { plugins: [plugin("a"), plugin("a")].concat(), ..sound.clone() },
-        // The system refuses so long a name, when most files are written.
+        // The system rejects such a long name, when most files are written.
         CheckpointContents { plugins: plugin(&long), ..sound.clone() },
     ];
     let errors: Vec<CheckpointError> =
@@ -299,7 +299,7 @@ fn a_write_that_fails_leaves_nothing() {
     assert!(matches!(&errors[4], CheckpointError::Io { action: "create", .. }));
     assert!(names(folder.path()).is_empty());
 
-    // And does no harm to the checkpoint that has the name.
+    // The checkpoint that has the name is unharmed.
     let written = write_at(folder.path(), position(3, 84));
     write(&failures[4], &destination).unwrap_err();
     Checkpoint::open(&written.path).unwrap();
@@ -332,7 +332,7 @@ fn the_latest_whole_checkpoint_is_found_and_the_damaged_are_told() {
 fn what_a_crash_left_behind_is_ignored_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let written = write_at(folder.path(), position(1, 28));
-    // As a crash just before the rename leaves it: whole, under its temporary name.
+    // The state after a crash just before the rename: complete, under its temporary name.
     let whole = folder.path().join(".tmp-epoch-0002-step-00000056-1-0");
     let later = write_at(folder.path(), position(2, 56));
     fs::rename(later.path, &whole).unwrap();

@@ -1,4 +1,4 @@
-//! Writing: whole or not at all.
+//! Writing: all or nothing.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -10,10 +10,10 @@ use super::manifest::{ListedFile, Manifest};
 use super::tensors::{TensorFile, TensorRef, TensorWriter};
 use super::{CheckpointError, GRAPH, MANIFEST, PLUGINS, RUN_FILE, STATE, State, plugin_path};
 
-/// Small writes are gathered into pieces of this many bytes; larger ones pass by.
+/// Smaller writes are buffered in pieces of this many bytes; larger ones are not.
 const BUFFER: usize = 1024 * 1024;
 
-/// All that a checkpoint holds, borrowed.
+/// The content of a checkpoint, borrowed.
 #[derive(Clone, Debug)]
 pub struct CheckpointContents<'a> {
     /// Parameters and buffers.
@@ -26,15 +26,15 @@ pub struct CheckpointContents<'a> {
     pub rng: Vec<TensorRef<'a>>,
     /// Position, history and the rest.
     pub state: &'a State,
-    /// The model's graph as JSON; `null` where it is none.
+    /// The model's graph as JSON; `null` if there is none.
     pub graph: &'a str,
     /// The resolved run file.
     pub run_file: &'a str,
-    /// What each plugin instance keeps.
+    /// The states of the plugin instances.
     pub plugins: Vec<PluginState<'a>>,
 }
 
-/// What a plugin instance keeps in a checkpoint.
+/// The state of a plugin instance in a checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct PluginState<'a> {
     /// The instance's name: `[a-z0-9-]+`, unique.
@@ -43,27 +43,27 @@ pub struct PluginState<'a> {
     pub bytes: &'a [u8],
 }
 
-/// What [`write()`] did.
+/// The result of [`write()`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The checkpoint.
     pub path: PathBuf,
     /// The size of all its files, in bytes.
     pub bytes: u64,
-    /// Where a damaged checkpoint went that had the name before.
+    /// The new place of a damaged checkpoint that had the same name.
     pub moved_aside: Option<PathBuf>,
 }
 
-/// Writes a checkpoint to `destination`, whose parent is made if need be.
+/// Writes a checkpoint to `destination`, whose parent is made if necessary.
 ///
-/// Runs on any thread; reads the borrowed bytes once. What is at `destination` already decides:
-/// - a checkpoint of the same position is replaced (a resumed run has come by again), at once where the system can;
-/// - a folder that is no valid checkpoint is moved aside, so that a damaged one does not end the run;
+/// Runs on any thread; reads the borrowed bytes once. If `destination` already exists:
+/// - a checkpoint of the same position is replaced (a resumed run reached it again), atomically if the system can;
+/// - a folder that is not a valid checkpoint is moved aside, so that a damaged one does not end the run;
 /// - anything else stays, and is an error.
 ///
 /// # Errors
-/// Contents that do not fit the format, a taken place, or the system's refusal. Then nothing is at `destination` that
-/// was not there before, and the temporary folder is gone.
+/// Contents that do not fit the format, an occupied destination, or an error of the system. Then `destination` is
+/// unchanged, and the temporary folder is removed.
 pub fn write(contents: &CheckpointContents<'_>, destination: &Path) -> Result<Written, CheckpointError> {
     let (Some(parent), Some(name)) = (destination.parent(), destination.file_name().and_then(|name| name.to_str()))
     else {
@@ -92,7 +92,7 @@ pub fn write(contents: &CheckpointContents<'_>, destination: &Path) -> Result<Wr
     Ok(Written { path: destination.to_owned(), bytes, moved_aside })
 }
 
-/// What has the name of the new checkpoint.
+/// What already has the name of the new checkpoint.
 enum Occupant {
     None,
     SamePosition,
@@ -110,7 +110,7 @@ fn occupant(destination: &Path, contents: &CheckpointContents<'_>) -> Result<Occ
     }
     match Manifest::read(destination) {
         Ok(manifest) if manifest.position == contents.state.position => Ok(Occupant::SamePosition),
-        // A later host's checkpoint is not damaged.
+        // A checkpoint of a later host is not damaged.
         Ok(_) | Err(CheckpointError::UnknownFormatVersion { .. }) => {
             Err(CheckpointError::Exists(destination.to_owned()))
         }
@@ -123,7 +123,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), CheckpointError> {
     fs::rename(from, to).map_err(CheckpointError::io("rename", from))
 }
 
-/// A name beside `name` that nothing has.
+/// An unused name, derived from `name`.
 fn free_name(parent: &Path, name: &str) -> PathBuf {
     let mut count = 1_u64;
     loop {
@@ -135,7 +135,7 @@ fn free_name(parent: &Path, name: &str) -> PathBuf {
     }
 }
 
-/// Writes every file into the empty folder and flushes it; returns the bytes.
+/// Writes every file into the empty folder and flushes it; returns the number of bytes.
 fn fill(folder: &Path, contents: &CheckpointContents<'_>) -> Result<u64, CheckpointError> {
     let mut files = Vec::new();
     for file in TensorFile::ALL {
@@ -172,7 +172,7 @@ fn fill(folder: &Path, contents: &CheckpointContents<'_>) -> Result<u64, Checkpo
     Ok(manifest.files.iter().map(|file| file.bytes).sum::<u64>() + own.bytes)
 }
 
-/// Writes one file, hashing on the way, and flushes it to the disk.
+/// Writes and hashes one file, and flushes it to the disk.
 fn write_file(
     folder: &Path,
     path: &str,

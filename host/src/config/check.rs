@@ -1,4 +1,4 @@
-//! A document held against a JSON Schema; every error becomes a [`Problem`] that people can act on.
+//! Checks a document against a JSON Schema; every error becomes a [`Problem`] that people can act on.
 
 use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 use super::defaults::resolved;
 use super::document::{Document, child, key_path};
 use super::formats::FORMATS;
+use super::renamed::new_name;
 use crate::report::{Problem, did_you_mean, list, nearest};
 
 /// Checks the part of a document at `pointer` against a JSON Schema: the whole run file at `""`, a plugin's options
-/// at `/plugins/0/options`. A part that is not there is checked as an empty table.
+/// at `/plugins/0/options`. A missing part is checked as an empty table.
 ///
-/// All errors are found. Of an internally tagged enum, the branch that the tag names is the one whose errors are told.
+/// All errors are found. Of an internally tagged enum, the errors of the branch that the tag selects are reported.
 pub fn check(document: &Document, pointer: &str, schema: &Value) -> Vec<Problem> {
     let empty = Value::Object(Map::new());
     let instance = document.value().pointer(pointer).unwrap_or(&empty);
@@ -30,7 +31,7 @@ pub fn check(document: &Document, pointer: &str, schema: &Value) -> Vec<Problem>
     for error in validator.iter_errors(instance) {
         checker.explain(&error);
     }
-    // A key that was meant for a missing one is told once, as the unknown key that it is.
+    // A key that was meant for a missing one is reported once, as an unknown key.
     let missing: Vec<String> =
         checker.found.iter().filter(|found| found.breach == Breach::Missing).map(|found| found.path.clone()).collect();
     let meant = |breach: &Breach| match breach {
@@ -50,7 +51,7 @@ struct Checker<'a> {
     found: Vec<Found>,
 }
 
-/// A problem and what else is known of it.
+/// A problem and what else is known about it.
 struct Found {
     /// Where it is, relative to the checked part.
     path: String,
@@ -58,12 +59,12 @@ struct Found {
     problem: Problem,
 }
 
-/// What a problem is, as far as problems bear on each other.
+/// The kind of a problem, as far as it affects other problems.
 #[derive(PartialEq)]
 enum Breach {
     /// The key at the path is missing.
     Missing,
-    /// The key at the path is unknown; beside it stand the keys that it may be meant for.
+    /// The key at the path is unknown; the paths are the keys next to it that may be meant.
     Unknown(Vec<String>),
     Other,
 }
@@ -122,7 +123,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Of several alternatives, tells the errors of the one that was meant.
+    /// Of several alternatives, reports the errors of the one that was meant.
     fn choose_branch(&mut self, error: &ValidationError<'_>, path: &str, context: &[Vec<ValidationError<'static>>]) {
         let branches: Vec<&Value> = self
             .schema
@@ -147,7 +148,7 @@ impl<'a> Checker<'a> {
                 None => self.unknown_value(&child(path, tag), chosen, &known, &[]),
             };
         }
-        // Without a tag the value's type tells the alternatives apart.
+        // Without a tag, the value's type selects the alternative.
         let fits = |errors: &[ValidationError<'static>]| {
             !errors.iter().any(|error| {
                 matches!(error.kind(), ValidationErrorKind::Type { .. }) && error.instance_path().to_string() == path
@@ -172,13 +173,18 @@ impl<'a> Checker<'a> {
     }
 
     fn unknown_key(&mut self, path: &str, key: &str, known: &[&str]) {
+        let place = child(path, key);
+        if let Some(new) = new_name(key, known.iter().copied()) {
+            let label = self.document.label_key(&self.full(&place), "the old name");
+            let breach = Breach::Unknown(vec![child(path, new)]);
+            return self.add(&place, breach, renamed(&self.key(path), key, new).with_label(label));
+        }
         let message = match path {
             "" if self.base.is_empty() => format!("unknown key `{key}`"),
             _ => format!("unknown key `{key}` in `{}`", self.key(path)),
         };
         let hint = did_you_mean(key, known.iter().copied())
             .or_else(|| (!known.is_empty()).then(|| format!("known keys: {}", list(known.iter().copied(), "and"))));
-        let place = child(path, key);
         let label = self.document.label_key(&self.full(&place), "not known here");
         let near = nearest(key, known.iter().copied());
         let near = near.into_iter().map(|key| child(path, key)).collect();
@@ -208,11 +214,16 @@ impl<'a> Checker<'a> {
         self.add(path, Breach::Other, Problem::new(message).with_label(label));
     }
 
-    /// A value that is none of `options`; `others` is what is accepted besides, in words.
+    /// A value that is none of `options`; `others` describes what else is accepted.
     fn unknown_value(&mut self, path: &str, value: &Value, options: &[&Value], others: &[String]) {
+        let words: Vec<&str> = options.iter().filter_map(|option| option.as_str()).collect();
+        let word = value.as_str();
+        if let Some((old, new)) = word.and_then(|old| Some((old, new_name(old, words.iter().copied())?))) {
+            let label = self.label_value(path, "the old name");
+            return self.add(path, Breach::Other, renamed(&self.key(path), old, new).with_label(label));
+        }
         let message = format!("`{}` cannot be {}", self.key(path), literal(value));
-        let words = options.iter().filter_map(|option| option.as_str());
-        let near = value.as_str().and_then(|word| did_you_mean(word, words));
+        let near = word.and_then(|word| did_you_mean(word, words));
         let label = self.label_value(path, "not known here");
         let problem =
             Problem::new(message).with_label(label).with_hint(near.unwrap_or_else(|| accepted(options, others)));
@@ -235,13 +246,13 @@ impl<'a> Checker<'a> {
         properties.map(|properties| properties.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
-    /// The schema object whose keyword an error is about.
+    /// The schema object that contains the keyword of an error.
     fn around(&self, error: &ValidationError<'_>) -> Option<&'a Value> {
         let location = error.schema_path().to_string();
         self.schema.pointer(location.rsplit_once('/')?.0)
     }
 
-    /// Keeps a problem, unless another way through the schema has found it already.
+    /// Adds a problem, unless another path through the schema has already found it.
     fn add(&mut self, path: &str, breach: Breach, problem: Problem) {
         let seen = |found: &Found| found.path == path && found.problem.message() == problem.message();
         if !self.found.iter().any(seen) {
@@ -263,14 +274,19 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// The tag of an internally tagged enum, and each branch that has one with its value.
+/// A key or value at `place` that has a new name.
+fn renamed(place: &str, old: &str, new: &str) -> Problem {
+    Problem::new(format!("`{old}` in `{place}` is now called `{new}`")).with_hint(format!("write `{new}`"))
+}
+
+/// The tag of an internally tagged enum, and each branch that has the tag with its value.
 fn tagged<'a>(branches: &[&'a Value]) -> Option<(&'a str, Vec<(usize, &'a Value)>)> {
     let constants = |branch: &'a Value| {
         let properties = branch.get("properties").and_then(Value::as_object);
         properties.into_iter().flatten().filter_map(|(key, property)| Some((key.as_str(), property.get("const")?)))
     };
     let (first, others) = branches.split_first()?;
-    // A single alternative is its own explanation.
+    // A single alternative needs no tag.
     if others.is_empty() {
         return None;
     }
@@ -289,7 +305,7 @@ fn options(schema: &Value) -> Vec<&Value> {
     schema.get("const").into_iter().chain(listed).collect()
 }
 
-/// What a schema accepts, in words; nothing for null, which a TOML file cannot write.
+/// What a schema accepts, in words; nothing for null, which TOML cannot write.
 fn describe(schema: &Value) -> Vec<String> {
     let options = options(schema);
     if !options.is_empty() {
@@ -303,7 +319,7 @@ fn describe(schema: &Value) -> Vec<String> {
     types.into_iter().filter(|name| *name != "null").map(|name| type_name(name).to_owned()).collect()
 }
 
-/// A type of JSON Schema as people who write TOML call it.
+/// The name of a JSON Schema type for people who write TOML.
 fn type_name(name: &str) -> &str {
     match name {
         "array" => "an array",
@@ -325,7 +341,7 @@ fn found(value: &Value) -> String {
     }
 }
 
-/// A value in backticks, shortened where it is long.
+/// A value in backticks, shortened if it is long.
 fn literal(value: &Value) -> String {
     const SHOWN: usize = 40;
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

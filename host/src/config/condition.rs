@@ -11,13 +11,13 @@ use crate::report::list;
 pub struct Condition {
     /// The metric's name.
     pub metric: String,
-    /// How it is compared.
+    /// The comparison.
     pub comparison: Comparison,
-    /// What it is compared with; not NaN.
+    /// The number; not NaN.
     pub value: f64,
 }
 
-/// How a metric is compared with a number.
+/// A comparison of a metric with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// `<`
@@ -35,7 +35,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// Every comparison; one whose sign begins with another's comes before it.
+    /// Every comparison; one that starts with another's sign comes before it.
     const ALL: [(&str, Comparison); 6] = [
         ("<=", Comparison::LessOrEqual),
         ("<", Comparison::Less),
@@ -51,8 +51,7 @@ impl Comparison {
 }
 
 impl Condition {
-    /// Whether the condition holds. A metric that `lookup` does not know, or that is NaN, never makes it hold, whatever
-    /// the comparison.
+    /// Whether the condition holds. It never holds for a metric that `lookup` does not know or that is NaN.
     pub fn holds(&self, lookup: impl FnOnce(&str) -> Option<f64>) -> bool {
         let Some(metric) = lookup(&self.metric).filter(|metric| !metric.is_nan()) else {
             return false;
@@ -75,20 +74,20 @@ impl FromStr for Condition {
         let refuse = |why: &str| {
             let signs = list(Comparison::ALL.iter().map(|(sign, _)| *sign), "or");
             let hint = format!("accepted: a metric, one of {signs}, and a number, as in `val_loss < 0.5`");
-            FormatError::new(format!("`{text}` is no condition: {why}"), hint)
+            FormatError::new(format!("`{text}` is not a condition: {why}"), hint)
         };
-        let start = text.find(['<', '>', '=', '!']).ok_or_else(|| refuse("it compares nothing"))?;
+        let start = text.find(['<', '>', '=', '!']).ok_or_else(|| refuse("it has no comparison"))?;
         let (metric, rest) = text.split_at(start);
         let (sign, comparison) = Comparison::ALL
             .into_iter()
             .find(|(sign, _)| rest.starts_with(sign))
-            .ok_or_else(|| refuse("its comparison is not known"))?;
+            .ok_or_else(|| refuse("its comparison is unknown"))?;
         let metric = metric.trim();
         if metric.is_empty() || metric.contains(char::is_whitespace) {
-            return Err(refuse("a metric's name comes first"));
+            return Err(refuse("it must start with a metric's name"));
         }
         let value = rest[sign.len()..].trim().parse().ok().filter(|value: &f64| !value.is_nan());
-        let value = value.ok_or_else(|| refuse("a number comes last"))?;
+        let value = value.ok_or_else(|| refuse("it must end with a number"))?;
         Ok(Condition { metric: metric.to_owned(), comparison, value })
     }
 }
@@ -127,14 +126,14 @@ mod tests {
     #[test]
     fn refusals_say_why() {
         for (text, why) in [
-            ("", "it compares nothing"),
-            ("val_loss", "it compares nothing"),
-            ("val_loss = 1", "its comparison is not known"),
-            ("< 1", "a metric's name comes first"),
-            ("val loss < 1", "a metric's name comes first"),
-            ("val_loss < low", "a number comes last"),
-            ("val_loss < nan", "a number comes last"),
-            ("0 < val_loss < 1", "a number comes last"),
+            ("", "it has no comparison"),
+            ("val_loss", "it has no comparison"),
+            ("val_loss = 1", "its comparison is unknown"),
+            ("< 1", "it must start with a metric's name"),
+            ("val loss < 1", "it must start with a metric's name"),
+            ("val_loss < low", "it must end with a number"),
+            ("val_loss < nan", "it must end with a number"),
+            ("0 < val_loss < 1", "it must end with a number"),
         ] {
             let error = text.parse::<Condition>().unwrap_err();
             assert!(error.message.ends_with(why), "{error}");

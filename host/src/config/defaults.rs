@@ -1,11 +1,10 @@
-//! Defaults that a JSON Schema states, written into a value.
+//! Writes the defaults that a JSON Schema states into a value.
 
 use serde_json::{Map, Value};
 
 /// Adds to a plugin's options every key that its schema gives a default, so that the resolved run file shows them.
 ///
-/// Tables inside are filled too where they are present. A default of null says "none" and is left out, since TOML
-/// has no word for it.
+/// Present tables inside are filled too. A default of null means "none" and is omitted, since TOML has no null.
 pub fn fill_defaults(options: &mut Map<String, Value>, schema: &Value) {
     fill(options, schema, schema);
 }
@@ -28,7 +27,7 @@ fn fill(options: &mut Map<String, Value>, schema: &Value, root: &Value) {
     }
 }
 
-/// What a schema's `$ref` points at inside the same schema, one level deep; else the schema itself.
+/// The target of a schema's `$ref` inside the same schema, one level deep; else the schema itself.
 pub(super) fn resolved<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
     schema
         .get("$ref")

@@ -1,14 +1,14 @@
-//! `device`: where the tensors live.
+//! `device`: where the tensors are.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::formats::{FormatError, written_as_string};
 
-/// Where the tensors live.
+/// Where the tensors are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The first CUDA device where there is one, else the CPU.
+    /// The first CUDA device if there is one, else the CPU.
     #[default]
     Auto,
     /// The CPU.
@@ -25,7 +25,10 @@ impl FromStr for Device {
             "auto" => Ok(Device::Auto),
             "cpu" => Ok(Device::Cpu),
             _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(Device::Cuda).ok_or_else(|| {
-                FormatError::new(format!("`{text}` is no device"), "accepted: `auto`, `cpu` or `cuda:0`, `cuda:1`, …")
+                FormatError::new(
+                    format!("`{text}` is not a device"),
+                    "accepted: `auto`, `cpu` or `cuda:0`, `cuda:1`, …",
+                )
             }),
         }
     }

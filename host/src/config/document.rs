@@ -1,4 +1,4 @@
-//! A TOML text as a JSON value that knows where each of its parts stands.
+//! A TOML text as a JSON value that knows the place of each of its parts.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::report::{Label, Problem, Source};
 
-/// Where a value stands.
+/// The place of a value.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The text: the file, or the `--set` that set it.
@@ -18,7 +18,7 @@ pub struct Place {
     pub key: Option<Range<usize>>,
     /// The bytes of the value; of a table written under a header, those of the header.
     pub value: Range<usize>,
-    /// What the number that is written there must be to be one of JSON's; a `1` is read in its place.
+    /// Why JSON cannot have the number that is written there; a `1` is read instead.
     pub unfit: Option<&'static str>,
 }
 
@@ -31,7 +31,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Parses TOML. `name` is what messages call the text.
+    /// Parses TOML. `name` is the name of the text in messages.
     ///
     /// # Errors
     /// The first syntax error. A number that JSON does not have is among [`Self::unfit`].
@@ -43,7 +43,7 @@ impl Document {
         Ok(Document { source, value, places })
     }
 
-    /// The name that messages call the text by.
+    /// The name of the text in messages.
     pub fn name(&self) -> &str {
         self.source.name()
     }
@@ -62,26 +62,26 @@ impl Document {
         })
     }
 
-    /// Where the part at a pointer stands, if it was written.
+    /// The place of the part at a pointer, if it was written.
     pub fn place(&self, pointer: &str) -> Option<&Place> {
         self.places.get(pointer)
     }
 
-    /// A label on the key of a part, or on the part where it has no key.
+    /// A label on the key of a part, or on the part itself if it has no key.
     pub fn label_key(&self, pointer: &str, text: impl Into<String>) -> Option<Label> {
         let place = self.nearest_place(pointer)?;
         let span = place.key.clone().unwrap_or_else(|| place.value.clone());
         Some(label(&place.source, span, text))
     }
 
-    /// A label on the value of a part; on the nearest part around it where it was not written.
+    /// A label on the value of a part; on the nearest part around it if it was not written.
     pub fn label_value(&self, pointer: &str, text: impl Into<String>) -> Option<Label> {
         let place = self.nearest_place(pointer)?;
         Some(label(&place.source, place.value.clone(), text))
     }
 
-    /// The value as serde reads it: outside the plugins' options, a float without a fraction is an integer, as it is to
-    /// JSON Schema, so that what passed the check is also read.
+    /// The value as serde reads it: outside plugin options, a float without a fraction is an integer, as in JSON
+    /// Schema, so that serde reads whatever passed the check.
     pub fn plain_value(&self) -> Value {
         let mut value = self.value.clone();
         let Some(sections) = value.as_object_mut() else {
@@ -110,13 +110,13 @@ impl Document {
     }
 }
 
-/// A pointer as people write a key: `/plugins/0/options` is `plugins.0.options`, as `--set` takes it.
+/// A pointer as people write a key: `/plugins/0/options` is `plugins.0.options`, as in `--set`.
 pub fn key_path(pointer: &str) -> String {
     let segments: Vec<String> = pointer.split('/').skip(1).map(unescaped).collect();
     segments.join(".")
 }
 
-/// The pointer to the member `key` of what `pointer` addresses.
+/// The pointer to the member `key` of the value at `pointer`.
 pub fn child(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
@@ -125,7 +125,7 @@ fn unescaped(segment: &str) -> String {
     segment.replace("~1", "/").replace("~0", "~")
 }
 
-/// Labels cover one line: a table of twenty lines is pointed at by its first.
+/// A label covers one line: a table of twenty lines is labeled on its first.
 fn label(source: &Source, span: Range<usize>, text: impl Into<String>) -> Label {
     let mut label = Label::new(source, span, text);
     if let Some(length) = source.text().get(label.span.clone()).and_then(|text| text.find('\n')) {
@@ -144,7 +144,7 @@ pub(super) fn syntax_problem(source: &Source, error: &toml::de::Error, offset: u
 }
 
 fn integral(value: &mut Value) {
-    /// Up to here every integer is a float of its own.
+    /// Up to this number, every integer is a distinct float.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match value {
         Value::Array(entries) => entries.iter_mut().for_each(integral),
@@ -163,7 +163,7 @@ fn integral(value: &mut Value) {
     }
 }
 
-/// Turns TOML into JSON and notes the places. `offset` is where the parsed text begins in the source.
+/// Turns TOML into JSON and records the places. `offset` is where the parsed text starts in the source.
 pub(super) struct Reader<'a> {
     pub(super) source: &'a Source,
     pub(super) offset: usize,
@@ -180,7 +180,7 @@ impl Reader<'_> {
         Ok(Value::Object(members))
     }
 
-    /// The value at `pointer`; `key` is where its key stands in the parsed text.
+    /// The value at `pointer`; `key` is the place of its key in the parsed text.
     pub(super) fn value(
         &mut self,
         value: &Spanned<DeValue<'_>>,
@@ -194,7 +194,7 @@ impl Reader<'_> {
         match value.get_ref() {
             DeValue::String(text) => Ok(Value::String(text.to_string())),
             DeValue::Boolean(boolean) => Ok(Value::Bool(*boolean)),
-            // JSON has no dates: they reach a plugin as the text that was written.
+            // JSON has no dates: a plugin gets the text that was written.
             DeValue::Datetime(datetime) => Ok(Value::String(datetime.to_string())),
             DeValue::Integer(integer) => {
                 let digits = integer.as_str();
@@ -219,7 +219,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The number at `pointer`, or a note that it keeps no `rule`.
+    /// The number at `pointer`, or a record that it breaks `rule`.
     fn number(&mut self, pointer: &str, number: Option<Number>, rule: &'static str) -> Value {
         if number.is_none()
             && let Some(place) = self.places.get_mut(pointer)

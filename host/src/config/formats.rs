@@ -1,13 +1,13 @@
 //! The small languages inside strings: `5 epochs`, `val_loss < 0.5`, `cuda:0`.
 //!
-//! Each is a type with [`std::str::FromStr`]; its schema says `"format": "<name>"`, and [`check`](super::check) finds
-//! the parser here, so that a bad one is reported with its place like any other error of the schema.
+//! Each is a type with [`std::str::FromStr`]. Its schema has `"format": "<name>"`, and [`check`](super::check) finds
+//! the parser here, so that a bad string is reported with its place like any other error of the schema.
 
 use super::condition::Condition;
 use super::device::Device;
 use super::when::{At, Every};
 
-/// Why a string is not of its format.
+/// Why a string does not have its format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct FormatError {
@@ -45,8 +45,8 @@ fn run_name(text: &str) -> Result<(), FormatError> {
     let fits = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
     // A run's name becomes a folder.
     if text.is_empty() || !text.chars().all(fits) || text.chars().all(|character| character == '.') {
-        let hint = "a run's name has letters, digits, `.`, `_` and `-`, since it names a folder";
-        return Err(FormatError::new(format!("`{text}` cannot name a run"), hint));
+        let hint = "a run's name consists of letters, digits, `.`, `_` and `-`, since it names a folder";
+        return Err(FormatError::new(format!("`{text}` cannot be the name of a run"), hint));
     }
     Ok(())
 }
@@ -55,8 +55,8 @@ fn run_name(text: &str) -> Result<(), FormatError> {
 pub fn instance_name(text: &str) -> Result<(), FormatError> {
     let fits = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     if text.is_empty() || !text.chars().all(fits) {
-        let hint = "names of plugins have lower-case letters, digits and `-`, since they name folders and keys";
-        return Err(FormatError::new(format!("`{text}` cannot name a plugin"), hint));
+        let hint = "a plugin's name consists of lower-case letters, digits and `-`, since it names folders and keys";
+        return Err(FormatError::new(format!("`{text}` cannot be the name of a plugin"), hint));
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! What people write, with a place for each value: documents, their checks, and the small languages inside strings.
 //!
-//! [`Document::parse`] reads TOML and keeps where each value stands; [`Document::set`] applies `--set KEY=VALUE`;
-//! [`check`] holds a document, or a part of it, against a JSON Schema and points at the place of each problem. What a
-//! run file consists of is the business of [`run_file`](crate::run_file).
+//! [`Document::parse`] reads TOML and keeps the place of each value; [`Document::set`] applies `--set KEY=VALUE`;
+//! [`check`] checks a document, or a part of it, against a JSON Schema and points at the place of each problem. The
+//! contents of a run file belong to [`run_file`](crate::run_file).
 
 mod check;
 mod condition;
@@ -12,6 +12,7 @@ mod document;
 mod formats;
 mod overrides;
 mod plugin;
+mod renamed;
 mod when;
 
 pub use check::check;

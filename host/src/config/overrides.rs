@@ -14,17 +14,17 @@ use crate::report::{Label, Problem, Source, did_you_mean, list};
 struct Step {
     /// The member's name, or the entry's index in decimal.
     token: String,
-    /// Where the step arrives.
+    /// The pointer after this step.
     pointer: String,
-    /// The step in the argument.
+    /// The bytes of the step in the argument.
     span: Range<usize>,
 }
 
 impl Document {
-    /// Appends the plugin that `--plugin` asks for, unless its name is declared already.
+    /// Appends the plugin of `--plugin`, unless its name is declared already.
     ///
     /// # Errors
-    /// A kind or name that cannot be one.
+    /// A kind or name that is not valid.
     pub fn declare_plugin(&mut self, argument: &str) -> Result<(), Problem> {
         let source = Source::new("--plugin", argument);
         let (kind, name) = argument.split_once('=').unwrap_or((argument, argument));
@@ -34,7 +34,7 @@ impl Document {
         }
         let (value, places) = self.parts();
         let Some(sections) = value.as_object_mut() else { return Ok(()) };
-        // A section of another type is told when the document is checked.
+        // A section of another type is reported when the document is checked.
         let Value::Array(entries) = sections.entry("plugins").or_insert_with(|| Value::Array(Vec::new())) else {
             return Ok(());
         };
@@ -52,15 +52,15 @@ impl Document {
         Ok(())
     }
 
-    /// Sets one key, as `--set` was given it.
+    /// Sets one key, from the argument of `--set`.
     ///
     /// `KEY` is a dotted path; an entry of an array is named by its index, a plugin also by its instance name
-    /// (`plugins.early-stopping.options.patience`). Tables on the way are made. `VALUE` is a TOML value; what is none is
-    /// taken as a string, unless it begins like one (`[`, `{` or a quote).
+    /// (`plugins.early-stopping.options.patience`). Missing tables on the way are created. `VALUE` is a TOML value;
+    /// anything else is a string, unless it starts like TOML (`[`, `{` or a quote).
     ///
     /// # Errors
-    /// An argument without `=`, a path that leads nowhere, or a value that begins like TOML and is none. The document
-    /// is then as it was.
+    /// An argument without `=`, a path that leads nowhere, or a value that starts like TOML and is not valid.
+    /// The document is then unchanged.
     pub fn set(&mut self, argument: &str) -> Result<(), Problem> {
         let source = Source::new("--set", argument);
         let equals = argument.find('=').ok_or_else(|| {
@@ -84,7 +84,7 @@ impl Document {
         };
         let (mut current, places) = self.parts();
         for step in parents {
-            // A table that the file does not have is made, and stands where the path names it.
+            // A missing table is created; its place is the path in the argument.
             places.entry(step.pointer.clone()).or_insert_with(|| Place {
                 source: source.clone(),
                 key: Some(step.span.clone()),
@@ -121,10 +121,10 @@ impl Document {
     }
 }
 
-/// The steps of the path before byte `equals`, each found to lead somewhere in `document`.
+/// The steps of the path before byte `equals`, each checked against `document`.
 fn path(document: &Value, source: &Source, equals: usize) -> Result<Vec<Step>, Problem> {
     let mut steps: Vec<Step> = Vec::new();
-    // What the path has reached; nothing once it has left what is written.
+    // What the path has reached; `None` once it leads to something that is not written.
     let mut reached = Some(document);
     let mut position = 0;
     for written in source.text()[..equals].split('.') {
@@ -171,7 +171,7 @@ fn entry_index(entries: &[Value], name: &str) -> Option<usize> {
     by_index.or_else(|| entries.iter().position(|entry| instance_of(entry) == Some(name)))
 }
 
-/// The name of a `[[plugins]]` entry: its kind unless it has one of its own.
+/// The name of a `[[plugins]]` entry: its kind, unless it has its own.
 pub fn instance_of(entry: &Value) -> Option<&str> {
     entry.get("name").or_else(|| entry.get("kind"))?.as_str()
 }

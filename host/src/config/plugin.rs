@@ -7,32 +7,32 @@ use serde_json::{Map, Value};
 use super::condition::Condition;
 use super::when::{Every, When};
 
-/// One plugin instance. In the run file `name` may be left out (it is then the kind), and `frequency`,
+/// One plugin instance. In the run file `name` is optional (by default the kind), and `frequency`,
 /// `skip_from_start` and `basis` may stand for `when`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "WrittenPlugin")]
 pub struct PluginOptions {
     /// The kind, as a plugin library names it.
     pub kind: String,
-    /// The instance's name, unique in the run: it keys state, folder, log and control.
+    /// The instance's name, unique in the run: it identifies state, folder, log and control.
     pub name: String,
     /// What a failure of the plugin does to the run.
     pub on_error: OnError,
-    /// Where its hooks run; none is the kind's own default.
+    /// Where its hooks run; `None` is the kind's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
-    /// When it is triggered; none is the kind's own default.
+    /// When it is triggered; `None` is the kind's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<When>,
-    /// Its hooks come only while this holds.
+    /// Its hooks are called only while this holds.
     #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
-    /// The kind's own options, checked against its JSON Schema.
+    /// The kind's options, checked against its JSON Schema.
     pub options: Map<String, Value>,
 }
 
 impl PluginOptions {
-    /// An instance that nobody declared: it has its kind's name, and everything else has its default.
+    /// An instance that is not declared: it has its kind's name and the defaults for everything else.
     pub fn new(kind: &str) -> PluginOptions {
         PluginOptions {
             kind: kind.to_owned(),
@@ -53,9 +53,9 @@ pub enum OnError {
     /// The run fails.
     #[default]
     Stop,
-    /// The plugin gets no more hooks; the run goes on.
+    /// The plugin gets no more hooks; the run continues.
     Disable,
-    /// A returned error is logged and the plugin stays. A panic disables it all the same.
+    /// A returned error is logged and the plugin keeps its hooks. A panic still disables it.
     Ignore,
 }
 
@@ -65,7 +65,7 @@ pub enum OnError {
 pub enum Dispatch {
     /// On the training thread, in declared order.
     Inline,
-    /// On the plugin's own thread, behind a bounded queue.
+    /// On the plugin's own thread, through a bounded queue.
     Background,
 }
 
@@ -77,20 +77,20 @@ struct WrittenPlugin {
     /// The kind, as a plugin library names it; `host plugins list` shows the kinds.
     #[schemars(extend("format" = "instance-name"))]
     kind: String,
-    /// The instance's name, unique in the run: it keys state, folder, log and control. By default the kind.
+    /// The instance's name, unique in the run: it identifies state, folder, log and control. By default the kind.
     #[schemars(extend("format" = "instance-name"))]
     name: Option<String>,
     /// What a failure of the plugin does to the run.
     #[serde(default)]
     on_error: OnError,
-    /// Where its hooks run. By default as the kind says.
+    /// Where its hooks run. By default the kind decides.
     dispatch: Option<Dispatch>,
-    /// When it is triggered. By default as the kind says.
+    /// When it is triggered. By default the kind decides.
     when: Option<When>,
-    /// Its hooks (except setup, start, end, teardown, state and error) come only while this holds.
+    /// Its hooks (except setup, start, end, teardown, state and error) are called only while this holds.
     #[serde(rename = "if")]
     condition: Option<Condition>,
-    /// The kind's own options; `host plugins describe KIND` shows them.
+    /// The kind's options; `host plugins describe KIND` shows them.
     #[serde(default)]
     options: Map<String, Value>,
     /// An alias: `frequency = 5` is `when.every = "5 epochs"`, in units of `basis`.
@@ -119,7 +119,7 @@ pub const ALIASES: [(&str, &str); 3] = [("frequency", "every"), ("basis", "every
 impl From<WrittenPlugin> for PluginOptions {
     fn from(written: WrittenPlugin) -> PluginOptions {
         let WrittenPlugin { kind, name, on_error, dispatch, when, condition, options, .. } = written;
-        // Where an alias meets its key in `when`, `rules.rs` has refused the file.
+        // Where an alias and its key in `when` are both given, `rules.rs` has rejected the file.
         let every = (written.frequency.is_some() || written.basis.is_some()).then(|| {
             let number = written.frequency.unwrap_or(std::num::NonZeroU64::MIN);
             match written.basis.unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! `when`: the times at which a plugin's `trigger` comes.
+//! `when`: the times at which a plugin's `trigger` is called.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use super::formats::{FormatError, written_as_string};
 
-/// The times at which a plugin is triggered: any of `every`, `at` and `best` is enough.
+/// The times at which a plugin is triggered: when any of `every`, `at` and `best` says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, from = "WrittenWhen")]
 #[schemars(!from)]
 pub struct When {
-    /// At each multiple of so many epochs or steps, counted from 1, or after each such time. Where none of `every`,
-    /// `at` and `best` is given, `1 epoch`.
+    /// The interval in epochs, steps (both counted from 1) or time. `1 epoch` if none of `every`, `at` and `best` is
+    /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<Every>,
-    /// `every` waits until more than so many of its own units (epochs, steps or times) have passed.
+    /// `every` starts only after this number of its own units (epochs, steps or times).
     #[serde(default)]
     pub skip_first: u64,
     /// At these points.
     #[serde(default)]
     pub at: Vec<At>,
-    /// Whenever one of these metrics is better than ever before in the run.
+    /// Whenever one of these metrics reaches a new best value.
     #[serde(default, with = "best")]
     #[schemars(with = "std::collections::BTreeMap<String, Mode>")]
     pub best: Vec<(String, Mode)>,
@@ -63,11 +63,11 @@ impl Default for When {
 /// An interval: `5 epochs`, `100 steps`, `10 min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {
-    /// So many epochs.
+    /// A number of epochs.
     Epochs(NonZeroU64),
-    /// So many optimizer updates, counted over the whole run.
+    /// A number of optimizer updates, counted over the whole run.
     Steps(NonZeroU64),
-    /// So much time; whole seconds, not zero.
+    /// A duration; whole seconds, not zero.
     Time(Duration),
 }
 
@@ -83,7 +83,7 @@ impl FromStr for Every {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Every, FormatError> {
-        let refuse = || FormatError::new(format!("`{text}` is no interval"), EVERY_ACCEPTS);
+        let refuse = || FormatError::new(format!("`{text}` is not an interval"), EVERY_ACCEPTS);
         let trimmed = text.trim();
         let digits = trimmed.len() - trimmed.trim_start_matches(|character: char| character.is_ascii_digit()).len();
         let (number, unit) = trimmed.split_at(digits);
@@ -133,8 +133,9 @@ impl FromStr for At {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<At, FormatError> {
-        let refuse =
-            || FormatError::new(format!("`{text}` is no point of a run"), "accepted: `epoch 30`, `step 100` or `end`");
+        let refuse = || {
+            FormatError::new(format!("`{text}` is not a point of a run"), "accepted: `epoch 30`, `step 100` or `end`")
+        };
         let words: Vec<&str> = text.split_whitespace().collect();
         let number = |word: &str| word.parse().map_err(|_| refuse());
         match words[..] {

@@ -1,7 +1,7 @@
-//! The terminal and the standard streams: the host alone writes to them.
+//! The terminal and the standard streams: only the host writes to them.
 //!
-//! Data goes to stdout, everything else to stderr. Status lines are drawn on a terminal only, below everything else;
-//! whatever is written goes above them.
+//! Data goes to stdout, everything else to stderr. Status lines are drawn only on a terminal, below everything else;
+//! other output is written above them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
@@ -17,7 +17,7 @@ use crate::services::Screen;
 pub struct Console {
     bars: MultiProgress,
     lines: Mutex<BTreeMap<String, ProgressBar>>,
-    /// The newest lines, for callbacks that show them elsewhere.
+    /// The newest lines, for callbacks that show them.
     kept: Mutex<VecDeque<ConsoleLine>>,
     quiet: bool,
     on_terminal: bool,
@@ -26,7 +26,7 @@ pub struct Console {
 /// Steps of a bar: progress comes as a number from 0 to 1.
 const STEPS: u64 = 1000;
 
-/// How many lines are kept, and bytes of each.
+/// How many lines are kept, and the most bytes of each.
 const KEPT: usize = 500;
 const KEPT_BYTES: usize = 4096;
 
@@ -39,7 +39,7 @@ impl Console {
         Self { bars, lines: Mutex::default(), kept: Mutex::default(), quiet, on_terminal }
     }
 
-    /// Writes bytes to stderr, above the status lines. A stderr that is closed is no reason to end a run.
+    /// Writes bytes to stderr, above the status lines. A closed stderr does not end the run.
     pub fn write(&self, bytes: &[u8]) {
         self.keep(&String::from_utf8_lossy(bytes));
         self.show(bytes);
@@ -65,7 +65,7 @@ impl Console {
         if self.on_terminal { self.bars.suspend(write) } else { write() }
     }
 
-    /// Takes all status lines away.
+    /// Removes all status lines.
     pub fn clear(&self) {
         for bar in std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner)).into_values() {
             bar.finish_and_clear();
@@ -99,7 +99,7 @@ impl Screen for Console {
         }
         let bar = lines.entry(name.to_owned()).or_insert_with(|| {
             let bar = self.bars.add(ProgressBar::new(STEPS));
-            // A template without a bar where there is no progress; both are constants that parse.
+            // A template without a bar if there is no progress; both are constants that parse.
             let template = if progress.is_some() { "{bar:24} {wide_msg}" } else { "{wide_msg}" };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("━╸ "));

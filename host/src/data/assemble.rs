@@ -1,4 +1,4 @@
-//! From what files hold to the splits of a run.
+//! From the content of files to the splits of a run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,39 +6,39 @@ use std::sync::Arc;
 use super::augment::{Augment, Augmentation};
 use super::dataset::{StoredDataset, row_length};
 use super::formats::{Pool, Pools};
-use super::normalise::{Fit, Normalisation, NormaliseOptions};
+use super::normalize::{Fit, Normalization, NormalizeOptions};
 use super::rows::Rows;
 use super::split::split;
 use super::{Data, DataError, Dataset, MemoryDataset, SampleType, TRAIN, Target, Targets};
 
-/// Samples that take no more than this many bytes in all are kept in memory, normalised; others are read when a batch
-/// asks for them.
+/// Samples that take at most this many bytes in all are kept in memory, normalized; others are read when a batch needs
+/// them.
 const LARGEST_IN_MEMORY: usize = 256 << 20;
 
-/// Samples are read in parts of so many bytes to fit a normalisation.
+/// The size of the parts, in bytes, in which samples are read to fit a normalization.
 const PART_BYTES: usize = 4 << 20;
 
-/// The part of a pool that a split is.
+/// The rows of a pool that make a split.
 struct Part<'a> {
     pool: &'a Pool,
     /// Rows of the pool, ascending.
     indices: Vec<u32>,
 }
 
-/// Splits, checks and normalises.
+/// Splits, checks and normalizes.
 pub(super) fn assemble(
     pools: Pools,
-    normalise: &NormaliseOptions,
+    normalize: &NormalizeOptions,
     augment: &[Augment],
     seed: u64,
 ) -> Result<Data, DataError> {
-    assemble_within(LARGEST_IN_MEMORY, pools, normalise, augment, seed)
+    assemble_within(LARGEST_IN_MEMORY, pools, normalize, augment, seed)
 }
 
 fn assemble_within(
     largest_in_memory: usize,
     pools: Pools,
-    normalise: &NormaliseOptions,
+    normalize: &NormalizeOptions,
     augment: &[Augment],
     seed: u64,
 ) -> Result<Data, DataError> {
@@ -62,12 +62,12 @@ fn assemble_within(
     let samples: usize = parts.values().map(|part| part.indices.len()).sum();
     let bytes = samples.saturating_mul(row_length(&sample_shape)).saturating_mul(size_of::<f32>());
     let make = if bytes <= largest_in_memory { in_memory } else { stored };
-    let (splits, normalisation) = make(parts, normalise, &sample_shape)?;
+    let (splits, normalization) = make(parts, normalize, &sample_shape)?;
     let augmentation = Augmentation::new(augment, &sample_shape, seed)?.map(Arc::new);
-    Ok(Data { splits, target: target.clone(), sample_shape, sample_type: SampleType::F32, normalisation, augmentation })
+    Ok(Data { splits, target: target.clone(), sample_shape, sample_type: SampleType::F32, normalization, augmentation })
 }
 
-/// Looks whether a split of its own files has samples and classes as the training data has.
+/// Checks that a split with its own files has the samples and classes of the training data.
 fn check_given(
     name: &str,
     pool: &Pool,
@@ -99,22 +99,22 @@ fn check_given(
 
 type Splits = BTreeMap<String, Arc<dyn Dataset>>;
 
-/// Splits whose samples are read here and now.
+/// Splits whose samples are read now.
 fn in_memory(
     parts: BTreeMap<String, Part<'_>>,
-    normalise: &NormaliseOptions,
+    normalize: &NormalizeOptions,
     sample_shape: &[i64],
-) -> Result<(Splits, Normalisation), DataError> {
+) -> Result<(Splits, Normalization), DataError> {
     let mut read: Vec<(String, Vec<f32>, Targets)> = Vec::new();
     for (name, part) in parts {
         let mut samples = vec![0.0; part.indices.len() * row_length(sample_shape)];
         part.pool.rows.read(&part.indices, &mut samples)?;
         read.push((name, samples, part.pool.targets.select(&part.indices)));
     }
-    let normalisation = match Normalisation::given(normalise, sample_shape)? {
-        Some(normalisation) => normalisation,
+    let normalization = match Normalization::given(normalize, sample_shape)? {
+        Some(normalization) => normalization,
         None => {
-            let mut fit = Fit::new(normalise.kind(), sample_shape);
+            let mut fit = Fit::new(normalize.kind(), sample_shape);
             for (_, samples, _) in read.iter().filter(|(name, ..)| name == TRAIN) {
                 fit.add(samples);
             }
@@ -122,23 +122,23 @@ fn in_memory(
         }
     };
     let splits = read.into_iter().map(|(name, mut samples, targets)| {
-        normalisation.apply(&mut samples, sample_shape);
+        normalization.apply(&mut samples, sample_shape);
         let dataset: Arc<dyn Dataset> = Arc::new(MemoryDataset::new(samples, targets, sample_shape.to_vec()));
         (name, dataset)
     });
-    Ok((splits.collect(), normalisation))
+    Ok((splits.collect(), normalization))
 }
 
-/// Splits whose samples stay where they are. The training split is read once where a normalisation is fitted.
+/// Splits whose samples stay in their files. The training split is read once if a normalization is fitted.
 fn stored(
     parts: BTreeMap<String, Part<'_>>,
-    normalise: &NormaliseOptions,
+    normalize: &NormalizeOptions,
     sample_shape: &[i64],
-) -> Result<(Splits, Normalisation), DataError> {
-    let normalisation = match Normalisation::given(normalise, sample_shape)? {
-        Some(normalisation) => normalisation,
+) -> Result<(Splits, Normalization), DataError> {
+    let normalization = match Normalization::given(normalize, sample_shape)? {
+        Some(normalization) => normalization,
         None => {
-            let mut fit = Fit::new(normalise.kind(), sample_shape);
+            let mut fit = Fit::new(normalize.kind(), sample_shape);
             let row_length = row_length(sample_shape);
             let rows_at_once = (PART_BYTES / (row_length * size_of::<f32>()).max(1)).max(1);
             let mut samples = Vec::new();
@@ -156,10 +156,10 @@ fn stored(
         let targets = part.pool.targets.select(&part.indices);
         let rows: Arc<dyn Rows> = Arc::clone(&part.pool.rows);
         let dataset: Arc<dyn Dataset> =
-            Arc::new(StoredDataset::new(rows, part.indices, targets, sample_shape.to_vec(), normalisation.clone()));
+            Arc::new(StoredDataset::new(rows, part.indices, targets, sample_shape.to_vec(), normalization.clone()));
         (name, dataset)
     });
-    Ok((splits.collect(), normalisation))
+    Ok((splits.collect(), normalization))
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::data::split::HeldOut;
-    use crate::data::{Batch, Normalise, TEST, rows::Table};
+    use crate::data::{Batch, Normalize, TEST, rows::Table};
 
     /// `count` samples of two features, `first + index` and 5, of the classes 0 and 1 in turn.
     fn pool(count: usize, first: f32) -> Pool {
@@ -197,11 +197,11 @@ mod tests {
 
     #[test]
     fn data_that_is_read_as_needed_is_the_same_as_data_in_memory() {
-        for normalise in [Normalise::None, Normalise::Standard, Normalise::Range] {
-            let normalise = NormaliseOptions::Fitted(normalise);
-            let load = |limit| assemble_within(limit, pools(pool(4, 100.0), false), &normalise, &[], 3).unwrap();
+        for normalize in [Normalize::None, Normalize::Standard, Normalize::Range] {
+            let normalize = NormalizeOptions::Fitted(normalize);
+            let load = |limit| assemble_within(limit, pools(pool(4, 100.0), false), &normalize, &[], 3).unwrap();
             let (memory, stored) = (load(usize::MAX), load(0));
-            assert_eq!(memory.normalisation, stored.normalisation);
+            assert_eq!(memory.normalization, stored.normalization);
             for (split, size) in [(TRAIN, 16), ("val", 4), (TEST, 4)] {
                 let (memory, stored) = (all(&memory, split), all(&stored, split));
                 assert_eq!((memory.size, &memory.inputs, &memory.targets), (size, &stored.inputs, &stored.targets));
@@ -211,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn given_splits_are_normalised_by_the_training_split() {
-        let normalise = NormaliseOptions::Fitted(Normalise::Standard);
-        let data = assemble(pools(pool(4, 0.0), false), &normalise, &[], 3).unwrap();
+    fn given_splits_are_normalized_by_the_training_split() {
+        let normalize = NormalizeOptions::Fitted(Normalize::Standard);
+        let data = assemble(pools(pool(4, 0.0), false), &normalize, &[], 3).unwrap();
         let train = all(&data, TRAIN).inputs;
         assert!(train.mean(tch::Kind::Float).double_value(&[]).abs() < 1e-6);
         assert!(all(&data, TEST).inputs.select(1, 0).mean(tch::Kind::Float).double_value(&[]) < -0.5);
@@ -222,17 +222,17 @@ mod tests {
     #[test]
     fn given_splits_must_be_as_the_training_data() {
         let message = |given, may_lack| {
-            let normalise = NormaliseOptions::default();
-            assemble(pools(given, may_lack), &normalise, &[], 3).map(drop).map_err(|error| error.to_string())
+            let normalize = NormalizeOptions::default();
+            assemble(pools(given, may_lack), &normalize, &[], 3).map(drop).map_err(|error| error.to_string())
         };
         let lacking = || pool(1, 0.0);
-        assert_eq!(message(lacking(), false), Err("split `test`, `pool`, holds no sample of class 1".to_owned()));
+        assert_eq!(message(lacking(), false), Err("split `test`, `pool`, has no sample of class 1".to_owned()));
         assert_eq!(message(lacking(), true), Ok(()));
         let mut other = pool(2, 0.0);
         other.sample_shape = vec![1, 2];
         assert_eq!(
             message(other, false),
-            Err("`pool` has samples of shape [1, 2], but the training data of shape [2]".to_owned())
+            Err("`pool` has samples of shape [1, 2], but the training data has shape [2]".to_owned())
         );
     }
 }

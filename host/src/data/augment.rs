@@ -1,5 +1,5 @@
-//! What is done to images of the training split, anew in each epoch: a function of seed, epoch and sample, so that a run
-//! that goes on in the middle of an epoch sees the same images.
+//! Random changes to images of the training split, new in each epoch: a function of seed, epoch and sample, so that a
+//! run that resumes in the middle of an epoch sees the same images.
 
 use rand_pcg::{Pcg64, rand_core::Rng};
 use schemars::JsonSchema;
@@ -11,8 +11,7 @@ use super::dataset::row_length;
 use super::order::{Purpose, generator};
 use crate::torch::values::{fill, slice};
 
-/// A change of an image, which has been normalised before: what is filled in is 0, the mean of the training split under
-/// `standard`.
+/// A random change of a normalized image. Filled pixels are 0, the mean of the training split under `standard`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Augment {
@@ -22,20 +21,20 @@ pub enum Augment {
         #[schemars(range(min = 1))]
         padding: u32,
     },
-    /// Cuts a part of the size that images have without augmentation out of a padded image, at a random place.
+    /// Cuts the original size out of a padded image, at a random place.
     RandomCrop {},
     /// Mirrors an image.
     RandomFlip {
-        /// Along which axis.
+        /// The axis.
         #[serde(default)]
         axis: Axis,
-        /// How probable that is.
+        /// The probability of the change.
         #[serde(default = "half")]
         p: f64,
     },
     /// Fills a random rectangle (Zhong et al. 2017).
     RandomErase {
-        /// How probable that is.
+        /// The probability of the change.
         #[serde(default = "half")]
         p: f64,
         /// The smallest and the largest share of the image's area.
@@ -48,10 +47,10 @@ pub enum Augment {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Axis {
-    /// Left and right change places.
+    /// Left and right swap places.
     #[default]
     Horizontal,
-    /// Top and bottom change places.
+    /// Top and bottom swap places.
     Vertical,
 }
 
@@ -63,10 +62,10 @@ fn erased_area() -> [f64; 2] {
     [0.02, 0.2]
 }
 
-/// The least and the largest ratio of height to width of an erased rectangle, as in the paper.
+/// The smallest and the largest ratio of height to width of an erased rectangle, as in the paper.
 const ERASED_RATIO: [f64; 2] = [0.3, 1.0 / 0.3];
 
-/// Rectangles that are tried until one lies within the image, as in the paper's code.
+/// How many rectangles are tried until one fits into the image, as in the paper's code.
 const ERASE_ATTEMPTS: usize = 10;
 
 /// Changes for images of one shape, and the seed of their randomness.
@@ -80,11 +79,11 @@ pub struct Augmentation {
 }
 
 impl Augmentation {
-    /// For samples of `sample_shape`, which are `[channels, height, width]`; `None` where nothing is to be done.
+    /// For samples of `sample_shape`, which are `[channels, height, width]`; `None` if there are no changes.
     ///
     /// # Errors
     ///
-    /// Samples that are no images, numbers out of range, and a padding that nothing cuts off again.
+    /// Samples that are not images, numbers out of range, and a padding without a crop after it.
     pub(super) fn new(steps: &[Augment], sample_shape: &[i64], seed: u64) -> Result<Option<Augmentation>, DataError> {
         if steps.is_empty() {
             return Ok(None);
@@ -93,8 +92,8 @@ impl Augmentation {
             Err(DataError::Option { option: format!("data.augment{option}"), value, expected })
         };
         let [channels, height, width] = *sample_shape else {
-            let expected = "left out for samples other than images, whose shape is [channels, height, width]";
-            return wrong("", format!("{} changes of samples of shape {sample_shape:?}", steps.len()), expected);
+            let expected = "omitted for samples that are not images; an image has the shape [channels, height, width]";
+            return wrong("", format!("{} changes for samples of shape {sample_shape:?}", steps.len()), expected);
         };
         let mut padded = false;
         for (index, step) in steps.iter().enumerate() {
@@ -127,8 +126,8 @@ impl Augmentation {
         Ok(Some(Augmentation { steps: steps.to_vec(), channels, height, width, seed }))
     }
 
-    /// New images from `inputs`, `[size, channels, height, width]` in memory: those of the samples at `indices`, in an
-    /// epoch.
+    /// New images of an epoch from `inputs`, `[size, channels, height, width]` in memory: those of the samples at
+    /// `indices`.
     pub(super) fn apply(&self, inputs: &Tensor, indices: &[u32], epoch: u64) -> Result<Tensor, DataError> {
         let shape = inputs.size();
         let length = row_length(&shape[1..]);
@@ -150,7 +149,7 @@ impl Augmentation {
         })
     }
 
-    /// Every step on one image; `spare` is room to work in.
+    /// Applies every step to one image; `spare` is scratch space.
     fn change(&self, image: &mut Vec<f32>, spare: &mut Vec<f32>, generator: &mut Pcg64) {
         let (mut height, mut width) = (self.height, self.width);
         for step in &self.steps {
@@ -230,7 +229,7 @@ fn below(generator: &mut Pcg64, limit: usize) -> usize {
     ((u128::from(generator.next_u64()) * limit as u128) >> 64) as usize
 }
 
-/// A number from 0 up to 1, of 53 random bits.
+/// A number of 0 or more and less than 1, of 53 random bits.
 fn unit(generator: &mut Pcg64) -> f64 {
     (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }

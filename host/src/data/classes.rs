@@ -1,22 +1,22 @@
-//! Classes as the options name them.
+//! The classes in the options.
 
 use super::DataError;
 use super::options::ClassOptions;
 
-/// How many classes there are, and what they are called.
+/// The number of classes, and their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClassTable {
     pub(super) count: usize,
-    /// In their order; empty where they have numbers alone.
+    /// In their order; empty if they have only numbers.
     pub(super) names: Vec<String>,
 }
 
 impl ClassTable {
-    /// What the options say.
+    /// The classes that the options give.
     ///
     /// # Errors
     ///
-    /// No class, or a name twice.
+    /// No class, or a duplicate name.
     pub(super) fn new(options: &ClassOptions) -> Result<ClassTable, DataError> {
         let wrong =
             |value: String, expected| Err(DataError::Option { option: "data.classes".to_owned(), value, expected });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::{DataError, Normalisation, Targets, rows::Rows};
+use super::{DataError, Normalization, Targets, rows::Rows};
 use crate::torch::values::{fill, gather_rows};
 
 /// Samples that belong together, on the CPU.
@@ -45,8 +45,8 @@ pub struct MemoryDataset {
 }
 
 impl MemoryDataset {
-    /// `samples` holds one sample of `sample_shape` after another, as many as there are `targets`; samples for which
-    /// there are no values are not reachable.
+    /// `samples` contains one sample of `sample_shape` after another, as many as there are `targets`; samples without
+    /// values are not reachable.
     pub fn new(samples: Vec<f32>, targets: Targets, sample_shape: Vec<i64>) -> MemoryDataset {
         let row_length = row_length(&sample_shape);
         MemoryDataset { samples, targets, sample_shape, row_length }
@@ -70,15 +70,15 @@ impl Dataset for MemoryDataset {
     }
 }
 
-/// Samples that are read when they are asked for, and normalised then.
+/// Samples that are read and normalized when they are needed.
 pub(super) struct StoredDataset {
     rows: Arc<dyn Rows>,
-    /// Which rows are the data set's, in its order.
+    /// The rows of the data set, in its order.
     indices: Vec<u32>,
     /// In the data set's order.
     targets: Targets,
     sample_shape: Vec<i64>,
-    normalisation: Normalisation,
+    normalization: Normalization,
 }
 
 impl StoredDataset {
@@ -88,9 +88,9 @@ impl StoredDataset {
         indices: Vec<u32>,
         targets: Targets,
         sample_shape: Vec<i64>,
-        normalisation: Normalisation,
+        normalization: Normalization,
     ) -> StoredDataset {
-        StoredDataset { rows, indices, targets, sample_shape, normalisation }
+        StoredDataset { rows, indices, targets, sample_shape, normalization }
     }
 }
 
@@ -108,7 +108,7 @@ impl Dataset for StoredDataset {
         let wanted = wanted.ok_or_else(|| DataError::out_of_range(indices, self.len()))?;
         let inputs = fill(&batch_shape(indices.len(), &self.sample_shape), |values: &mut [f32]| {
             self.rows.read(&wanted, values)?;
-            self.normalisation.apply(values, &self.sample_shape);
+            self.normalization.apply(values, &self.sample_shape);
             Ok::<_, DataError>(())
         })?;
         Ok(Batch { inputs, targets: self.targets.gather(indices)?, size: indices.len() })

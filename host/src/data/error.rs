@@ -1,4 +1,4 @@
-//! What can be wrong with data.
+//! Errors about data.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use crate::torch::TorchError;
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// There is no split of this name.
-    #[error("there is no split `{name}`; there are {available}")]
+    #[error("there is no split `{name}`; the splits are {available}")]
     UnknownSplit {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// The splits that there are.
+        /// The splits that exist.
         available: String,
     },
     /// The file cannot be opened, read or decompressed.
@@ -21,17 +21,17 @@ pub enum DataError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// There is nothing in the file.
-    #[error("`{path}` holds no samples", path = path.display())]
+    /// The file is empty.
+    #[error("`{path}` has no samples", path = path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// A line has another number of columns than the first.
-    #[error("`{path}` line {line} has {found} columns, the lines before it {expected}", path = path.display())]
+    /// A line and the first line have different numbers of columns.
+    #[error("`{path}` line {line} has {found} columns, but the lines before it have {expected}", path = path.display())]
     Ragged {
         /// The file.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum DataError {
         /// Columns of this one.
         found: usize,
     },
-    /// A feature is no finite number, or a target no class.
+    /// A feature is not a finite number, or a target is not a class.
     #[error("`{path}` line {line}, column {column}: `{text}` is {problem}", path = path.display())]
     Field {
         /// The file.
@@ -51,7 +51,7 @@ pub enum DataError {
         line: u64,
         /// The column, counted from 0 as in the run file.
         column: usize,
-        /// What stands there.
+        /// The text there.
         text: String,
         /// What is wrong with it.
         problem: String,
@@ -61,12 +61,12 @@ pub enum DataError {
     UnknownColumn {
         /// The file.
         path: PathBuf,
-        /// The column that was asked for.
+        /// The requested column.
         column: Column,
-        /// What there is.
+        /// The columns that exist.
         available: String,
     },
-    /// A column is named, and the file has no header.
+    /// A column is given by name, and the file has no header.
     #[error("column `{name}` is given by its name, but `{path}` is read without a header", path = path.display())]
     NameWithoutHeader {
         /// The file.
@@ -74,8 +74,8 @@ pub enum DataError {
         /// The name.
         name: String,
     },
-    /// The shape of a sample has another number of values than a line has features.
-    #[error("`{path}` has {found} features a line, but shape {shape:?} takes {expected}", path = path.display())]
+    /// The shape of a sample does not match the number of features per line.
+    #[error("`{path}` has {found} features per line, but shape {shape:?} needs {expected}", path = path.display())]
     Shape {
         /// The file.
         path: PathBuf,
@@ -86,17 +86,17 @@ pub enum DataError {
         /// The features of a line.
         found: usize,
     },
-    /// A file is not what its format says.
+    /// A file does not have its format.
     #[error("`{path}` {problem}", path = path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
-        /// What to do about it, where that is known.
+        /// The hint, if there is one.
         hint: Option<&'static str>,
     },
-    /// A sample or its target is no number, or no class.
+    /// A sample or its target is not a number, or not a class.
     #[error("`{path}` sample {sample} {problem}", path = path.display())]
     Sample {
         /// The file.
@@ -106,8 +106,8 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The samples of a split have another shape than those that are trained on.
-    #[error("`{path}` has samples of shape {found:?}, but the training data of shape {expected:?}", path = path.display())]
+    /// The samples of a split and of the training data have different shapes.
+    #[error("`{path}` has samples of shape {found:?}, but the training data has shape {expected:?}", path = path.display())]
     OtherShape {
         /// The file of the split.
         path: PathBuf,
@@ -116,8 +116,8 @@ pub enum DataError {
         /// The training data's.
         expected: Vec<i64>,
     },
-    /// A split that lies in files of its own has no sample of a class.
-    #[error("split `{split}`, `{path}`, holds no sample of class {class}", path = path.display())]
+    /// A split with its own files has no sample of a class.
+    #[error("split `{split}`, `{path}`, has no sample of class {class}", path = path.display())]
     MissingClass {
         /// The split.
         split: String,
@@ -131,22 +131,22 @@ pub enum DataError {
     Option {
         /// The option's key in the run file.
         option: String,
-        /// What it is.
+        /// Its value.
         value: String,
-        /// What it may be.
+        /// The values that it may have.
         expected: &'static str,
     },
     /// A split has no samples, or none of a class.
-    #[error("split `{split}` holds {what}, from {available} in the data")]
+    #[error("split `{split}` has {what} ({available} in the data)")]
     TooFewSamples {
         /// The split.
         split: String,
-        /// What it lacks.
+        /// What is missing.
         what: String,
-        /// The samples there are, of the class or in all.
+        /// The samples in the data, of the class or in all.
         available: usize,
     },
-    /// A part of a text is shorter than a sample and the token behind it.
+    /// A part of a text is shorter than a sample and the token after it.
     #[error("split `{split}` of the text has {available} tokens, too few for a context of {context}")]
     ShortText {
         /// The split.
@@ -161,17 +161,17 @@ pub enum DataError {
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// The first byte that is none, counted from 0.
+        /// The first byte that is not UTF-8, counted from 0.
         offset: usize,
     },
-    /// More samples than an index has room for.
-    #[error("the data holds more than {limit} samples")]
+    /// More samples than an index can count.
+    #[error("the data has more than {limit} samples")]
     TooManySamples {
         /// The limit.
         limit: usize,
     },
-    /// A sample was asked for that is not there.
-    #[error("sample {index} was asked for; the data set holds {length}")]
+    /// The requested sample does not exist.
+    #[error("sample {index} was requested, but the data set has {length}")]
     OutOfRange {
         /// The index.
         index: u32,
@@ -187,7 +187,7 @@ pub enum DataError {
     /// The thread that gathers batches could not be started.
     #[error("failed to start the thread that gathers batches: {source}")]
     WorkerNotStarted {
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// libtorch failed.
@@ -196,17 +196,17 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// A file that is not what its format says.
+    /// A file that does not have its format.
     pub(super) fn malformed(path: &Path, problem: &str) -> DataError {
         DataError::Malformed { path: path.to_owned(), problem: problem.to_owned(), hint: None }
     }
 
-    /// Samples were asked for of which one at least is not there.
+    /// For requested samples, at least one of which does not exist.
     pub(super) fn out_of_range(indices: &[u32], length: usize) -> DataError {
         DataError::OutOfRange { index: indices.iter().copied().max().unwrap_or(0), length }
     }
 
-    /// The file that is wrong, where it is one.
+    /// The file with the error, if there is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
             DataError::Read { path, .. }
@@ -225,7 +225,7 @@ impl DataError {
         }
     }
 
-    /// The key of the run file that is wrong, such as `data.splits.val.fraction`, where it is one.
+    /// The key of the run file with the error, such as `data.splits.val.fraction`, if there is one.
     pub fn option(&self) -> Option<&str> {
         match self {
             DataError::Option { option, .. } => Some(option),
@@ -233,12 +233,12 @@ impl DataError {
         }
     }
 
-    /// What to do about it, where that is known.
+    /// The hint, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             DataError::Malformed { hint, .. } => *hint,
             DataError::MissingClass { .. } => Some(
-                "a metric over classes says nothing about those that are absent: set `stratified = false` for the split if that is meant",
+                "metrics over classes ignore absent classes: if that is acceptable, set `stratified = false` for the split",
             ),
             DataError::Field { line: 1, .. } => {
                 Some("if the first line names the columns, set `header = true` in `[data]`")

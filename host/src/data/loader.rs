@@ -13,28 +13,28 @@ use super::{
     order::{Order, epoch_order},
 };
 
-/// Messages that may wait in the channel, besides the one being filled.
+/// Messages that may wait in the channel, in addition to the one being filled.
 const QUEUED_MESSAGES: usize = 2;
 
-/// A message holds as many batches as fit into this many bytes of inputs. Waking the other thread costs some
-/// microseconds, as much as gathering a small batch, so small batches travel together.
+/// The most bytes of inputs in a message of several batches. Waking the other thread costs some microseconds, as much
+/// as gathering a small batch, so small batches are sent together.
 const MESSAGE_BYTES: usize = 256 * 1024;
 
-/// The most batches of a message, and so the most that are gathered in vain when a run stops.
+/// The most batches of a message, and so the most that are wasted when a run stops.
 const MESSAGE_BATCHES: usize = 16;
 
-/// What batches are made of, and in which order.
+/// What batches consist of, and their order.
 #[derive(Clone, Debug)]
 pub struct LoaderOptions {
-    /// Samples of a batch; the last batch of an epoch holds what remains.
+    /// Samples per batch; the last batch of an epoch has the remaining ones.
     pub batch_size: usize,
     /// The order of an epoch.
     pub order: Order,
     /// The epoch of the first batch.
     pub first_epoch: u64,
-    /// The first batch, counted from 0 within its epoch; at the end of the epoch, the next one begins.
+    /// The first batch, counted from 0 in its epoch; at the end of the epoch, the next one starts.
     pub first_batch: usize,
-    /// What is done to the samples of each batch.
+    /// The changes to the samples of each batch.
     pub augmentation: Option<Arc<Augmentation>>,
 }
 
@@ -45,7 +45,7 @@ pub struct LoadedBatch {
     pub batch: Batch,
     /// Its epoch.
     pub epoch: u64,
-    /// Its place within the epoch, counted from 0.
+    /// Its position in the epoch, counted from 0.
     pub index: usize,
     /// Whether it ends its epoch.
     pub is_last: bool,
@@ -53,13 +53,13 @@ pub struct LoadedBatch {
 
 type Message = Result<Vec<LoadedBatch>, DataError>;
 
-/// The batches of a data set, epoch after epoch without end, gathered ahead by a thread.
+/// The batches of a data set, epoch after epoch, gathered ahead by a thread.
 ///
-/// The thread goes on into the next epoch while the training thread evaluates. Memory is bounded: some 64 small
+/// The thread continues with the next epoch while the training thread evaluates. Memory is bounded: some 64 small
 /// batches ahead, or four large ones. Dropping the loader ends the thread.
 #[derive(Debug)]
 pub struct Loader {
-    /// None only while it is dropped.
+    /// `None` only while it is dropped.
     messages: Option<Receiver<Message>>,
     worker: Option<JoinHandle<()>>,
     /// The batches of the newest message, next one first.
@@ -69,7 +69,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts gathering. `dataset` holds at least one sample and a batch at least one.
+    /// Starts gathering. `dataset` must have at least one sample, and a batch at least one.
     pub fn start(dataset: Arc<dyn Dataset>, options: LoaderOptions) -> Result<Loader, DataError> {
         if options.batch_size == 0 {
             return Err(DataError::Option {
@@ -102,7 +102,7 @@ impl Loader {
         })
     }
 
-    /// The next batch, waiting for it if need be. After an error there are no more.
+    /// The next batch, waiting for it if necessary. After an error there are no more.
     pub fn next_batch(&mut self) -> Result<LoadedBatch, DataError> {
         loop {
             if let Some(batch) = self.ready.next() {
@@ -139,7 +139,7 @@ impl Loader {
             }
             Err(TryRecvError::Disconnected) => {}
         }
-        // The thread ends by itself only after an error, which has been reported, or by a panic.
+        // The thread ends by itself only after a reported error, or by a panic.
         Err(match self.worker.take().map(JoinHandle::join) {
             Some(Err(panic)) => DataError::WorkerPanicked { message: panic_message(&*panic) },
             _ => ended(),
@@ -152,7 +152,7 @@ impl Drop for Loader {
         // The thread ends when it cannot send any more.
         self.messages = None;
         if let Some(worker) = self.worker.take() {
-            // A panic that nobody asked a batch for is of no concern now.
+            // Nobody needs a batch any more, so a panic does not matter.
             let _ = worker.join();
         }
     }
@@ -185,7 +185,7 @@ fn gather_all(dataset: &dyn Dataset, length: u32, options: &LoaderOptions, messa
             match gather(dataset, indices, epoch, options) {
                 Ok(batch) => ready.push(LoadedBatch { batch, epoch, index, is_last: index + 1 == count }),
                 Err(error) => {
-                    // What was gathered before the error is still good.
+                    // The batches gathered before the error are valid.
                     let _ = messages.send(Ok(ready));
                     let _ = messages.send(Err(error));
                     return;
@@ -231,7 +231,7 @@ mod tests {
         }
     }
 
-    /// Places and samples of the next `count` batches.
+    /// Positions and samples of the next `count` batches.
     fn take(loader: &mut Loader, count: usize) -> Vec<(u64, usize, bool, Vec<f64>)> {
         (0..count)
             .map(|_| {

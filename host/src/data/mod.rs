@@ -1,4 +1,4 @@
-//! Data: where it is read from, how it is split, normalised and augmented, and the batches that training takes.
+//! Data: where it is read from, how it is split, normalized and augmented, and the batches for training.
 //!
 //! [`Data::load`] makes named splits, each a [`Dataset`]; a [`Loader`] gathers a split's batches on a thread of its
 //! own. To add a format: a variant of [`DataOptions`] and a module in `formats` that makes a `Pool` of each file:
@@ -11,7 +11,7 @@ mod dataset;
 mod error;
 mod formats;
 mod loader;
-mod normalise;
+mod normalize;
 mod options;
 mod order;
 mod rows;
@@ -27,21 +27,21 @@ pub use dataset::{Batch, Dataset, MemoryDataset};
 pub use error::DataError;
 pub use formats::{TextOptions, TextSplitOptions, Tokens};
 pub use loader::{LoadedBatch, Loader, LoaderOptions};
-pub use normalise::{GivenNormalisation, Normalisation, Normalise, NormaliseOptions};
+pub use normalize::{GivenNormalization, Normalization, Normalize, NormalizeOptions};
 pub use options::{
-    ArchiveOptions, ClassOptions, Colour, Column, Columns, CsvOptions, DataOptions, FilesOptions, FilesSplitOptions,
+    ArchiveOptions, ClassOptions, Color, Column, Columns, CsvOptions, DataOptions, FilesOptions, FilesSplitOptions,
     ImagesOptions, SplitOptions, Task,
 };
 pub use order::{Order, epoch_order};
 pub use target::{SampleType, Target, Targets};
 
-/// The split that is trained on: what the named splits leave.
+/// The split for training: what the other splits leave.
 pub const TRAIN: &str = "train";
 
-/// The split that is evaluated once, when training is over.
+/// The split that is evaluated once, after the training.
 pub const TEST: &str = "test";
 
-/// Where the bytes of a data file come from.
+/// The source of a data file's bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
     /// The options' path, relative to this folder.
@@ -50,7 +50,7 @@ pub enum Source<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The data of a run: its splits, and what a model and an exporter need to know of them.
+/// The data of a run: its splits, and what a model and an exporter need to know about them.
 #[derive(Clone)]
 pub struct Data {
     /// `train` and the splits that the run file names.
@@ -61,30 +61,30 @@ pub struct Data {
     pub sample_shape: Vec<i64>,
     /// The dtype of samples.
     pub sample_type: SampleType,
-    /// What was done to every sample, fitted on the training split.
-    pub normalisation: Normalisation,
-    /// What is done to the samples of the training split when they are trained on.
+    /// The normalization of every sample, fitted on the training split.
+    pub normalization: Normalization,
+    /// The random changes to the samples of the training split.
     pub augmentation: Option<Arc<Augmentation>>,
 }
 
 impl Data {
-    /// Reads, checks, splits and normalises. The split is a function of the data, the options and `seed`.
+    /// Reads, checks, splits and normalizes. The split is a function of the data, the options and `seed`.
     pub fn load(options: &DataOptions, source: Source<'_>, seed: u64) -> Result<Data, DataError> {
-        let (pools, normalise, augment) = match options {
+        let (pools, normalize, augment) = match options {
             DataOptions::Text(options) => return formats::load_text(options, source),
-            DataOptions::Csv(options) => (formats::csv(options, source)?, &options.normalise, &options.augment),
-            DataOptions::Images(options) => (formats::images(options, source)?, &options.normalise, &options.augment),
-            DataOptions::Idx(options) => (formats::idx(options, source)?, &options.normalise, &options.augment),
-            DataOptions::Npy(options) => (formats::npy(options, source)?, &options.normalise, &options.augment),
-            DataOptions::Npz(options) => (formats::npz(options, source)?, &options.normalise, &options.augment),
+            DataOptions::Csv(options) => (formats::csv(options, source)?, &options.normalize, &options.augment),
+            DataOptions::Images(options) => (formats::images(options, source)?, &options.normalize, &options.augment),
+            DataOptions::Idx(options) => (formats::idx(options, source)?, &options.normalize, &options.augment),
+            DataOptions::Npy(options) => (formats::npy(options, source)?, &options.normalize, &options.augment),
+            DataOptions::Npz(options) => (formats::npz(options, source)?, &options.normalize, &options.augment),
             DataOptions::Safetensors(options) => {
-                (formats::safetensors(options, source)?, &options.normalise, &options.augment)
+                (formats::safetensors(options, source)?, &options.normalize, &options.augment)
             }
         };
-        assemble::assemble(pools, normalise, augment, seed)
+        assemble::assemble(pools, normalize, augment, seed)
     }
 
-    /// What callbacks are told of it.
+    /// The description for callbacks.
     pub fn info(&self) -> DataInfo {
         let (classes, target_names) = match &self.target {
             Target::Classes { count, names, .. } => (*count as u64, names.clone()),
@@ -94,8 +94,8 @@ impl Data {
             splits: self.splits.iter().map(|(name, split)| (name.clone(), split.len() as u64)).collect(),
             classes,
             target_names,
-            offset: self.normalisation.offset.clone(),
-            scale: self.normalisation.scale.clone(),
+            offset: self.normalization.offset.clone(),
+            scale: self.normalization.scale.clone(),
         }
     }
 
@@ -119,7 +119,7 @@ impl std::fmt::Debug for Data {
             .field("splits", &lengths)
             .field("target", &self.target)
             .field("sample_shape", &self.sample_shape)
-            .field("normalisation", &self.normalisation)
+            .field("normalization", &self.normalization)
             .finish()
     }
 }
@@ -130,7 +130,7 @@ mod tests {
 
     const DIGITS: &[u8] = include_bytes!("../../../examples/digits/digits.csv.gz");
 
-    fn digits(normalise: &str) -> DataOptions {
+    fn digits(normalize: &str) -> DataOptions {
         toml::from_str(&format!(
             r#"
             format = "csv"
@@ -138,7 +138,7 @@ mod tests {
             target = 64
             shape = [1, 8, 8]
             classes = 10
-            normalise = "{normalise}"
+            normalize = "{normalize}"
             splits = {{ val = {{ fraction = 0.2 }} }}
             "#
         ))
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digits_are_split_and_normalised_on_the_training_split() {
+    fn the_digits_are_split_and_normalized_on_the_training_split() {
         let data = Data::load(&digits("standard"), Source::Bytes(DIGITS), 42).unwrap();
         assert_eq!((data.target.clone(), data.sample_shape.as_slice()), (Target::classes(10), [1, 8, 8].as_slice()));
         let (train, val) = (all(&*data.splits[TRAIN]), all(&*data.splits["val"]));
@@ -161,7 +161,7 @@ mod tests {
         };
         let (mean, deviation) = moments(&train);
         assert!(mean.abs() < 1e-6 && (deviation - 1.0).abs() < 1e-6, "{mean} {deviation}");
-        assert!(moments(&val).0.abs() > 1e-6, "the held-out split is normalised by the training split");
+        assert!(moments(&val).0.abs() > 1e-6, "the held-out split is normalized by the training split");
     }
 
     #[test]

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
 use super::formats::TextOptions;
-use super::normalise::NormaliseOptions;
+use super::normalize::NormalizeOptions;
 
-/// `[data]`: what is trained on.
+/// `[data]`: the training data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "format", rename_all = "snake_case")]
 pub enum DataOptions {
     /// A table of numbers, plain or compressed with gzip.
     Csv(CsvOptions),
-    /// A file of samples and one of targets as MNIST and its family are written, plain or compressed with gzip.
+    /// A file of samples and one of targets in the format of MNIST and its family, plain or compressed with gzip.
     Idx(FilesOptions),
     /// A NumPy array of samples and one of targets, each in a `.npy` file.
     Npy(FilesOptions),
@@ -24,19 +24,19 @@ pub enum DataOptions {
     Npz(ArchiveOptions),
     /// Tensors of one safetensors file.
     Safetensors(ArchiveOptions),
-    /// PNG and JPEG images, one folder a class.
+    /// PNG and JPEG images, one folder per class.
     Images(ImagesOptions),
     /// A text whose next token is predicted.
     Text(TextOptions),
 }
 
 impl DataOptions {
-    /// Makes relative paths, which belong to a run file in `folder`, absolute: a copy of the options elsewhere then
-    /// names the same data.
+    /// Makes relative paths absolute, as seen from the `folder` of the run file: a copy of the options in another
+    /// folder then names the same data.
     ///
     /// # Errors
     ///
-    /// When the working folder, to which a relative `folder` belongs, is not known.
+    /// When `folder` is relative and the working folder is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
         let paths: Vec<&mut PathBuf> = match self {
             Self::Csv(options) => with_splits(&mut options.path, &mut options.splits),
@@ -60,7 +60,7 @@ fn with_splits<'a>(path: &'a mut PathBuf, splits: &'a mut BTreeMap<String, Split
     std::iter::once(path).chain(splits.values_mut().filter_map(|split| split.path.as_mut())).collect()
 }
 
-/// A CSV file: one sample a line, its features and its target.
+/// A CSV file: one sample per line, its features and its target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CsvOptions {
@@ -69,132 +69,130 @@ pub struct CsvOptions {
     /// Whether the first line names the columns.
     #[serde(default)]
     pub header: bool,
-    /// What is predicted: a column, by its index, counted from 0, or by its name when there is a header. Several
-    /// columns for a regression of several numbers.
+    /// What is predicted: a column, by its index counted from 0, or by its name if there is a header. Several columns
+    /// for a regression of several numbers.
     pub target: Columns,
-    /// The columns of the features, in this order; all but the targets where not given.
+    /// The columns of the features, in this order; all but the targets if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<Column>>,
-    /// The shape of one sample, such as `[channels, height, width]`; a vector of all features where not given.
+    /// The shape of one sample, such as `[channels, height, width]`; a vector of all features if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
     /// Whether the target is a class or numbers.
     #[serde(default)]
     pub task: Task,
-    /// How many classes there are, numbered from 0, or what they are called, in their order. Where not given: as many
-    /// as the largest number says or, where they are not numbers, the names in alphabetical order.
+    /// The number of classes, numbered from 0, or their names in order. If not given: one more than the largest
+    /// number or, where the targets are not numbers, the names in alphabetical order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
-    /// How features are normalised, fitted on the training split.
+    /// How features are normalized, fitted on the training split.
     #[serde(default)]
-    pub normalise: NormaliseOptions,
-    /// What is done to images of the training split, in this order, anew in each epoch.
+    pub normalize: NormalizeOptions,
+    /// Random changes to images of the training split, in this order, new in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
-    /// What is held out or lies in files of its own, by name; what remains of `path` is `train`.
+    /// The splits that are held out or have their own files, by name; the rest of `path` is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitOptions>,
 }
 
-/// Samples and targets in a file each.
+/// Samples and targets in two files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilesOptions {
-    /// The samples, one behind the other along the first dimension; relative to the run file.
+    /// The samples, one after the other along the first dimension; relative to the run file.
     pub inputs: PathBuf,
     /// The targets, in the samples' order.
     pub targets: PathBuf,
-    /// The shape of one sample; as the array has it where not given.
+    /// The shape of one sample; the array's own if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
-    /// Whether the targets are classes or numbers; where not given, whole numbers are classes.
+    /// Whether the targets are classes or numbers; if not given, whole numbers are classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// How many classes there are, or what they are called, in their order; as many as the largest target says where
-    /// not given.
+    /// The number of classes, or their names in order; one more than the largest target if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
-    /// How samples are normalised, fitted on the training split.
+    /// How samples are normalized, fitted on the training split.
     #[serde(default)]
-    pub normalise: NormaliseOptions,
-    /// What is done to images of the training split, in this order, anew in each epoch.
+    pub normalize: NormalizeOptions,
+    /// Random changes to images of the training split, in this order, new in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
-    /// What is held out or lies in files of its own, by name; what remains of the files above is `train`.
+    /// The splits that are held out or have their own files, by name; the rest of the files above is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, FilesSplitOptions>,
 }
 
-/// Samples and targets as two arrays of one file.
+/// Samples and targets as two arrays in one file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveOptions {
     /// The file, relative to the run file.
     pub path: PathBuf,
-    /// The name of the samples in it, one behind the other along the first dimension.
+    /// The name of the samples in it; they are stored one after the other along the first dimension.
     pub inputs: String,
     /// The name of the targets in it, in the samples' order.
     pub targets: String,
-    /// The shape of one sample; as the array has it where not given.
+    /// The shape of one sample; the array's own if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
-    /// Whether the targets are classes or numbers; where not given, whole numbers are classes.
+    /// Whether the targets are classes or numbers; if not given, whole numbers are classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// How many classes there are, or what they are called, in their order; as many as the largest target says where
-    /// not given.
+    /// The number of classes, or their names in order; one more than the largest target if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
-    /// How samples are normalised, fitted on the training split.
+    /// How samples are normalized, fitted on the training split.
     #[serde(default)]
-    pub normalise: NormaliseOptions,
-    /// What is done to images of the training split, in this order, anew in each epoch.
+    pub normalize: NormalizeOptions,
+    /// Random changes to images of the training split, in this order, new in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
-    /// What is held out or lies in files of its own, by name; what remains of `path` is `train`.
+    /// The splits that are held out or have their own files, by name; the rest of `path` is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitOptions>,
 }
 
-/// A folder of images: each folder in it is a class, called by its name.
+/// A folder of images: each folder in it is a class, with the folder's name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImagesOptions {
     /// The folder, relative to the run file.
     pub path: PathBuf,
-    /// What a pixel is made of; every image is converted to it.
+    /// The channels of a pixel; every image is converted to them.
     #[serde(default)]
-    pub colour: Colour,
-    /// Height and width that every image is resized to. Where not given, all images have one size.
+    pub color: Color,
+    /// Height and width that every image is resized to. If not given, all images must have the same size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<[u32; 2]>,
-    /// How channels are normalised, fitted on the training split. Without it a channel goes from 0 to 255.
+    /// How channels are normalized, fitted on the training split. Without it, the values of a channel are 0 to 255.
     #[serde(default)]
-    pub normalise: NormaliseOptions,
-    /// What is done to images of the training split, in this order, anew in each epoch.
+    pub normalize: NormalizeOptions,
+    /// Random changes to images of the training split, in this order, new in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
-    /// What is held out or lies in folders of its own, by name; what remains of `path` is `train`.
+    /// The splits that are held out or have their own folders, by name; the rest of `path` is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitOptions>,
 }
 
-/// What a pixel is made of.
+/// The channels of a pixel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Colour {
+pub enum Color {
     /// Three channels: red, green, blue.
     #[default]
     Rgb,
     /// One channel.
-    Grey,
+    Gray,
 }
 
 /// What is predicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
-    /// One of some classes.
+    /// One class of several.
     #[default]
     Classification,
     /// Numbers.
@@ -205,9 +203,9 @@ pub enum Task {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected the number of classes or their names")]
 pub enum ClassOptions {
-    /// So many, numbered from 0.
+    /// The number of classes, numbered from 0.
     Count(usize),
-    /// Those of these names.
+    /// Their names.
     Names(Vec<String>),
 }
 
@@ -250,35 +248,35 @@ impl Columns {
     }
 }
 
-/// A split that is held out, by `fraction`, or that lies in a file or folder of its own, by `path`.
+/// A split that is held out, by `fraction`, or that has its own file or folder, by `path`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplitOptions {
     /// The share of the samples, between 0 and 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fraction: Option<f64>,
-    /// Whether every class gives the same share to a fraction, and every class must occur.
+    /// Whether a fraction takes the same share of every class, and every class must occur.
     #[serde(default = "yes")]
     pub stratified: bool,
-    /// Where the split lies, relative to the run file; it is written as the training data is.
+    /// The file or folder of the split, relative to the run file, in the format of the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
 
-/// A split that is held out, by `fraction`, or that lies in files of its own, by `inputs` and `targets`.
+/// A split that is held out, by `fraction`, or that has its own files, by `inputs` and `targets`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilesSplitOptions {
     /// The share of the samples, between 0 and 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fraction: Option<f64>,
-    /// Whether every class gives the same share to a fraction, and every class must occur.
+    /// Whether a fraction takes the same share of every class, and every class must occur.
     #[serde(default = "yes")]
     pub stratified: bool,
-    /// Its samples, relative to the run file.
+    /// The file of its samples, relative to the run file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<PathBuf>,
-    /// Its targets, relative to the run file.
+    /// The file of its targets, relative to the run file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<PathBuf>,
 }

@@ -1,22 +1,22 @@
-//! Orders of samples: pure functions of a seed, so that a run can go on at any position.
+//! Orders of samples: pure functions of a seed, so that a run can resume at any position.
 
 use rand_pcg::{Pcg64, rand_core::Rng};
 use serde::{Deserialize, Serialize};
 
-/// The order in which a data set is passed through.
+/// The order of the samples in an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Order {
-    /// As the samples lie.
+    /// As the samples are stored.
     Sequential,
-    /// Anew in every epoch.
+    /// Shuffled again in every epoch.
     Shuffled {
         /// The seed of the run.
         seed: u64,
     },
 }
 
-/// The order of the samples `0..length` in an epoch: a function of its arguments alone.
+/// The order of the samples `0..length` in an epoch: a pure function of its arguments.
 pub fn epoch_order(order: Order, epoch: u64, length: u32) -> Vec<u32> {
     let mut indices: Vec<u32> = (0..length).collect();
     if let Order::Shuffled { seed } = order {
@@ -25,7 +25,7 @@ pub fn epoch_order(order: Order, epoch: u64, length: u32) -> Vec<u32> {
     indices
 }
 
-/// What random numbers are drawn for; each purpose has streams of its own.
+/// What random numbers are drawn for; each purpose has its own streams.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     Epoch,
@@ -33,7 +33,7 @@ pub(super) enum Purpose {
     Augment,
 }
 
-/// PCG64 (XSL-RR 128/64; O'Neill 2014) in the stream of a purpose and a number. Its output is fixed by the paper.
+/// PCG64 (XSL-RR 128/64; O'Neill 2014) in the stream of a purpose and a number. The paper fixes its output.
 pub(super) fn generator(seed: u64, purpose: Purpose, number: u64) -> Pcg64 {
     let purpose = match purpose {
         Purpose::Epoch => 0,
@@ -43,8 +43,8 @@ pub(super) fn generator(seed: u64, purpose: Purpose, number: u64) -> Pcg64 {
     Pcg64::new(u128::from(seed), (purpose << 64) | u128::from(number))
 }
 
-/// Fisher and Yates' shuffle, from the last position down. Written out because the order is part of what a
-/// checkpoint promises, and a library's shuffle may change.
+/// Fisher and Yates' shuffle, from the last position down. Written out because a checkpoint depends on the order, and
+/// a library's shuffle may change.
 pub(super) fn shuffle(indices: &mut [u32], generator: &mut Pcg64) {
     for last in (1..indices.len()).rev() {
         // The high half of a 128-bit product maps 64 random bits to 0..=last; the bias is below length / 2^64.
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(epoch_order(Order::Sequential, 3, 4), [0, 1, 2, 3]);
     }
 
-    /// A checkpoint resumes in the order that it was written with, so this must never change.
+    /// A checkpoint resumes in the order of its run, so this must never change.
     #[test]
     fn the_order_is_fixed_for_good() {
         assert_eq!(epoch_order(Order::Shuffled { seed: 42 }, 1, 12), [9, 6, 5, 10, 7, 11, 2, 1, 0, 4, 3, 8]);

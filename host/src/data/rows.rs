@@ -1,24 +1,24 @@
-//! Samples as they are stored.
+//! Stored samples.
 
 use super::DataError;
 
-/// Samples of one shape that lie somewhere, and are converted to f32 when they are read. Shared by threads.
+/// Stored samples of one shape, which are converted to f32 when they are read. Shared by threads.
 pub(super) trait Rows: Send + Sync {
     /// The number of samples.
     fn len(&self) -> usize;
 
-    /// Reads the samples at `indices`, one after another, into `values`, which has room for just those.
+    /// Reads the samples at `indices`, one after another, into `values`, which has exactly the room for them.
     ///
     /// # Errors
     ///
-    /// A sample that is not there, cannot be decoded, or is no finite number throughout.
+    /// A sample that does not exist, cannot be decoded, or contains a number that is not finite.
     fn read(&self, indices: &[u32], values: &mut [f32]) -> Result<(), DataError>;
 }
 
-/// Samples that have been read.
+/// Samples in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Table {
-    /// Row after row.
+    /// One row after another.
     pub(super) values: Vec<f32>,
     /// Values of a row, at least one.
     pub(super) row_length: usize,

@@ -18,21 +18,19 @@ pub(super) struct HeldOut {
 
 /// Where a split comes from.
 pub(super) enum Place<T> {
-    /// From files of its own.
+    /// From its own files.
     Given(T),
     /// From the training data.
     HeldOut(HeldOut),
 }
 
 impl<T> Place<T> {
-    /// What the options of a split say, which name `files` of its own or a fraction.
+    /// The options of a split, which name its own `files` or a fraction.
     pub(super) fn of(name: &str, fraction: Option<f64>, stratified: bool, files: Option<T>) -> Result<Self, DataError> {
         let option = format!("data.splits.{name}");
         let wrong = |value: &str, expected| Err(DataError::Option { option, value: value.to_owned(), expected });
         match (files, fraction) {
-            _ if name == TRAIN => {
-                wrong("given", "left out: `train` is what the other splits leave of the training data")
-            }
+            _ if name == TRAIN => wrong("given", "omitted: `train` is the training data that the other splits leave"),
             (Some(files), None) => Ok(Place::Given(files)),
             (None, Some(fraction)) => Ok(Place::HeldOut(HeldOut { fraction, stratified })),
             (Some(_), Some(_)) => wrong("a fraction and files", "one of the two"),
@@ -41,11 +39,11 @@ impl<T> Place<T> {
     }
 }
 
-/// The indices of each split, ascending: those of `options` and `train`, which takes the rest. Every sample is in one
-/// split. A function of its arguments.
+/// The indices of each split, ascending: those of `options`, and `train`, which takes the rest. Every sample is in one
+/// split. A pure function of its arguments.
 ///
 /// `targets` are below `classes`. A stratified split takes its share of every class, rounded by the largest remainder
-/// so that its size is its share of the whole; another takes its share of what the stratified ones leave.
+/// so that its size is its share of the whole. A split that is not stratified takes its share of what the others leave.
 pub(super) fn split(
     targets: &[i64],
     classes: usize,
@@ -114,14 +112,14 @@ fn check(options: &BTreeMap<String, HeldOut>) -> Result<(), DataError> {
         return Err(DataError::Option {
             option: "data.splits".to_owned(),
             value: format!("{sum}"),
-            expected: "fractions that sum to less than 1, since `train` is what they leave",
+            expected: "fractions that sum to less than 1, since the rest is `train`",
         });
     }
     Ok(())
 }
 
-/// How many of each class make a split of `fraction`, by the largest remainder: the sum is the share of the whole,
-/// rounded, and no class is off by one or more.
+/// How many samples of each class make a split of `fraction`, by the largest remainder: the sum is the share of the
+/// whole, rounded, and no class is off by one or more.
 fn shares(totals: &[usize], fraction: f64) -> Vec<usize> {
     let exact: Vec<f64> = totals.iter().map(|total| *total as f64 * fraction).collect();
     let mut counts: Vec<usize> = exact.iter().map(|share| share.floor() as usize).collect();
@@ -192,14 +190,14 @@ mod tests {
         let message = |targets: &[i64], splits| split(targets, 2, &options(splits), 0).unwrap_err().to_string();
         let targets: Vec<i64> = (0..10).map(|index| index % 2).collect();
         let train = Place::of("train", Some(0.5), true, None::<()>).err().unwrap().to_string();
-        assert!(train.contains("left out"), "{train}");
+        assert!(train.contains("omitted"), "{train}");
         assert!(message(&targets, &[("val", f64::NAN, true)]).contains("above 0 and below 1"));
         assert!(message(&targets, &[("val", 0.5, true), ("test", 0.5, true)]).contains("less than 1"));
         assert_eq!(
             message(&[0, 0, 0, 0, 0, 0, 0, 1], &[("val", 0.25, true)]),
-            "split `val` holds no sample of class 1, from 1 in the data"
+            "split `val` has no sample of class 1 (1 in the data)"
         );
-        assert_eq!(message(&[0, 0, 0], &[]), "split `train` holds no sample of class 1, from 0 in the data");
-        assert_eq!(message(&targets, &[("val", 0.01, false)]), "split `val` holds no samples, from 10 in the data");
+        assert_eq!(message(&[0, 0, 0], &[]), "split `train` has no sample of class 1 (0 in the data)");
+        assert_eq!(message(&targets, &[("val", 0.01, false)]), "split `val` has no samples (10 in the data)");
     }
 }

@@ -1,4 +1,4 @@
-//! What there is to be predicted.
+//! What is predicted.
 
 use tch::Tensor;
 
@@ -12,23 +12,23 @@ pub enum Target {
     Classes {
         /// How many there are.
         count: usize,
-        /// What they are called, in order; empty where nobody said.
+        /// Their names, in order; empty if they are not known.
         names: Vec<String>,
-        /// The shape of one sample's targets: `[]` is one class a sample, `[length]` one for each position of a
+        /// The shape of one sample's targets: `[]` is one class per sample, `[length]` one for each position of a
         /// sequence.
         shape: Vec<i64>,
     },
     /// Numbers, f32 `[size, names.len()]`.
     Values {
-        /// What they are called, in order.
+        /// Their names, in order.
         names: Vec<String>,
-        /// Whether every one lies between 0 and 1, as probabilities do.
+        /// Whether all of them are between 0 and 1, as probabilities are.
         within_unit: bool,
     },
 }
 
 impl Target {
-    /// One class a sample, without names.
+    /// One class per sample, without names.
     pub fn classes(count: usize) -> Target {
         Target::Classes { count, names: Vec::new(), shape: Vec::new() }
     }
@@ -48,14 +48,14 @@ pub enum SampleType {
 pub enum Targets {
     /// Classes: `shape` of them for each sample.
     Classes {
-        /// Row after row.
+        /// One row after another.
         values: Vec<i64>,
-        /// Of one sample's; `[]` is one class a sample.
+        /// The shape of one sample's classes; `[]` is one class per sample.
         shape: Vec<i64>,
     },
     /// Numbers: `width` of them for each sample.
     Values {
-        /// Row after row.
+        /// One row after another.
         values: Vec<f32>,
         /// Numbers of a sample, at least one.
         width: usize,
@@ -63,7 +63,7 @@ pub enum Targets {
 }
 
 impl Targets {
-    /// One class a sample.
+    /// One class per sample.
     pub fn classes(values: Vec<i64>) -> Targets {
         Targets::Classes { values, shape: Vec::new() }
     }
@@ -82,7 +82,7 @@ impl Targets {
         self.len() == 0
     }
 
-    /// The class of each sample; `None` where that is not what there is.
+    /// The class of each sample; `None` if the targets are something else.
     pub(super) fn sample_classes(&self) -> Option<&[i64]> {
         match self {
             Targets::Classes { values, shape } if shape.is_empty() => Some(values),
@@ -90,7 +90,7 @@ impl Targets {
         }
     }
 
-    /// Those of the samples at `indices`, which are there.
+    /// The targets of the samples at `indices`, which exist.
     pub(super) fn select(&self, indices: &[u32]) -> Targets {
         fn rows<T: Copy>(values: &[T], width: usize, indices: &[u32]) -> Vec<T> {
             indices.iter().flat_map(|index| &values[*index as usize * width..][..width]).copied().collect()
@@ -106,7 +106,7 @@ impl Targets {
         }
     }
 
-    /// Those of the samples at `indices`, as a batch has them.
+    /// The targets of the samples at `indices`, as a batch.
     pub(super) fn gather(&self, indices: &[u32]) -> Result<Tensor, DataError> {
         let mut size = vec![i64::try_from(indices.len()).unwrap_or(i64::MAX)];
         let gathered = match self {

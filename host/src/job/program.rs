@@ -127,7 +127,7 @@ mod tests {
         target = 64
         shape = [1, 8, 8]
         classes = 10
-        normalise = "standard"
+        normalize = "standard"
         splits = { val = { fraction = 0.2 } }
 
         [model]

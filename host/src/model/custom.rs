@@ -1,4 +1,4 @@
-//! Models without a graph: any forward pass over tensors that somebody else made.
+//! Models without a graph: any forward pass over tensors from elsewhere.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,7 +19,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The output for a batch of inputs, in training or in use.
 pub(super) type ForwardFunction = dyn Fn(&Tensor, Mode) -> Result<Tensor, BoxError>;
 
-/// A forward pass that is no graph.
+/// A forward pass without a graph.
 pub(super) struct Forward(pub(super) Box<ForwardFunction>);
 
 impl Forward {
@@ -38,16 +38,16 @@ impl fmt::Debug for Forward {
 pub fn variables(store: &VarStore) -> Vec<NamedTensor> {
     let mut tensors: Vec<NamedTensor> =
         store.variables().into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
-    // The store's own order is another one in each process.
+    // The order of the store differs between processes.
     tensors.sort_by(|one, other| one.name.cmp(&other.name));
     tensors
 }
 
-/// Refuses tensors that could not be told apart by name, or of which none is trained.
+/// Rejects duplicate names of tensors, and tensors of which none is trained.
 pub(super) fn check_tensors(tensors: &[NamedTensor]) -> Result<(), ModelError> {
     let mut names = HashSet::new();
     for NamedTensor { name, .. } in tensors {
-        // A slash parts the name of a copy of the weights from that of the tensor.
+        // A slash separates the name of a copy of the weights from that of the tensor.
         if name.is_empty() || name.contains('/') {
             return Err(ModelError::TensorName { name: name.clone() });
         }
@@ -61,10 +61,10 @@ pub(super) fn check_tensors(tensors: &[NamedTensor]) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Runs a program's code. Its error comes back as text, and so does what it panicked with: most of tch panics where
-/// libtorch fails, and a failure within a step must leave the callbacks their end hooks.
+/// Runs a program's code. Returns its error, or the message of its panic, as text: most of tch panics where libtorch
+/// fails, and the end hooks of callbacks must run after a failure in a step.
 pub(crate) fn contained<T>(body: impl FnOnce() -> Result<T, BoxError>) -> Result<T, String> {
-    // What the code holds is not used again: the training ends.
+    // The values that the code captured are not used again: the training ends.
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(outcome) => outcome.map_err(|error| {
             let mut message = without_backtrace(&error.to_string()).to_owned();
@@ -91,7 +91,7 @@ pub(crate) fn contained<T>(body: impl FnOnce() -> Result<T, BoxError>) -> Result
 }
 
 impl Network {
-    /// Computes the output for two samples of zeros, and remembers its shape.
+    /// Computes the output for two samples of zeros, and stores its shape.
     ///
     /// # Errors
     ///
@@ -158,7 +158,7 @@ mod tests {
         assert!(shapes.contains("cannot be multiplied") && !shapes.contains("Exception raised"), "{shapes}");
         assert_eq!(
             failing(|input, _| Ok(input.flatten(0, -1))),
-            "the model gives [6] for a batch of 2 samples; the first dimension must be that of the batch"
+            "the model returns shape [6] for a batch of 2 samples; the first dimension must be the batch"
         );
     }
 

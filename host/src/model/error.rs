@@ -1,17 +1,17 @@
-//! What can be wrong with a model.
+//! Errors about a model.
 
 use std::fmt;
 
 use super::op::Dtype;
 use crate::torch::TorchError;
 
-/// Where a layer stands in the run file: lists and indices from the outermost `layers` inwards. A list without a name is
-/// one within a list, such as a branch.
+/// The place of a layer in the run file: lists and indices from the outermost `layers` inward. A list without a name is
+/// one inside another list, such as a branch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LayerPath(pub Vec<(&'static str, usize)>);
 
 impl LayerPath {
-    /// The layer's place below `[model]` as a JSON pointer: `/layers/2/branches/0/1`.
+    /// The layer's place in `[model]` as a JSON pointer: `/layers/2/branches/0/1`.
     pub fn pointer(&self) -> String {
         let step = |(list, index): &(&str, usize)| match *list {
             "" => format!("/{index}"),
@@ -37,39 +37,39 @@ pub enum ModelError {
     /// `[model] layers` is empty.
     #[error("the model has no layers")]
     Empty,
-    /// A layer cannot take what the layer before it gives.
+    /// A layer does not accept the output of the layer before it.
     #[error("`{path}` (`{name}`, {operator}) expects {expected}, but gets {found}", found = shape_text(found))]
     Shape {
-        /// Its place in the run file; empty for a graph that was read from a file.
+        /// Its place in the run file; empty for a graph from a file.
         path: LayerPath,
         /// The node's name.
         name: String,
         /// The operator.
         operator: &'static str,
-        /// What it takes.
+        /// The shape that it accepts.
         expected: String,
-        /// The shape of one sample that it is given.
+        /// The shape of one sample that it gets.
         found: Vec<i64>,
     },
     /// A layer reads tokens as numbers, or numbers as tokens.
     #[error("`{path}` (`{name}`, {operator}) {}", match found {
-        Dtype::I64 => "expects numbers, but gets tokens: an `embedding` makes vectors of them",
+        Dtype::I64 => "expects numbers, but gets tokens: an `embedding` turns them into vectors",
         Dtype::F32 => "expects tokens, but gets numbers",
     })]
     Dtype {
-        /// Its place in the run file; empty for a graph that was read from a file.
+        /// Its place in the run file; empty for a graph from a file.
         path: LayerPath,
         /// The node's name.
         name: String,
         /// The operator.
         operator: &'static str,
-        /// What it is given.
+        /// The dtype that it gets.
         found: Dtype,
     },
     /// A layer's option is out of range.
     #[error("`{path}` (`{name}`, {operator}) has `{option}` = `{value}`, which must be {expected}")]
     Option {
-        /// Its place in the run file; empty for a graph that was read from a file.
+        /// Its place in the run file; empty for a graph from a file.
         path: LayerPath,
         /// The node's name.
         name: String,
@@ -77,13 +77,13 @@ pub enum ModelError {
         operator: &'static str,
         /// The option.
         option: &'static str,
-        /// What it is.
+        /// Its value.
         value: String,
-        /// What it may be.
+        /// The values that it may have.
         expected: &'static str,
     },
-    /// A layer's `name` holds other characters than names may.
-    #[error("`{path}` has the name `{name}`; a name starts with a letter and holds letters, digits and `_`")]
+    /// A layer's `name` has characters that names cannot have.
+    #[error("`{path}` has the name `{name}`; a name consists of letters, digits and `_`, and starts with a letter")]
     InvalidName {
         /// Its place in the run file.
         path: LayerPath,
@@ -102,8 +102,8 @@ pub enum ModelError {
         /// The limit.
         limit: usize,
     },
-    /// A graph names a value that no input and no earlier node gives.
-    #[error("node `{node}` of the graph reads `{value}`, which nothing before it gives")]
+    /// A graph reads a value that is neither an input nor that of an earlier node.
+    #[error("node `{node}` of the graph reads `{value}`, which is neither an input nor an earlier node")]
     UnknownValue {
         /// The node, or `output`.
         node: String,
@@ -111,7 +111,7 @@ pub enum ModelError {
         value: String,
     },
     /// A node has the wrong number of inputs.
-    #[error("node `{node}` ({operator}) takes {expected} inputs and has {found}")]
+    #[error("node `{node}` ({operator}) takes {expected} inputs, but has {found}")]
     InputCount {
         /// The node.
         node: String,
@@ -122,8 +122,8 @@ pub enum ModelError {
         /// How many it has.
         found: usize,
     },
-    /// A graph that was read states another shape or tensor than its operators give.
-    #[error("the {what} of node `{node}` is not what its operator gives; the graph was edited or is damaged")]
+    /// A graph from a file states a shape or tensor that its operators do not produce.
+    #[error("the {what} of node `{node}` does not match its operator; the graph was edited or is damaged")]
     Inconsistent {
         /// The node.
         node: String,
@@ -142,18 +142,18 @@ pub enum ModelError {
         /// The name.
         name: String,
     },
-    /// The model is no graph, so that it has no nodes to look at.
+    /// The model is not a graph, so it has no nodes.
     #[error("the model has no graph: it is a program's own, or a TorchScript module")]
     NoGraph,
     /// A program's forward pass, or that of a TorchScript module, failed.
     #[error("the model's forward pass failed: {message}")]
     Forward {
-        /// What it said.
+        /// The error's message.
         message: String,
     },
-    /// A model's output is not one value for each sample.
+    /// A model's output does not have one value per sample.
     #[error(
-        "the model gives {found:?} for a batch of {samples} samples; the first dimension must be that of the batch"
+        "the model returns shape {found:?} for a batch of {samples} samples; the first dimension must be the batch"
     )]
     Output {
         /// The samples of the batch.
@@ -162,7 +162,7 @@ pub enum ModelError {
         found: Vec<i64>,
     },
     /// A name that a tensor of a model cannot have.
-    #[error("a tensor of the model is named `{name}`; a name is not empty and holds no `/`")]
+    #[error("a tensor of the model is named `{name}`; a name must not be empty or contain `/`")]
     TensorName {
         /// The name.
         name: String,
@@ -174,11 +174,11 @@ pub enum ModelError {
         name: String,
     },
     /// No tensor of the model requires a gradient.
-    #[error("no tensor of the model requires a gradient, so that there is nothing to train")]
+    #[error("no tensor of the model requires a gradient, so there is nothing to train")]
     NothingToTrain,
-    /// A tensor that is to be written has another shape or dtype.
+    /// A value for a tensor has another shape or dtype.
     #[error(
-        "tensor `{name}` has shape {expected:?} and dtype {expected_kind:?}, the value given has {found:?} and {found_kind:?}"
+        "tensor `{name}` has shape {expected:?} and dtype {expected_kind:?}, but the value has {found:?} and {found_kind:?}"
     )]
     TensorMismatch {
         /// The tensor's name.
@@ -194,7 +194,7 @@ pub enum ModelError {
     },
     /// The statistics of a batch need two values.
     #[error(
-        "`{node}` (batch_norm) got one value per channel to train on; use a larger batch, or data whose last batch holds more than one sample"
+        "`{node}` (batch_norm) cannot train on one value per channel; use a larger batch, or data whose last batch has more than one sample"
     )]
     SingleValuePerChannel {
         /// The node.
@@ -205,7 +205,7 @@ pub enum ModelError {
     Execution {
         /// The node.
         node: String,
-        /// What libtorch said.
+        /// The message of libtorch.
         source: TorchError,
     },
     /// libtorch failed.
@@ -214,7 +214,7 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// The layer that it is about, where there is one.
+    /// The layer with the error, if there is one.
     pub fn path(&self) -> Option<&LayerPath> {
         match self {
             ModelError::Shape { path, .. }
@@ -232,7 +232,7 @@ impl From<tch::TchError> for ModelError {
     }
 }
 
-/// A shape as it is written in a run file; a single number is called a vector.
+/// A shape as written in a run file; a single number is called a vector.
 fn shape_text(shape: &[i64]) -> String {
     match shape {
         [] => "a single number".to_owned(),

@@ -1,10 +1,10 @@
 //! Execution of a graph with libtorch's operators.
 //!
-//! Names are resolved once, into a plan of indices; a forward pass looks nothing up and allocates one vector besides
-//! the tensors.
+//! Names are resolved once, into a plan of indices; a forward pass looks nothing up and allocates only one vector in
+//! addition to the tensors.
 //!
-//! On the CPU images lie in memory with their channels innermost from the first 2-d convolution on, which is how its
-//! kernels are fastest: a step of the CNN of the benchmarks takes a seventh less. What leaves the model is row-major.
+//! On the CPU, images are stored with their channels innermost from the first 2-d convolution on, which is fastest for
+//! its kernels: a step of the CNN of the benchmarks takes a seventh less. The model's output is row-major.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,12 @@ use super::{
 };
 use crate::torch::{TorchError, activations, layout, values};
 
-/// Whether layers behave as in training or as in use.
+/// Whether layers behave as in training or in evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Dropout drops; batch normalisation uses the batch and updates its running statistics.
+    /// Dropout drops; batch normalization uses the batch and updates its running statistics.
     Train,
-    /// Dropout is the identity; batch normalisation uses its running statistics.
+    /// Dropout is the identity; batch normalization uses its running statistics.
     Evaluate,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Plan {
     output: Source,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Input,
@@ -46,12 +46,12 @@ enum Source {
 struct Step {
     op: Op,
     inputs: Vec<Source>,
-    /// The first of its parameters and buffers among the network's.
+    /// The index of the first of its parameters and buffers among the network's.
     parameters: usize,
     buffers: usize,
-    /// The shape of what it gives for one sample.
+    /// The shape of its output for one sample.
     shape: Vec<i64>,
-    /// The nodes whose last reader this is: their values are dropped after it, unless autograd keeps them.
+    /// The nodes that this node reads last: their values are dropped after it, unless autograd keeps them.
     release: Vec<usize>,
 }
 
@@ -157,7 +157,8 @@ struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// A node's value is there: the graph's order is checked, and it is released after its last reader only.
+    /// The value of a node that has run: the graph's order is checked, and values are released only after their last
+    /// reader.
     fn get(self, source: Source) -> &'a Tensor {
         match source {
             Source::Input => self.input,
@@ -166,7 +167,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Why a kernel failed; the node's name is added by [`Failure::at`], out of the way of what succeeds.
+/// Why a kernel failed; [`Failure::at`] adds the node's name, off the path of success.
 enum Failure {
     Torch(TorchError),
     SingleValuePerChannel,
@@ -196,7 +197,7 @@ impl From<TorchError> for Failure {
 }
 
 impl Step {
-    /// The value for a batch. Dimensions of a sample stand behind that of the batch.
+    /// The value for a batch. Dimensions of a sample follow the batch dimension.
     fn run(&self, network: &Network, values: Values<'_>, mode: Mode) -> Result<Tensor, Failure> {
         let input = values.get(self.inputs[0]);
         let parameter = |place: usize| &network.parameters()[self.parameters + place].tensor;
@@ -225,8 +226,8 @@ impl Step {
                 )?,
             Op::BatchNorm { eps, momentum, .. } => {
                 if training {
-                    // The unbiased variance of a single value is no number and would stay in the running statistics;
-                    // torch.nn.functional.batch_norm refuses it likewise.
+                    // The unbiased variance of a single value is NaN and would stay in the running statistics;
+                    // torch.nn.functional.batch_norm rejects it too.
                     let size = input.size();
                     if size.first() == Some(&1) && size.iter().skip(2).all(|length| *length == 1) {
                         return Err(Failure::SingleValuePerChannel);
@@ -263,7 +264,7 @@ impl Step {
             Op::Tanh => input.f_tanh()?,
             Op::Sigmoid => input.f_sigmoid()?,
             Op::Softmax { dim } => input.f_softmax(batched(*dim), None)?,
-            // A vector is flat; a view of it would cost a dispatch.
+            // A vector is already flat; a view of it would cost a dispatch.
             Op::Flatten if input.dim() == 2 => input.shallow_clone(),
             Op::Flatten => layout::row_major(input)?.as_ref().unwrap_or(input).f_flatten(1, -1)?,
             Op::Reshape { shape } => input.f_reshape(with_batch(input, shape))?,

@@ -1,4 +1,4 @@
-//! The graph of a model: inputs, nodes in an order in which they can be executed, one output.
+//! The graph of a model: inputs, nodes in executable order, one output.
 
 use std::collections::HashMap;
 
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 use super::{
     error::{LayerPath, ModelError},
     op::{
-        Cost, Dtype, Input, Misfit, Op, OutputShape, OwnedTensor, OwnedTensors, TensorSpec, WeightInitialisation,
+        Cost, Dtype, Input, Misfit, Op, OutputShape, OwnedTensor, OwnedTensors, TensorSpec, WeightInitialization,
         element_count,
     },
 };
 
-/// A bound on what a run file can unfold to, far above real models.
+/// The most nodes that a run file can unfold to, far above real models.
 const MAXIMUM_NODES: usize = 100_000;
 
-/// A checked graph: names are unique, every node reads values that come before it, shapes fit, and each node lists
-/// the tensors that its operator owns. Immutable, since those hold together.
+/// A checked graph: names are unique, every node reads earlier values, shapes fit, and each node lists the tensors that
+/// its operator owns. It is immutable, since these facts depend on each other.
 ///
-/// As JSON it crosses the plugin interface and is kept in checkpoints; reading it checks all of this again.
+/// It crosses the plugin interface and is stored in checkpoints as JSON; reading it checks all of this again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Graph {
@@ -30,7 +30,7 @@ pub struct Graph {
     positions: HashMap<String, usize>,
 }
 
-/// An operator applied to earlier values. A node gives one value, which has the node's name.
+/// An operator applied to earlier values. A node produces one value, which has the node's name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
@@ -40,15 +40,15 @@ pub struct Node {
     pub op: Op,
     /// The names of the inputs or nodes whose values it reads.
     pub inputs: Vec<String>,
-    /// The shape that it gives for one sample, without the batch dimension.
+    /// The shape of its output for one sample, without the batch dimension.
     pub shape: Vec<i64>,
-    /// What training changes.
+    /// The tensors that training changes.
     pub parameters: Vec<TensorSpec>,
-    /// What else belongs to the model's state.
+    /// The other tensors of the model's state.
     pub buffers: Vec<TensorSpec>,
-    /// How its weights start, where that is not PyTorch's default.
+    /// The initialization of its weights, if it is not PyTorch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initialisation: Option<WeightInitialisation>,
+    pub initialization: Option<WeightInitialization>,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +69,7 @@ impl TryFrom<Unchecked> for Graph {
         }
         for node in read.nodes {
             let inputs: Vec<&str> = node.inputs.iter().map(String::as_str).collect();
-            builder.node(&LayerPath::default(), node.name.clone(), node.op.clone(), &inputs, node.initialisation)?;
+            builder.node(&LayerPath::default(), node.name.clone(), node.op.clone(), &inputs, node.initialization)?;
             let derived = builder.nodes.last();
             for (what, same) in [
                 ("shape", derived.is_some_and(|derived| derived.shape == node.shape)),
@@ -86,7 +86,7 @@ impl TryFrom<Unchecked> for Graph {
 }
 
 impl Graph {
-    /// What the model is given.
+    /// The inputs of the model.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }
@@ -96,7 +96,7 @@ impl Graph {
         &self.nodes
     }
 
-    /// The name of the value that the model gives.
+    /// The name of the model's output value.
     pub fn output(&self) -> &str {
         &self.output
     }
@@ -136,7 +136,7 @@ impl Graph {
         node.op.flops(input, &node.shape)
     }
 
-    /// The shape of a value: of an input, or of what a node gives.
+    /// The shape of a value: of an input, or of a node's output.
     pub fn shape(&self, value: &str) -> Option<&[i64]> {
         let node = self.positions.get(value).and_then(|index| self.nodes.get(*index)).map(|node| &node.shape);
         node.or_else(|| Some(&self.inputs.iter().find(|input| input.name == value)?.shape)).map(Vec::as_slice)
@@ -160,15 +160,15 @@ impl GraphBuilder {
         Ok(())
     }
 
-    /// Adds a node that reads the values `inputs`. `path` is where the run file says it, for errors; `initialisation`
-    /// is how its weights start, where that is not PyTorch's default.
+    /// Adds a node that reads the values `inputs`. `path` is its place in the run file, for errors; `initialization` is
+    /// that of its weights, if it is not PyTorch's default.
     pub fn node(
         &mut self,
         path: &LayerPath,
         name: String,
         op: Op,
         inputs: &[&str],
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     ) -> Result<(), ModelError> {
         if self.nodes.len() == MAXIMUM_NODES {
             return Err(ModelError::TooManyNodes { limit: MAXIMUM_NODES });
@@ -189,12 +189,12 @@ impl GraphBuilder {
                 return Err(ModelError::Dtype { path: path.clone(), name, operator: op.name(), found: dtype });
             }
         }
-        if initialisation.is_some_and(|initialisation| !initialisation.is_valid()) {
+        if initialization.is_some_and(|initialization| !initialization.is_valid()) {
             return Err(ModelError::Option {
                 path: path.clone(),
                 name,
                 operator: op.name(),
-                option: "initialisation",
+                option: "initialization",
                 value: "its number".to_owned(),
                 expected: "at least 0 and finite",
             });
@@ -208,12 +208,12 @@ impl GraphBuilder {
             name,
             op,
             shape,
-            initialisation,
+            initialization,
         });
         Ok(())
     }
 
-    /// The shape of a value; `reader` is named when there is none.
+    /// The shape of a value; the error for a missing value names `reader`.
     pub fn shape(&self, reader: &str, value: &str) -> Result<&[i64], ModelError> {
         self.values
             .get(value)

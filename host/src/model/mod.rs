@@ -1,8 +1,8 @@
 //! The model: a graph of named nodes that the run file's layers are lowered to, and the network that executes it.
 //!
-//! One [`Graph`] serves three readers: [`Network`] runs it, exporters read it over the plugin interface, people print
-//! it. It names no tensor library; `network` and `execute` do. A network may also be a program's own forward pass
-//! ([`Network::custom`]) or a TorchScript module ([`Network::torchscript`]), which have no graph.
+//! One [`Graph`] has three readers: [`Network`] runs it, exporters read it over the plugin interface, and the host
+//! prints it. It does not depend on a tensor library; `network` and `execute` do. A network may also be a program's own
+//! forward pass ([`Network::custom`]) or a TorchScript module ([`Network::torchscript`]), which have no graph.
 //!
 //! To add a layer: a variant in [`Layer`] and its arm in `lower`, a variant in [`Op`] with its shape, parameters and
 //! cost, and its arm in `execute`.
@@ -11,7 +11,7 @@ mod custom;
 mod error;
 mod execute;
 mod graph;
-mod initialise;
+mod initialize;
 mod layers;
 mod network;
 mod op;
@@ -28,7 +28,7 @@ pub use graph::{Graph, GraphBuilder, Node};
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use network::{NamedTensor, Network};
 pub use op::{
-    Dtype, GeluApproximation, Initialisation, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialisation,
+    Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
 };
 pub use torchscript::TorchScriptError;
 pub use weights::{InitialWeights, WeightsError};

@@ -9,7 +9,7 @@ use super::{
     error::ModelError,
     execute::{Mode, Plan},
     graph::Graph,
-    initialise::initialise,
+    initialize::initialize,
 };
 use crate::torch::TorchError;
 
@@ -25,17 +25,17 @@ pub struct NamedTensor {
 /// A model that can be executed: a graph or another forward pass, its parameters (which require gradients) and its
 /// buffers.
 ///
-/// Belongs to the training thread. Its tensors stay the same objects for its whole life, and values are written into
-/// them in place, so an optimizer may hold them.
+/// Belongs to the training thread. Its tensors stay the same objects for its whole life, and values are written in
+/// place, so an optimizer may hold them.
 #[derive(Debug)]
 pub struct Network {
     computation: Computation,
     parameters: Vec<NamedTensor>,
     buffers: Vec<NamedTensor>,
     device: Device,
-    /// Where a name stands: parameters first, then buffers.
+    /// The index of each name: parameters first, then buffers.
     positions: HashMap<String, usize>,
-    /// The shape of the output for one sample, where it is known.
+    /// The shape of the output for one sample, if it is known.
     output_shape: Option<Vec<i64>>,
 }
 
@@ -47,10 +47,10 @@ enum Computation {
 }
 
 impl Network {
-    /// A network with PyTorch's default initial values, a function of `graph` and `seed` alone. No default generator
-    /// is drawn from.
+    /// A network with PyTorch's default initial values, a pure function of `graph` and `seed`. It does not draw from a
+    /// default generator.
     pub fn new(graph: Arc<Graph>, seed: u64, device: Device) -> Result<Network, ModelError> {
-        let (parameters, buffers) = initialise(&graph, seed, device)?;
+        let (parameters, buffers) = initialize(&graph, seed, device)?;
         let plan = Plan::new(&graph)?;
         let output_shape = Some(graph.output_shape().to_vec());
         Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, device, output_shape))
@@ -59,14 +59,14 @@ impl Network {
     /// A network without a graph: a program's own `forward` over its own `tensors`, all on `device`. Those that require
     /// gradients are its parameters, the others its buffers; both are in every checkpoint.
     ///
-    /// `forward` is called on the training thread with a batch of inputs on `device`, and gives an output whose first
-    /// dimension is the batch. In [`Mode::Train`] it may draw from the default generators, which checkpoints hold, and
-    /// change buffers; in [`Mode::Evaluate`] neither. It computes with the tensors given here, whose values are written
-    /// in place. An error or a panic in it is a [`ModelError::Forward`].
+    /// `forward` is called on the training thread with a batch of inputs on `device`, and returns an output whose first
+    /// dimension is the batch. In [`Mode::Train`] it may draw from the default generators, whose state is in
+    /// checkpoints, and change buffers; in [`Mode::Evaluate`] neither. It computes with the tensors given here, whose
+    /// values are written in place. An error or a panic in it becomes a [`ModelError::Forward`].
     ///
     /// # Errors
     ///
-    /// Names that are there twice or hold a `/`, and tensors of which none requires a gradient.
+    /// Duplicate names, names with a `/`, and tensors of which none requires a gradient.
     pub fn custom(
         tensors: Vec<NamedTensor>,
         device: Device,
@@ -106,31 +106,31 @@ impl Network {
         self.output_shape = Some(shape);
     }
 
-    /// What training changes, in the order of the graph's nodes.
+    /// The tensors that training changes, in the order of the graph's nodes.
     pub fn parameters(&self) -> &[NamedTensor] {
         &self.parameters
     }
 
-    /// What else belongs to its state, in the order of the graph's nodes.
+    /// The other tensors of its state, in the order of the graph's nodes.
     pub fn buffers(&self) -> &[NamedTensor] {
         &self.buffers
     }
 
-    /// All of both, parameters first.
+    /// All parameters and buffers, parameters first.
     pub fn tensors(&self) -> impl Iterator<Item = &NamedTensor> {
         self.parameters.iter().chain(&self.buffers)
     }
 
-    /// Where its tensors lie.
+    /// The device of its tensors.
     pub fn device(&self) -> Device {
         self.device
     }
 
     /// The output for a batch: `input` is `[batch, …sample shape]` on the network's device.
     ///
-    /// In [`Mode::Train`] dropout draws from the device's default generator and batch normalisation updates its
-    /// running statistics. [`Mode::Evaluate`] draws nothing and changes nothing; whether an autograd graph is recorded
-    /// is the caller's choice (`tch::no_grad`).
+    /// In [`Mode::Train`], dropout draws from the device's default generator and batch normalization updates its
+    /// running statistics. [`Mode::Evaluate`] draws nothing and changes nothing. The caller decides whether an autograd
+    /// graph is recorded (`tch::no_grad`).
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
         match &self.computation {
             Computation::Graph { plan, .. } => plan.run(self, input, mode),
@@ -138,9 +138,8 @@ impl Network {
         }
     }
 
-    /// As [`Network::forward`], and the values of the nodes at the indices `wanted` of [`Graph::nodes`], in that
-    /// order. They share storage with the computation: whoever keeps them copies them. A model without a graph has no
-    /// nodes.
+    /// Like [`Network::forward`], with the values of the nodes at the indices `wanted` of [`Graph::nodes`], in that
+    /// order. They share storage with the computation: copy them to keep them. A model without a graph has no nodes.
     pub fn forward_with(
         &self,
         input: &Tensor,
@@ -163,7 +162,7 @@ impl Network {
             .ok_or_else(|| ModelError::UnknownTensor { name: name.to_owned() })
     }
 
-    /// The gradient of the parameter of this name, which the last backward pass added to; `None` where there is none.
+    /// The gradient of the parameter of this name, from the last backward pass; `None` if there is none.
     /// It shares storage with the gradient that the optimizer reads.
     pub fn gradient(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
         let gradient = self.tensor(name)?.grad();
@@ -171,7 +170,7 @@ impl Network {
     }
 
     /// Copies `value` over the gradient of the parameter of this name. `value` has the parameter's shape and dtype, on
-    /// any device; false, and nothing is written, where there is no gradient.
+    /// any device. Returns false, and writes nothing, if there is no gradient.
     pub fn write_gradient(&mut self, name: &str, value: &Tensor) -> Result<bool, ModelError> {
         self.check(name, value)?;
         let Some(mut gradient) = self.gradient(name)? else {
@@ -189,7 +188,7 @@ impl Network {
         Ok(())
     }
 
-    /// Copies all of `values` in, or none of them when one doesn't fit.
+    /// Copies all of `values`, or none of them if one does not fit.
     pub fn write_all(&mut self, values: &[NamedTensor]) -> Result<(), ModelError> {
         for value in values {
             self.check(&value.name, &value.tensor)?;
@@ -200,7 +199,7 @@ impl Network {
         Ok(())
     }
 
-    /// Copies of all parameters and buffers, on the network's device, detached: what [`Network::write_all`] takes.
+    /// Copies of all parameters and buffers, on the network's device, detached: the input of [`Network::write_all`].
     pub fn copy(&self) -> Result<Vec<NamedTensor>, ModelError> {
         self.tensors()
             .map(|named| {
@@ -214,7 +213,7 @@ impl Network {
             .collect()
     }
 
-    /// Makes its tensors of another dtype, for finite differences.
+    /// Converts its tensors to another dtype, for finite differences.
     #[cfg(test)]
     pub(super) fn convert(&mut self, kind: tch::Kind) {
         for named in &mut self.parameters {
@@ -343,7 +342,7 @@ mod tests {
         assert_eq!(before, random::generator_state(Device::Cpu).unwrap());
 
         let trained = network.forward(&images(4), Mode::Train).unwrap();
-        assert_ne!(trained, network.forward(&images(4), Mode::Train).unwrap(), "dropout draws anew");
+        assert_ne!(trained, network.forward(&images(4), Mode::Train).unwrap(), "dropout draws again");
         assert_ne!(&mean, network.tensor("bn1.running_mean").unwrap());
         let batches = network.tensor("bn1.num_batches_tracked").unwrap();
         assert_eq!(batches.int64_value(&[]), 2);
@@ -388,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_one_vector_cannot_be_normalised() {
+    fn a_batch_of_one_vector_cannot_be_normalized() {
         let options = ModelOptions {
             layers: vec![Layer::Flatten { name: None }, Layer::BatchNorm { name: None, eps: 1e-5, momentum: 0.1 }],
             ..ModelOptions::default()
@@ -411,7 +410,7 @@ mod tests {
                 dilation: Size2d::Square(1),
                 groups: 1,
                 bias: true,
-                initialisation: None,
+                initialization: None,
             }],
             ..ModelOptions::default()
         };

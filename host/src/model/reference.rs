@@ -1,4 +1,4 @@
-//! Each layer against PyTorch (`tests/figures/layers.py` made the figures) and against finite differences.
+//! Compares each layer with PyTorch (`tests/figures/layers.py` made the figures) and with finite differences.
 
 use std::sync::Arc;
 
@@ -151,7 +151,7 @@ fn assert_as_pytorch(name: &str, network: &Network, input: &Tensor) {
         assert_close(&format!("{name}: gradient of the input"), weighted_sum(&input.grad()), &case["input_gradient"]);
     }
     for (buffer, expected) in network.buffers().iter().zip(numbers("buffers")) {
-        assert_close(&format!("{name}: {} afterwards", buffer.name), weighted_sum(&buffer.tensor), &expected);
+        assert_close(&format!("{name}: {} afterward", buffer.name), weighted_sum(&buffer.tensor), &expected);
     }
 }
 
@@ -177,7 +177,7 @@ fn every_case_of_the_figures_is_one_here() {
 }
 
 /// The largest difference between autograd and central differences over some elements of `tensor`, relative to the
-/// larger magnitude and at least 1.
+/// larger magnitude, or to 1 if that is more.
 fn difference(tensor: &Tensor, gradient: &Tensor, loss: impl Fn() -> f64) -> f64 {
     const STEP: f64 = 1e-6;
     let (flat, gradient) = (tensor.detach().view(-1), gradient.reshape(-1));

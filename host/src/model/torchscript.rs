@@ -23,15 +23,15 @@ pub enum TorchScriptError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is no TorchScript module, or one of another version.
+    /// It is not a TorchScript module, or has an unsupported version.
     #[error("`{}` is not a TorchScript module", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What libtorch said.
+        /// The message of libtorch.
         source: TorchError,
     },
-    /// It is one that cannot be trained.
+    /// It cannot be trained.
     #[error("the TorchScript module `{}` cannot be trained", path.display())]
     Model {
         /// The file.
@@ -46,11 +46,11 @@ impl Report for TorchScriptError {
         match self {
             TorchScriptError::Read { .. } => Some("`torchscript` is relative to the run file".to_owned()),
             TorchScriptError::Format { .. } => Some(
-                "in Python, `torch.jit.script(model).save(path)` writes one; the files of `torch.save` are none"
+                "in Python, `torch.jit.script(model).save(path)` writes one; files of `torch.save` do not work"
                     .to_owned(),
             ),
             TorchScriptError::Model { source, .. } if **source == ModelError::NothingToTrain => {
-                Some("`torch.jit.freeze` makes constants of the parameters: save the module without it".to_owned())
+                Some("`torch.jit.freeze` turns parameters into constants: save the module without it".to_owned())
             }
             TorchScriptError::Model { .. } => None,
         }
@@ -58,7 +58,7 @@ impl Report for TorchScriptError {
 }
 
 impl Network {
-    /// The TorchScript module in a file, with the weights that it has there, on `device`. Its tensors have the names of
+    /// The TorchScript module in a file, with its saved weights, on `device`. Its tensors have the names of
     /// PyTorch's state dict; those that require gradients are the parameters.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::torch::{manual_seed, test_support, values};
 
-    /// What `tests/figures/torchscript.py` wrote.
+    /// The output of `tests/figures/torchscript.py`.
     fn network() -> Network {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/torchscript.pt");
         Network::torchscript(&path, Device::Cpu).unwrap()
@@ -160,7 +160,7 @@ mod tests {
             (output, network.gradient("features.0.weight").unwrap().unwrap().copy())
         };
         let first = step(&network);
-        // libtorch's executor would have looked on by now, and rewritten the graph.
+        // After so many calls, libtorch's profiling executor would have rewritten the graph.
         for _ in 0..4 {
             assert_eq!(step(&network), first);
         }

@@ -1,4 +1,4 @@
-//! `[model] init_from`: weights from a safetensors file, as PyTorch's state dicts are written to.
+//! `[model] init_from`: weights from a safetensors file, such as a saved state dict of PyTorch.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::report::{Report, list, nearest};
 
-/// Why a file's weights cannot be taken.
+/// Why a file's weights cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The file cannot be read.
@@ -22,7 +22,7 @@ pub enum WeightsError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is no safetensors file.
+    /// It is not a safetensors file.
     #[error("`{}` is not a safetensors file", path.display())]
     Format {
         /// The file.
@@ -30,8 +30,8 @@ pub enum WeightsError {
         /// What is wrong.
         source: safetensors::SafeTensorError,
     },
-    /// A tensor has another shape than the model's.
-    #[error("`{name}` is {found:?} in `{}`, and {expected:?} in the model", path.display())]
+    /// A tensor has another shape in the file than in the model.
+    #[error("`{name}` has shape {found:?} in `{}`, but {expected:?} in the model", path.display())]
     Shape {
         /// The file.
         path: PathBuf,
@@ -42,8 +42,8 @@ pub enum WeightsError {
         /// Its shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor's dtype is none that a weight can come from.
-    #[error("`{name}` is {found} in `{}`, and no number that a weight can be made of", path.display())]
+    /// A weight cannot have a tensor's dtype.
+    #[error("`{name}` has dtype {found} in `{}`, which a weight cannot have", path.display())]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -72,9 +72,9 @@ impl Report for WeightsError {
                 Some("in Python, `safetensors.torch.save_file(model.state_dict(), path)` writes one".to_owned())
             }
             WeightsError::Shape { .. } => {
-                Some("make the layer as it was when the weights were written, or give it another `name`".to_owned())
+                Some("give the layer the shape of the saved weights, or another `name`".to_owned())
             }
-            WeightsError::Dtype { .. } => Some("f32, f16, bf16 and f64 are taken".to_owned()),
+            WeightsError::Dtype { .. } => Some("f32, f16, bf16 and f64 are accepted".to_owned()),
             WeightsError::NothingMatches { expected, found, .. } => {
                 let few = |names: &[String]| list(names.iter().take(4).map(String::as_str), "and");
                 Some(format!("the file has {}; the model has {}", few(found), few(expected)))
@@ -83,10 +83,10 @@ impl Report for WeightsError {
     }
 }
 
-/// Names that a message lists.
+/// The most names that a message lists.
 const SHOWN: usize = 4;
 
-/// A file whose tensors were held against a model's.
+/// A file whose tensors were compared with a model's.
 #[derive(Debug)]
 pub struct InitialWeights {
     path: PathBuf,
@@ -99,12 +99,12 @@ pub struct InitialWeights {
 }
 
 impl InitialWeights {
-    /// Reads the file and matches its names with those of the model's `tensors`, each with its shape. Nothing is written
+    /// Reads the file and matches its names with those of the model's `tensors`, each with its shape. Writes nothing
     /// yet.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, a tensor of another shape, or not one that matches.
+    /// A file that cannot be read, a tensor of another shape, or no match at all.
     pub fn read<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, Vec<i64>)>) -> Result<Self, WeightsError> {
         let path = path.to_owned();
         let bytes = std::fs::read(&path).map_err(|source| WeightsError::Read { path: path.clone(), source })?;
@@ -136,13 +136,13 @@ impl InitialWeights {
         Ok(Self { path, bytes, matched, missing, unused })
     }
 
-    /// Writes what matched into `network`, which is of the model that was read for.
+    /// Writes the matching tensors into `network`, which must have the model that was read for.
     ///
     /// # Errors
     ///
     /// Those of libtorch.
     pub fn write_into(&self, network: &mut Network) -> Result<(), ModelError> {
-        // It was read once; a damaged file was refused then.
+        // The first read has rejected a damaged file.
         let Ok(file) = SafeTensors::deserialize(&self.bytes) else { return Ok(()) };
         let mut values = Vec::with_capacity(self.matched.len());
         for name in &self.matched {
@@ -156,7 +156,7 @@ impl InitialWeights {
         network.write_all(&values)
     }
 
-    /// What matched and what did not, for people.
+    /// The tensors that matched and those that did not, for people.
     pub fn report(&self) -> String {
         let total = self.matched.len() + self.missing.len();
         let mut text = format!("weights: {} of {total} tensors from `{}`", self.matched.len(), self.path.display());
@@ -172,7 +172,7 @@ impl InitialWeights {
         }
         let alike = self.missing.iter().find_map(|name| {
             let near = nearest(name, self.unused.iter().map(String::as_str));
-            Some(format!(" (is `{}` in the file `{name}` of the model?)", near.first()?))
+            Some(format!(" (is `{}` of the file `{name}` of the model?)", near.first()?))
         });
         text + &alike.unwrap_or_default()
     }
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(
             report,
             "weights: 2 of 4 tensors from `FILE`; the file lacks `head.weight` and `head.bias`; the model lacks \
-             `heads.weight` (is `heads.weight` in the file `head.weight` of the model?)"
+             `heads.weight` (is `heads.weight` of the file `head.weight` of the model?)"
         );
     }
 
@@ -242,7 +242,7 @@ mod tests {
         let graph = graph(r#"{ type = "linear", out_features = 2 }"#);
         let other_shape = file(&[("fc1.weight", &[3, 2], 0.5)]);
         let error = InitialWeights::read(other_shape.path(), graph.tensors()).unwrap_err();
-        assert!(error.to_string().starts_with("`fc1.weight` is [3, 2] in"), "{error}");
+        assert!(error.to_string().starts_with("`fc1.weight` has shape [3, 2] in"), "{error}");
         let nothing = file(&[("classifier.weight", &[2, 3], 0.5)]);
         let error = InitialWeights::read(nothing.path(), graph.tensors()).unwrap_err();
         assert_eq!(

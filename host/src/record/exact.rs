@@ -1,4 +1,4 @@
-//! Floats that come back from a text as they went in.
+//! Floats that are read from a text exactly as they were written.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A float whose serde form is the string of its shortest exact decimal (`0.1`, `inf`, `NaN`).
 ///
 /// JSON has no NaN and no infinities, and its readers may round the last bit of a number; a resumed run needs all 64.
-/// The sign and payload of a NaN are not kept.
+/// The sign and payload of a NaN are lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exact(pub f64);
 

@@ -1,4 +1,4 @@
-//! The values of every name, in the order in which they came.
+//! The values of every name, in chronological order.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,12 @@ use super::Position;
 use super::stored::StoredHistory;
 use crate::report::{Report, did_you_mean};
 
-/// A name of numbers in a [`History`], so that a value is put without looking its name up. Only the history that gave it
-/// knows it.
+/// The id of a name of numbers in a [`History`], so that adding a value needs no lookup. It is valid only for the
+/// history that returned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesId(usize);
 
-/// A number with the point of the training that it is of.
+/// A number and the point of the training that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     /// When.
@@ -22,7 +22,7 @@ pub struct Point {
     pub value: f64,
 }
 
-/// An array with the point of the training that it is of.
+/// An array and the point of the training that it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// When.
@@ -33,13 +33,13 @@ pub struct Array {
     pub values: Vec<f32>,
 }
 
-/// Why a history does not hold what was asked for, or does not take what was given.
+/// Why a history does not have the requested values, or does not accept the given ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// There is no value of this name.
     #[error("there is no metric `{name}`")]
     UnknownName {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
         /// The nearest names, as a question.
         hint: Option<String>,
@@ -50,22 +50,22 @@ pub enum RecordError {
         /// The name that was asked for.
         name: String,
     },
-    /// The name is one of arrays and a number was asked for or given, or the other way round.
-    #[error("`{name}` holds {holds}")]
+    /// The name has arrays and a number was requested or given, or the other way round.
+    #[error("`{name}` has {holds}")]
     OtherKind {
         /// The name.
         name: String,
-        /// What it holds: `numbers` or `arrays`.
+        /// What it has: `numbers` or `arrays`.
         holds: &'static str,
     },
-    /// An array's values are not as many as its shape says.
+    /// The number of an array's values does not match its shape.
     #[error("`{name}` has the shape {shape:?} but {values} values")]
     ShapeMismatch {
         /// The name.
         name: String,
-        /// The shape that was given.
+        /// The given shape.
         shape: Vec<usize>,
-        /// The number of values that was given.
+        /// The number of given values.
         values: usize,
     },
 }
@@ -87,8 +87,8 @@ impl Report for RecordError {
 
 /// Append-only series of numbers and arrays by name.
 ///
-/// Every entry has a sequence number, counted over all names: the history *as of* `n` are the entries whose numbers are
-/// below `n`. Entries at the same position share its storage, so that a number costs 24 bytes.
+/// Every entry has a sequence number, counted over all names. The history *as of* `n` consists of the entries whose
+/// numbers are below `n`. Entries at the same position share its storage, so that a number costs 24 bytes.
 ///
 /// Its serde form keeps every bit; see `stored.rs`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -98,11 +98,11 @@ pub struct History {
     pub(super) numbers: Vec<Series<f64>>,
     pub(super) arrays: Vec<ArraySeries>,
     pub(super) positions: Vec<Position>,
-    /// The number that the next entry gets.
+    /// The sequence number of the next entry.
     pub(super) next: u64,
 }
 
-/// Where the entries of a name are.
+/// The index of each name's entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Slot {
     Numbers(usize),
@@ -112,7 +112,7 @@ pub(super) enum Slot {
 /// Shapes and values.
 pub(super) type ArraySeries = Series<(Vec<usize>, Vec<f32>)>;
 
-/// The entries of one name; the three lists are equally long.
+/// The entries of one name; the three lists have the same length.
 #[derive(Clone, Debug)]
 pub(super) struct Series<T> {
     pub(super) name: String,
@@ -167,7 +167,7 @@ impl History {
         Ok(self.put_by_id(id, position, value))
     }
 
-    /// Adds a number under an id of this history and returns its sequence number. Some ten nanoseconds.
+    /// Adds a number under an id of this history and returns its sequence number. Takes some ten nanoseconds.
     ///
     /// # Panics
     /// The id is not one of this history.
@@ -182,7 +182,7 @@ impl History {
     /// Adds an array (row by row) and returns its sequence number.
     ///
     /// # Errors
-    /// The name is one of numbers, or the values are not as many as the shape says.
+    /// The name has numbers, or the number of values does not match the shape.
     pub fn put_array(
         &mut self,
         name: &str,
@@ -211,7 +211,7 @@ impl History {
         Ok(sequence)
     }
 
-    /// The sequence number that the next entry gets: the whole history is the one as of this number.
+    /// The sequence number of the next entry: as of this number, the history is complete.
     pub fn next_sequence(&self) -> u64 {
         self.next
     }
@@ -221,7 +221,7 @@ impl History {
         AsOf { history: self, until }
     }
 
-    /// Every name that has a value, numbers first, each kind in the order in which the names came.
+    /// Every name that has a value, numbers first, each kind in the order of their first values.
     pub fn names(&self) -> Vec<&str> {
         self.as_of(self.next).names()
     }
@@ -250,12 +250,12 @@ impl History {
     }
 }
 
-/// Whether a shape has so many values; a shape whose product overflows has not.
+/// Whether a shape has this number of values; a shape whose product overflows does not.
 pub(super) fn fits(shape: &[usize], values: usize) -> bool {
     shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size)) == Some(values)
 }
 
-/// A [`History`] as it was when a sequence number was still to come.
+/// A [`History`] as of a sequence number.
 #[derive(Clone, Copy, Debug)]
 pub struct AsOf<'a> {
     history: &'a History,
@@ -263,7 +263,7 @@ pub struct AsOf<'a> {
 }
 
 impl<'a> AsOf<'a> {
-    /// Every name that had a value, numbers first, each kind in the order in which the names came.
+    /// Every name that had a value, numbers first, each kind in the order of their first values.
     pub fn names(self) -> Vec<&'a str> {
         let numbers = self.history.numbers.iter().map(|series| (&series.name, &series.sequence));
         let arrays = self.history.arrays.iter().map(|series| (&series.name, &series.sequence));
@@ -324,7 +324,7 @@ impl<'a> AsOf<'a> {
         }
     }
 
-    /// A series with the number of its entries that had come, which is not zero.
+    /// A series with the number of its entries so far, which is not zero.
     fn begun<T>(self, series: &'a Series<T>) -> Result<(&'a Series<T>, usize), RecordError> {
         match series.sequence.partition_point(|&sequence| sequence < self.until) {
             0 => Err(RecordError::unknown(&series.name, self.names())),
@@ -389,10 +389,10 @@ mod tests {
         let error = history.latest("val_los").unwrap_err();
         assert_eq!(error.to_string(), "there is no metric `val_los`");
         assert_eq!(error.hint().as_deref(), Some("did you mean `val_loss`?"));
-        assert_eq!(history.latest("curve").unwrap_err().to_string(), "`curve` holds arrays");
-        assert_eq!(history.put("curve", at(1), 1.0).unwrap_err().to_string(), "`curve` holds arrays");
+        assert_eq!(history.latest("curve").unwrap_err().to_string(), "`curve` has arrays");
+        assert_eq!(history.put("curve", at(1), 1.0).unwrap_err().to_string(), "`curve` has arrays");
         let error = history.put_array("val_loss", at(1), vec![], vec![1.0]).unwrap_err();
-        assert_eq!(error.to_string(), "`val_loss` holds numbers");
+        assert_eq!(error.to_string(), "`val_loss` has numbers");
         let error = history.put_array("x", at(1), vec![usize::MAX, 2], vec![1.0]).unwrap_err();
         assert!(matches!(error, RecordError::ShapeMismatch { values: 1, .. }));
     }

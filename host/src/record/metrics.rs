@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Position, RecordError};
 
-/// A metric's latest value and the point of the training that it is of.
+/// A metric's latest value and the point of the training that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric {
     /// The value; NaN and the infinities are values like others.
@@ -29,7 +29,7 @@ impl Metrics {
         Metrics { latest: BTreeMap::new(), known: Arc::new(known) }
     }
 
-    /// Puts a value in the place of the earlier one of that name.
+    /// Sets the value of a name.
     pub fn put(&mut self, name: &str, position: Position, value: f64) {
         let metric = Metric { value, position };
         match self.latest.get_mut(name) {
@@ -55,7 +55,7 @@ impl Metrics {
         }
     }
 
-    /// The latest value of a name, for conditions: none where there is none.
+    /// The latest value of a name, for conditions; `None` if there is none.
     pub fn value(&self, name: &str) -> Option<f64> {
         self.latest.get(name).map(|metric| metric.value)
     }

@@ -1,8 +1,8 @@
-//! What a run says about itself in numbers: the metrics of now and the history of all of them.
+//! The numbers of a run: the current metrics and the history of all of them.
 //!
-//! Knows no tensors: an array is a shape and values on the CPU. [`Metrics`] holds the latest value of each name, for
-//! conditions, schedules and displays; [`History`] holds every value with its [`Position`], is part of each checkpoint,
-//! and can be read as of an earlier moment ([`HistoryView`]) while the training thread goes on.
+//! It does not depend on tensors: an array is a shape and values on the CPU. [`Metrics`] has the latest value of each
+//! name, for conditions, schedules and displays. [`History`] has every value with its [`Position`], is part of each
+//! checkpoint, and can be read as of an earlier moment ([`HistoryView`]) while the training thread continues.
 
 mod exact;
 mod history;
@@ -17,7 +17,7 @@ pub use view::HistoryView;
 
 use serde::{Deserialize, Serialize};
 
-/// A point of the training. What is counted from 1 is 0 before the first.
+/// A point of the training. Numbers that count from 1 are 0 before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {

@@ -1,8 +1,8 @@
-//! The written form of a [`History`].
+//! The stored form of a [`History`].
 //!
-//! Numbers are strings (see [`Exact`]) and the values of arrays are the bits of their 32-bit floats, since JSON keeps
-//! neither NaN nor always the last bit. Reading checks every index, so that a history that was read is as sound as one
-//! that grew.
+//! Numbers are strings (see [`Exact`]) and the values of arrays are the bits of their 32-bit floats, since JSON cannot
+//! store NaN and may lose the last bit. Reading checks every index, so that a loaded history is as consistent as any
+//! other.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use super::{Exact, Position};
 pub(super) struct StoredHistory {
     /// The sequence number of the next entry.
     next: u64,
-    /// Epoch, step, global step and samples of each position; names would be most of the text.
+    /// Epoch, step, global step and samples of each position; the names of these fields would be most of the text.
     positions: Vec<[u64; 4]>,
     numbers: Vec<StoredSeries<Exact>>,
     arrays: Vec<StoredSeries<StoredArray>>,
@@ -38,18 +38,18 @@ struct StoredArray {
     bits: Vec<u32>,
 }
 
-/// Why a written history is none.
+/// Why a stored history is not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum StoredHistoryError {
     #[error("the history has two series of the name `{0}`")]
     TwoOfOneName(String),
     #[error("the lists of the series `{0}` differ in length")]
     Lengths(String),
-    #[error("the sequence numbers of the series `{0}` do not ascend to below the next one")]
+    #[error("the sequence numbers of the series `{0}` do not ascend, or are not below the next one")]
     Sequence(String),
-    #[error("the series `{0}` names a position that is not there")]
+    #[error("the series `{0}` refers to a position that does not exist")]
     Position(String),
-    #[error("an array of the series `{0}` does not have the number of values that its shape says")]
+    #[error("an array of the series `{0}` has a number of values that does not match its shape")]
     Shape(String),
 }
 
@@ -148,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    /// Entries that differ in bits differ here: the text is written with every bit.
+    /// Entries that differ in any bit differ here, since the text has every bit.
     fn text(history: &History) -> String {
         serde_json::to_string(history).unwrap()
     }
@@ -202,7 +202,7 @@ mod tests {
         assert!(refusal("/numbers/0/values", json!(["1.0"])).contains("differ in length"));
         assert!(refusal("/numbers/0/sequence", json!([0, 1, 1, 3])).contains("do not ascend"));
         assert!(refusal("/next", json!(3)).contains("do not ascend"));
-        assert!(refusal("/numbers/0/positions", json!([0, 1, 2, 9])).contains("not there"));
+        assert!(refusal("/numbers/0/positions", json!([0, 1, 2, 9])).contains("does not exist"));
         assert!(refusal("/arrays/0/values/0/shape", json!([3])).contains("shape"));
     }
 }

@@ -1,14 +1,14 @@
-//! A history that others go on writing, read as of one moment.
+//! A history as of one moment, while others continue to write it.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::RecordError;
 use super::history::{Array, AsOf, History, Point};
 
-/// What a [`History`] held at one moment, readable from any thread while it grows: a background plugin sees the history
-/// of the event that it handles, however far the training has gone on.
+/// The content of a [`History`] at one moment, readable from any thread while it grows: a background plugin sees the
+/// history of the event that it handles, however far the training has continued.
 ///
-/// Cloning is cheap. Each call takes the lock for reading while it copies its answer.
+/// Cloning is cheap. Each call holds the read lock while it copies its answer.
 #[derive(Clone, Debug)]
 pub struct HistoryView {
     history: Arc<RwLock<History>>,
@@ -57,7 +57,7 @@ impl HistoryView {
     }
 
     fn read<T>(&self, read: impl FnOnce(AsOf<'_>) -> T) -> T {
-        // Every entry is whole before the next begins, so a writer that panicked leaves a history that can be read.
+        // Every entry is complete before the next one starts, so a history can be read after a writer panicked.
         let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
         read(history.as_of(self.until))
     }

@@ -1,7 +1,7 @@
-//! The one renderer of errors.
+//! The renderer of all errors.
 //!
-//! Every module has its own typed errors; what a person reads is always a [`Problem`]: a message, the places in a
-//! file (or on the command line) that it is about, the chain of causes, and what to do next.
+//! Every module has its own typed errors; people always read a [`Problem`]: a message, the places in a file (or on the
+//! command line) that it is about, the chain of causes, and what to do next.
 //! A typed error becomes one through [`Report`], which adds the next step to what [`std::error::Error`] says.
 //! [`render`] writes any number of them as one text.
 

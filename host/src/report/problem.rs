@@ -1,4 +1,4 @@
-//! What is told to a person: one problem, and several at once.
+//! What a person is told: one problem, or several at once.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 /// A typed error that can say what to do about it.
 ///
-/// Every error type that may reach a person implements this; [`Problem::from`] takes it from there.
+/// Every error type that may reach a person implements this; [`Problem::from`] does the rest.
 pub trait Report: std::error::Error {
-    /// The next step: a command, a key to add, a name that was probably meant.
+    /// The next step: a command, a key to add, a likely name.
     fn hint(&self) -> Option<String> {
         None
     }
@@ -24,12 +24,12 @@ pub struct Source {
 }
 
 impl Source {
-    /// A text and the name that people know it by (a path as it was given, or `--set`).
+    /// A text and its name for people (a path as it was given, or `--set`).
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Source {
         Source { name: name.into(), text: text.into() }
     }
 
-    /// The name that people know the text by.
+    /// The name for people.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -40,20 +40,20 @@ impl Source {
     }
 }
 
-/// A place in a [`Source`] and what is to be said about it.
+/// A place in a [`Source`] and a text about it.
 #[derive(Clone, Debug)]
 pub struct Label {
-    /// The text that the place is in.
+    /// The source of the place.
     pub source: Source,
     /// The place, in bytes of the text.
     pub span: Range<usize>,
-    /// What is said at the place; may be empty.
+    /// The text at the place; may be empty.
     pub text: String,
 }
 
 impl Label {
-    /// A place and what is said about it. A span that leaves the text or cuts a character is moved inside, and an empty
-    /// one at the end of the text covers its last character, so that there is something to point at.
+    /// A place and a text about it. A span that leaves the source or cuts a character is moved inside, and an empty one
+    /// at the end covers the last character, so that there is something to point at.
     pub fn new(source: &Source, span: Range<usize>, text: impl Into<String>) -> Label {
         let inside = |position: usize| source.text().floor_char_boundary(position);
         let mut start = inside(span.start);
@@ -65,7 +65,7 @@ impl Label {
     }
 }
 
-/// One thing that is wrong, as a person is told it.
+/// One thing that is wrong, for a person to read.
 #[derive(Clone, Debug)]
 pub struct Problem {
     message: String,
@@ -80,14 +80,14 @@ impl Problem {
         Problem { message: message.into(), labels: Vec::new(), causes: Vec::new(), hints: Vec::new() }
     }
 
-    /// Adds a place. Those in the first one's text are shown together.
+    /// Adds a place. All places in the source of the first one are shown together.
     #[must_use]
     pub fn with_label(mut self, label: impl Into<Option<Label>>) -> Problem {
         self.labels.extend(label.into());
         self
     }
 
-    /// Adds the error below, with all of its own causes.
+    /// Adds the cause, with all of its own causes.
     #[must_use]
     pub fn with_cause(mut self, cause: &(dyn std::error::Error + 'static)) -> Problem {
         let mut next = Some(cause);
@@ -98,7 +98,7 @@ impl Problem {
         self
     }
 
-    /// Adds what to do next; one that is there already is not repeated.
+    /// Adds what to do next; a duplicate is ignored.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Option<String>>) -> Problem {
         if let Some(hint) = hint.into()
@@ -148,7 +148,7 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// All that is wrong with one thing, a run file say: the error type of whatever looks for every problem at once.
+/// Everything that is wrong with one thing, such as a run file: the error type of code that looks for all problems.
 #[derive(Clone, Debug)]
 pub struct Problems(pub Vec<Problem>);
 

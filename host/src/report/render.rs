@@ -7,35 +7,35 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 
 use super::problem::{Label, Problem};
 
-/// How problems are written.
+/// The style of rendered problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    colour: bool,
+    color: bool,
 }
 
 impl Style {
-    /// Without colour: the same bytes wherever it is written, since lines are never wrapped.
+    /// Without color: the same bytes everywhere, since lines are never wrapped.
     pub fn plain() -> Style {
-        Style { colour: false }
+        Style { color: false }
     }
 
-    /// With ANSI colours.
-    pub fn coloured() -> Style {
-        Style { colour: true }
+    /// With ANSI colors.
+    pub fn colored() -> Style {
+        Style { color: true }
     }
 
-    /// Coloured when the standard error is a terminal that shows colours and `NO_COLOR` is unset or empty
+    /// Colored when the standard error is a terminal that shows colors and `NO_COLOR` is unset or empty
     /// (<https://no-color.org>).
     pub fn of_stderr() -> Style {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        Style { colour: std::io::stderr().is_terminal() && !refused && !dumb }
+        Style { color: std::io::stderr().is_terminal() && !refused && !dumb }
     }
 }
 
-/// Writes problems one under the other, each ending in a line break.
+/// Writes problems one after another, each ending in a line break.
 pub fn render(problems: &[Problem], style: Style) -> String {
-    let theme = if style.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let theme = if style.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
         .with_wrap_lines(false)
@@ -48,20 +48,20 @@ pub fn render(problems: &[Problem], style: Style) -> String {
             text.push('\n');
         }
         for snippet in Snippet::all(problem) {
-            // Writing to a string does not fail; a diagnostic that cannot be drawn still has its sentence.
+            // Writing to a string cannot fail; a diagnostic that cannot be drawn still has its message.
             if handler.render_report(&mut text, &snippet).is_err() {
                 text.push_str(&format!("  {snippet}\n"));
             }
         }
         for hint in problem.hints() {
-            let (start, end) = if style.colour { ("\u{1b}[36m", "\u{1b}[0m") } else { ("", "") };
+            let (start, end) = if style.color { ("\u{1b}[36m", "\u{1b}[0m") } else { ("", "") };
             text.push_str(&format!("  {start}hint:{end} {hint}\n"));
         }
     }
     text
 }
 
-/// What miette draws at once: a sentence with the places in one text. A problem has one for each text.
+/// What miette draws at once: a message with the places in one source. A problem has one for each source.
 #[derive(Debug)]
 struct Snippet {
     message: String,
@@ -212,9 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn colour_comes_only_when_asked_for() {
+    fn color_comes_only_when_asked_for() {
         assert!(!render(&[example()], Style::plain()).contains('\u{1b}'));
-        assert!(render(&[example()], Style::coloured()).contains('\u{1b}'));
+        assert!(render(&[example()], Style::colored()).contains('\u{1b}'));
     }
 
     #[test]

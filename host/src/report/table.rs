@@ -1,4 +1,4 @@
-//! A table as plain text: columns as wide as their widest cell, the last one as long as it is.
+//! A table as plain text: each column is as wide as its widest cell, and the last one is not padded.
 
 use std::io::{self, Write};
 
@@ -29,7 +29,7 @@ pub fn write<const COLUMNS: usize>(
     Ok(())
 }
 
-/// Characters, without those of ANSI colours.
+/// Characters, without ANSI colors.
 fn width(cell: &str) -> usize {
     let mut inside = false;
     let visible = cell.chars().filter(|&character| {

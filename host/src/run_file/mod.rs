@@ -1,10 +1,10 @@
 //! The run file: read, overridden, checked whole, and turned into [`RunFile`].
 //!
-//! The journey: [`load`] parses the document, applies the overrides, holds it against the schema of [`RunFile`], and
-//! `rules.rs` covers what a schema cannot say; then serde builds the sections, each of which belongs to the module that
-//! reads it. Every problem is found before an error is returned, and each one points at its place.
+//! [`load`] parses the document, applies the overrides and checks it against the schema of [`RunFile`]; `rules.rs`
+//! checks what a schema cannot express; then serde builds the sections, each of which belongs to the module that reads
+//! it. Every problem is found before an error is returned, and each one points at its place.
 //!
-//! Nothing here looks at the file system: paths, kinds and splits are the business of those who use them.
+//! Nothing here looks at the file system: paths, kinds and splits are checked by the modules that use them.
 
 mod rules;
 mod sections;
@@ -22,24 +22,24 @@ use crate::report::{Problem, Problems};
 pub struct Loaded {
     /// The run file with its defaults filled in.
     pub run_file: RunFile,
-    /// What was written, with the places.
+    /// The document, with the places.
     pub document: Document,
 }
 
 /// Reads and checks a run file.
 ///
-/// `name` is what messages call the file; `plugins` are the arguments of `--plugin`, and `overrides` those of `--set`,
-/// later ones winning, which may speak of those plugins too.
+/// `name` is the file's name in messages; `plugins` are the arguments of `--plugin`, and `overrides` those of `--set`,
+/// which may refer to those plugins too. Later ones win.
 ///
 /// # Errors
-/// All that is wrong, each with its place. Where the TOML itself does not parse, that alone.
+/// Everything that is wrong, each with its place. If the TOML does not parse, only that.
 pub fn load(name: &str, text: &str, plugins: &[String], overrides: &[String]) -> Result<Loaded, Problems> {
     let mut document = Document::parse(name, text)?;
     let mut problems: Vec<Problem> =
         plugins.iter().filter_map(|argument| document.declare_plugin(argument).err()).collect();
     problems.extend(overrides.iter().filter_map(|argument| document.set(argument).err()));
     let unfit: Vec<Problem> = document.unfit().collect();
-    // What is read in place of an unfit number may break a rule of the schema.
+    // The number that replaces an unfit one may break a rule of the schema.
     let place =
         |problem: &Problem| problem.labels().first().map(|label| (label.source.name().to_owned(), label.span.clone()));
     let told = |problem: &Problem| unfit.iter().any(|unfit| place(unfit) == place(problem));

@@ -1,4 +1,4 @@
-//! What a JSON Schema cannot say, or says badly.
+//! Rules that a JSON Schema cannot express, or not with a good message.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ fn length(document: &Document) -> Option<Problem> {
                 .with_label(document.label_key("/train/steps", "the length in steps"))
                 .with_hint("a run has one length: remove one of them".to_owned()),
         ),
-        // A mistyped key is told as the unknown key that it is.
+        // A mistyped key is reported as an unknown key.
         (false, false) if train.keys().any(|key| !nearest(key, ["epochs", "steps"]).is_empty()) => None,
         (false, false) => Some(
             Problem::new("the run has no length")
@@ -38,13 +38,13 @@ fn length(document: &Document) -> Option<Problem> {
     }
 }
 
-/// Evaluations come at positions of the run, never by the clock, so that a run's history is repeatable.
+/// Evaluations happen at positions of the run, never at times of the clock, so that a run is repeatable.
 fn evaluation(document: &Document) -> Option<Problem> {
     let every = document.value().pointer("/eval/every")?.as_str()?;
     matches!(every.parse(), Ok(Every::Time(_))).then(|| {
         Problem::new("`eval.every` cannot be a time")
             .with_label(document.label_value("/eval/every", "a time"))
-            .with_hint("give epochs or steps, so that the run is repeatable".to_owned())
+            .with_hint("use epochs or steps, so that the run is repeatable".to_owned())
     })
 }
 
@@ -68,7 +68,7 @@ fn instance_names(document: &Document) -> Vec<Problem> {
             Problem::new(format!("two plugins have the name `{name}`"))
                 .with_label(document.label_value(&place(earlier), "the first"))
                 .with_label(document.label_value(&place(index), "the second"))
-                .with_hint(format!("give one of them a name of its own, as in `name = \"{name}-2\"`")),
+                .with_hint(format!("give one of them another name, as in `name = \"{name}-2\"`")),
         );
     }
     problems

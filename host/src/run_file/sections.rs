@@ -13,7 +13,7 @@ use crate::train::loss::LossOptions;
 use crate::train::optimizer::OptimizerOptions;
 use crate::train::schedule::{Schedule, ScheduleOptions, Warmup};
 
-/// A whole run, as its TOML file says it.
+/// A whole run, as its TOML file describes it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunFile {
@@ -21,12 +21,12 @@ pub struct RunFile {
     pub run: RunOptions,
     /// The data and its splits.
     pub data: DataOptions,
-    /// The model. A program that brings its own needs no such section.
+    /// The model. A program that brings its own does not need this section.
     #[serde(default)]
     pub model: ModelOptions,
     /// The training.
     pub train: TrainOptions,
-    /// The evaluation during training. Without this section there is none.
+    /// The evaluation during training. Without this section, there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<EvalOptions>,
     /// The plugins, in the order in which their hooks are called.
@@ -51,20 +51,20 @@ pub struct RunOptions {
     /// The run's name; it names the run's folder. Letters, digits, `.`, `_` and `-`.
     #[schemars(extend("format" = "run-name"))]
     pub name: String,
-    /// What every random number of the run is drawn from. The same seed gives the same bits on a CPU, so a run that
-    /// names no seed is repeatable too.
+    /// The seed of every random number in the run. The same seed gives the same bits on a CPU, and the default seed
+    /// makes a run repeatable too.
     #[serde(default)]
     pub seed: u64,
-    /// Where the tensors live: `auto` (the first CUDA device, else the CPU), `cpu` or `cuda:N`.
+    /// Where the tensors are: `auto` (the first CUDA device, else the CPU), `cpu` or `cuda:N`.
     #[serde(default)]
     pub device: Device,
     /// Threads of one tensor operation: `auto` (a function of the model and of the cores) or a number.
     #[serde(default)]
     pub threads: Threads,
-    /// The run's folder. Without it, `runs/<name>/<start time>`.
+    /// The run's folder. If not given, `runs/<name>/<start time>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<String>,
-    /// Whether kinds that say so are added without being declared.
+    /// Whether kinds that are on by default are added without being declared.
     #[serde(default = "yes")]
     pub by_default: bool,
 }
@@ -80,7 +80,7 @@ pub enum Threads {
     /// As many as suit the model and the cores.
     #[default]
     Auto,
-    /// So many.
+    /// This number.
     Count(NonZeroUsize),
 }
 
@@ -138,26 +138,26 @@ pub struct TrainOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub steps: Option<u64>,
-    /// Samples of one batch.
+    /// Samples per batch.
     #[schemars(range(min = 1))]
     pub batch_size: usize,
-    /// What is minimised. A program that brings its own loss has none here.
+    /// The loss to minimize. Not given when the program has its own loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<LossOptions>,
-    /// Metrics of the training split besides the loss, from the outputs that the steps give: `accuracy`, `top5_error`
+    /// Metrics of the training split in addition to the loss, from the outputs of the steps: `accuracy`, `top5_error`
     /// (of any number), `precision`, `recall`, `f1`, `auc`, `perplexity` and `confusion_matrix` for classes, `mae`,
     /// `rmse` and `r2` for numbers.
     #[serde(default)]
     pub metrics: Vec<String>,
     /// The optimizer.
     pub optimizer: OptimizerOptions,
-    /// The course of the learning rate.
+    /// The schedule of the learning rate.
     #[serde(default)]
     pub schedule: ScheduleOptions,
-    /// The way up to the full learning rate, in front of the schedule. Without it there is none.
+    /// The warm-up to the full learning rate, before the schedule. Without it, there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup: Option<Warmup>,
-    /// The gradients are scaled down when the norm of all of them together exceeds this. Without it they are not.
+    /// The largest norm of all gradients together; larger ones are scaled down to it. Without it, they are not scaled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip_gradient_norm: Option<f64>,
@@ -165,7 +165,7 @@ pub struct TrainOptions {
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     pub accumulate: u64,
-    /// The type that forward and backward compute in; weights and optimizer state stay `f32`.
+    /// The type of the forward and backward computations; weights and optimizer state stay `f32`.
     #[serde(default)]
     pub precision: Precision,
 }
@@ -175,12 +175,12 @@ fn one() -> u64 {
 }
 
 impl TrainOptions {
-    /// The course of the learning rate, warm-up included.
+    /// The schedule of the learning rate, warm-up included.
     pub fn schedule(&self) -> Schedule {
         Schedule { warmup: self.warmup.clone(), options: self.schedule.clone() }
     }
 
-    /// The run's length. A loaded run file has exactly one of the two; one built otherwise and without any has no
+    /// The run's length. A loaded run file has exactly one of the two; one that is built in code without any has no
     /// length.
     pub fn length(&self) -> Option<Length> {
         self.epochs.map(Length::Epochs).or(self.steps.map(Length::Steps))
@@ -190,9 +190,9 @@ impl TrainOptions {
 /// How long a run trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// So many passes over the training split.
+    /// Passes over the training split.
     Epochs(u64),
-    /// So many optimizer updates.
+    /// Optimizer updates.
     Steps(u64),
 }
 
@@ -203,13 +203,13 @@ pub struct EvalOptions {
     /// The split that is evaluated.
     #[serde(default = "val")]
     pub split: String,
-    /// Metrics besides the loss, as for training.
+    /// Metrics in addition to the loss, as for training.
     #[serde(default)]
     pub metrics: Vec<String>,
     /// How often: `1 epoch`, `100 steps`.
     #[serde(default = "each_epoch")]
     pub every: Every,
-    /// Samples of one batch.
+    /// Samples per batch.
     #[serde(default = "evaluation_batch")]
     #[schemars(range(min = 1))]
     pub batch_size: usize,

@@ -1,4 +1,4 @@
-//! The run file as people meet it: what is read, and how each mistake is told.
+//! The run file for its users: what is read, and how each mistake is reported.
 
 use super::*;
 use crate::config::OnError;
@@ -39,7 +39,7 @@ kind = "early-stopping"
 options = { patience = 5 }
 "#;
 
-/// What a person sees when the digits run is changed by replacing texts and by `--set`.
+/// The error text when the digits run is changed by replacing texts and by `--set`.
 fn refused(replace: &[(&str, &str)], overrides: &[&str]) -> String {
     let text = replace.iter().fold(DIGITS.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "`{from}` is not in the run file");
@@ -172,13 +172,13 @@ fn missing_section() {
        ·         ╰── not known here
     23 │ epochs = 12
        ╰────
-     hint: known keys: `format`, `path`, `header`, `target`, `features`, `shape`, `task`, `classes`, `normalise`, `augment` and `splits`
+     hint: known keys: `format`, `path`, `header`, `target`, `features`, `shape`, `task`, `classes`, `normalize`, `augment` and `splits`
     "#);
 }
 
 #[test]
 fn unknown_value() {
-    insta::assert_snapshot!(refused(&[("shape", "normalise = \"standart\"\nshape")], &["run.threads=all"]), @r#"
+    insta::assert_snapshot!(refused(&[("shape", "normalize = \"standart\"\nshape")], &["run.threads=all"]), @r#"
      × `run.threads` cannot be `all`
       ╭─[--set:1:13]
     1 │ run.threads=all
@@ -187,16 +187,37 @@ fn unknown_value() {
       ╰────
      hint: accepted: `auto` or an integer
 
-     × `data.normalise` cannot be `standart`
+     × `data.normalize` cannot be `standart`
        ╭─[run.toml:9:13]
      8 │ target = 64
-     9 │ normalise = "standart"
+     9 │ normalize = "standart"
        ·             ─────┬────
        ·                  ╰── not known here
     10 │ shape = [1, 8, 8]
        ╰────
      hint: did you mean `standard`?
     "#);
+}
+
+#[test]
+fn old_names_of_keys_and_values() {
+    let layers =
+        [("shape", "normalise = \"standard\"\nshape"), ("kernel_size = 3", "initialisation = { type = \"zeros\" }")];
+    insta::assert_snapshot!(refused(&layers, &[]), @"");
+    let images = [("format = \"csv\"", "format = \"images\"\ncolor = \"grey\"\ncolour = \"gray\"")];
+    let text = refused(&images, &[]);
+    insta::assert_snapshot!(text.split("\n\n").take(2).collect::<Vec<_>>().join("\n\n"), @"");
+}
+
+#[test]
+fn old_names_in_plugin_options() {
+    let loaded = load("run.toml", DIGITS, &[], &["plugins.0.options.include=[\"normalise\"]"].map(str::to_owned))
+        .expect("the run file is right");
+    let schema = serde_json::json!({
+        "properties": {"include": {"type": "array", "items": {"enum": ["normalize", "softmax"]}}},
+    });
+    let problems = check(&loaded.document, "/plugins/0/options", &schema);
+    insta::assert_snapshot!(render(&problems, Style::plain()), @"");
 }
 
 #[test]
@@ -218,7 +239,7 @@ fn bad_when() {
     let options =
         ("options =", "when = { every = \"5 epoch s\", at = [\"the end\"], best = { val_loss = \"low\" } }\noptions =");
     insta::assert_snapshot!(refused(&[options], &[]), @r#"
-     × `plugins.0.when.every`: `5 epoch s` is no interval
+     × `plugins.0.when.every`: `5 epoch s` is not an interval
        ╭─[run.toml:33:18]
     32 │ kind = "early-stopping"
     33 │ when = { every = "5 epoch s", at = ["the end"], best = { val_loss = "low" } }
@@ -228,7 +249,7 @@ fn bad_when() {
        ╰────
      hint: accepted: a whole number and a unit, as in `1 epoch`, `5 epochs`, `100 steps`, `30 s`, `10 min` or `2 h`
 
-     × `plugins.0.when.at.0`: `the end` is no point of a run
+     × `plugins.0.when.at.0`: `the end` is not a point of a run
        ╭─[run.toml:33:37]
     32 │ kind = "early-stopping"
     33 │ when = { every = "5 epoch s", at = ["the end"], best = { val_loss = "low" } }
@@ -253,7 +274,7 @@ fn bad_when() {
 #[test]
 fn bad_if() {
     insta::assert_snapshot!(refused(&[("options =", "if = \"val_loss below 0.5\"\noptions =")], &[]), @r#"
-     × `plugins.0.if`: `val_loss below 0.5` is no condition: it compares nothing
+     × `plugins.0.if`: `val_loss below 0.5` is not a condition: it has no comparison
        ╭─[run.toml:33:6]
     32 │ kind = "early-stopping"
     33 │ if = "val_loss below 0.5"
@@ -282,7 +303,7 @@ fn duplicate_instance_names() {
        ·                ╰── the second
     36 │ options = { patience = 5 }
        ╰────
-     hint: give one of them a name of its own, as in `name = "early-stopping-2"`
+     hint: give one of them another name, as in `name = "early-stopping-2"`
     "#);
 }
 
@@ -382,7 +403,7 @@ fn evaluation_by_the_clock() {
       ·            ───┬──
       ·               ╰── a time
       ╰────
-     hint: give epochs or steps, so that the run is repeatable
+     hint: use epochs or steps, so that the run is repeatable
     "#);
 }
 
@@ -522,7 +543,7 @@ fn the_defaults_of_the_digits_run() {
     shape = [1, 8, 8]
     task = "classification"
     classes = 10
-    normalise = "none"
+    normalize = "none"
 
     [data.splits.val]
     fraction = 0.2

@@ -1,4 +1,4 @@
-//! Activations with the attributes that tch leaves out.
+//! Activations with the attributes that tch does not support.
 
 use tch::Tensor;
 
@@ -10,7 +10,7 @@ pub fn leaky_relu(tensor: &Tensor, negative_slope: f64) -> Result<Tensor, TorchE
     // SAFETY: a live tensor and a place to write to.
     let status = unsafe { shim::host_torch_leaky_relu(tensor.as_ptr(), negative_slope, &mut output) };
     check(status, "leaky_relu")?;
-    // SAFETY: on success the shim hands over a new tensor.
+    // SAFETY: on success the shim returns a new tensor.
     Ok(unsafe { Tensor::from_ptr(output) })
 }
 
@@ -20,6 +20,6 @@ pub fn elu(tensor: &Tensor, alpha: f64) -> Result<Tensor, TorchError> {
     // SAFETY: a live tensor and a place to write to.
     let status = unsafe { shim::host_torch_elu(tensor.as_ptr(), alpha, &mut output) };
     check(status, "elu")?;
-    // SAFETY: on success the shim hands over a new tensor.
+    // SAFETY: on success the shim returns a new tensor.
     Ok(unsafe { Tensor::from_ptr(output) })
 }

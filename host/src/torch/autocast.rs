@@ -12,14 +12,14 @@ use super::{TorchError, device_index, error::check, shim};
 pub struct Autocast {
     device: c_int,
     previous: c_int,
-    /// Autocast is a property of the thread, so the guard stays on it.
+    /// Autocast is a property of the thread, so the guard must not leave it.
     _thread: PhantomData<*const ()>,
 }
 
 /// Turns autocast to bf16 on for `device` (the CPU or CUDA) on the calling thread.
 ///
 /// Weights stay f32 and are cast where they are used; the casts are cached until the outermost guard is dropped,
-/// which therefore must happen before the optimizer's update. Only the forward pass and the loss belong under it.
+/// which therefore must happen before the optimizer's update. Use it only for the forward pass and the loss.
 pub fn enter(device: Device, kind: Kind) -> Result<Autocast, TorchError> {
     // c10::ScalarType::BFloat16.
     const BFLOAT16: c_int = 15;

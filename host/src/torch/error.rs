@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_int};
 
-/// An operation of libtorch failed. The messages are libtorch's first lines, without its C++ stack trace.
+/// An operation of libtorch failed. The messages are the first lines of libtorch's, without its C++ stack trace.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TorchError {
     /// A function of the C++ shim failed.
@@ -10,28 +10,28 @@ pub enum TorchError {
     Operation {
         /// The operation, by PyTorch's name for it.
         operation: &'static str,
-        /// What libtorch said.
+        /// The message of libtorch.
         message: String,
     },
     /// An operator called through tch failed.
     #[error("libtorch failed: {message}")]
     Operator {
-        /// What libtorch said.
+        /// The message of libtorch.
         message: String,
     },
     /// The host runs on the CPU and on CUDA devices.
     #[error("device `{device:?}` is not supported; use `cpu` or `cuda:N`")]
     UnsupportedDevice {
-        /// The device that was asked for.
+        /// The requested device.
         device: tch::Device,
     },
-    /// Autocast has no such dtype.
+    /// Autocast does not support the dtype.
     #[error("autocast to `{kind:?}` is not supported; use bf16")]
     UnsupportedPrecision {
-        /// The dtype that was asked for.
+        /// The requested dtype.
         kind: tch::Kind,
     },
-    /// Lists that go together differ in length.
+    /// Lists that belong together differ in length.
     #[error("`{operation}` needs lists of one length, found {lengths:?}")]
     LengthMismatch {
         /// The operation, by PyTorch's name for it.
@@ -47,7 +47,7 @@ impl From<tch::TchError> for TorchError {
     }
 }
 
-/// Turns a status of the shim into a result; the message lies on the calling thread.
+/// Turns a status of the shim into a result; the message belongs to the calling thread.
 pub(super) fn check(status: c_int, operation: &'static str) -> Result<(), TorchError> {
     if status == 0 {
         return Ok(());
@@ -57,8 +57,8 @@ pub(super) fn check(status: c_int, operation: &'static str) -> Result<(), TorchE
     Err(TorchError::Operation { operation, message: without_backtrace(&message.to_string_lossy()).to_owned() })
 }
 
-/// libtorch appends the place of the throw and a C++ stack trace to what its operators throw. In the message of a panic
-/// the line break is written out.
+/// libtorch appends the location of the throw and a C++ stack trace to the errors of its operators. In the message of a
+/// panic, the line break is escaped.
 pub(crate) fn without_backtrace(message: &str) -> &str {
     let begins = ["\nException raised from", "\\nException raised from"];
     let end = begins.iter().find_map(|begin| message.find(begin)).unwrap_or(message.len());

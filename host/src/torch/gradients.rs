@@ -1,15 +1,16 @@
-//! Gradients of a list of parameters, as a whole.
+//! The gradients of a list of parameters, taken together.
 
 use super::{TensorList, TorchError, error::check, shim};
 
-/// Removes every gradient (`zero_grad(set_to_none=True)`), so that the next backward pass need not add to zeros.
+/// Removes every gradient (`zero_grad(set_to_none=True)`), so that the next backward pass does not have to add to
+/// zeros.
 pub fn clear(parameters: &TensorList) -> Result<(), TorchError> {
     // SAFETY: a live list.
     let status = unsafe { shim::host_torch_clear_gradients(parameters.as_ptr()) };
     check(status, "zero_grad")
 }
 
-/// The L2 norm over all gradients, as if they were one vector (`torch.nn.utils.get_total_norm`); 0 when there is
+/// The L2 norm over all gradients, as if they were one vector (`torch.nn.utils.get_total_norm`); 0 if there is
 /// none. Waits for the device.
 pub fn norm(parameters: &TensorList) -> Result<f64, TorchError> {
     let mut norm = 0.0;
@@ -19,8 +20,8 @@ pub fn norm(parameters: &TensorList) -> Result<f64, TorchError> {
     Ok(norm)
 }
 
-/// Scales all gradients in place so that their norm is at most `maximum`, and returns the norm from before
-/// (`torch.nn.utils.clip_grad_norm_`). A norm that is no number makes every gradient no number, as there.
+/// Scales all gradients in place so that their norm is at most `maximum`, and returns the norm before scaling
+/// (`torch.nn.utils.clip_grad_norm_`). A norm that is NaN makes every gradient NaN, as in PyTorch.
 pub fn clip_norm(parameters: &TensorList, maximum: f64) -> Result<f64, TorchError> {
     let mut norm = 0.0;
     // SAFETY: a live list and a place to write to.
@@ -60,7 +61,7 @@ mod tests {
         assert!(!parameters[2].grad().defined());
         let clipped = norm(&list).unwrap();
         clip_norm(&list, 10.0).unwrap();
-        assert_eq!(norm(&list).unwrap(), clipped, "a small norm is left alone");
+        assert_eq!(norm(&list).unwrap(), clipped, "a small norm stays");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-// Keeps C++ exceptions out of Rust: shared by the translation units of this folder.
+// Keeps C++ exceptions out of Rust. Shared by the translation units of this folder.
 
 #pragma once
 
@@ -10,7 +10,7 @@
 // The message of this thread's last failure.
 inline thread_local std::string last_error;
 
-// Runs `body` and gives 0, or 1 after it has put what was thrown where `host_torch_last_error` finds it.
+// Runs `body` and returns 0, or 1 after storing the exception's message for `host_torch_last_error`.
 template <class Body>
 int guarded(Body&& body) noexcept {
   try {
@@ -21,7 +21,7 @@ int guarded(Body&& body) noexcept {
   } catch (const std::exception& error) {
     last_error = error.what();
   } catch (...) {
-    last_error = "libtorch threw something that is no std::exception";
+    last_error = "libtorch threw something that is not a std::exception";
   }
   return 1;
 }

@@ -1,4 +1,4 @@
-//! How the elements of a tensor lie in memory.
+//! The memory layout of a tensor.
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -6,10 +6,10 @@ use torch_sys::C_tensor;
 use super::{TorchError, error::check, shim};
 
 /// The same images, `[batch, channels, height, width]`, with the channels innermost in memory
-/// (`torch.channels_last`); `None` where they can stay as they are, for anything that is no batch of images on the CPU
-/// too. Differentiable.
+/// (`torch.channels_last`); `None` if they can stay as they are, or if the tensor is not a batch of images on the CPU.
+/// Differentiable.
 ///
-/// libtorch's kernels for images give what they take, so that a chain of them stays in this layout.
+/// libtorch's kernels for images keep the layout of their input, so a chain of them stays in this layout.
 pub fn channels_last(tensor: &Tensor) -> Result<Option<Tensor>, TorchError> {
     let mut output = std::ptr::null_mut();
     // SAFETY: a live tensor and a place to write to.
@@ -18,8 +18,8 @@ pub fn channels_last(tensor: &Tensor) -> Result<Option<Tensor>, TorchError> {
     Ok(taken(output))
 }
 
-/// The same values in row-major order; `None` where they are already. Differentiable; the gradient of images comes back
-/// in the layout that they had.
+/// The same values in row-major order; `None` if they already are. Differentiable; the gradient of images is converted
+/// back to their layout.
 pub fn row_major(tensor: &Tensor) -> Result<Option<Tensor>, TorchError> {
     let mut output = std::ptr::null_mut();
     // SAFETY: a live tensor and a place to write to.
@@ -28,9 +28,9 @@ pub fn row_major(tensor: &Tensor) -> Result<Option<Tensor>, TorchError> {
     Ok(taken(output))
 }
 
-/// What the shim handed over, if anything.
+/// The tensor that the shim returned, if any.
 fn taken(output: *mut C_tensor) -> Option<Tensor> {
-    // SAFETY: a pointer that is not null is a new tensor of ours.
+    // SAFETY: a pointer that is not null is a new tensor that belongs to us.
     (!output.is_null()).then(|| unsafe { Tensor::from_ptr(output) })
 }
 
@@ -49,10 +49,10 @@ mod tests {
         assert_eq!(row_major(&moved).unwrap().unwrap().stride(), images.stride());
         assert!(row_major(&images).unwrap().is_none());
 
-        let grey = images.narrow(1, 0, 1).contiguous();
-        let moved = channels_last(&grey).unwrap().unwrap();
-        assert_eq!((moved.stride(), moved.data_ptr()), (vec![20, 1, 5, 1], grey.data_ptr()));
-        assert_eq!(moved, grey);
+        let gray = images.narrow(1, 0, 1).contiguous();
+        let moved = channels_last(&gray).unwrap().unwrap();
+        assert_eq!((moved.stride(), moved.data_ptr()), (vec![20, 1, 5, 1], gray.data_ptr()));
+        assert_eq!(moved, gray);
     }
 
     #[test]

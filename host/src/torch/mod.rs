@@ -1,7 +1,7 @@
-//! What the host needs of libtorch and tch does not offer, behind safe functions.
+//! What the host needs from libtorch and tch does not offer, behind safe functions.
 //!
-//! `shim.cpp` and `script.cpp` hold the C++ side; the private module `shim` declares it. Everything else in the crate uses tch's
-//! own `Tensor` and the modules below, and nothing outside this folder calls C++.
+//! `shim.cpp` and `script.cpp` are the C++ side; the private module `shim` declares it. All other code in the crate
+//! uses tch's own `Tensor` and the modules below, and nothing outside this folder calls C++.
 
 pub mod activations;
 pub mod autocast;
@@ -32,11 +32,11 @@ pub fn set_deterministic_algorithms(enabled: bool) -> Result<(), TorchError> {
 }
 
 /// Makes the process keep the memory of freed tensors for the next ones, up to 1 GiB at the end of the heap, instead of
-/// handing it back to the system. Only with glibc.
+/// returning it to the system. Only with glibc.
 ///
-/// Every step frees and allocates the same tensors, and the system clears a page before it hands it out again. Measured
+/// Every step frees and allocates the same tensors, and the system clears each page that it hands out again. Measured
 /// on two cores: a step of the CNN of the benchmarks 5.1 ms before and 4.3 ms after, of a model of 30 million
-/// parameters 251 ms and 204 ms, with the same peak of memory.
+/// parameters 251 ms and 204 ms, with the same peak memory.
 pub fn keep_freed_memory() {
     // SAFETY: takes no pointers, and the C library locks its own state.
     unsafe { shim::host_torch_keep_freed_memory() }
@@ -45,7 +45,7 @@ pub fn keep_freed_memory() {
 /// Seeds libtorch's default generators, CPU and every CUDA device (`torch.manual_seed`). Dropout in training draws
 /// from them; nothing in evaluation does.
 pub fn manual_seed(seed: u64) {
-    // libtorch takes the 64 bits as they are.
+    // libtorch uses the 64 bits as they are.
     tch::manual_seed(seed.cast_signed());
 }
 

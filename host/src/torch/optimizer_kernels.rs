@@ -1,6 +1,6 @@
 //! libtorch's optimizer kernels, on state that the caller owns.
 //!
-//! A parameter without a gradient is skipped, state and all, as in `torch.optim`. Gradients are read from the
+//! A parameter without a gradient is skipped with its state, as in `torch.optim`. Gradients are read from the
 //! parameters. Called on the thread that owns the parameters; no autograd graph is recorded.
 
 use super::{TensorList, TorchError, error::check, shim};
@@ -14,7 +14,7 @@ pub struct Adam {
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Weight decay: apart from the moments and multiplied by the learning rate if `decoupled`, else an L2 penalty.
+    /// Weight decay: separate from the moments and multiplied by the learning rate if `decoupled`, else an L2 penalty.
     pub weight_decay: f64,
     /// Added to the denominator.
     pub eps: f64,
@@ -25,8 +25,8 @@ pub struct Adam {
 /// One update of Adam (Kingma and Ba 2015; `torch.optim.Adam(fused=True)`, `at::_fused_adam_`) or AdamW (Loshchilov and
 /// Hutter 2019; `torch.optim.AdamW(fused=True)`, `at::_fused_adamw_`).
 ///
-/// `steps` are scalar f32 tensors, incremented here before they are used. The four lists are of one length and of
-/// the parameters' shapes, except `steps`.
+/// `steps` are scalar f32 tensors, incremented here before they are used. The four lists have one length. All but
+/// `steps` have the parameters' shapes.
 pub fn fused_adam(
     parameters: &TensorList,
     exp_avgs: &TensorList,
@@ -172,7 +172,7 @@ fn pointer(list: Option<&TensorList>) -> *const shim::Tensors {
     list.map_or(std::ptr::null(), TensorList::as_ptr)
 }
 
-/// Refuses state that does not belong to as many parameters.
+/// Rejects state for another number of parameters.
 fn same_lengths<const COUNT: usize>(
     operation: &'static str,
     parameters: &TensorList,

@@ -1,4 +1,4 @@
-//! Random number generators: the state of libtorch's own, and generators apart from them.
+//! Random number generators: the state of libtorch's own, and separate ones.
 
 use std::ptr::NonNull;
 
@@ -13,11 +13,11 @@ pub fn generator_state(device: Device) -> Result<Tensor, TorchError> {
     // SAFETY: `state` is a place to write to.
     let status = unsafe { shim::host_torch_generator_state(device_index(device)?, &mut state) };
     check(status, "get_rng_state")?;
-    // SAFETY: on success the shim hands over a new tensor.
+    // SAFETY: on success the shim returns a new tensor.
     Ok(unsafe { Tensor::from_ptr(state) })
 }
 
-/// Puts a device's default generator into a state that [`generator_state`] returned (`torch.set_rng_state`).
+/// Sets a device's default generator to a state that [`generator_state`] returned (`torch.set_rng_state`).
 pub fn set_generator_state(device: Device, state: &Tensor) -> Result<(), TorchError> {
     // SAFETY: a live tensor; the generator checks its dtype and length.
     let status = unsafe { shim::host_torch_set_generator_state(device_index(device)?, state.as_ptr()) };
@@ -33,16 +33,16 @@ pub fn generator_states() -> Result<Vec<(String, Tensor)>, TorchError> {
     Ok(states)
 }
 
-/// A CPU generator of its own, for draws that must not move the default one: initial weights.
+/// A separate CPU generator, for draws that must not change the default one: initial weights.
 pub struct Generator {
     generator: NonNull<shim::Generator>,
 }
 
-// SAFETY: the generator is reachable through this value alone, and its draws take its lock.
+// SAFETY: only this value reaches the generator, and its draws take its lock.
 unsafe impl Send for Generator {}
 
 impl Generator {
-    /// A generator that yields what the default one yields after `torch.manual_seed(seed)`.
+    /// A generator that yields the same values as the default one after `torch.manual_seed(seed)`.
     pub fn new(seed: u64) -> Result<Generator, TorchError> {
         let mut generator = std::ptr::null_mut();
         // SAFETY: `generator` is a place to write to.

@@ -1,5 +1,5 @@
-// TorchScript modules: loading, their tensors, and a forward pass that computes the same bits each time. The rules are
-// those of shim.cpp.
+// TorchScript modules: loading, their tensors, and a forward pass that computes the same bits each time. The rules of
+// shim.cpp apply.
 
 #include "guarded.h"
 
@@ -26,18 +26,18 @@ struct Slot {
   at::Tensor tensor;
 };
 
-// The profiling executor looks on for some calls and then rewrites the graph, with other roundings: a resumed run,
-// which begins to look on anew, would differ from an unbroken one. Without its optimisations the operators run one by
-// one, as eager PyTorch runs them.
-struct Unoptimised {
+// The profiling executor observes some calls and then rewrites the graph, with other roundings. A resumed run, which
+// would observe again from the start, would differ from an uninterrupted one. Without its optimizations, the operators
+// run one by one, as in eager PyTorch.
+struct Unoptimized {
   bool before = torch::jit::getGraphExecutorOptimize();
-  Unoptimised() { torch::jit::setGraphExecutorOptimize(false); }
-  ~Unoptimised() { torch::jit::setGraphExecutorOptimize(before); }
+  Unoptimized() { torch::jit::setGraphExecutorOptimize(false); }
+  ~Unoptimized() { torch::jit::setGraphExecutorOptimize(before); }
 };
 
 std::vector<Slot> slots_of(const torch::jit::Module& module) {
   std::vector<Slot> slots;
-  // A tensor that two attributes share is one tensor, under its first name.
+  // A tensor that two attributes share appears once, under its first name.
   std::unordered_set<const void*> seen;
   for (const auto& named : module.named_modules()) {
     const std::string prefix = named.name.empty() ? "" : named.name + ".";
@@ -68,7 +68,7 @@ struct HostTorchScript {
   bool training;
 };
 
-// The bytes are those of a file. The module is in training mode at first.
+// The bytes are the content of a file. The module is in training mode at first.
 int host_torch_script_load(const char* bytes, size_t size, int device, HostTorchScript** script) noexcept {
   return guarded([&] {
     std::istringstream stream(std::string(bytes, size));
@@ -88,7 +88,7 @@ void host_torch_script_free(HostTorchScript* script) noexcept {
   delete script;
 }
 
-// Hands each parameter and buffer to `visit`, who owns the tensor; the name is borrowed.
+// Passes each parameter and buffer to `visit`, which owns the tensor; the name is borrowed.
 int host_torch_script_tensors(
     const HostTorchScript* script,
     void* context,
@@ -110,14 +110,14 @@ int host_torch_script_forward(
       script->module.train(training);
       script->training = training;
     }
-    Unoptimised unoptimised;
+    Unoptimized unoptimized;
     const c10::IValue result = script->module.forward({*input});
     if (!result.isTensor()) {
-      throw std::runtime_error("`forward` gives a value of the type " + result.tagKind() + ", not a tensor");
+      throw std::runtime_error("`forward` returns a value of the type " + result.tagKind() + ", not a tensor");
     }
     if (training) {
-      // A forward pass may put a new tensor in the place of a buffer. The host holds the old one: it gets the value
-      // and its place back.
+      // A forward pass may replace a buffer by a new tensor. The host holds the old one: copy the value to it and put
+      // it back.
       at::NoGradGuard no_grad;
       for (const Slot& slot : script->slots) {
         const c10::IValue& value = slot.owner->getSlot(slot.index);

@@ -1,4 +1,4 @@
-//! TorchScript modules, with their buffers, which tch does not show.
+//! TorchScript modules, with their buffers, which tch does not expose.
 
 use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
@@ -9,19 +9,19 @@ use super::{TorchError, device_index, error::check, shim};
 
 /// A TorchScript module (`torch.jit.ScriptModule`). Belongs to the training thread.
 ///
-/// Its tensors stay the same objects for its whole life. The operators of its graph are run as they are written, without
-/// the optimisations of libtorch's executor, which would give other roundings from the second or third call on.
+/// Its tensors stay the same objects for its whole life. The operators of its graph run as they are written, without
+/// the optimizations of libtorch's executor, which would round differently from the second or third call on.
 #[derive(Debug)]
 pub struct ScriptModule {
     script: NonNull<shim::Script>,
 }
 
 impl ScriptModule {
-    /// The module whose file holds `bytes`, with its tensors on `device`.
+    /// The module in a file's `bytes`, with its tensors on `device`.
     ///
     /// # Errors
     ///
-    /// When the bytes are no such module, or it has no method `forward`.
+    /// When the bytes are not such a module, or it has no method `forward`.
     pub fn load(bytes: &[u8], device: Device) -> Result<ScriptModule, TorchError> {
         const OPERATION: &str = "torch.jit.load";
         let mut script = std::ptr::null_mut();
@@ -36,7 +36,7 @@ impl ScriptModule {
     }
 
     /// Its parameters and buffers by the names of PyTorch's state dict, sharing its memory. One that has several names
-    /// comes once, under the first.
+    /// is listed once, under the first.
     ///
     /// # Errors
     ///
@@ -51,29 +51,29 @@ impl ScriptModule {
         Ok(tensors)
     }
 
-    /// What its `forward` gives for `input`, in training or in evaluation mode.
+    /// The output of its `forward` for `input`, in training or in evaluation mode.
     ///
     /// # Errors
     ///
-    /// When it fails, or gives something else than one tensor.
+    /// When it fails, or returns anything other than one tensor.
     pub fn forward(&self, input: &Tensor, training: bool) -> Result<Tensor, TorchError> {
         let mut output = std::ptr::null_mut();
-        // SAFETY: a live module, which no other thread has; a live tensor, and a place to write to.
+        // SAFETY: a live module, which no other thread uses; a live tensor, and a place to write to.
         let status =
             unsafe { shim::host_torch_script_forward(self.script.as_ptr(), input.as_ptr(), training, &mut output) };
         check(status, "forward")?;
-        // SAFETY: on success the shim hands over a new tensor.
+        // SAFETY: on success the shim returns a new tensor.
         Ok(unsafe { Tensor::from_ptr(output) })
     }
 }
 
-/// Takes a tensor into the vector at `context`.
+/// Adds a tensor to the vector at `context`.
 unsafe extern "C" fn visit(context: *mut c_void, name: *const c_char, length: usize, tensor: *mut torch_sys::C_tensor) {
     // SAFETY: `context` is the vector of `ScriptModule::tensors`, which waits for this call.
     let tensors = unsafe { &mut *context.cast::<Vec<(String, Tensor)>>() };
-    // SAFETY: the shim borrows out that many bytes for the call.
+    // SAFETY: the shim lends that many bytes for the call.
     let name = unsafe { std::slice::from_raw_parts(name.cast::<u8>(), length) };
-    // SAFETY: the shim hands over a new tensor.
+    // SAFETY: the shim returns a new tensor.
     let tensor = unsafe { Tensor::from_ptr(tensor) };
     tensors.push((String::from_utf8_lossy(name).into_owned(), tensor));
 }

@@ -1,9 +1,9 @@
-// What tch lacks: optimizer kernels on tensors that the host owns, generator state, autocast for the CPU,
-// deterministic algorithms, and reads that cost no operator dispatch.
+// What tch does not have: optimizer kernels on tensors that the host owns, generator state, autocast for the CPU,
+// deterministic algorithms, and reads without an operator dispatch.
 //
-// Every function that can fail returns 0, or 1 after it has put a message where `host_torch_last_error` finds it
-// (one per thread). No C++ exception leaves this file. Tensors are borrowed as `at::Tensor*`, which is what tch
-// holds; a tensor handed out through an `at::Tensor**` belongs to the caller, who wraps it in a tch tensor.
+// Every function that can fail returns 0, or 1 after storing a message for `host_torch_last_error` (one per thread). No
+// C++ exception leaves this file. Tensors are borrowed as `at::Tensor*`, which is what tch holds; a tensor returned
+// through an `at::Tensor**` belongs to the caller, who wraps it in a tch tensor.
 
 #include "guarded.h"
 
@@ -39,8 +39,8 @@
 #include <string>
 #include <vector>
 
-// Declared here because <ATen/autocast_mode.h> includes every operator of libtorch. A changed signature does not
-// link, so these cannot drift unseen.
+// Declared here because <ATen/autocast_mode.h> includes every operator of libtorch. With a changed signature, linking
+// fails, so these cannot go stale unnoticed.
 namespace at::autocast {
 TORCH_API bool is_autocast_enabled(at::DeviceType device_type);
 TORCH_API void set_autocast_enabled(at::DeviceType device_type, bool enabled);
@@ -78,7 +78,7 @@ Tensors gradients_of(const Tensors& parameters) {
   return gradients;
 }
 
-// Those of `all` whose parameter has a gradient; an empty list stays empty.
+// The entries of `all` whose parameter has a gradient; an empty list stays empty.
 Tensors with_gradient(const Tensors& all, const Tensors& parameters) {
   Tensors some;
   for (size_t i = 0; i < all.size(); ++i) {
@@ -89,8 +89,8 @@ Tensors with_gradient(const Tensors& all, const Tensors& parameters) {
   return some;
 }
 
-// Calls `update` with the parameters that have a gradient, the gradients, and the state of those parameters. State that
-// is null is an empty list.
+// Calls `update` with the parameters that have a gradient, the gradients, and the state of those parameters. Null state
+// is an empty list.
 template <size_t count, class Update>
 void update_with_gradients(
     const Tensors& parameters, const std::array<const Tensors*, count>& state, Update&& update) {
@@ -130,8 +130,8 @@ void add_one(const at::Tensor& tensor) {
   tensor.add_(1);
 }
 
-// To row-major order, and the gradient back to channels last: libtorch's own operators would hand it on in row-major
-// order, which the kernels behind it, for pooling above all, would copy there and back.
+// Converts to row-major order, and the gradient back to channels last: libtorch's own operators would pass it on in
+// row-major order, which the next kernels, for pooling above all, would copy back and forth.
 struct RowMajor : torch::autograd::Function<RowMajor> {
   static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& images) {
     return images.contiguous();
@@ -159,7 +159,7 @@ const char* host_torch_last_error() noexcept {
   return last_error.c_str();
 }
 
-// ---- lists of tensors: references kept on this side, so that a call passes one pointer
+// ---- lists of tensors: references kept here, so that a call passes one pointer
 
 int host_torch_tensors_new(at::Tensor* const* tensors, size_t count, Tensors** list) noexcept {
   return guarded([&] {
@@ -249,7 +249,7 @@ int host_torch_fused_adagrad(
   });
 }
 
-// There is no fused kernel. `grad_avgs` is null unless the moment is centered, `momentum_buffers` when momentum is zero.
+// There is no fused kernel. `grad_avgs` is null unless the moment is centered, `momentum_buffers` if momentum is zero.
 int host_torch_rmsprop(
     const Tensors* parameters,
     const Tensors* square_avgs,
@@ -361,7 +361,7 @@ int host_torch_fill_normal(const at::Tensor* tensor, double std, const at::Gener
   });
 }
 
-// ---- operators whose attributes tch leaves out
+// ---- operators whose attributes tch does not support
 
 int host_torch_leaky_relu(const at::Tensor* tensor, double negative_slope, at::Tensor** output) noexcept {
   return guarded([&] { *output = new at::Tensor(at::leaky_relu(*tensor, negative_slope)); });
@@ -373,8 +373,8 @@ int host_torch_elu(const at::Tensor* tensor, double alpha, at::Tensor** output) 
 
 // ---- memory layout
 
-// Null where the tensor can stay as it is: it is no image on the CPU, or its channels are the innermost dimension
-// already.
+// Null if the tensor can stay as it is: it is not an image on the CPU, or its channels are already the innermost
+// dimension.
 int host_torch_channels_last(const at::Tensor* tensor, at::Tensor** output) noexcept {
   return guarded([&] {
     *output = nullptr;
@@ -385,7 +385,7 @@ int host_torch_channels_last(const at::Tensor* tensor, at::Tensor** output) noex
     if (tensor->size(1) > 1) {
       *output = new at::Tensor(tensor->contiguous(at::MemoryFormat::ChannelsLast));
     } else if (tensor->is_contiguous() && !tensor->requires_grad()) {
-      // One channel is innermost and outermost alike; the strides decide what libtorch takes it for.
+      // A single channel is both innermost and outermost; the strides decide how libtorch sees it.
       const int64_t width = tensor->size(3);
       const int64_t image = tensor->size(2) * width;
       *output = new at::Tensor(tensor->as_strided(tensor->sizes(), {image, 1, width, 1}));
@@ -393,7 +393,7 @@ int host_torch_channels_last(const at::Tensor* tensor, at::Tensor** output) noex
   });
 }
 
-// Null where the tensor is in row-major order already.
+// Null if the tensor is already in row-major order.
 int host_torch_row_major(const at::Tensor* tensor, at::Tensor** output) noexcept {
   return guarded([&] {
     *output = nullptr;
@@ -408,10 +408,10 @@ int host_torch_row_major(const at::Tensor* tensor, at::Tensor** output) noexcept
 
 // ---- global switches
 
-// Without effect where the C library is not glibc.
+// No effect unless the C library is glibc.
 void host_torch_keep_freed_memory() noexcept {
 #if defined(__GLIBC__)
-  // glibc before 2.35 takes no more than the second value.
+  // glibc before 2.35 does not accept more than the second value.
   if (mallopt(M_MMAP_THRESHOLD, 1 << 30) == 0) {
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
   }
@@ -422,12 +422,12 @@ void host_torch_keep_freed_memory() noexcept {
 int host_torch_set_deterministic_algorithms(bool enabled) noexcept {
   return guarded([&] {
     at::globalContext().setDeterministicAlgorithms(enabled, /*warn_only=*/false);
-    // On by default in deterministic mode, and it writes every tensor once more when it is allocated.
+    // On by default in deterministic mode, where it writes every tensor once more on allocation.
     at::globalContext().setDeterministicFillUninitializedMemory(false);
   });
 }
 
-// `previous` receives what `host_torch_autocast_leave` restores: the dtype, or -1 when autocast was off.
+// `previous` receives the value that `host_torch_autocast_leave` restores: the dtype, or -1 if autocast was off.
 int host_torch_autocast_enter(int device, int dtype, int* previous) noexcept {
   return guarded([&] {
     at::DeviceType type = device_of(device).type();
@@ -474,7 +474,7 @@ int host_torch_backward(const at::Tensor* tensor, const at::Tensor* gradient) no
   return guarded([&] { tensor->backward(*gradient); });
 }
 
-// What autograd keeps with a tensor goes, and with it the graph that made it, where nothing else holds that.
+// Drops what autograd stores with a tensor, and with it the graph that made it, unless something else holds that.
 int host_torch_forget_graph(const at::Tensor* tensor) noexcept {
   return guarded([&] { tensor->unsafeGetTensorImpl()->set_autograd_meta(nullptr); });
 }
@@ -486,7 +486,7 @@ int host_torch_add_one(const at::Tensor* tensor) noexcept {
   });
 }
 
-// Null unless the tensor is on the CPU, contiguous and of that dtype. `data` stays valid as long as the storage.
+// Null unless the tensor is on the CPU, contiguous and of that dtype. `data` is valid as long as the storage.
 int host_torch_cpu_data(const at::Tensor* tensor, int dtype, bool writable, void** data, size_t* count) noexcept {
   return guarded([&] {
     *data = nullptr;

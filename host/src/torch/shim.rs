@@ -1,4 +1,5 @@
-//! The declarations of `shim.cpp` and `script.cpp`, argument for argument. Called by the safe functions of this folder alone.
+//! The declarations of `shim.cpp` and `script.cpp`, argument for argument. Only the safe functions of this folder call
+//! them.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -22,7 +23,7 @@ pub(super) struct Script {
     _private: [u8; 0],
 }
 
-/// Takes a tensor of a module: the name is borrowed, the tensor handed over.
+/// Takes a tensor of a module: the name is borrowed, the tensor is owned.
 pub(super) type VisitTensor =
     unsafe extern "C" fn(context: *mut c_void, name: *const c_char, length: usize, tensor: *mut C_tensor);
 

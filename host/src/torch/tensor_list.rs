@@ -1,4 +1,4 @@
-//! A list of tensors that the C++ side holds.
+//! A list of tensors on the C++ side.
 
 use std::ptr::NonNull;
 
@@ -30,12 +30,12 @@ impl TensorList {
         Ok(TensorList { list, length: pointers.len() })
     }
 
-    /// How many tensors it holds.
+    /// The number of tensors.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether it holds none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }

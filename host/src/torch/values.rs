@@ -1,4 +1,4 @@
-//! Reading and making tensors without an operator's dispatch.
+//! Reads and makes tensors without an operator dispatch.
 
 use std::ffi::c_int;
 
@@ -6,8 +6,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::{TorchError, error::check, shim};
 
-/// The value of a tensor of one element. A CPU tensor of f32 or f64 is read where it lies; any other takes
-/// `Tensor.item()`, which waits for the device.
+/// The value of a tensor of one element. A CPU tensor of f32 or f64 is read in place; any other uses `Tensor.item()`,
+/// which waits for the device.
 pub fn scalar(tensor: &Tensor) -> Result<f64, TorchError> {
     let mut value = 0.0;
     // SAFETY: a live tensor and a place to write to.
@@ -16,8 +16,8 @@ pub fn scalar(tensor: &Tensor) -> Result<f64, TorchError> {
     Ok(value)
 }
 
-/// Adds the gradients of a scalar to its leaves; `gradient` is that of the scalar, of its shape and dtype, by default one
-/// (`Tensor.backward(gradient)`). Given each time, it need not be made each time.
+/// Adds the gradients of a scalar to its leaves; `gradient` is that of the scalar, with its shape and dtype, by default
+/// one (`Tensor.backward(gradient)`). Passing it saves making it each time.
 pub fn backward(tensor: &Tensor, gradient: &Tensor) -> Result<(), TorchError> {
     // SAFETY: two live tensors.
     let status = unsafe { shim::host_torch_backward(tensor.as_ptr(), gradient.as_ptr()) };
@@ -25,7 +25,7 @@ pub fn backward(tensor: &Tensor, gradient: &Tensor) -> Result<(), TorchError> {
 }
 
 /// Frees the graph that made the tensor, unless another tensor holds it: `Tensor.detach_()` without its dispatch. The
-/// tensor is a result, no parameter; it is left as if it had been computed without autograd.
+/// tensor must be a result, not a parameter; afterward it is as if it had been computed without autograd.
 pub fn forget_graph(tensor: &Tensor) -> Result<(), TorchError> {
     // SAFETY: a live tensor.
     let status = unsafe { shim::host_torch_forget_graph(tensor.as_ptr()) };
@@ -75,12 +75,12 @@ element!(f64, Kind::Double, 7);
 pub unsafe fn slice<T: Element>(tensor: &Tensor) -> Option<&[T]> {
     let (data, count) = data::<T>(tensor, false)?;
     // SAFETY: the shim checked device, layout and dtype, so `data` points at `count` aligned elements that live as
-    // long as the storage, which `tensor` keeps; the caller answers for the absence of writes.
+    // long as the storage, which `tensor` keeps; the caller guarantees that nothing writes.
     Some(unsafe { std::slice::from_raw_parts(data, count) })
 }
 
 /// A new CPU tensor of `shape` whose rows are `rows[index]` for each of `indices`, where `rows` is a row-major
-/// matrix of rows of `row_length`. `None` when an index lies outside, or `shape` has another number of elements.
+/// matrix of rows of `row_length`. `None` if an index is out of range, or `shape` has another number of elements.
 pub fn gather_rows<T: Element>(
     rows: &[T],
     row_length: usize,
@@ -99,8 +99,8 @@ pub fn gather_rows<T: Element>(
         let Some(row) = rows.get(start..start + row_length) else {
             return Ok(None);
         };
-        // SAFETY: `position < indices.len()`, so the row lies within the `count` elements of a tensor that was made
-        // here and that nothing else refers to. A pointer copy, because the target is not initialised yet.
+        // SAFETY: `position < indices.len()`, so the row is within the `count` elements of a tensor that was made
+        // here and that nothing else refers to. A pointer copy, because the target is not initialized yet.
         unsafe {
             data.add(position * row_length).copy_from_nonoverlapping(row.as_ptr(), row_length);
         }
@@ -108,7 +108,7 @@ pub fn gather_rows<T: Element>(
     Ok(Some(tensor))
 }
 
-/// A new CPU tensor of `shape` whose elements, in row-major order, `write` has written; they are zero before.
+/// A new CPU tensor of `shape` whose elements, in row-major order, `write` sets; they are zero at first.
 pub fn fill<T: Element, E: From<TorchError>>(
     shape: &[i64],
     write: impl FnOnce(&mut [T]) -> Result<(), E>,

@@ -10,7 +10,8 @@
 //!
 //! * **reads** or **acts**: a service that reads never changes a run;
 //! * in which hooks it may be called: `any`, a list, or `idle`, which is every hook but those in which a step or a batch
-//!   of an evaluation is in progress (`step_start`, `gradients`, `eval_step_start`, `eval_step_end`);
+//!   of an evaluation can be in progress (`step_start`, `gradients`, `eval_step_start`, `eval_step_end`, `record`,
+//!   `custom`, `artifact`, `error`);
 //! * what it does for a callback in the background: it answers from the `snapshot` that was made with the event, acts
 //!   `later` (before the next event of the run), answers at once as it does on the training thread (`direct`), or is not
 //!   there (`never`);
@@ -148,7 +149,7 @@ macro_rules! rule_sentence {
         rule_sentence!(@ $effect concat!("in", $(" `", stringify!($hook), "`",)*) ; $($rest)*)
     };
     ($effect:ident any $($rest:tt)*) => { rule_sentence!(@ $effect "in any hook"; $($rest)*) };
-    ($effect:ident idle $($rest:tt)*) => { rule_sentence!(@ $effect "in hooks in which no step is in progress"; $($rest)*) };
+    ($effect:ident idle $($rest:tt)*) => { rule_sentence!(@ $effect "in hooks in which no step can be in progress"; $($rest)*) };
     ($effect:ident content $($rest:tt)*) => { rule_sentence!(@ $effect "in hooks that depend on what is asked for"; $($rest)*) };
     (@ $effect:ident $hooks:expr; $background:ident $remote:ident $ranks:ident $($draft:ident)?) => {
         concat!(

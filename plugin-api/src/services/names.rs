@@ -8,10 +8,10 @@ use crate::abi::kinds::Status;
 /// The most names that an answer offers.
 const OFFERED: usize = 3;
 
-/// The candidates that `word` is likely to stand for, the likeliest first, three at most.
+/// The candidates that `word` probably means, the most likely first, at most three.
 ///
 /// A candidate counts when at most a third of its letters differ (Damerau-Levenshtein distance, capitals and
-/// `-` against `_` ignored), or when it begins with the word.
+/// `-` against `_` ignored), or when it starts with the word.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let word = folded(word);
     let length = word.chars().count();
@@ -22,7 +22,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             let folded = folded(candidate);
             let distance = strsim::damerau_levenshtein(&word, &folded);
             let allowed = (length.max(folded.chars().count()) / 3).max(1);
-            // One letter against one other letter is no resemblance.
+            // One letter that differs is no similarity when the word has only one.
             let resembles = distance <= allowed && distance < length;
             let begins = length >= 3 && folded.starts_with(&word);
             (resembles || begins).then_some((distance, order, candidate))
@@ -33,7 +33,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     near.into_iter().take(OFFERED).map(|(_, _, candidate)| candidate).collect()
 }
 
-/// The hint that offers the nearest candidates, or none where nothing resembles `word`.
+/// The hint with the nearest candidates, or `None` if nothing is similar to `word`.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let near = nearest(word, candidates);
     (!near.is_empty()).then(|| format!("did you mean {}?", list_names(near, "or")))

@@ -16,12 +16,17 @@ impl HookSet {
     /// Every hook.
     pub const ANY: Self = Self(u64::MAX);
 
-    /// The hooks in which no step and no batch of an evaluation is in progress, so that weights may change.
+    /// The hooks in which no step and no batch of an evaluation can be in progress, so that weights may change. What
+    /// callbacks send each other, and what tells of a failure, comes in the middle of a step, too.
     pub const IDLE: Self = Self::ANY.without(&[
         EventKind::STEP_START,
         EventKind::GRADIENTS,
         EventKind::EVAL_STEP_START,
         EventKind::EVAL_STEP_END,
+        EventKind::RECORD,
+        EventKind::CUSTOM,
+        EventKind::ARTIFACT,
+        EventKind::ERROR,
     ]);
 
     /// The set of `hooks`.
@@ -319,7 +324,7 @@ fn in_hooks(hooks: HookSet, hook: EventKind, what: &str) -> Result<(), Refusal> 
 }
 
 fn in_progress(what: &str, hook: EventKind) -> Refusal {
-    Refusal::not_allowed(format!("{what} in `{}`: a step is in progress", hook.name()))
+    Refusal::not_allowed(format!("{what} in `{}`, where a step can be in progress", hook.name()))
 }
 
 fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {

@@ -40,7 +40,7 @@ fn weights_change_where_no_step_is_in_progress() {
         assert_eq!(permitted(hook), Ok(Route::Run), "{}", hook.name());
     }
     let refusal = permitted(EventKind::GRADIENTS).unwrap_err();
-    assert_eq!(refusal.message, "`parameters` cannot be written in `gradients`: a step is in progress");
+    assert_eq!(refusal.message, "`parameters` cannot be written in `gradients`, where a step can be in progress");
     let restore = encoded(&CopyRequest { name: "average".to_owned(), action: CopyAction::Restore });
     assert!(permit(ServiceKind::WEIGHTS_COPY, &site(Caller::Inline, EventKind::STEP_START), &restore).is_err());
     let take = encoded(&CopyRequest { name: "average".to_owned(), action: CopyAction::Take });

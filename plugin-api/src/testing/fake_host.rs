@@ -43,6 +43,7 @@ pub struct FakeHost {
     descriptor: Descriptor,
     instance: *mut c_void,
     panicked: bool,
+    background: bool,
     world: Box<World>,
     folder: PathBuf,
 }
@@ -95,7 +96,7 @@ impl FakeHost {
             return Err(Error::new(String::from_utf8_lossy(&text).into_owned()));
         }
         world.hook.event = EventKind::SETUP;
-        let host = Self { library, descriptor, instance, panicked: false, world, folder };
+        let host = Self { library, descriptor, instance, panicked: false, background: false, world, folder };
         std::fs::create_dir_all(&host.folder)?;
         Ok(host)
     }
@@ -111,7 +112,7 @@ impl FakeHost {
     /// the thread of the test.
     #[must_use]
     pub fn in_background(mut self) -> Self {
-        self.world.given.caller = Caller::Background;
+        self.background = true;
         self
     }
 
@@ -464,6 +465,9 @@ impl FakeHost {
         let Position { epoch, step, global_step, samples } = self.world.hook.position;
         let event = EventTable { size: size_of::<EventTable>() as u32, kind, epoch, step, global_step, samples, data };
         self.world.hook.event = kind;
+        // Answered at once whatever an instance's mode.
+        let at_once = matches!(kind, EventKind::SETUP | EventKind::LOAD_STATE);
+        self.world.given.caller = if self.background && !at_once { Caller::Background } else { Caller::Inline };
         self.world.hook.fault = None;
         let (handle, instance) = (self.library.handle, self.instance);
         host_call::take_logs();
@@ -473,7 +477,7 @@ impl FakeHost {
         self.world.seen.logs.extend(host_call::take_logs());
         let fault = self.world.hook.fault.take().unwrap_or_default();
         match status {
-            Status::OK => Ok(()),
+            Status::OK => self.world.catch_up(),
             Status::PANIC => {
                 self.panicked = true;
                 Err(Error::new(fault.message).context(format!("panicked at {}", fault.place)))

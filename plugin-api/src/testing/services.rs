@@ -12,7 +12,7 @@ use crate::protocol::requests::{
     Path, Predict, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet};
-use crate::services::{Site, option_of, permit};
+use crate::services::{Route, Site, option_of, permit};
 use crate::tensor::{Tensor, TensorView};
 
 /// What a service answers.
@@ -45,7 +45,23 @@ impl World {
         tensors: &[TensorView<'_>],
     ) -> Result<Answer> {
         let site = Site { caller: self.given.caller, hook: self.hook.event, needs: &self.given.needs };
-        permit(service, &site, payload).map_err(refused)?;
+        if permit(service, &site, payload).map_err(refused)? == Route::Later {
+            self.later.push((service, payload.to_vec()));
+            return Ok(Answer::default());
+        }
+        self.answer_now(service, payload, tensors)
+    }
+
+    /// Does what a hook in the background has asked for, once it has returned.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        for (service, payload) in std::mem::take(&mut self.later) {
+            let context = format!("`{}` asked for in the background", service.name());
+            self.answer_now(service, &payload, &[]).map_err(|error| error.context(context))?;
+        }
+        Ok(())
+    }
+
+    fn answer_now(&mut self, service: ServiceKind, payload: &[u8], tensors: &[TensorView<'_>]) -> Result<Answer> {
         if let Some(message) = self.given.failing.get(&service) {
             return Err(Error::new(message.clone()));
         }
@@ -115,7 +131,7 @@ impl World {
                 return Answer::of(&names);
             }
             ServiceKind::HISTORY_SERIES => return Answer::of(find(&self.given.history, "metric", payload)?.1),
-            ServiceKind::HISTORY_ARRAYS => return Answer::of(find(&self.given.arrays, "array", payload)?.1),
+            ServiceKind::HISTORY_ARRAYS => return Answer::of(find(&self.given.arrays, "metric", payload)?.1),
             _ => {
                 let ArrayPut { name, shape, values } = decode(payload)?;
                 if shape.iter().product::<u64>() != values.len() as u64 {

@@ -74,6 +74,8 @@ pub(super) struct World {
     pub(super) seen: Seen,
     pub(super) hook: Hook,
     pub(super) remote: Arc<RemoteSide>,
+    /// What a hook in the background asked for, until it has returned.
+    pub(super) later: Vec<(ServiceKind, Vec<u8>)>,
 }
 
 impl World {
@@ -123,7 +125,7 @@ impl World {
             fault: None,
             lent: Vec::new(),
         };
-        Self { given, seen: Seen::default(), hook, remote: Arc::default() }
+        Self { given, seen: Seen::default(), hook, remote: Arc::default(), later: Vec::new() }
     }
 
     /// Puts a metric as the host does: its latest value, and a point of the history at the position.

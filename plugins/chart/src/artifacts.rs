@@ -1,17 +1,17 @@
-//! What a run has published: checkpoints, exports and other files.
+//! The files that a run has published: checkpoints, exports and others.
 
 use plugin_api::event::ArtifactPublished;
 use serde::{Deserialize, Serialize};
 
-/// So many are shown, the newest ones.
+/// The most files that are shown, the newest ones.
 const MOST: usize = 100;
 
-/// Something that was published.
+/// A published file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
-    /// `best_checkpoint`, `last_checkpoint`, `export`, or a name of the plugin's own.
+    /// `best_checkpoint`, `last_checkpoint`, `export`, or a kind of the plugin's own.
     pub kind: String,
-    /// Where, relative to the run folder or absolute.
+    /// Its path, relative to the run folder or absolute.
     pub path: String,
     /// The epoch of its publication.
     pub epoch: u64,
@@ -19,14 +19,14 @@ pub struct Artifact {
     pub step: u64,
 }
 
-/// What was published, each path once.
+/// The published files, each path once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Artifacts(Vec<Artifact>);
 
 impl Artifacts {
-    /// Adds what was published. Of checkpoints the latest of its kind counts: the host moves the pointers `best` and
-    /// `last` along.
+    /// Adds a published file. Only the latest checkpoint of its kind counts: the host moves the pointers `best` and
+    /// `last`.
     pub fn add(&mut self, event: &ArtifactPublished<'_>) {
         let artifact = Artifact {
             kind: event.kind.clone().into_owned(),
@@ -39,13 +39,13 @@ impl Artifacts {
         if self.0.len() == MOST {
             self.0.remove(0);
         }
-        // Checkpoints first, the best one in front.
+        // Checkpoints first, starting with the best one.
         let rank = |artifact: &Artifact| (!artifact.kind.ends_with("_checkpoint"), artifact.kind != "best_checkpoint");
         let place = self.0.partition_point(|other| rank(other) <= rank(&artifact));
         self.0.insert(place, artifact);
     }
 
-    /// What was published.
+    /// The published files.
     pub fn list(&self) -> &[Artifact] {
         &self.0
     }

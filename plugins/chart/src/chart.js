@@ -1,12 +1,12 @@
-// Draws curves as SVG. A chart is made once and drawn anew whenever its curves have grown:
+// Draws curves as SVG. A chart is made once and redrawn whenever its curves have grown:
 //
 //   const chart = makeChart(title, { unit: "s" });
 //   document.body.append(chart.element);
 //   chart.draw(curves, axis);
 //
 // `curves` is a list of { name, label, better, points, faint }, where `points` are [step, value] in ascending order and
-// a value that is no number is the text "NaN", "Infinity" or "-Infinity". `axis` says what is horizontal:
-// { label: "epoch", scale: 23, end: 276 }, where a step is divided by `scale` and `end` is the last one planned.
+// a value that is not finite is the text "NaN", "Infinity" or "-Infinity". `axis` describes the horizontal axis:
+// { label: "epoch", scale: 23, end: 276 }, where a step is divided by `scale` and `end` is the last planned step.
 "use strict";
 
 const HEIGHT = 220;
@@ -14,9 +14,9 @@ const MARGIN = { top: 10, right: 14, bottom: 34, left: 54 };
 // Pixels between two labels of an axis.
 const X_LABEL_EVERY = 64;
 const Y_LABEL_EVERY = 38;
-// The colours themselves are in the style sheet, one set for each theme. A split has the same one in every chart.
-const COLOUR_OF = { train: 0, val: 1, test: 2 };
-const COLOURS = 6;
+// The colors themselves are in the style sheet, one set for each theme. A split has the same color in every chart.
+const COLOR_OF = { train: 0, val: 1, test: 2 };
+const COLORS = 6;
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -34,7 +34,7 @@ function html(tag, attributes, ...children) {
 
 // --- numbers
 
-// A value with about four digits that say something: 0.0826, 12.5, 1.2e-5.
+// A value with about four significant digits: 0.0826, 12.5, 1.2e-5.
 function formatValue(value) {
   if (typeof value !== "number") return String(value);
   if (!Number.isFinite(value)) return String(value);
@@ -64,8 +64,8 @@ function tickText(value, digits) {
   return value.toFixed(digits);
 }
 
-// Ticks at powers of ten, and at 2 and 5 times them where there is room; none fit a range within one power, which then
-// has linear ones.
+// Ticks at powers of ten, and at 2 and 5 times them if there is room. A range within one power may contain none of
+// them, and then gets linear ticks.
 function logTicks(low, high, count) {
   const factors = Math.log10(high / low) * 3 <= count * 1.6 ? [1, 2, 5] : [1];
   const ticks = [];
@@ -94,7 +94,7 @@ function extent(values) {
   return [low, high];
 }
 
-// The point of a curve that is best, if one knows which way is better.
+// The best point of a curve, if it is known which way is better.
 function bestPoint(curve) {
   let best = null;
   for (const point of curve.points) {
@@ -118,7 +118,7 @@ function nearest(points, step) {
 
 // --- scales
 
-// Where values lie between the bottom and the top, and the ticks there.
+// The position of values between the bottom and the top, and the ticks there.
 function verticalScale(values, height, logarithmic) {
   let [low, high] = extent(values);
   if (low > high) [low, high] = [0, 1];
@@ -134,7 +134,7 @@ function verticalScale(values, height, logarithmic) {
     const space = Math.abs(low) * 0.1 || 1;
     [low, high] = [low - space, high + space];
   }
-  // A curve that comes near zero is shown above zero: then heights compare.
+  // A curve that comes close to zero is drawn above zero, so that heights can be compared.
   if (low > 0 && low < high * 0.3) low = 0;
   const space = (high - low) * 0.05;
   const bottom = low === 0 ? 0 : low - space;
@@ -146,7 +146,7 @@ function verticalScale(values, height, logarithmic) {
 function horizontalScale(curves, axis, width) {
   const [first, last] = extent(curves.flatMap((curve) => curve.points.map((point) => point[0] / axis.scale)));
   let [low, high] = first > last ? [0, 1] : [Math.min(first, 1), last];
-  // Until a run is half way, its curves have the whole width: a step of a thousand is too little of a picture.
+  // Until a run is half done, its curves fill the whole width: the first of a thousand steps would be hardly visible.
   if (axis.end && high * 2 >= axis.end / axis.scale) high = Math.max(high, axis.end / axis.scale);
   if (low === high) high = low + 1;
   const place = (step) => ((step / axis.scale - low) / (high - low)) * width;
@@ -178,7 +178,7 @@ function makeChart(title, { unit = "" } = {}) {
     const full = Math.max(240, drawing.clientWidth || 360);
     const [width, height] = [full - MARGIN.left - MARGIN.right, HEIGHT - MARGIN.top - MARGIN.bottom];
     const values = curves.flatMap((curve) => curve.points.map((point) => point[1])).filter(isNumber);
-    // Zero and below have no logarithm.
+    // Zero and negative values have no logarithm.
     const positive = values.length > 0 && values.every((value) => value > 0);
     toggle.hidden = !positive;
     const y = verticalScale(values, height, logarithmic && positive);
@@ -223,7 +223,7 @@ function makeChart(title, { unit = "" } = {}) {
     const step = x.step(Math.min(Math.max(left, 0), width));
     const found = curves.map((curve) => ({ curve, near: nearest(curve.points, step) })).filter(({ near }) => near);
     if (found.length === 0) return;
-    // The curve with the nearest point says where the line stands; the others show theirs of that place.
+    // The line is placed at the nearest point of any curve; the other curves show their values there.
     const anchor = found.reduce((a, b) => (Math.abs(b.near[0] - step) < Math.abs(a.near[0] - step) ? b : a)).near[0];
     const at = x.place(anchor);
     cursor.replaceChildren(svg("line", { class: "crosshair", x1: at, x2: at, y1: 0, y2: height }));
@@ -231,7 +231,7 @@ function makeChart(title, { unit = "" } = {}) {
     for (const { curve } of found) {
       const near = nearest(curve.points, anchor);
       if (isNumber(near[1]) && !(logarithmic && near[1] <= 0)) {
-        cursor.append(svg("circle", { class: `dot colour${curve.colour}`, cx: x.place(near[0]), cy: y.place(near[1]), r: 3.5 }));
+        cursor.append(svg("circle", { class: `dot color${curve.color}`, cx: x.place(near[0]), cy: y.place(near[1]), r: 3.5 }));
       }
       tooltip.append(html("div", {}, swatch(curve), `${curve.label} `, html("b", {}, formatValue(near[1]))));
     }
@@ -246,34 +246,34 @@ function makeChart(title, { unit = "" } = {}) {
   return {
     element,
     draw(curves, axis) {
-      shown = { curves: coloured(curves), axis };
+      shown = { curves: colored(curves), axis };
       render();
     },
   };
 }
 
-// Gives each curve a colour of its own: that of its split, or the next that is free. What is faint is noise of training.
-function coloured(curves) {
-  const taken = new Set(curves.map((curve) => COLOUR_OF[curve.split]).filter((colour) => colour !== undefined));
+// Gives each curve its own color: that of its split, or the next free one. Faint curves are noise of training.
+function colored(curves) {
+  const taken = new Set(curves.map((curve) => COLOR_OF[curve.split]).filter((color) => color !== undefined));
   let next = 0;
   return curves.map((curve) => {
-    let colour = curve.faint ? COLOUR_OF.train : COLOUR_OF[curve.split];
-    if (colour === undefined) {
-      while (taken.has(next % COLOURS) && taken.size < COLOURS) next++;
-      colour = next++ % COLOURS;
-      taken.add(colour);
+    let color = curve.faint ? COLOR_OF.train : COLOR_OF[curve.split];
+    if (color === undefined) {
+      while (taken.has(next % COLORS) && taken.size < COLORS) next++;
+      color = next++ % COLORS;
+      taken.add(color);
     }
-    return { ...curve, colour };
+    return { ...curve, color };
   });
 }
 
-// Lines between numbers, a dot where a number stands alone, a cross on the axis for what is no number.
+// Lines between numbers, a dot for a single number, a cross on the axis for a value that is not finite.
 function drawCurve(curve, x, y, height) {
   const drawn = [];
   let path = "";
   let alone = null;
   const endPiece = () => {
-    if (alone) drawn.push(svg("circle", { class: `dot colour${curve.colour}`, cx: alone[0], cy: alone[1], r: 4 }));
+    if (alone) drawn.push(svg("circle", { class: `dot color${curve.color}`, cx: alone[0], cy: alone[1], r: 4 }));
     alone = null;
   };
   let within = false;
@@ -284,7 +284,7 @@ function drawCurve(curve, x, y, height) {
       endPiece();
       within = false;
       const cross = `M${at - 3} ${height - 7}l6 6m0 -6l-6 6`;
-      drawn.push(svg("path", { class: `cross colour${curve.colour}`, d: cross }, svg("title", {}, `${curve.name}: ${value}`)));
+      drawn.push(svg("path", { class: `cross color${curve.color}`, d: cross }, svg("title", {}, `${curve.name}: ${value}`)));
       continue;
     }
     path += `${within ? "L" : "M"}${at.toFixed(1)} ${up.toFixed(1)}`;
@@ -292,16 +292,16 @@ function drawCurve(curve, x, y, height) {
     within = true;
   }
   endPiece();
-  drawn.unshift(svg("path", { class: `curve colour${curve.colour}${curve.faint ? " faint" : ""}`, d: path, "data-curve": curve.name }));
+  drawn.unshift(svg("path", { class: `curve color${curve.color}${curve.faint ? " faint" : ""}`, d: path, "data-curve": curve.name }));
   const best = curve.faint ? null : bestPoint(curve);
   if (best && curve.points.length > 1 && Number.isFinite(y.place(best[1]))) {
-    drawn.push(svg("circle", { class: `best colour${curve.colour}`, cx: x.place(best[0]), cy: y.place(best[1]), r: 4.5 }));
+    drawn.push(svg("circle", { class: `best color${curve.color}`, cx: x.place(best[0]), cy: y.place(best[1]), r: 4.5 }));
   }
   return drawn;
 }
 
 function swatch(curve) {
-  const line = svg("line", { class: `curve colour${curve.colour}${curve.faint ? " faint" : ""}`, x1: 1, x2: 15, y1: 5, y2: 5 });
+  const line = svg("line", { class: `curve color${curve.color}${curve.faint ? " faint" : ""}`, x1: 1, x2: 15, y1: 5, y2: 5 });
   return svg("svg", { class: "swatch", viewBox: "0 0 16 10", width: 16, height: 10, "aria-hidden": "true" }, line);
 }
 
@@ -322,7 +322,7 @@ function placeInWords(step, axis) {
   return Number.isInteger(epoch) ? `epoch ${epoch}` : `epoch ${epoch.toFixed(2)} (step ${step.toLocaleString("en")})`;
 }
 
-// What a picture says to those who do not see it.
+// The description of a chart for screen readers.
 function describe(title, curves) {
   const parts = curves.map((curve) => {
     const last = curve.points.at(-1);

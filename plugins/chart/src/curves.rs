@@ -1,4 +1,4 @@
-//! Curves that stay small enough for a page however long the run is.
+//! Curves that stay small enough for a page, however long the run is.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,22 @@ use monitor::Direction;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A curve has at most one point more than this: more than a screen has pixels beside each other.
+/// A curve has at most one point more than this, which is more than a screen has pixels in a row.
 const MOST_POINTS: usize = 2000;
 
-/// So many curves are kept; a page with more is none that anybody reads. Of metrics that can be better as many more are,
-/// so that whoever puts 100,000 scalars does not hide the loss.
+/// The most curves that are kept; nobody reads a page with more. As many more are kept of metrics with a direction, so
+/// that 100,000 recorded scalars do not hide the loss.
 pub const MOST_CURVES: usize = 200;
 
-/// The values of a metric over the run, thinned out evenly where they are many.
+/// The values of a metric over the run, thinned out evenly if there are many.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// Global steps and values, in ascending order of steps.
     points: Vec<(u64, f64)>,
-    /// Of so many values one is kept. The last one is always there and makes room for the next if it is none of those.
+    /// One of this many values is kept. The last one is always there, and is replaced by the next unless it is one of
+    /// those.
     every: u64,
-    /// How many values there were.
+    /// The number of values so far.
     pushed: u64,
 }
 
@@ -31,7 +32,7 @@ impl Default for Curve {
 }
 
 impl Curve {
-    /// Adds a value. One that lies before the last, as after a resume, is left out; one at the same step replaces it.
+    /// Adds a value. One before the last step, as after a resume, is ignored; one at the same step replaces it.
     pub fn push(&mut self, step: u64, value: f64) {
         if let Some(last) = self.points.last_mut() {
             if step < last.0 {
@@ -60,23 +61,23 @@ impl Curve {
         }
     }
 
-    /// What is kept: global steps and values.
+    /// The points that are kept: global steps and values.
     pub fn points(&self) -> &[(u64, f64)] {
         &self.points
     }
 
-    /// Of so many values one is kept: a curve whose number has changed is another one than before.
+    /// One of this many values is kept: if the number has changed, all points may have.
     pub fn every(&self) -> u64 {
         self.every
     }
 
-    /// The points from `from` on, as the script reads them.
+    /// The points from `from` on, in the script's format.
     pub fn points_from(&self, from: usize) -> Vec<(u64, Number)> {
         self.points.iter().skip(from).map(|&(step, value)| (step, Number(value))).collect()
     }
 }
 
-/// A number as the script reads it: JSON has no words for NaN and the infinities, so that they are texts.
+/// A number in the script's format: JSON cannot write NaN and the infinities, so they are strings.
 #[derive(Clone, Copy, Debug)]
 pub struct Number(pub f64);
 
@@ -95,7 +96,7 @@ impl Serialize for Number {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curves {
     curves: BTreeMap<String, Curve>,
-    /// How many values belonged to curves for which there was no room.
+    /// The number of values of curves that were dropped.
     left_out: u64,
 }
 
@@ -121,32 +122,32 @@ impl Curves {
         self.curves.get(name)?.points.last().copied()
     }
 
-    /// How many values belonged to curves for which there was no room.
+    /// The number of values of curves that were dropped.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// All of them as the script reads them.
+    /// All of them in the script's format.
     pub fn whole(&self) -> impl Serialize + '_ {
         Whole(self)
     }
 }
 
-/// What the script reads of a curve, or of a part of it.
+/// A curve, or a part of it, in the script's format.
 #[derive(Serialize)]
 pub struct Drawn {
-    /// Which way it improves, where its name tells.
+    /// Which way it improves, if its name tells.
     pub better: Option<Direction>,
-    /// Whether it is noise behind the others.
+    /// Whether it is the noisy background of other curves.
     pub faint: bool,
-    /// The chart that it belongs to, where its name does not tell.
+    /// Its chart, if its name does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chart: Option<&'static str>,
     /// Its points.
     pub points: Vec<(u64, Number)>,
 }
 
-/// The loss of single steps, a curve that the live page alone has.
+/// The loss of single steps, a curve that only the live page has.
 pub const STEP_LOSS: &str = "step loss";
 
 impl Drawn {
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&curve.points_from(1)).unwrap(),
             r#"[[20,3.0],[30,"NaN"]]"#,
-            "JSON has no word for it"
+            "JSON cannot write it"
         );
     }
 

@@ -1,4 +1,4 @@
-//! What a run is: what stands on a page before the first value has arrived.
+//! The facts about a run: what a page shows before the first value arrives.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use plugin_api::{ErrorKind, Result, Run};
 use serde::Serialize;
 use serde_json::Value;
 
-/// A setting's value is shown up to so many characters: the layers of a model have a table of their own.
+/// The most characters of a setting's value; the layers of a model have their own table.
 const LONGEST_VALUE: usize = 300;
 
-/// What a run is.
+/// The facts about a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Facts {
     /// The run's name.
@@ -22,11 +22,11 @@ pub struct Facts {
     pub device: String,
     /// The host's version.
     pub host_version: String,
-    /// Epochs planned; 0 where the run is planned in steps.
+    /// Epochs planned; 0 if the run is planned in steps.
     pub epochs: u64,
     /// Steps of one epoch.
     pub steps_per_epoch: u64,
-    /// Steps planned in all.
+    /// Planned steps in all.
     pub total_steps: u64,
     /// The checkpoint that the run resumed from.
     pub resumed_from: Option<String>,
@@ -34,18 +34,18 @@ pub struct Facts {
     pub splits: BTreeMap<String, u64>,
     /// The model.
     pub model: Model,
-    /// The resolved run file, a line for each key.
+    /// The resolved run file, one line per key.
     pub settings: Vec<(String, String)>,
 }
 
 /// The model as a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Model {
-    /// Whether its rows are nodes of a graph; else they are the parameters of a model that has none.
+    /// Whether its rows are nodes of a graph; otherwise they are the parameters of a model without one.
     pub is_graph: bool,
-    /// How many numbers are trained.
+    /// The number of trained values.
     pub parameters: u64,
-    /// A row a node, or a parameter.
+    /// One row per node, or per parameter.
     pub layers: Vec<Layer>,
 }
 
@@ -56,20 +56,20 @@ pub struct Layer {
     pub name: String,
     /// Its operator, empty for a parameter.
     pub operator: String,
-    /// The names of what it reads, empty for a parameter.
+    /// The names of its inputs, empty for a parameter.
     pub reads: String,
     /// Its shape, `[32, 8, 8]`.
     pub shape: String,
-    /// How many numbers of it are trained.
+    /// The number of its trained values.
     pub parameters: u64,
 }
 
 impl Facts {
-    /// Asks the run; from `setup` on.
+    /// Reads them from the run; works from `setup` on.
     ///
     /// # Errors
     ///
-    /// Those of the services.
+    /// Errors of the services.
     pub fn read(run: &Run<'_>) -> Result<Self> {
         let info = run.info()?;
         Ok(Self {
@@ -92,9 +92,9 @@ impl Model {
     fn read(run: &Run<'_>) -> Result<Self> {
         match run.graph() {
             Ok(graph) => Ok(Self::of_graph(&graph)),
-            // A program brought its own model, or it is a TorchScript module.
+            // The model of a program, or a TorchScript module.
             Err(error) if error.kind() == ErrorKind::NoSuchName => Self::of_parameters(run),
-            // An operator that this SDK does not know is no reason to show nothing else.
+            // An operator that this SDK does not know must not hide everything else.
             Err(_) => Self::of_parameters(run),
         }
     }
@@ -134,8 +134,8 @@ fn elements(shape: &[i64]) -> u64 {
     shape.iter().map(|&size| u64::try_from(size).unwrap_or(0)).product()
 }
 
-/// The run file as lines: `train.optimizer.learning_rate`, `0.003`. Plugins and layers are left out, which are shown
-/// elsewhere.
+/// The run file as lines: `train.optimizer.learning_rate`, `0.003`. Plugins and layers are omitted, since they are
+/// shown elsewhere.
 fn settings(plan: &str) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     if let Ok(Value::Object(sections)) = serde_json::from_str(plan) {

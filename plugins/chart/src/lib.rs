@@ -1,8 +1,8 @@
-//! What pages about a run have in common, the report and the live page: what they show, and the script that draws it.
+//! The common parts of the report and the live page: the data that they show, and the script that draws it.
 //!
-//! In Rust, [`Facts`], [`Curves`], [`Artifacts`] and [`times`] gather what there is to show and write it as JSON. In the
-//! browser, `chart.js` draws curves as SVG and `page.js` fills the page's parts from that JSON; both know nothing of
-//! where it comes from. [`Page`] puts them into one document that loads nothing.
+//! In Rust, [`Facts`], [`Curves`], [`Artifacts`] and [`times`] collect the data and write it as JSON. In the browser,
+//! `chart.js` draws curves as SVG and `page.js` fills the page's parts from that JSON; both work with any source of it.
+//! [`Page`] puts them into one document that loads nothing.
 
 mod artifacts;
 mod curves;

@@ -1,5 +1,5 @@
-// The parts of a page about a run, for the report and the live page alike. Each shows a part of what `chart::Run` says in
-// Rust, into the element of that name.
+// The parts of a page about a run, for the report and the live page. Each shows a part of the data of `chart::Run` in
+// Rust, in the element of that name.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
@@ -11,7 +11,7 @@ function clock(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
-// 3.2 s, 41 ms, 7 µs: three digits at most.
+// 3.2 s, 41 ms, 7 µs: at most three digits.
 function duration(seconds) {
   if (seconds >= 100) return clock(seconds);
   for (const [size, unit] of [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]) {
@@ -36,7 +36,7 @@ function show(id, ...content) {
   byId(id).closest("section").hidden = content.length === 0;
 }
 
-// --- where the run is
+// --- progress of the run
 
 const STATES = { running: "running", paused: "paused", finished: "finished", stopped: "stopped", failed: "failed", interrupted: "interrupted" };
 
@@ -70,10 +70,10 @@ function groupsOf(curves, splits) {
     const split = splits.find((split) => name.startsWith(`${split}_`));
     const metric = split ? name.slice(split.length + 1) : curve.chart ?? name;
     if (!groups.has(metric)) groups.set(metric, []);
-    // A curve that is alone needs no other name than its chart's.
+    // A single curve needs no name other than its chart's.
     groups.get(metric).push({ ...curve, name, split, label: split ?? (name === metric ? "" : name) });
   }
-  // Losses first, then what was measured, then what the host says of its own work.
+  // Losses first, then other measurements, then the host's own figures.
   const isHosts = (metric) => /^learning_rate|^gradient_norm$|_seconds$/.test(metric);
   const rank = (metric) => (metric === "loss" ? 0 : metric.endsWith("_seconds") ? 3 : isHosts(metric) ? 2 : 1);
   const splitRank = (curve) => (curve.faint ? 99 : curve.split ? splits.indexOf(curve.split) : 98);
@@ -108,7 +108,7 @@ function showCurves(facts, curves) {
 
 const splitsOf = (facts) => ["train", "val", "test", ...Object.keys(facts.splits)].filter((split, index, all) => all.indexOf(split) === index);
 
-// What was measured on data that is not trained on.
+// Measurements on data that is not used for training.
 function showBest(groups, axis) {
   const measured = groups.flatMap(([, curves]) => curves).filter((curve) => curve.split && curve.split !== "train" && bestPoint(curve));
   const tiles = measured.map((curve) => {
@@ -123,17 +123,17 @@ function showBest(groups, axis) {
 
 function showTimes(times, elapsed) {
   if (times.length === 0) return show("times");
-  const longest = Math.max(...times.map((time) => time.seconds + time.beside));
+  const longest = Math.max(...times.map((time) => time.seconds + time.background));
   const rows = times.map((time) => {
     const share = (part) => `${longest > 0 ? (part / longest) * 100 : 0}%`;
-    const bar = html("div", { class: "cost" }, html("i", {}), html("i", { class: "beside" }));
+    const bar = html("div", { class: "cost" }, html("i", {}), html("i", { class: "background" }));
     bar.children[0].style.width = share(time.seconds);
-    bar.children[1].style.width = share(time.beside);
+    bar.children[1].style.width = share(time.background);
     const ofRun = elapsed > 0 ? `${((time.seconds / elapsed) * 100).toFixed(1)} %` : "";
     const most = time.hooks[0] ? `${time.hooks[0].hook}, ${plural(time.hooks[0].calls, "call")}` : "";
-    return [time.plugin, bar, duration(time.seconds), ofRun, time.beside ? duration(time.beside) : "", most];
+    return [time.plugin, bar, duration(time.seconds), ofRun, time.background ? duration(time.background) : "", most];
   });
-  const columns = [["plugin"], [""], ["in the loop", "number"], ["of the run", "number"], ["beside it", "number"], ["mostly in"]];
+  const columns = [["plugin"], [""], ["in the loop", "number"], ["of the run", "number"], ["background", "number"], ["mostly in"]];
   show("times", table(columns, rows));
 }
 

@@ -8,24 +8,24 @@ const BODY: &str = include_str!("body.html");
 const CHART: &str = include_str!("chart.js");
 const PAGE: &str = include_str!("page.js");
 
-/// A page about a run: the parts that all have, and what one of them has more.
+/// A page about a run: the common parts, and the additions of one page.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Page<'p> {
-    /// Shown until the script knows the run's name.
+    /// Shown until the script has the run's name.
     pub title: &'p str,
-    /// What its policy lets a browser do with it, `Content-Security-Policy`; empty: what it lets any file do.
+    /// The `Content-Security-Policy` of the page; empty for none.
     pub policy: &'p str,
-    /// The nonce of its scripts and styles, where its policy wants one.
+    /// The nonce of its scripts and styles, if its policy needs one.
     pub nonce: &'p str,
-    /// More style.
+    /// Additional styles.
     pub style: &'p str,
     /// HTML at the end of the header.
     pub header: &'p str,
-    /// HTML behind the other sections.
+    /// HTML after the other sections.
     pub sections: &'p str,
-    /// What the script `data` holds, as [`json_for_script`] wrote it; empty: there is none.
+    /// The content of the script `data`, as [`json_for_script`] wrote it; empty for none.
     pub data: &'p str,
-    /// The script that feeds the parts.
+    /// The script that fills the parts.
     pub script: &'p str,
     /// The last line, HTML.
     pub footer: &'p str,
@@ -60,7 +60,7 @@ impl Page<'_> {
     }
 }
 
-/// A value as JSON that can stand within a script: no `<` ends the script or begins a comment.
+/// A value as JSON inside a script: no `<` can end the script or start a comment.
 ///
 /// # Errors
 ///

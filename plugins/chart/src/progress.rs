@@ -1,45 +1,45 @@
-//! Where a run is.
+//! The progress of a run.
 
 use std::time::Duration;
 
 use plugin_api::event::{Failed, Position};
 use serde::Serialize;
 
-/// Where a run is.
+/// The progress of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Progress {
     /// `running`, or the outcome: `finished`, `stopped`, `failed`, `interrupted`.
     pub state: String,
-    /// What a running one does: `training`, `evaluating val`.
+    /// The current activity of a running one: `training`, `evaluating val`.
     pub doing: String,
     /// The epoch in progress.
     pub epoch: u64,
     /// The global step.
     pub step: u64,
-    /// Seconds since the run began; whether those of earlier processes count is up to who writes the page.
+    /// Seconds since the run started; the page decides whether those of earlier processes count.
     pub elapsed: f64,
-    /// Seconds, from the pace so far.
+    /// Seconds, estimated from the average speed.
     pub time_left: Option<f64>,
-    /// Steps a second.
+    /// Steps per second.
     pub rate: Option<f64>,
     /// Why it ended, and what failed.
     pub reason: String,
 }
 
 impl Progress {
-    /// One that runs from `position` on.
+    /// A run that starts at `position`.
     pub fn running(position: &Position) -> Self {
         let (epoch, step) = (position.epoch, position.global_step);
         Self { state: "running".to_owned(), doing: "training".to_owned(), epoch, step, ..Self::default() }
     }
 
-    /// Takes notice of the position.
+    /// Updates the position.
     pub fn at(&mut self, position: &Position) {
         (self.epoch, self.step) = (position.epoch, position.global_step);
     }
 
-    /// The time left for `total_steps`, by the average of the steps since `first_step`, which took `time`: evaluations
-    /// are part of it, since they come again.
+    /// The time left for `total_steps`, by the average of the steps since `first_step`, which took `time`. Evaluations
+    /// are included, since they happen again.
     pub fn estimate(&mut self, first_step: u64, total_steps: u64, time: Duration) {
         let done = self.step.saturating_sub(first_step);
         let each = (done > 0).then(|| time.as_secs_f64() / done as f64);
@@ -47,7 +47,7 @@ impl Progress {
             each.filter(|_| total_steps > 0).map(|each| each * total_steps.saturating_sub(self.step) as f64);
     }
 
-    /// Takes notice of a failure.
+    /// Records a failure.
     pub fn failed(&mut self, event: &Failed<'_>) {
         self.because(&format!("`{}` failed in `{}`: {}", event.by, event.hook, event.message));
     }
@@ -74,9 +74,9 @@ mod tests {
         progress.estimate(500, 1000, Duration::from_secs(10));
         assert_eq!(progress.time_left, Some(40.0));
         progress.estimate(600, 1000, Duration::from_secs(10));
-        assert_eq!(progress.time_left, None, "nothing is done yet");
+        assert_eq!(progress.time_left, None, "no step is done yet");
         progress.estimate(500, 0, Duration::from_secs(10));
-        assert_eq!(progress.time_left, None, "nobody knows the end");
+        assert_eq!(progress.time_left, None, "the end is unknown");
         progress.estimate(500, 550, Duration::from_secs(10));
         assert_eq!(progress.time_left, Some(0.0));
     }

@@ -1,4 +1,4 @@
-//! What each plugin has cost.
+//! The cost of each plugin.
 
 use std::collections::BTreeMap;
 
@@ -6,35 +6,35 @@ use plugin_api::protocol::HookTime;
 use plugin_api::{ErrorKind, Result, Run};
 use serde::Serialize;
 
-/// What one plugin has cost the run, in this process.
+/// The cost of one plugin in this process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PluginTime {
     /// The instance.
     pub plugin: String,
     /// Seconds in which the loop waited for it.
     pub seconds: f64,
-    /// Seconds that it took beside the loop.
-    pub beside: f64,
+    /// Seconds in the background.
+    pub background: f64,
     /// Its hooks, most expensive first.
     pub hooks: Vec<Hook>,
 }
 
-/// What one hook has cost.
+/// The cost of one hook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hook {
     /// The hook, by its event's name.
     pub hook: String,
-    /// How many calls.
+    /// The number of calls.
     pub calls: u64,
     /// Their time.
     pub seconds: f64,
 }
 
-/// What each plugin has cost, most expensive first. Empty where the host is too old to say it.
+/// The cost of each plugin, most expensive first. Empty if the host is too old to report it.
 ///
 /// # Errors
 ///
-/// Those of the service.
+/// Errors of the service.
 pub fn times(run: &Run<'_>) -> Result<Vec<PluginTime>> {
     match run.hook_times() {
         Ok(times) => Ok(by_plugin(times)),
@@ -48,14 +48,14 @@ fn by_plugin(times: Vec<HookTime>) -> Vec<PluginTime> {
     for HookTime { instance, hook, background, calls, seconds, .. } in times {
         let plugin = plugins.entry(instance.clone()).or_default();
         plugin.plugin = instance;
-        *if background { &mut plugin.beside } else { &mut plugin.seconds } += seconds;
+        *if background { &mut plugin.background } else { &mut plugin.seconds } += seconds;
         plugin.hooks.push(Hook { hook, calls, seconds });
     }
     let mut plugins: Vec<_> = plugins.into_values().collect();
     for plugin in &mut plugins {
         plugin.hooks.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     }
-    plugins.sort_by(|a, b| (b.seconds + b.beside).total_cmp(&(a.seconds + a.beside)));
+    plugins.sort_by(|a, b| (b.seconds + b.background).total_cmp(&(a.seconds + a.background)));
     plugins
 }
 
@@ -79,7 +79,7 @@ mod tests {
             time("checkpoint", "trigger", false, 1.5),
             time("webhook", "waiting", false, 0.25),
         ]);
-        let shown: Vec<_> = times.iter().map(|time| (time.plugin.as_str(), time.seconds, time.beside)).collect();
+        let shown: Vec<_> = times.iter().map(|time| (time.plugin.as_str(), time.seconds, time.background)).collect();
         assert_eq!(shown, [("webhook", 0.25, 4.0), ("checkpoint", 2.0, 0.0)]);
         let hooks: Vec<_> = times[1].hooks.iter().map(|hook| hook.hook.as_str()).collect();
         assert_eq!(hooks, ["trigger", "checkpoint"]);

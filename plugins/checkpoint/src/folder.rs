@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What the names of unfinished entries begin with: the host clears away those that a crash left.
+/// The prefix of unfinished entries: the host removes those that a crash left.
 const TEMPORARY: &str = ".tmp-";
 
 /// The name of the checkpoint of a position: `epoch-0003-step-00000084`.
@@ -12,7 +12,7 @@ pub(crate) fn name_of(epoch: u64, global_step: u64) -> String {
     format!("epoch-{epoch:04}-step-{global_step:08}")
 }
 
-/// Whether `name` is one that [`name_of`] gives: then it is one part of a path, and no pointer.
+/// Whether `name` has the form of [`name_of`]: then it is one part of a path, and not a pointer.
 pub(crate) fn is_name(name: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     name.strip_prefix("epoch-")
@@ -20,7 +20,7 @@ pub(crate) fn is_name(name: &str) -> bool {
         .is_some_and(|(epoch, step)| digits(epoch) && digits(step))
 }
 
-/// The name of the checkpoint at `path`, if it lies in `folder`; links are followed.
+/// The name of the checkpoint at `path`, if it is in `folder`; links are followed.
 pub(crate) fn name_in(folder: &Path, path: &Path) -> Option<String> {
     let (folder, path) = (fs::canonicalize(folder).ok()?, fs::canonicalize(path).ok()?);
     let name = path.file_name()?.to_str()?;
@@ -32,7 +32,7 @@ pub(crate) fn has(folder: &Path, name: &str) -> bool {
     fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_dir())
 }
 
-/// Lets `pointer` show `name`, in one step: who reads it sees the old checkpoint or the new one.
+/// Makes `pointer` point at `name`, atomically: a reader sees the old checkpoint or the new one.
 pub(crate) fn point(folder: &Path, pointer: &str, name: &str) -> io::Result<()> {
     let temporary = temporary(folder, pointer);
     match fs::remove_file(&temporary) {
@@ -44,7 +44,7 @@ pub(crate) fn point(folder: &Path, pointer: &str, name: &str) -> io::Result<()> 
     flush(folder)
 }
 
-/// A relative link, so that the run folder can be moved; where the file system has none, a text file
+/// A relative link, so that the run folder can be moved; if the file system has no links, a text file
 /// with the name, which the host reads too.
 fn link(name: &str, at: &Path) -> io::Result<()> {
     #[cfg(unix)]
@@ -55,15 +55,15 @@ fn link(name: &str, at: &Path) -> io::Result<()> {
     File::open(at)?.sync_all()
 }
 
-/// Deletes the checkpoint called `name`. It loses its name first, so that there is no moment with half
-/// of a checkpoint; one that is gone already is no error.
+/// Deletes the checkpoint called `name`. It is renamed first, so that there is never a partial checkpoint
+/// of that name; if it does not exist, that is not an error.
 pub(crate) fn delete(folder: &Path, name: &str) -> io::Result<()> {
     let path = folder.join(name);
     match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(found) if !is_name(name) || !found.is_dir() => {
-            return Err(io::Error::other("it is no folder of a checkpoint"));
+            return Err(io::Error::other("it is not the folder of a checkpoint"));
         }
         Ok(_) => {}
     }
@@ -78,7 +78,7 @@ fn temporary(folder: &Path, name: &str) -> PathBuf {
 
 /// Flushes the folder's entries to the disk.
 fn flush(folder: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened as a file.
+    // Other systems cannot open a folder as a file.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

@@ -1,8 +1,8 @@
-//! `checkpoint`: says when checkpoints are written, and which of them are kept. The format and the
-//! writing are the host's.
+//! `checkpoint`: decides when checkpoints are written, and which of them are kept. The host writes
+//! them, in its format.
 //!
-//! The run's `when` says when (after each epoch and at the end, unless it says otherwise); the
-//! checkpoint is taken at the next safe point, after every other callback has handled the event.
+//! The run's `when` decides when (by default after each epoch and at the end); the checkpoint is taken
+//! at the next safe point, after every other callback has handled the event.
 
 mod folder;
 mod retention;
@@ -19,13 +19,13 @@ use crate::retention::{Action, Entry, KeepBest, Pointer, plan};
 /// Options of `checkpoint`.
 #[plugin]
 struct Options {
-    /// Where to write, relative to the run folder. Two instances need two folders.
+    /// The folder of the checkpoints, relative to the run folder. Two instances need two folders.
     folder: String,
-    /// How many of the newest to keep; 0: all.
+    /// How many of the newest to keep; 0 keeps all.
     keep_last: usize,
-    /// The best to keep besides. The pointer `best` follows the first rule.
+    /// The best ones to keep in addition. The pointer `best` follows the first rule.
     keep_best: Vec<KeepBest>,
-    /// Leave the checkpoints that others ask for (plugins, `host stop`) to others.
+    /// Ignore checkpoint requests of others (plugins, `host stop`).
     only_own_requests: bool,
 }
 
@@ -44,15 +44,15 @@ struct Checkpoints {
     options: Options,
     /// The folder, absolute; known from the first event on.
     folder: PathBuf,
-    /// What this instance wrote and has not deleted, oldest first.
+    /// The checkpoints that this instance wrote and has not deleted, oldest first.
     kept: Vec<Entry>,
     /// The checkpoint that the run resumed from, if it is in the folder.
     resumed_from: Option<String>,
-    /// What `best` shows.
+    /// The target of `best`.
     best: Option<String>,
-    /// Whether this instance asked for a checkpoint that it has not written yet.
+    /// Whether this instance has requested a checkpoint that is not written yet.
     asked: bool,
-    /// Metrics of rules that have been said to be missing.
+    /// Metrics of rules that were reported as missing.
     missing: BTreeSet<String>,
 }
 
@@ -91,18 +91,18 @@ impl Callback for Checkpoints {
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
         let kept: Vec<Entry> = decode_state(state)?;
-        // These names will be deleted some day: none may lead out of the folder.
+        // These names will be deleted later: none may lead out of the folder.
         if let Some(entry) = kept.iter().find(|entry| !folder::is_name(&entry.name)) {
-            return Err(Error::new(format!("the saved state names `{}`, which is no checkpoint", entry.name)));
+            return Err(Error::new(format!("the saved state names `{}`, which is not a checkpoint", entry.name)));
         }
-        // People delete and move checkpoints; what is gone is not missed.
+        // People delete and move checkpoints: forget those that are gone.
         self.kept = kept.into_iter().filter(|entry| folder::has(&self.folder, &entry.name)).collect();
         Ok(())
     }
 
     fn on_save_state(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<Vec<u8>> {
-        // The checkpoint that is about to be written holds this state, and is of the list: the run that
-        // resumes from it must know that it is there.
+        // The checkpoint that is about to be written contains this state, so it must be in the list: a run
+        // that resumes from it must know that it exists.
         let mut kept = self.kept.clone();
         if self.writes_it() {
             let new = self.entry(run, event)?;
@@ -113,7 +113,7 @@ impl Callback for Checkpoints {
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
-        // The end comes at the position of the last epoch's checkpoint.
+        // The end has the same position as the last epoch's checkpoint.
         if self.kept.last().is_some_and(|last| last.global_step == event.global_step) {
             return Ok(());
         }
@@ -144,12 +144,12 @@ impl Callback for Checkpoints {
 }
 
 impl Checkpoints {
-    /// Whether the checkpoint at hand is this instance's to write.
+    /// Whether this instance writes the current checkpoint.
     fn writes_it(&self) -> bool {
         self.asked || !self.options.only_own_requests
     }
 
-    /// Where the checkpoint is, as the host's services and the artifacts have it.
+    /// The path of the checkpoint, for the host's services and the artifacts.
     fn path_of(&self, name: &str) -> String {
         format!("{}/{name}", self.options.folder.trim_end_matches('/'))
     }
@@ -171,7 +171,7 @@ impl Checkpoints {
                 }
                 Err(error) if error.kind() == plugin_api::ErrorKind::NoSuchName => {
                     if self.missing.insert(rule.metric.clone()) {
-                        plugin_api::tracing::warn!("this checkpoint is no candidate for the best: {error}");
+                        plugin_api::tracing::warn!("this checkpoint cannot become the best: {error}");
                     }
                 }
                 Err(error) => return Err(error),
@@ -194,7 +194,7 @@ impl Checkpoints {
         run.publish(artifact, &self.path_of(name))
     }
 
-    /// A checkpoint that cannot be deleted costs disk, not the run: it is tried again next time.
+    /// A checkpoint that cannot be deleted does not fail the run: it is tried again next time.
     fn delete(&mut self, name: &str) {
         match folder::delete(&self.folder, name) {
             Ok(()) => self.kept.retain(|entry| entry.name != name),

@@ -1,4 +1,4 @@
-//! Which checkpoints are kept: a function from what is there to what is to be done, without a disk.
+//! Which checkpoints are kept: a pure function from the existing ones to actions, without a disk.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 /// A rule that keeps the best checkpoints by a metric.
 #[plugin]
 pub(crate) struct KeepBest {
-    /// The metric. It counts for a checkpoint when it was measured at that very step.
+    /// The metric. It counts for a checkpoint only if it was measured at that very step.
     pub(crate) metric: String,
-    /// Whether less is better or more is.
+    /// Whether lower or higher is better.
     pub(crate) mode: Mode,
     /// How many.
     #[schemars(range(min = 1))]
@@ -26,9 +26,9 @@ impl Default for KeepBest {
 #[plugin]
 #[derive(Copy)]
 pub(crate) enum Mode {
-    /// Less is better.
+    /// Lower is better.
     Min,
-    /// More is better.
+    /// Higher is better.
     Max,
 }
 
@@ -37,13 +37,13 @@ pub(crate) enum Mode {
 pub(crate) struct Entry {
     /// The name of its folder.
     pub(crate) name: String,
-    /// The global step that it is of.
+    /// Its global step.
     pub(crate) global_step: u64,
     /// The metrics of the rules that were measured at that step.
     pub(crate) metrics: BTreeMap<String, f64>,
 }
 
-/// A pointer beside the checkpoints.
+/// A pointer next to the checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pointer {
     /// The newest checkpoint.
@@ -52,22 +52,22 @@ pub(crate) enum Pointer {
     Best,
 }
 
-/// Something to be done. Actions are done in their order; after a failed `Save` or `Point` none is,
-/// so that nothing is deleted before what takes its place is there.
+/// An action. Actions are done in order; after a failed `Save` or `Point`, the rest is skipped, so that
+/// nothing is deleted before its replacement exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Write the checkpoint of this name.
     Save(String),
-    /// Let a pointer show a checkpoint.
+    /// Make a pointer point at a checkpoint.
     Point(Pointer, String),
     /// Delete a checkpoint.
     Delete(String),
 }
 
-/// What to do when the checkpoint `new` is taken and those of `kept` are there, oldest first.
+/// The actions when the checkpoint `new` is taken and those of `kept` exist, oldest first.
 ///
-/// Deleted is what is neither among the last `keep_last` (0: all are kept) nor among the best of any
-/// rule, and never `resumed_from`.
+/// A checkpoint is deleted if it is neither among the last `keep_last` (0 keeps all) nor among the best of
+/// any rule; `resumed_from` is never deleted.
 pub(crate) fn plan(
     keep_last: usize,
     keep_best: &[KeepBest],
@@ -75,7 +75,7 @@ pub(crate) fn plan(
     new: &Entry,
     resumed_from: Option<&str>,
 ) -> Vec<Action> {
-    // A position taken again takes the place of the one before.
+    // A checkpoint of the same position replaces the earlier one.
     let mut all: Vec<&Entry> = kept.iter().filter(|entry| entry.name != new.name).collect();
     all.push(new);
     let mut actions = vec![Action::Save(new.name.clone()), Action::Point(Pointer::Last, new.name.clone())];
@@ -98,15 +98,15 @@ pub(crate) fn plan(
 }
 
 impl KeepBest {
-    /// The best of `entries`, the best first; of equal ones the earlier is better. NaN counts as nothing.
+    /// The best of `entries`, the best first; of equal ones the earlier is better. NaN does not count.
     fn best_of<'e>(&self, entries: &[&'e Entry]) -> Vec<&'e Entry> {
         let mut valued: Vec<(f64, &Entry)> = entries
             .iter()
             .filter_map(|&entry| Some((*entry.metrics.get(&self.metric)?, entry)))
             .filter(|(value, _)| !value.is_nan())
             .collect();
-        // Stable, so that equal values stay in the order in which they came; `partial_cmp`, since for
-        // `total_cmp` the two zeros differ.
+        // Stable, so that equal values keep their order; `partial_cmp`, since for `total_cmp` the two zeros
+        // differ.
         valued.sort_by(|(left, _), (right, _)| {
             let order = left.partial_cmp(right).unwrap_or(std::cmp::Ordering::Equal);
             match self.mode {
@@ -133,7 +133,7 @@ mod tests {
         KeepBest { mode, top, ..KeepBest::default() }
     }
 
-    /// Checkpoints with these losses, one after the other; what is there at the end, and what `best` shows.
+    /// Checkpoints with these losses, one after another; returns those that remain and the target of `best`.
     fn left(keep_last: usize, rules: &[KeepBest], resumed: Option<&str>, losses: &[Option<f64>]) -> (String, String) {
         let (mut kept, mut best) = (Vec::new(), String::new());
         for (index, &loss) in losses.iter().enumerate() {
@@ -167,12 +167,12 @@ mod tests {
             (1, &[rule(Min, 2)], None, &falling, "2 3 6", "3"),
             (1, &[rule(Max, 1)], None, &falling, "6", "6"),
             (1, &[rule(Min, 1), rule(Max, 2)], None, &falling, "3 5 6", "3"),
-            // What the run resumed from stays, and takes nobody's place.
+            // The checkpoint that the run resumed from stays, and does not count.
             (2, &[], Some("1"), &falling, "1 5 6", ""),
-            // NaN is never the best, in neither direction; nor is what was not measured.
+            // NaN is never the best, in either direction; nor is a metric that was not measured.
             (1, &[rule(Min, 1)], None, &[NAN, NAN, None, NAN], "4", ""),
             (1, &[rule(Max, 1)], None, &[NAN, Some(0.1), NAN, None], "2 4", "2"),
-            // Of equal ones the earlier stays.
+            // Of equal ones, the earlier stays.
             (1, &[rule(Min, 1)], None, &[Some(1.0), Some(1.0), Some(1.0)], "1 3", "1"),
             (1, &[rule(Max, 1)], None, &[Some(0.0), Some(-0.0), Some(-1.0)], "1 3", "1"),
             (1, &[rule(Min, 1)], None, &[Some(f64::INFINITY), NAN], "1 2", "1"),

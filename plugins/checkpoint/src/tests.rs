@@ -13,7 +13,7 @@ fn host(options: plugin_api::testing::Value) -> FakeHost {
     host
 }
 
-/// The end of an epoch with a validation loss, and the checkpoint that it leads to.
+/// The end of an epoch with a validation loss, and the checkpoint that follows.
 fn epoch(host: &mut FakeHost, epoch: u64, loss: f64) -> Result<Vec<u8>> {
     host.set_position(epoch, epoch * 10);
     host.put_metric("val_loss", loss);
@@ -23,7 +23,7 @@ fn epoch(host: &mut FakeHost, epoch: u64, loss: f64) -> Result<Vec<u8>> {
     Ok(state)
 }
 
-/// The epochs of the checkpoints in the folder, and where the pointers lead.
+/// The epochs of the checkpoints in the folder, and the targets of the pointers.
 fn there(host: &FakeHost) -> (Vec<u64>, String, String) {
     let folder = host.folder().join("checkpoints");
     let mut epochs: Vec<u64> = std::fs::read_dir(&folder)
@@ -94,8 +94,7 @@ fn a_metric_that_is_not_there_is_said_once_and_stops_nothing() {
     for number in 1..4 {
         epoch(&mut host, number, 0.5).unwrap();
     }
-    let warning =
-        "WARN this checkpoint is no candidate for the best: there is no metric `val_accuracy`; there is `val_loss`";
+    let warning = "WARN this checkpoint cannot become the best: there is no metric `val_accuracy`; there is `val_loss`";
     assert_eq!(host.logs(), [warning]);
     assert_eq!(there(&host).2, "");
 }
@@ -156,7 +155,7 @@ fn what_the_run_resumed_from_stays() {
     let mut resumed =
         FakeHost::new::<Checkpoints>(json!({ "keep_last": 1, "keep_best": [] })).unwrap().with_info(|info| {
             info.folder = first.folder().display().to_string();
-            // The pointer leads to it.
+            // The pointer points at it.
             info.resumed_from = Some(first.folder().join("checkpoints/last").display().to_string());
         });
     resumed.setup().unwrap();
@@ -195,7 +194,7 @@ fn a_checkpoint_that_cannot_be_deleted_is_tried_again() {
     let mut host = host(json!({ "keep_last": 1, "keep_best": [] }));
     epoch(&mut host, 1, 0.5).unwrap();
     let path = host.folder().join("checkpoints/epoch-0001-step-00000010");
-    // A file in its place is nothing that this plugin wrote.
+    // A file of that name was not written by this plugin.
     std::fs::remove_dir(&path).unwrap();
     std::fs::write(&path, "").unwrap();
     epoch(&mut host, 2, 0.5).unwrap();
@@ -219,7 +218,7 @@ fn options_and_states_that_make_no_sense_are_refused() {
     }
     let outside = Entry { name: "../../home".to_owned(), global_step: 1, metrics: Default::default() };
     let error = host(json!({})).load_state(&encode_state(&vec![outside]).unwrap()).unwrap_err();
-    assert_eq!(error.message(), "the saved state names `../../home`, which is no checkpoint");
+    assert_eq!(error.message(), "the saved state names `../../home`, which is not a checkpoint");
 }
 
 proptest! {

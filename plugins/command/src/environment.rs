@@ -2,13 +2,13 @@
 
 use notice::{Field, Notice};
 
-/// What each variable begins with.
+/// The prefix of each variable.
 const PREFIX: &str = "HOST_";
 
-/// Metrics that have a variable; systems start no program whose environment is too large.
+/// The most metrics that get a variable; systems start no program whose environment is too large.
 const MOST_METRICS: usize = 1000;
 
-/// The variables of a notice. Metrics whose names differ in nothing but signs share one: the last of them has it.
+/// The variables of a notice. Metrics whose names differ only in punctuation share one, which the last metric sets.
 pub(crate) fn variables(notice: &Notice) -> Vec<(String, String)> {
     let of_field = |name: &str| {
         let value = match notice.field(name)? {

@@ -1,4 +1,4 @@
-//! `command`: runs a command of yours when something happens to a run.
+//! `command`: runs your command when something happens to a run.
 //!
 //! ```toml
 //! [[plugins]]
@@ -7,16 +7,16 @@
 //! options = { command = ["notify-send", "{title}", "val_loss {val_loss:.4}"] }
 //! ```
 //!
-//! Commands wait in a bounded queue for a thread that runs one after the other, so that none delays the training. One
-//! that fails, or takes too long, is a warning.
+//! Commands wait in a bounded queue for a thread that runs one at a time, so that none delays the training. A command
+//! that fails or takes too long is a warning.
 //!
-//! # What a command is told
+//! # What a command gets
 //!
-//! `{…}` in its arguments stands for what [`notice::Notice::field`] knows, and its environment has the same:
+//! `{…}` in its arguments stands for a field of [`notice::Notice::field`]. The environment has the same fields:
 //! `HOST_EVENT`, `HOST_TITLE`, `HOST_SUMMARY`, `HOST_RUN`, `HOST_RUN_FOLDER`, `HOST_TIME`, `HOST_EPOCH`, `HOST_EPOCHS`,
-//! `HOST_STEP`, `HOST_STEPS`, `HOST_SECONDS`; what belongs to an event, such as `HOST_ERROR`, `HOST_PLUGIN`,
+//! `HOST_STEP`, `HOST_STEPS`, `HOST_SECONDS`; those of a single event, such as `HOST_ERROR`, `HOST_PLUGIN`,
 //! `HOST_REASON`, `HOST_PATH`; the latest artifacts, as `HOST_BEST_CHECKPOINT`, `HOST_EXPORTS`; and each metric, as
-//! `HOST_METRIC_VAL_LOSS`. Letters are upper-case, and what is neither a letter nor a digit is `_`.
+//! `HOST_METRIC_VAL_LOSS`. Letters are upper-case; any character that is neither a letter nor a digit becomes `_`.
 
 mod environment;
 mod process;
@@ -32,20 +32,20 @@ use crate::process::Program;
 /// Options of `command`.
 #[plugin]
 pub struct Options {
-    /// The program and its arguments. In each, `{val_loss:.4}` stands for a metric with four decimals; `{event}`, `{title}`,
-    /// `{run}`, `{run_folder}`, `{epoch}`, `{best_checkpoint}`, `{exports}`, `{error}` and others for what they say. The
-    /// environment has the same: `HOST_METRIC_VAL_LOSS`, `HOST_EVENT`, `HOST_RUN_FOLDER`, ….
+    /// The program and its arguments. In each, `{val_loss:.4}` stands for a metric with four decimals. Other fields are
+    /// `{event}`, `{title}`, `{run}`, `{run_folder}`, `{epoch}`, `{best_checkpoint}`, `{exports}` and `{error}`. The
+    /// environment has the same fields: `HOST_METRIC_VAL_LOSS`, `HOST_EVENT`, `HOST_RUN_FOLDER`, ….
     pub command: Vec<String>,
-    /// Whether the first element is a script for `sh`, and the others are its `$1`, `$2`, …. In a script nothing is
-    /// replaced: it has the environment.
+    /// Whether the first element is a script for `sh`, and the others are its `$1`, `$2`, …. Fields in a script are not
+    /// replaced: it reads the environment.
     pub shell: bool,
-    /// When to run it. `trigger` and `improved` come when the instance's `when` says so; without one, never before the end.
+    /// When to run it. `trigger` and `improved` follow the instance's `when`; without a `when`, they never occur.
     pub events: Vec<Event>,
-    /// How long it may take; then it is ended with everything that it started.
+    /// The time limit of one command; after it, the command and everything that it started are killed.
     pub timeout_seconds: f64,
-    /// How many commands may wait for the one before; more are left out.
+    /// How many commands may wait; further ones are dropped.
     pub queue: u16,
-    /// How long the end of the run may wait for commands that are not done.
+    /// How long the end of the run waits for unfinished commands.
     pub drain_seconds: f64,
 }
 
@@ -69,12 +69,12 @@ impl Default for Options {
     }
 }
 
-/// Runs a command.
+/// Runs the command.
 pub struct Command {
     watch: Watch,
-    /// Until `setup` gives it to the queue.
+    /// Held here until `setup` moves it into the queue.
     program: Option<Program>,
-    /// None in a trial.
+    /// `None` in a trial.
     queue: Option<Queue<Notice>>,
     capacity: usize,
     drain: Duration,
@@ -84,7 +84,7 @@ pub struct Command {
 #[plugin]
 impl Callback for Command {
     const KIND: &'static str = "command";
-    const SUMMARY: &'static str = "Runs a command of yours when something happens to the run";
+    const SUMMARY: &'static str = "Runs your command when something happens to the run";
     // With nothing to say between start and end: a `when` cannot be empty.
     const WHEN: When = When { every: None, at: &["end"] };
     const DISPATCH: Dispatch = Dispatch::Background;
@@ -161,7 +161,7 @@ impl Callback for Command {
             let left = queue.drain(self.drain).left;
             if left > 0 {
                 let limit = self.drain.as_secs_f64();
-                plugin_api::tracing::warn!("commands not done within the {limit} s of `drain_seconds`: {left}");
+                plugin_api::tracing::warn!("commands not finished within the {limit} s of `drain_seconds`: {left}");
             }
         }
         Ok(())
@@ -173,7 +173,7 @@ impl Command {
         let (Some(queue), Some(notice)) = (&self.queue, notice) else { return };
         if !queue.offer(notice) {
             if self.left_out == 0 {
-                plugin_api::tracing::warn!("commands take longer than their occasions come: some are left out");
+                plugin_api::tracing::warn!("commands take longer than the time between their events: some are dropped");
             }
             self.left_out += 1;
         }

@@ -1,4 +1,4 @@
-//! A command as a process of its own: its arguments, its output, its end.
+//! A command as a process: its arguments, its output, its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,21 +10,21 @@ use plugin_api::{Error, Result};
 
 use crate::environment::variables;
 
-/// Lines of a command that are logged; the log of a run is not that of its commands.
+/// The most lines of a command's output that are logged, so that they do not fill the run's log.
 const MOST_LINES: usize = 1000;
 
-/// Bytes of a line that are logged as one; the rest is further lines.
+/// The most bytes that are logged as one line; the rest becomes further lines.
 const LONGEST_LINE: u64 = 4096;
 
-/// How often it is asked whether a command has ended that no longer writes.
+/// How often to check whether a command that no longer writes has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A command with places for what a notice says.
+/// A command with placeholders for the fields of a notice.
 pub(crate) struct Program {
     /// The instance's name, for the log.
     instance: String,
     program: String,
-    /// What stands before `arguments` and is not replaced.
+    /// What comes before `arguments` and is not replaced.
     fixed: Vec<String>,
     arguments: Vec<Template>,
     timeout: Duration,
@@ -33,7 +33,7 @@ pub(crate) struct Program {
 /// How a process ended.
 enum End {
     Exited(ExitStatus),
-    /// Its time was over.
+    /// It ran out of time.
     Killed,
 }
 
@@ -43,15 +43,15 @@ impl Program {
         Self { instance: instance.to_owned(), program: program.to_owned(), fixed: Vec::new(), arguments, timeout }
     }
 
-    /// A script for `sh`, which reads `arguments` as `$1`, `$2`, …: nothing that a notice says becomes part of a script.
+    /// A script for `sh`, which reads `arguments` as `$1`, `$2`, …: no text of a notice becomes part of a script.
     ///
     /// # Errors
     ///
-    /// The script has a field as templates have it.
+    /// When the script contains a field of a template.
     pub fn script(instance: &str, script: &str, arguments: Vec<Template>, timeout: Duration) -> Result<Self> {
         if let Some(field) = field_in(script) {
             return Err(Error::new(format!(
-                "in a script, `{{{field}}}` is not replaced: pass it behind the script, where it is `$1`, or read the \
+                "in a script, `{{{field}}}` is not replaced: pass it after the script, where it is `$1`, or read the \
                  environment, as `$HOST_METRIC_VAL_LOSS`"
             )));
         }
@@ -59,7 +59,7 @@ impl Program {
         Ok(Self { fixed, ..Self::new(instance, "sh", arguments, timeout) })
     }
 
-    /// Runs the command to its end. What it writes goes to the log, what goes wrong, too. Says whether it succeeded.
+    /// Runs the command to its end. Logs its output and its failure. Returns whether it succeeded.
     pub fn run(&self, notice: &Notice, deadline: &Deadline) -> bool {
         let (event, program, instance) = (notice.event.name(), &self.program, &self.instance);
         match self.start(notice).and_then(|child| self.follow(child, deadline)) {
@@ -68,7 +68,7 @@ impl Program {
                 plugin_api::tracing::warn!("{instance}: `{program}`, run at `{event}`, failed: {status}");
             }
             Ok(End::Killed) => {
-                plugin_api::tracing::warn!("{instance}: `{program}`, run at `{event}`, took too long and was ended");
+                plugin_api::tracing::warn!("{instance}: `{program}`, run at `{event}`, took too long and was killed");
             }
             Err(error) => plugin_api::tracing::warn!("{instance}: cannot run `{program}` at `{event}`: {error}"),
         }
@@ -77,7 +77,7 @@ impl Program {
 
     fn start(&self, notice: &Notice) -> Result<Child> {
         let mut command = Command::new(&self.program);
-        // No argument can have a NUL.
+        // No argument may contain a NUL.
         let arguments = self.arguments.iter().map(|argument| argument.render(notice).replace('\0', "\u{fffd}"));
         command.args(&self.fixed).args(arguments).envs(variables(notice));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -103,13 +103,13 @@ impl Program {
             match seen {
                 ..=MOST_LINES => plugin_api::tracing::info!("{instance}: {line}"),
                 _ if seen == MOST_LINES + 1 => {
-                    plugin_api::tracing::info!("{instance}: … more lines, which are not logged");
+                    plugin_api::tracing::info!("{instance}: … further lines are not logged");
                 }
                 _ => {}
             }
         };
-        // The process is asked for its end only when nobody writes any more: until then, its number is nobody else's, and
-        // killing its group kills no stranger.
+        // Wait for the process only when nobody writes any more: until then its id is not reused, and killing its
+        // group kills no stranger.
         loop {
             let left = time_left();
             if left.is_zero() {
@@ -131,7 +131,7 @@ impl Program {
     }
 }
 
-/// Ends the process and its group.
+/// Kills the process and its group.
 fn kill(child: &mut Child) -> Result<()> {
     #[cfg(unix)]
     rustix::process::kill_process_group(rustix::process::Pid::from_child(child), rustix::process::Signal::KILL)?;
@@ -141,7 +141,7 @@ fn kill(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// The lines that a process writes, whichever way, until everybody who could write has closed both.
+/// The lines that a process writes to either stream, until every writer has closed both.
 fn follow_output(child: &mut Child) -> Result<Receiver<String>> {
     let (sender, lines) = channel();
     if let Some(stdout) = child.stdout.take() {
@@ -169,7 +169,7 @@ fn follow_stream(stream: impl Read + Send + 'static, lines: Sender<String>) -> R
     Ok(())
 }
 
-/// The first `{name}` or `{name:.4}` in a script that is none of the shell's own braces.
+/// The first `{name}` or `{name:.4}` in a script that is not one of the shell's own braces.
 fn field_in(script: &str) -> Option<&str> {
     script.match_indices('{').find_map(|(place, _)| {
         let (before, after) = script.split_at(place);

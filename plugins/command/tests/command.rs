@@ -1,4 +1,4 @@
-//! What commands are told, and what becomes of a run whose commands do not behave.
+//! What commands get, and what happens to a run whose commands misbehave.
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ fn what_fails_does_not_fail_the_run() -> Result<()> {
 
 #[test]
 fn one_that_takes_too_long_is_ended_with_all_that_it_started() -> Result<()> {
-    // Whoever still held the pipe would hold up the end of the run, and write the file.
+    // A process that still held the pipe would delay the end of the run, and write the file.
     let script = r#"(sleep 300; touch "$HOST_RUN_FOLDER/late") & echo $! > "$HOST_RUN_FOLDER/child"; wait"#;
     let mut by_timeout = host(script, &[], json!({ "timeout_seconds": 0.5 }));
     end(&mut by_timeout)?;
@@ -125,13 +125,13 @@ fn one_that_takes_too_long_is_ended_with_all_that_it_started() -> Result<()> {
     Ok(())
 }
 
-/// Whether there is no such process, or only what remains of one until its parent asks.
+/// Whether the process is gone, or is a zombie until its parent waits for it.
 fn is_gone(process: &str) -> bool {
     let state = || std::process::Command::new("ps").args(["-o", "stat=", "-p", process]).output().unwrap().stdout;
     becomes(|| matches!(state().first(), None | Some(b'Z')))
 }
 
-/// Waits until something is so; in half a minute it is not.
+/// Waits until `so` holds; fails after half a minute.
 fn becomes(is: impl Fn() -> bool) -> bool {
     (0..3000).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -149,8 +149,8 @@ fn a_slow_command_holds_up_nothing() -> Result<()> {
         host.trigger("epoch")?;
     }
     end(&mut host)?;
-    assert!(host.logs().iter().any(|line| line.ends_with("some are left out")), "{:?}", host.logs());
-    let left = "WARN commands not done within the 0.3 s of `drain_seconds`: 1";
+    assert!(host.logs().iter().any(|line| line.ends_with("some are dropped")), "{:?}", host.logs());
+    let left = "WARN commands not finished within the 0.3 s of `drain_seconds`: 1";
     assert!(host.logs().iter().any(|line| line == left), "{:?}", host.logs());
     Ok(())
 }
@@ -180,11 +180,11 @@ fn options_are_refused_before_the_run() {
     for (options, expected) in [
         (json!({}), "`command` must say what to run"),
         (json!({ "command": [""] }), "`command` must say what to run"),
-        (json!({ "command": ["echo", "{val_loss"] }), "`command`: in `{val_loss`, a `{` stands alone"),
+        (json!({ "command": ["echo", "{val_loss"] }), "`command`: a single `{` in `{val_loss`"),
         (json!({ "command": ["echo {val_loss:.4}"], "shell": true }), "in a script, `{val_loss:.4}` is not replaced"),
         (json!({ "command": ["true"], "events": [] }), "`events` is empty"),
         (json!({ "command": ["true"], "queue": 0 }), "must be more than 0"),
-        (json!({ "command": ["true"], "timeout_seconds": -1 }), "`timeout_seconds` = `-1` is no time"),
+        (json!({ "command": ["true"], "timeout_seconds": -1 }), "`timeout_seconds` = `-1` is not a time"),
     ] {
         let found = FakeHost::new::<Command>(options.clone()).err().expect("an error").message().to_owned();
         assert!(found.contains(expected), "{options}: {found}");

@@ -1,4 +1,4 @@
-//! What the page shows: written by the hooks, read by the server's thread.
+//! The content of the page: the hooks write it, the server's thread reads it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,18 +8,18 @@ use chart::{Artifact, Artifacts, Curves, Drawn, Facts, PluginTime, Progress};
 use plugin_api::protocol::{ConsoleLine, ParameterGroup};
 use serde::Serialize;
 
-/// So many lines of the console are shown, the newest ones.
+/// The most lines of the console that are shown, the newest ones.
 const MOST_LINES: usize = 300;
 
-/// A learning rate that somebody wants.
+/// A requested learning rate.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct WantedRate {
-    /// The parameter group; none: all.
+    /// The parameter group; `None` for all.
     pub(crate) group: Option<String>,
     pub(crate) value: f64,
 }
 
-/// What the hooks and the server's thread share. Locks are held for copies alone: neither waits for the other's work.
+/// The state that the hooks and the server's thread share. Locks are held only for copies: neither waits for the other.
 #[derive(Default)]
 pub(crate) struct Board {
     shown: Mutex<Shown>,
@@ -37,7 +37,7 @@ pub(crate) struct Shown {
     pub(crate) times: Vec<PluginTime>,
     pub(crate) artifacts: Artifacts,
     lines: VecDeque<ConsoleLine>,
-    /// What somebody who pressed a button is told.
+    /// The message for someone who pressed a button.
     notice: Notice,
 }
 
@@ -47,9 +47,9 @@ struct Notice {
     text: String,
 }
 
-/// What one page has been told.
+/// What one page already has.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Seen {
     curves: HashMap<String, Extent>,
     line: u64,
     has_facts: bool,
@@ -60,19 +60,19 @@ pub(crate) struct Told {
     notice: u64,
 }
 
-/// How far a curve was told.
+/// How much of a curve a page has.
 #[derive(Clone, Copy, PartialEq)]
 struct Extent {
     /// How it was thinned out.
     every: u64,
     points: usize,
-    /// The last point, its value as bits: NaN is NaN.
+    /// The last point, its value as bits, so that NaN equals NaN.
     last: Option<(u64, u64)>,
 }
 
-/// What a page is told: of each part nothing, or all that is new.
+/// An update for a page: each part is absent, or has everything that is new.
 #[derive(Default, Serialize)]
-pub(crate) struct News {
+pub(crate) struct Update {
     #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<Facts>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ pub(crate) struct News {
     notice: Option<Notice>,
 }
 
-/// Points that take the place of those from `from` on.
+/// Points that replace those from `from` on.
 #[derive(Serialize)]
 struct NewPoints {
     from: usize,
@@ -102,17 +102,17 @@ struct NewPoints {
 impl Board {
     /// For the hooks.
     pub(crate) fn shown(&self) -> MutexGuard<'_, Shown> {
-        // Nothing here is left half done by a panic.
+        // A panic cannot leave inconsistent data here.
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody wants a learning rate.
+    /// Requests a learning rate.
     pub(crate) fn want_rate(&self, wanted: WantedRate) {
         *self.rate.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
         self.rate_is_wanted.store(true, Ordering::Release);
     }
 
-    /// The learning rate that somebody wants, once. Costs a load where nobody does.
+    /// Takes the requested learning rate. Costs only a load if there is none.
     pub(crate) fn take_wanted_rate(&self) -> Option<WantedRate> {
         if !self.rate_is_wanted.load(Ordering::Acquire) {
             return None;
@@ -121,11 +121,11 @@ impl Board {
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What a page does not know yet, as JSON; `None` where there is nothing.
-    pub(crate) fn news(&self, told: &mut Told) -> Option<String> {
-        let news = self.shown().news(told)?;
-        // Written outside the lock.
-        serde_json::to_string(&news).ok()
+    /// The update that a page needs, as JSON; `None` if nothing is new.
+    pub(crate) fn update(&self, seen: &mut Seen) -> Option<String> {
+        let update = self.shown().update(seen)?;
+        // Encoded outside the lock.
+        serde_json::to_string(&update).ok()
     }
 
     /// Whether the run is over.
@@ -147,58 +147,58 @@ impl Shown {
         self.lines.back().map_or(0, |line| line.number)
     }
 
-    /// Tells those who look at the page.
+    /// Shows a message on the page.
     pub(crate) fn notify(&mut self, text: String) {
         self.notice = Notice { number: self.notice.number + 1, text };
     }
 
-    fn news(&self, told: &mut Told) -> Option<News> {
-        let mut news = News::default();
+    fn update(&self, seen: &mut Seen) -> Option<Update> {
+        let mut update = Update::default();
         let mut is_new = false;
-        if !told.has_facts {
-            told.has_facts = true;
+        if !seen.has_facts {
+            seen.has_facts = true;
             is_new = true;
-            news.facts = Some(self.facts.clone());
+            update.facts = Some(self.facts.clone());
         }
-        if told.progress.as_ref() != Some(&self.progress) {
+        if seen.progress.as_ref() != Some(&self.progress) {
             is_new = true;
-            told.progress = Some(self.progress.clone());
-            news.progress.clone_from(&told.progress);
+            seen.progress = Some(self.progress.clone());
+            update.progress.clone_from(&seen.progress);
         }
-        is_new |= changed(&self.groups, &mut told.groups, &mut news.groups);
-        is_new |= changed(&self.times, &mut told.times, &mut news.times);
-        is_new |= changed(self.artifacts.list(), &mut told.artifacts, &mut news.artifacts);
-        news.lines = self.lines.iter().filter(|line| line.number > told.line).cloned().collect();
-        told.line = self.last_line().max(told.line);
-        if self.notice.number != told.notice {
-            told.notice = self.notice.number;
-            news.notice = Some(self.notice.clone());
+        is_new |= changed(&self.groups, &mut seen.groups, &mut update.groups);
+        is_new |= changed(&self.times, &mut seen.times, &mut update.times);
+        is_new |= changed(self.artifacts.list(), &mut seen.artifacts, &mut update.artifacts);
+        update.lines = self.lines.iter().filter(|line| line.number > seen.line).cloned().collect();
+        seen.line = self.last_line().max(seen.line);
+        if self.notice.number != seen.notice {
+            seen.notice = self.notice.number;
+            update.notice = Some(self.notice.clone());
         }
         for (name, curve) in self.curves.iter() {
             let last = curve.points().last().map(|&(step, value)| (step, value.to_bits()));
             let now = Extent { every: curve.every(), points: curve.points().len(), last };
-            let before = told.curves.get(name);
+            let before = seen.curves.get(name);
             if before == Some(&now) {
                 continue;
             }
-            // The last point may have made room for a newer one.
+            // The last point may have been replaced by a newer one.
             let before = before.filter(|before| before.every == now.every);
             let from = before.map_or(0, |before| before.points.saturating_sub(1));
-            news.curves.insert(name.to_owned(), NewPoints { from, drawn: Drawn::of(name, curve, from) });
-            told.curves.insert(name.to_owned(), now);
+            update.curves.insert(name.to_owned(), NewPoints { from, drawn: Drawn::of(name, curve, from) });
+            seen.curves.insert(name.to_owned(), now);
         }
-        let is_new = is_new || !news.lines.is_empty() || news.notice.is_some() || !news.curves.is_empty();
-        is_new.then_some(news)
+        let is_new = is_new || !update.lines.is_empty() || update.notice.is_some() || !update.curves.is_empty();
+        is_new.then_some(update)
     }
 }
 
 /// Copies a part that has changed.
-fn changed<T: Clone + PartialEq>(now: &[T], told: &mut Vec<T>, news: &mut Option<Vec<T>>) -> bool {
-    if now == told.as_slice() {
+fn changed<T: Clone + PartialEq>(now: &[T], seen: &mut Vec<T>, update: &mut Option<Vec<T>>) -> bool {
+    if now == seen.as_slice() {
         return false;
     }
-    *told = now.to_vec();
-    *news = Some(told.clone());
+    *seen = now.to_vec();
+    *update = Some(seen.clone());
     true
 }
 
@@ -209,24 +209,24 @@ mod tests {
 
     use super::*;
 
-    /// What a page has put together from its news; the same as `live.js` does.
+    /// Applies updates like `live.js` does.
     #[derive(Default)]
     struct Page {
-        told: Told,
+        seen: Seen,
         curves: HashMap<String, Vec<Value>>,
         lines: Vec<Value>,
     }
 
     impl Page {
-        fn hear(&mut self, board: &Board) -> Option<Value> {
-            let news: Value = serde_json::from_str(&board.news(&mut self.told)?).unwrap();
-            for (name, curve) in news["curves"].as_object().into_iter().flatten() {
+        fn apply(&mut self, board: &Board) -> Option<Value> {
+            let update: Value = serde_json::from_str(&board.update(&mut self.seen)?).unwrap();
+            for (name, curve) in update["curves"].as_object().into_iter().flatten() {
                 let points = self.curves.entry(name.clone()).or_default();
                 points.truncate(curve["from"].as_u64().unwrap() as usize);
                 points.extend(curve["points"].as_array().unwrap().iter().cloned());
             }
-            self.lines.extend(news["lines"].as_array().into_iter().flatten().cloned());
-            Some(news)
+            self.lines.extend(update["lines"].as_array().into_iter().flatten().cloned());
+            Some(update)
         }
     }
 
@@ -240,18 +240,18 @@ mod tests {
         board.shown().curves.push("val_loss", 10, 0.5);
         board.shown().add_lines(vec![line(1), line(2)]);
         let mut page = Page::default();
-        let first = page.hear(&board).unwrap();
+        let first = page.apply(&board).unwrap();
         assert_eq!(first["curves"]["val_loss"]["points"], json!([[10, 0.5]]));
         assert!(first["facts"].is_object() && first["progress"].is_object());
-        assert!(page.hear(&board).is_none(), "there is nothing new");
+        assert!(page.apply(&board).is_none(), "there is nothing new");
         board.shown().curves.push("val_loss", 20, 0.25);
         board.shown().add_lines(vec![line(3)]);
         board.shown().notify("the learning rate is 0.1".to_owned());
-        let second = page.hear(&board).unwrap();
+        let second = page.apply(&board).unwrap();
         assert!(second.get("facts").is_none() && second.get("progress").is_none());
         assert_eq!(second["notice"]["text"], "the learning rate is 0.1");
         assert_eq!((page.curves["val_loss"].len(), page.lines.len()), (2, 3));
-        assert!(page.hear(&board).is_none());
+        assert!(page.apply(&board).is_none());
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         let mut page = Page::default();
         for value in [0.5, 0.25] {
             board.shown().curves.push("val_loss", 10, value);
-            page.hear(&board).unwrap();
+            page.apply(&board).unwrap();
             assert_eq!(page.curves["val_loss"], [json!([10, value])]);
         }
     }
@@ -270,7 +270,7 @@ mod tests {
         let board = Board::default();
         board.shown().add_lines((1..=1000).map(line).collect());
         let mut page = Page::default();
-        page.hear(&board).unwrap();
+        page.apply(&board).unwrap();
         assert_eq!((page.lines.len(), page.lines[0]["number"].as_u64()), (MOST_LINES, Some(701)));
     }
 
@@ -294,12 +294,12 @@ mod tests {
                 step += distance;
                 board.shown().curves.push("loss", step, step as f64);
                 if hears {
-                    often.hear(&board);
+                    often.apply(&board);
                 }
             }
-            often.hear(&board);
+            often.apply(&board);
             let mut late = Page::default();
-            late.hear(&board);
+            late.apply(&board);
             prop_assert_eq!(&often.curves, &late.curves);
         }
     }

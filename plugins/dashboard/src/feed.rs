@@ -1,4 +1,4 @@
-//! The page's news as server-sent events (HTML Standard, 9.2).
+//! The updates of a page as server-sent events (HTML Standard, 9.2).
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,19 +9,19 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::board::{Board, Told};
+use crate::board::{Board, Seen};
 
-/// News come no closer together than this.
+/// The shortest time between two updates.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// So long without news, a comment is sent: whoever is gone is noticed by it.
+/// After this time without updates, a comment is sent: it reveals that a page is gone.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
-/// An answer that goes on until the run is over. A slow reader is told less often, and holds up nobody: what is new is put
-/// together when there is room for it.
+/// An answer that continues until the run is over. A slow reader gets fewer updates, and delays nobody: an update is
+/// made when there is room for it.
 pub(crate) struct Feed {
     board: Arc<Board>,
-    told: Told,
+    seen: Seen,
     next: Pin<Box<Sleep>>,
     last: Instant,
     over: bool,
@@ -30,14 +30,14 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn new(board: Arc<Board>) -> Self {
         let (next, last) = (Box::pin(sleep(Duration::ZERO)), Instant::now());
-        Self { board, told: Told::default(), next, last, over: false }
+        Self { board, seen: Seen::default(), next, last, over: false }
     }
 
     fn message(&mut self) -> Option<String> {
-        // Looked at first: what is over has nothing new afterwards.
+        // Read first: nothing changes after the end.
         self.over = self.board.is_over();
-        if let Some(news) = self.board.news(&mut self.told) {
-            return Some(format!("data: {news}\n\n"));
+        if let Some(update) = self.board.update(&mut self.seen) {
+            return Some(format!("data: {update}\n\n"));
         }
         (self.last.elapsed() >= SIGN_OF_LIFE).then(|| ":\n\n".to_owned())
     }

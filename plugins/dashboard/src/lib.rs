@@ -1,9 +1,9 @@
-//! `dashboard`: a live page about the run, on this machine alone.
+//! `dashboard`: a live page about the run, only on this machine.
 //!
-//! When training begins it prints an address with a token; who opens it sees curves grow, progress and the time left,
-//! what each plugin costs, the console, the model and the best values, can stop the run and set the learning rate. One
-//! thread serves it, whatever is open; hooks and thread share a board (`board.rs`) on which each writes and reads copies.
-//! The page ends with the run.
+//! When training starts, it prints an address with a token. The page shows growing curves, progress and the time left,
+//! what each plugin costs, the console, the model and the best values, and can stop the run and set the learning rate.
+//! One thread serves all pages; hooks and thread share a board (`board.rs`), which each of them copies from and to. The
+//! page ends with the run.
 
 mod board;
 mod feed;
@@ -27,15 +27,15 @@ use crate::token::Token;
 /// Options of `dashboard`.
 #[plugin]
 pub struct Options {
-    /// The port on 127.0.0.1; 0: one that is free.
+    /// The port on 127.0.0.1; 0 for a free one.
     pub port: u16,
-    /// Seconds between two looks at the training.
+    /// Seconds between two updates of the training's values.
     #[schemars(range(min = 0.1, max = 3600.0))]
     pub every: f64,
     /// How many pages may be open at once.
     #[schemars(range(min = 1, max = 100))]
     pub pages: u32,
-    /// Seconds for which the page can still be opened when the run is over; the process ends so much later.
+    /// Seconds for which the page can still be opened after the run; the process ends that much later.
     #[schemars(range(min = 0.0, max = 86400.0))]
     pub linger: f64,
     /// Metrics to show; `*` stands for any characters.
@@ -61,13 +61,13 @@ impl Default for Options {
 pub struct Dashboard {
     options: Options,
     board: Arc<Board>,
-    /// Taken in `setup`, so that a port that is not free is told before the training.
+    /// Opened in `setup`, so that a port that is in use is reported before the training.
     listener: Option<TcpListener>,
     server: Option<Server>,
     started: Instant,
     first_step: u64,
     total_steps: u64,
-    /// When training was last looked at, and after how many steps.
+    /// The time of the last update, and its step.
     looked: (Instant, u64),
 }
 
@@ -102,11 +102,11 @@ impl Callback for Dashboard {
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        // A trial leaves nothing behind, and is over before anybody could look.
+        // A trial publishes nothing, and ends before anyone could look.
         if !run.info()?.trial {
             let port = self.options.port;
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
-                Error::from(error).context(format!("cannot listen on port {port} of 127.0.0.1 (0 takes a free one)"))
+                Error::from(error).context(format!("cannot listen on port {port} of 127.0.0.1 (0 uses a free one)"))
             })?;
             self.listener = Some(listener);
         }
@@ -147,7 +147,7 @@ impl Callback for Dashboard {
 
     fn on_epoch_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
         self.board.shown().progress.doing = "training".to_owned();
-        // What later callbacks put at the end of the epoch before is there by now.
+        // By now there is also what later callbacks put at the end of the previous epoch.
         if event.global_step > self.first_step { self.measured(run, event, "") } else { Ok(()) }
     }
 
@@ -213,10 +213,10 @@ impl Dashboard {
         monitor::selected(&self.options.include, &self.options.exclude, name)
     }
 
-    /// What there was before this process began.
+    /// The values from before this process.
     fn read_history(&self, run: &Run<'_>) -> Result<()> {
         for name in run.history_names()?.iter().filter(|name| self.shows(name)) {
-            // A series of arrays, as a confusion matrix is, has no curve.
+            // A series of arrays, such as a confusion matrix, has no curve.
             let Ok(points) = run.history(name) else { continue };
             let mut shown = self.board.shown();
             for point in points {
@@ -226,7 +226,7 @@ impl Dashboard {
         Ok(())
     }
 
-    /// Looks at the training between two steps: what changes with each of them.
+    /// Updates the values that change with each step, between two steps.
     fn look(&mut self, run: &Run<'_>, position: &Position) -> Result<()> {
         let (then, last) = std::mem::replace(&mut self.looked, (Instant::now(), position.global_step));
         let steps = position.global_step.saturating_sub(last) as f64;
@@ -244,21 +244,21 @@ impl Dashboard {
             }
             self.advance(&mut shown, position);
             let rate = steps / then.elapsed().as_secs_f64().max(1e-9);
-            // Smoothed, so that one long evaluation is not a pace.
+            // Smoothed, so that a long evaluation does not count as the speed.
             shown.progress.rate = Some(shown.progress.rate.map_or(rate, |before| 0.7 * before + 0.3 * rate));
         }
         self.look_around(run)
     }
 
-    /// Takes notice of where the run is.
+    /// Updates the position of the run.
     fn advance(&self, shown: &mut Shown, position: &Position) {
         shown.progress.at(position);
         shown.progress.elapsed = self.started.elapsed().as_secs_f64();
         shown.progress.estimate(self.first_step, self.total_steps, self.started.elapsed());
     }
 
-    /// What does not belong to a step: hyper-parameters, costs, the console. A host that is too old for one of them goes
-    /// without it.
+    /// Updates what does not belong to a step: hyper-parameters, costs, the console. A host that is too old for one of
+    /// them is no error.
     fn look_around(&self, run: &Run<'_>) -> Result<()> {
         let groups = run.hyper_parameters()?;
         let times = chart::times(run)?;
@@ -273,14 +273,14 @@ impl Dashboard {
         Ok(())
     }
 
-    /// Takes the metrics whose names begin with `prefix`: those of an evaluation, or all at the end of an epoch.
+    /// Adds the metrics whose names start with `prefix`: those of an evaluation, or all at the end of an epoch.
     fn measured(&self, run: &Run<'_>, position: &Position, prefix: &str) -> Result<()> {
         let metrics = run.metrics()?;
         let mut shown = self.board.shown();
         self.advance(&mut shown, position);
         for (name, &value) in metrics.iter().filter(|(name, _)| name.starts_with(prefix) && self.shows(name)) {
-            // At the end of an epoch, what was not measured anew is the same to the last bit. Of the training itself there
-            // is a value each time.
+            // At the end of an epoch, a metric without a new measurement is the same to the last bit. Training metrics
+            // always have a new one.
             let before = shown.curves.last(name).map(|(_, value)| value.to_bits());
             let is_new = !prefix.is_empty() || name.starts_with("train_") || changes_with_each_step(name);
             if is_new || before != Some(value.to_bits()) {
@@ -290,10 +290,10 @@ impl Dashboard {
         Ok(())
     }
 
-    /// Sets the learning rate that somebody wants. One that the host refuses is told on the page and ends nothing.
+    /// Sets the requested learning rate. If the host rejects it, the page shows that, and nothing ends.
     fn set_rate(&self, run: &mut Run<'_>, wanted: &WantedRate) -> Result<()> {
         let message = match run.set_hyper_parameter(wanted.group.as_deref(), "learning_rate", wanted.value) {
-            Ok(()) => format!("the learning rate is {} from here on, whatever the schedule says", wanted.value),
+            Ok(()) => format!("the learning rate is {} from now on, regardless of the schedule", wanted.value),
             Err(error) => format!("the learning rate stays as it is: {error}"),
         };
         self.board.shown().notify(message.clone());
@@ -301,7 +301,7 @@ impl Dashboard {
     }
 }
 
-/// Metrics of which the host has a value at each step, which the page shows as often as it looks.
+/// Metrics with a value at each step, which the page shows at each update.
 fn changes_with_each_step(name: &str) -> bool {
     name.starts_with("learning_rate") || name == "gradient_norm"
 }

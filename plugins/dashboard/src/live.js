@@ -1,4 +1,4 @@
-// The live page: hears the news of the run and passes on what its buttons ask for.
+// The live page: gets the updates of the run and sends the requests of its buttons.
 "use strict";
 
 const token = new URLSearchParams(location.search).get("token");
@@ -6,24 +6,24 @@ const known = { facts: null, progress: null, curves: {}, groups: [] };
 const LINES = 300;
 const isOver = () => known.progress && known.progress.state !== "running";
 
-function hear(news) {
-  if (news.facts) {
-    known.facts = news.facts;
-    showModel(news.facts.model);
-    showSettings(news.facts);
+function apply(update) {
+  if (update.facts) {
+    known.facts = update.facts;
+    showModel(update.facts.model);
+    showSettings(update.facts);
   }
-  if (news.progress) known.progress = news.progress;
-  for (const [name, { from, points, ...curve }] of Object.entries(news.curves ?? {})) {
+  if (update.progress) known.progress = update.progress;
+  for (const [name, { from, points, ...curve }] of Object.entries(update.curves ?? {})) {
     const before = known.curves[name]?.points.slice(0, from) ?? [];
     known.curves[name] = { ...curve, points: before.concat(points) };
   }
-  if (news.progress) showProgress(known.facts, known.progress);
-  if (news.curves) showCurves(known.facts, known.curves);
-  if (news.times) showTimes(news.times, known.progress.elapsed);
-  if (news.artifacts) showArtifacts(news.artifacts);
-  if (news.lines) showLines(news.lines);
-  if (news.groups) showGroups(news.groups);
-  if (news.notice) notify(news.notice.text);
+  if (update.progress) showProgress(known.facts, known.progress);
+  if (update.curves) showCurves(known.facts, known.curves);
+  if (update.times) showTimes(update.times, known.progress.elapsed);
+  if (update.artifacts) showArtifacts(update.artifacts);
+  if (update.lines) showLines(update.lines);
+  if (update.groups) showGroups(update.groups);
+  if (update.notice) notify(update.notice.text);
   if (isOver()) {
     stream.close();
     for (const control of byId("controls").elements) control.disabled = true;
@@ -72,7 +72,7 @@ function showRate() {
   if (!group) return;
   byId("rate").placeholder = formatValue(group.values.learning_rate);
   const owner = group.owners.learning_rate;
-  byId("rate").title = owner ? `set by ${owner}; the schedule leaves it alone` : "set by the schedule, until you set it";
+  byId("rate").title = owner ? `set by ${owner}, regardless of the schedule` : "set by the schedule, until you set it";
 }
 
 async function ask(path, body) {
@@ -92,13 +92,13 @@ byId("controls").addEventListener("submit", async (event) => {
   event.preventDefault();
   const value = Number(byId("rate").value.trim().replace(",", "."));
   if (byId("rate").value.trim() === "" || !(value >= 0 && Number.isFinite(value))) {
-    return notify("a learning rate is a number that is not below 0");
+    return notify("a learning rate must be 0 or more");
   }
   const group = byId("group").value || null;
   if (await ask("/learning-rate", JSON.stringify({ group, value }))) byId("rate").value = "";
 });
 
-// Pressed twice, so that no slip of a thumb ends three days of training.
+// Must be pressed twice, so that a slip does not end three days of training.
 byId("stop").addEventListener("click", () => {
   const button = byId("stop");
   if (button.classList.toggle("armed")) {
@@ -118,14 +118,14 @@ function disarm() {
 // --- the stream
 
 const stream = new EventSource(`/events?token=${encodeURIComponent(token)}`);
-stream.addEventListener("message", (event) => hear(JSON.parse(event.data)));
+stream.addEventListener("message", (event) => apply(JSON.parse(event.data)));
 stream.addEventListener("error", () => {
   if (isOver()) return;
   byId("state").textContent = "no connection";
   byId("state").className = "state failed";
 });
 stream.addEventListener("open", () => {
-  // A new stream tells everything from the beginning.
+  // A new stream sends everything from the start.
   known.curves = {};
   byId("console").replaceChildren();
 });

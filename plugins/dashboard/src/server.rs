@@ -1,4 +1,4 @@
-//! The server: one thread, a bounded number of connections, ended with the run.
+//! The server: one thread, a limited number of connections, ended with the run.
 
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -15,16 +15,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::site::Site;
 
-/// The head of a request must be there after this time.
+/// The time limit for the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
-/// So long the last news may take to the pages when the server ends.
+/// The time limit for the last updates when the server ends.
 const LAST_NEWS_WITHIN: Duration = Duration::from_secs(1);
 
-/// A page needs two connections: one for its news, one for its buttons.
+/// A page needs two connections: one for its updates, one for its buttons.
 const CONNECTIONS_OF_A_PAGE: u32 = 2;
 
-/// The server's thread; dropping it ends it.
+/// The server's thread; dropping this value ends it.
 pub(crate) struct Server {
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -41,15 +41,14 @@ impl Server {
                 plugin_api::tracing::warn!("the dashboard is no longer served: {error}");
             }
         });
-        let thread =
-            thread.map_err(|error| Error::from(error).context("the system gives no thread for the dashboard"))?;
+        let thread = thread.map_err(|error| Error::from(error).context("cannot start the dashboard's thread"))?;
         Ok(Self { end: Some(end), thread: Some(thread) })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Without a receiver the thread has ended by itself.
+        // Without a receiver, the thread has ended by itself.
         let _ = self.end.take().map(|end| end.send(()));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -73,7 +72,7 @@ async fn serve(
             _ = &mut ended => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
-                // The peer is gone again, or there are too many open files: neither is for ever.
+                // The peer has gone, or too many files are open: both are temporary.
                 Err(_) => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -85,7 +84,7 @@ async fn serve(
             Err(_) => refuse(&stream),
         }
     }
-    // Each page's news end by themselves, with what they still have to say.
+    // Each page's updates end by themselves, after the last one is sent.
     let _ = tokio::time::timeout(LAST_NEWS_WITHIN, free.acquire_many(most)).await;
     Ok(())
 }
@@ -96,16 +95,16 @@ async fn connection(stream: TcpStream, site: Arc<Site>, _place: OwnedSemaphorePe
         async move { Ok::<_, Infallible>(site.answer(request).await) }
     });
     let mut http = http1::Builder::new();
-    // A connection that stayed for another request would hold up the end of the run.
+    // A connection that waits for another request would delay the end of the run.
     http.keep_alive(false);
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(16 * 1024);
-    // Whoever breaks off a connection is no concern of the run.
+    // A closed connection does not matter to the run.
     let _ = http.serve_connection(TokioIo::new(stream), answer).await;
 }
 
-/// Says that there are too many pages; whoever does not take it at once gets nothing.
+/// Answers that too many pages are open; a peer that does not read it at once gets nothing.
 fn refuse(stream: &TcpStream) {
-    let message = "too many pages of this dashboard are open; the option `pages` says how many may be\n";
+    let message = "too many pages of this dashboard are open; the option `pages` sets the limit\n";
     let length = message.len();
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\

@@ -1,4 +1,4 @@
-//! What the server answers: who may ask, and for what.
+//! What the server answers, and to whom.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::board::{Board, WantedRate};
 use crate::feed::Feed;
 use crate::token::Token;
 
-/// A request's body has at most so many bytes.
+/// The longest body of a request, in bytes.
 const LONGEST_BODY: usize = 1024;
 
-/// What is answered: a text, or the page's news.
+/// An answer: a text, or the page's updates.
 pub(crate) type Answer = Response<Either<Full<Bytes>, Feed>>;
 
-/// The site: one page, its news, and two buttons.
+/// The site: one page, its updates, and two buttons.
 pub(crate) struct Site {
     board: Arc<Board>,
     remote: Remote,
@@ -30,7 +30,7 @@ pub(crate) struct Site {
     policy: HeaderValue,
 }
 
-/// What the learning-rate box sends.
+/// The request of the learning-rate box.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateRequest {
@@ -39,11 +39,11 @@ struct RateRequest {
     value: f64,
 }
 
-/// Why a request is refused.
+/// Why a request is rejected.
 struct Refusal(StatusCode, &'static str);
 
 impl Site {
-    /// The site, for those who know `token`; `nonce` is in the policy and in the page's scripts, so that no other runs.
+    /// The site, protected by `token`; `nonce` is in the policy and in the page's scripts, so that no others run.
     pub(crate) fn new(board: Arc<Board>, remote: Remote, token: Token, nonce: &Token) -> plugin_api::Result<Self> {
         let nonce = nonce.text();
         let policy = format!(
@@ -57,7 +57,7 @@ impl Site {
             header: include_str!("controls.html"),
             sections: include_str!("console.html"),
             script: include_str!("live.js"),
-            footer: "Served by the callback <code>dashboard</code> as long as the run goes on; nothing leaves this machine.",
+            footer: "Served by the callback <code>dashboard</code> while the run continues; nothing leaves this machine.",
             ..Page::default()
         };
         let policy = HeaderValue::from_str(&policy).map_err(|error| plugin_api::Error::new(error.to_string()))?;
@@ -105,25 +105,25 @@ impl Site {
             (&Method::POST, "/stop") => self.stop(),
             (&Method::POST, "/learning-rate") => self.set_rate(request).await,
             (_, "/" | "/events" | "/stop" | "/learning-rate") => {
-                Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "this is not how it is asked for"))
+                Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here"))
             }
             _ => Err(Refusal(StatusCode::NOT_FOUND, "there is no such page")),
         }
     }
 
-    /// Lets in who asks this machine by its own name, from no other site, and knows the token.
+    /// Accepts requests that use this machine's own name, come from no other site, and have the token.
     ///
-    /// A site that made its own name lead here (DNS rebinding) shows itself in `Host`, one whose script asks from a
-    /// person's browser in `Origin`.
+    /// A site whose name leads to this machine (DNS rebinding) is visible in `Host`; a script of another site in the
+    /// user's browser is visible in `Origin`.
     fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let host = only(headers, header::HOST.as_str()).unwrap_or_default();
         if !is_loopback(host) {
-            return Err(Refusal(StatusCode::FORBIDDEN, "this page is at `localhost` alone"));
+            return Err(Refusal(StatusCode::FORBIDDEN, "this page is only available at `localhost`"));
         }
         if headers.contains_key(header::ORIGIN)
             && only(headers, header::ORIGIN.as_str()).and_then(|origin| origin.strip_prefix("http://")) != Some(host)
         {
-            return Err(Refusal(StatusCode::FORBIDDEN, "another site may not ask for this"));
+            return Err(Refusal(StatusCode::FORBIDDEN, "requests from other sites are not allowed"));
         }
         let bearer = only(headers, header::AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
         let told = bearer.or_else(|| {
@@ -154,9 +154,9 @@ impl Site {
         let body = Limited::new(request.into_body(), LONGEST_BODY).collect().await;
         let body = body.map_err(|_| Refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"))?.to_bytes();
         let RateRequest { group, value } = serde_json::from_slice(&body)
-            .map_err(|_| Refusal(StatusCode::BAD_REQUEST, "say `{\"value\": 0.001}`, with a `group` or without"))?;
+            .map_err(|_| Refusal(StatusCode::BAD_REQUEST, "send `{\"value\": 0.001}`, with or without a `group`"))?;
         if !value.is_finite() || value < 0.0 {
-            return Err(Refusal(StatusCode::BAD_REQUEST, "a learning rate is a number that is not below 0"));
+            return Err(Refusal(StatusCode::BAD_REQUEST, "a learning rate must be 0 or more"));
         }
         if self.board.is_over() {
             return Err(over(ErrorKind::Stale));
@@ -169,18 +169,18 @@ impl Site {
 fn over(kind: ErrorKind) -> Refusal {
     match kind {
         ErrorKind::Stale => Refusal(StatusCode::CONFLICT, "the run is over"),
-        _ => Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the host refused it"),
+        _ => Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the host rejected it"),
     }
 }
 
-/// The value of a header that is there once.
+/// The value of a header that occurs exactly once.
 fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
-/// Whether a `Host` is this machine's own name. The port may be another: that of a tunnel.
+/// Whether a `Host` is this machine's own name. The port may differ: that of a tunnel.
 fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -194,7 +194,7 @@ fn text(status: StatusCode, message: impl Into<Bytes>) -> Answer {
     complete(answer, Either::Left(Full::new(message.into())))
 }
 
-/// A response; its parts are constants that fit.
+/// A response; its parts are valid constants.
 fn complete(builder: hyper::http::response::Builder, body: Either<Full<Bytes>, Feed>) -> Answer {
     builder.body(body).unwrap_or_else(|_| Response::new(Either::Left(Full::default())))
 }

@@ -20,7 +20,7 @@ fn host(options: Value) -> FakeHost {
     host
 }
 
-/// A run with a page, and where it is: the port and the token, as they were printed.
+/// A run with a page, and the port and token that were printed.
 fn serving(options: Value) -> (FakeHost, u16, String) {
     let mut host = host(options);
     host.setup().unwrap();
@@ -38,7 +38,7 @@ fn send(port: u16, request: &str) -> BufReader<TcpStream> {
     BufReader::new(stream)
 }
 
-/// The status and everything behind it.
+/// The status and everything after it.
 fn answer(port: u16, request: &str) -> (u16, String) {
     let mut text = String::new();
     send(port, request).read_to_string(&mut text).unwrap();
@@ -60,8 +60,8 @@ fn post(port: u16, path: &str, token: &str, body: &str) -> (u16, String) {
     )
 }
 
-/// The news of a page, one after the other; the heads of chunks and empty lines are left out.
-fn news(stream: BufReader<TcpStream>) -> impl Iterator<Item = Value> {
+/// The updates of a page, one after another, without the heads of chunks and empty lines.
+fn updates(stream: BufReader<TcpStream>) -> impl Iterator<Item = Value> {
     let lines = stream.lines().map_while(std::result::Result::ok);
     lines.filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
 }
@@ -75,7 +75,7 @@ fn the_page_is_one_document_that_may_run_its_own_script_alone() {
     let nonce = head.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
     assert_eq!(page.matches("<script").count(), page.matches(&format!("<script nonce=\"{nonce}\"")).count());
     assert!(head.contains("frame-ancestors 'none'") && head.contains("cache-control: no-store"), "{head}");
-    assert!(!page.contains(&token), "the token is in the address alone");
+    assert!(!page.contains(&token), "the token is only in the address");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_learning_rate_is_set_between_two_steps() {
         assert_eq!(post(port, "/learning-rate", &token, wrong).0, 400, "{wrong}");
     }
     assert_eq!(post(port, "/learning-rate", &token, &"0".repeat(5000)).0, 413);
-    // A group that there is not is told on the page, and ends nothing.
+    // A group that does not exist is reported on the page, and ends nothing.
     assert_eq!(post(port, "/learning-rate", &token, r#"{"group":"heads","value":0.25}"#).0, 202);
     host.step_end(2).unwrap();
     assert_eq!(host.hyper_parameter("learning_rate"), Some(0.5));
@@ -162,8 +162,8 @@ fn what_is_asked_for_wrongly_is_told() {
 fn points_arrive_and_the_outcome_is_the_last_that_is_told() {
     let (mut host, port, token) = serving(json!({ "exclude": ["hidden"] }));
     let request = format!("GET /events?token={token} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
-    let mut news = news(send(port, &request));
-    let first = news.next().unwrap();
+    let mut updates = updates(send(port, &request));
+    let first = updates.next().unwrap();
     assert_eq!(first["facts"]["model"]["parameters"], 6);
     assert_eq!(first["progress"]["state"], "running");
     for (name, value) in [("val_loss", f64::NAN), ("val_accuracy", 0.5), ("hidden", 1.0), ("other", 2.0)] {
@@ -175,16 +175,16 @@ fn points_arrive_and_the_outcome_is_the_last_that_is_told() {
     host.record("someone", &record).unwrap();
     let mut seen = serde_json::Map::new();
     while seen.len() < 3 {
-        let heard = news.next().unwrap();
+        let update = updates.next().unwrap();
         seen.extend(
-            heard["curves"].as_object().into_iter().flatten().map(|(name, curve)| (name.clone(), curve.clone())),
+            update["curves"].as_object().into_iter().flatten().map(|(name, curve)| (name.clone(), curve.clone())),
         );
     }
     assert_eq!(seen["val_loss"]["points"], json!([[10, "NaN"]]));
     assert_eq!(seen["val_accuracy"]["points"], json!([[10, 0.5]]));
     assert_eq!(seen["noise/scale"]["points"], json!([[10, 0.5]]));
     host.train_end(Outcome::Finished).unwrap();
-    assert_eq!(news.last().unwrap()["progress"]["state"], "finished");
+    assert_eq!(updates.last().unwrap()["progress"]["state"], "finished");
     // The run is over: its buttons say so.
     assert_eq!(post(port, "/stop", &token, "").0, 409);
     assert_eq!(post(port, "/learning-rate", &token, r#"{"value":1}"#).0, 409);
@@ -196,7 +196,7 @@ fn points_arrive_and_the_outcome_is_the_last_that_is_told() {
 fn one_page_too_many_is_refused_and_holds_up_nobody() {
     let (mut host, port, token) = serving(json!({ "pages": 1 }));
     let request = format!("GET /events?token={token} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
-    // Two connections are a page: its news and its buttons.
+    // A page has two connections: for its updates and for its buttons.
     let mut open: Vec<_> = (0..2).map(|_| send(port, &request)).collect();
     for stream in &mut open {
         let mut line = String::new();
@@ -206,7 +206,7 @@ fn one_page_too_many_is_refused_and_holds_up_nobody() {
     let mut text = String::new();
     let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap().read_to_string(&mut text);
     assert!(text.contains("503") && text.contains("`pages`"), "{text}");
-    // Neither reads its news; the run goes on.
+    // Neither reads its updates; the run continues.
     for step in 1..=1000 {
         host.step_end(step).unwrap();
     }
@@ -235,8 +235,8 @@ fn a_page_that_lingers_shows_how_the_run_ended() {
     let (mut host, port, token) = serving(json!({ "linger": 0.2 }));
     host.train_end(Outcome::Failed).unwrap();
     let request = format!("GET /events?token={token} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
-    let last = news(send(port, &request)).last().unwrap();
-    assert_eq!(last["progress"]["state"], "failed", "one that is opened late is told everything, and then no more");
+    let last = updates(send(port, &request)).last().unwrap();
+    assert_eq!(last["progress"]["state"], "failed", "a page that is opened late gets everything, and then no more");
     host.teardown().unwrap();
     assert_eq!(host.lines().last().map(String::as_str), Some("the dashboard stays open for 0.2 s"));
 }

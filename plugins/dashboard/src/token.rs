@@ -1,4 +1,4 @@
-//! The secret that whoever has the page's address knows.
+//! The secret in the page's address.
 
 use plugin_api::{Error, Result};
 
@@ -10,7 +10,7 @@ impl Token {
     pub(crate) fn new() -> Result<Self> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)
-            .map_err(|error| Error::new(format!("the system gives no random bytes: {error}")))?;
+            .map_err(|error| Error::new(format!("cannot get random bytes from the system: {error}")))?;
         Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
@@ -18,7 +18,8 @@ impl Token {
         &self.0
     }
 
-    /// Whether `told` is it. Takes as long for every wrong one, so that nobody guesses it digit by digit.
+    /// Whether `told` is the token. Takes the same time for every wrong one, so that it cannot be guessed digit by
+    /// digit.
     pub(crate) fn is(&self, told: &str) -> bool {
         let differences = self.0.bytes().zip(told.bytes()).fold(0, |all, (own, other)| all | (own ^ other));
         self.0.len() == told.len() && differences == 0

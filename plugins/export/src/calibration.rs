@@ -1,4 +1,4 @@
-//! Which values a model's nodes give, for exporters that put them into eight bits.
+//! The ranges of the values of a model's nodes, for exporters that store them in eight bits.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use plugin_api::{Error, Result, Run};
 
 use crate::{Samples, Value, predict};
 
-/// The smallest and the largest value, 0 among them.
+/// The smallest and the largest value; the range includes 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Range {
     /// At most 0.
@@ -19,17 +19,17 @@ pub struct Range {
 /// The ranges of the values of a model's nodes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ranges {
-    /// Of what the model takes.
+    /// The range of the model's input.
     pub input: Range,
     nodes: BTreeMap<String, Range>,
 }
 
 /// Eight bits for a range: `real = scale · (code − zero_point)`.
 ///
-/// As in TFLite's quantisation specification: codes are of -128..=127, and 0 is one of them exactly.
+/// As in TFLite's quantization specification: codes are -128..=127, and 0 has an exact code.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine {
-    /// Between two neighbouring codes.
+    /// The distance between two neighboring codes.
     pub scale: f32,
     /// The code of 0.
     pub zero_point: i32,
@@ -49,10 +49,10 @@ impl Range {
         self.with(other.least).with(other.most)
     }
 
-    /// How it is put into eight bits.
+    /// Its eight-bit representation.
     pub fn affine(self) -> Affine {
         let scale = (f64::from(self.most) - f64::from(self.least)) / 255.0;
-        // Constant zeros: any scale does, and one that can be inverted is wanted.
+        // All values are 0: any scale works, but it must be invertible.
         let scale = if scale > f64::from(f32::MIN_POSITIVE) { scale } else { 1.0 };
         let zero_point = (-128.0 - f64::from(self.least) / scale).round() as i32;
         Affine { scale: scale as f32, zero_point: zero_point.clamp(-128, 127) }
@@ -67,7 +67,7 @@ impl Affine {
     }
 }
 
-/// The scale of weights that lie around 0: codes are of -127..=127, and the code of 0 is 0.
+/// The scale of weights around 0: codes are -127..=127, and the code of 0 is 0.
 pub fn symmetric_scale(values: impl Iterator<Item = f32>) -> f32 {
     let largest = values.filter(|value| value.is_finite()).fold(0f32, |largest, value| largest.max(value.abs()));
     if largest > f32::MIN_POSITIVE * 127.0 { largest / 127.0 } else { 1.0 }
@@ -79,19 +79,19 @@ pub fn symmetric_code(value: f32, scale: f32) -> i8 {
 }
 
 impl Ranges {
-    /// Lets the model predict up to `batches` batches of the split that the run is judged by, and looks at what `nodes`
-    /// give.
+    /// Lets the model predict up to `batches` batches of the split that evaluates the run, and observes the outputs of
+    /// `nodes`.
     ///
     /// # Errors
     ///
-    /// There is no batch, no such node, or the callback is in the background, where the model is not at hand.
+    /// There is no batch, no such node, or the callback is in the background, where the model is not available.
     pub fn calibrate(run: &mut Run<'_>, info: &RunInfo, batches: u64, nodes: &[&str]) -> Result<Ranges> {
         let mut ranges = Ranges::default();
         for index in 0..batches {
             let samples = match Samples::read(run, info, index, usize::MAX) {
                 Ok(samples) => samples,
                 Err(error) if index == 0 => return Err(error.context("there is nothing to calibrate with")),
-                // The split has no more.
+                // The split has no more batches.
                 Err(_) => break,
             };
             if let Ok(inputs) = samples.inputs.view().as_slice::<f32>() {
@@ -104,12 +104,12 @@ impl Ranges {
             }
         }
         if ranges.nodes.is_empty() && !nodes.is_empty() {
-            return Err(Error::new("there is nothing to calibrate with: no batch was asked for"));
+            return Err(Error::new("there is nothing to calibrate with: no batch was requested"));
         }
         Ok(ranges)
     }
 
-    /// What a node gives; `None` where it was not asked for.
+    /// The range of a node; `None` if it was not requested.
     pub fn node(&self, name: &str) -> Option<Range> {
         self.nodes.get(name).copied()
     }

@@ -1,22 +1,22 @@
-//! How far two outputs are apart.
+//! The difference between two outputs.
 
 /// The largest difference between two lists of numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
-    /// `max |a - b| / max(1, max |b|)`; infinite where one of them is no number and the other is.
+    /// `max |a - b| / max(1, max |b|)`; infinite if only one of them is NaN.
     pub relative: f64,
-    /// Where it is.
+    /// Its index.
     pub position: usize,
 }
 
 impl Difference {
-    /// Whether it is no more than `tolerance`.
+    /// Whether it is at most `tolerance`.
     pub fn is_within(&self, tolerance: f64) -> bool {
         self.relative <= tolerance
     }
 }
 
-/// The difference of what was `found` from what was `expected`; `None` where they have another number of values.
+/// The difference between `found` and `expected`; `None` if they have different numbers of values.
 pub fn difference(found: &[f32], expected: &[f32]) -> Option<Difference> {
     if found.len() != expected.len() {
         return None;

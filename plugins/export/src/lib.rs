@@ -1,4 +1,4 @@
-//! What the exporters have in common: reading the weights, publishing files whole or not at all, comparing outputs.
+//! What the exporters have in common: reading the weights, publishing complete files, comparing outputs.
 
 mod calibration;
 mod comparison;

@@ -1,4 +1,4 @@
-//! Files that are there whole, or not at all.
+//! Files that are published complete, or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use plugin_api::{Error, Result};
 use tempfile::TempDir;
 
-/// Files that belong together, written in a hidden folder beside their places and then moved there: the last one, which
-/// names the others, last. What is not published goes away with the value.
+/// Files that belong together. They are written to a hidden folder next to their final paths and then moved there; the
+/// last one, which refers to the others, is moved last. Files that are not published are removed with this value.
 #[derive(Debug)]
 pub struct Publication {
     folder: PathBuf,
-    /// Of this publication alone. The files have their names in it, so that they find each other before they are published.
+    /// Only for this publication. The files have their final names in it, so that they find each other before
+    /// publication.
     partial: TempDir,
-    /// In the order in which they are published.
+    /// In the order of publication.
     names: Vec<String>,
     sync: bool,
 }
@@ -26,11 +27,12 @@ pub struct PartialFile {
 }
 
 impl Publication {
-    /// Files in `folder`, which is made where it is missing. With `sync` they are on the disk before they are published.
+    /// Files in `folder`, which is created if it is missing. With `sync` they are on the disk before they are
+    /// published.
     ///
     /// # Errors
     ///
-    /// The folder cannot be made.
+    /// When the folder cannot be created.
     pub fn begin(folder: &Path, sync: bool) -> Result<Publication> {
         fs::create_dir_all(folder).map_err(|error| failed("create the folder", folder, &error))?;
         let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(folder);
@@ -42,15 +44,15 @@ impl Publication {
     ///
     /// # Errors
     ///
-    /// It cannot be created, or `overwrite` is not set and there is one of that name.
+    /// When it cannot be created, or exists and `overwrite` is not set.
     pub fn create(&mut self, name: &str, overwrite: bool) -> Result<PartialFile> {
         let target = self.folder.join(name);
         if target.is_dir() {
-            return Err(Error::new(format!("`{}` is a folder, where a file is to be published", target.display())));
+            return Err(Error::new(format!("`{}` is a folder, but a file is to be published there", target.display())));
         }
         if !overwrite && target.exists() {
             return Err(Error::new(format!(
-                "`{}` is there already; `overwrite = true` replaces it, and a `name` with `{{epoch}}` or `{{step}}` keeps both",
+                "`{}` already exists; set `overwrite = true` to replace it, or use `{{epoch}}` or `{{step}}` in `name` to keep both",
                 target.display()
             )));
         }
@@ -59,11 +61,12 @@ impl Publication {
         Ok(file)
     }
 
-    /// Moves the files to their places, in the order in which they were created, and gives the path of the last one.
+    /// Moves the files to their final paths, in the order in which they were created, and returns the path of the last
+    /// one.
     ///
     /// # Errors
     ///
-    /// One cannot be moved; those before it have been.
+    /// When one cannot be moved; those before it have been.
     pub fn publish(self) -> Result<PathBuf> {
         let mut published = self.folder.clone();
         for name in &self.names {
@@ -71,13 +74,13 @@ impl Publication {
             fs::rename(self.partial(name), &published).map_err(|error| failed("publish", &published, &error))?;
         }
         if self.sync {
-            // Without it the names may be gone after a loss of power; not every system can do it.
+            // Without it, the names may be lost in a power failure; not every system can do it.
             let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
         }
         Ok(published)
     }
 
-    /// Where a file of this name lies until it is published.
+    /// The path of a file of this name until it is published.
     pub fn partial(&self, name: &str) -> PathBuf {
         self.partial.path().join(name)
     }
@@ -89,26 +92,26 @@ impl Publication {
 }
 
 impl PartialFile {
-    /// A file at `path`, which nobody publishes unless it is part of a [`Publication`].
+    /// A file at `path`, which is published only as part of a [`Publication`].
     ///
     /// # Errors
     ///
-    /// It cannot be created.
+    /// When it cannot be created.
     pub fn create(path: &Path) -> Result<PartialFile> {
         let file = File::create(path).map_err(|error| failed("create", path, &error))?;
         Ok(PartialFile { writer: BufWriter::with_capacity(1 << 20, file), path: path.to_owned() })
     }
 
-    /// Where it lies until it is published.
+    /// Its path until it is published.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes what is still buffered, to the disk where `sync` is set.
+    /// Writes the buffered bytes, to the disk if `sync` is set.
     ///
     /// # Errors
     ///
-    /// The disk is full, or fails.
+    /// When the disk is full, or fails.
     pub fn finish(self, sync: bool) -> Result<()> {
         let path = self.path;
         let file = self.writer.into_inner().map_err(|error| failed("write", &path, error.error()))?;
@@ -190,7 +193,7 @@ mod tests {
         assert!(error.message().starts_with("cannot create the folder `"), "{error}");
         let mut publication = Publication::begin(folder.path(), false).unwrap();
         let message = |error: Option<Error>| error.unwrap().message().to_owned();
-        assert!(message(publication.create("file", false).err()).contains("is there already"));
+        assert!(message(publication.create("file", false).err()).contains("already exists"));
         assert!(message(publication.create("folder", true).err()).contains("is a folder"));
     }
 }

@@ -1,39 +1,39 @@
-//! Samples of the run's data, and what the model makes of them.
+//! Samples of the run's data, and the model's outputs for them.
 
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Result, Run, Tensor, TensorView};
 
-/// Samples of the split that the run is judged by.
+/// Samples of the split that evaluates the run.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    /// As the model takes them, with the batch in front.
+    /// The inputs of the model, with the batch dimension first.
     pub inputs: Tensor,
-    /// As the data has them.
+    /// The targets in the data.
     pub targets: Tensor,
 }
 
-/// What the model gives.
+/// An output of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
-    /// With the batch in front.
+    /// With the batch dimension first.
     pub shape: Vec<i64>,
     /// In row-major order.
     pub values: Vec<f32>,
 }
 
 impl Samples {
-    /// Up to `rows` samples of a batch of the split that the run is judged by: `val`, where there is one.
+    /// Up to `rows` samples of a batch of the split that evaluates the run: `val`, if it exists.
     ///
     /// # Errors
     ///
-    /// The split has fewer batches.
+    /// When the split has fewer batches.
     pub fn read(run: &Run<'_>, info: &RunInfo, index: u64, rows: usize) -> Result<Samples> {
         let split = if info.data.splits.contains_key("val") { "val" } else { "train" };
         let [inputs, targets] = run.batch(split, index)?;
         Ok(Samples { inputs: first(&inputs, rows)?, targets: first(&targets, rows)? })
     }
 
-    /// How many.
+    /// The number of samples.
     pub fn rows(&self) -> usize {
         self.inputs.view().shape().first().map_or(0, |rows| *rows as usize)
     }
@@ -55,11 +55,11 @@ fn first(batch: &TensorView<'_>, rows: usize) -> Result<Tensor> {
     }
 }
 
-/// What the model gives for `inputs`: its outputs, then the values of `nodes`.
+/// The model's results for `inputs`: its outputs, then the values of `nodes`.
 ///
 /// # Errors
 ///
-/// There is no such node, or the callback is in the background, where the model is not at hand.
+/// When there is no such node, or the callback is in the background, where the model is not available.
 pub fn predict(run: &mut Run<'_>, inputs: &Tensor, nodes: &[&str]) -> Result<Vec<Value>> {
     let views = run.predict(&inputs.view(), nodes)?;
     views.iter().map(|view| Ok(Value { shape: view.shape().to_vec(), values: view.to_vec::<f32>()? })).collect()

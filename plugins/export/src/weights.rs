@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use plugin_api::protocol::TensorSet;
 use plugin_api::{Error, Result, Run, TensorView};
 
-/// Parameters and buffers by their names in the state dict, borrowed until the hook returns: no copy is made of those
-/// that lie on the CPU.
+/// Parameters and buffers by their names in the state dict, borrowed until the hook returns: those on the CPU are not
+/// copied.
 #[derive(Debug, Default)]
 pub struct Weights<'a> {
     all: BTreeMap<&'a str, Weight<'a>>,
@@ -38,7 +38,7 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     ///
-    /// A weight that is NaN or infinite, unless those are allowed, or one of a type that models do not have.
+    /// A weight that is NaN or infinite, unless those are allowed, or one of an unsupported type.
     pub fn read(run: &'a Run<'_>, allow_non_finite: bool) -> Result<Weights<'a>> {
         let mut weights = Weights::default();
         for set in [TensorSet::Parameters, TensorSet::Buffers] {
@@ -54,7 +54,7 @@ impl<'a> Weights<'a> {
         Ok(weights)
     }
 
-    /// Adds one, over one of the same name.
+    /// Adds one, replacing one of the same name.
     pub fn insert(&mut self, weight: Weight<'a>) {
         self.all.insert(weight.name, weight);
     }
@@ -63,7 +63,7 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     ///
-    /// There is none.
+    /// When there is none.
     pub fn get(&self, name: &str) -> Result<Weight<'a>> {
         self.all.get(name).copied().ok_or_else(|| Error::new(format!("the model has no tensor `{name}`")))
     }
@@ -72,11 +72,11 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     ///
-    /// There is none, or it holds integers.
+    /// When there is none, or it has integers.
     pub fn f32(&self, name: &str) -> Result<&'a [f32]> {
         match self.get(name)?.values {
             Values::F32(values) => Ok(values),
-            Values::I64(_) => Err(Error::new(format!("the tensor `{name}` holds integers"))),
+            Values::I64(_) => Err(Error::new(format!("the tensor `{name}` has integers"))),
         }
     }
 
@@ -92,7 +92,7 @@ impl<'a> Weights<'a> {
             {
                 let (name, value) = (weight.name, values[position]);
                 return Err(Error::new(format!(
-                    "the weight `{name}` is `{value}` at element {position}; `allow_non_finite = true` exports it all the same"
+                    "the weight `{name}` is `{value}` at element {position}; set `allow_non_finite = true` to export it anyway"
                 )));
             }
         }
@@ -100,7 +100,8 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// The position of the first NaN or infinity. Blocks without an exit inside are looked at as fast as memory is read.
+/// The position of the first NaN or infinity. Whole blocks are checked without an early exit, as fast as memory is
+/// read.
 fn first_non_finite(values: &[f32]) -> Option<usize> {
     const BLOCK: usize = 1024;
     let block =
@@ -109,13 +110,13 @@ fn first_non_finite(values: &[f32]) -> Option<usize> {
     values[begin..].iter().position(|value| !value.is_finite()).map(|position| begin + position)
 }
 
-/// Writes numbers as formats have them, little-endian, from where they lie.
+/// Writes numbers in the byte order of the formats, little-endian, without a copy.
 ///
 /// # Errors
 ///
-/// The disk's.
+/// Errors of the disk.
 pub fn write_numbers(values: &[f32], to: &mut impl Write) -> io::Result<()> {
-    // As the machine has them; the SDK's targets are all little-endian.
+    // In the machine's byte order; the SDK's targets are all little-endian.
     const { assert!(cfg!(target_endian = "little")) };
     to.write_all(bytemuck::cast_slice(values))
 }

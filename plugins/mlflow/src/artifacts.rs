@@ -1,4 +1,4 @@
-//! Published files, as they are uploaded.
+//! Published files, as the plugin uploads them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::names;
 
-/// Folders below one another; a link may lead into a circle.
+/// The deepest nesting of folders; links may form a loop.
 const DEEPEST: usize = 16;
 
-/// The files behind a published path, a file or a folder, by what they are called on the server.
+/// The files of a published path (a file or a folder) by their names on the server.
 pub(crate) fn files(run_folder: &Path, published: &str) -> BTreeMap<String, PathBuf> {
     let path = run_folder.join(published);
-    // What lies outside of the run folder goes by its own name.
+    // A file outside the run folder keeps only its own name.
     let name = match path.strip_prefix(run_folder) {
         Ok(inside) => inside.to_string_lossy().into_owned(),
         Err(_) => path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),

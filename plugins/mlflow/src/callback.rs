@@ -9,35 +9,35 @@ use plugin_api::protocol::{HyperParameter, RecordValue, RunInfo};
 use plugin_api::{Callback, Creation, Dispatch, Result, Run, plugin};
 
 use crate::client::Client;
-use crate::courier::Courier;
 use crate::note::Note;
 use crate::options::{Environment, Options};
 use crate::session::{Metric, Subject, now};
+use crate::uploader::Uploader;
 use crate::{artifacts, names};
 
-/// The type of records that are parameters.
+/// The type of records that become parameters.
 const HYPER_PARAMETERS: &str = "hyper_parameters";
 
-/// Tells an MLflow tracking server of the run.
+/// Logs the run to an MLflow tracking server.
 pub struct Mlflow {
     options: Options,
     environment: Environment,
     uri: String,
     timeout: Duration,
     drain: Duration,
-    courier: Option<Courier>,
-    /// Splits beside that of the training: their metrics are new behind an evaluation alone.
+    uploader: Option<Uploader>,
+    /// Splits other than the training split: their metrics are new only after an evaluation.
     splits: Vec<String>,
     evaluated: BTreeSet<String>,
-    /// The step at which each metric was last told.
-    told: BTreeMap<String, u64>,
+    /// The step at which each metric was last sent.
+    sent: BTreeMap<String, u64>,
     published: BTreeSet<String>,
 }
 
 #[plugin]
 impl Callback for Mlflow {
     const KIND: &'static str = "mlflow";
-    const SUMMARY: &'static str = "Tells an MLflow tracking server of parameters, metrics and artifacts";
+    const SUMMARY: &'static str = "Logs to an MLflow tracking server: parameters, metrics and artifacts";
     const DISPATCH: Dispatch = Dispatch::Background;
     const BY_DEFAULT: bool = false;
     type Options = Options;
@@ -49,10 +49,10 @@ impl Callback for Mlflow {
     fn on_train_start(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
         let info = run.info()?;
         self.splits = info.data.splits.keys().filter(|split| *split != "train").cloned().collect();
-        // A trial leaves nothing behind.
+        // A trial writes and sends nothing.
         if !info.trial {
             let client = Client::new(self.uri.clone(), &self.environment.credentials, self.timeout);
-            self.courier = Some(Courier::start(client, self.subject(&info), Note::new(&info.folder, &self.uri))?);
+            self.uploader = Some(Uploader::start(client, self.subject(&info), Note::new(&info.folder, &self.uri))?);
         }
         Ok(())
     }
@@ -78,14 +78,14 @@ impl Callback for Mlflow {
     }
 
     fn on_record(&mut self, run: &mut Run<'_>, event: &RecordPut<'_>) -> Result<()> {
-        let Some(courier) = &self.courier else { return Ok(()) };
+        let Some(uploader) = &self.uploader else { return Ok(()) };
         if let Some(value) = event.scalar {
-            courier.metrics(vec![metric(&event.name, value, event)]);
+            uploader.metrics(vec![metric(&event.name, value, event)]);
         } else if event.type_name == HYPER_PARAMETERS
             && let RecordValue::HyperParameters { values } = run.current_record()?.value
         {
             let parameter = |(name, value): (&String, &HyperParameter)| (names::name(name), names::parameter(value));
-            courier.parameters(values.iter().map(parameter).collect());
+            uploader.parameters(values.iter().map(parameter).collect());
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl Callback for Mlflow {
     }
 
     fn on_train_end(&mut self, run: &mut Run<'_>, event: &TrainEnd<'_>) -> Result<()> {
-        let Some(courier) = &self.courier else { return Ok(()) };
+        let Some(uploader) = &self.uploader else { return Ok(()) };
         let status = match event.outcome {
             Outcome::Finished | Outcome::Stopped => "FINISHED",
             Outcome::Interrupted => "KILLED",
@@ -106,7 +106,7 @@ impl Callback for Mlflow {
         };
         let folder = run.info()?.folder;
         let files = self.published.iter().flat_map(|path| artifacts::files(Path::new(&folder), path)).collect();
-        courier.end(status, files, self.drain);
+        uploader.end(status, files, self.drain);
         Ok(())
     }
 }
@@ -121,10 +121,10 @@ impl Mlflow {
             uri,
             timeout,
             drain,
-            courier: None,
+            uploader: None,
             splits: Vec::new(),
             evaluated: BTreeSet::new(),
-            told: BTreeMap::new(),
+            sent: BTreeMap::new(),
             published: BTreeSet::new(),
         })
     }
@@ -139,7 +139,7 @@ impl Mlflow {
             ("mlflow.source.name", "host".to_owned()),
         ];
         Subject {
-            // The server takes no empty one.
+            // The server rejects an empty name.
             experiment: if experiment.is_empty() { "Default".to_owned() } else { experiment },
             run_name: self.options.run_name.clone().or(folder).unwrap_or_else(|| info.name.clone()),
             parameters: names::parameters(&serde_json::from_str(&info.plan).unwrap_or_default()),
@@ -147,19 +147,19 @@ impl Mlflow {
         }
     }
 
-    /// Tells the metrics of the splits that are `wanted`, those of the training being of none, but each only once at a step.
+    /// Sends the metrics of the `wanted` splits (training metrics have no split), each at most once per step.
     fn tell(&mut self, metrics: &BTreeMap<String, f64>, position: &Position, wanted: impl Fn(Option<&str>) -> bool) {
-        let Some(courier) = &self.courier else { return };
+        let Some(uploader) = &self.uploader else { return };
         let mut new = Vec::new();
         for (name, value) in metrics {
             let of = |split: &&String| name.strip_prefix(split.as_str()).is_some_and(|rest| rest.starts_with('_'));
             let split = self.splits.iter().filter(of).max_by_key(|split| split.len());
-            if wanted(split.map(String::as_str)) && self.told.get(name) != Some(&position.global_step) {
-                self.told.insert(name.clone(), position.global_step);
+            if wanted(split.map(String::as_str)) && self.sent.get(name) != Some(&position.global_step) {
+                self.sent.insert(name.clone(), position.global_step);
                 new.push(metric(name, *value, position));
             }
         }
-        courier.metrics(new);
+        uploader.metrics(new);
     }
 }
 

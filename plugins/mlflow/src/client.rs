@@ -11,13 +11,13 @@ use serde_json::Value as Json;
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
-/// Bytes of an answer that are read: that of a run with thousands of metrics is below.
+/// The most bytes that are read of an answer; one about a run with thousands of metrics is smaller.
 const LONGEST_ANSWER: u64 = 1 << 24;
 
-/// What of a path stays as it is.
+/// The characters of a path that are not percent-encoded.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
-/// Who asks. Not printable, so that no message can hold it.
+/// The credentials. Without `Debug`, so that no message can contain them.
 #[derive(Clone, Default)]
 pub(crate) enum Credentials {
     #[default]
@@ -29,15 +29,15 @@ pub(crate) enum Credentials {
 /// Why a request did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The server is away or busy: the same request may succeed later, not before so many seconds where it said so.
-    Away(String, Option<Duration>),
+    /// The server is unreachable or busy: the same request may succeed later, not before the given time.
+    Unavailable(String, Option<Duration>),
     /// It will never succeed.
     Refused(String),
-    /// There is nothing of that name.
+    /// Nothing of that name exists.
     Missing(String),
 }
 
-/// A server, and who asks it.
+/// A server and the credentials for it.
 pub(crate) struct Client {
     agent: Agent,
     base: String,
@@ -49,7 +49,7 @@ impl Client {
         let config = Agent::config_builder()
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
-            // An answer from elsewhere is not the server's, and the secrets are for nobody else.
+            // No redirects: another server's answer does not count, and it must not get the secrets.
             .max_redirects(0)
             .build();
         let authorization = match credentials {
@@ -82,7 +82,7 @@ impl Client {
         json(method, request.call())
     }
 
-    /// Uploads a file through the server, to a path below its artifacts.
+    /// Uploads a file through the server, to a path under its artifacts.
     pub(crate) fn upload(&self, path: &str, file: &Path) -> Result<(), Failure> {
         let shown = file.display();
         let open = File::open(file).map_err(|error| Failure::Refused(format!("cannot read `{shown}`: {error}")))?;
@@ -100,32 +100,32 @@ impl Client {
     }
 }
 
-/// The answer's JSON, or what went wrong.
+/// The answer's JSON, or the reason of the failure.
 fn json(what: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Json, Failure> {
     let mut answer = match answer {
         Ok(answer) => answer,
         Err(ureq::Error::BadUri(error)) => return Err(Failure::Refused(format!("{what}: {error}"))),
         Err(ureq::Error::Rustls(error)) => return Err(Failure::Refused(format!("{what}: {error}"))),
-        Err(error) => return Err(Failure::Away(format!("{what}: {error}"), None)),
+        Err(error) => return Err(Failure::Unavailable(format!("{what}: {error}"), None)),
     };
     let status = answer.status();
     let wait = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let text = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
-    let text = text.map_err(|error| Failure::Away(format!("{what}: {error}"), None))?;
+    let text = text.map_err(|error| Failure::Unavailable(format!("{what}: {error}"), None))?;
     let json: Json = serde_json::from_str(&text).unwrap_or_default();
     if status.is_success() {
         return Ok(json);
     }
     let code = json["error_code"].as_str().unwrap_or_default();
     let message: String = json["message"].as_str().unwrap_or_default().chars().take(300).collect();
-    let told = format!("{what}: the server says {status} {code} {message}").trim_end().to_owned();
+    let reason = format!("{what}: the server says {status} {code} {message}").trim_end().to_owned();
     Err(match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-            Failure::Away(told, wait.map(Duration::from_secs))
+            Failure::Unavailable(reason, wait.map(Duration::from_secs))
         }
-        status if status.is_server_error() => Failure::Away(told, wait.map(Duration::from_secs)),
-        StatusCode::NOT_FOUND if code == "RESOURCE_DOES_NOT_EXIST" => Failure::Missing(told),
-        _ => Failure::Refused(told),
+        status if status.is_server_error() => Failure::Unavailable(reason, wait.map(Duration::from_secs)),
+        StatusCode::NOT_FOUND if code == "RESOURCE_DOES_NOT_EXIST" => Failure::Missing(reason),
+        _ => Failure::Refused(reason),
     })
 }
 
@@ -150,8 +150,10 @@ mod tests {
             [(Credentials::Token("secret".to_owned()), "Bearer secret"), (user.clone(), "Basic YWRhOnNlY3JldA==")]
         {
             let client = Client::new(server.uri(), &credentials, Duration::from_secs(5));
-            let Err(Failure::Refused(told)) = client.get("runs/get", ("run_id", "a b")) else { panic!("not refused") };
-            assert_eq!(told, "runs/get: the server says 403 Forbidden PERMISSION_DENIED no");
+            let Err(Failure::Refused(reason)) = client.get("runs/get", ("run_id", "a b")) else {
+                panic!("not refused")
+            };
+            assert_eq!(reason, "runs/get: the server says 403 Forbidden PERMISSION_DENIED no");
             assert_eq!(server.requests().pop().map(|request| request.authorization).as_deref(), Some(expected));
         }
         let client = Client::new(server.uri(), &user, Duration::from_secs(5));

@@ -1,19 +1,19 @@
-//! Names and values as the server takes them (`mlflow/utils/validation.py`).
+//! Names and values as the server accepts them (`mlflow/utils/validation.py`).
 
 use std::collections::BTreeMap;
 
 use plugin_api::protocol::HyperParameter;
 use serde_json::Value as Json;
 
-/// Characters of a name.
+/// The longest name, in characters.
 const LONGEST_NAME: usize = 250;
-/// Characters of a parameter's value, in servers of all ages.
+/// The longest value of a parameter, in characters, that old servers accept too.
 const LONGEST_VALUE: usize = 500;
 
-/// The parts of a resolved run file that are parameters; its plugins' options may hold what is nobody's business.
+/// The parts of a resolved run file that become parameters; plugin options may contain private values.
 const PARTS: [&str; 5] = ["/run/seed", "/data", "/model", "/train", "/eval"];
 
-/// A name of letters, digits and ` _-./`, that reads as a path with nothing empty or of dots in it.
+/// A name of letters, digits and ` _-./`, whose path has no empty part and no `.` or `..`.
 pub(crate) fn name(name: &str) -> String {
     let safe = |letter: char| if letter.is_alphanumeric() || "_-./ ".contains(letter) { letter } else { '_' };
     let shown: String = name.chars().take(LONGEST_NAME).map(safe).collect();
@@ -21,7 +21,7 @@ pub(crate) fn name(name: &str) -> String {
     if parts.is_empty() { "_".to_owned() } else { parts.join("/") }
 }
 
-/// A number; JSON has no words for NaN and the infinities, and these are protobuf's.
+/// A number; JSON cannot write NaN and the infinities, so these are protobuf's strings.
 pub(crate) fn number(value: f64) -> Json {
     if value.is_finite() {
         Json::from(value)
@@ -32,7 +32,7 @@ pub(crate) fn number(value: f64) -> Json {
     }
 }
 
-/// Single values of a resolved run file by their paths, and lists of them.
+/// Single values of a resolved run file, and lists of them, by their paths.
 pub(crate) fn parameters(plan: &Json) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for part in PARTS {
@@ -51,7 +51,7 @@ fn flatten(path: &str, value: &Json, into: &mut BTreeMap<String, String>) {
             }
             return;
         }
-        // Such as the layers.
+        // For example, the layers.
         Json::Array(values) if values.iter().any(|value| value.is_object() || value.is_array()) => return,
         Json::Null => return,
         Json::String(text) => text.clone(),

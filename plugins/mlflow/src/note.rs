@@ -1,6 +1,6 @@
-//! What the run folder remembers of the run on the server, so that a run that goes on in it goes on there. It is on the
-//! disk as soon as the server has answered; a checkpoint may be older than that, or be taken to another folder, where it
-//! makes another run.
+//! The file in the run folder that names the run on the server, so that a resumed run continues it. It is on disk as
+//! soon as the server has answered. A checkpoint may be older than that, or be moved to another folder: a resume from
+//! it then makes a new run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 const FILE: &str = "mlflow.json";
 
-/// The file, and the server that it is of.
+/// The file, and the server that it is about.
 #[derive(Clone)]
 pub(crate) struct Note {
     path: PathBuf,
@@ -27,13 +27,13 @@ impl Note {
         Self { path: Path::new(run_folder).join(FILE), tracking_uri: tracking_uri.to_owned() }
     }
 
-    /// The run's identifier, where one was noted of this server. A file that is none counts as none.
+    /// The run's identifier, if the file names one for this server. An unreadable file counts as none.
     pub(crate) fn read(&self) -> Option<String> {
         let content: Content = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
         (content.tracking_uri == self.tracking_uri).then_some(content.run_id)
     }
 
-    /// Notes a run, beside the file's place first.
+    /// Writes the run's identifier, first to a temporary file next to it.
     pub(crate) fn write(&self, run_id: &str) -> std::io::Result<()> {
         let content = Content { tracking_uri: self.tracking_uri.clone(), run_id: run_id.to_owned() };
         let partial = self.path.with_extension("json.partial");

@@ -9,20 +9,20 @@ use crate::client::Credentials;
 /// Options of `mlflow`.
 #[plugin]
 pub struct Options {
-    /// The tracking server, as in `http://127.0.0.1:5000`; without it, the environment's `MLFLOW_TRACKING_URI`. Secrets do
-    /// not belong here: they come from `MLFLOW_TRACKING_TOKEN`, or `MLFLOW_TRACKING_USERNAME` and
-    /// `MLFLOW_TRACKING_PASSWORD`, alone.
+    /// The tracking server, such as `http://127.0.0.1:5000`; if not given, the environment's `MLFLOW_TRACKING_URI`.
+    /// Secrets do not belong here: they come only from `MLFLOW_TRACKING_TOKEN`, or from `MLFLOW_TRACKING_USERNAME` and
+    /// `MLFLOW_TRACKING_PASSWORD`.
     pub tracking_uri: Option<String>,
-    /// The experiment, made where there is none of that name; without it, the run's name.
+    /// The experiment, created if it does not exist; if not given, the run's name.
     pub experiment: Option<String>,
-    /// What the run is called there; without it, as its folder.
+    /// The name of the run on the server; if not given, the name of its folder.
     pub run_name: Option<String>,
-    /// The kinds of published files that are uploaded when the run has ended, as `status.json` lists them.
+    /// The kinds of published files to upload when the run has ended, as `status.json` lists them.
     pub artifacts: Vec<String>,
-    /// Seconds after which a request is given up, to be tried again.
+    /// Seconds after which a request has failed; it is then retried.
     #[schemars(range(min = 0.1))]
     pub timeout: f64,
-    /// Seconds that the end of the run waits for what is still to be sent, artifacts included.
+    /// The most seconds that the end of the run waits for unsent messages and files.
     #[schemars(range(min = 0.0))]
     pub drain: f64,
 }
@@ -40,7 +40,7 @@ impl Default for Options {
     }
 }
 
-/// What the environment says, read once.
+/// The values of the environment variables, read once.
 #[derive(Default)]
 pub(crate) struct Environment {
     pub(crate) uri: Option<String>,
@@ -60,23 +60,23 @@ impl Environment {
 }
 
 impl Options {
-    /// The server's address, without a slash at its end.
+    /// The server's address, without a trailing slash.
     pub(crate) fn uri(&self, environment: Option<&str>) -> Result<String> {
         let uri = self.tracking_uri.as_deref().or(environment).ok_or_else(|| {
-            Error::new("no tracking server is named: set `tracking_uri`, or `MLFLOW_TRACKING_URI` in the environment")
+            Error::new("no tracking server is given: set `tracking_uri`, or `MLFLOW_TRACKING_URI` in the environment")
         })?;
-        // The address itself may hold a password: it is not repeated.
+        // The address may contain a password, so the message does not repeat it.
         let Some((scheme, rest)) = uri.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
         else {
             return Err(Error::new(
-                "the tracking server's address begins with neither `http://` nor `https://`: folders and databases are \
-                 served by `mlflow server --backend-store-uri …`",
+                "the tracking server's address starts with neither `http://` nor `https://`: for a folder or a \
+                 database, run `mlflow server --backend-store-uri …`",
             ));
         };
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         if host.contains('@') {
             return Err(Error::new(
-                "the tracking server's address holds a user: set `MLFLOW_TRACKING_USERNAME` and \
+                "the tracking server's address contains a user: set `MLFLOW_TRACKING_USERNAME` and \
                  `MLFLOW_TRACKING_PASSWORD` in the environment instead",
             ));
         }
@@ -104,9 +104,9 @@ mod tests {
         assert_eq!(uri("https://host:1/path/").unwrap(), "https://host:1/path");
         assert_eq!(Options::default().uri(Some("http://other")).unwrap(), "http://other");
         for (address, expected) in [
-            ("file:///secret", "begins with neither"),
-            ("secret", "begins with neither"),
-            ("http://user:secret@host", "holds a user"),
+            ("file:///secret", "starts with neither"),
+            ("secret", "starts with neither"),
+            ("http://user:secret@host", "contains a user"),
             ("http:///secret", "is not `http://HOST:PORT`"),
             ("http://host?key=secret", "is not `http://HOST:PORT`"),
         ] {

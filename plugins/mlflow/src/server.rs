@@ -1,4 +1,4 @@
-//! For tests: a server on loopback that answers as the test says, and ends with it.
+//! For tests: a server on loopback that answers as the test says. It stops when it is dropped.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,10 +8,10 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value as Json, json};
 
-/// A request as it came.
+/// A request that was received.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// `POST runs/create`: the method, and the path without what all have in common.
+    /// `POST runs/create`: the method, and the path without their common prefix.
     pub(crate) line: String,
     pub(crate) authorization: String,
     pub(crate) body: String,
@@ -30,10 +30,10 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Status line, further header lines, and the body.
+/// Status line, further headers, and body.
 pub(crate) type Answer = (&'static str, &'static str, Json);
 
-/// What a tracking server would say.
+/// The answer of a tracking server.
 pub(crate) fn usual(request: &Request) -> Answer {
     let missing = json!({ "error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone" });
     let info = json!({ "run_id": "r1", "artifact_uri": "mlflow-artifacts:/7/r1/artifacts" });

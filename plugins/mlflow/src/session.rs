@@ -1,4 +1,4 @@
-//! The run on the server: made or taken up, told of metrics, given artifacts, ended.
+//! The run on the server: create or continue it, log metrics, upload artifacts, end it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,11 +9,11 @@ use serde_json::{Value as Json, json};
 use crate::client::{Client, Failure};
 use crate::names;
 
-/// Entities of a request, by the API's limits for `runs/log-batch`.
+/// The most entries of one request, by the API's limits for `runs/log-batch`.
 pub(crate) const METRICS_AT_ONCE: usize = 1000;
 const PARAMETERS_AT_ONCE: usize = 100;
 
-/// What the run is called, and what is said of it when it is made.
+/// The name of the run, and its description when it is created.
 #[derive(Clone)]
 pub(crate) struct Subject {
     pub(crate) experiment: String,
@@ -36,18 +36,18 @@ pub(crate) struct Metric {
 pub(crate) struct Session {
     pub(crate) run_id: String,
     artifact_uri: String,
-    /// The last step that the server had of each metric when the run was taken up again. Points cannot be taken back, and
-    /// those up to there would be doubled.
+    /// The last step that the server had of each metric when the run was continued. Points cannot be removed, and
+    /// sending those up to that step again would double them.
     had: BTreeMap<String, u64>,
 }
 
 impl Session {
-    /// Takes up the run that a resumed one had, or makes one.
+    /// Continues the run of a resumed one, or creates one.
     pub(crate) fn begin(client: &Client, subject: &Subject, run_id: Option<&str>) -> Result<Self, Failure> {
         match run_id.map(|run_id| Self::take_up(client, run_id)) {
-            Some(Err(Failure::Missing(told))) => {
+            Some(Err(Failure::Missing(reason))) => {
                 plugin_api::tracing::warn!(
-                    "the run that this one goes on from is gone, so that another is made: {told}"
+                    "the MLflow run to continue no longer exists, so a new one is created: {reason}"
                 );
                 Self::make(client, subject)
             }
@@ -83,7 +83,7 @@ impl Session {
         Ok(made)
     }
 
-    /// Tells parameters; one that the run has cannot be given another value.
+    /// Sends parameters; the value of one that the run already has cannot be changed.
     pub(crate) fn parameters(&self, client: &Client, parameters: &BTreeMap<String, String>) -> Result<(), Failure> {
         let parameters: Vec<Json> =
             parameters.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
@@ -93,7 +93,7 @@ impl Session {
         Ok(())
     }
 
-    /// Tells at most [`METRICS_AT_ONCE`] metrics.
+    /// Sends at most [`METRICS_AT_ONCE`] metrics.
     pub(crate) fn log(&self, client: &Client, metrics: &[Metric]) -> Result<(), Failure> {
         let new = metrics.iter().filter(|metric| self.had.get(&metric.name).is_none_or(|last| metric.step > *last));
         let metrics: Vec<Json> = new
@@ -108,12 +108,12 @@ impl Session {
         client.post("runs/log-batch", &json!({ "run_id": self.run_id, "metrics": metrics })).map(drop)
     }
 
-    /// Uploads a file under a name, where the server takes files.
+    /// Uploads a file under a name, if the server accepts files.
     pub(crate) fn upload(&self, client: &Client, name: &str, file: &Path) -> Result<(), Failure> {
         let Some(root) = self.artifact_uri.strip_prefix("mlflow-artifacts:") else {
             return Err(Failure::Refused(format!(
-                "the server keeps the artifacts at `{}` and takes none itself: start it with `--serve-artifacts`",
-                // A store's address may hold a key behind the question mark.
+                "the server keeps the artifacts at `{}` and accepts no files itself: start it with `--serve-artifacts`",
+                // A store's address may have a key after the question mark.
                 self.artifact_uri.split('?').next().unwrap_or_default()
             )));
         };
@@ -127,7 +127,7 @@ impl Session {
     }
 }
 
-/// The identifier of an experiment, which is made where there is none of that name.
+/// The identifier of an experiment, which is created if it does not exist.
 fn experiment(client: &Client, name: &str) -> Result<String, Failure> {
     match client.get("experiments/get-by-name", ("experiment_name", name)) {
         Ok(found) => Ok(text(&found["experiment"]["experiment_id"])),
@@ -143,7 +143,7 @@ fn text(value: &Json) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// A whole number, which protobuf's JSON may write as a text.
+/// A whole number, which protobuf's JSON may write as a string.
 fn whole(value: &Json) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok()).or(value.is_null().then_some(0))
 }

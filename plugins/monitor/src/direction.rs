@@ -6,24 +6,24 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// Less is better.
+    /// Lower is better.
     Min,
-    /// More is better.
+    /// Higher is better.
     Max,
 }
 
-/// Words of names whose metrics are better the smaller they are.
+/// Words in the names of metrics that are better when lower.
 const SMALLER: [&str; 8] = ["loss", "error", "perplexity", "mae", "mse", "rmse", "nll", "brier"];
-/// Words of names whose metrics are better the larger they are.
+/// Words in the names of metrics that are better when higher.
 const LARGER: [&str; 9] = ["accuracy", "precision", "recall", "f1", "auc", "r2", "iou", "dice", "bleu"];
 
 impl Direction {
-    /// The direction that a metric's name tells: that of the host's metrics and of others called alike; `None` where
-    /// the name says nothing, as that of `learning_rate`.
+    /// The direction that a metric's name implies, for the host's metrics and others with similar names; `None` if
+    /// the name does not tell, as `learning_rate`.
     pub fn of(metric: &str) -> Option<Self> {
         let name = metric.to_ascii_lowercase();
         let mut words = name.split(|character: char| !character.is_ascii_alphanumeric());
-        // The last such word: in `accuracy_loss`, the loss is what is measured.
+        // The last such word counts: in `accuracy_loss`, the loss is measured.
         words
             .rfind(|word| SMALLER.contains(word) || LARGER.contains(word) || word.ends_with("error"))
             .map(|word| if LARGER.contains(&word) { Self::Max } else { Self::Min })

@@ -1,22 +1,22 @@
 //! Patterns for the names of metrics.
 
-/// Whether a metric is among those of `include` and not among those of `exclude`, which are patterns.
+/// Whether a metric matches a pattern of `include` and none of `exclude`.
 pub fn selected(include: &[String], exclude: &[String], name: &str) -> bool {
     let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
     any(include) && !any(exclude)
 }
 
-/// Whether `name` is what `pattern` describes, where `*` stands for any characters.
+/// Whether `name` matches `pattern`, where `*` stands for any characters.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };
     let mut pieces: Vec<_> = pieces.collect();
-    // Without a star there is no last piece, and nothing may be left.
+    // Without a star there is no last piece, and nothing may remain.
     let Some(last) = pieces.pop() else { return rest.is_empty() };
     for piece in pieces {
         match rest.split_once(piece) {
-            Some((_, behind)) => rest = behind,
+            Some((_, tail)) => rest = tail,
             None => return false,
         }
     }

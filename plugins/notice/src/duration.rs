@@ -7,14 +7,14 @@ use plugin_api::{Error, Result};
 /// The longest wait that an option may ask for: a day.
 const LONGEST: f64 = 86_400.0;
 
-/// Seconds as the option `name` has them.
+/// The seconds of the option `name`.
 ///
 /// # Errors
 ///
-/// Less than none, more than a day, or no number.
+/// When they are negative, more than a day, or not a number.
 pub fn seconds(name: &str, value: f64) -> Result<Duration> {
     if !(0.0..=LONGEST).contains(&value) {
-        return Err(Error::new(format!("`{name}` = `{value}` is no time from 0 to {LONGEST} seconds")));
+        return Err(Error::new(format!("`{name}` = `{value}` is not a time from 0 to {LONGEST} seconds")));
     }
     Ok(Duration::from_secs_f64(value))
 }

@@ -1,19 +1,19 @@
-//! The events that notifiers tell of.
+//! The events that notifiers report.
 
 use plugin_api::event::Outcome;
 use plugin_api::schemars;
 use serde::{Deserialize, Serialize};
 
-/// An event of a run that a notifier can tell of.
+/// An event of a run that a notifier can report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// The training starts, or goes on from a checkpoint.
+    /// The training starts, or resumes from a checkpoint.
     Start,
-    /// The instance's `when` says that it is time.
+    /// The instance's `when` holds.
     Trigger,
-    /// A metric that `when` names under `best` is better than ever before.
+    /// A metric in `best` of `when` reached a new best value.
     Improved,
     /// Something was published: a checkpoint, an export.
     Artifact,
@@ -49,7 +49,7 @@ impl From<Outcome> for Event {
             Outcome::Finished => Self::Finished,
             Outcome::Stopped => Self::Stopped,
             Outcome::Interrupted => Self::Interrupted,
-            // What a newer host calls otherwise is not a success.
+            // An unknown outcome of a newer host is not a success.
             _ => Self::Failed,
         }
     }

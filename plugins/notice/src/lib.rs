@@ -1,5 +1,5 @@
-//! What the notifiers have in common: which events of a run are told, the notice that describes one, templates with its
-//! fields, and the queue in which notices wait, so that no training waits for a server or a program.
+//! What the notifiers have in common: the events of a run that they report, the notice that describes one, templates
+//! with its fields, and the queue of notices, so that the training never waits for a server or a program.
 
 mod duration;
 mod event;

@@ -1,4 +1,4 @@
-//! What a notifier tells of an event.
+//! What a notifier reports about an event.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::event::Event;
 
-/// An event of a run, with everything that a text, a payload or a program's environment may want of it.
+/// An event of a run, with all fields of texts, payloads and the environments of programs.
 #[derive(Clone, Debug)]
 pub struct Notice {
     /// What happened.
@@ -30,9 +30,9 @@ pub struct Notice {
     pub seconds: f64,
     /// The latest value of each metric.
     pub metrics: BTreeMap<String, f64>,
-    /// Where the latest artifact of each kind is; under `exports` the latest of all exports.
+    /// Where the latest artifact of each kind is; under `exports` all latest exports.
     pub artifacts: BTreeMap<String, Vec<String>>,
-    /// What belongs to this event alone: `cause`, `metric`, `plugin`, `hook`, `error`, `reason`, `artifact`, `path`,
+    /// What only this event has: `cause`, `metric`, `plugin`, `hook`, `error`, `reason`, `artifact`, `path`,
     /// `resumed_from`.
     pub details: BTreeMap<&'static str, String>,
 }
@@ -40,19 +40,19 @@ pub struct Notice {
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Field<'a> {
-    /// Words, or a whole number.
+    /// Text, or a whole number.
     Text(Cow<'a, str>),
     /// A number with a fraction.
     Number(f64),
 }
 
 impl Notice {
-    /// The fields that every notice has, in the order in which people want them.
+    /// The fields of every notice, the most wanted first.
     const ALWAYS: [&'static str; 11] =
         ["event", "title", "summary", "run", "run_folder", "time", "epoch", "epochs", "step", "steps", "seconds"];
 
-    /// What a template's `{name}` stands for: a field of the notice, a detail of its event, the path of an artifact, or
-    /// a metric; the first that there is.
+    /// The value of a template's `{name}`: a field of the notice, a detail of its event, the path of an artifact, or a
+    /// metric; the first that exists.
     pub fn field(&self, name: &str) -> Option<Field<'_>> {
         let text: Cow<'_, str> = match name {
             "event" => self.event.name().into(),
@@ -78,7 +78,7 @@ impl Notice {
         detail.or_else(artifact).map(Field::Text).or_else(metric)
     }
 
-    /// The names of the fields that are no metrics.
+    /// The names of the fields that are not metrics.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let artifacts = self.artifacts.keys().map(String::as_str);
         Self::ALWAYS.into_iter().chain(self.details.keys().copied()).chain(artifacts)
@@ -105,13 +105,13 @@ impl Notice {
         }
     }
 
-    /// What else there is to say, in a sentence or two: what a notice says without a template.
+    /// The details in a sentence or two: the text of a notice without a template.
     pub fn summary(&self) -> String {
         let (position, folder) = (self.position(), &self.run_folder);
         let after = format!("After {position}, {:.1} s", self.seconds);
         match self.event {
             Event::Start if self.details.contains_key("resumed_from") => {
-                format!("Goes on from {}", self.detail("resumed_from"))
+                format!("Resumed from {}", self.detail("resumed_from"))
             }
             Event::Start if self.epochs > 0 => format!("{} epochs, {} steps, in {folder}", self.epochs, self.steps),
             Event::Start => format!("{} steps, in {folder}", self.steps),
@@ -133,8 +133,8 @@ impl Notice {
         }
     }
 
-    /// The metrics that say how good the model is, as a message shows them: those of a split, without the seconds that
-    /// were measured beside them. At most 20: a message is no table.
+    /// The metrics of a message that tell how good the model is: those of a split, without the measured seconds. At
+    /// most 20, to keep the message short.
     pub fn results(&self) -> Vec<(&str, String)> {
         let of_split = |name: &str| ["train_", "val_", "test_"].iter().any(|split| name.starts_with(split));
         let metrics = self.metrics.iter().filter(|(name, _)| of_split(name) && !name.ends_with("_seconds"));
@@ -153,7 +153,7 @@ impl Notice {
     }
 }
 
-/// A number with four digits that matter.
+/// A number with four significant digits.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

@@ -1,4 +1,4 @@
-//! A bounded queue with a thread behind it, for work that no training may wait for.
+//! A bounded queue and its thread, for work that the training must not wait for.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use plugin_api::{Error, Result};
 
-/// What a job has, once there is no time left, to clean up behind itself.
+/// The time for a job to clean up when its time is over.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
 
-/// Jobs that a thread does one after the other.
+/// Jobs that a thread does one at a time.
 ///
-/// It ends with its owner: what is not done when [`Queue::drain`]'s limit has passed, or when the queue is dropped, is
-/// left undone.
+/// The queue ends with its owner: jobs that are not done when [`Queue::drain`]'s limit has passed, or when the queue is
+/// dropped, are dropped.
 #[derive(Debug)]
 pub struct Queue<T> {
     jobs: SyncSender<T>,
     deadline: Deadline,
 }
 
-/// Until when a job may take. There is no end to it before the run's.
+/// The deadline of the jobs. Not set before the end of the run.
 #[derive(Clone, Debug)]
 pub struct Deadline {
     shared: Arc<(Mutex<State>, Condvar)>,
@@ -31,27 +31,27 @@ struct State {
     end: Option<Instant>,
     /// Jobs that were accepted and are not done.
     waiting: usize,
-    /// Jobs that were done without success.
+    /// Jobs that failed.
     failed: usize,
-    /// The thread is gone; what waits is left undone.
-    gone: bool,
+    /// The thread has ended; waiting jobs are never done.
+    ended: bool,
 }
 
-/// What a drained queue had to give up.
+/// What a drained queue dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Jobs for which there was no time.
+    /// Jobs that ran out of time.
     pub left: usize,
     /// Jobs that failed, over the whole run.
     pub failed: usize,
 }
 
 impl<T: Send + 'static> Queue<T> {
-    /// A queue of `capacity` jobs, each done by `work`, which says whether it succeeded.
+    /// A queue of `capacity` jobs, each done by `work`, which returns whether it succeeded.
     ///
     /// # Errors
     ///
-    /// The system has no thread to give.
+    /// When the system cannot start a thread.
     pub fn start(name: &str, capacity: usize, work: impl FnMut(T, &Deadline) -> bool + Send + 'static) -> Result<Self> {
         let (jobs, receiver) = sync_channel(capacity);
         let deadline = Deadline { shared: Arc::default() };
@@ -63,7 +63,7 @@ impl<T: Send + 'static> Queue<T> {
         Ok(Self { jobs, deadline })
     }
 
-    /// Adds a job; says whether there was room for it.
+    /// Adds a job; returns whether there was room for it.
     pub fn offer(&self, job: T) -> bool {
         self.deadline.state().waiting += 1;
         let full = matches!(self.jobs.try_send(job), Err(TrySendError::Full(_)));
@@ -76,17 +76,17 @@ impl<T: Send + 'static> Queue<T> {
     /// Adds a job once there is room for it.
     pub fn push(&self, job: T) {
         self.deadline.state().waiting += 1;
-        // Without a thread, the job stays among those that wait, and is told as left.
+        // Without a thread, the job keeps waiting and counts as dropped.
         let _ = self.jobs.send(job);
     }
 
-    /// Waits until all jobs are done, for `limit` at most, and a moment more for the one that has to stop.
+    /// Waits at most `limit` until all jobs are done, and a moment more for the one that must stop.
     pub fn drain(&self, limit: Duration) -> Unfinished {
         let end = Instant::now() + limit;
         let mut state = self.deadline.state();
         state.end = Some(end);
         self.deadline.shared.1.notify_all();
-        while state.waiting > 0 && !state.gone {
+        while state.waiting > 0 && !state.ended {
             let left = (end + LAST_MOMENT).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -105,12 +105,12 @@ impl<T> Drop for Queue<T> {
 }
 
 impl Deadline {
-    /// The time that is left; `None` while the run goes on.
+    /// The time that is left; `None` while the run continues.
     pub fn remaining(&self) -> Option<Duration> {
         self.state().end.map(|end| end.saturating_duration_since(Instant::now()))
     }
 
-    /// Sleeps. Returns at once, with `false`, where the time that is left is not enough.
+    /// Sleeps. Returns `false` at once when the time left is too short.
     pub fn sleep(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut state = self.state();
@@ -127,7 +127,7 @@ impl Deadline {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two statements: a panic elsewhere leaves it so.
+        // The state is consistent between any two statements, even after a panic elsewhere.
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -138,15 +138,15 @@ impl Deadline {
 }
 
 fn do_jobs<T>(jobs: &Receiver<T>, deadline: Deadline, mut work: impl FnMut(T, &Deadline) -> bool) {
-    /// Says so when the thread ends, be it by a panic.
-    struct Gone<'a>(&'a Deadline);
-    impl Drop for Gone<'_> {
+    /// Sets the flag when the thread ends, even by a panic.
+    struct Ended<'a>(&'a Deadline);
+    impl Drop for Ended<'_> {
         fn drop(&mut self) {
-            self.0.state().gone = true;
+            self.0.state().ended = true;
             self.0.shared.1.notify_all();
         }
     }
-    let _gone = Gone(&deadline);
+    let _ended = Ended(&deadline);
     for job in jobs {
         if deadline.remaining().is_some_and(|time| time.is_zero()) {
             return;

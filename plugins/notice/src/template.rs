@@ -1,4 +1,4 @@
-//! Texts with fields of a notice in them.
+//! Texts with placeholders for the fields of a notice.
 
 use std::fmt::Write;
 
@@ -6,13 +6,13 @@ use plugin_api::{Error, Result};
 
 use crate::notice::{Field, Notice};
 
-/// What stands for a field that a notice does not have.
+/// The text for a field that a notice does not have.
 const ABSENT: &str = "n/a";
 
-/// More than a double has.
+/// More decimals than a double has.
 const MOST_DECIMALS: usize = 20;
 
-/// A text in which `{name}` stands for a field of a notice, `{name:.4}` for one with so many decimals, and `{{` and `}}`
+/// A text in which `{name}` stands for a field of a notice, `{name:.4}` for one with four decimals, and `{{` and `}}`
 /// for braces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -26,11 +26,11 @@ enum Part {
 }
 
 impl Template {
-    /// Reads a template as options have it.
+    /// Parses a template of the options.
     ///
     /// # Errors
     ///
-    /// Braces that do not match, or something other than decimals behind a colon.
+    /// When braces do not match, or something other than decimals follows a colon.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parts = Vec::new();
         let mut plain = String::new();
@@ -44,16 +44,16 @@ impl Template {
             } else if let Some(escaped) = after.strip_prefix("}}") {
                 plain.push('}');
                 rest = escaped;
-            } else if let Some((inner, behind)) = after.strip_prefix('{').and_then(|after| after.split_once('}')) {
+            } else if let Some((inner, tail)) = after.strip_prefix('{').and_then(|after| after.split_once('}')) {
                 if !plain.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut plain)));
                 }
                 parts.push(field(inner)?);
-                rest = behind;
+                rest = tail;
             } else {
                 let brace = after.chars().next().unwrap_or_default();
                 return Err(Error::new(format!(
-                    "in `{text}`, a `{brace}` stands alone: `{brace}{brace}` is the character, `{{val_loss}}` a field"
+                    "a single `{brace}` in `{text}`: write `{brace}{brace}` for the character or `{{val_loss}}` for a field"
                 )));
             }
         }
@@ -64,11 +64,11 @@ impl Template {
         Ok(Self { parts })
     }
 
-    /// The text for a notice; fields that it does not have are `n/a`.
+    /// The text for a notice; fields that it does not have become `n/a`.
     pub fn render(&self, notice: &Notice) -> String {
         let mut text = String::new();
         for part in &self.parts {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = match part {
                 Part::Text(plain) => text.write_str(plain),
                 Part::Field { name, decimals } => match (notice.field(name), decimals) {
@@ -87,9 +87,9 @@ fn field(inner: &str) -> Result<Part> {
     let (name, format) = inner.split_once(':').map_or((inner, None), |(name, format)| (name, Some(format)));
     let decimals = format.map(|format| format.strip_prefix('.').and_then(|digits| digits.parse().ok()));
     let problem = match decimals {
-        _ if name.is_empty() || name.contains('{') || name.trim() != name => "names no field, as `{val_loss}` does",
-        Some(None) => "has something other than decimals behind the colon, as `{val_loss:.4}` has",
-        Some(Some(decimals)) if decimals > MOST_DECIMALS => "has more decimals than 20",
+        _ if name.is_empty() || name.contains('{') || name.trim() != name => "names no field: write `{val_loss}`",
+        Some(None) => "has something other than decimals after the colon: write `{val_loss:.4}`",
+        Some(Some(decimals)) if decimals > MOST_DECIMALS => "has more than 20 decimals",
         _ => return Ok(Part::Field { name: name.to_owned(), decimals: decimals.flatten() }),
     };
     Err(Error::new(format!("`{{{inner}}}` {problem}")))
@@ -140,14 +140,14 @@ mod tests {
     #[test]
     fn what_is_no_template_is_told() {
         for (template, expected) in [
-            ("a { b", "a `{` stands alone: `{{` is the character"),
-            ("a } b", "a `}` stands alone"),
+            ("a { b", "a single `{` in `a { b`: write `{{` for the character or"),
+            ("a } b", "a single `}`"),
             ("{}", "`{}` names no field"),
             ("{ run }", "names no field"),
             ("{a{b}", "names no field"),
             ("{val_loss:4}", "something other than decimals"),
             ("{val_loss:.}", "something other than decimals"),
-            ("{val_loss:.21}", "more decimals"),
+            ("{val_loss:.21}", "more than 20 decimals"),
         ] {
             let found = Template::parse(template).unwrap_err();
             assert!(found.message().contains(expected), "{template}: {found}");

@@ -1,4 +1,4 @@
-//! Turns what a run tells its callbacks into notices.
+//! Turns the hooks of a run into notices.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,10 +12,10 @@ use plugin_api::{Error, Result, Run};
 use crate::event::Event;
 use crate::notice::Notice;
 
-/// Characters of an error or a reason that are told; messages of a chat have a few thousand.
+/// The most characters of an error or a reason; chat messages allow a few thousand.
 const LONGEST_DETAIL: usize = 2000;
 
-/// Exports that are told, the latest; a run of many epochs may export at each.
+/// The most exports in a notice, the latest ones; a run of many epochs may export at each.
 const MOST_EXPORTS: usize = 20;
 
 /// What the host says when a cause is a metric that improved.
@@ -26,7 +26,7 @@ const END: &str = "end";
 
 type Details = BTreeMap<&'static str, String>;
 
-/// What a notifier has seen of a run. Each hook of the notifier asks it for the notice to send, if any.
+/// What a notifier knows of a run. Each hook of the notifier asks it for the notice to send, if any.
 #[derive(Debug)]
 pub struct Watch {
     wanted: Vec<Event>,
@@ -34,7 +34,7 @@ pub struct Watch {
     info: RunInfo,
     started: Option<Instant>,
     artifacts: BTreeMap<String, Vec<String>>,
-    /// Of the last failure: when the run fails, it is why.
+    /// The last failure: the reason, when the run fails.
     failure: Option<Details>,
     stopping: Details,
 }
@@ -44,16 +44,18 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// There is none: such a notifier would do nothing.
+    /// When there are none: such a notifier would do nothing.
     pub fn new(wanted: Vec<Event>) -> Result<Self> {
         if wanted.is_empty() {
-            return Err(Error::new("`events` is empty: say of what to tell, as `events = [\"failed\", \"finished\"]`"));
+            return Err(Error::new(
+                "`events` is empty: list the events to report, as `events = [\"failed\", \"finished\"]`",
+            ));
         }
         let (info, stopping) = (RunInfo::default(), Details::new());
         Ok(Self { wanted, info, started: None, artifacts: BTreeMap::new(), failure: None, stopping })
     }
 
-    /// In `on_setup`: whether there will be notices at all. A trial sends none.
+    /// In `on_setup`: whether there will be any notices. A trial sends none.
     ///
     /// # Errors
     ///
@@ -74,7 +76,7 @@ impl Watch {
         self.notice(run, Event::Start, at, Details::from_iter(resumed))
     }
 
-    /// In `on_trigger`. The trigger at the end is told only where the end itself is not.
+    /// In `on_trigger`. The trigger at the end is reported only if the end itself is not.
     ///
     /// # Errors
     ///
@@ -101,7 +103,7 @@ impl Watch {
     /// As above.
     pub fn artifact(&mut self, run: &Run<'_>, artifact: &ArtifactPublished<'_>) -> Result<Option<Notice>> {
         let path = Path::new(&self.info.folder).join(&*artifact.path).display().to_string();
-        // Exports stand beside each other; a checkpoint takes the place of the one before.
+        // Exports are added; a checkpoint replaces the one before.
         let is_export = artifact.kind == "export";
         let kind = if is_export { "exports".to_owned() } else { artifact.kind.to_string() };
         let paths = self.artifacts.entry(kind).or_default();
@@ -113,12 +115,12 @@ impl Watch {
         self.notice(run, Event::Artifact, artifact, details)
     }
 
-    /// In `on_stopping`: who stopped the run is told at its end.
+    /// In `on_stopping`: the end of the run reports who stopped it.
     pub fn stopping(&mut self, stopping: &Stopping<'_>) {
         self.stopping = Details::from([("plugin", stopping.by.to_string()), ("reason", clipped(&stopping.reason))]);
     }
 
-    /// In `on_error`: what failed is told if it fails the run.
+    /// In `on_error`: the failure is reported if it fails the run.
     pub fn error(&mut self, failed: &Failed<'_>) {
         let (plugin, hook) = (failed.by.to_string(), failed.hook.to_string());
         self.failure = Some(Details::from([("plugin", plugin), ("hook", hook), ("error", clipped(&failed.message))]));

@@ -1,13 +1,13 @@
-//! `onnx`: exports the model being trained as ONNX, for runtimes that have never heard of this host.
+//! `onnx`: exports the model being trained as ONNX, for other runtimes.
 //!
-//! It reads the model's graph and borrows its weights; nothing of libtorch is in it. The run's `when` says when: at the end
-//! unless it says otherwise, for example `when = { best = { val_loss = "min" } }`.
+//! It reads the model's graph and borrows its weights; it contains nothing of libtorch. The run's `when` decides when:
+//! by default at the end; for example `when = { best = { val_loss = "min" } }`.
 
 mod lower;
 mod metadata;
 mod options;
 mod proto;
-mod quantise;
+mod quantize;
 mod verification;
 mod write;
 
@@ -27,8 +27,8 @@ use crate::lower::{Lowered, Request};
 use crate::proto::{GraphHead, ModelHead, Node, OperatorSetId, ValueInfo, element};
 use crate::write::{ModelFile, half_name};
 
-/// Weights of more than this lie in a file of their own, unless the options say otherwise: a message of the format's
-/// encoding ends at 2 GiB.
+/// Larger weights, in bytes, are stored in a separate file, unless the options say otherwise: a message of the format's
+/// encoding is limited to 2 GiB.
 const LARGEST_WITHIN: u64 = 3 << 29;
 
 /// Exports the model as ONNX.
@@ -100,14 +100,14 @@ impl Onnx {
         if unverified { run.publish("unverified_export", &path) } else { Ok(()) }
     }
 
-    /// What the model's nodes give for samples of the run's data.
+    /// The ranges of the model's nodes for samples of the run's data.
     fn calibrate(&self, run: &mut Run<'_>, info: &RunInfo) -> Result<Ranges> {
-        let graph = self.graph.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
+        let graph = self.graph.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
         let nodes: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
         Ranges::calibrate(run, info, self.options.calibration_batches, &nodes)
     }
 
-    /// Writes everything but publishes nothing.
+    /// Writes everything without publishing it.
     fn write(
         &self,
         run: &Run<'_>,
@@ -115,13 +115,13 @@ impl Onnx {
         ranges: Option<&Ranges>,
         [folder, file]: [&Path; 2],
     ) -> Result<(Publication, Vec<Point>)> {
-        let graph = self.graph.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
+        let graph = self.graph.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
         let info = run.info()?;
         let weights = Weights::read(run, self.options.allow_non_finite)?;
         let request = Request {
             graph,
             opset: self.options.opset,
-            // A norm between two conversions to eight bits would be a second rounding.
+            // A norm between two conversions to eight bits would round twice.
             fold_batch_norm: self.options.fold_batch_norm || ranges.is_some(),
             include: &self.options.include,
             offset: &info.data.offset,
@@ -129,7 +129,7 @@ impl Onnx {
         };
         let mut lowered = lower::lower(&request, &weights)?;
         if let Some(ranges) = ranges {
-            quantise::quantise(&mut lowered, ranges);
+            quantize::quantize(&mut lowered, ranges);
         }
         let (opset, ir_version) = self.options.opset.versions();
         let half = self.options.quantize == Quantize::Fp16;
@@ -151,7 +151,7 @@ impl Onnx {
             ExternalData::Never => false,
         };
         let mut publication = Publication::begin(folder, self.options.sync)?;
-        // The file that names the other comes last, so that it never names one that is not there.
+        // The file that refers to the other comes last, so that its target always exists.
         let file = file.to_string_lossy();
         let data = format!("{file}.data");
         let mut places = Vec::new();
@@ -184,14 +184,14 @@ fn graph_head(name: &str, lowered: &Lowered<'_>, half: bool) -> GraphHead {
     });
     GraphHead {
         node: casts.chain(lowered.builder.nodes.iter().cloned()).collect(),
-        // An empty name is refused by the checker.
+        // The checker rejects an empty name.
         name: if name.is_empty() { "model".to_owned() } else { name.to_owned() },
         input: vec![ValueInfo::batched(&lowered.input.name, input_type, &lowered.input.shape)],
         output: vec![ValueInfo::batched(&lowered.output, output_type, &lowered.output_shape)],
     }
 }
 
-/// A path below the run folder, as it is published.
+/// A path relative to the run folder, as published.
 fn relative(folder: &str, file: &str) -> String {
     Path::new(folder).join(file).display().to_string()
 }
@@ -228,7 +228,7 @@ mod tests {
         })
     }
 
-    /// A run that predicts nothing, so that nothing can be verified.
+    /// A run that cannot predict, so that nothing can be verified.
     fn host(mut options: Value, weight: f32) -> FakeHost {
         options["verify"] = json!(false);
         let mut host = FakeHost::new::<Onnx>(options).unwrap();
@@ -274,7 +274,7 @@ mod tests {
         let mut there = host(json!({ "overwrite": false }), 1.0);
         there.setup().and_then(|()| there.trigger("end")).unwrap();
         let before = std::fs::read(&files(&there)[0]).unwrap();
-        assert!(failure(&mut there).contains("exports/model.onnx` is there already"));
+        assert!(failure(&mut there).contains("exports/model.onnx` already exists"));
         assert_eq!((files(&there).len(), std::fs::read(&files(&there)[0]).unwrap()), (1, before));
 
         let mut file = host(json!({}), 1.0);
@@ -291,7 +291,7 @@ mod tests {
         graph["nodes"][0]["name"] = json!("inputs");
         twice.set_graph(graph);
         let found = twice.setup().unwrap_err().message().to_owned();
-        assert!(found.contains("the name `inputs` is there twice in the graph"), "{found}");
+        assert!(found.contains("the graph has the name `inputs` twice"), "{found}");
 
         let mut newer = host(json!({}), 1.0);
         let mut graph = self::graph();
@@ -301,9 +301,9 @@ mod tests {
         assert!(found.contains("unknown variant `fast_fourier_transform`"), "{found}");
 
         for (options, expected) in [
-            (json!({ "opset": 19 }), "there is no opset `19`"),
+            (json!({ "opset": 19 }), "opset `19` is not supported"),
             (json!({ "name": "a/b" }), "must not lead into another folder"),
-            (json!({ "include": ["argmax", "softmax"] }), "`argmax` comes last"),
+            (json!({ "include": ["argmax", "softmax"] }), "`argmax` must come last"),
         ] {
             let found = FakeHost::new::<Onnx>(options).err().unwrap().message().to_owned();
             assert!(found.contains(expected), "{found}");

@@ -1,4 +1,4 @@
-//! What a file says of the run that it comes from.
+//! What a file contains about its run.
 
 use std::path::Path;
 
@@ -16,21 +16,21 @@ pub fn of(run: &Run<'_>, info: &RunInfo, position: &Position) -> Result<Vec<Stri
         ("epoch", position.epoch.to_string()),
         ("step", position.global_step.to_string()),
     ];
-    // JSON has no NaN; a metric that is none says nothing of the model.
+    // JSON has no NaN; such a metric says nothing about the model.
     let metrics = run.metrics()?.into_iter().filter(|(_, value)| value.is_finite());
     let metrics: serde_json::Map<_, _> = metrics.map(|(name, value)| (name, value.into())).collect();
     entries.push(("metrics", serde_json::Value::Object(metrics).to_string()));
     if !info.data.target_names.is_empty() {
         entries.push(("target_names", serde_json::Value::from(info.data.target_names.clone()).to_string()));
     }
-    // Beside a run that keeps none there is nothing to be hashed.
+    // Without a stored run file, there is nothing to hash.
     if let Ok(text) = std::fs::read(Path::new(&info.folder).join("run.toml")) {
         entries.push(("run_file", git_hash(&text)));
     }
     Ok(entries.into_iter().map(|(key, value)| StringEntry { key: key.to_owned(), value }).collect())
 }
 
-/// The name that Git gives to a content, as `git hash-object` prints it.
+/// The hash of a content in Git, as `git hash-object` prints it.
 fn git_hash(content: &[u8]) -> String {
     let mut hash = Sha1::new();
     hash.update(format!("blob {}\0", content.len()));

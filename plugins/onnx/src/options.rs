@@ -8,33 +8,33 @@ use verify::Policy;
 /// Options of `onnx`.
 #[plugin]
 pub struct Options {
-    /// Where to write, relative to the run folder.
+    /// The folder of the files, relative to the run folder.
     pub log_dir: String,
-    /// What the file is called, without its extension; `{epoch}` and `{step}` stand for the position. Without them each
-    /// export takes the place of the one before.
+    /// The file name, without its extension; `{epoch}` and `{step}` stand for the position. Without them, each export
+    /// replaces the one before.
     pub name: String,
-    /// Whether an export may take the place of a file that is there.
+    /// Whether an export may replace an existing file.
     pub overwrite: bool,
     /// The version of the operators.
     pub opset: Opset,
     /// Whether batch norms become part of the convolutions before them.
     pub fold_batch_norm: bool,
-    /// What is built in besides the model: its data's normalisation in front of it, a softmax and the choice of the
-    /// largest output behind it.
+    /// What is built in, in addition to the model: its data's normalization before it, a softmax and the choice of the
+    /// largest output after it.
     pub include: Vec<Include>,
     /// How weights are stored.
     pub quantize: Quantize,
-    /// With `quantize = "int8"`: how many batches of the validation split are looked at for the ranges of values.
+    /// With `quantize = "int8"`: how many batches of the validation split are used to find the ranges of values.
     pub calibration_batches: u64,
-    /// Where weights lie.
+    /// Where weights are stored.
     pub external_data: ExternalData,
-    /// Whether the file is run on samples of the validation split, by a runtime in pure Rust, and compared with the model
-    /// before it is published: `true`, `false`, or `"required"`, which refuses what that runtime cannot run.
+    /// Whether the file is run on samples of the validation split, by a runtime in pure Rust, and compared with the
+    /// model before it is published: `true`, `false`, or `"required"`, which rejects what that runtime cannot run.
     pub verify: Policy,
-    /// How far its outputs may be from the model's, as `max |a - b| / max(1, max |b|)`; unless said, 1e-4, with weights of
-    /// 16 bits 1e-2, with integers 0.3.
+    /// The largest difference between its outputs and the model's, as `max |a - b| / max(1, max |b|)`; by default 1e-4,
+    /// with weights of 16 bits 1e-2, with integers 0.3.
     pub tolerance: Option<f64>,
-    /// Whether weights that are NaN or infinite are exported all the same.
+    /// Whether weights that are NaN or infinite are exported anyway.
     pub allow_non_finite: bool,
     /// Whether the file is on the disk before it is published.
     pub sync: bool,
@@ -61,13 +61,15 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What a JSON Schema cannot say.
+    /// Rules that a JSON Schema cannot express.
     pub(crate) fn check(&self) -> Result<Template> {
         if self.include.contains(&Include::Argmax) && self.include.last() != Some(&Include::Argmax) {
-            return Err(Error::new("`include`: `argmax` comes last, since nothing follows the choice of a class"));
+            return Err(Error::new(
+                "`include`: `argmax` must come last, since nothing can follow the choice of a class",
+            ));
         }
         if self.tolerance.is_some_and(|tolerance| tolerance.is_nan() || tolerance < 0.0) {
-            return Err(Error::new("`tolerance` must be a number from 0 on"));
+            return Err(Error::new("`tolerance` must be 0 or more"));
         }
         if self.calibration_batches == 0 {
             return Err(Error::new("`calibration_batches` must be 1 or more"));
@@ -75,7 +77,7 @@ impl Options {
         Template::new(&self.name)
     }
 
-    /// How far outputs may be from the model's.
+    /// The largest difference between outputs and the model's.
     pub(crate) fn tolerance(&self) -> f64 {
         self.tolerance.unwrap_or(match self.quantize {
             Quantize::None => 1e-4,
@@ -104,7 +106,7 @@ pub enum Opset {
 }
 
 impl Opset {
-    /// Its number, and the version of the file format that came with it.
+    /// Its number, and the version of the file format that introduced it.
     pub fn versions(self) -> (i64, i64) {
         match self {
             Opset::V18 => (18, 8),
@@ -128,17 +130,17 @@ impl TryFrom<i64> for Opset {
         [Opset::V18, Opset::V20, Opset::V21, Opset::V23]
             .into_iter()
             .find(|opset| opset.versions().0 == version)
-            .ok_or_else(|| format!("there is no opset `{version}` to export; there are 18, 20, 21 and 23"))
+            .ok_or_else(|| format!("opset `{version}` is not supported; use 18, 20, 21 or 23"))
     }
 }
 
-/// What is built in besides the model.
+/// What is built in, in addition to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, plugin_api::schemars::JsonSchema)]
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(rename_all = "snake_case")]
 pub enum Include {
-    /// The normalisation of the data, so that the model takes samples as they are stored.
-    Normalise,
+    /// The normalization of the data, so that the model takes samples as they are stored.
+    Normalize,
     /// A softmax over the last dimension of the output.
     Softmax,
     /// The index of the largest output in place of the outputs.
@@ -152,18 +154,18 @@ pub enum Include {
 pub enum Quantize {
     /// As 32-bit floats.
     None,
-    /// As 16-bit floats, which runtimes widen when they load the model.
+    /// As 16-bit floats, which runtimes convert to 32 bits when they load the model.
     Fp16,
-    /// In 8 bits, and so is what lies between operators; runtimes compute with integers where they can.
+    /// In 8 bits, including the values between operators; runtimes compute with integers where they can.
     Int8,
 }
 
-/// Where weights lie.
+/// Where weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, plugin_api::schemars::JsonSchema)]
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(rename_all = "snake_case")]
 pub enum ExternalData {
-    /// In a second file when they take more than 1.5 GiB, since a file of the format holds less than two.
+    /// In a second file when they are larger than 1.5 GiB, since a file of the format is limited to 2 GiB.
     Auto,
     /// In a second file, `NAME.onnx.data`.
     Always,

@@ -1,4 +1,5 @@
-//! The messages of ONNX that are written here. Names and numbers of fields are those of `onnx.proto3` (ONNX 1.13 and later).
+//! The messages of ONNX that are written here. Names and numbers of fields are those of `onnx.proto3` (ONNX 1.13 and
+//! later).
 
 use prost::Message;
 
@@ -64,7 +65,7 @@ pub struct Attribute {
     pub r#type: i32,
 }
 
-/// A tensor without its elements, which follow as field 9, or lie in another file.
+/// A tensor without its elements, which follow as field 9, or are in another file.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorHead {
     #[prost(int64, repeated, tag = "1")]
@@ -162,7 +163,7 @@ pub struct ModelHead {
 pub const GRAPH: u32 = 7;
 
 impl Attribute {
-    /// A whole number.
+    /// An integer.
     pub fn int(name: &str, value: i64) -> Self {
         Self { name: name.to_owned(), i: value, r#type: attribute::INT, ..Self::default() }
     }
@@ -172,7 +173,7 @@ impl Attribute {
         Self { name: name.to_owned(), f: value as f32, r#type: attribute::FLOAT, ..Self::default() }
     }
 
-    /// Whole numbers.
+    /// Integers.
     pub fn ints(name: &str, values: impl IntoIterator<Item = i64>) -> Self {
         let ints = values.into_iter().collect();
         Self { name: name.to_owned(), ints, r#type: attribute::INTS, ..Self::default() }

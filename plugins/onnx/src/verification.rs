@@ -1,4 +1,4 @@
-//! The file against the model, before it is published.
+//! Compares the file with the model, before it is published.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use verify::{Inputs, Point, Verdict, Verification};
 use crate::Onnx;
 use crate::options::{Include, Quantize};
 
-/// How many samples are compared.
+/// The number of samples to compare.
 const ROWS: usize = 16;
 
 impl Onnx {
     /// Runs the file at `path` on samples of the run's data.
     pub(crate) fn verify(&self, run: &mut Run<'_>, info: &RunInfo, path: &Path, points: &[Point]) -> Result<Verdict> {
-        let graph = self.graph.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
+        let graph = self.graph.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
         let verification = Verification {
             format: verify::ONNX,
             path,
@@ -34,20 +34,19 @@ impl Onnx {
     }
 }
 
-/// The shape of a sample of what the model takes.
+/// The shape of a sample of the model's input.
 fn sample_shape(graph: &Graph) -> Vec<i64> {
     graph.inputs.first().map(|input| input.shape.clone()).unwrap_or_default()
 }
 
-/// What the file takes for what the model takes: samples as they were before the data's normalisation, where the file has
-/// that in it.
+/// The input of the file for an input of the model: samples before the data's normalization, if the file includes it.
 fn given(include: &[Include], data: &DataInfo, inputs: &Tensor) -> Result<Inputs> {
     let view = inputs.view();
     if let Ok(indices) = view.as_slice::<i64>() {
         return Ok(Inputs::I64(indices.to_vec()));
     }
     let mut values = view.to_vec::<f32>()?;
-    if include.contains(&Include::Normalise) && !data.offset.is_empty() {
+    if include.contains(&Include::Normalize) && !data.offset.is_empty() {
         let rows = view.shape().first().map_or(1, |rows| *rows as usize);
         // One offset and one scale for each index of a sample's first dimension.
         let run = values.len() / (rows * data.offset.len()).max(1);
@@ -59,7 +58,7 @@ fn given(include: &[Include], data: &DataInfo, inputs: &Tensor) -> Result<Inputs
     Ok(Inputs::F32(values))
 }
 
-/// What the file should give where the model gives `value`.
+/// The expected output of the file where the model's is `value`.
 fn expected(include: &[Include], value: &Value) -> Vec<f32> {
     let width = value.shape.last().map_or(1, |width| *width as usize).max(1);
     let mut values = value.values.clone();

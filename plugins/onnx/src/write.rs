@@ -1,4 +1,4 @@
-//! A model as bytes: heads are encoded by prost, weights are written from where they lie.
+//! A model as bytes: prost encodes the small parts, weights are written without a copy.
 
 use std::io::{self, Write};
 
@@ -8,10 +8,10 @@ use prost::Message;
 use crate::lower::{Elements, Initializer};
 use crate::proto::{EXTERNAL, GRAPH, GraphHead, INITIALIZER, ModelHead, RAW_DATA, StringEntry, TensorHead, element};
 
-/// Offsets in a file of weights are multiples of this, as the format asks, so that they can be mapped.
+/// Offsets in a file of weights are multiples of this, as the format requires, so that they can be mapped.
 const ALIGNMENT: u64 = 4096;
 
-/// Elements are converted and written in parts of so many.
+/// The number of elements that are converted and written at a time.
 const PART: usize = 16 * 1024;
 
 /// A model's parts, before its weights are written.
@@ -37,11 +37,11 @@ impl ModelFile<'_> {
         self.initializers.iter().filter(|initializer| initializer.is_weight).map(|weight| self.bytes(weight)).sum()
     }
 
-    /// Writes weights to `weights`, each at a multiple of 4096, and gives the place of each, by its index.
+    /// Writes weights to `weights`, each at a multiple of 4096, and returns the place of each, by its index.
     ///
     /// # Errors
     ///
-    /// Those of writing.
+    /// Errors of writing.
     pub fn write_weights(&self, weights: &mut impl Write) -> io::Result<Vec<(usize, u64)>> {
         let mut places = Vec::new();
         let mut end = 0u64;
@@ -59,7 +59,7 @@ impl ModelFile<'_> {
     ///
     /// # Errors
     ///
-    /// Those of writing.
+    /// Errors of writing.
     pub fn write(&self, data: &str, places: &[(usize, u64)], model: &mut impl Write) -> io::Result<()> {
         let heads: Vec<(Vec<u8>, bool)> = self
             .initializers
@@ -138,12 +138,12 @@ impl ModelFile<'_> {
     }
 }
 
-/// What a weight that is stored as 16-bit floats is called; under its own name it is widened.
+/// The name of a weight that is stored as 16-bit floats; its own name is the converted value.
 pub fn half_name(name: &str) -> String {
     format!("{name}/half")
 }
 
-/// Writes values as little-endian bytes, without all of them in memory a second time.
+/// Writes values as little-endian bytes, without a second copy of all of them in memory.
 fn parts<T, const N: usize>(values: &[T], bytes: impl Fn(&T) -> [u8; N], to: &mut impl Write) -> io::Result<()> {
     let mut part = Vec::with_capacity(PART.min(values.len()) * N);
     for values in values.chunks(PART) {

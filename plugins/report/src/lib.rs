@@ -1,9 +1,9 @@
-//! `report`: one self-contained HTML page about the run: its curves, the best values, what each plugin cost, checkpoints
-//! and exports, the model, and every setting.
+//! `report`: one self-contained HTML page about the run: its curves, the best values, what each plugin cost,
+//! checkpoints and exports, the model, and every setting.
 //!
-//! It is written when training begins, so that what cannot be written is told then; whenever it is triggered, which is
-//! at the end unless the run's `when` says otherwise (`when = { every = "5 epochs" }`); and when training is over,
-//! however it ended. Each time it is written beside its place and renamed: a browser never sees half of it.
+//! It is written when training starts, so that a file that cannot be written is reported then; whenever it is
+//! triggered, by default at the end (`when = { every = "5 epochs" }` changes that); and when training is over, whatever
+//! its outcome. Each time it is written to a temporary file and renamed, so that a browser never sees a partial one.
 
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
@@ -35,11 +35,11 @@ impl Default for Options {
     }
 }
 
-/// What goes into checkpoints: what is told in events alone.
+/// The state in checkpoints: what is only known from events.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct State {
-    /// Scalars that were put as records; metrics are in the host's history.
+    /// Scalars from records; metrics are in the host's history.
     records: Curves,
     artifacts: Artifacts,
     /// Seconds of training before this process.
@@ -53,11 +53,11 @@ pub struct Report {
     facts: Facts,
     progress: Progress,
     started: Instant,
-    /// Where the page goes; nowhere in a trial, which publishes nothing.
+    /// The path of the page; `None` in a trial, which publishes nothing.
     path: Option<PathBuf>,
 }
 
-/// What the page's script reads.
+/// The data of the page's script.
 #[derive(Serialize)]
 struct Content<'r, C: Serialize> {
     facts: &'r Facts,
@@ -79,8 +79,8 @@ impl Callback for Report {
         let path = Path::new(&options.file);
         let stays = path.components().all(|part| matches!(part, Component::Normal(_)));
         if !stays || path.file_name().is_none() {
-            let message = format!("`file` is `{}`, which is no file within the run folder", options.file);
-            return Err(Error::new(format!("{message}; say `report.html`, or `pages/report.html`")));
+            let message = format!("`file` is `{}`, which is not a file in the run folder", options.file);
+            return Err(Error::new(format!("{message}; use `report.html` or `pages/report.html`")));
         }
         Ok(Self {
             options,
@@ -149,7 +149,7 @@ impl Report {
         monitor::selected(&self.options.include, &self.options.exclude, name)
     }
 
-    /// Seconds of training, those of earlier processes too.
+    /// Seconds of training, including those of earlier processes.
     fn seconds(&self) -> f64 {
         self.state.seconds + self.started.elapsed().as_secs_f64()
     }
@@ -166,7 +166,7 @@ impl Report {
     fn page(&self, run: &Run<'_>) -> Result<String> {
         let mut curves = self.state.records.clone();
         for name in run.history_names()?.iter().filter(|name| self.shows(name)) {
-            // A series of arrays, as a confusion matrix is, has no curve.
+            // A series of arrays, such as a confusion matrix, has no curve.
             let Ok(points) = run.history(name) else { continue };
             for point in points {
                 curves.push(name, point.global_step, point.value);
@@ -183,7 +183,7 @@ impl Report {
         let data = json_for_script(&content)?;
         let left_out = match curves.left_out() {
             0 => String::new(),
-            values => format!(" {values} values of more than {} metrics are left out.", chart::MOST_CURVES),
+            values => format!(" {values} values beyond the limit of {} metrics are not shown.", chart::MOST_CURVES),
         };
         let footer = format!("Written by the callback <code>report</code>; this file loads nothing.{left_out}");
         let page =
@@ -194,13 +194,13 @@ impl Report {
 
 const SCRIPT: &str = include_str!("report.js");
 
-/// As what the page is published.
+/// The kind of the published page.
 const PUBLISHED: &str = "report";
 
-/// The page may run its own script and nothing else, so that a report can be shown to anybody who is sent one.
+/// The page may run only its own script, so that a report can be sent to anyone.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:";
 
-/// Puts a file in place, whole or not at all.
+/// Replaces a file, completely or not at all.
 fn replace(path: &Path, content: &str) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
@@ -212,7 +212,7 @@ fn replace(path: &Path, content: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A temporary file is its owner's alone; a report is for those who may read the run folder.
+/// A temporary file is private to its owner; a report is for everyone who may read the run folder.
 #[cfg(unix)]
 fn readable(file: &std::fs::File) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;

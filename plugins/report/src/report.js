@@ -1,4 +1,4 @@
-// The report: everything is there already.
+// The report: all data is already there.
 "use strict";
 
 const run = JSON.parse(byId("data").textContent);

@@ -27,7 +27,7 @@ fn html(host: &FakeHost) -> String {
     std::fs::read_to_string(host.folder().join("report.html")).unwrap()
 }
 
-/// What the page's script reads.
+/// The data of the page's script.
 fn content(host: &FakeHost) -> Value {
     let html = html(host);
     let begin = "<script type=\"application/json\" id=\"data\">";
@@ -39,7 +39,7 @@ fn content(host: &FakeHost) -> Value {
 fn the_page_has_what_there_is_to_know_of_a_run() {
     let mut host = host(json!({})).with_info(|info| info.plan = r#"{"run":{"seed":42}}"#.to_owned());
     host.train_start().unwrap();
-    assert_eq!(content(&host)["progress"]["state"], "running", "it is there from the beginning");
+    assert_eq!(content(&host)["progress"]["state"], "running", "it exists from the start");
     for (epoch, loss) in [(1, 0.5), (2, f64::NAN), (3, 0.25)] {
         host.set_position(epoch, epoch * 10);
         host.put_metric("val_loss", loss);
@@ -137,7 +137,7 @@ fn a_folder_that_cannot_be_written_is_told_before_the_first_step() {
 fn a_file_outside_the_run_folder_is_refused() {
     for file in ["", "/tmp/report.html", "../report.html", "a/../../report.html"] {
         let error = FakeHost::new::<Report>(json!({ "file": file })).err().unwrap();
-        assert!(error.message().contains("which is no file within the run folder"), "{error}");
+        assert!(error.message().contains("which is not a file in the run folder"), "{error}");
     }
 }
 

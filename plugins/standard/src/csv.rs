@@ -1,4 +1,4 @@
-//! `csv`: appends the metrics to `metrics.csv` in the run folder, a row an epoch, for spreadsheets and data frames.
+//! `csv`: appends the metrics to `metrics.csv` in the run folder, one row per epoch, for spreadsheets and data frames.
 //!
 //! ```csv
 //! kind,epoch,step,train_loss,val_loss
@@ -6,14 +6,15 @@
 //! epoch,2,56,0.31,NaN
 //! ```
 //!
-//! The first three columns are those of `json-lines`. A metric that a row has no value of is an empty cell; NaN and the
-//! infinities are `NaN`, `inf` and `-inf`, which `float()` in Python and `pandas.read_csv` read. Cells are quoted as RFC
-//! 4180 says.
+//! The first three columns are those of `json-lines`. A metric without a value in a row is an empty cell; NaN and the
+//! infinities are `NaN`, `inf` and `-inf`, which `float()` in Python and `pandas.read_csv` read. Cells are quoted by
+//! RFC 4180.
 //!
-//! A metric that comes up in mid-run becomes a column behind the others: the file is written anew beside its place, with
-//! empty cells in the rows so far, and then renamed, so that a reader sees the one or the other.
+//! A metric that first appears during the run becomes a column after the others: the file is written again under a
+//! temporary name, with empty cells in the earlier rows, and then renamed, so that a reader sees the old file or the
+//! new one.
 //!
-//! A resumed run cuts the file back to the rows that it had when the checkpoint was taken.
+//! A resumed run cuts the file back to the rows that it had at the checkpoint.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,21 +29,21 @@ use crate::line_file::LineFile;
 
 const FILE: &str = "metrics.csv";
 
-/// The columns that each row has.
+/// The columns of each row.
 const FIXED: [&str; 3] = ["kind", "epoch", "step"];
 
-/// The split that the host evaluates once, when training is over.
+/// The split that the host evaluates once, after the training.
 const TEST: &str = "test";
 
 /// Options of `csv`.
 #[plugin]
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Write a row every so many steps too; 0: none.
+    /// The number of steps between additional rows; 0 for none.
     every_steps: u64,
 }
 
-/// What goes into checkpoints: how many rows there were.
+/// The state in checkpoints: the number of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct State {
     rows: u64,
@@ -53,14 +54,14 @@ pub(crate) struct Csv {
     /// From the checkpoint that the run resumed from.
     resumed: Option<State>,
     table: Option<Table>,
-    /// The epoch that ended last: what is evaluated behind it belongs to no epoch.
+    /// The last epoch that ended: an evaluation after it belongs to no epoch.
     ended: u64,
 }
 
 #[plugin]
 impl Callback for Csv {
     const KIND: &'static str = "csv";
-    const SUMMARY: &'static str = "Appends the metrics to metrics.csv, a row an epoch";
+    const SUMMARY: &'static str = "Appends the metrics to metrics.csv, one row per epoch";
     const BY_DEFAULT: bool = false;
     type Options = Options;
 
@@ -126,8 +127,8 @@ struct Table {
 }
 
 impl Table {
-    /// Opens the file without what a run that was broken off wrote after the point from which this one goes on: with the
-    /// first `rows`, where they are known and there, or those of up to `global_step` steps.
+    /// Opens the file without the rows that an interrupted run wrote after the point from which this one resumes: with
+    /// the first `rows`, if that number is known and they exist, or those of up to `global_step` steps.
     fn open(path: PathBuf, rows: Option<u64>, global_step: u64) -> Result<Self> {
         let mut file = LineFile::open(&path)?;
         let whole = whole_rows(&file.content()?);
@@ -139,7 +140,7 @@ impl Table {
         this.columns = header.cells.clone();
         this.rows = match rows {
             Some(rows) if rows <= rest.len() as u64 => rows,
-            // The run resumed into another folder, or without this plugin.
+            // The run was resumed in another folder, or without this plugin.
             _ => rest.iter().take_while(|row| row.step().is_some_and(|step| step <= global_step)).count() as u64,
         };
         let last = rest.iter().take(usize::try_from(this.rows).unwrap_or(0)).next_back().unwrap_or(header);
@@ -166,7 +167,7 @@ impl Table {
         Ok(())
     }
 
-    /// Writes the file anew with more columns.
+    /// Writes the file again with more columns.
     fn widen(&mut self, new: Vec<String>) -> Result<()> {
         let columns: Vec<String> = self.columns.iter().cloned().chain(new).collect();
         let mut content = line(&columns)?;
@@ -201,7 +202,7 @@ impl Row {
     }
 }
 
-/// The rows of a file, header first, as far as they are whole and text.
+/// The rows of a file, header first, as far as they are complete and text.
 fn whole_rows(content: &[u8]) -> Vec<Row> {
     let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let mut reader =
@@ -221,7 +222,7 @@ fn line(cells: &[String]) -> Result<Vec<u8>> {
     writer.into_inner().map_err(|error| Error::new(error.to_string()))
 }
 
-/// The column of a metric, which may be called like one of the row's own.
+/// The column of a metric, which may have the name of one of the row's own.
 fn column(metric: &str) -> String {
     if FIXED.contains(&metric) { format!("metric_{metric}") } else { metric.to_owned() }
 }

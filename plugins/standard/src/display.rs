@@ -1,8 +1,8 @@
-//! How numbers and durations look on a console.
+//! The format of numbers and durations on a console.
 
 use std::time::Duration;
 
-/// A metric in at most ten characters: four decimals, or powers of ten where those say nothing.
+/// A metric in at most ten characters: four decimals, or powers of ten where those are not enough.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if value.is_finite() && size != 0.0 && !(1e-3..1e5).contains(&size) {

@@ -1,9 +1,9 @@
-//! `early-stopping`: ends a run that no longer gets better.
+//! `early-stopping`: ends a run that no longer improves.
 //!
-//! It looks when it is triggered: after each epoch, unless the run's `when` says otherwise. A value
-//! that was there at the last look already (an evaluation every second epoch) is not counted again.
+//! It checks the metric when it is triggered: by default after each epoch. A value that it has already seen (an
+//! evaluation every second epoch) does not count again.
 //!
-//! The reason of a stop begins with a word for programs: `patience_exhausted`,
+//! The reason of a stop starts with a keyword for programs: `patience_exhausted`,
 //! `stopping_threshold_reached`, `divergence_threshold_passed` or `non_finite_metric`.
 
 use plugin_api::event::{At, Trigger};
@@ -16,24 +16,24 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Options {
     /// The metric to watch.
     metric: String,
-    /// Whether less is better or more is.
+    /// Whether lower or higher is better.
     mode: Mode,
-    /// Stop after so many values in a row that are no improvement.
+    /// Stop after this number of values in a row without an improvement.
     #[schemars(range(min = 1))]
     patience: u64,
-    /// What a value must be better by, to be an improvement.
+    /// The smallest change that counts as an improvement.
     #[schemars(range(min = 0.0))]
     min_delta: f64,
     /// Stop as soon as the metric is as good as this.
     stopping_threshold: Option<f64>,
     /// Stop as soon as the metric is worse than this.
     divergence_threshold: Option<f64>,
-    /// Stop when the metric is NaN or infinite. Without it such a value is no improvement.
+    /// Stop when the metric is NaN or infinite. Without it, such a value is not an improvement.
     check_finite: bool,
-    /// Look at no value before this epoch.
+    /// Ignore values before this epoch.
     start_from_epoch: u64,
-    /// Go back to the weights of the best value, at the stop and at the end of the run. The host keeps
-    /// them in memory: after a resume, those of before are in the `best` checkpoint alone.
+    /// Restore the weights of the best value, at the stop and at the end of the run. The host keeps them in memory:
+    /// after a resume, earlier ones are only in the `best` checkpoint.
     restore_best: bool,
 }
 
@@ -56,9 +56,9 @@ impl Default for Options {
 #[plugin]
 #[derive(Copy, PartialEq)]
 enum Mode {
-    /// Less is better.
+    /// Lower is better.
     Min,
-    /// More is better.
+    /// Higher is better.
     Max,
 }
 
@@ -72,12 +72,12 @@ impl Mode {
     }
 }
 
-/// What goes into checkpoints.
+/// The state in checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct State {
     best: Option<Best>,
-    /// Values since the best one.
+    /// The number of values since the best one.
     waited: u64,
     /// The global step of the last value that was counted.
     counted: Option<u64>,
@@ -101,7 +101,7 @@ pub(crate) struct EarlyStopping {
 #[plugin]
 impl Callback for EarlyStopping {
     const KIND: &'static str = "early-stopping";
-    const SUMMARY: &'static str = "Ends the run when a metric has stopped improving";
+    const SUMMARY: &'static str = "Ends the run when a metric stops improving";
     const BY_DEFAULT: bool = false;
     const NEEDS: &'static [Need] = &[Need::WRITES_WEIGHTS];
     type Options = Options;
@@ -150,7 +150,7 @@ impl Callback for EarlyStopping {
 }
 
 impl Options {
-    /// Takes notice of a value, and gives the reason to stop, if there is one.
+    /// Counts a value, and returns the reason to stop, if there is one.
     fn judge(&self, state: &mut State, latest: Point) -> Option<String> {
         if state.counted == Some(latest.global_step) {
             return None;
@@ -188,7 +188,7 @@ impl Options {
         }
         let best = state.best.map_or_else(String::new, |best| format!(" ({} in epoch {})", best.value, best.epoch));
         Some(format!(
-            "patience_exhausted: {} values of `{metric}` in a row were no better than the best{best}",
+            "patience_exhausted: {} values of `{metric}` in a row were not better than the best{best}",
             state.waited
         ))
     }
@@ -201,7 +201,7 @@ impl EarlyStopping {
         };
         match run.copy_weights(&self.copy, CopyAction::Restore) {
             Err(error) if error.kind() == ErrorKind::NoSuchName => {
-                let message = "the best weights are from before the resume: the `best` checkpoint has them";
+                let message = "the best weights are older than the resume: the `best` checkpoint has them";
                 plugin_api::tracing::warn!(epoch = best.epoch, "{message}");
                 Ok(())
             }
@@ -232,7 +232,7 @@ mod tests {
         host.trigger("epoch")
     }
 
-    /// The epoch of the stop and the word of its reason.
+    /// The epoch of the stop and the keyword of its reason.
     fn stop(options: serde_json::Value, values: &[f64]) -> Option<(usize, String)> {
         let mut host = host(options);
         for (index, &value) in values.iter().enumerate() {
@@ -273,7 +273,7 @@ mod tests {
         epoch(&mut host, 1, 0.5).unwrap();
         epoch(&mut host, 2, 0.75).unwrap();
         let reason =
-            "patience_exhausted: 1 values of `val_loss` in a row were no better than the best (0.5 in epoch 1)";
+            "patience_exhausted: 1 values of `val_loss` in a row were not better than the best (0.5 in epoch 1)";
         assert_eq!(host.stopped(), Some(reason));
     }
 

@@ -1,15 +1,15 @@
-//! `json-lines`: appends the metrics to `metrics.jsonl` in the run folder, an object a line.
+//! `json-lines`: appends the metrics to `metrics.jsonl` in the run folder, one object per line.
 //!
 //! ```json
 //! {"kind":"epoch","epoch":3,"step":84,"train_loss":0.31,"val_loss":"NaN"}
 //! ```
 //!
-//! `kind` is `epoch`, `step`, or `test` for the evaluation of the test split when training is over. `step` is the global
-//! step. JSON has no words for NaN and the infinities; they are written as the texts
-//! `"NaN"`, `"Infinity"` and `"-Infinity"`, which `float()` in Python and `Number()` in JavaScript read.
+//! `kind` is `epoch`, `step`, or `test` for the evaluation of the test split when training is over. `step` is the
+//! global step. JSON cannot write NaN and the infinities; they are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`,
+//! which `float()` in Python and `Number()` in JavaScript read.
 //!
-//! A resumed run cuts the file back to what it held when the checkpoint was taken, so that it goes on
-//! like that of a run that was never broken.
+//! A resumed run cuts the file back to its length at the checkpoint, so that it continues like that of an
+//! uninterrupted run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,18 +22,18 @@ use crate::line_file::LineFile;
 
 const FILE: &str = "metrics.jsonl";
 
-/// The split that the host evaluates once, when training is over.
+/// The split that the host evaluates once, after the training.
 const TEST: &str = "test";
 
 /// Options of `json-lines`.
 #[plugin]
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Write a line every so many steps too; 0: none.
+    /// The number of steps between additional lines; 0 for none.
     every_steps: u64,
 }
 
-/// What goes into checkpoints: the file's length at that moment.
+/// The state in checkpoints: the file's length.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct State {
     bytes: u64,
@@ -44,14 +44,14 @@ pub(crate) struct JsonLines {
     /// From the checkpoint that the run resumed from.
     resumed: Option<State>,
     file: Option<LineFile>,
-    /// The epoch that ended last: what is evaluated behind it belongs to no epoch.
+    /// The last epoch that ended: an evaluation after it belongs to no epoch.
     ended: u64,
 }
 
 #[plugin]
 impl Callback for JsonLines {
     const KIND: &'static str = "json-lines";
-    const SUMMARY: &'static str = "Appends the metrics to metrics.jsonl, an object a line";
+    const SUMMARY: &'static str = "Appends the metrics to metrics.jsonl, one object per line";
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
@@ -107,7 +107,7 @@ impl JsonLines {
 fn line(kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> String {
     let mut line = format!(r#"{{"kind":"{kind}","epoch":{},"step":{}"#, position.epoch, position.global_step);
     for (name, value) in metrics {
-        // A metric may be called like one of the line's own keys; readers keep the last of two.
+        // A metric may have the name of one of the line's own keys; readers keep the last of two.
         let prefix = if matches!(name.as_str(), "kind" | "epoch" | "step") { "metric_" } else { "" };
         line.push(',');
         line.push_str(&serde_json::Value::from(format!("{prefix}{name}")).to_string());
@@ -128,28 +128,28 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Opens the file to append to it, without what a run that was broken off wrote after the point
-/// from which this one goes on.
+/// Opens the file to append to it, without the lines that an interrupted run wrote after the point from which this one
+/// resumes.
 fn open(path: &Path, resumed: Option<u64>, global_step: u64) -> Result<LineFile> {
     let mut file = LineFile::open(path)?;
     let content = file.content()?;
     let kept = match resumed {
         Some(bytes) if ends_a_line(&content, bytes) => bytes,
-        // Without a state that fits (the run resumed into another folder, or without this plugin), the
-        // lines themselves say which to keep.
+        // Without a matching state (the run was resumed in another folder, or without this plugin), the lines
+        // themselves tell which to keep.
         _ => lines_until(&content, global_step),
     };
     file.cut(kept)?;
     Ok(file)
 }
 
-/// Whether the first `bytes` of the file are whole lines.
+/// Whether the first `bytes` of the file are complete lines.
 fn ends_a_line(content: &[u8], bytes: u64) -> bool {
     let before = usize::try_from(bytes).ok().and_then(|bytes| content.get(..bytes));
     before.is_some_and(|before| before.is_empty() || before.ends_with(b"\n"))
 }
 
-/// How long the file's beginning is that holds whole lines of up to `global_step` steps.
+/// The length of the file's first complete lines of up to `global_step` steps.
 fn lines_until(content: &[u8], global_step: u64) -> u64 {
     #[derive(Deserialize)]
     struct Line {
@@ -161,7 +161,7 @@ fn lines_until(content: &[u8], global_step: u64) -> u64 {
         .take_while(|line| serde_json::from_slice::<Line>(line).is_ok_and(|line| line.step <= global_step))
         .map(<[u8]>::len)
         .sum::<usize>();
-    // A run that begins anew keeps nothing.
+    // A run that starts from scratch keeps nothing.
     if global_step == 0 { 0 } else { kept as u64 }
 }
 
@@ -242,7 +242,7 @@ mod tests {
                 host().with_info(|info: &mut RunInfo| info.folder = broken.folder().display().to_string());
             resumed.load_state(&state).unwrap();
             if saved >= 10 {
-                // The history is the host's to restore.
+                // The host restores the history.
                 resumed.put_metric("val_loss", 2.0 / (saved / 10 * 10) as f64);
             }
             resumed.put_metric("train_loss", 1.0 / saved as f64);
@@ -305,7 +305,10 @@ mod tests {
         host.epoch_end(1).unwrap();
         std::fs::remove_file(host.folder().join(FILE)).unwrap();
         let told = host.epoch_end(2).unwrap_err().message().to_owned();
-        assert!(told.starts_with("the file was removed in mid-run: ") && told.contains("/metrics.jsonl: "), "{told}");
+        assert!(
+            told.starts_with("the file was removed during the run: ") && told.contains("/metrics.jsonl: "),
+            "{told}"
+        );
     }
 
     proptest! {
@@ -320,7 +323,7 @@ mod tests {
                 let read: serde_json::Value = serde_json::from_str(&text)?;
                 let key = if matches!(name.as_str(), "kind" | "epoch" | "step") { format!("metric_{name}") } else { name };
                 match &read[&key] {
-    // The number as it is written: `serde_json` reads to the last bit but one.
+    // The number as written: `serde_json` may lose the last bit.
                     serde_json::Value::Number(_) => {
                         let written = text.trim_end_matches("}\n").rsplit(':').next().unwrap();
                         prop_assert_eq!(written.parse(), Ok(value));

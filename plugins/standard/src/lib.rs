@@ -1,5 +1,5 @@
-//! The callbacks that most runs want, one a file: `progress`, `print-metrics` and `json-lines`, which
-//! run by default; `csv`, `early-stopping` and `terminate-on-nan`, which a run file asks for.
+//! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default;
+//! `csv`, `early-stopping` and `terminate-on-nan`, which a run file must declare.
 
 mod csv;
 mod display;

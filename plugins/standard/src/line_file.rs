@@ -1,4 +1,4 @@
-//! A file that grows by whole lines.
+//! A file that grows by complete lines.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use plugin_api::{Error, Result};
 
-/// An open file, whose lines are whole.
+/// An open file with complete lines.
 pub(crate) struct LineFile {
     path: PathBuf,
     file: File,
@@ -14,21 +14,21 @@ pub(crate) struct LineFile {
 }
 
 impl LineFile {
-    /// Opens a file, or makes it, to append to it once [`Self::cut`] has said where it ends.
+    /// Opens a file, or creates it, to append to it after [`Self::cut`] has set its end.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        // Not opened for appending: on Windows that leaves no right to truncate.
+        // Not opened for appending: on Windows, such a file cannot be truncated.
         let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
         let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
         let (bytes, file) = opened.map_err(|error| Error::from(error).context(path.display()))?;
         Ok(Self { path: path.to_owned(), file, bytes })
     }
 
-    /// How long it is.
+    /// Its length.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// All of it.
+    /// All of its content.
     pub(crate) fn content(&mut self) -> Result<Vec<u8>> {
         let mut content = Vec::new();
         let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.read_to_end(&mut content));
@@ -36,7 +36,7 @@ impl LineFile {
         Ok(content)
     }
 
-    /// Leaves the first `bytes` alone. One truncation does it: there is no moment with half of the file.
+    /// Keeps only the first `bytes`, by a single truncation, so that the file is never incomplete.
     pub(crate) fn cut(&mut self, bytes: u64) -> Result<()> {
         let cut = if bytes < self.bytes { self.file.set_len(bytes) } else { Ok(()) };
         let cut = cut.and_then(|()| self.file.seek(SeekFrom::Start(bytes)));
@@ -45,17 +45,17 @@ impl LineFile {
         Ok(())
     }
 
-    /// Appends lines with one write, so that a reader sees no half of one; where the write fails, none of it stays.
+    /// Appends lines with one write, so that a reader sees no partial one; if the write fails, none of it stays.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<()> {
-        // What is written to a file without a name is lost, and no write says so.
+        // Writes to a file that was deleted are lost without an error.
         fs::metadata(&self.path).map_err(|error| {
-            Error::from(error).context(self.path.display()).context("the file was removed in mid-run")
+            Error::from(error).context(self.path.display()).context("the file was removed during the run")
         })?;
         if let Err(error) = self.file.write_all(lines) {
             let told = Error::from(error).context(self.path.display());
             return Err(match self.cut_back() {
                 Ok(()) => told,
-                Err(error) => told.context(format!("its last line is torn ({error})")),
+                Err(error) => told.context(format!("its last line is incomplete ({error})")),
             });
         }
         self.bytes += lines.len() as u64;

@@ -1,4 +1,4 @@
-//! Many metrics as a table: a row a split, a column a metric.
+//! Many metrics as a table: one row per split, one column per metric.
 //!
 //! ```text
 //! epoch  3/12     loss  accuracy        f1
@@ -19,11 +19,11 @@ const NARROWEST: usize = 8;
 pub(crate) struct Shown {
     pub(crate) name: String,
     pub(crate) value: f64,
-    /// Whether it is better than all before.
+    /// Whether it is the best so far.
     pub(crate) is_best: bool,
 }
 
-/// The lines of a table: `place` heads it, and none is longer than `width` unless a single column is.
+/// The lines of a table: `place` is its title, and none is longer than `width` unless a single column is.
 pub(crate) fn table(place: &str, shown: &[Shown], splits: &[String], width: usize) -> Vec<String> {
     let mut rows: Vec<&str> = Vec::new();
     let mut columns: Vec<&str> = Vec::new();
@@ -61,7 +61,7 @@ pub(crate) fn table(place: &str, shown: &[Shown], splits: &[String], width: usiz
                     None => (String::new(), false),
                 };
                 line.push_str(&format!("{text:>of$}{}", if mark { "*" } else { "" }));
-                // The mark stands in the gap to the next column.
+                // The mark is in the gap before the next column.
                 gap = 2 - usize::from(mark);
             }
             lines.push(line.trim_end().to_owned());
@@ -84,12 +84,12 @@ pub(crate) fn table(place: &str, shown: &[Shown], splits: &[String], width: usiz
     lines
 }
 
-/// What stands behind the best value.
+/// The mark after the best value.
 pub(crate) fn mark(metric: &Shown) -> &'static str {
     if metric.is_best { "*" } else { "" }
 }
 
-/// The split and the rest of a metric's name, where it begins with one.
+/// The split and the rest of a metric's name, if it starts with a split.
 pub(crate) fn split_of<'n>(name: &'n str, splits: &[String]) -> Option<(&'n str, &'n str)> {
     splits.iter().find_map(|split| {
         let metric = name.strip_prefix(split.as_str())?.strip_prefix('_')?;
@@ -105,7 +105,7 @@ fn pad_right(text: &str, width: usize) -> String {
     format!("{text:<width$}")
 }
 
-/// Columns in as many blocks as it takes, each at most `width` wide with its indent and the last mark.
+/// Columns in as many blocks as necessary, each at most `width` wide with its indent and the last mark.
 fn wrapped<'c>(columns: &[&'c str], indent: usize, width: usize) -> Vec<Vec<&'c str>> {
     let mut blocks: Vec<Vec<&str>> = Vec::new();
     let mut used = 0;

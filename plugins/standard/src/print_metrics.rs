@@ -1,6 +1,6 @@
-//! `print-metrics`: the metrics on the console, after each epoch and after the evaluation of the test split: a line, or a
-//! table where they are many. A `*` stands behind what is better than all before; of the training split nothing is marked,
-//! since that gets better whatever is learned.
+//! `print-metrics`: the metrics on the console, after each epoch and after the evaluation of the test split: a line, or
+//! a table if there are many. A `*` follows a value that is the best so far; values of the training split are not
+//! marked, since they improve whatever is learned.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use plugin_api::{Callback, Creation, Error, Result, Run, plugin};
 use crate::display;
 use crate::metrics_table::{Shown, mark, split_of, table};
 
-/// Columns are as wide as most numbers, so that lines stay aligned when a sign or a power comes.
+/// The width of most numbers, so that lines stay aligned when a sign or an exponent appears.
 const WIDTH: usize = 8;
 
-/// More metrics than these are a table, unless the run says otherwise: a line of them is longer than a screen is wide.
+/// By default, more metrics than this are printed as a table: one line would be wider than a screen.
 const MOST_IN_A_LINE: usize = 8;
 
 /// The split that is trained on.
 const TRAIN: &str = "train";
 
-/// The split that the host evaluates once, when training is over.
+/// The split that the host evaluates once, after the training.
 const TEST: &str = "test";
 
 /// Options of `print-metrics`.
@@ -30,19 +30,19 @@ pub(crate) struct Options {
     include: Vec<String>,
     /// Metrics not to print, of those; `*` stands for any characters.
     exclude: Vec<String>,
-    /// A line, or a table with a row a split.
+    /// A line, or a table with one row per split.
     layout: Layout,
-    /// How many characters wide a table may be.
+    /// The width of a table, in characters.
     #[schemars(range(min = 40, max = 1000))]
     width: usize,
-    /// Mark what is better than all before. Which way a metric improves, its name says (`val_loss`, `val_accuracy`).
+    /// Mark values that are the best so far. A metric's name tells which way it improves (`val_loss`, `val_accuracy`).
     mark_best: bool,
 }
 
 #[plugin]
 #[derive(Copy, PartialEq)]
 enum Layout {
-    /// A line up to 8 metrics, a table of more.
+    /// A line for up to 8 metrics, a table for more.
     Auto,
     /// A line.
     Line,
@@ -66,9 +66,9 @@ pub(crate) struct PrintMetrics {
     options: Options,
     epochs: u64,
     splits: Vec<String>,
-    /// The best value so far of each metric that can be better.
+    /// The best value so far of each metric with a known direction.
     best: BTreeMap<String, f64>,
-    /// The epoch that ended last: what is evaluated behind it belongs to no epoch.
+    /// The last epoch that ended: an evaluation after it belongs to no epoch.
     ended: u64,
 }
 
@@ -120,11 +120,11 @@ impl Callback for PrintMetrics {
 }
 
 impl PrintMetrics {
-    /// What is best in a run that goes on.
+    /// The best values of a run that is resumed.
     fn read_history(&mut self, run: &Run<'_>) -> Result<()> {
         for name in run.history_names()? {
             let Some(direction) = self.direction(&name) else { continue };
-            // A series of arrays, as a confusion matrix is, has no best one.
+            // A series of arrays, such as a confusion matrix, has no best one.
             for point in run.history(&name).unwrap_or_default() {
                 improve(&mut self.best, &name, point.value, direction);
             }
@@ -132,7 +132,7 @@ impl PrintMetrics {
         Ok(())
     }
 
-    /// Which way a metric improves that can be marked.
+    /// The direction of a metric that can be marked.
     fn direction(&self, name: &str) -> Option<Direction> {
         let (split, _) = split_of(name, &self.splits)?;
         (self.options.mark_best && split != TRAIN && split != TEST).then(|| Direction::of(name)).flatten()
@@ -141,7 +141,7 @@ impl PrintMetrics {
     fn print(&mut self, run: &mut Run<'_>, place: &str, metrics: &BTreeMap<String, f64>) -> Result<()> {
         let mut shown: Vec<Shown> = Vec::new();
         for (name, &value) in metrics {
-            // One that is not printed has a best value, too: `include` may be another after a resume.
+            // A metric that is not printed has a best value too: `include` may change after a resume.
             let improves = self.direction(name).is_some_and(|way| improve(&mut self.best, name, value, way));
             if monitor::selected(&self.options.include, &self.options.exclude, name) {
                 shown.push(Shown { name: name.clone(), value, is_best: improves });
@@ -160,7 +160,7 @@ impl PrintMetrics {
     }
 }
 
-/// Takes notice of a value, and tells whether it is better than one before.
+/// Updates the best value, and returns whether there was a worse one before.
 fn improve(best: &mut BTreeMap<String, f64>, name: &str, value: f64, direction: Direction) -> bool {
     match best.get_mut(name) {
         Some(best) if direction.better(value, *best) => {
@@ -188,14 +188,14 @@ fn line(place: &str, shown: &[Shown]) -> String {
     let mut gap = "  ";
     for metric in shown {
         line.push_str(&format!("{gap}{} {:>WIDTH$}{}", metric.name, display::number(metric.value), mark(metric)));
-        // The mark stands in the gap, so that lines stay aligned.
+        // The mark is in the gap, so that lines stay aligned.
         gap = if metric.is_best { " " } else { "  " };
     }
     line
 }
 
-/// Splits first, training before the others and each with its loss in front; then what the callbacks
-/// put; the host's own figures last.
+/// Splits first, training before the others and each with its loss first; then the callbacks' metrics; the host's own
+/// figures last.
 fn rank(name: &str) -> (u8, &str, bool) {
     if name.starts_with("learning_rate") || name == "gradient_norm" || name.ends_with("_seconds") {
         return (3, "", false);
@@ -289,7 +289,7 @@ mod tests {
             "      NaN  val_accuracy   0.9000*",
             "   0.4500  val_accuracy   0.8500",
         ];
-        assert_eq!(lines, expected, "NaN was before the first, and any number is better");
+        assert_eq!(lines, expected, "NaN came before the first, and any number is better");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `progress`: a status line that says how far the run is, how fast, and how long it will take.
+//! `progress`: a status line with the progress, the speed and the time left.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use crate::display;
 
 /// The name of the status line.
 const LINE: &str = "progress";
-/// The line changes no more often than that: eyes are no faster.
+/// The shortest time between two changes of the line: eyes are not faster.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
-/// How far apart looks at the clock should be: a look costs more than a fast step's share of it.
+/// The time between two reads of the clock: reading it at every step would cost too much in fast steps.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// At most so many steps between two looks, so that a run that slows down is noticed.
+/// The most steps between two reads, so that a run that slows down is noticed.
 const LONGEST_STRIDE: u64 = 1 << 14;
 
 /// Options of `progress`.
 #[plugin]
 pub(crate) struct Options {
-    /// The metrics to show; those that there are not (yet) are left out.
+    /// The metrics to show; those that do not exist (yet) are omitted.
     metrics: Vec<String>,
 }
 
@@ -33,15 +33,15 @@ pub(crate) struct Progress {
     metrics: Vec<String>,
     epochs: u64,
     total_steps: u64,
-    /// Where this process began: a resumed run has steps behind it that it did not take.
+    /// The first step of this process: a resumed run did not take the steps before it.
     first_step: u64,
     started: Instant,
-    /// The global step at which the clock is looked at next.
+    /// The global step of the next read of the clock.
     next_look: u64,
     stride: u64,
     looked: (Instant, u64),
     shown: (Instant, u64),
-    /// Steps a second, smoothed; none before the first look.
+    /// Steps per second, smoothed; `None` before the first read.
     rate: Option<f64>,
 }
 
@@ -100,13 +100,12 @@ impl Callback for Progress {
 }
 
 impl Progress {
-    /// Takes notice of the time after `step` steps, chooses when to look next, and tells whether it is
-    /// time to show something.
+    /// Records the time after `step` steps, chooses the next read, and returns whether it is time to update the line.
     fn look(&mut self, now: Instant, step: u64) -> bool {
         let (then, last) = self.looked;
         self.looked = (now, step);
         let each = now.duration_since(then).as_secs_f64() / step.saturating_sub(last).max(1) as f64;
-        // No more than twice as far as before: one fast step says little.
+        // At most twice as far as before: one fast step says little.
         let far = (LOOK_EVERY.as_secs_f64() / each.max(1e-9)) as u64;
         self.stride = far.clamp(1, (self.stride * 2).min(LONGEST_STRIDE));
         self.next_look = step + self.stride;
@@ -153,7 +152,7 @@ impl Progress {
         run.console_status(LINE, &parts.join("  "), progress)
     }
 
-    /// From the average since the start, evaluations included: they come again.
+    /// From the average since the start, including evaluations, since they happen again.
     fn time_left(&self, elapsed: Duration, step: u64) -> Option<Duration> {
         let done = step.checked_sub(self.first_step).filter(|&done| done > 0)?;
         let left = self.total_steps.checked_sub(step)?;
@@ -212,7 +211,7 @@ mod tests {
     fn the_clock_is_looked_at_more_seldom_the_faster_the_steps() {
         let mut progress = progress();
         let (mut now, mut step, mut looks) = (progress.started, 0, 0);
-        // A second of steps of 10 µs.
+        // One second of steps of 10 µs.
         while now < progress.started + Duration::from_secs(1) {
             step = progress.next_look;
             now = progress.started + Duration::from_micros(10) * step as u32;
@@ -220,7 +219,7 @@ mod tests {
             looks += 1;
         }
         assert!((50..80).contains(&looks), "{looks} looks in {step} steps");
-        // Then a step takes a second: each is looked at.
+        // Then a step takes a second: the clock is read at each.
         progress.look(now + Duration::from_secs(2000), step + 2000);
         assert_eq!(progress.stride, 1);
     }

@@ -1,4 +1,4 @@
-//! `terminate-on-nan`: ends a run whose loss is no longer a number.
+//! `terminate-on-nan`: ends a run whose loss is NaN or infinite.
 
 use plugin_api::event::At;
 use plugin_api::{Callback, Creation, Error, Result, Run, plugin};
@@ -6,10 +6,10 @@ use plugin_api::{Callback, Creation, Error, Result, Run, plugin};
 /// Options of `terminate-on-nan`.
 #[plugin]
 pub(crate) struct Options {
-    /// Look at the loss every so many steps; 0: at the end of an epoch alone. On an accelerator each
-    /// look waits for the step.
+    /// The number of steps between two checks of the loss; 0 checks only at the end of an epoch. On an accelerator, each
+    /// check waits for the step.
     every_steps: u64,
-    /// Fail, as the run's `on_error` says, instead of asking for a stop.
+    /// Fail, as the run's `on_error` says, instead of requesting a stop.
     fail: bool,
 }
 
@@ -21,7 +21,7 @@ impl Default for Options {
 
 pub(crate) struct TerminateOnNan {
     options: Options,
-    /// Asked for a stop already; the loop may still finish what it is at.
+    /// Whether a stop was requested; the loop may still finish its current work.
     asked: bool,
 }
 

@@ -1,4 +1,4 @@
-"""Scalars a second of a Python writer: `scalars.py WRITER COUNT FOLDER`. It ends when everything is in the file."""
+"""Scalars per second of a Python writer: `scalars.py WRITER COUNT FOLDER`. It ends when everything is in the file."""
 
 import importlib
 import sys

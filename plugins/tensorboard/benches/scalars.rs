@@ -1,7 +1,8 @@
-//! Scalars a second into event files, side by side: this plugin, `torch.utils.tensorboard` and `tensorboardX`, in turns.
+//! Scalars per second into event files, side by side: this plugin, `torch.utils.tensorboard` and `tensorboardX`, in
+//! turns.
 //!
-//! `HOST_BENCH_PYTHON` names a Python that has `torch`, `tensorboard` and `tensorboardX`; without it, ours is measured
-//! alone. Each round ends when everything is in the file.
+//! `HOST_BENCH_PYTHON` names a Python with `torch`, `tensorboard` and `tensorboardX`; without it, only this plugin is
+//! measured. Each round ends when everything is in the file.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,10 +11,10 @@ use std::time::Instant;
 use tensorboard::{EventFile, scalar};
 
 const ROUNDS: usize = 5;
-/// Enough for a tenth of a second and more.
+/// Enough for at least a tenth of a second.
 const OURS: u64 = 1_000_000;
 const THEIRS: u64 = 20_000;
-/// Times as many as each of the others.
+/// The target: this many times the scalars of each of the others.
 const TARGET: f64 = 20.0;
 const OTHERS: [&str; 2] = ["torch.utils.tensorboard", "tensorboardX"];
 
@@ -36,7 +37,7 @@ fn main() -> plugin_api::Result<()> {
     let ours = median(&mut rates[0]);
     println!("{:<26}{ours:>12.0} scalars/s", "this plugin");
     if python.is_none() {
-        println!("the others are left out: `HOST_BENCH_PYTHON` names no Python");
+        println!("skipped the others: `HOST_BENCH_PYTHON` names no Python");
     }
     for (other, rates) in OTHERS.iter().zip(&mut rates[1..]).filter(|(_, rates)| !rates.is_empty()) {
         let theirs = median(rates);
@@ -45,7 +46,7 @@ fn main() -> plugin_api::Result<()> {
     Ok(())
 }
 
-/// As `SummaryWriter.add_scalar` is called: one value an event.
+/// Like calls of `SummaryWriter.add_scalar`: one value per event.
 fn ours(folder: &Path) -> plugin_api::Result<f64> {
     let begun = Instant::now();
     let mut file = EventFile::create(folder, "bench", 0)?;

@@ -1,4 +1,4 @@
-//! One event file: created, appended to, and cut back to where a resumed run goes on.
+//! An event file: created, appended to, and cut back to the step of a resume.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -12,9 +12,9 @@ use prost::Message;
 use crate::framing;
 use crate::proto::{Event, EventPosition, SESSION_START, SessionLog, Summary, Value, What};
 
-/// How every name begins: readers look for it, and read files in the order of their names.
+/// The prefix of every name: readers look for it, and read files in the order of their names.
 const PREFIX: &str = "events.out.tfevents.";
-/// Buffered bytes that are written without waiting for [`EventFile::flush`].
+/// The most buffered bytes; more are written without waiting for [`EventFile::flush`].
 const BUFFER: usize = 1 << 16;
 
 /// An event file that is being written.
@@ -22,17 +22,18 @@ pub struct EventFile {
     path: PathBuf,
     file: File,
     buffer: Vec<u8>,
-    /// Bytes in the file: whole records.
+    /// The length of the file: complete records.
     written: u64,
 }
 
 impl EventFile {
-    /// Makes a file in `folder`, which is made too, behind those that are there. `instance` tells its files from those
-    /// of others. In a run that was resumed after `resumed` steps, readers that saw later ones are told to forget them.
+    /// Creates a file in `folder`, which is created too, after the existing ones. `instance` distinguishes its files
+    /// from those of others. In a run that was resumed after `resumed` steps, readers that saw later ones must forget
+    /// them.
     ///
     /// # Errors
     ///
-    /// The folder or the file cannot be made or written.
+    /// When the folder or the file cannot be created or written.
     pub fn create(folder: &Path, instance: &str, resumed: u64) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         fs::create_dir_all(folder).map_err(|error| failed("create the folder", folder, error))?;
@@ -54,7 +55,7 @@ impl EventFile {
     ///
     /// # Errors
     ///
-    /// What is buffered cannot be written.
+    /// When the buffer cannot be written.
     pub fn summary(&mut self, step: u64, value: Vec<Value>) -> Result<()> {
         self.append(step, What::Summary(Summary { value }))
     }
@@ -63,7 +64,7 @@ impl EventFile {
     ///
     /// # Errors
     ///
-    /// What is buffered cannot be written.
+    /// When the buffer cannot be written.
     pub fn append(&mut self, step: u64, what: What) -> Result<()> {
         let event = Event { wall_time: now(), step: step as i64, what: Some(what) };
         framing::append(&mut self.buffer, |buffer| event.encode_raw(buffer));
@@ -74,15 +75,15 @@ impl EventFile {
     ///
     /// # Errors
     ///
-    /// It cannot be written, or the file is no longer there.
+    /// When it cannot be written, or the file no longer exists.
     pub fn flush(&mut self) -> Result<()> {
-        // What is written to a file without a name is lost, and no write says so.
+        // Writes to a file that was deleted are lost without an error.
         fs::metadata(&self.path)
-            .map_err(|error| failed("write", &self.path, error).context("the event file was removed in mid-run"))?;
+            .map_err(|error| failed("write", &self.path, error).context("the event file was removed during the run"))?;
         self.write()
     }
 
-    /// Records go into the file whole or not at all: behind a torn one, readers see nothing more.
+    /// Records are written completely or not at all: readers see nothing after an incomplete one.
     fn write(&mut self) -> Result<()> {
         let records = std::mem::take(&mut self.buffer);
         let Err(error) = self.file.write_all(&records) else {
@@ -91,11 +92,11 @@ impl EventFile {
         };
         let told = failed("write", &self.path, error);
         self.keep_whole(&records)
-            .map_err(|error| told.clone().context(format!("its last record is torn ({error})")))?;
+            .map_err(|error| told.clone().context(format!("its last record is incomplete ({error})")))?;
         Err(told)
     }
 
-    /// Behind a write that failed, keeps the records that are in the file as a whole.
+    /// After a failed write, keeps the complete records of the file.
     fn keep_whole(&mut self, records: &[u8]) -> std::io::Result<()> {
         let there = self.file.metadata()?.len().saturating_sub(self.written);
         let there = records.get(..usize::try_from(there).unwrap_or(usize::MAX)).unwrap_or(records);
@@ -107,18 +108,17 @@ impl EventFile {
 
 impl Drop for EventFile {
     fn drop(&mut self) {
-        // The run's last hook has flushed it, and told of errors.
+        // The run's last hook has flushed it, and reported errors.
         let _ = self.write();
     }
 }
 
-/// Takes the events of later steps than `step` out of the files of `instance` in `folder`: those that a run left behind
-/// which ended without a checkpoint of them. Each file is a run in the order of steps, so that a prefix stays. At step 0
-/// nothing stays.
+/// Removes the events after `step` from the files of `instance` in `folder`: an earlier process wrote them and ended
+/// without a checkpoint of them. Each file is ordered by steps, so that a prefix stays. At step 0 nothing stays.
 ///
 /// # Errors
 ///
-/// A file cannot be read or cut.
+/// When a file cannot be read or cut.
 pub fn cut(folder: &Path, instance: &str, step: u64) -> Result<()> {
     for path in own_files(folder, instance)? {
         if step == 0 {
@@ -136,19 +136,19 @@ pub fn cut(folder: &Path, instance: &str, step: u64) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the whole records in front of the first of a later step.
+/// The bytes of the complete records before the first of a later step.
 fn prefix(bytes: &[u8], step: u64) -> usize {
     let mut rest = bytes;
-    while let Some((record, behind)) = framing::first(rest) {
+    while let Some((record, tail)) = framing::first(rest) {
         if EventPosition::decode(record).is_ok_and(|event| event.step > step as i64) {
             break;
         }
-        rest = behind;
+        rest = tail;
     }
     bytes.len() - rest.len()
 }
 
-/// The event files that `instance` wrote to `folder`, oldest first; none where there is no folder.
+/// The event files that `instance` wrote to `folder`, oldest first; none if there is no folder.
 fn own_files(folder: &Path, instance: &str) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -158,7 +158,7 @@ fn own_files(folder: &Path, instance: &str) -> Result<Vec<PathBuf>> {
     for entry in entries {
         let path = entry.map_err(|error| failed("read the folder", folder, error))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(PREFIX));
-        // Instances are called `[a-z0-9-]+`.
+        // Instances have names of `[a-z0-9-]+`.
         if name.and_then(|name| name.split('.').nth(1)) == Some(instance) {
             files.push(path);
         }
@@ -176,7 +176,7 @@ pub(crate) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// An error that names what was done and to which file.
+/// An error with the action and the file.
 pub(crate) fn failed(action: &str, path: &Path, error: std::io::Error) -> Error {
     Error::from(error).context(format!("cannot {action} `{}`", path.display()))
 }
@@ -191,9 +191,9 @@ mod tests {
     fn steps(path: &Path) -> Vec<i64> {
         let bytes = fs::read(path).unwrap();
         let (mut rest, mut steps) = (bytes.as_slice(), Vec::new());
-        while let Some((record, behind)) = framing::first(rest) {
+        while let Some((record, tail)) = framing::first(rest) {
             steps.push(Event::decode(record).unwrap().step);
-            rest = behind;
+            rest = tail;
         }
         steps
     }
@@ -240,7 +240,7 @@ mod tests {
         let mut file = EventFile::create(&folder.path().join("train"), "a", 0).unwrap();
         fs::remove_dir_all(folder.path().join("train")).unwrap();
         let told = file.flush().unwrap_err().message().to_owned();
-        assert!(told.starts_with("the event file was removed in mid-run: cannot write `"), "{told}");
+        assert!(told.starts_with("the event file was removed during the run: cannot write `"), "{told}");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! The first samples of the evaluated split as pictures, beside what the model says of them.
+//! The first samples of the evaluated split as pictures, with the model's answers.
 
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Error, Result, Run, TensorView};
@@ -11,14 +11,14 @@ use crate::values::{Target, floats, targets};
 const RIGHT: [u8; 3] = [44, 160, 44];
 const WRONG: [u8; 3] = [214, 39, 40];
 
-/// Samples that do not change, and the model's latest outputs for them.
+/// Fixed samples, and the model's latest outputs for them.
 pub(crate) struct Examples {
     shape: [u32; 3],
     pictures: Vec<Vec<u8>>,
     targets: Vec<Target>,
     names: Vec<String>,
     classes: usize,
-    /// A row for each sample that was in the first batch of an evaluation that has not been shown yet.
+    /// One row for each sample in the first batch of an evaluation; empty once it was shown.
     outputs: Vec<Vec<f32>>,
 }
 
@@ -50,7 +50,7 @@ impl Examples {
         })
     }
 
-    /// Takes the outputs for an evaluation's first batch.
+    /// Stores the outputs for an evaluation's first batch.
     pub(crate) fn predicted(&mut self, run: &Run<'_>, outputs: &TensorView<'_>) -> Result<()> {
         let values = floats(run, outputs)?;
         let rows = outputs.shape().first().map_or(0, |rows| usize::try_from(*rows).unwrap_or(0));
@@ -59,8 +59,8 @@ impl Examples {
         Ok(())
     }
 
-    /// The pictures, framed green or red where a class was to be found, and a table of what was said of them. Nothing, where
-    /// no evaluation came since the last time.
+    /// The pictures, with a green or red frame if the target is a class, and a table of the answers. Nothing if there
+    /// was no new evaluation.
     pub(crate) fn values(&mut self) -> Result<Vec<Value>> {
         let outputs = std::mem::take(&mut self.outputs);
         let mut values = Vec::new();
@@ -82,7 +82,7 @@ impl Examples {
         Ok(values)
     }
 
-    /// What the model says, and the class where it chooses one.
+    /// The model's answer, and the class if it chooses one.
     fn said(&self, outputs: &[f32]) -> (String, Option<usize>) {
         if self.classes == 0 || outputs.len() != self.classes {
             return (Target::Numbers(outputs.to_vec()).shown(&[]), None);
@@ -96,7 +96,7 @@ impl Examples {
     }
 }
 
-/// Undoes the data's normalisation, which has a number for each index of the first dimension.
+/// Undoes the data's normalization, which has a number for each index of the first dimension.
 fn as_stored(values: &[f32], first: usize, info: &RunInfo) -> Vec<f32> {
     let each = (values.len() / first.max(1)).max(1);
     let of = |numbers: &[f32], index: usize, otherwise: f32| numbers.get(index).copied().unwrap_or(otherwise);

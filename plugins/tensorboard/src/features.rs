@@ -1,5 +1,5 @@
-//! What the model makes of samples, for TensorBoard's projector. It reads plain files beside the event files: a
-//! configuration, tab-separated numbers and labels (`projector_config.proto`); the latest take the place of those before.
+//! The model's features of samples, for TensorBoard's projector. It reads plain files next to the event files: a
+//! configuration, tab-separated numbers and labels (`projector_config.proto`); the latest replace the earlier ones.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::values::{floats, targets};
 
 /// Rows of features, and the labels of their samples.
 pub(crate) struct Features {
-    /// The node that gives them.
+    /// The node that computes them.
     pub(crate) node: String,
     labels: Vec<String>,
     rows: Vec<Vec<f32>>,
@@ -38,7 +38,7 @@ impl Features {
         Ok(Self { node, labels, rows: Vec::new() })
     }
 
-    /// Takes the values for a batch of an evaluation, counted from 1.
+    /// Stores the values for a batch of an evaluation, counted from 1.
     pub(crate) fn add(&mut self, run: &Run<'_>, batch: u64, values: &TensorView<'_>) -> Result<()> {
         if batch <= 1 {
             self.rows.clear();
@@ -51,7 +51,7 @@ impl Features {
         Ok(())
     }
 
-    /// Writes the files, each beside its place first, the configuration last.
+    /// Writes the files, each under a temporary name first, the configuration last.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         if self.rows.is_empty() {
             return Ok(());

@@ -1,12 +1,12 @@
 //! The frames of a TFRecord file: length, its checksum, the data, its checksum; numbers are little-endian
 //! (TensorFlow's `record_writer.cc`).
 
-/// Bytes in front of a record's data.
+/// Bytes before a record's data.
 const HEAD: usize = 12;
-/// Bytes behind it.
+/// Bytes after it.
 const TAIL: usize = 4;
 
-/// The masked checksum: a CRC of data that holds CRCs would say little (TensorFlow's `crc32c.h`).
+/// The masked checksum: a plain CRC of data that contains CRCs would be weak (TensorFlow's `crc32c.h`).
 fn masked(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -23,7 +23,7 @@ pub(crate) fn append(buffer: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
     buffer[start + 8..start + HEAD].copy_from_slice(&masked(&length).to_le_bytes());
 }
 
-/// The first record of `bytes` and what follows it; `None` where it is torn, damaged or not there.
+/// The first record of `bytes` and the rest; `None` if it is incomplete, damaged or missing.
 pub(crate) fn first(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (head, rest) = bytes.split_at_checked(HEAD)?;
     let (length, sum) = head.split_at_checked(8)?;
@@ -61,9 +61,9 @@ mod tests {
                 append(&mut buffer, |buffer| buffer.extend_from_slice(record));
             }
             let (mut rest, mut read) = (buffer.as_slice(), Vec::new());
-            while let Some((record, behind)) = first(rest) {
+            while let Some((record, tail)) = first(rest) {
                 read.push(record.to_vec());
-                rest = behind;
+                rest = tail;
             }
             prop_assert!(rest.is_empty());
             prop_assert_eq!(read, records);

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::proto::{Attr, AttrList, AttrValue, GraphDef, NodeDef, Shape, VersionDef, element};
 
-/// TensorFlow's own producer version is of no meaning here; TensorBoard wants one.
+/// The producer version has no meaning here, but TensorBoard needs one.
 const PRODUCER: i32 = 22;
 
 /// The graph's `GraphDef`, encoded.
@@ -45,7 +45,7 @@ fn node(node: &Node) -> NodeDef {
     }
 }
 
-/// What TensorBoard shows beside an edge.
+/// What TensorBoard shows next to an edge.
 fn output_shapes(shape: &[i64]) -> (String, AttrValue) {
     let list = AttrList { shape: vec![batched(shape)] };
     ("_output_shapes".to_owned(), AttrValue { value: Some(Attr::List(list)) })
@@ -59,8 +59,8 @@ fn text(text: &str) -> AttrValue {
     AttrValue { value: Some(Attr::Text(text.as_bytes().to_vec())) }
 }
 
-/// `residual1.bn2` as `residual1/bn2`. In a `GraphDef` a colon would begin the number of an output, and a caret in front
-/// stands for a control edge.
+/// `residual1.bn2` as `residual1/bn2`. In a `GraphDef`, a colon would start the number of an output, and a leading
+/// caret means a control edge.
 fn scoped(name: &str) -> String {
     name.replace('.', "/").replace([':', '^'], "_")
 }

@@ -1,18 +1,18 @@
-//! Histograms with TensorFlow's buckets: borders that grow by a tenth, from 1e-12 to 1e20, their negatives, and zero
-//! (`tensorflow/core/lib/histogram/histogram.cc`), which is also what `SummaryWriter.add_histogram` writes.
+//! Histograms with TensorFlow's buckets: limits that grow by a tenth, from 1e-12 to 1e20, their negatives, and zero
+//! (`tensorflow/core/lib/histogram/histogram.cc`), as in `SummaryWriter.add_histogram`.
 
 use std::sync::OnceLock;
 
 use crate::proto::Histogram;
 
-/// Of a float's bits: sign, exponent, and four bits of the mantissa. Two floats that differ in none of them differ by less
-/// than a sixteenth, so that at most one border lies between them.
+/// The key bits of a float: sign, exponent, and four bits of the mantissa. Two floats with the same key differ by less
+/// than a sixteenth, so that at most one limit is between them.
 const KEY_BITS: u32 = 1 + 8 + 4;
 
 struct Buckets {
-    /// The upper border of each bucket; a value lies in the first whose border is greater.
+    /// The upper limit of each bucket; a value belongs to the first whose limit is greater.
     limits: Vec<f64>,
-    /// For each key, the bucket of the least value with it.
+    /// For each key, the bucket of its smallest value.
     first: Vec<u16>,
 }
 
@@ -34,7 +34,7 @@ fn buckets() -> &'static Buckets {
     })
 }
 
-/// The histogram of `values`, and how many of them are NaN or infinite and are not in it. `None` where none is.
+/// The histogram of `values`, and the number of NaN and infinite values, which are not in it. `None` if it is empty.
 pub(crate) fn of_values(values: &[f32]) -> (Option<Histogram>, u64) {
     let Buckets { limits, first } = buckets();
     let mut counts = vec![0u64; limits.len()];
@@ -64,15 +64,15 @@ pub(crate) fn of_values(values: &[f32]) -> (Option<Histogram>, u64) {
     (Some(Histogram { min, max, num, sum, sum_squares, bucket_limit, bucket }), left_out)
 }
 
-/// Buckets with empty ones in a row as one (`EncodeToProto` with `preserve_zero_buckets` false).
+/// Merges empty buckets in a row (`EncodeToProto` with `preserve_zero_buckets` false).
 fn without_empty(limits: &[f64], counts: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let last_of_empty = |index: &usize| counts[*index] > 0.0 || counts.get(index + 1).is_none_or(|next| *next > 0.0);
     let kept = (0..counts.len()).filter(last_of_empty);
     kept.map(|index| (limits[index], counts[index])).unzip()
 }
 
-/// A histogram whose `edges` are given, one more than `counts`. What is not known of the values is that of the middles.
-/// `None` where it holds nothing, or the edges are not ascending numbers.
+/// A histogram with given `edges`, one more than `counts`. Unknown statistics are computed from the middles. `None` if
+/// it is empty, or the edges are not ascending numbers.
 pub(crate) fn of_edges(edges: &[f64], counts: &[f64]) -> Option<Histogram> {
     let ascending = edges.windows(2).all(|pair| matches!(pair, [low, high] if low <= high && high.is_finite()));
     let countable = counts.iter().all(|count| count.is_finite() && *count >= 0.0);
@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn borders_are_those_of_tensorflow() {
         let limits = &buckets().limits;
-        // `len(torch.utils.tensorboard.writer.SummaryWriter._get_default_bins(self))` is 1549, without the outermost.
+        // `len(torch.utils.tensorboard.writer.SummaryWriter._get_default_bins(self))` is 1549, without the outermost
+        // two.
         assert_eq!(limits.len(), 774 * 2 + 3);
         assert_eq!(limits[limits.len() / 2 - 1..=limits.len() / 2 + 2], [-1e-12, 0.0, 1e-12, 1e-12 * 1.1]);
     }

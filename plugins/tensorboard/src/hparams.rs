@@ -1,4 +1,5 @@
-//! The hyper-parameters of a run, for TensorBoard's HParams page. Its metrics are the last scalars of the runs below.
+//! The hyper-parameters of a run, for TensorBoard's HParams page. Its metrics are the last scalars of the subfolders'
+//! runs.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::summary;
 /// The parts of a resolved run file whose single values are hyper-parameters.
 const PARTS: [&str; 3] = ["/run/seed", "/model", "/train"];
 
-/// Those of a resolved run file.
+/// The hyper-parameters of a resolved run file.
 pub(crate) fn of_plan(plan: &Json) -> BTreeMap<String, HparamValue> {
     let mut found = BTreeMap::new();
     for part in PARTS {
@@ -24,7 +25,7 @@ pub(crate) fn of_plan(plan: &Json) -> BTreeMap<String, HparamValue> {
     found
 }
 
-/// One that a callback recorded.
+/// One from a callback's record.
 pub(crate) fn recorded(value: &HyperParameter) -> HparamValue {
     let kind = match value {
         HyperParameter::Flag(truth) => HparamKind::Bool(*truth),
@@ -34,13 +35,13 @@ pub(crate) fn recorded(value: &HyperParameter) -> HparamValue {
     HparamValue { kind: Some(kind) }
 }
 
-/// What is written when a run starts.
+/// The message at the start of a run.
 pub(crate) fn start(name: &str, hparams: BTreeMap<String, HparamValue>) -> Value {
     let start = SessionStart { hparams, group_name: name.to_owned(), start_time_secs: now() };
     summary::hparams("_hparams_/session_start_info", Hparams::SessionStart(start))
 }
 
-/// What is written when it has ended.
+/// The message at its end.
 pub(crate) fn end(outcome: Outcome) -> Value {
     // `hparams.Status`.
     let status = match outcome {
@@ -52,7 +53,7 @@ pub(crate) fn end(outcome: Outcome) -> Value {
     summary::hparams("_hparams_/session_end_info", Hparams::SessionEnd(end))
 }
 
-/// Numbers, texts and truth values by their paths; lists, as that of the layers, are the graph's to show.
+/// Numbers, strings and booleans by their paths; lists, such as the layers, are shown by the graph.
 fn flatten(path: &str, value: &Json, into: &mut BTreeMap<String, HparamValue>) {
     let kind = match value {
         Json::Object(parts) => {

@@ -1,4 +1,4 @@
-//! `tensorboard`: event files that TensorBoard shows, from the run's metrics and from what any callback records.
+//! `tensorboard`: event files for TensorBoard, from the run's metrics and from the records of any callback.
 //!
 //! ```text
 //! <run folder>/tensorboard/<run name>/
@@ -7,8 +7,9 @@
 //!   projector_config.pbtxt, projector/
 //! ```
 //!
-//! `val_loss` is the scalar `loss` of the run `val`; what is of no split is in the run `train`. Positions are global steps.
-//! A resumed run cuts the files back to its checkpoint and tells readers that have seen more to forget it.
+//! `val_loss` is the scalar `loss` of the run `val`; values without a split are in the run `train`. Positions are
+//! global steps. A resumed run cuts the files back to its checkpoint and makes readers forget later steps that they
+//! have seen.
 
 mod event_file;
 mod examples;

@@ -18,12 +18,12 @@ use crate::runs::{Runs, TRAIN, WHOLE};
 use crate::values::floats;
 use crate::{graph, histogram, hparams, records, summary};
 
-/// What goes into checkpoints.
+/// The state in checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct State {
     triggers: u64,
-    /// The best value of the metric that `basis` names.
+    /// The best value of the metric in `basis`.
     best: Option<f64>,
 }
 
@@ -32,13 +32,13 @@ pub struct TensorBoard {
     options: Options,
     instance: String,
     state: State,
-    /// Open from `train_start` on.
+    /// Opened in `train_start`.
     runs: Option<Runs>,
-    /// What the run is called, and its hyper-parameters.
+    /// The name of the run, and its hyper-parameters.
     name: String,
     hparams: BTreeMap<String, HparamValue>,
     splits: Vec<String>,
-    /// Splits that were evaluated since the last epoch ended: of the others, the metrics are old.
+    /// Splits that were evaluated since the last epoch ended: metrics of others are old.
     evaluated: BTreeSet<String>,
     /// The step at which each metric was last written.
     written: BTreeMap<String, u64>,
@@ -81,7 +81,7 @@ impl Callback for TensorBoard {
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
         let info = run.info()?;
         self.splits = info.data.splits.keys().cloned().chain([TRAIN.to_owned()]).collect();
-        // The longest first, so that `val_small_loss` is of `val_small`.
+        // The longest first, so that `val_small_loss` belongs to `val_small`.
         self.splits.sort_by_key(|split| std::cmp::Reverse(split.len()));
         let folder = self.options.folder(&info);
         std::fs::create_dir_all(&folder)
@@ -98,7 +98,7 @@ impl Callback for TensorBoard {
     }
 
     fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
-        // What a checkpoint's run goes on from is on the disk by then.
+        // Everything before the checkpoint must be on the disk.
         if let Some(runs) = &mut self.runs {
             runs.flush()?;
         }
@@ -114,7 +114,7 @@ impl Callback for TensorBoard {
         runs.begin_whole(event.global_step, hparams::start(&self.name, self.hparams.clone()))?;
         match run.graph() {
             Ok(graph) => runs.append(TRAIN, event.global_step, What::GraphDef(graph::graph_def(&graph)))?,
-            // A model that is no graph has no picture of one.
+            // A model without a graph has no picture of one.
             Err(error) if error.kind() == ErrorKind::NoSuchName => {}
             Err(error) => return Err(error),
         }
@@ -189,9 +189,9 @@ impl Callback for TensorBoard {
             value => match records::event(&tag, &value) {
                 Ok(Some(what)) => runs.append(&folder_name(&split), event.global_step, what),
                 Ok(None) => Ok(()),
-                // Its author's fault is no reason to write nothing more of the others.
+                // An error of its author must not stop the records of others.
                 Err(error) => {
-                    tracing::warn!("a record of `{}` is left out: {error}", event.author);
+                    tracing::warn!("a record of `{}` was skipped: {error}", event.author);
                     Ok(())
                 }
             },
@@ -205,18 +205,18 @@ impl Callback for TensorBoard {
     }
 
     fn on_teardown(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        // What was recorded since `train_end`.
+        // Records since `train_end`.
         self.runs.as_mut().map_or(Ok(()), Runs::flush)
     }
 }
 
 impl TensorBoard {
-    /// Reads the samples that are shown later, and asks for what the model makes of them to be fetched along.
+    /// Reads the samples that are shown later, and requests the model's outputs for them.
     fn prepare_samples(&mut self, run: &mut Run<'_>, info: &RunInfo) -> Result<()> {
         let plan: serde_json::Value = serde_json::from_str(&info.plan).unwrap_or_default();
         let split = plan.pointer("/eval/split").and_then(serde_json::Value::as_str);
         let split = split.ok_or_else(|| {
-            Error::new("`image_shape` and `embeddings` show samples of the evaluated split: say `split` under `[eval]`")
+            Error::new("`image_shape` and `embeddings` show samples of the evaluated split: set `split` in `[eval]`")
         })?;
         let graph = run.graph()?;
         if let Some(shape) = self.options.image_shape {
@@ -239,7 +239,7 @@ impl TensorBoard {
         run.tap(&Tap { name, node, of: TapOf::Activation, reduce: TapReduce::Whole })
     }
 
-    /// Writes the metrics of the splits that are `wanted`, but each only once at a step.
+    /// Writes the metrics of the `wanted` splits, each at most once per step.
     fn scalars(
         &mut self,
         metrics: &BTreeMap<String, f64>,
@@ -265,7 +265,7 @@ impl TensorBoard {
         }
     }
 
-    /// The split that a metric or record is of, and its name there.
+    /// The split of a metric or record, and its name there.
     fn route<'n>(&self, name: &'n str) -> (&str, &'n str) {
         for split in &self.splits {
             let rest = name.strip_prefix(split.as_str()).and_then(|rest| rest.strip_prefix(['_', '/']));
@@ -276,7 +276,7 @@ impl TensorBoard {
         (TRAIN, name)
     }
 
-    /// Whether what `basis` names is better than ever; without it, always.
+    /// Whether the metric in `basis` is the best so far; without `basis`, always.
     fn improved(&mut self, run: &Run<'_>) -> Result<bool> {
         let Some((metric, mode)) = self.options.basis.iter().flatten().next() else { return Ok(true) };
         let value = run.metric(metric).map_err(|error| error.context("`basis`"))?;
@@ -288,8 +288,8 @@ impl TensorBoard {
     }
 }
 
-/// Histograms of all tensors of a set, and of those that hold NaN or infinities, how many. None where the set is not to
-/// be had, as gradients before the first step.
+/// Histograms of all tensors of a set, and the number of NaN and infinite values in each. Nothing if the set is not
+/// available, such as gradients before the first step.
 fn histograms(run: &Run<'_>, group: &str, set: TensorSet) -> Result<Vec<Value>> {
     let tensors = match run.tensors(set) {
         Err(error) if error.kind() == ErrorKind::NotAllowed => return Ok(Vec::new()),

@@ -1,8 +1,8 @@
-//! Samples as pictures of a size that one can see.
+//! Samples as pictures of a visible size.
 
 use plugin_api::{Error, Result};
 
-/// Numbers in rows, one plane a channel.
+/// Numbers in rows, one plane per channel.
 pub(crate) struct Planes {
     height: usize,
     width: usize,
@@ -10,8 +10,8 @@ pub(crate) struct Planes {
 }
 
 impl Planes {
-    /// A sample of this shape: `[channels, height, width]`, `[height, width]`, or as many values in a row as an image of
-    /// the `wanted` height, width and channels has.
+    /// A sample of this shape: `[channels, height, width]`, `[height, width]`, or a vector of as many values as an
+    /// image of the `wanted` height, width and channels has.
     pub(crate) fn new(shape: &[usize], wanted: [u32; 3], values: &[f32]) -> Result<Self> {
         let [wanted_height, wanted_width, wanted_channels] = wanted.map(|size| size as usize);
         let (channels, height, width) = match *shape {
@@ -22,8 +22,8 @@ impl Planes {
             }
             _ => {
                 return Err(Error::new(format!(
-                    "samples of shape {shape:?} are no images: `image_shape` needs [channels, height, width] with 1, 3 or \
-                     4 channels, [height, width], or as many values as {wanted:?} holds"
+                    "samples of shape {shape:?} are not images: `image_shape` needs [channels, height, width] with 1, 3 or \
+                     4 channels, [height, width], or as many values as {wanted:?} has"
                 )));
             }
         };
@@ -34,7 +34,7 @@ impl Planes {
         Ok(Self { height, width, planes })
     }
 
-    /// The least and the greatest number.
+    /// The smallest and the largest number.
     pub(crate) fn range(&self) -> [f32; 2] {
         let finite = self.planes.iter().flatten().copied().filter(|value| value.is_finite());
         finite.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], value| [low.min(value), high.max(value)])
@@ -64,8 +64,8 @@ impl Planes {
                     }
                     ([red, green, blue, ..], _) => pixels.extend([red, green, blue].map(|plane| byte(at(plane)))),
                     (planes, _) => {
-                        let grey = planes.first().map_or(0, |plane| byte(at(plane)));
-                        pixels.extend(std::iter::repeat_n(grey, channels.min(3) as usize));
+                        let gray = planes.first().map_or(0, |plane| byte(at(plane)));
+                        pixels.extend(std::iter::repeat_n(gray, channels.min(3) as usize));
                     }
                 }
                 if channels == 4 {
@@ -77,7 +77,7 @@ impl Planes {
     }
 }
 
-/// For an index of a new length: the two indices of the old one between which it lies, and how far from the first.
+/// For an index of a new length: the two nearest indices of the old one, and the distance from the first.
 fn between(index: u32, new: u32, old: usize) -> (usize, usize, f32) {
     let place = ((index as f32 + 0.5) * old as f32 / new as f32 - 0.5).clamp(0.0, old as f32 - 1.0);
     let first = place as usize;

@@ -1,4 +1,4 @@
-//! A line as a picture: TensorBoard has no page for lines that are no precision-recall curves.
+//! A line as a picture: TensorBoard only has a page for precision-recall curves, not for other lines.
 
 /// Pixels.
 pub(crate) const SIZE: [usize; 2] = [300, 400];
@@ -8,7 +8,7 @@ const GRID: [u8; 3] = [224; 3];
 const FRAME: [u8; 3] = [96; 3];
 const LINE: [u8; 3] = [31, 119, 180];
 
-/// Where an axis begins and ends: at 0 and 1 for shares.
+/// The start and end of an axis: 0 and 1 for shares.
 pub(crate) fn range(values: &[f64]) -> [f64; 2] {
     let finite = values.iter().copied().filter(|value| value.is_finite());
     let (low, high) =
@@ -22,8 +22,8 @@ pub(crate) fn range(values: &[f64]) -> [f64; 2] {
     }
 }
 
-/// The line through the points in their order, in a frame with quarters, as RGB rows from the top. Points that are no
-/// numbers interrupt it.
+/// The line through the points in their order, in a frame with quarters, as RGB rows from the top. Points that are NaN
+/// or infinite interrupt it.
 pub(crate) fn line(x: &[f64], y: &[f64]) -> Vec<u8> {
     let [height, width] = SIZE;
     let mut pixels = WHITE.repeat(height * width);

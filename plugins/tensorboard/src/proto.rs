@@ -1,5 +1,5 @@
-//! The messages of event files that are written here. Names and numbers of fields are those of TensorFlow's `event.proto`,
-//! `summary.proto`, `histogram.proto`, `tensor.proto`, `graph.proto` and of TensorBoard's own plugins.
+//! The messages of event files that this plugin writes. Names and numbers of fields are from TensorFlow's
+//! `event.proto`, `summary.proto`, `histogram.proto`, `tensor.proto`, `graph.proto` and from TensorBoard's own plugins.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub enum What {
     SessionLog(SessionLog),
 }
 
-/// As [`Event`], without what it carries.
+/// Like [`Event`], without its content.
 #[derive(Clone, PartialEq, Message)]
 pub struct EventPosition {
     #[prost(int64, tag = "2")]
@@ -101,7 +101,7 @@ pub struct Image {
     pub height: i32,
     #[prost(int32, tag = "2")]
     pub width: i32,
-    /// 1 grey, 3 RGB, 4 RGBA.
+    /// 1 gray, 3 RGB, 4 RGBA.
     #[prost(int32, tag = "3")]
     pub colorspace: i32,
     #[prost(bytes = "vec", tag = "4")]
@@ -120,7 +120,7 @@ pub struct Histogram {
     pub sum: f64,
     #[prost(double, tag = "5")]
     pub sum_squares: f64,
-    /// The upper border of each bucket.
+    /// The upper limit of each bucket.
     #[prost(double, repeated, tag = "6")]
     pub bucket_limit: Vec<f64>,
     #[prost(double, repeated, tag = "7")]
@@ -154,7 +154,7 @@ pub struct Shape {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Dimension {
-    /// −1 where it is not known.
+    /// −1 if it is not known.
     #[prost(int64, tag = "1")]
     pub size: i64,
 }
@@ -216,7 +216,7 @@ pub struct AttrList {
     pub shape: Vec<Shape>,
 }
 
-/// What the plugin `hparams` keeps in the metadata of its summaries.
+/// The metadata of the plugin `hparams` in its summaries.
 #[derive(Clone, PartialEq, Message)]
 pub struct HparamsData {
     #[prost(int32, tag = "1")]
@@ -268,7 +268,7 @@ pub enum HparamKind {
     Bool(bool),
 }
 
-/// What the plugin `pr_curves` keeps in the metadata of a summary.
+/// The metadata of the plugin `pr_curves` in a summary.
 #[derive(Clone, PartialEq, Message)]
 pub struct PrCurveData {
     #[prost(int32, tag = "1")]

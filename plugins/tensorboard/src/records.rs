@@ -1,4 +1,4 @@
-//! What callbacks record, as TensorBoard's plugins read it.
+//! The records of callbacks, in the formats of TensorBoard's plugins.
 
 use plugin_api::graph::Graph;
 use plugin_api::protocol::RecordValue;
@@ -7,12 +7,12 @@ use plugin_api::{Error, Result};
 use crate::proto::{Summary, Value, What};
 use crate::{graph, histogram, plot, summary};
 
-/// Whether records of a type can be fetched: a newer host may have others.
+/// Whether records of a type are supported: a newer host may have others.
 pub(crate) fn is_known(type_name: &str) -> bool {
     matches!(type_name, "scalar" | "histogram" | "image" | "text" | "table" | "curve" | "graph" | "hyper_parameters")
 }
 
-/// The event that carries a record under `tag`; `None` for hyper-parameters, which no single event carries.
+/// The event with a record under `tag`; `None` for hyper-parameters, which are not a single event.
 pub(crate) fn event(tag: &str, record: &RecordValue) -> Result<Option<What>> {
     let value = match record {
         RecordValue::Scalar { value } => summary::scalar(tag, *value),
@@ -20,7 +20,7 @@ pub(crate) fn event(tag: &str, record: &RecordValue) -> Result<Option<What>> {
             Some(histogram) => summary::histogram(tag, histogram),
             None => {
                 return Err(Error::new(format!(
-                    "the histogram `{tag}` has {} edges and {} counts; it takes one edge more than counts, ascending, and \
+                    "the histogram `{tag}` has {} edges and {} counts; it needs one edge more than counts, ascending, and \
                  counts that are not negative",
                     edges.len(),
                     counts.len()
@@ -43,7 +43,7 @@ pub(crate) fn event(tag: &str, record: &RecordValue) -> Result<Option<What>> {
     Ok(Some(What::Summary(Summary { value: vec![value] })))
 }
 
-/// Precision over recall goes to the page for such curves, any other line becomes a picture.
+/// A line of precision over recall goes to the page for such curves; any other line becomes a picture.
 fn curve(tag: &str, [x_label, y_label]: [&str; 2], x: &[f64], y: &[f64]) -> Result<Value> {
     let is = |label: &str, name: &str| label.eq_ignore_ascii_case(name);
     if is(x_label, "recall") && is(y_label, "precision") {

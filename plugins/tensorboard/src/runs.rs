@@ -1,5 +1,5 @@
-//! The runs of a folder, as TensorBoard calls the folders whose curves it lays over one another: one for training, one for
-//! each other split, and the folder itself.
+//! The runs of a folder, TensorBoard's name for folders whose curves overlay each other: one for training, one for each
+//! other split, and the folder itself.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use plugin_api::Result;
 use crate::event_file::{self, EventFile, failed};
 use crate::proto::{Value, What};
 
-/// Where everything goes that is of no other split.
+/// The run of everything that belongs to no other split.
 pub(crate) const TRAIN: &str = "train";
-/// The folder itself, which stands for the whole: the hyper-parameters are its.
+/// The folder itself, which represents the whole run: it has the hyper-parameters.
 pub(crate) const WHOLE: &str = "";
 
-/// Writers of event files by run; a file is made when its run gets its first event.
+/// Writers of event files by run; a file is created when its run gets its first event.
 pub(crate) struct Runs {
     folder: PathBuf,
     instance: String,
@@ -27,11 +27,11 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Goes on in `folder` behind `resumed` steps: what earlier processes wrote of later ones is taken out.
+    /// Continues in `folder` after `resumed` steps: events of later steps from earlier processes are removed.
     ///
     /// # Errors
     ///
-    /// The folder cannot be made, or a file in it not cut.
+    /// When the folder cannot be created, or a file in it cannot be cut.
     pub(crate) fn begin(folder: PathBuf, instance: &str, resumed: u64, every: Duration) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(|error| failed("create the folder", &folder, error))?;
         let entries = fs::read_dir(&folder).map_err(|error| failed("read the folder", &folder, error))?;
@@ -54,7 +54,7 @@ impl Runs {
     ///
     /// # Errors
     ///
-    /// Its file cannot be made or written.
+    /// When its file cannot be created or written.
     pub(crate) fn append(&mut self, run: &str, step: u64, what: What) -> Result<()> {
         if !self.files.contains_key(run) {
             let file = EventFile::create(&self.folder.join(run), &self.instance, self.resumed)?;
@@ -71,7 +71,7 @@ impl Runs {
     ///
     /// # Errors
     ///
-    /// Its file cannot be made or written.
+    /// When its file cannot be created or written.
     pub(crate) fn summary(&mut self, run: &str, step: u64, value: Vec<Value>) -> Result<()> {
         if value.is_empty() {
             return Ok(());
@@ -79,7 +79,7 @@ impl Runs {
         self.append(run, step, What::Summary(crate::proto::Summary { value }))
     }
 
-    /// Writes what is buffered, of every run even where one fails.
+    /// Writes what is buffered, of every run even if one fails.
     ///
     /// # Errors
     ///
@@ -89,11 +89,11 @@ impl Runs {
         self.files.values_mut().map(EventFile::flush).fold(Ok(()), Result::and)
     }
 
-    /// Begins the run of the whole anew, with one value: readers keep the first that they find of each tag.
+    /// Restarts the run of the whole folder, with one value: readers keep the first value of each tag.
     ///
     /// # Errors
     ///
-    /// Its files cannot be removed or made.
+    /// When its files cannot be removed or created.
     pub(crate) fn begin_whole(&mut self, step: u64, value: Value) -> Result<()> {
         self.files.remove(WHOLE);
         event_file::cut(&self.folder, &self.instance, 0)?;

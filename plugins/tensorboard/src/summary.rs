@@ -1,4 +1,4 @@
-//! The values of summaries, each as TensorBoard's plugin for it reads them.
+//! The values of summaries, in the formats of TensorBoard's plugins.
 
 use plugin_api::{Error, Result};
 use prost::Message;
@@ -18,7 +18,7 @@ pub(crate) fn histogram(tag: &str, histogram: Histogram) -> Value {
     Value { tag: tag.to_owned(), metadata: None, content: Some(Content::Histogram(histogram)) }
 }
 
-/// Words, in Markdown.
+/// Text, in Markdown.
 pub(crate) fn text(tag: &str, text: &str) -> Value {
     let tensor = Tensor {
         dtype: element::STRING,
@@ -62,18 +62,18 @@ pub(crate) fn image(tag: &str, [height, width, channels]: [u32; 3], pixels: &[u8
     });
     written.map_err(|error| Error::from(error).context(format!("the image `{tag}` cannot be encoded")))?;
     let image = Image { height: height as i32, width: width as i32, colorspace: channels as i32, encoded };
-    // Without a name of a plugin TensorBoard finds it by its content, as with all images of this form.
+    // Without a plugin name, TensorBoard recognizes it by its content, like all images of this form.
     let metadata =
         (!description.is_empty()).then(|| Metadata { description: description.to_owned(), ..Metadata::default() });
     Ok(Value { tag: tag.to_owned(), metadata, content: Some(Content::Image(image)) })
 }
 
-/// Positives of the curve that [`pr_curve`] makes the counts of; a curve alone does not say how many there were.
+/// The positives in the counts of [`pr_curve`]; a curve does not tell how many there were.
 const POSITIVES: f64 = 1e6;
 
 /// A precision-recall curve. Its tensor has the rows true positives, false positives, true negatives, false negatives,
-/// precision and recall, for growing thresholds (TensorBoard's `pr_curve/summary.py`). The counts are those that give this
-/// precision and recall for a million positives, and no true negatives.
+/// precision and recall, for increasing thresholds (TensorBoard's `pr_curve/summary.py`). The counts are those of this
+/// precision and recall for a million positives and no true negatives.
 pub(crate) fn pr_curve(tag: &str, recall: &[f64], precision: &[f64]) -> Value {
     let mut points: Vec<(f64, f64)> =
         recall.iter().copied().zip(precision.iter().copied()).filter(|(r, p)| r.is_finite() && p.is_finite()).collect();
@@ -97,7 +97,7 @@ pub(crate) fn pr_curve(tag: &str, recall: &[f64], precision: &[f64]) -> Value {
     tensor_of("pr_curves", tag, tensor, data.encode_to_vec(), "")
 }
 
-/// A message of the plugin `hparams`: all that it says is in the metadata.
+/// A message of the plugin `hparams`: all of its content is in the metadata.
 pub(crate) fn hparams(tag: &str, data: Hparams) -> Value {
     let content = HparamsData { version: 0, data: Some(data) }.encode_to_vec();
     // `metadata.NULL_TENSOR`.
@@ -111,8 +111,8 @@ fn tensor_of(plugin: &str, tag: &str, tensor: Tensor, content: Vec<u8>, descript
     Value { tag: tag.to_owned(), metadata: Some(metadata), content: Some(Content::Tensor(tensor)) }
 }
 
-/// A tag that every page of TensorBoard shows on a line of its own: without control characters, not empty, and without
-/// a slash in front, which would be a group without a name.
+/// A tag that every page of TensorBoard shows on its own line: without control characters, not empty, and without a
+/// leading slash, which would be a group without a name.
 pub(crate) fn tag(name: &str) -> String {
     let shown: String = name.chars().map(|letter| if letter.is_control() { '_' } else { letter }).collect();
     let trimmed = shown.trim_start_matches('/');

@@ -1,17 +1,17 @@
-//! Numbers out of tensors, wherever they lie, and how targets are shown.
+//! Reads numbers from tensors, wherever they are stored, and formats targets.
 
 use std::borrow::Cow;
 
 use plugin_api::{Error, Result, Run, TensorView};
 
-/// What a sample's target is.
+/// The target of a sample.
 pub(crate) enum Target {
     Class(i64),
     Numbers(Vec<f32>),
 }
 
 impl Target {
-    /// The class's name where it has one, else its number; numbers with four digits.
+    /// The class's name if it has one, else its number; numbers with four digits.
     pub(crate) fn shown(&self, names: &[String]) -> String {
         match self {
             Self::Class(class) => {
@@ -19,7 +19,7 @@ impl Target {
                 name.cloned().unwrap_or_else(|| class.to_string())
             }
             Self::Numbers(numbers) => {
-                // Those of a whole sequence say nothing to a reader.
+                // Those of a whole sequence would tell a reader nothing.
                 let shown: Vec<_> = numbers.iter().take(8).map(|number| format!("{number:.4}")).collect();
                 format!("{}{}", shown.join(", "), if numbers.len() > shown.len() { ", …" } else { "" })
             }
@@ -27,7 +27,7 @@ impl Target {
     }
 }
 
-/// The elements of a tensor of floats, copied only where they do not lie in order on the CPU.
+/// The elements of a tensor of floats, copied only if they are not in order on the CPU.
 pub(crate) fn floats<'v>(run: &'v Run<'_>, view: &TensorView<'v>) -> Result<Cow<'v, [f32]>> {
     let view = if view.device().kind == 1 { *view } else { run.to_host(view)? };
     match view.as_slice::<f32>() {

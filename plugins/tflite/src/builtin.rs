@@ -1,6 +1,6 @@
-//! Operators of the runtime: their numbers, the tables of their options, and the versions in which they appeared.
+//! Operators of the runtime: their numbers, the tables of their options, and the versions that introduced them.
 //!
-//! The numbers are those of the format's schema; versions and the runtimes that know them are those of the format's own
+//! The numbers are from the format's schema; versions and the runtimes that support them are from the format's own
 //! versioning tables (`op_version`, `runtime_version`).
 
 use crate::program::{Element, Operator, Tensor};
@@ -14,7 +14,7 @@ pub(crate) enum Scalar {
     Bool(bool),
 }
 
-/// What an operator does to its result besides.
+/// The activation that an operator applies to its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Activation {
     #[default]
@@ -31,7 +31,7 @@ impl Activation {
     }
 }
 
-/// How a window meets the border.
+/// How a window handles the border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Padding {
     Same,
@@ -54,7 +54,7 @@ macro_rules! builtins {
         pub(crate) enum Builtin { $($name,)* }
 
         impl Builtin {
-            /// As this crate calls it.
+            /// Its name in this crate.
             pub(crate) fn name(self) -> &'static str {
                 match self { $(Builtin::$name => stringify!($name),)* }
             }
@@ -64,12 +64,12 @@ macro_rules! builtins {
                 match self { $(Builtin::$name => $code,)* }
             }
 
-            /// The number of its options in the union of them; 0 where it has none.
+            /// The number of its options in their union; 0 if it has none.
             pub(crate) fn options_table(self) -> u8 {
                 match self { $(Builtin::$name => $table,)* }
             }
 
-            /// Where its options have a fused activation.
+            /// The slot of the fused activation in its options.
             pub(crate) fn activation_slot(self) -> Option<u16> {
                 match self { $(Builtin::$name => $slot,)* }
             }
@@ -115,7 +115,7 @@ builtins! {
     Gelu = 150, options 116, activation None;
 }
 
-/// The version of an operator that does what `operator` asks: too low a one is what an old runtime would get wrong.
+/// The version of an operator that `operator` needs: with a lower one, an old runtime would compute something else.
 pub(crate) fn version(operator: &Operator, tensors: &[Tensor]) -> i32 {
     let input = |place: usize| operator.inputs.get(place).and_then(|input| tensors.get((*input)?));
     let rank = input(0).map_or(0, |tensor| tensor.shape.len());
@@ -167,7 +167,7 @@ pub(crate) fn version(operator: &Operator, tensors: &[Tensor]) -> i32 {
     }
 }
 
-/// The first runtime that knows an operator in a version, as `[major, minor, patch]`.
+/// The first runtime that supports an operator in a version, as `[major, minor, patch]`.
 pub(crate) fn first_runtime(builtin: Builtin, version: i32) -> [u8; 3] {
     match (builtin, version) {
         (Builtin::Gelu, _) | (Builtin::Conv2d, 6) => [2, 9, 0],
@@ -181,7 +181,7 @@ pub(crate) fn first_runtime(builtin: Builtin, version: i32) -> [u8; 3] {
         (Builtin::Conv2d | Builtin::DepthwiseConv2d, 3) | (Builtin::FullyConnected, 4) => [1, 14, 0],
         (Builtin::Quantize | Builtin::Dequantize, _) => [1, 14, 0],
         (Builtin::DepthwiseConv2d, 2) => [1, 12, 0],
-        // What computes with eight bits, of what computed with floats before.
+        // Operators with eight bits that had only floats before.
         (_, 2) => [1, 14, 0],
         (Builtin::Logistic | Builtin::Tanh | Builtin::Elu | Builtin::Slice, _) => [1, 14, 0],
         (Builtin::LeakyRelu | Builtin::SquaredDifference, _) => [1, 13, 1],

@@ -1,9 +1,9 @@
-//! Weights of 16 bits: stored so, and widened to f32 by the runtime when it loads them.
+//! Weights of 16 bits, which the runtime converts to f32 when it loads them.
 
 use crate::builtin::Builtin;
 use crate::program::{Content, Element, Operator, Program};
 
-/// Stores every weight in 16 bits; constants of the operators themselves stay as they are.
+/// Stores every weight in 16 bits; constants of the operators stay unchanged.
 pub(crate) fn halve(program: &mut Program) {
     let mut widening: Vec<Operator> = Vec::new();
     for place in 0..program.tensors.len() {

@@ -1,29 +1,30 @@
-//! Where the dimensions of a value lie.
+//! The order of a value's dimensions in memory.
 //!
-//! The graph counts the dimensions of a sample as PyTorch does, channels first; the runtime's windows want channels last.
-//! Each value says how it lies, operators take it so where they can, and only one that cannot pays for a transpose.
+//! The graph orders the dimensions of a sample as PyTorch does, channels first; the runtime's windows need channels
+//! last. Each value knows its layout, operators use it as it is if they can, and only one that cannot pays for a
+//! transpose.
 
-/// How a value lies in memory, behind the batch.
+/// The layout of a value in memory, after the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// For each dimension in memory, the dimension of the graph's value.
     Order(Vec<usize>),
-    /// A vector of the values of an image or sequence of `shape`, one behind the other in memory as `order` had them.
+    /// A vector of the values of an image or sequence of `shape`, flattened in the memory order `order`.
     Flat {
-        /// The shape before, in the graph's order.
+        /// The shape before flattening, in the graph's order.
         shape: Vec<i64>,
-        /// As of [`Layout::Order`].
+        /// As in [`Layout::Order`].
         order: Vec<usize>,
     },
 }
 
 impl Layout {
-    /// As in the graph.
+    /// The graph's order.
     pub(crate) fn plain(rank: usize) -> Layout {
         Layout::Order((0..rank).collect())
     }
 
-    /// The first dimension last.
+    /// The first dimension moved to the end.
     pub(crate) fn channels_last(rank: usize) -> Layout {
         Layout::Order((1..rank).chain([0]).collect())
     }

@@ -1,8 +1,8 @@
 //! `tflite`: exports the model being trained as TFLite, for LiteRT and the devices that run it.
 //!
-//! It reads the model's graph and borrows its weights; nothing of libtorch is in it. The graph is lowered once, before
-//! training starts, which is also when a model is refused that cannot be exported; an export then writes the tables and
-//! streams the weights. The run's `when` says when: at the end unless it says otherwise.
+//! It reads the model's graph and borrows its weights; it contains nothing of libtorch. The graph is lowered once,
+//! before training starts, which is also when a model that cannot be exported is rejected; an export then writes the
+//! tables and streams the weights. The run's `when` decides when: by default at the end.
 
 mod builtin;
 mod half_weights;
@@ -10,7 +10,7 @@ mod layout;
 mod lower;
 mod options;
 mod program;
-mod quantise;
+mod quantize;
 mod verification;
 mod write;
 
@@ -29,7 +29,7 @@ pub use crate::options::{ImageLayout, Options, Quantize};
 use crate::program::Program;
 use crate::write::Description;
 
-/// The file that is run in place of one of integers that takes and gives numbers. It is never published.
+/// The file that is verified in place of an integer model with float inputs and outputs. It is never published.
 const INSIDE: &str = "inside";
 
 /// Exports the model as TFLite.
@@ -72,7 +72,7 @@ impl Callback for Tflite {
         match self.options.quantize {
             Quantize::None => {}
             Quantize::Fp16 => half_weights::halve(&mut program),
-            Quantize::Int8 => quantise::check(&program)?,
+            Quantize::Int8 => quantize::check(&program)?,
         }
         let inputs = graph.inputs.into_iter().map(|input| input.name).collect();
         self.lowered = Some(Lowered { program, inputs, output: graph.output });
@@ -93,7 +93,7 @@ impl Tflite {
         let info = run.info()?;
         let folder = Path::new(&info.folder).join(&self.options.log_dir);
         let file = format!("{}.tflite", self.name.at(position.epoch, position.global_step));
-        let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
+        let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
         let ranges = match self.options.quantize {
             Quantize::Int8 => Some(self.calibrate(run, &info, &lowered.program)?),
             _ => None,
@@ -104,7 +104,7 @@ impl Tflite {
         let unverified = match self.options.verify {
             Policy::Off => false,
             policy => {
-                // The runtime has no operator that makes integers of numbers: what is inside the boundary is run.
+                // The reader has no operator that quantizes floats: verify the part between the conversions.
                 let inside = self.program(run, &lowered.program, ranges.as_ref(), true)?;
                 let path = publication.partial(INSIDE);
                 self.write(run, &info, position, &inside, PartialFile::create(&path)?)?;
@@ -121,12 +121,12 @@ impl Tflite {
         if unverified { run.publish("unverified_export", &path) } else { Ok(()) }
     }
 
-    /// What the nodes give whose values the program has.
+    /// The ranges of the nodes whose values are in the program.
     fn calibrate(&self, run: &mut Run<'_>, info: &RunInfo, program: &Program) -> Result<Ranges> {
-        Ranges::calibrate(run, info, self.options.calibration_batches, &quantise::nodes(program))
+        Ranges::calibrate(run, info, self.options.calibration_batches, &quantize::nodes(program))
     }
 
-    /// The program as it is written: in integers where there are `ranges`.
+    /// The program to write: in integers if there are `ranges`.
     fn program<'p>(
         &self,
         run: &Run<'_>,
@@ -136,10 +136,10 @@ impl Tflite {
     ) -> Result<Cow<'p, Program>> {
         let Some(ranges) = ranges else { return Ok(Cow::Borrowed(program)) };
         let weights = Weights::read(run, self.options.allow_non_finite)?;
-        quantise::quantise(program, ranges, &weights, integer_boundary).map(Cow::Owned)
+        quantize::quantize(program, ranges, &weights, integer_boundary).map(Cow::Owned)
     }
 
-    /// Writes a file but does not publish it.
+    /// Writes a file without publishing it.
     fn write(
         &self,
         run: &Run<'_>,
@@ -148,7 +148,7 @@ impl Tflite {
         program: &Program,
         mut file: PartialFile,
     ) -> Result<()> {
-        let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("there was no `setup`"))?;
+        let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
         let weights = Weights::read(run, self.options.allow_non_finite)?;
         let origin = serde_json::json!({
             "run": info.name,

@@ -7,28 +7,28 @@ use verify::Policy;
 /// Options of `tflite`.
 #[plugin]
 pub struct Options {
-    /// Where to write, relative to the run folder.
+    /// The folder of the files, relative to the run folder.
     pub log_dir: String,
-    /// What the file is called, without its extension; `{epoch}` and `{step}` stand for the position. Without them each
-    /// export takes the place of the one before.
+    /// The file name, without its extension; `{epoch}` and `{step}` stand for the position. Without them, each export
+    /// replaces the one before.
     pub name: String,
-    /// Whether an export may take the place of a file that is there.
+    /// Whether an export may replace an existing file.
     pub overwrite: bool,
     /// How weights are stored.
     pub quantize: Quantize,
-    /// With `quantize = "int8"`: how many batches of the validation split are looked at for the ranges of values.
+    /// With `quantize = "int8"`: how many batches of the validation split are used to find the ranges of values.
     pub calibration_batches: u64,
-    /// With `quantize = "int8"`: whether callers give and take integers too, with the scales that the file says.
+    /// With `quantize = "int8"`: whether inputs and outputs are integers too, with the scales in the file.
     pub integer_boundary: bool,
-    /// How images lie that the model takes and gives.
+    /// The layout of the model's input and output images.
     pub layout: ImageLayout,
-    /// Whether the file is run on samples of the validation split, by a runtime in pure Rust, and compared with the model
-    /// before it is published: `true`, `false`, or `"required"`, which refuses what that runtime cannot run.
+    /// Whether the file is run on samples of the validation split, by a runtime in pure Rust, and compared with the
+    /// model before it is published: `true`, `false`, or `"required"`, which rejects what that runtime cannot run.
     pub verify: Policy,
-    /// How far its outputs may be from the model's, as `max |a - b| / max(1, max |b|)`; unless said, 1e-4, with weights of
-    /// 16 bits 1e-2, with integers 0.3.
+    /// The largest difference between its outputs and the model's, as `max |a - b| / max(1, max |b|)`; by default 1e-4,
+    /// with weights of 16 bits 1e-2, with integers 0.3.
     pub tolerance: Option<f64>,
-    /// Whether weights that are NaN or infinite are exported all the same.
+    /// Whether weights that are NaN or infinite are exported anyway.
     pub allow_non_finite: bool,
     /// Whether the file is on the disk before it is published.
     pub sync: bool,
@@ -43,11 +43,11 @@ pub enum Quantize {
     None,
     /// In 16 bits; the runtime computes with 32.
     Fp16,
-    /// In 8 bits, as integers, and so does the runtime compute.
+    /// In 8 bits, as integers; the runtime computes with integers too.
     Int8,
 }
 
-/// How images lie.
+/// The layout of images.
 #[plugin]
 #[derive(Copy, Default, PartialEq, Eq)]
 pub enum ImageLayout {
@@ -77,10 +77,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Refuses what cannot be.
+    /// Rejects impossible options.
     pub(crate) fn check(&self) -> Result<Template> {
         if self.tolerance.is_some_and(|tolerance| tolerance.is_nan() || tolerance < 0.0) {
-            return Err(Error::new("`tolerance` must be a number from 0 on"));
+            return Err(Error::new("`tolerance` must be 0 or more"));
         }
         if self.calibration_batches == 0 {
             return Err(Error::new("`calibration_batches` must be 1 or more"));
@@ -88,7 +88,7 @@ impl Options {
         Template::new(&self.name)
     }
 
-    /// How far outputs may be from the model's.
+    /// The largest difference between outputs and the model's.
     pub(crate) fn tolerance(&self) -> f64 {
         self.tolerance.unwrap_or(match self.quantize {
             Quantize::None => 1e-4,

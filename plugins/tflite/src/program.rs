@@ -8,10 +8,10 @@ use plugin_api::Result;
 
 use crate::builtin::{Activation, Builtin, Scalar};
 
-/// The place of a tensor in a program.
+/// The index of a tensor in a program.
 pub(crate) type TensorId = usize;
 
-/// What computes a constant from the weights at the time of an export; what it need not change, it borrows.
+/// Computes a constant from the weights during an export; it borrows what it does not change.
 pub(crate) type Recipe = Arc<dyn for<'w> Fn(&Weights<'w>) -> Result<Cow<'w, [f32]>> + Send + Sync>;
 
 /// The type of a tensor's elements.
@@ -46,7 +46,7 @@ impl Element {
     }
 }
 
-/// What a constant holds.
+/// The content of a constant.
 #[derive(Clone)]
 pub(crate) enum Content {
     F32(Vec<f32>),
@@ -55,7 +55,7 @@ pub(crate) enum Content {
     Weight(Recipe),
 }
 
-/// How integers stand for numbers: one scale, or one for each index along `axis`.
+/// How integers represent numbers: one scale, or one for each index along `axis`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Quantization {
     pub(crate) scales: Vec<f32>,
@@ -63,13 +63,13 @@ pub(crate) struct Quantization {
     pub(crate) axis: usize,
 }
 
-/// The node of the graph whose value a tensor is.
+/// The node of the graph whose value a tensor has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) node: String,
     pub(crate) operator: &'static str,
-    /// For each dimension of the tensor, that of the node's value, the batch in front; `None` where the elements of a
-    /// flattened value changed places.
+    /// For each dimension of the tensor, that of the node's value, the batch first; `None` if the elements of a
+    /// flattened value are in another order.
     pub(crate) dims: Option<Vec<usize>>,
 }
 
@@ -77,15 +77,15 @@ pub(crate) struct Origin {
 #[derive(Clone)]
 pub(crate) struct Tensor {
     pub(crate) name: String,
-    /// With the batch as 1 in front where there is one.
+    /// With a batch of 1 first, if there is a batch.
     pub(crate) shape: Vec<i32>,
     pub(crate) element: Element,
-    /// `None`: a value, which the program computes.
+    /// `None`: a value that the program computes.
     pub(crate) content: Option<Content>,
     /// Whether the first dimension is the batch.
     pub(crate) is_batched: bool,
     pub(crate) quantization: Option<Quantization>,
-    /// `None`: something that the program alone knows of.
+    /// `None`: a value that is not in the graph.
     pub(crate) origin: Option<Origin>,
 }
 
@@ -95,33 +95,33 @@ impl Tensor {
     }
 }
 
-/// An operator and where it reads and writes.
+/// An operator with its inputs and outputs.
 #[derive(Clone, Debug)]
 pub(crate) struct Operator {
     pub(crate) builtin: Builtin,
-    /// Slot and value; the activation stands apart.
+    /// Slot and value, without the activation.
     pub(crate) options: Vec<(u16, Scalar)>,
     pub(crate) activation: Activation,
-    /// `None`: an optional one that is not there.
+    /// `None`: an optional input that is missing.
     pub(crate) inputs: Vec<Option<TensorId>>,
     pub(crate) outputs: Vec<TensorId>,
     /// The node of the graph that it is a part of.
     pub(crate) node: String,
 }
 
-/// The whole.
+/// The whole program.
 #[derive(Clone, Default)]
 pub(crate) struct Program {
     pub(crate) tensors: Vec<Tensor>,
     pub(crate) operators: Vec<Operator>,
     pub(crate) inputs: Vec<TensorId>,
     pub(crate) output: TensorId,
-    /// What new tensors are called after.
+    /// The prefix of new tensors' names.
     pub(crate) scope: String,
 }
 
 impl Program {
-    /// Adds a tensor called after the node that is being lowered.
+    /// Adds a tensor named after the node that is being lowered.
     pub(crate) fn tensor(&mut self, shape: &[i32], element: Element, content: Option<Content>) -> TensorId {
         let id = self.tensors.len();
         let name = format!("{}/{id}", self.scope);
@@ -172,7 +172,7 @@ impl Program {
         &self.tensors[tensor].shape
     }
 
-    /// The operator that gives a tensor.
+    /// The operator that computes a tensor.
     pub(crate) fn producer(&self, tensor: TensorId) -> Option<usize> {
         self.operators.iter().rposition(|operator| operator.outputs.contains(&tensor))
     }
@@ -183,13 +183,13 @@ impl Program {
         self.apply(builtin, options, &[input], &shape)
     }
 
-    /// An operator on two values that gives the shape of the first, to which the second is broadcast.
+    /// An operator on two values with the shape of the first, to which the second is broadcast.
     pub(crate) fn binary(&mut self, builtin: Builtin, left: TensorId, right: TensorId) -> TensorId {
         let shape = self.shape(left).to_vec();
         self.apply(builtin, &[], &[left, right], &shape)
     }
 
-    /// The same values in another shape, whose first dimension is the batch. A reshape of a reshape is one.
+    /// The same values in another shape, whose first dimension is the batch. Two reshapes in a row become one.
     pub(crate) fn reshape(&mut self, input: TensorId, shape: &[i32]) -> TensorId {
         let mut source = input;
         while let Some(operator) = self.producer(source).map(|place| &self.operators[place])
@@ -209,8 +209,8 @@ impl Program {
         self.apply(Builtin::Reshape, &[], &[source, target], shape)
     }
 
-    /// The dimensions in another order: for each of the output, that of the input. The batch stays in front. Where lengths
-    /// of 1 alone change places, it is a reshape.
+    /// The dimensions in another order: for each of the output, that of the input. The batch stays first. If only
+    /// dimensions of length 1 move, it is a reshape.
     pub(crate) fn transpose(&mut self, input: TensorId, dims: &[usize]) -> TensorId {
         let shape: Vec<i32> = dims.iter().map(|dim| self.shape(input)[*dim]).collect();
         let long: Vec<usize> = dims.iter().copied().filter(|dim| *dim == 0 || self.shape(input)[*dim] != 1).collect();
@@ -222,7 +222,7 @@ impl Program {
         self.apply(Builtin::Transpose, &[], &[input, dims], &shape)
     }
 
-    /// Leaves out operators that nobody reads, and then the tensors.
+    /// Removes unused operators, and then unused tensors.
     pub(crate) fn prune(&mut self) {
         let mut is_read = vec![false; self.tensors.len()];
         is_read[self.output] = true;

@@ -25,12 +25,12 @@ fn graph() -> Value {
     })
 }
 
-/// The outputs of [`graph`] for one sample, given that every weight is 1 and every bias 0.5.
+/// The outputs of [`graph`] for one sample, if every weight is 1 and every bias 0.5.
 fn outputs(inputs: &[f32]) -> Vec<f32> {
     vec![inputs.iter().sum::<f32>() + 0.5; 3]
 }
 
-/// A run that predicts what [`outputs`] says, plus `error`.
+/// A run that predicts [`outputs`] plus `error`.
 fn host(options: Value, weight: f32, error: f32) -> FakeHost {
     let mut host = FakeHost::new::<Tflite>(options).unwrap();
     host.set_graph(graph());
@@ -97,7 +97,7 @@ fn what_cannot_be_verified_is_marked_or_refused() {
     let mut refused = silent(json!({ "verify": "required" }));
     let found = failure(&mut refused);
     assert!(
-        found.contains("cannot be verified: the host does not predict: the callback is in the background"),
+        found.contains("cannot be verified: the host cannot predict: the callback is in the background"),
         "{found}"
     );
     assert!(files(&refused).is_empty());
@@ -109,7 +109,7 @@ fn integers_that_the_runtime_cannot_compute_with_are_marked() {
         let options = json!({ "quantize": "int8", "integer_boundary": boundary });
         let mut host = host(options, 1.0, 0.0).with_info(|info| info.data.classes = 3);
         host.setup().and_then(|()| host.trigger("end")).unwrap();
-        // It has linear layers for numbers alone.
+        // The reader has linear layers only for floats.
         let artifacts: Vec<&str> = host.artifacts().iter().map(|artifact| artifact.kind.as_str()).collect();
         assert_eq!(artifacts, ["export", "unverified_export"]);
         assert_eq!(files(&host), [host.folder().join("exports/model.tflite")]);
@@ -129,7 +129,7 @@ fn what_stands_in_the_way_is_an_error_and_nothing_is_left_behind() {
     let mut there = host(json!({ "overwrite": false }), 1.0, 0.0);
     there.setup().and_then(|()| there.trigger("end")).unwrap();
     let before = std::fs::read(&files(&there)[0]).unwrap();
-    assert!(failure(&mut there).contains("exports/model.tflite` is there already"));
+    assert!(failure(&mut there).contains("exports/model.tflite` already exists"));
     assert_eq!((files(&there).len(), std::fs::read(&files(&there)[0]).unwrap()), (1, before));
 
     let mut file = host(json!({}), 1.0, 0.0);
@@ -147,7 +147,7 @@ fn models_that_cannot_be_exported_are_refused_before_training() {
         host.setup().unwrap_err().message().to_owned()
     };
     let twice = refused(json!({}), &|graph| graph["nodes"][0]["name"] = json!("inputs"));
-    assert!(twice.contains("the name `inputs` is there twice in the graph"), "{twice}");
+    assert!(twice.contains("the graph has the name `inputs` twice"), "{twice}");
     let newer = refused(json!({}), &|graph| graph["nodes"][0]["op"] = json!({ "type": "fast_fourier_transform" }));
     assert!(newer.contains("unknown variant `fast_fourier_transform`"), "{newer}");
     let strides = refused(json!({}), &|graph| {
@@ -158,18 +158,15 @@ fn models_that_cannot_be_exported_are_refused_before_training() {
         });
         graph["nodes"][0]["shape"] = json!([2, 8, 5]);
     });
-    assert!(
-        strides.contains("node `fc1` (`conv_transpose2d`)") && strides.contains("strides that differ"),
-        "{strides}"
-    );
+    assert!(strides.contains("node `fc1` (`conv_transpose2d`)") && strides.contains("different strides"), "{strides}");
     let eight_bits = refused(json!({ "quantize": "int8" }), &|graph| {
         graph["nodes"][0]["op"] = json!({ "type": "layer_norm", "normalized_shape": [2], "eps": 1e-5 });
         graph["nodes"][0]["shape"] = json!([2]);
     });
-    assert!(eight_bits.starts_with("node `fc1` cannot be put into eight bits"), "{eight_bits}");
+    assert!(eight_bits.starts_with("node `fc1` cannot be quantized to eight bits"), "{eight_bits}");
     for (options, expected) in [
         (json!({ "name": "a/b" }), "must not lead into another folder"),
-        (json!({ "tolerance": -1.0 }), "`tolerance` must be a number from 0 on"),
+        (json!({ "tolerance": -1.0 }), "`tolerance` must be 0 or more"),
         (json!({ "calibration_batches": 0 }), "`calibration_batches` must be 1 or more"),
     ] {
         let found = FakeHost::new::<Tflite>(options).err().unwrap().message().to_owned();

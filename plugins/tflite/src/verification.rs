@@ -1,4 +1,4 @@
-//! The file against the model, before it is published.
+//! Compares the file with the model, before it is published.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::builtin::Builtin;
 use crate::options::{ImageLayout, Quantize};
 use crate::program::{Element, Operator, Program};
 
-/// An operator that the runtime's reader gets wrong, for which a file must not be blamed: it rounds means of floats, and
-/// adds integers of several scales as if they were of one (tract-tflite 0.23.9).
+/// Operators that the reader computes incorrectly, which is no error of the file: it rounds means of floats, and adds
+/// integers of several scales as if they had the same scale (tract-tflite 0.23.9).
 fn misread(program: &Program) -> Option<&'static str> {
     let is_wrong = |operator: &&Operator| match operator.builtin {
         Builtin::Mean => true,
@@ -22,12 +22,12 @@ fn misread(program: &Program) -> Option<&'static str> {
     program.operators.iter().find(is_wrong).map(|operator| operator.builtin.name())
 }
 
-/// How many samples are compared. The reader runs them one by one.
+/// The number of samples to compare. The reader runs them one by one.
 const ROWS: usize = 16;
 
 impl Tflite {
-    /// Runs the file at `path`, which has `program` in it, on samples of the run's data. Of integers it is reported as well
-    /// how many samples are classified rightly with them and without.
+    /// Runs the file at `path`, which contains `program`, on samples of the run's data. For integers, it also reports
+    /// how many samples are classified correctly with and without them.
     pub(crate) fn verify(&self, run: &mut Run<'_>, info: &RunInfo, path: &Path, program: &Program) -> Result<Verdict> {
         if let Some(operator) = misread(program) {
             return Ok(Verdict::Unverified(format!("the runtime misreads the operator `{operator}`")));
@@ -64,12 +64,12 @@ fn given(images_move: bool, inputs: &Tensor) -> Result<Inputs> {
     })
 }
 
-/// Images as the file has them, which may be otherwise than the model.
+/// Images in the layout of the file, which may differ from the model's.
 fn channels_last(images_move: bool, values: &[f32], shape: &[i64]) -> Vec<f32> {
     if images_move && shape.len() == 4 { reordered(values, shape, &[0, 2, 3, 1]) } else { values.to_vec() }
 }
 
-/// The values of the model that are values of the file, as they are computed.
+/// The values of the model that are values of the file, in the order of computation.
 fn points(program: &Program) -> Vec<Point> {
     let point = |tensor: &crate::program::Tensor| {
         let origin = tensor.origin.as_ref()?;

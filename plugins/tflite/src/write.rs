@@ -1,8 +1,8 @@
-//! The file: a flatbuffer of tables, which are small, and behind it the constants, which stream past the memory.
+//! The file: a flatbuffer of small tables, and after it the constants, which are streamed.
 //!
-//! Tables are numbered as in the format's schema. A constant is an ordinary vector of its buffer's table, whose offset is
-//! filled in once the length of the tables is known; where the file would be too long for such offsets, the table says
-//! where in the file the constant lies.
+//! Tables are numbered as in the format's schema. A constant is an ordinary vector of its buffer's table, whose offset
+//! is set once the length of the tables is known. If the file is too long for such offsets, the table contains the
+//! constant's position in the file.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -18,15 +18,15 @@ use crate::program::{Content, Element, Operator, Program, Tensor};
 /// Readers map constants and expect them aligned.
 const ALIGNMENT: u64 = 16;
 
-/// Offsets of the encoding are of 32 bits, and its checkers refuse more than half of that.
+/// Offsets of the encoding have 32 bits, and its checkers reject more than half of that.
 const LARGEST_WITHIN: u64 = (1 << 31) - (1 << 20);
 
-/// How many elements are encoded at a time.
+/// The number of elements that are encoded at a time.
 const CHUNK: usize = 16 * 1024;
 
 type Table = WIPOffset<TableFinishedWIPOffset>;
 
-/// What describes the model besides its program.
+/// The description of the model, in addition to its program.
 pub(crate) struct Description<'a> {
     pub(crate) text: &'a str,
     /// Names for callers: of the inputs, in order, and of the output.
@@ -41,7 +41,7 @@ fn slot(index: u16) -> VOffsetT {
     4 + 2 * index
 }
 
-/// What a buffer holds.
+/// The content of a buffer.
 enum Buffer<'p> {
     Constant(&'p Tensor, &'p Content),
     Bytes(&'p [u8]),
@@ -60,7 +60,7 @@ impl Buffer<'_> {
 ///
 /// # Errors
 ///
-/// A weight that is not there or has another size than the graph says; the disk.
+/// A weight that is missing or does not have the size of the graph; the disk.
 pub(crate) fn write(
     program: &Program,
     description: &Description<'_>,
@@ -77,7 +77,7 @@ fn write_within(
     writer: &mut impl Write,
     largest_within: u64,
 ) -> Result<()> {
-    // The first buffer is that of tensors without constants, and stays empty.
+    // The first buffer is for tensors without constants, and stays empty.
     let mut buffers: Vec<Buffer<'_>> = Vec::new();
     let mut buffer_of = Vec::with_capacity(program.tensors.len());
     for tensor in &program.tensors {
@@ -132,7 +132,7 @@ fn write_buffer(buffer: &Buffer<'_>, weights: &Weights<'_>, writer: &mut impl Wr
     };
     if numbers.len() as u64 != tensor.elements() {
         let (found, expected) = (numbers.len(), &tensor.shape);
-        return Err(Error::new(format!("the weights of `{}` are {found} numbers, not {expected:?}", tensor.name)));
+        return Err(Error::new(format!("the weights of `{}` have {found} numbers, not {expected:?}", tensor.name)));
     }
     match tensor.element {
         Element::F16 => encoded(&numbers, |value| f16::from_f32(value).to_le_bytes(), writer)?,
@@ -210,7 +210,7 @@ fn head(
     let codes = builder.create_vector(&codes);
     let signature = signature(&mut builder, program, description);
     let signatures = builder.create_vector(&[signature]);
-    // The runtime's own key: the version as text, filled up to 16 bytes.
+    // The runtime's own key: the version as text, padded to 16 bytes.
     let [major, minor, patch] = first;
     let mut runtime = format!("{major}.{minor}.{patch}").into_bytes();
     runtime.resize(16, 0);
@@ -220,7 +220,7 @@ fn head(
         let table = builder.start_table();
         if let Some(buffer) = index.checked_sub(1).and_then(|index| buffers.get(index)) {
             if is_within {
-                // In the place of an offset, which is filled in later.
+                // Placeholder for an offset, which is set later.
                 builder.push_slot_always(slot(0), u32::MAX);
             } else {
                 builder.push_slot_always(slot(1), u64::MAX);
@@ -348,14 +348,14 @@ fn signature(builder: &mut FlatBufferBuilder<'_>, program: &Program, description
     builder.end_table(table)
 }
 
-/// Where the tables of the buffers lie in the head.
+/// The positions of the buffers' tables in the head.
 fn buffer_tables(head: &[u8]) -> Option<Vec<usize>> {
     let model = word(head, 0)?;
     let vector = follow(head, field(head, model, 4)?)?;
     (0..word(head, vector)?).map(|index| follow(head, vector + 4 + 4 * index)).collect()
 }
 
-/// Where the field at `index` of the table at `table` lies.
+/// The position of the field at `index` of the table at `table`.
 fn field(head: &[u8], table: usize, index: u16) -> Option<usize> {
     let back = i32::from_le_bytes(head.get(table..table + 4)?.try_into().ok()?);
     let entry = usize::try_from(table as i64 - i64::from(back)).ok()? + usize::from(slot(index));

@@ -1,5 +1,5 @@
-//! Whether an exported file does what the model does: it is run by a runtime in pure Rust (tract), on samples of the run's
-//! own data, and compared with the host's predictions.
+//! Verifies an exported file: runs it with a runtime in pure Rust (tract), on samples of the run's own data, and
+//! compares it with the host's predictions.
 
 mod order;
 mod policy;

@@ -1,4 +1,4 @@
-//! What a run wants of verification.
+//! How strictly a run verifies.
 
 use std::path::Path;
 
@@ -15,14 +15,14 @@ use crate::Verdict;
 pub enum Policy {
     /// Not at all.
     Off,
-    /// A file that does something else is an error; one that cannot be run here is published with a warning.
+    /// A file with different results is an error; one that cannot be run here is published with a warning.
     #[default]
     On,
-    /// A file that cannot be run here is an error as well.
+    /// A file that cannot be run here is an error too.
     Required,
 }
 
-/// As the run file has it.
+/// As written in the run file.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(untagged)]
@@ -59,16 +59,16 @@ impl From<Policy> for Written {
 }
 
 impl Policy {
-    /// Whether a file with this verdict is published, and marked as unverified.
+    /// Whether a file with this verdict is unverified: it is published and marked.
     ///
     /// # Errors
     ///
-    /// It could not be verified, and must be.
+    /// When it could not be verified, and must be.
     pub fn marks_unverified(self, verdict: &Verdict, path: &Path) -> Result<bool> {
         let Verdict::Unverified(reason) = verdict else { return Ok(false) };
         let sentence = format!("`{}` cannot be verified: {reason}", path.display());
         if self == Policy::Required {
-            let hint = "`verify = true` publishes it all the same, with a warning";
+            let hint = "`verify = true` publishes it anyway, with a warning";
             return Err(Error::new(format!("{sentence}; {hint}")));
         }
         plugin_api::tracing::warn!("{sentence}");

@@ -6,36 +6,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::prelude::*;
 
-/// A kind of file, and how it is read. One that nothing names does not become part of a plugin's library.
+/// A file format and its reader. A format that is not used does not become part of a plugin's library.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
     load: fn(&Request<'_>) -> TractResult<TypedModel>,
-    /// Whether the reader takes the batch to be 1, as the file's tables say, and not as long as one likes.
+    /// Whether the reader fixes the batch to 1, as the file's tables say.
     is_one_by_one: bool,
 }
 
-/// ONNX, with weights in a file of their own or not.
+/// ONNX, with weights in a separate file or not.
 pub const ONNX: Format = Format { load: onnx, is_one_by_one: false };
 
 /// TFLite.
 pub const TFLITE: Format = Format { load: tflite, is_one_by_one: true };
 
-/// What is to be run.
+/// The file to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The file.
     pub path: &'a Path,
-    /// The shape of a sample of the input, as the file has it.
+    /// The shape of a sample of the input, in the file's layout.
     pub sample_shape: &'a [i64],
-    /// Whether the input holds indices, not numbers.
+    /// Whether the input contains indices, not numbers.
     pub takes_indices: bool,
-    /// How many samples are run at a time.
+    /// The number of samples that are run at a time.
     pub rows: usize,
-    /// The values that are asked for, by name; without any, the file's output. Those that the file lacks are left out.
+    /// The requested values, by name; if there are none, the file's output. Values that the file lacks are omitted.
     pub values: &'a [String],
 }
 
-/// Samples, one behind the other.
+/// Samples, one after another.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Inputs {
     /// Numbers.
@@ -44,18 +44,18 @@ pub enum Inputs {
     I64(Vec<i64>),
 }
 
-/// A file that runs.
+/// A file that can be run.
 #[derive(Debug)]
 pub struct Runtime {
     plan: Arc<TypedRunnableModel>,
-    /// Of the input, with the batch in front.
+    /// The shape of the input, with the batch first.
     shape: Vec<usize>,
-    /// Of the input: of eight bits in a model of integers.
+    /// The type of the input: eight bits in a model of integers.
     dtype: DatumType,
     names: Vec<String>,
 }
 
-/// Why the runtime does not run a file: an operator that it does not have, most of the time. That says nothing of the file.
+/// Why the runtime cannot run a file: usually an operator that it does not support. That says nothing about the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
     /// In one line.
@@ -67,7 +67,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// What the runtime says of an operator or attribute that it does not have.
+    /// The runtime's message about an operator or attribute that it does not support.
     pub fn load(format: Format, request: &Request<'_>) -> Result<Runtime, Unsupported> {
         let rows = if format.is_one_by_one { 1 } else { request.rows };
         let request = Request { rows, ..*request };
@@ -85,17 +85,17 @@ impl Runtime {
         })
     }
 
-    /// The names of the values that [`Runtime::run`] gives; empty where that is the file's output.
+    /// The names of the values that [`Runtime::run`] returns; empty if that is the file's output.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Runs samples, and gives the values that were asked for, each with all samples joined. What is left over of samples
-    /// behind the last whole batch is not run.
+    /// Runs samples, and returns the requested values, each with all samples joined. Samples after the last complete
+    /// batch are not run.
     ///
     /// # Errors
     ///
-    /// What the runtime says of it.
+    /// The runtime's message.
     pub fn run(&self, inputs: &Inputs) -> Result<Vec<Vec<f32>>, Unsupported> {
         let length = self.shape.iter().product::<usize>().max(1);
         contained(|| match inputs {
@@ -118,7 +118,7 @@ impl Runtime {
     }
 }
 
-/// Where a value is given: by the last of the nodes that an operator became.
+/// The output that has a value: of the last of the nodes that an operator became.
 fn outlet(model: &TypedModel, name: &str) -> Option<OutletId> {
     let is_of = |node: &&TypedNode| {
         node.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(".fused"))
@@ -143,11 +143,11 @@ fn tflite(request: &Request<'_>) -> TractResult<TypedModel> {
     tract_tflite::tflite().model_for_path(request.path)
 }
 
-/// The result, whatever the runtime does: it panics at some of what it does not expect.
+/// The result, even if the runtime panics: it does so for some unexpected files.
 fn contained<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, Unsupported> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    // This library's own hook, which would write of a panic that is no fault of the run.
+    // This library's own hook, which would log a panic that is not an error of the run.
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -163,11 +163,11 @@ fn contained<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, Unsupported>
     Err(Unsupported { reason })
 }
 
-/// The innermost cause. Of an operator that it lacks the runtime shows a dump, which has its name in it.
+/// The innermost cause. For an unsupported operator, the runtime prints a dump that contains its name.
 fn in_one_line(chain: impl Iterator<Item = String>) -> String {
     const LONGEST: usize = 200;
     let cause = chain.last().unwrap_or_default();
-    // The newer of two fields of the operator's code is the last.
+    // The newer of two fields with the operator's code comes last.
     if let Some((_, rest)) = cause.split_once("Unsupported: ").and_then(|(_, dump)| dump.rsplit_once("builtin_code: "))
     {
         let name: String = rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();

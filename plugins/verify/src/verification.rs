@@ -8,53 +8,53 @@ use plugin_api::{Error, Result, Run, Tensor};
 
 use crate::runtime::{Format, Inputs, Request, Runtime};
 
-/// A value of the model, and what it is in the file.
+/// A value of the model, and its counterpart in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
-    /// The node that gives it.
+    /// The node that computes it.
     pub node: String,
-    /// What the node does.
+    /// The node's operator.
     pub operator: String,
-    /// What the file calls it.
+    /// Its name in the file.
     pub value: String,
-    /// The dimensions in the file's order, the batch in front: for each, that of the model's value.
+    /// The dimensions in the file's order, the batch first: for each, that of the model's value.
     pub dims: Vec<usize>,
 }
 
-/// A file that is to be compared with the model.
+/// A file to compare with the model.
 pub struct Verification<'a> {
-    /// What kind of file it is.
+    /// Its format.
     pub format: Format,
-    /// Where it lies.
+    /// Its path.
     pub path: &'a Path,
     /// The shape of a sample of its input.
     pub sample_shape: Vec<i64>,
-    /// What the file takes for what the model takes.
+    /// The input of the file for an input of the model.
     pub given: &'a dyn Fn(&Tensor) -> Result<Inputs>,
-    /// What the file should give where the model gives this.
+    /// The expected output of the file for an output of the model.
     pub expected: &'a dyn Fn(&Value) -> Vec<f32>,
-    /// Values on the way, in the order in which they are computed.
+    /// Intermediate values, in the order of computation.
     pub points: &'a [Point],
-    /// How far the outputs may be from the model's: `max |a - b| / max(1, max |b|)`.
+    /// The largest allowed difference between the outputs and the model's: `max |a - b| / max(1, max |b|)`.
     pub tolerance: f64,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// The file gives what the model gives, but for this.
+    /// The file's outputs match the model's, up to this difference.
     Verified(f64),
-    /// It could not be run here, for this reason, a clause.
+    /// It could not be run here, for this reason (a clause).
     Unverified(String),
 }
 
-/// Runs a file and compares; what it cannot be blamed for is a verdict, what it can is an error.
+/// Runs a file and compares it: limits of the runtime become a verdict, faults of the file an error.
 impl Verification<'_> {
-    /// Runs the file on up to `rows` samples of the run's data, and compares with what the model predicts.
+    /// Runs the file on up to `rows` samples of the run's data, and compares it with the model's predictions.
     ///
     /// # Errors
     ///
-    /// The outputs are further away than the tolerance, with the first node from which they are.
+    /// When the outputs differ by more than the tolerance; names the first node that does.
     pub fn run(&self, run: &mut Run<'_>, info: &RunInfo, rows: usize) -> Result<Verdict> {
         let samples = match Samples::read(run, info, 0, rows) {
             Ok(samples) => samples,
@@ -63,37 +63,37 @@ impl Verification<'_> {
         let inputs = (self.given)(&samples.inputs)?;
         let predicted = match predict(run, &samples.inputs, &[]) {
             Ok(predicted) => predicted,
-            Err(error) => return Ok(Verdict::Unverified(format!("the host does not predict: {error}"))),
+            Err(error) => return Ok(Verdict::Unverified(format!("the host cannot predict: {error}"))),
         };
-        let Some(outputs) = predicted.first() else { return Err(Error::new("the host predicts nothing")) };
+        let Some(outputs) = predicted.first() else { return Err(Error::new("the host returned no predictions")) };
         let expected = (self.expected)(outputs);
         let found = match self.outputs(&inputs, samples.rows(), &[]) {
             Ok((_, found)) => found,
-            Err(reason) => return Ok(Verdict::Unverified(format!("the runtime does not run {reason}"))),
+            Err(reason) => return Ok(Verdict::Unverified(format!("the runtime cannot run {reason}"))),
         };
         let found = found.into_iter().next().unwrap_or_default();
         let Some(difference) = difference(&found, &expected) else {
             let (found, expected) = (found.len(), expected.len());
-            return Err(Error::new(format!("the file gives {found} numbers where the model gives {expected}")));
+            return Err(Error::new(format!("the file returns {found} numbers, but the model returns {expected}")));
         };
         if difference.is_within(self.tolerance) {
             return Ok(Verdict::Verified(difference.relative));
         }
         let first = self.first_difference(run, &samples, &inputs)?;
         Err(Error::new(format!(
-            "`{}` does not do what the model does: its outputs are off by {:.2e} (tolerance {:.0e}){first}",
+            "`{}` differs from the model: its outputs are off by {:.2e} (tolerance {:.0e}){first}",
             self.path.display(),
             difference.relative,
             self.tolerance,
         )))
     }
 
-    /// Puts two metrics: how many of the samples are classified rightly, by the model and by the file. Nothing where there
-    /// are no classes, or the runtime does not run the file.
+    /// Puts two metrics: how many of the samples are classified correctly, by the model and by the file. Puts none if
+    /// there are no classes, or the runtime cannot run the file.
     ///
     /// # Errors
     ///
-    /// The host does not predict.
+    /// When the host cannot predict.
     pub fn report_accuracy(&self, run: &mut Run<'_>, info: &RunInfo, batches: u64) -> Result<()> {
         if info.data.classes < 2 {
             return Ok(());
@@ -115,7 +115,7 @@ impl Verification<'_> {
         run.put_metric(&format!("{name}_accuracy_after"), after as f64 / rows.max(1) as f64)
     }
 
-    /// The values that are asked for, with their names; the file's output where none is.
+    /// The requested values, with their names; the file's output if there are none.
     fn outputs(
         &self,
         inputs: &Inputs,
@@ -134,7 +134,7 @@ impl Verification<'_> {
         Ok((runtime.names().to_vec(), outputs))
     }
 
-    /// Where the values begin to differ, as the end of a sentence.
+    /// Where the values start to differ, as the end of a sentence.
     fn first_difference(&self, run: &mut Run<'_>, samples: &Samples, inputs: &Inputs) -> Result<String> {
         let nodes: Vec<&str> = self.points.iter().map(|point| point.node.as_str()).collect();
         let predicted = predict(run, &samples.inputs, &nodes)?;
@@ -154,7 +154,7 @@ impl Verification<'_> {
     }
 }
 
-/// How many rows of `outputs` are the class that is the target: by their largest value, or by the one value that is it.
+/// How many rows of `outputs` predict the target class: by their largest value, or by their only value as an index.
 fn right(outputs: &[f32], targets: &[i64]) -> usize {
     let width = (outputs.len() / targets.len().max(1)).max(1);
     let class = |row: &[f32]| match row {

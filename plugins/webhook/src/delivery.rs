@@ -13,16 +13,16 @@ use crate::endpoint::Endpoint;
 use crate::payload::Format;
 use crate::signature::Signer;
 
-/// The longest wait between two attempts that is ours to choose.
+/// The longest wait between two attempts, unless the server asks for more.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// The longest wait that a server may ask for. Behind it, other notices would be late by as much.
+/// The longest wait that a server may ask for. Other notices wait for as long.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// Why nothing is sent to a server that cannot show who it is.
-const NO_TLS: &str = "the server has no certificate that is trusted for its name, or speaks no TLS";
+/// Why nothing is sent to a server that cannot prove who it is.
+const NO_TLS: &str = "the server has no trusted certificate for its name, or does not use TLS";
 
-/// Redirects that are followed one after the other.
+/// The most redirects that are followed in a row.
 const MOST_REDIRECTS: usize = 3;
 
 /// Sends notices to one server.
@@ -35,13 +35,13 @@ pub(crate) struct Delivery {
     pub retries: u32,
     pub backoff: Duration,
     pub agent: Agent,
-    /// One warning is enough: a server that is down for a night would fill the log.
+    /// Warn once only: a server that is down for a night would fill the log.
     pub warned: bool,
-    /// The server has said that nobody reads this address any more.
+    /// The server has said that this address no longer exists.
     pub gone: bool,
 }
 
-/// What came of an attempt. No text in it has anything of the address.
+/// The result of an attempt. Its texts contain nothing of the address.
 enum Attempt {
     Delivered,
     /// Another attempt may succeed; the server may have said when.
@@ -49,13 +49,13 @@ enum Attempt {
     Never(String),
 }
 
-/// What is the same in each attempt: a receiver knows by it that it has seen a message before.
+/// The same in each attempt, so that a receiver recognizes a message that it has already seen.
 struct Message {
     id: String,
     body: String,
 }
 
-/// An agent that follows no redirect by itself, and asks no proxy for what is on this machine.
+/// An agent that follows no redirect by itself, and uses no proxy for addresses of this machine.
 pub(crate) fn agent(endpoint: &Endpoint) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
@@ -67,7 +67,7 @@ pub(crate) fn agent(endpoint: &Endpoint) -> Agent {
 }
 
 impl Delivery {
-    /// Delivers a notice, or says once why notices are not delivered; says whether it did.
+    /// Delivers a notice, or warns once why notices are not delivered; returns whether it did.
     pub fn deliver(&mut self, notice: &Notice, deadline: &Deadline) -> bool {
         match self.attempts(notice, deadline) {
             Ok(()) => true,
@@ -75,7 +75,7 @@ impl Delivery {
                 if !self.warned {
                     let (event, place) = (notice.event.name(), &self.endpoint.place);
                     plugin_api::tracing::warn!(
-                        "the notice `{event}` was not delivered to the URL that {place} holds: {why}; this is told once"
+                        "the notice `{event}` was not delivered to the URL in {place}: {why}; this is logged only once"
                     );
                     self.warned = true;
                 }
@@ -91,7 +91,7 @@ impl Delivery {
         let mut attempt = 0;
         loop {
             if self.gone {
-                return Err("the server said `410 Gone` before".to_owned());
+                return Err("the server answered `410 Gone` earlier".to_owned());
             }
             let (why, retry_after) = match self.attempt(&message, deadline) {
                 Attempt::Delivered => return Ok(()),
@@ -102,7 +102,7 @@ impl Delivery {
                 Attempt::Again(why, retry_after) => (why, retry_after.unwrap_or_default()),
             };
             if retry_after > LONGEST_RETRY_AFTER {
-                return Err(format!("{why}, and asks to wait for {} s", retry_after.as_secs()));
+                return Err(format!("{why} and asks to wait for {} s", retry_after.as_secs()));
             }
             if !deadline.sleep(self.wait(attempt).max(retry_after)) {
                 return Err(format!("{why}, and the run ended before the next attempt"));
@@ -111,8 +111,8 @@ impl Delivery {
         }
     }
 
-    /// The wait after an attempt, counted from 0: twice that of the one before, less up to a half of it, so that runs
-    /// that failed together do not come back together.
+    /// The wait after an attempt, counted from 0: it doubles each time, less a random part of up to a half, so that
+    /// runs that failed together do not retry together.
     fn wait(&self, attempt: u32) -> Duration {
         let full = self.backoff.saturating_mul(1 << attempt.min(16)).min(LONGEST_BACKOFF);
         full.mul_f64(1.0 - 0.5 * (random() as f64 / u64::MAX as f64))
@@ -135,7 +135,12 @@ impl Delivery {
             let location = headers.get("location").and_then(|location| location.to_str().ok()).unwrap_or_default();
             uri = match self.endpoint.redirected(location) {
                 Some(uri) => uri,
-                None => return Attempt::Never(format!("{} leads to another server, which is refused", shown(status))),
+                None => {
+                    return Attempt::Never(format!(
+                        "{} redirects to another server, which is not followed",
+                        shown(status)
+                    ));
+                }
             };
         }
         Attempt::Never(format!("the server redirected more than {MOST_REDIRECTS} times"))
@@ -156,13 +161,13 @@ impl Delivery {
         if let Some(signer) = &self.signer {
             request = request.header("webhook-signature", signer.sign(&message.id, timestamp, &message.body));
         }
-        // What the answer says besides is not read: it may repeat the address.
+        // Do not read the rest of the answer: it may repeat the address.
         let (head, _) = request.send(&message.body)?.into_parts();
         Ok((head.status, head.headers))
     }
 }
 
-/// Bits of the system's randomness, which the hashers of `std` are keyed with.
+/// Random bits of the system, which seed the hashers of `std`.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -179,19 +184,19 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Attempt {
     Attempt::Again(why, retry_after.and_then(|value| wait_of(value, Timestamp::now())))
 }
 
-/// No answer. The words are ours: those of the client may name the server.
+/// No answer. The texts are written here: the client's may name the server.
 fn failed(error: &ureq::Error) -> Attempt {
     use ureq::Error;
     let why = match error {
         Error::Timeout(_) => "the server took too long".to_owned(),
-        Error::HostNotFound => "the server's name is not known".to_owned(),
+        Error::HostNotFound => "the server's name cannot be resolved".to_owned(),
         Error::ConnectionFailed => "the server cannot be reached".to_owned(),
-        // So the client tells of bytes that are no TLS.
+        // The client's error for bytes that are not TLS.
         Error::Io(error) if error.kind() == ErrorKind::InvalidData => return Attempt::Never(NO_TLS.to_owned()),
         Error::Io(error) => format!("the connection failed: {}", error.kind()),
         Error::Protocol(_) | Error::LargeResponseHeader(..) => "the answer is not HTTP".to_owned(),
         Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) => return Attempt::Never(NO_TLS.to_owned()),
-        Error::InvalidProxyUrl => return Attempt::Never("the proxy's URL is not understood".to_owned()),
+        Error::InvalidProxyUrl => return Attempt::Never("the proxy's URL is not valid".to_owned()),
         Error::ConnectProxyFailed(_) => "the proxy cannot be reached".to_owned(),
         _ => return Attempt::Never("the request could not be made".to_owned()),
     };

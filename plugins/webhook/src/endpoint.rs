@@ -7,7 +7,7 @@ use ureq::http::Uri;
 
 use crate::secret::Secret;
 
-/// An address, and where it was found: messages name the place, never the address.
+/// An address, and where it was found: messages name that place, never the address.
 pub(crate) struct Endpoint {
     pub uri: Uri,
     pub place: String,
@@ -18,27 +18,28 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// It is no URL of `https` or `http`.
+    /// When it is not a URL of `https` or `http`.
     pub fn new(secret: Secret) -> Result<Self> {
-        // The error of the parser says no more than this one.
+        // The parser's error says no more than this one.
         let uri = secret.value.parse::<Uri>().ok().filter(|uri| origin(uri).is_some());
         let place = secret.place;
-        let uri = uri.ok_or_else(|| Error::new(format!("{place} must hold a URL that begins with `https://`")))?;
+        let uri = uri.ok_or_else(|| Error::new(format!("{place} must contain a URL that starts with `https://`")))?;
         Ok(Self { uri, place })
     }
 
-    /// Whether the address is this machine's own: no proxy is asked for it.
+    /// Whether the address is on this machine: then no proxy is used.
     pub fn is_loopback(&self) -> bool {
         let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']);
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    /// Whether everyone between here and the server reads along.
+    /// Whether others on the network can read what is sent.
     pub fn is_exposed(&self) -> bool {
         self.uri.scheme_str() == Some("http") && !self.is_loopback()
     }
 
-    /// Where a redirect from `uri` leads; none where it leaves the server, whom alone the notice is for.
+    /// The target of a redirect from `uri`; `None` if it leaves the server, since only that server may get the
+    /// notice.
     pub fn redirected(&self, location: &str) -> Option<Uri> {
         let uri: Uri = match location.strip_prefix('/') {
             Some(path) if !path.starts_with(['/', '\\']) => {
@@ -81,7 +82,7 @@ mod tests {
         for url in ["ftp://example.org/secret", "file:///secret", "/secret", "example.org/secret", "https://", "https:"]
         {
             let message = endpoint(url).err().unwrap().message().to_owned();
-            assert_eq!(message, "the file `url` must hold a URL that begins with `https://`");
+            assert_eq!(message, "the file `url` must contain a URL that starts with `https://`");
         }
     }
 

@@ -1,6 +1,6 @@
-//! `webhook`: tells chats and servers what becomes of a run.
+//! `webhook`: sends notices of a run to chats and servers.
 //!
-//! What happens to the run is told at once; when its `trigger` and `improved` come, the instance's `when` says:
+//! Events of the run are reported at once; `trigger` and `improved` follow the instance's `when`:
 //!
 //! ```toml
 //! [[plugins]]
@@ -9,8 +9,8 @@
 //! options = { format = "slack", url_env = "SLACK_URL", events = ["improved", "failed", "finished"] }
 //! ```
 //!
-//! Notices wait in a bounded queue for a thread that sends them, so that no server delays the training, and a failure is
-//! a warning. Nothing of the URL or of the signing secret reaches a log, the console or the run folder.
+//! Notices wait in a bounded queue for a thread that sends them, so that no server delays the training. A failure is a
+//! warning. Neither the URL nor the signing secret reaches a log, the console or the run folder.
 
 mod delivery;
 mod endpoint;
@@ -35,21 +35,21 @@ use crate::signature::Signer;
 /// Sends notices to a URL.
 pub struct Webhook {
     watch: Watch,
-    /// Until `setup` gives it to the queue.
+    /// Held here until `setup` moves it into the queue.
     delivery: Option<Delivery>,
-    /// None in a trial.
+    /// `None` in a trial.
     queue: Option<Queue<Notice>>,
     capacity: usize,
     drain: Duration,
     required: bool,
-    /// Notices for which the queue had no room.
+    /// Notices that found the queue full.
     left_out: usize,
 }
 
 #[plugin]
 impl Callback for Webhook {
     const KIND: &'static str = "webhook";
-    const SUMMARY: &'static str = "Tells chats and servers what becomes of the run";
+    const SUMMARY: &'static str = "Sends notices of the run to chats and servers";
     // With nothing to say between start and end: a `when` cannot be empty.
     const WHEN: When = When { every: None, at: &["end"] };
     const DISPATCH: Dispatch = Dispatch::Background;
@@ -69,7 +69,7 @@ impl Callback for Webhook {
         let url = secret::read("url", options.url_env.as_deref(), options.url_file.as_deref())?;
         let url = url.ok_or_else(|| {
             Error::new(
-                "`url_env` or `url_file` must say where the URL is; it is a secret, so the run file cannot have it",
+                "`url_env` or `url_file` must say where the URL is; it is a secret, so it does not belong in the run file",
             )
         })?;
         let endpoint = Endpoint::new(url)?;
@@ -95,7 +95,7 @@ impl Callback for Webhook {
         if let (true, Some(mut delivery)) = (self.watch.setup(run)?, self.delivery.take()) {
             if delivery.endpoint.is_exposed() {
                 let place = &delivery.endpoint.place;
-                plugin_api::tracing::warn!("the URL that {place} holds begins with `http://`: all on the way read it");
+                plugin_api::tracing::warn!("the URL in {place} starts with `http://`: notices are sent unencrypted");
             }
             let work = move |notice: Notice, deadline: &_| delivery.deliver(&notice, deadline);
             self.queue = Some(Queue::start("webhook", self.capacity, work)?);
@@ -162,7 +162,7 @@ impl Webhook {
             queue.push(notice);
         } else if !queue.offer(notice) {
             if self.left_out == 0 {
-                plugin_api::tracing::warn!("notices come faster than they can be sent: some are left out");
+                plugin_api::tracing::warn!("notices come faster than they can be sent: some are dropped");
             }
             self.left_out += 1;
         }

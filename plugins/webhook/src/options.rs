@@ -7,41 +7,41 @@ use crate::payload::Format;
 
 /// Options of `webhook`.
 ///
-/// There is none for the URL itself: who has it may post, and the run file is copied into the run folder. The patterns
-/// refuse one that stands where its place should, before there is a folder to copy it to.
+/// None of them is the URL itself: whoever has it can post, and the run file is copied into the run folder. The
+/// patterns reject a URL in place of its location, before there is a folder to copy it to.
 #[plugin]
 pub struct Options {
-    /// The environment variable that holds the URL.
+    /// The environment variable that contains the URL.
     #[schemars(extend("pattern" = "^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub url_env: Option<String>,
-    /// The file that holds the URL and nothing else; relative to the folder that the host was started in.
+    /// The file that contains only the URL; relative to the folder that the host was started in.
     #[schemars(extend("pattern" = "^(?!.*://)"))]
     pub url_file: Option<String>,
-    /// What the server at the URL reads.
+    /// The format that the server at the URL expects.
     pub format: Format,
-    /// Of what to tell. `trigger` and `improved` come when the instance's `when` says so; without one, never before the end.
+    /// The events to report. `trigger` and `improved` follow the instance's `when`; without a `when`, they never occur.
     pub events: Vec<Event>,
-    /// The text, in place of a summary of the event. `{val_loss:.4}` stands for a metric with four decimals; `{run}`,
-    /// `{run_folder}`, `{event}`, `{epoch}`, `{best_checkpoint}`, `{exports}`, `{error}` and others for what they say.
+    /// The text, in place of a summary of the event. `{val_loss:.4}` stands for a metric with four decimals. Other
+    /// fields are `{run}`, `{run_folder}`, `{event}`, `{epoch}`, `{best_checkpoint}`, `{exports}` and `{error}`.
     pub text: Option<String>,
-    /// The environment variable that holds the secret to sign with: `whsec_` and Base64.
+    /// The environment variable that contains the signing secret: `whsec_` and Base64.
     #[schemars(extend("pattern" = "^(?!whsec_)[A-Za-z_][A-Za-z0-9_]*$"))]
     pub secret_env: Option<String>,
-    /// The file that holds this secret and nothing else.
+    /// The file that contains only this secret.
     #[schemars(extend("pattern" = "^(?!whsec_)"))]
     pub secret_file: Option<String>,
-    /// How long one attempt may take.
+    /// The time limit of one attempt.
     pub timeout_seconds: f64,
-    /// How often a notice is sent again that the server could not take.
+    /// How often a notice is retried that the server could not accept.
     pub retries: u32,
-    /// The wait before the first retry; each further one is twice as long, up to a minute.
+    /// The wait before the first retry; it doubles with each further one, up to a minute.
     pub backoff_seconds: f64,
-    /// How many notices may wait to be sent; more are left out.
+    /// How many notices may wait to be sent; further ones are dropped.
     pub queue: u16,
-    /// How long the end of the run may wait for notices that are not sent.
+    /// How long the end of the run waits for unsent notices.
     pub drain_seconds: f64,
-    /// Whether a notice that could not be delivered fails the run, as its `on_error` says. Then none is left out: the
-    /// run waits until there is room in the queue.
+    /// Whether an undelivered notice fails the run, as its `on_error` says. Then none is dropped: the run waits until
+    /// the queue has room.
     pub required: bool,
 }
 

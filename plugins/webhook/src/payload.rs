@@ -1,4 +1,4 @@
-//! What is sent, in the formats that servers read.
+//! The payloads, in the formats that servers expect.
 
 use std::fmt::Write;
 
@@ -7,14 +7,14 @@ use plugin_api::schemars;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// What a server reads.
+/// The format that a server expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A JSON object with everything that is known of the event.
+    /// A JSON object with everything that is known about the event.
     Generic,
-    /// Slack's incoming webhooks, and servers that read the same.
+    /// Slack's incoming webhooks, and servers that accept the same format.
     Slack,
     /// Teams' Workflows: an adaptive card.
     Teams,
@@ -33,11 +33,11 @@ impl Format {
         }
     }
 
-    /// The payload: the words of the notice, or `text` in their place.
+    /// The payload: the text of the notice, or `text` in place of it.
     pub fn payload(self, notice: &Notice, text: Option<String>, id: &str) -> Value {
         let message = Message {
             title: notice.title(),
-            // Whoever writes a text says in it what is to be seen.
+            // A custom text replaces everything that would be shown.
             results: if text.is_none() { notice.results() } else { Vec::new() },
             text: text.unwrap_or_else(|| notice.summary()),
             mood: Mood::of(notice.event),
@@ -100,7 +100,7 @@ fn generic(notice: &Notice, message: &Message<'_>) -> Value {
     payload
 }
 
-/// A number; JSON has no words for NaN and the infinities, which are written as `metrics.jsonl` has them.
+/// A number; JSON cannot write NaN and the infinities, which are strings as in `metrics.jsonl`.
 fn number(value: f64) -> Value {
     match value {
         f64::INFINITY => Value::from("Infinity"),
@@ -110,7 +110,8 @@ fn number(value: f64) -> Value {
     }
 }
 
-/// <https://docs.slack.dev/reference/block-kit/blocks/section-block>, with its limits. `text` is what notifications show.
+/// <https://docs.slack.dev/reference/block-kit/blocks/section-block>, with its limits. `text` is what notifications
+/// show.
 fn slack(message: &Message<'_>) -> Value {
     let section = |text: String| json!({ "type": "mrkdwn", "text": text });
     let mut blocks =
@@ -136,7 +137,7 @@ fn teams(message: &Message<'_>) -> Value {
     let title = clipped(&message.title, 200);
     let mut body = vec![
         json!({ "type": "TextBlock", "text": title, "weight": "Bolder", "size": "Medium", "color": color, "wrap": true }),
-        // A card may have 28 KB, and a character six bytes.
+        // A card may have 28 KB, and a character up to six bytes.
         json!({ "type": "TextBlock", "text": clipped(&message.text, 3000), "wrap": true }),
     ];
     if !message.results.is_empty() {
@@ -154,8 +155,8 @@ fn teams(message: &Message<'_>) -> Value {
     json!({ "type": "message", "attachments": [card] })
 }
 
-/// <https://docs.discord.com/developers/resources/webhook#execute-webhook>, with the limits of an embed. A text cannot
-/// call people: it mentions nobody.
+/// <https://docs.discord.com/developers/resources/webhook#execute-webhook>, with the limits of an embed. It mentions
+/// nobody, whatever the text says.
 fn discord(notice: &Notice, message: &Message<'_>) -> Value {
     let color = match message.mood {
         Mood::Neutral => 0x34_98_db,
@@ -167,7 +168,7 @@ fn discord(notice: &Notice, message: &Message<'_>) -> Value {
     json!({
         "embeds": [{
             "title": clipped(&message.title, 256),
-            // All texts of an embed together have 6000.
+             // All texts of an embed may have 6000 together.
             "description": clipped(&message.text, 3000),
             "color": color,
             "fields": message.results.iter().map(field).collect::<Vec<_>>(),
@@ -191,7 +192,7 @@ fn cloud_event(notice: &Notice, message: &Message<'_>, id: &str) -> Value {
     })
 }
 
-/// The beginning of a text, of `limit` characters at most.
+/// The first `limit` characters of a text at most.
 fn clipped(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         None => text.to_owned(),
@@ -199,7 +200,7 @@ fn clipped(text: &str, limit: usize) -> String {
     }
 }
 
-/// A text as Slack shows it unchanged, of `limit` characters at most.
+/// A text escaped for Slack, of at most `limit` characters.
 fn escaped(text: &str, limit: usize) -> String {
     let mut escaped = String::new();
     let mut length = 0;
@@ -223,13 +224,13 @@ fn escaped(text: &str, limit: usize) -> String {
     escaped
 }
 
-/// A text as a segment of a URI's path (RFC 3986).
+/// A text escaped as a segment of a URI's path (RFC 3986).
 fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             _ => drop(write!(encoded, "%{byte:02X}")),
         }
     }
@@ -244,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    /// How many characters a text of a payload has.
+    /// The number of characters in all texts of a payload.
     fn length(payload: &Value, pointer: &str) -> usize {
         payload
             .pointer(pointer)

@@ -1,5 +1,5 @@
-//! How fast 400 MB of weights are exported, beside one `write` of as many bytes. Nothing is
-//! flushed to the disk in either; what the fake host copies for each hook that reads weights is not counted.
+//! How fast 400 MB of weights are exported, compared with one `write` of as many bytes. Nothing is flushed
+//! to the disk in either; the copies of the fake host for each hook that reads weights do not count.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const TENSORS: usize = 25;
 const ELEMENTS: usize = 4_000_000;
 const ROUNDS: usize = 7;
 
-/// Reads the weights and does nothing with them: what a hook costs in the fake host before it writes.
+/// Reads the weights and does nothing else: the cost of a hook in the fake host before it writes.
 struct OnlyReads;
 
 #[plugin]

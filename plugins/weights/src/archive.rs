@@ -1,4 +1,4 @@
-//! A ZIP archive (APPNOTE 6.3) whose entries are stored as they are, each from a multiple of 64 bytes on, so that readers
+//! A ZIP archive (APPNOTE 6.3) whose entries are stored uncompressed, each at a multiple of 64 bytes, so that readers
 //! can map them into memory.
 
 use std::io::{self, Seek, SeekFrom, Write};
@@ -8,19 +8,19 @@ use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-/// That of the storages in PyTorch's files, and of the arrays in NumPy's.
+/// The alignment of storages in PyTorch's files, and of arrays in NumPy's.
 const ALIGNMENT: u16 = 64;
-/// Entries from this size on, with room for their own headers, have lengths of 64 bits.
+/// Entries of at least this size, with room for their own headers, have lengths of 64 bits.
 const LARGE: usize = u32::MAX as usize - (1 << 16);
-/// What is written at once: small enough to be in the cache still when its checksum is computed, and no smaller than the
-/// file's own buffer, through which it would be copied.
+/// The bytes that are written at once: few enough to be still in the cache when their checksum is computed, and at
+/// least the size of the file's own buffer, so that they are not copied through it.
 const CHUNK: usize = 1 << 20;
 
-/// Writes an archive by `fill` to a writer that nothing was written to yet.
+/// Writes an archive by `fill` to a writer that is still empty.
 ///
 /// # Errors
 ///
-/// Those of `writer` and of `fill`.
+/// Errors of `writer` and of `fill`.
 pub(crate) fn write<W: Write + Seek>(writer: W, fill: impl FnOnce(&mut Archive<W>) -> Result<()>) -> Result<()> {
     let mut archive = Archive { zip: ZipWriter::new(FailsOnce { writer, position: 0, failed: false }) };
     fill(&mut archive)?;
@@ -33,11 +33,11 @@ pub(crate) struct Archive<W: Write + Seek> {
 }
 
 impl<W: Write + Seek> Archive<W> {
-    /// Adds an entry that consists of `parts`, one behind the other.
+    /// Adds an entry that consists of `parts`, one after the other.
     ///
     /// # Errors
     ///
-    /// Those of the writer; a name that is there already, or of more than 65,535 bytes.
+    /// Errors of the writer; a duplicate name, or one of more than 65,535 bytes.
     pub(crate) fn add(&mut self, name: &str, parts: &[&[u8]]) -> Result<()> {
         if u16::try_from(name.len()).is_err() {
             let begin: String = name.chars().take(40).collect();
@@ -59,11 +59,11 @@ impl<W: Write + Seek> Archive<W> {
     }
 }
 
-/// A writer that tells its first error, and then loses what it is given without a word: after an error, a `ZipWriter` goes on
-/// writing when it is dropped, and would tell the next one on stderr, which is the host's.
+/// A writer that reports its first error, and then silently discards everything: after an error, a `ZipWriter`
+/// continues to write when it is dropped, and would report the next error on stderr, which belongs to the host.
 struct FailsOnce<W> {
     writer: W,
-    /// From the beginning of the file, in bytes.
+    /// From the start of the file, in bytes.
     position: u64,
     failed: bool,
 }
@@ -94,7 +94,7 @@ impl<W: Seek> Seek for FailsOnce<W> {
         let position = match to {
             _ if !self.failed => self.writer.seek(to),
             SeekFrom::Start(position) => Ok(position),
-            // What is lost has no end but the place where it is.
+            // After an error, the current position counts as the end.
             SeekFrom::Current(_) | SeekFrom::End(_) => Ok(self.position),
         };
         self.position = self.noticed(position)?;

@@ -21,7 +21,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The ending of its files, which is its name in options too.
+    /// Its file extension, which is also its name in options.
     pub(crate) fn ending(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
@@ -34,7 +34,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// Those of `writer`, and names that the format cannot hold.
+    /// Errors of `writer`, and names that the format does not allow.
     pub(crate) fn write(
         self,
         writer: &mut (impl Write + Seek),
@@ -49,7 +49,7 @@ impl Format {
     }
 }
 
-/// The elements of a weight as they lie in memory: in row-major order, little-endian.
+/// The elements of a weight as they are in memory: in row-major order, little-endian.
 pub(crate) fn bytes<'a>(weight: &Weight<'a>) -> &'a [u8] {
     match weight.values {
         Values::F32(values) => bytemuck::cast_slice(values),

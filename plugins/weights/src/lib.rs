@@ -1,7 +1,8 @@
-//! `weights`: the model's parameters and buffers as files that others load: safetensors, a state dict of PyTorch, npz.
+//! `weights`: the model's parameters and buffers as files for other programs: safetensors, a state dict of PyTorch,
+//! npz.
 //!
-//! Names and layouts are PyTorch's, so that an equal `torch.nn.Module` takes them with `load_state_dict(strict=True)`.
-//! The files are written from the host's memory as it lies there: no weight is copied.
+//! Names and layouts are PyTorch's, so that an equal `torch.nn.Module` loads them with `load_state_dict(strict=True)`.
+//! The files are written directly from the host's memory: no weight is copied.
 
 mod archive;
 mod format;
@@ -21,22 +22,22 @@ use crate::format::Format;
 use crate::metadata::Metadata;
 
 #[cfg(target_endian = "big")]
-compile_error!("the files hold little-endian numbers, and weights are written as they lie in memory");
+compile_error!("the files have little-endian numbers, and weights are written as they are in memory");
 
 /// Options of `weights`.
 #[plugin]
 pub struct Options {
-    /// Where to write, relative to the run folder or absolute. It is made where it is missing.
+    /// The folder of the files, relative to the run folder or absolute. It is created if it is missing.
     log_dir: String,
-    /// What the files are called, without their ending; `{epoch}` and `{step}` are the position.
+    /// The file name, without its extension; `{epoch}` and `{step}` stand for the position.
     name: String,
-    /// The formats to write, each a file of its own.
+    /// The formats to write, each to its own file.
     formats: Vec<Format>,
-    /// Replace files that are there already.
+    /// Whether an export may replace an existing file.
     overwrite: bool,
-    /// Have the files on the disk before they get their names, so that a loss of power leaves no half of one.
+    /// Whether the files are on the disk before they are published, so that a power failure leaves no partial file.
     sync: bool,
-    /// Write weights that are NaN or infinite instead of refusing them.
+    /// Whether weights that are NaN or infinite are exported anyway.
     allow_non_finite: bool,
 }
 
@@ -53,13 +54,13 @@ impl Default for Options {
     }
 }
 
-/// The callback: writes the weights on each trigger and where an export is asked for.
+/// The callback: writes the weights at each trigger and when an export is requested.
 pub struct WeightsExport {
     options: Options,
     name: Template,
 }
 
-/// A file of a format that is being written, under a name that no reader looks for.
+/// A file of a format that is being written, under a hidden name.
 struct Begun {
     format: Format,
     /// Its final name.
@@ -98,7 +99,7 @@ impl Callback for WeightsExport {
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        // What stands in the way is told before the training, not after it; the empty files go away at once.
+        // Obstacles are reported before the training, not after it; the empty files are removed at once.
         self.begin(&run.info()?.folder, event).map(drop)
     }
 
@@ -115,11 +116,11 @@ impl WeightsExport {
     fn export(&self, run: &mut Run<'_>, position: &Position) -> Result<()> {
         let info = run.info()?;
         let metadata = Metadata::read(run, &info.name, position)?;
-        // All are begun first: what is refused is refused before anything is written.
+        // Open all files first, so that obstacles are found before anything is written.
         let begun = self.begin(&info.folder, position)?;
         let mut published = Vec::new();
         let written = self.write(run, &metadata, begun, !info.trial, &mut published);
-        // What is there whole is announced, whatever became of the rest.
+        // Announce complete files, even if a later one fails.
         for name in published {
             run.publish("export", &format!("{}/{name}", self.options.log_dir.trim_end_matches('/')))?;
         }
@@ -139,7 +140,7 @@ impl WeightsExport {
         self.options.formats.iter().map(begin).collect()
     }
 
-    /// Writes the files, each of which is published as soon as it is whole; `published` gets their names.
+    /// Writes the files, each of which is published once it is complete; `published` gets their names.
     fn write(
         &self,
         run: &Run<'_>,

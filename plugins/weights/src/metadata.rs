@@ -1,4 +1,4 @@
-//! What a file says of the run that its weights come from.
+//! What a file contains about the run of its weights.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use plugin_api::event::Position;
 use plugin_api::{Result, Run};
 use serde::Serialize;
 
-/// Names and texts, as safetensors' `__metadata__` takes them.
+/// Names and texts, for safetensors' `__metadata__`.
 #[derive(Debug, Default, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Metadata {
@@ -15,7 +15,7 @@ pub(crate) struct Metadata {
 
 impl Metadata {
     /// The run's name, the position, and the metrics that were measured there. Those of an earlier step belong to other
-    /// weights; times are left out, so that equal runs write equal files.
+    /// weights; times are omitted, so that equal runs write equal files.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl Metadata {
             }
         }
         let texts = BTreeMap::from([
-            // The layout of the tensors is PyTorch's; readers that know several look for this.
+            // The layout of the tensors is PyTorch's; readers that know several look for this key.
             ("format", "pt".to_owned()),
             ("run", name.to_owned()),
             ("epoch", position.epoch.to_string()),

@@ -10,14 +10,14 @@ use crate::format::bytes;
 
 /// The magic bytes of an array, and version 1.0 of its header.
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
-/// What the header is padded to.
+/// The header is padded to a multiple of this.
 const ALIGNMENT: usize = 64;
 
 /// Writes a whole file.
 ///
 /// # Errors
 ///
-/// Those of `writer`, and a name that is too long for the archive.
+/// Errors of `writer`, and a name that is too long for the archive.
 pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>) -> Result<()> {
     archive::write(writer, |archive| {
         weights
@@ -31,7 +31,7 @@ fn header(weight: &Weight<'_>) -> Vec<u8> {
         Values::F32(_) => "<f4",
         Values::I64(_) => "<i8",
     };
-    // Python's tuples: `(3,)` has a comma, too.
+    // Python's tuples: `(3,)` has a comma too.
     let shape: String = weight.shape.iter().map(|length| format!("{length},")).collect();
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     let before = MAGIC.len() + size_of::<u16>();

@@ -1,4 +1,4 @@
-//! The part of Python's pickle, protocol 2, that a state dict takes (Python's `pickletools` describes the opcodes).
+//! The part of Python's pickle, protocol 2, that a state dict needs (Python's `pickletools` describes the opcodes).
 
 const PROTOCOL: [u8; 2] = [0x80, 2];
 const GLOBAL: u8 = b'c';
@@ -13,7 +13,7 @@ const BINARY_PERSISTENT_ID: u8 = b'Q';
 const SET_ITEMS: u8 = b'u';
 const STOP: u8 = b'.';
 
-/// A program for the stack machine that an unpickler is. Each method leaves one object on the stack, unless it says
+/// A program for the stack machine of an unpickler. Each method leaves one object on the stack, unless it says
 /// otherwise.
 pub(crate) struct Pickle {
     bytes: Vec<u8>,
@@ -61,7 +61,7 @@ impl Pickle {
         self
     }
 
-    /// A tuple of what `objects` leaves on the stack.
+    /// A tuple of the objects that `objects` leaves on the stack.
     pub(crate) fn tuple(&mut self, objects: impl FnOnce(&mut Self)) -> &mut Self {
         self.bytes.push(MARK);
         objects(self);
@@ -90,7 +90,7 @@ impl Pickle {
         self
     }
 
-    /// Puts the keys and values that `objects` leaves on the stack, by turns, into the dictionary below them.
+    /// Puts the keys and values that `objects` leaves on the stack, alternating, into the dictionary below them.
     pub(crate) fn items(&mut self, objects: impl FnOnce(&mut Self)) -> &mut Self {
         self.bytes.push(MARK);
         objects(self);

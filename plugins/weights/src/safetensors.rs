@@ -1,6 +1,6 @@
 //! safetensors (<https://huggingface.co/docs/safetensors>): the length of a header, the header as JSON, the elements.
 //!
-//! The crate of that name writes files of its own under their final names; here the elements go straight to the writer.
+//! The crate of that name writes its own files under their final names; here the elements go straight to the writer.
 
 use std::cmp::Reverse;
 use std::io::Write;
@@ -13,7 +13,7 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::format::bytes;
 use crate::metadata::Metadata;
 
-/// What the header is padded to: the elements begin at a multiple of it.
+/// The header is padded, so that the elements start at a multiple of this.
 const ALIGNMENT: usize = 8;
 
 struct Header<'a> {
@@ -25,7 +25,7 @@ struct Header<'a> {
 struct Entry<'a> {
     dtype: &'static str,
     shape: &'a [i64],
-    /// Begin and end in bytes, from the first element.
+    /// Start and end in bytes, from the first element.
     data_offsets: [usize; 2],
 }
 
@@ -51,10 +51,10 @@ impl Serialize for Header<'_> {
 ///
 /// # Errors
 ///
-/// Those of `writer`.
+/// Errors of `writer`.
 pub(crate) fn write(writer: &mut impl Write, weights: &Weights<'_>, metadata: &Metadata) -> Result<()> {
     let mut weights: Vec<Weight<'_>> = weights.iter().collect();
-    // The widest elements first, so that every element is aligned; by name among those of a width.
+    // The widest elements first, so that every element is aligned; then by name.
     weights.sort_by_key(|weight| Reverse(matches!(weight.values, Values::I64(_))));
     let mut header = serde_json::to_vec(&Header { metadata, weights: &weights })?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');

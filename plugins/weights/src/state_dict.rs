@@ -1,5 +1,5 @@
-//! A state dict as `torch.save` writes it: a ZIP archive with a pickle of the dictionary, `data.pkl`, and the elements of
-//! its tensors, `data/0`, `data/1`, …. See `torch/serialization.py` and `torch/_weights_only_unpickler.py`.
+//! A state dict in the format of `torch.save`: a ZIP archive with a pickle of the dictionary, `data.pkl`, and the
+//! elements of its tensors, `data/0`, `data/1`, …. See `torch/serialization.py` and `torch/_weights_only_unpickler.py`.
 
 use std::io::{Seek, Write};
 
@@ -10,16 +10,16 @@ use crate::archive;
 use crate::format::bytes;
 use crate::pickle::Pickle;
 
-/// The archive's only folder. Any name does; this is the one that PyTorch takes where it knows no file's name.
+/// The archive's only folder. Any name works; PyTorch uses this one if it does not know a file name.
 const ROOT: &str = "archive";
-/// Of the archive's layout, as PyTorch has had it since 1.6.
+/// The version of the archive's layout, unchanged in PyTorch since 1.6.
 const VERSION: &[u8] = b"3\n";
 
 /// Writes a whole file.
 ///
 /// # Errors
 ///
-/// Those of `writer`.
+/// Errors of `writer`.
 pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>) -> Result<()> {
     archive::write(writer, |archive| {
         archive.add(&format!("{ROOT}/data.pkl"), &[&dictionary(weights)])?;

@@ -33,7 +33,7 @@ fn message<T>(result: Result<T>, host: &FakeHost) -> String {
         .replace(&std::process::id().to_string(), "PROCESS")
 }
 
-/// The names in a folder of the run, hidden ones too.
+/// The names in a folder of the run, including hidden ones.
 fn names(host: &FakeHost, folder: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(host.folder().join(folder)) else { return Vec::new() };
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -116,7 +116,7 @@ fn numbers_that_are_none_are_refused_with_their_place_unless_allowed() {
         careful.put_tensor(TensorSet::Parameters, tensor.clone());
         let refused = careful.trigger("end");
         let expected = format!(
-            "the weight `fc1.bias` is `{value}` at element 2500; `allow_non_finite = true` exports it all the same"
+            "the weight `fc1.bias` is `{value}` at element 2500; set `allow_non_finite = true` to export it anyway"
         );
         assert_eq!(message(refused, &careful), expected);
         assert_eq!((names(&careful, "exports"), careful.artifacts().len()), (vec![], 0));
@@ -142,7 +142,7 @@ fn what_stands_in_the_way_is_told_before_the_training() {
     let mut folder = host(json!({ "formats": ["pt"] })).unwrap();
     std::fs::create_dir_all(folder.folder().join("exports/model.pt")).unwrap();
     let refused = folder.setup();
-    assert_eq!(message(refused, &folder), "`RUN/exports/model.pt` is a folder, where a file is to be published");
+    assert_eq!(message(refused, &folder), "`RUN/exports/model.pt` is a folder, but a file is to be published there");
 }
 
 #[test]
@@ -170,10 +170,10 @@ fn what_is_there_already_stays_unless_it_may_be_replaced() {
     let refused = keeps.setup();
     assert_eq!(
         message(refused, &keeps),
-        "`RUN/exports/model.npz` is there already; `overwrite = true` replaces it, and a `name` with `{epoch}` or \
-         `{step}` keeps both"
+        "`RUN/exports/model.npz` already exists; set `overwrite = true` to replace it, or use `{epoch}` or \
+         `{step}` in `name` to keep both"
     );
-    // None of the formats is written where one cannot be.
+    // If one of the formats cannot be written, none is.
     assert!(keeps.trigger("end").is_err());
     assert_eq!(names(&keeps, "exports"), ["model.npz"]);
 
@@ -246,7 +246,7 @@ proptest! {
             bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             bits >> 16
         };
-        // The host has both sets, if they be empty.
+        // The host has both sets, even if they are empty.
         host.put_tensor(TensorSet::Parameters, Tensor::new("a.b", &[0], &[0f32; 0]).unwrap());
         host.put_tensor(TensorSet::Buffers, Tensor::new("a.c", &[0], &[0i64; 0]).unwrap());
         for (name, dtype) in [("a.b", "F32"), ("a.c", "I64")] {

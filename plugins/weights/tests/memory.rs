@@ -1,4 +1,4 @@
-//! What an export takes of memory: next to nothing beside the weights, which it writes from where they lie.
+//! The memory that an export needs: almost none in addition to the weights, which it does not copy.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,13 +8,13 @@ use plugin_api::protocol::TensorSet;
 use plugin_api::testing::{FakeHost, json};
 use weights::WeightsExport;
 
-/// The system's allocator, which counts.
+/// The system's allocator, with a counter.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: all is left to the system's allocator; counting allocates nothing.
+// SAFETY: everything is left to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
@@ -54,9 +54,9 @@ fn no_format_copies_the_weights() {
         let taken = PEAK.load(Ordering::Relaxed) - before;
         // The fake host copies the tensors that it lends; a real one does not.
         let lent = TENSORS * ELEMENTS * size_of::<f32>();
-        assert!(taken >= lent, "{format}: {taken} bytes, which is less than the host lends");
+        assert!(taken >= lent, "{format}: {taken} bytes, less than the host lends");
         let own = taken - lent;
-        assert!(own < 4 << 20, "{format}: {own} bytes besides {lent} of weights");
+        assert!(own < 4 << 20, "{format}: {own} bytes in addition to {lent} of weights");
         eprintln!("{format}: {own} bytes");
     }
 }

@@ -1,4 +1,4 @@
-//! The table of README.md that says which operators can be exported: each exporter answers for its columns.
+//! The table in an exporter's page that says which operators it exports: each exporter checks its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ use crate::{Subject, operators};
 const VERIFIED: char = '✓';
 /// Exported, but the runtime in the plugin does not run it.
 const UNVERIFIED: char = '○';
-/// Refused before training starts.
+/// Rejected before training starts.
 const REFUSED: char = '–';
 
-/// What becomes of a model that `T` is to export.
+/// The outcome for a model that `T` must export.
 ///
 /// # Panics
 ///
-/// When the options are wrong, or an export fails that was not refused before.
+/// When the options are wrong, or an export fails that was not rejected before.
 pub fn outcome<T: Callback>(subject: &Subject, mut options: Value) -> char {
     options["sync"] = json!(false);
     let mut host = subject.run::<T>(options, 1).expect("the options are right");
@@ -29,7 +29,7 @@ pub fn outcome<T: Callback>(subject: &Subject, mut options: Value) -> char {
     if host.artifacts().iter().any(|artifact| artifact.kind == "unverified_export") { UNVERIFIED } else { VERIFIED }
 }
 
-/// The cells of an exporter, by operator: which outcomes there are, in the order of the legend.
+/// The cells of an exporter, by operator: its possible outcomes, in the order of the legend.
 pub fn coverage(outcomes: impl Fn(&Subject) -> Vec<char>) -> BTreeMap<&'static str, Vec<String>> {
     let subjects: Vec<(Subject, BTreeSet<&str>)> = operators()
         .into_iter()
@@ -43,7 +43,7 @@ pub fn coverage(outcomes: impl Fn(&Subject) -> Vec<char>) -> BTreeMap<&'static s
         subjects.iter().filter(|(_, found)| found.len() == 1).flat_map(|(_, found)| found.iter().copied()).collect();
     let mut rows: BTreeMap<&str, Vec<BTreeSet<char>>> = BTreeMap::new();
     for (subject, found) in &subjects {
-        // A model of several operators speaks for those that are never alone.
+        // A model of several operators counts for those without a model of their own.
         let names: Vec<&str> = found.iter().copied().filter(|name| found.len() == 1 || !alone.contains(name)).collect();
         if names.is_empty() {
             continue;
@@ -63,14 +63,21 @@ pub fn coverage(outcomes: impl Fn(&Subject) -> Vec<char>) -> BTreeMap<&'static s
     rows.into_iter().map(|(name, cells)| (name, cells.iter().map(cell).collect())).collect()
 }
 
-/// The cells that README.md has, by operator, of the columns from `first` on, counted from 0 behind the operator's.
-pub fn readme(first: usize, columns: usize) -> BTreeMap<&'static str, Vec<String>> {
-    let table = include_str!("../../../README.md").lines().skip_while(|line| !line.starts_with("| operator |"));
+/// The cells that a page has, by operator.
+///
+/// # Panics
+///
+/// When the page has no such table.
+pub fn told(page: &'static str) -> BTreeMap<&'static str, Vec<String>> {
+    let table = page.lines().skip_while(|line| !line.starts_with("| operator |"));
     let rows = table.skip(2).take_while(|line| line.starts_with('|'));
-    rows.filter_map(|row| {
-        let mut cells = row.trim_matches('|').split('|').map(str::trim);
-        let name = cells.next()?.trim_matches('`');
-        Some((name, cells.skip(first).take(columns).map(str::to_owned).collect()))
-    })
-    .collect()
+    let cells: BTreeMap<_, _> = rows
+        .filter_map(|row| {
+            let mut cells = row.trim_matches('|').split('|').map(str::trim);
+            let name = cells.next()?.trim_matches('`');
+            Some((name, cells.map(str::to_owned).collect()))
+        })
+        .collect();
+    assert!(!cells.is_empty(), "the page has no table of operators");
+    cells
 }

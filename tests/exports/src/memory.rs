@@ -1,4 +1,4 @@
-//! What an export takes of memory.
+//! The memory that an export needs.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,13 +8,13 @@ use serde_json::json;
 
 use crate::{Model, Subject};
 
-/// The system's allocator, which counts. libtorch has its own.
+/// The system's allocator, with a counter. libtorch has its own.
 pub struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: all is left to the system's allocator; counting allocates nothing.
+// SAFETY: everything is left to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
@@ -30,11 +30,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Eight convolutions of 2.4 MB, whose weights TFLite wants in another order.
+/// Eight convolutions of 2.4 MB, whose weights TFLite needs in another order.
 const LAYERS: &str = r#"{ type = "repeat", times = 8, layers = [{ type = "conv2d", out_channels = 256, kernel_size = 3, padding = 1 }] }"#;
 
-/// What `T` takes at most for an export, beside what the fake host copies to lend it, as a share of the weights. The test
-/// program's allocator is [`Counting`].
+/// The most memory that `T` needs for an export, in addition to what the fake host copies to lend it, as a share of the
+/// weights. The test program's allocator must be [`Counting`].
 ///
 /// # Panics
 ///
@@ -51,6 +51,6 @@ pub fn extra_memory<T: Callback>() -> f64 {
     PEAK.store(before, Ordering::Relaxed);
     host.trigger("end").expect("it is exported");
     let taken = PEAK.load(Ordering::Relaxed) - before;
-    assert!(taken >= lent, "{taken} bytes, which is less than the host lends");
+    assert!(taken >= lent, "{taken} bytes, less than the host lends");
     (taken - lent) as f64 / lent as f64
 }

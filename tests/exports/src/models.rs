@@ -1,13 +1,13 @@
-//! Models to export: every operator alone, a zoo of ten small nets, and random ones.
+//! Models to export: one for every operator, a zoo of ten small nets, and random ones.
 
 use proptest::prelude::*;
 
-/// A model as a run file would say it.
+/// A model as in a run file.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
-    /// What stands between the brackets of `layers = […]`.
+    /// The text between the brackets of `layers = […]`.
     pub layers: String,
     /// The shape of one sample.
     pub sample_shape: Vec<i64>,
@@ -16,12 +16,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model that takes numbers.
+    /// A model of numbers.
     pub fn new(name: &str, layers: &str, sample_shape: &[i64]) -> Self {
         Self { name: name.to_owned(), layers: layers.to_owned(), sample_shape: sample_shape.to_vec(), tokens: None }
     }
 
-    /// The same for tokens.
+    /// A model of tokens.
     pub fn of_tokens(name: &str, layers: &str, sample_shape: &[i64], tokens: i64) -> Self {
         Self { tokens: Some(tokens), ..Self::new(name, layers, sample_shape) }
     }
@@ -30,7 +30,7 @@ impl Model {
 const IMAGE: &[i64] = &[4, 7, 9];
 const SEQUENCE: &[i64] = &[5, 8];
 
-/// Every operator alone, with odd sizes, strides, paddings, groups and dilations.
+/// One model for every operator, with odd sizes, strides, paddings, groups and dilations.
 pub fn operators() -> Vec<Model> {
     let mut models: Vec<Model> = [
         ("linear", r#"{ type = "linear", out_features = 3 }"#, &[8][..]),
@@ -101,7 +101,7 @@ pub fn operators() -> Vec<Model> {
     models
 }
 
-/// Ten small nets of the kinds that people train.
+/// Ten small nets of common kinds.
 pub fn zoo() -> Vec<Model> {
     let block = |channels: i64, stride: i64| {
         let shortcut = format!(
@@ -203,7 +203,7 @@ pub fn zoo() -> Vec<Model> {
     ]
 }
 
-/// A model of more than two gibibytes, where the offsets of both formats end: three matrices of 0.8.
+/// A model of more than two gibibytes, the limit of offsets in both formats: three matrices of 0.8.
 pub fn large() -> Model {
     Model::new(
         "large",
@@ -212,7 +212,8 @@ pub fn large() -> Model {
     )
 }
 
-/// Whether [`large`] is to be exported: among the long tests, with 12 GiB of memory, and where the temporary folder takes it.
+/// Whether to export [`large`]: only among the long tests, which need 12 GiB of memory, and if the temporary folder has
+/// room.
 pub fn has_room_for_large() -> bool {
     const BYTES: u64 = 6 << 30;
     if std::env::var_os("HOST_TEST_LONG").is_none() {
@@ -224,12 +225,12 @@ pub fn has_room_for_large() -> bool {
     let free = told.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
     let has_room = free.is_some_and(|kibibytes| kibibytes * 1024 > BYTES);
     if !has_room {
-        eprintln!("skipped: there is too little room in the temporary folder");
+        eprintln!("skipped: the temporary folder is too small");
     }
     has_room
 }
 
-/// A random model: up to six layers that fit each other, on an image, a sequence or a vector.
+/// A random model: up to six matching layers, on an image, a sequence or a vector.
 pub fn random_model() -> impl Strategy<Value = Model> {
     let choices = prop::collection::vec(any::<u16>(), 7);
     (0usize..3, choices, 1i64..5, 3i64..10, 3i64..10).prop_map(|(kind, choices, channels, height, width)| {
@@ -249,8 +250,8 @@ pub fn random_model() -> impl Strategy<Value = Model> {
     })
 }
 
-/// A layer for values of `shape`, and the shape that it gives. Norms have a large `eps`: of values that are nearly the same
-/// a small one makes much of what rounding did, whoever computes it.
+/// A layer for values of `shape`, and its output shape. Norms have a large `eps`: with a small one, nearly equal values
+/// would amplify rounding errors in every runtime.
 fn random_layer(choice: u16, shape: &[i64]) -> (String, Vec<i64>) {
     let (which, detail) = (choice % 16, i64::from(choice / 16));
     let same = |layer: String| (layer, shape.to_vec());

@@ -1,6 +1,6 @@
-"""Runs models for the tests: a request a line on stdin, an answer a line on stdout.
+"""Runs models for the tests: one request per line on stdin, one answer per line on stdout.
 
-A request names a runtime, a model file, and a file with the bytes of the inputs; the outputs are written beside it.
+A request names a runtime, a model file, and a file with the bytes of the inputs; the outputs are written next to it.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 import numpy
 
 
-# Each model is in a folder of its own and is run with batches of several sizes: the last one stays open.
+# Each model has its own folder and is run with batches of several sizes: keep the last one open.
 open_session = (None, None)
 
 
@@ -44,7 +44,7 @@ def run_tflite(model, inputs, request):
 
 
 def to_type(values, detail):
-    """Quantises what an integer model takes."""
+    """Quantizes the inputs of an integer model."""
     scale, zero = detail["quantization"]
     if values.dtype == numpy.float32 and detail["dtype"] == numpy.int8:
         return numpy.clip(numpy.round(values / scale) + zero, -128, 127).astype(numpy.int8)
@@ -59,7 +59,7 @@ def from_type(values, detail):
 
 
 def operators(model):
-    """The operators of a TFLite file, as they are written: no delegate takes them over."""
+    """The operators of a TFLite file, as written, without delegates."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -84,6 +84,6 @@ def answer(request):
 for line in sys.stdin:
     try:
         reply = answer(json.loads(line))
-    except Exception as error:  # What a runtime says of a model is the answer, whatever its type.
+    except Exception as error:  # Any error of a runtime is the answer.
         reply = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(reply), flush=True)

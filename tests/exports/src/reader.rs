@@ -1,4 +1,4 @@
-//! One long-lived Python process that runs models in other people's runtimes.
+//! One long-lived Python process that runs models in other runtimes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The one of this test program; `None`, saying so, where `HOST_TEST_PYTHON` names no Python.
+    /// The process of this test program; `None`, with a message, if `HOST_TEST_PYTHON` names no Python.
     ///
     /// # Panics
     ///
@@ -36,7 +36,7 @@ impl Reader {
         static READER: OnceLock<Option<Mutex<Reader>>> = OnceLock::new();
         let reader = READER.get_or_init(|| {
             let Some(python) = std::env::var_os("HOST_TEST_PYTHON") else {
-                eprintln!("skipped: HOST_TEST_PYTHON names no Python that has the packages of tests/requirements.txt");
+                crate::skipped("`HOST_TEST_PYTHON` must name a Python with the packages of tests/requirements.txt");
                 return None;
             };
             let mut child = Command::new(python)
@@ -50,16 +50,15 @@ impl Reader {
             let folder = tempfile::tempdir().expect("a temporary folder");
             Some(Mutex::new(Reader { child, requests, answers, folder }))
         });
-        // A test that failed while it held the process leaves it between two requests.
+        // A test that failed while it held the lock leaves the process between two requests.
         reader.as_ref().map(|reader| reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Outputs of `model` for `inputs`, whose dimensions are reordered by `transpose` first where that is not empty; or
-    /// what the runtime says of it.
+    /// Outputs of `model` for `inputs`, whose dimensions are first reordered by `transpose` unless that is empty.
     ///
     /// # Errors
     ///
-    /// The runtime's, or its checker's, words.
+    /// The message of the runtime or its checker.
     ///
     /// # Panics
     ///
@@ -103,7 +102,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// What the runtime says of the file.
+    /// The message of the runtime about the file.
     ///
     /// # Panics
     ///
@@ -123,11 +122,11 @@ impl Reader {
         Ok(answer)
     }
 
-    /// As [`Reader::run`], and how far the outputs are from what is `expected`: `max |a - b| / max(1, max |b|)`.
+    /// Like [`Reader::run`], with the difference between the outputs and `expected`: `max |a - b| / max(1, max |b|)`.
     ///
     /// # Errors
     ///
-    /// As [`Reader::run`], and outputs of another shape.
+    /// Those of [`Reader::run`], and outputs of another shape.
     ///
     /// # Panics
     ///
@@ -152,7 +151,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // The child of this process, which ends with it at the latest.
+        // The child of this process ends with it at the latest.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

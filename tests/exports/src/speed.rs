@@ -21,7 +21,7 @@ const DIGITS: &str = r#"
 /// Twenty-five matrices of 16 MB.
 const LARGE: &str = r#"{ type = "repeat", times = 25, layers = [{ type = "linear", out_features = 2000 }] }"#;
 
-/// Reads the weights and does nothing with them: what a hook costs in the fake host before it writes.
+/// Reads the weights and does nothing else: the cost of a hook in the fake host before it writes.
 struct OnlyReads;
 
 #[plugin]
@@ -43,8 +43,8 @@ impl Callback for OnlyReads {
     }
 }
 
-/// Prints the times of `T`: of the digits' net, and of 400 MB of weights, beside one `write` of as many bytes. What the fake
-/// host copies for each hook that reads weights is not counted.
+/// Prints the times of `T` for the digits' net and for 400 MB of weights, next to one `write` of as many bytes. The
+/// copies of the fake host for each hook that reads weights do not count.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! A model with weights, and the fake run in which an exporter meets it.
+//! A model with weights, and a fake run for the exporter.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tch::{Device, Kind};
 
 use crate::Model;
 
-/// A model whose weights are random, the statistics of its norms too.
+/// A model with random weights and random statistics of its norms.
 pub struct Subject {
-    /// What it is made of.
+    /// Its description.
     pub model: Model,
     network: Rc<Network>,
 }
@@ -31,11 +31,11 @@ impl Subject {
         let dtype = if model.tokens.is_some() { Dtype::I64 } else { Dtype::F32 };
         let graph = options.lower(&model.sample_shape, dtype).unwrap_or_else(|error| panic!("{layers}: {error}"));
         let mut network = Network::new(Arc::new(graph), 11, Device::Cpu).expect("the network is built");
-        randomise(&mut network);
+        randomize(&mut network);
         Self { model, network: Rc::new(network) }
     }
 
-    /// The graph, as callbacks see it.
+    /// The graph for callbacks.
     pub fn graph(&self) -> plugin_api::graph::Graph {
         serde_json::from_value(self.graph_json()).expect("the SDK reads the host's graph")
     }
@@ -45,7 +45,7 @@ impl Subject {
         serde_json::to_value(graph.as_ref()).expect("a graph is JSON")
     }
 
-    /// `batch` samples, the same each time.
+    /// `batch` samples, always the same.
     pub fn inputs(&self, batch: i64) -> tch::Tensor {
         let shape: Vec<i64> = std::iter::once(batch).chain(self.model.sample_shape.iter().copied()).collect();
         let count: i64 = shape.iter().product();
@@ -58,7 +58,7 @@ impl Subject {
         values.reshape(&shape)
     }
 
-    /// What the model gives for `inputs`.
+    /// The model's output for `inputs`.
     pub fn outputs(&self, inputs: &tch::Tensor) -> tch::Tensor {
         tch::no_grad(|| self.network.forward(inputs, Mode::Evaluate)).expect("the model runs")
     }
@@ -67,7 +67,7 @@ impl Subject {
     ///
     /// # Errors
     ///
-    /// What the callback says of its options.
+    /// The callback's error about its options.
     pub fn run<T: Callback>(&self, options: serde_json::Value, batches: i64) -> plugin_api::Result<FakeHost> {
         let samples = 8 * batches.max(0) as u64;
         let mut host = FakeHost::new::<T>(options)?.with_info(|info| {
@@ -117,8 +117,8 @@ impl Subject {
     }
 }
 
-/// Gives every weight a value that a wrong layout, or a forgotten one, would show.
-fn randomise(network: &mut Network) {
+/// Gives every weight a value that reveals a wrong layout or a forgotten weight.
+fn randomize(network: &mut Network) {
     let names: Vec<(String, Vec<i64>, Kind)> = network
         .parameters()
         .iter()

@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 
 use exports::{
-    Model, Reader, Runtime, Subject, coverage, has_room_for_large, large, operators, outcome, random_model, readme, zoo,
+    Model, Reader, Runtime, Subject, coverage, has_room_for_large, large, operators, outcome, random_model, told, zoo,
 };
 use onnx::Onnx;
 use plugin_api::testing::FakeHost;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The differences that f32 and 16-bit weights make.
+/// The differences caused by f32 and 16-bit weights.
 const FLOAT: f64 = 1e-5;
 const HALF: f64 = 1e-2;
 
-/// What eight bits leave of an operator's outputs: a few steps of 255.
+/// The precision of an operator's outputs with eight bits: a few steps of 255.
 const EIGHT_BITS: f64 = 0.05;
 
 /// A run that has exported once, and the file.
@@ -26,7 +26,7 @@ fn export(subject: &Subject, options: Value) -> (FakeHost, PathBuf) {
     (host, file)
 }
 
-/// What is wrong with an export of the model, batches of 1 and 7 being run.
+/// What is wrong with an export of the model, run with batches of 1 and 7.
 fn wrong(reader: &mut Reader, model: Model, options: Value, tolerance: f64) -> Option<String> {
     wrong_for(reader, &Subject::new(model), &[1, 7], options, tolerance)
 }
@@ -92,18 +92,18 @@ fn a_wrong_layout_would_be_noticed() {
         reader.difference(Runtime::Onnx, &file, &inputs, expected, &[]).expect("it runs")
     };
     assert!(difference(&mut reader, &other.outputs(&inputs)) <= FLOAT);
-    // Height and width of the kernel in each other's place.
+    // Swap height and width of the kernel.
     let swapped = right.outputs(&inputs.transpose(2, 3)).transpose(2, 3);
     assert!(difference(&mut reader, &swapped) > 1e-2);
 }
 
 #[test]
-fn the_columns_of_the_readme_are_what_is_exported() {
+fn the_table_of_the_page_is_what_is_exported() {
     let found = coverage(|subject| {
         let opsets = [18, 20, 21, 23].map(|opset| outcome::<Onnx>(subject, json!({ "opset": opset })));
         opsets.into_iter().chain([outcome::<Onnx>(subject, json!({ "quantize": "int8" }))]).collect()
     });
-    assert_eq!(readme(0, 5), found);
+    assert_eq!(told(include_str!("../../../plugins/onnx/README.md")), found);
 }
 
 #[test]

@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use exports::{
-    Model, Reader, Runtime, Subject, coverage, has_room_for_large, large, operators, outcome, random_model, readme, zoo,
+    Model, Reader, Runtime, Subject, coverage, has_room_for_large, large, operators, outcome, random_model, told, zoo,
 };
 use plugin_api::testing::FakeHost;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tflite::Tflite;
 
-/// The differences that f32 and 16-bit weights make.
+/// The differences caused by f32 and 16-bit weights.
 const FLOAT: f64 = 1e-5;
 const HALF: f64 = 1e-2;
 
-/// What eight bits leave of an operator's outputs: a few steps of 255.
+/// The precision of an operator's outputs with eight bits: a few steps of 255.
 const EIGHT_BITS: f64 = 0.05;
 
 /// A run that has exported once, and the file.
@@ -27,12 +27,12 @@ fn export(subject: &Subject, options: Value) -> (FakeHost, PathBuf) {
     (host, file)
 }
 
-/// Where each dimension of images comes from that lie as the runtime has them.
+/// The source of each dimension of images in the runtime's layout.
 fn channels_last(shape: &[i64], options: &Value) -> Vec<usize> {
     if shape.len() == 4 && options["layout"] == "nhwc" { vec![0, 2, 3, 1] } else { Vec::new() }
 }
 
-/// What is wrong with an export of the model, batches of 1 and 7 being run.
+/// What is wrong with an export of the model, run with batches of 1 and 7.
 fn wrong(reader: &mut Reader, model: Model, options: Value, tolerance: f64) -> Option<String> {
     wrong_for(reader, &Subject::new(model), &[1, 7], options, tolerance)
 }
@@ -87,7 +87,7 @@ fn ten_small_nets_give_what_the_model_gives() {
 fn integers_are_near_what_the_model_gives() {
     let (taken, refused): (Vec<Model>, Vec<Model>) =
         operators().into_iter().chain(zoo()).partition(|model| takes_eight_bits(model).is_ok());
-    // Their steps have values that nothing outside them sees.
+    // Their steps have values that are not visible outside.
     let refused: BTreeSet<&str> = refused.iter().map(|model| model.name.trim_end_matches("_deep")).collect();
     let expected = [
         "attention",
@@ -124,7 +124,7 @@ fn nothing_is_transposed_inside_a_net_of_convolutions() {
         let operators = reader.operators(&file).expect("it is read");
         operators.iter().filter(|operator| *operator == "TRANSPOSE").count()
     };
-    // At the ends, where the layout is another one: what is taken and, of the net for segmentation, what is given.
+    // At the ends, where the layout differs: the input and, for the segmentation net, the output.
     let at_ends = [("lenet", 0), ("resnet", 1), ("separable", 1), ("unet", 2)];
     for model in zoo() {
         if let Some((_, expected)) = at_ends.iter().find(|(name, _)| *name == model.name) {
@@ -153,16 +153,16 @@ fn a_wrong_layout_would_be_noticed() {
     };
     let expected = subject.outputs(&inputs);
     assert!(difference(&inputs, &expected) <= FLOAT);
-    // Height and width of the kernel in each other's place.
+    // Swap height and width of the kernel.
     assert!(difference(&inputs.transpose(2, 3), &expected.transpose(2, 3)) > HALF);
 }
 
 #[test]
-fn the_columns_of_the_readme_are_what_is_exported() {
+fn the_table_of_the_page_is_what_is_exported() {
     let found = coverage(|subject| {
         [json!({}), json!({ "quantize": "int8" })].map(|options| outcome::<Tflite>(subject, options)).to_vec()
     });
-    assert_eq!(readme(5, 2), found);
+    assert_eq!(told(include_str!("../../../plugins/tflite/README.md")), found);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The list of files that a finished libtorch folder carries, by which it is verified.
+//! The list of files in a finished libtorch folder, which verifies it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ const FILE_NAME: &str = "manifest.tsv";
 
 /// The files of a libtorch folder and their sizes in bytes.
 ///
-/// Sizes alone find what happens in practice (a full disk, an interrupted copy, a deleted file) in a
+/// Sizes are enough to find what happens in practice (a full disk, an interrupted copy, a deleted file) in a
 /// tenth of a second; the wheels' own checksums are verified when they are extracted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
@@ -18,7 +18,7 @@ pub struct Manifest {
     files: BTreeMap<String, u64>,
 }
 
-/// Why a folder is not the one that its maker finished.
+/// Why a folder is not a finished libtorch folder.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Mismatch {
     /// There is no folder.
@@ -27,10 +27,10 @@ pub enum Mismatch {
     Unlisted,
     /// The folder was made for another version or platform.
     Other {
-        /// What it was made for.
+        /// The version or platform that it was made for.
         found: String,
     },
-    /// A listed file is not there.
+    /// A listed file is missing.
     Missing {
         /// Its path in the folder.
         file: String,
@@ -49,10 +49,10 @@ pub enum Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent => write!(formatter, "is not there"),
+            Self::Absent => write!(formatter, "does not exist"),
             Self::Unlisted => write!(formatter, "has no list of its files"),
             Self::Other { found } => write!(formatter, "was made for {found}"),
-            Self::Missing { file } => write!(formatter, "lacks `{file}`"),
+            Self::Missing { file } => write!(formatter, "does not have `{file}`"),
             Self::Size { file, found, expected } => {
                 write!(formatter, "has `{file}` with {found} bytes instead of {expected}")
             }
@@ -61,17 +61,17 @@ impl fmt::Display for Mismatch {
 }
 
 impl Manifest {
-    /// Notes a file that was written.
+    /// Records a file that was written.
     pub fn insert(&mut self, file: String, bytes: u64) {
         self.files.insert(file, bytes);
     }
 
-    /// Whether a file was noted.
+    /// Whether a file was recorded.
     pub fn contains(&self, file: &str) -> bool {
         self.files.contains_key(file)
     }
 
-    /// How many files were noted.
+    /// The number of recorded files.
     pub fn len(&self) -> usize {
         self.files.len()
     }
@@ -86,7 +86,7 @@ impl Manifest {
         std::fs::write(&path, text).on("write", &path)
     }
 
-    /// Compares a folder with the list in it. Files that the list does not name are none of its concern.
+    /// Compares a folder with the list in it. Files that are not in the list are ignored.
     pub fn verify(folder: &Path, made_for: &str) -> std::result::Result<Self, Mismatch> {
         if !folder.is_dir() {
             return Err(Mismatch::Absent);

@@ -1,4 +1,4 @@
-//! Which libtorch is used: the user's own, or the slim one that set-up makes.
+//! Selects the libtorch: the user's own, or the slim one that set-up makes.
 
 mod manifest;
 mod slim;
@@ -17,18 +17,18 @@ use crate::workspace::Workspace;
 /// The version that the `tch` in `Cargo.lock` is made for.
 pub const VERSION: &str = "2.11.0";
 
-/// Where the libtorch that is used comes from.
+/// The source of the selected libtorch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Libtorch {
     /// The folder that set-up makes.
     Slim(PathBuf),
-    /// The folder that the user's `LIBTORCH` names.
+    /// The folder in the user's `LIBTORCH`.
     Own(PathBuf),
-    /// The PyTorch that Python imports, as `LIBTORCH_USE_PYTORCH` asks.
+    /// The PyTorch that Python imports, selected by `LIBTORCH_USE_PYTORCH`.
     PyTorch,
 }
 
-/// Makes sure that a libtorch of the right version is there, and says which one is used.
+/// Makes sure that there is a libtorch of the right version, and returns which one is used.
 pub fn provide(workspace: &Workspace) -> Result<Libtorch> {
     let libtorch = choose(
         std::env::var_os("LIBTORCH_USE_PYTORCH").as_deref(),
@@ -43,8 +43,8 @@ pub fn provide(workspace: &Workspace) -> Result<Libtorch> {
     Ok(libtorch)
 }
 
-/// Decides as torch-sys does: PyTorch, then `LIBTORCH`. Cargo itself sets `LIBTORCH` to the slim folder
-/// for the programs that it starts (`.cargo/config.toml`), so only another value is the user's.
+/// Decides like torch-sys: PyTorch first, then `LIBTORCH`. Cargo itself sets `LIBTORCH` to the slim folder for the
+/// programs that it starts (`.cargo/config.toml`), so only another value is the user's.
 fn choose(use_pytorch: Option<&OsStr>, libtorch: Option<&OsStr>, slim: &Path) -> Libtorch {
     match libtorch.map(PathBuf::from) {
         _ if use_pytorch.is_some() => Libtorch::PyTorch,
@@ -53,7 +53,7 @@ fn choose(use_pytorch: Option<&OsStr>, libtorch: Option<&OsStr>, slim: &Path) ->
     }
 }
 
-/// Whether two spellings mean one folder, which need not exist.
+/// Whether two paths mean the same folder, which need not exist.
 fn same_folder(one: &Path, other: &Path) -> bool {
     let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     one == other || resolved(one) == resolved(other)
@@ -72,10 +72,10 @@ fn check_own(folder: &Path) -> Result<()> {
             eprintln!("libtorch: using {found} from LIBTORCH={}", folder.display());
             Ok(())
         }
-        Some(found) => Err(unusable(format!("holds version {found}, where {VERSION} is needed"))),
+        Some(found) => Err(unusable(format!("has version {found}, but {VERSION} is needed"))),
         None => {
             eprintln!(
-                "libtorch: using LIBTORCH={}; it does not say its version, {VERSION} is needed",
+                "libtorch: using LIBTORCH={}; it does not state its version; {VERSION} is needed",
                 folder.display()
             );
             Ok(())
@@ -94,7 +94,7 @@ fn check_pytorch() -> Result<()> {
     let mut lines = output.lines();
     let (found, folder) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
     if !version::fits(found) {
-        return Err(unusable(format!("`{shown}` imports PyTorch {found}, where {VERSION} is needed")));
+        return Err(unusable(format!("`{shown}` imports PyTorch {found}, but {VERSION} is needed")));
     }
     eprintln!("libtorch: using {found} from PyTorch in {folder}");
     Ok(())

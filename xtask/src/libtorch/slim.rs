@@ -1,4 +1,4 @@
-//! Makes the slim libtorch: what compiling, linking and running on the CPU need, out of Python wheels.
+//! Makes the slim libtorch from Python wheels: what compiling, linking and running on the CPU need.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use crate::workspace::Workspace;
 
 const TORCH: Wheel = Wheel { name: "torch", version: VERSION };
 
-/// What the slim folder is made of on one platform.
+/// The parts of the slim folder on one platform.
 #[derive(Debug)]
 struct Recipe {
     wheels: &'static [Wheel],
-    /// The libraries to take, each necessary; every one in the torch wheel where it is empty.
+    /// The libraries to take, all required; if empty, every one in the torch wheel.
     libraries: &'static [&'static str],
-    /// The contents of a `libtorch.so` to write in place of the wheel's.
+    /// The contents of a `libtorch.so` that replaces the wheel's.
     linker_script: Option<&'static str>,
-    /// Whether this was ever tried.
+    /// Whether this was ever tested.
     tested: bool,
 }
 
-/// The torch wheel for Linux is a CUDA build of which the CPU part stands alone, given the two CUDA
-/// libraries that it names; its `libtorch.so` would pull in the CUDA part, hence the linker script.
+/// The torch wheel for Linux is a CUDA build. Its CPU part works without the rest, except for two CUDA libraries
+/// that it links to. Its `libtorch.so` would load the CUDA part, hence the linker script.
 const LINUX_X86_64: Recipe = Recipe {
     wheels: &[
         TORCH,
@@ -43,7 +43,7 @@ const LINUX_X86_64: Recipe = Recipe {
     tested: true,
 };
 
-/// Elsewhere the torch wheel is a CPU build of which all libraries are taken.
+/// On other systems, the torch wheel is a CPU build, of which all libraries are used.
 const ELSEWHERE: Recipe = Recipe { wheels: &[TORCH], libraries: &[], linker_script: None, tested: false };
 
 impl Recipe {
@@ -54,14 +54,14 @@ impl Recipe {
         }
     }
 
-    /// Where a file of a wheel goes in the slim folder, if it is wanted.
+    /// The place of a wheel's file in the slim folder, if it is needed.
     fn place(&self, wheel: &Wheel, name: &str) -> Option<String> {
         if let Some(header) = name.strip_prefix("torch/include/") {
             return Some(format!("include/{header}"));
         }
-        // Whoever passes the libraries on must pass on their licences.
-        if let Some((_, licence)) = name.split_once(".dist-info/licenses/") {
-            return Some(format!("licenses/{}/{licence}", wheel.name));
+        // Anyone who redistributes the libraries must include their licenses.
+        if let Some((_, license)) = name.split_once(".dist-info/licenses/") {
+            return Some(format!("licenses/{}/{license}", wheel.name));
         }
         let (folder, file) = name.rsplit_once('/')?;
         let wanted = match self.libraries {
@@ -72,14 +72,14 @@ impl Recipe {
     }
 }
 
-/// Leaves a verified slim libtorch in `folder`, making it anew if what is there is not one.
+/// Makes a verified slim libtorch in `folder`, again if the one there is not valid.
 pub fn set_up(workspace: &Workspace, folder: &Path) -> Result<()> {
     let (system, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
     let recipe = Recipe::for_platform(system, architecture);
     let made_for = format!("libtorch {VERSION} for {system} {architecture}");
     let shown = workspace.shown(folder);
 
-    // Held until the end: of two set-ups at once, the second waits and finds the first one's work.
+    // Held until the end: of two set-ups at once, the second waits and then finds the result of the first.
     let _lock = lock(&with_suffix(folder, "lock"))?;
     match Manifest::verify(folder, &made_for) {
         Ok(manifest) => {
@@ -91,7 +91,7 @@ pub fn set_up(workspace: &Workspace, folder: &Path) -> Result<()> {
     }
     if !recipe.tested {
         eprintln!(
-            "libtorch: this set-up was never tried on {system} {architecture}; if it does not work, set \
+            "libtorch: this set-up was never tested on {system} {architecture}; if it fails, set \
              `LIBTORCH` to a libtorch {VERSION}, or `LIBTORCH_USE_PYTORCH=1` with `torch=={VERSION}` installed"
         );
     }
@@ -139,7 +139,7 @@ fn assemble(recipe: &Recipe, wheels: &[(&Wheel, PathBuf)], folder: &Path) -> Res
     Ok(manifest)
 }
 
-/// Puts a finished folder in place of what is there.
+/// Replaces the existing folder by a finished one.
 fn replace(folder: &Path, finished: &Path) -> Result<()> {
     let old = with_suffix(folder, "old");
     remove_folder(&old)?;
@@ -157,7 +157,7 @@ fn remove_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Waits for, and takes, the lock that a file stands for; it is released when the file is dropped.
+/// Waits for the lock of a file and takes it; it is released when the file is dropped.
 fn lock(path: &Path) -> Result<File> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).on("create", parent)?;
@@ -187,7 +187,7 @@ mod tests {
         writer.finish().unwrap();
     }
 
-    /// The wheels for Linux in small: each wanted file and some that are not wanted.
+    /// A small copy of the wheels for Linux: each needed file and some that are not needed.
     fn synthetic_wheels(folder: &Path) -> Vec<(&'static Wheel, PathBuf)> {
         let contents: [&[&str]; 3] = [
             &[
@@ -239,7 +239,7 @@ mod tests {
         assert!(slim.join("licenses/torch/NOTICE").is_file());
         assert!(!slim.join("nn").exists());
 
-        // What was noted is what is there, and it verifies.
+        // The recorded files are exactly those in the folder, and it verifies.
         manifest.write(&slim, "here").unwrap();
         assert_eq!(Manifest::verify(&slim, "here").unwrap(), manifest);
     }

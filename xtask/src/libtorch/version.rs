@@ -21,7 +21,7 @@ fn of_python_module(text: &str) -> Option<String> {
     })
 }
 
-/// Whether the version is the one that torch-sys compiles against: its build script takes no other.
+/// Whether torch-sys compiles against this version: its build script accepts no other.
 pub fn fits(version: &str) -> bool {
     let number = version.trim().split('+').next().unwrap_or_default();
     number == VERSION

@@ -1,4 +1,4 @@
-//! Python wheels as the carriers of libtorch: fetched by pip, read as the zip files that they are.
+//! Python wheels with libtorch: pip downloads them, and they are read as zip files.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -13,7 +13,7 @@ use crate::prerequisites::Python;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// One wheel, by the name and version that pip knows it by.
+/// One wheel, by its name and version for pip.
 #[derive(Clone, Copy, Debug)]
 pub struct Wheel {
     /// The distribution's name.
@@ -23,26 +23,26 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// The wheel's file: one that an earlier, interrupted set-up left complete, or else a new one.
+    /// The wheel's file: a complete one from an interrupted set-up, or else a new one.
     pub fn obtain(&self, workspace: &Workspace) -> Result<PathBuf> {
         let downloads = workspace.downloads();
         std::fs::create_dir_all(&downloads).on("create", &downloads)?;
         let requirement = format!("{}=={}", self.name, self.version);
         if let Some(path) = self.find_complete(&downloads)? {
-            eprintln!("libtorch: {requirement} is downloaded already");
+            eprintln!("libtorch: {requirement} is already downloaded");
             return Ok(path);
         }
-        eprintln!("libtorch: fetching {requirement}");
+        eprintln!("libtorch: downloading {requirement}");
         let mut pip = Python::find()?.pip();
         pip.args(["download", "--no-deps", "--only-binary=:all:"]);
-        // One Python version for everybody: the libraries are the same, and pip has no wheel for every
-        // Python that might run it. `--dest` takes a finished file only.
+        // The same Python version for everybody: the libraries are the same, and pip does not have a wheel for every
+        // Python version. pip moves only finished files to `--dest`.
         pip.args(["--implementation", "cp", "--python-version", "3.11"]);
         process::run(pip.arg("--dest").arg(&downloads).arg(&requirement))?;
         self.find_complete(&downloads)?.ok_or(Error::WheelNotFetched { requirement, folder: downloads })
     }
 
-    /// Looks for the wheel among the downloads, and removes a file of its name that is not complete.
+    /// Looks for the wheel among the downloads, and removes an incomplete file of its name.
     fn find_complete(&self, downloads: &Path) -> Result<Option<PathBuf>> {
         let prefix = format!("{}-{}-", self.name.replace('-', "_"), self.version);
         for entry in downloads.read_dir().on("read", downloads)? {
@@ -54,7 +54,7 @@ impl Wheel {
             if open(&path).is_ok() {
                 return Ok(Some(path));
             }
-            eprintln!("libtorch: `{name}` is incomplete and is fetched again");
+            eprintln!("libtorch: `{name}` is incomplete; downloading it again");
             std::fs::remove_file(&path).on("remove", &path)?;
         }
         Ok(None)
@@ -66,10 +66,10 @@ fn open(path: &Path) -> zip::result::ZipResult<ZipArchive<BufReader<File>>> {
     ZipArchive::new(BufReader::new(File::open(path)?))
 }
 
-/// Writes the files of a wheel for which `place` gives a place in `folder`, and notes them.
+/// Writes the files of a wheel for which `place` returns a path in `folder`, and records them.
 ///
 /// `place` maps a path in the wheel to one relative to `folder`, both with `/` between their parts.
-/// A wheel whose contents do not match their checksums is removed, so that the next set-up fetches it.
+/// A wheel whose contents do not match their checksums is removed, so that the next set-up downloads it.
 pub fn extract(
     wheel: &Path,
     folder: &Path,
@@ -93,7 +93,7 @@ fn extract_undamaged(
     let mut archive = open(wheel).map_err(damaged)?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(damaged)?;
-        // A name that climbs out of the folder is no name of ours.
+        // A path that leaves the folder is not one of ours.
         if entry.is_dir() || entry.enclosed_name().is_none() {
             continue;
         }
@@ -106,7 +106,7 @@ fn extract_undamaged(
         }
         let mut file = BufWriter::new(File::create(&path).on("create", &path)?);
         let bytes = io::copy(&mut entry, &mut file).map_err(|source| match source.kind() {
-            // The reader's complaints; every other kind is the disk's.
+            // Errors of the zip reader; all other kinds come from the disk.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
                 damaged(ZipError::Io(source))
             }
@@ -128,7 +128,7 @@ mod tests {
 
     fn write_wheel(path: &Path) {
         let mut writer = ZipWriter::new(File::create(path).unwrap());
-        // Stored, so that a test can damage the contents without the decompressor's notice.
+        // Not compressed, so that a test can damage the contents without an error of the decompressor.
         let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
         for (name, contents) in [
             ("torch/lib/libc10.so", "library contents"),

@@ -1,8 +1,8 @@
-//! Callbacks that do nothing: what is left to measure is the host.
+//! Callbacks that do nothing, so that only the host is measured.
 //!
 //! The environment variable `NOOP_KIND`, read at compile time, names the kind, so that one source makes as many
-//! different libraries as a measurement loads. Without it the library also has what the checkpoint's stall is
-//! measured with.
+//! different libraries as a measurement loads. Without it, the library also has the kinds that measure the stall of
+//! a checkpoint.
 
 use plugin_api::event::{At, Checkpoint, Trigger};
 use plugin_api::protocol::Control;
@@ -14,7 +14,7 @@ const KINDS: &[Kind] = match option_env!("NOOP_KIND") {
     None => &[Kind::of::<Noop>(), Kind::of::<Marker>(), Kind::of::<Reader>()],
 };
 
-/// Every event of a step, and the epoch's end that the log dates.
+/// Every event of a step, and the end of the epoch, which the log times.
 struct Noop;
 
 #[plugin]
@@ -46,7 +46,7 @@ impl Callback for Noop {
     }
 }
 
-/// Tells the host's screen when a step starts and ends, and asks for a checkpoint when it is triggered.
+/// Marks on the host's screen when a step starts and ends, and requests a checkpoint when it is triggered.
 struct Marker;
 
 #[plugin]
@@ -73,13 +73,13 @@ impl Callback for Marker {
     }
 }
 
-/// In the background, with a copy of the training state that it leaves alone.
+/// In the background, with a copy of the training state that it does not use.
 struct Reader;
 
 #[plugin]
 impl Callback for Reader {
     const KIND: &'static str = "reader";
-    const SUMMARY: &'static str = "Has the training state copied for it and does not write it";
+    const SUMMARY: &'static str = "Gets a copy of the training state and does not write it";
     const BY_DEFAULT: bool = false;
     const DISPATCH: Dispatch = Dispatch::Background;
     const NEEDS: &'static [Need] = &[Need::TRAINING_STATE];

@@ -1,4 +1,4 @@
-//! Arrays as they lie in files.
+//! Arrays in files.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use crate::data::{DataError, Source};
 
 /// The bytes of a file.
 pub(super) enum Bytes {
-    /// Read, or unpacked, as a whole.
+    /// Read or unpacked into memory as a whole.
     Owned(Vec<u8>),
-    /// Read from the file when they are looked at.
+    /// Read from the file on access.
     Mapped {
         /// The file's content.
         map: Mmap,
@@ -25,7 +25,7 @@ pub(super) enum Bytes {
 }
 
 impl Bytes {
-    /// The content of a file: mapped into memory, or unpacked where it is compressed with gzip.
+    /// The content of a file: mapped into memory, or unpacked if it is compressed with gzip.
     pub(super) fn open(path: &Path, source: Source<'_>) -> Result<(PathBuf, Bytes), DataError> {
         let Source::Folder(folder) = source else {
             let (path, content) = file::read(path, source)?;
@@ -33,8 +33,8 @@ impl Bytes {
         };
         let full = folder.join(path);
         let opened = File::open(&full).and_then(|file| {
-            // SAFETY: the mapping is only read. A file that somebody writes to meanwhile has other numbers; one that
-            // somebody shortens is noticed by `check` before a batch is read from it.
+            // SAFETY: the mapping is only read. A file that is written to meanwhile has other numbers; `check` detects
+            // one that was shortened before a batch is read from it.
             let map = unsafe { Mmap::map(&file) }?;
             Ok((file, map))
         });
@@ -48,7 +48,7 @@ impl Bytes {
         }
     }
 
-    /// Whether the file is still as long as it was: reading a part that is gone would end the process.
+    /// Whether the file still has its length: reading a missing part would end the process.
     fn check(&self, path: &Path) -> Result<(), DataError> {
         let Bytes::Mapped { map, file } = self else { return Ok(()) };
         let length = file.metadata().map_err(|source| DataError::Read { path: path.to_owned(), source })?.len();
@@ -70,7 +70,7 @@ impl std::ops::Deref for Bytes {
     }
 }
 
-/// What an array consists of.
+/// The type of an array's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
     Bool,
@@ -89,7 +89,7 @@ pub(super) enum Element {
 }
 
 impl Element {
-    /// Bytes of one.
+    /// The bytes of one element.
     pub(super) fn size(self) -> usize {
         match self {
             Element::Bool | Element::U8 | Element::I8 => 1,
@@ -99,7 +99,7 @@ impl Element {
         }
     }
 
-    /// Whether it may hold fractions and what is no number.
+    /// Whether it may contain fractions and NaN.
     pub(super) fn is_float(self) -> bool {
         matches!(self, Element::F16 | Element::Bf16 | Element::F32 | Element::F64)
     }
@@ -109,10 +109,10 @@ impl Element {
 pub(super) struct Array {
     /// The file.
     pub(super) path: PathBuf,
-    /// What messages call it within the file; empty where the file holds nothing else.
+    /// The name of the array in its file, for messages; empty if the file has only one.
     name: String,
     bytes: Arc<Bytes>,
-    /// Where its first element lies.
+    /// The byte of its first element.
     start: usize,
     element: Element,
     big_endian: bool,
@@ -120,7 +120,7 @@ pub(super) struct Array {
     shape: Vec<usize>,
 }
 
-/// Where and how an array lies in its file.
+/// The place and layout of an array in its file.
 pub(super) struct Layout {
     pub(super) start: usize,
     pub(super) element: Element,
@@ -129,16 +129,16 @@ pub(super) struct Layout {
 }
 
 impl Array {
-    /// The array that lies in `bytes` as `layout` says.
+    /// The array in `bytes` that `layout` describes.
     ///
     /// # Errors
     ///
-    /// The file ends before it, or it has no samples.
+    /// The file ends before the array does, or the array has no samples.
     pub(super) fn new(path: PathBuf, name: &str, bytes: Arc<Bytes>, layout: Layout) -> Result<Array, DataError> {
         let Layout { start, element, big_endian, shape } = layout;
         let array = Array { path, name: name.to_owned(), bytes, start, element, big_endian, shape };
         if array.shape.is_empty() {
-            return Err(array.malformed("is a single number, no array"));
+            return Err(array.malformed("is a single number, not an array"));
         }
         let count = array.shape.iter().try_fold(1usize, |count, length| count.checked_mul(*length));
         let end = count.and_then(|count| count.checked_mul(element.size())).and_then(|bytes| start.checked_add(bytes));
@@ -147,9 +147,9 @@ impl Array {
             Some(end) if end <= array.bytes.len() => {}
             _ => {
                 let shape = &array.shape;
-                return Err(
-                    array.malformed(&format!("is truncated: {available} bytes are no array of shape {shape:?}"))
-                );
+                return Err(array.malformed(&format!(
+                    "is truncated: {available} bytes are too few for an array of shape {shape:?}"
+                )));
             }
         }
         if count == Some(0) {
@@ -158,7 +158,7 @@ impl Array {
         Ok(array)
     }
 
-    /// What is wrong with it.
+    /// An error about the array.
     pub(super) fn malformed(&self, problem: &str) -> DataError {
         match self.name.as_str() {
             "" => DataError::malformed(&self.path, problem),
@@ -166,7 +166,7 @@ impl Array {
         }
     }
 
-    /// What is wrong with one of its samples.
+    /// An error about one of its samples.
     pub(super) fn wrong_sample(&self, sample: usize, problem: String) -> DataError {
         DataError::Sample { path: self.path.clone(), sample, problem }
     }
@@ -184,7 +184,7 @@ impl Array {
         self.shape[1..].iter().product()
     }
 
-    /// Every element in order, for arrays that are small: targets.
+    /// Every element in order, for small arrays: targets.
     pub(super) fn numbers(&self) -> Vec<f64> {
         let count = self.shape.iter().product();
         let mut numbers = vec![0.0; count];
@@ -192,12 +192,12 @@ impl Array {
         numbers
     }
 
-    /// Reads elements from the one at `first` on, which are there.
+    /// Reads elements that exist, starting with the one at `first`.
     fn convert<T>(&self, first: usize, values: &mut [T], from: impl Fn(f64) -> T + Copy) {
         let size = self.element.size();
         let start = self.start + first * size;
         let bytes = &self.bytes[start..start + values.len() * size];
-        // One loop for each type, which the compiler can vectorise.
+        // One loop for each type, which the compiler can vectorize.
         macro_rules! convert {
             ($type:ty, $value:ident => $number:expr) => {{
                 const SIZE: usize = size_of::<$type>();
@@ -244,7 +244,8 @@ impl Rows for Array {
             if self.element.is_float()
                 && let Some(position) = row.iter().position(|value| !value.is_finite())
             {
-                let problem = format!("holds `{}` at position {position}, no finite 32-bit number", row[position]);
+                let problem =
+                    format!("has `{}` at position {position}, which is not a finite 32-bit number", row[position]);
                 return Err(self.wrong_sample(index, problem));
             }
         }

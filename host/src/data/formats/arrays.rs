@@ -1,4 +1,4 @@
-//! Samples and targets as two arrays: what the formats of arrays have in common.
+//! Samples and targets as two arrays: the common part of the formats of arrays.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::data::{DataError, Source, Target, Targets};
 /// Opens the array of a file.
 pub(super) type OpenFile = fn(&Path, Source<'_>) -> Result<Array, DataError>;
 
-/// Opens the arrays of two names of a file.
+/// Opens two arrays of a file, by their names.
 pub(super) type OpenArchive = fn(&Path, [&str; 2], Source<'_>) -> Result<[Array; 2], DataError>;
 
 /// Samples and targets, each in a file of its own.
@@ -33,7 +33,7 @@ pub(super) fn read_files(options: &FilesOptions, source: Source<'_>, open: OpenF
                 return Err(DataError::Option {
                     option: format!("data.splits.{name}"),
                     value: "one file".to_owned(),
-                    expected: "given by both of `inputs` and `targets`",
+                    expected: "two files: both `inputs` and `targets`",
                 });
             }
         };
@@ -83,7 +83,7 @@ struct Pair {
     targets: Array,
 }
 
-/// What arrays mean, as the options say.
+/// The meaning of the arrays, from the options.
 struct Meaning<'a> {
     shape: Option<&'a [u32]>,
     task: Option<Task>,
@@ -128,13 +128,13 @@ impl Meaning<'_> {
                         largest = largest.max(number as usize)
                     }
                     number => {
-                        let problem = format!("has the target `{number}`, which is no class");
+                        let problem = format!("has the target `{number}`, which is not a class");
                         return Err(targets.wrong_sample(position / width.max(1), problem));
                     }
                 }
             }
             shape = match targets.shape() {
-                // A column of classes is one class a sample.
+                // A column of classes has one class per sample.
                 [_] | [_, 1] => Vec::new(),
                 [_, rest @ ..] => lengths(rest),
                 [] => Vec::new(),
@@ -159,17 +159,17 @@ impl Meaning<'_> {
                     Some(_) => DataError::Option {
                         option: "data.classes".to_owned(),
                         value: "given".to_owned(),
-                        expected: "left out for a regression; with whole numbers as targets, or `task = \
-                                   \"classification\"`, there are classes",
+                        expected: "omitted for a regression; for classes, use whole numbers as targets, or `task = \
+                                    \"classification\"`",
                     },
                     None => targets.malformed(&format!(
-                        "has the shape {found:?}, but numbers to predict are [samples] or [samples, numbers]"
+                        "has the shape {found:?}, but numbers to predict need [samples] or [samples, numbers]"
                     )),
                 });
             }
             for (position, number) in targets.numbers().into_iter().enumerate() {
                 if !(number as f32).is_finite() {
-                    let problem = format!("has the target `{number}`, no finite 32-bit number");
+                    let problem = format!("has the target `{number}`, which is not a finite 32-bit number");
                     return Err(targets.wrong_sample(position / width.max(1), problem));
                 }
                 within_unit &= (0.0..=1.0).contains(&number);
@@ -185,7 +185,7 @@ impl Meaning<'_> {
     fn pool(&self, Pair { inputs, targets }: Pair, target: &Target) -> Result<Pool, DataError> {
         if inputs.len() != targets.len() {
             let problem =
-                format!("holds {} samples, but `{}` {} targets", inputs.len(), targets.path.display(), targets.len());
+                format!("has {} samples, but `{}` has {} targets", inputs.len(), targets.path.display(), targets.len());
             return Err(inputs.malformed(&problem));
         }
         if u32::try_from(inputs.len()).is_err() {
@@ -201,8 +201,7 @@ impl Meaning<'_> {
             Target::Classes { count, shape, .. } if targets.row_length() == lengths_product(shape) => {
                 let width = targets.row_length().max(1);
                 if let Some(position) = numbers.iter().position(|number| *number >= *count as f64) {
-                    let problem =
-                        format!("has the target `{}`; the classes go from 0 to {}", numbers[position], count - 1);
+                    let problem = format!("has the target `{}`; the classes are 0 to {}", numbers[position], count - 1);
                     return Err(targets.wrong_sample(position / width, problem));
                 }
                 Targets::Classes {
@@ -212,9 +211,7 @@ impl Meaning<'_> {
             }
             _ => {
                 let found = targets.row_length();
-                return Err(
-                    targets.malformed(&format!("has {found} targets a sample, another number than the training data"))
-                );
+                return Err(targets.malformed(&format!("has {found} targets per sample, unlike the training data")));
             }
         };
         Ok(Pool { path: inputs.path.clone(), rows: Arc::new(inputs), sample_shape, targets })
@@ -222,14 +219,14 @@ impl Meaning<'_> {
 
     fn sample_shape(&self, inputs: &Array) -> Result<Vec<i64>, DataError> {
         let found = match &inputs.shape()[1..] {
-            // One number a sample is a vector of it.
+            // One number per sample is a vector of length 1.
             [] => vec![1],
             shape => shape.to_vec(),
         };
         let Some(shape) = self.shape else { return Ok(lengths(&found)) };
         let wanted = shape.iter().fold(1u64, |count, length| count.saturating_mul(u64::from(*length)));
         if wanted != inputs.row_length() as u64 {
-            let problem = format!("has samples of shape {found:?}, but `shape` = {shape:?} takes {wanted} numbers");
+            let problem = format!("has samples of shape {found:?}, but `shape` = {shape:?} needs {wanted} numbers");
             return Err(inputs.malformed(&problem));
         }
         Ok(shape.iter().map(|length| i64::from(*length)).collect())
@@ -309,7 +306,7 @@ mod tests {
         assert_eq!(shape("shape = [1, 2, 2]").unwrap(), [1, 2, 2]);
         assert_eq!(
             shape("shape = [3]").unwrap_err().to_string(),
-            "`x` has samples of shape [4], but `shape` = [3] takes 3 numbers"
+            "`x` has samples of shape [4], but `shape` = [3] needs 3 numbers"
         );
     }
 
@@ -318,18 +315,18 @@ mod tests {
         let message = |targets, rest| pools(targets, rest).err().unwrap().to_string();
         assert_eq!(
             message(bytes(&[2], &[0.0, 3.0]), "classes = 3"),
-            "`y` sample 1 has the target `3`; the classes go from 0 to 2"
+            "`y` sample 1 has the target `3`; the classes are 0 to 2"
         );
         assert_eq!(
             message(floats(&[2], &[0.0, 0.5]), "task = \"classification\""),
-            "`y` sample 1 has the target `0.5`, which is no class"
+            "`y` sample 1 has the target `0.5`, which is not a class"
         );
         assert_eq!(
             message(floats(&[2], &[0.0, f32::NAN]), ""),
-            "`y` sample 1 has the target `NaN`, no finite 32-bit number"
+            "`y` sample 1 has the target `NaN`, which is not a finite 32-bit number"
         );
-        assert_eq!(message(bytes(&[3], &[0.0, 1.0, 1.0]), ""), "`x` holds 2 samples, but `y` 3 targets");
-        assert!(message(floats(&[2], &[0.0, 0.5]), "classes = 2").contains("left out for a regression"));
+        assert_eq!(message(bytes(&[3], &[0.0, 1.0, 1.0]), ""), "`x` has 2 samples, but `y` has 3 targets");
+        assert!(message(floats(&[2], &[0.0, 0.5]), "classes = 2").contains("omitted for a regression"));
         assert!(message(floats(&[2, 1, 1], &[0.0, 0.5]), "").contains("[samples] or [samples, numbers]"));
     }
 }

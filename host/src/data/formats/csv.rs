@@ -15,10 +15,10 @@ use crate::data::split::Place;
 use crate::data::{DataError, Source, Target, Targets};
 use crate::report::did_you_mean;
 
-/// A longer field is cut in messages.
+/// A longer field is shortened in messages.
 const SHOWN_CHARACTERS: usize = 40;
 
-/// Reads the files whole: the values take as much memory as their text, and an error's line is counted in it.
+/// Reads whole files: the values take as much memory as their text, and errors can name the line.
 pub(in crate::data) fn read(options: &CsvOptions, source: Source<'_>) -> Result<Pools, DataError> {
     let parse = |path: &Path| CsvFile::open(options, path, source)?.parse();
     let main = parse(&options.path)?;
@@ -36,7 +36,7 @@ pub(in crate::data) fn read(options: &CsvOptions, source: Source<'_>) -> Result<
     Ok(Pools { main: main.pool(&target)?, given, held_out, target })
 }
 
-/// What is predicted, by the options and all files.
+/// What is predicted, from the options and all files.
 fn target<'a>(
     options: &CsvOptions,
     main: &'a CsvTable<'_>,
@@ -48,7 +48,7 @@ fn target<'a>(
             return Err(DataError::Option {
                 option: "data.classes".to_owned(),
                 value: "given".to_owned(),
-                expected: "left out with `task = \"regression\"`",
+                expected: "omitted with `task = \"regression\"`",
             });
         }
         (TargetColumns::Values(_), None) => {
@@ -56,7 +56,7 @@ fn target<'a>(
             return Ok(Target::Values { names: main.target_names.clone(), within_unit });
         }
         (TargetColumns::Classes(_), Some(classes)) => ClassTable::new(classes)?,
-        // The first label says what labels are; a later one that differs is told as the mistake that it may be.
+        // The first label decides what labels are; a later one that differs is reported as a possible mistake.
         (TargetColumns::Classes(labels), None) if labels.first_is_number() => {
             let mut count = 0;
             for table in &all {
@@ -83,26 +83,26 @@ struct CsvTable<'a> {
     target_column: usize,
 }
 
-/// What the target columns hold.
+/// The content of the target columns.
 enum TargetColumns {
     /// The one column of a classification.
     Classes(Labels),
-    /// Those of a regression, row after row.
+    /// Those of a regression, one row after another.
     Values(Vec<f32>),
 }
 
-/// A column of labels, each kept once.
+/// A column of labels, each stored once.
 #[derive(Default)]
 struct Labels {
     distinct: Vec<Label>,
-    /// Of each row, in `distinct`.
+    /// The label of each row, as an index of `distinct`.
     rows: Vec<u32>,
     known: HashMap<Box<[u8]>, u32>,
 }
 
 struct Label {
     text: String,
-    /// Where the record lies in which it occurs first.
+    /// The place of the record in which it occurs first.
     start: u64,
 }
 
@@ -155,7 +155,7 @@ impl CsvTable<'_> {
                 // Not lossy: whole, not negative and far below 2^53.
                 Some(number) if (0.0..1e9).contains(&number) => count = count.max(number as usize + 1),
                 Some(_) => return Err(self.wrong_label(label, "not a class; classes are numbered from 0")),
-                None => return Err(self.wrong_label(label, "not a whole number, as the labels before it")),
+                None => return Err(self.wrong_label(label, "not a whole number, unlike the labels before it")),
             }
         }
         Ok(count)
@@ -177,7 +177,7 @@ impl CsvTable<'_> {
                 let problem = format!("not a class; `classes` = `{count}` allows 0 to {}", count - 1);
                 Err(self.wrong_label(label, &problem))
             }
-            None => Err(self.wrong_label(label, "not a whole number, as classes are")),
+            None => Err(self.wrong_label(label, "not a whole number, which a class must be")),
         }
     }
 
@@ -217,7 +217,7 @@ impl<'a> CsvFile<'a> {
     }
 
     fn parse(self) -> Result<CsvTable<'a>, DataError> {
-        // The header is read as a record, and lengths are compared here, so that every message has its line.
+        // The header is read as a record, and lengths are compared here, so that every message can name its line.
         let mut reader =
             ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(&*self.text);
         let mut record = ByteRecord::new();
@@ -279,14 +279,14 @@ impl<'a> CsvFile<'a> {
 
     /// Reads the next record; false at the end of the file.
     fn next(&self, reader: &mut csv::Reader<&[u8]>, record: &mut ByteRecord) -> Result<bool, DataError> {
-        // Every sequence of bytes is a CSV of some shape, so this fails only where reading does.
+        // Any bytes are valid CSV, so this fails only where reading does.
         reader
             .read_byte_record(record)
             .map_err(|error| DataError::Read { path: self.path.clone(), source: error.into() })
     }
 
-    /// The line, counted from 1, of the record that is found from byte `start` on. The reader's own count stops before
-    /// the blank lines, and the second half of a line's end, that it skips next.
+    /// The line, counted from 1, of the record that is found from byte `start` on. The reader's own count does not
+    /// include the blank lines, and the second half of a line break, that it skips next.
     fn line(&self, start: u64) -> u64 {
         let mut line = 1;
         let mut before = 0;
@@ -323,10 +323,10 @@ impl<'a> CsvFile<'a> {
         };
         if let Some(both) = features.iter().position(|column| targets.contains(column)) {
             let value = self.options.features.as_ref().map_or(String::new(), |features| features[both].to_string());
-            return Err(wrong("features", value, "other columns than the target"));
+            return Err(wrong("features", value, "columns other than the target"));
         }
         if features.is_empty() {
-            return Err(wrong("features", "[]".to_owned(), "at least one column besides the target"));
+            return Err(wrong("features", "[]".to_owned(), "at least one column other than the target"));
         }
         Ok((features, targets))
     }
@@ -454,7 +454,7 @@ mod tests {
         assert!(error.hint().is_some_and(|hint| hint.contains("header = true")));
         assert_eq!(
             message(&format!("{named}\nfeatures = [\"a\", \"kind\"]"), text),
-            "`data.features` = `kind` must be other columns than the target"
+            "`data.features` = `kind` must be columns other than the target"
         );
     }
 
@@ -477,7 +477,7 @@ mod tests {
         assert_eq!(names(target_of("target = 1", b"1,0\n2,3\n")), (4, String::new()));
         assert_eq!(
             message("target = 1", b"1,0\n2,x\n"),
-            "`table.csv` line 2, column 1: `x` is not a whole number, as the labels before it"
+            "`table.csv` line 2, column 1: `x` is not a whole number, unlike the labels before it"
         );
         assert_eq!(
             message("target = 1", b"1,0\n2,-1\n"),
@@ -498,7 +498,7 @@ mod tests {
         let (features, _, targets) = parsed(several, text).unwrap();
         assert_eq!(features, [0.5, 1.0]);
         assert_eq!(targets, Targets::Values { values: vec![7.0, 1.0, 8.0, 2.0], width: 2 });
-        assert!(message(&format!("{one}\nclasses = 2"), text).contains("left out with `task"));
+        assert!(message(&format!("{one}\nclasses = 2"), text).contains("omitted with `task"));
         assert!(message("header = true\ntarget = [\"a\", \"b\"]", text).contains("task = \"regression\""));
         assert_eq!(
             message("target = 0\ntask = \"regression\"", b"1,2\nNaN,3\n"),
@@ -521,10 +521,13 @@ mod tests {
             message(b"1,2,-1\n"),
             "`table.csv` line 1, column 2: `-1` is not a class; `classes` = `3` allows 0 to 2"
         );
-        assert_eq!(message(b"1,2,0.5\n"), "`table.csv` line 1, column 2: `0.5` is not a whole number, as classes are");
-        assert_eq!(message(b"1,2,0\n\n1,2\n"), "`table.csv` line 3 has 2 columns, the lines before it 3");
+        assert_eq!(
+            message(b"1,2,0.5\n"),
+            "`table.csv` line 1, column 2: `0.5` is not a whole number, which a class must be"
+        );
+        assert_eq!(message(b"1,2,0\n\n1,2\n"), "`table.csv` line 3 has 2 columns, but the lines before it have 3");
         assert_eq!(message(b"1,2,0\r\n\r\n\"1\",2,0\r\n1,z,0"), "`table.csv` line 4, column 1: `z` is not a number");
-        assert_eq!(message(b""), "`table.csv` holds no samples");
+        assert_eq!(message(b""), "`table.csv` has no samples");
         assert_eq!(message(b"1,2\n"), "`table.csv` has no column `2`; it has columns 0 to 1");
         assert!(message(b"\xff,2,0").contains("is not a number"));
         let long = format!("1,{},0\n", "y".repeat(1000));
@@ -544,7 +547,7 @@ mod tests {
     fn the_shape_takes_all_features() {
         let shaped = "target = 0\nclasses = 3\nshape = [1, 2, 2]";
         assert_eq!(parsed(shaped, b"0,1,2,3,4\n").unwrap().1, [1, 2, 2]);
-        assert_eq!(message(shaped, b"0,1,2,3\n"), "`table.csv` has 3 features a line, but shape [1, 2, 2] takes 4");
+        assert_eq!(message(shaped, b"0,1,2,3\n"), "`table.csv` has 3 features per line, but shape [1, 2, 2] needs 4");
     }
 
     proptest! {

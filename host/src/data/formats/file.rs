@@ -8,10 +8,10 @@ use flate2::read::MultiGzDecoder;
 
 use crate::data::{DataError, Source};
 
-/// What a gzip file begins with.
+/// The first bytes of a gzip file.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// The whole content of the file that the options call `path`, and the path that messages name.
+/// The whole content of the file at the options' `path`, and the path for messages.
 pub(super) fn read<'a>(path: &Path, source: Source<'a>) -> Result<(PathBuf, Cow<'a, [u8]>), DataError> {
     let (path, raw) = match source {
         Source::Folder(folder) => {
@@ -33,7 +33,7 @@ pub(super) fn read<'a>(path: &Path, source: Source<'a>) -> Result<(PathBuf, Cow<
     }
 }
 
-/// Whether these are the bytes of a file that is compressed with gzip.
+/// Whether a gzip file starts with these bytes.
 pub(super) fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&GZIP_MAGIC)
 }

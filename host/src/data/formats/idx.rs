@@ -16,7 +16,7 @@ pub(super) fn open(path: &Path, source: Source<'_>) -> Result<Array, DataError> 
 
 fn header(bytes: &[u8]) -> Result<Layout, String> {
     let Some((&[first, second, kind, dimensions], rest)) = bytes.split_first_chunk::<4>() else {
-        return Err("is no IDX file: it ends within the first four bytes".to_owned());
+        return Err("is not an IDX file: it ends within the first four bytes".to_owned());
     };
     let element = match (first, second, kind) {
         (0, 0, 0x08) => Element::U8,
@@ -27,7 +27,7 @@ fn header(bytes: &[u8]) -> Result<Layout, String> {
         (0, 0, 0x0e) => Element::F64,
         _ => {
             return Err(format!(
-                "is no IDX file: it begins with {first:#04x} {second:#04x} {kind:#04x}, where 0x00 0x00 and a type stand"
+                "is not an IDX file: it starts with {first:#04x} {second:#04x} {kind:#04x} instead of 0x00 0x00 and a type"
             ));
         }
     };
@@ -64,18 +64,21 @@ mod tests {
     #[test]
     fn what_is_no_idx_is_told() {
         let message = |bytes: &[u8]| read(bytes).err().unwrap().to_string();
-        assert_eq!(message(&[0, 0, 8]), "`a.idx` is no IDX file: it ends within the first four bytes");
+        assert_eq!(message(&[0, 0, 8]), "`a.idx` is not an IDX file: it ends within the first four bytes");
         assert_eq!(
             message(&[0, 8, 3, 1, 0, 0, 0, 1]),
-            "`a.idx` is no IDX file: it begins with 0x00 0x08 0x03, where 0x00 0x00 and a type stand"
+            "`a.idx` is not an IDX file: it starts with 0x00 0x08 0x03 instead of 0x00 0x00 and a type"
         );
         assert_eq!(
             message(&[0, 0, 8, 2, 0, 0, 0, 1]),
             "`a.idx` is truncated: it ends within the lengths of its 2 dimensions"
         );
-        assert_eq!(message(&[0, 0, 8, 1, 0, 0, 0, 5, 1, 2]), "`a.idx` is truncated: 2 bytes are no array of shape [5]");
-        assert_eq!(message(&[0, 0, 8, 1, 0, 0, 0, 0]), "`a.idx` holds no samples");
-        assert_eq!(message(&[0, 0, 8, 0, 1]), "`a.idx` is a single number, no array");
+        assert_eq!(
+            message(&[0, 0, 8, 1, 0, 0, 0, 5, 1, 2]),
+            "`a.idx` is truncated: 2 bytes are too few for an array of shape [5]"
+        );
+        assert_eq!(message(&[0, 0, 8, 1, 0, 0, 0, 0]), "`a.idx` has no samples");
+        assert_eq!(message(&[0, 0, 8, 0, 1]), "`a.idx` is a single number, not an array");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! A folder of PNG and JPEG images, one folder a class.
+//! A folder of PNG and JPEG images, one folder per class.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,15 +11,15 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Pool, Pools};
-use crate::data::options::{Colour, ImagesOptions};
+use crate::data::options::{Color, ImagesOptions};
 use crate::data::rows::Rows;
 use crate::data::split::Place;
 use crate::data::{DataError, Source, Target, Targets};
 
-/// Finds the images; they are decoded when they are wanted.
+/// Finds the images; they are decoded when they are needed.
 pub(in crate::data) fn read(options: &ImagesOptions, source: Source<'_>) -> Result<Pools, DataError> {
     let Source::Folder(folder) = source else {
-        let problem = "is a folder, which data in memory cannot be";
+        let problem = "is a folder, but data in memory must be a file";
         return Err(DataError::malformed(&options.path, problem));
     };
     // As many threads as cores decode; the loop runs on other threads.
@@ -52,12 +52,12 @@ fn classes(folder: &Path) -> Result<Vec<String>, DataError> {
         .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
         .collect();
     if names.is_empty() {
-        return Err(DataError::malformed(folder, "has no folders, one for each class"));
+        return Err(DataError::malformed(folder, "has no folders: each class needs one"));
     }
     Ok(names)
 }
 
-/// What lies in a folder, in alphabetical order, without what is hidden.
+/// The visible content of a folder, in alphabetical order.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let read = |source| DataError::Read { path: folder.to_owned(), source };
     let mut entries = Vec::new();
@@ -83,7 +83,7 @@ fn pool(
     workers: &Arc<ThreadPool>,
 ) -> Result<Pool, DataError> {
     if let Some(unknown) = classes(&folder)?.iter().find(|name| !names.contains(name)) {
-        let problem = format!("has the class `{unknown}`, which the training data has not");
+        let problem = format!("has the class `{unknown}`, which is not in the training data");
         return Err(DataError::malformed(&folder, &problem));
     }
     let mut files = Vec::new();
@@ -95,7 +95,7 @@ fn pool(
         }
         let images: Vec<PathBuf> = entries(&class_folder)?.into_iter().filter(|path| is_image(path)).collect();
         if images.is_empty() {
-            return Err(DataError::malformed(&class_folder, "holds no `.png`, `.jpg` or `.jpeg` file"));
+            return Err(DataError::malformed(&class_folder, "has no `.png`, `.jpg` or `.jpeg` file"));
         }
         targets.resize(targets.len() + images.len(), class);
         files.extend(images);
@@ -117,23 +117,23 @@ fn pool(
         Some([height, width]) => (height, width),
         None => common_size(&files, workers)?,
     };
-    let channels = match options.colour {
-        Colour::Rgb => 3,
-        Colour::Grey => 1,
+    let channels = match options.color {
+        Color::Rgb => 3,
+        Color::Gray => 1,
     };
     let sample_shape = vec![channels, i64::from(height), i64::from(width)];
     let images = Images {
         files,
         height,
         width,
-        colour: options.colour,
+        color: options.color,
         resize: options.resize.is_some(),
         workers: Arc::clone(workers),
     };
     Ok(Pool { path: folder, rows: Arc::new(images), sample_shape, targets: Targets::classes(targets) })
 }
 
-/// The one size, height and width, of all images; their headers are read for it.
+/// The common size (height and width) of all images, from their headers.
 fn common_size(files: &[PathBuf], workers: &ThreadPool) -> Result<(u32, u32), DataError> {
     let sizes: Vec<(u32, u32)> =
         workers.install(|| files.par_iter().map(|path| size(path)).collect::<Result<_, _>>())?;
@@ -143,7 +143,7 @@ fn common_size(files: &[PathBuf], workers: &ThreadPool) -> Result<(u32, u32), Da
         Some(other) => Err(DataError::Malformed {
             path: files[other].clone(),
             problem: format!(
-                "is {} pixels high and {} wide, but `{}` {} and {}",
+                "is {} pixels high and {} wide, but `{}` is {} and {}",
                 sizes[other].0,
                 sizes[other].1,
                 files[0].display(),
@@ -156,7 +156,7 @@ fn common_size(files: &[PathBuf], workers: &ThreadPool) -> Result<(u32, u32), Da
 }
 
 fn open(path: &Path) -> Result<ImageReader<std::io::BufReader<std::fs::File>>, DataError> {
-    // The content says what it is, not the name.
+    // The content decides the format, not the name.
     ImageReader::open(path)
         .and_then(ImageReader::with_guessed_format)
         .map_err(|source| DataError::Read { path: path.to_owned(), source })
@@ -168,7 +168,7 @@ fn size(path: &Path) -> Result<(u32, u32), DataError> {
 }
 
 fn broken(path: &Path, error: &image::ImageError) -> DataError {
-    DataError::malformed(path, &format!("is no PNG or JPEG image that can be decoded: {error}"))
+    DataError::malformed(path, &format!("is not a PNG or JPEG image that can be decoded: {error}"))
 }
 
 /// Images in files, decoded by worker threads.
@@ -176,7 +176,7 @@ struct Images {
     files: Vec<PathBuf>,
     height: u32,
     width: u32,
-    colour: Colour,
+    color: Color,
     resize: bool,
     workers: Arc<ThreadPool>,
 }
@@ -186,21 +186,21 @@ impl Images {
     fn decode(&self, path: &Path, planes: &mut [f32]) -> Result<(), DataError> {
         let mut decoded = open(path)?.decode().map_err(|error| broken(path, &error))?;
         if self.resize {
-            // Triangle is bilinear, with a filter as wide as the reduction: what torchvision calls antialias.
+            // Triangle is bilinear, with a filter as wide as the reduction: torchvision's antialias.
             decoded = decoded.resize_exact(self.width, self.height, FilterType::Triangle);
         }
         if (decoded.height(), decoded.width()) != (self.height, self.width) {
-            let problem = format!("is {} pixels high and {} wide by now", decoded.height(), decoded.width());
+            let problem = format!("is now {} pixels high and {} wide", decoded.height(), decoded.width());
             return Err(DataError::malformed(path, &problem));
         }
         let plane = self.height as usize * self.width as usize;
-        match self.colour {
-            Colour::Grey => {
+        match self.color {
+            Color::Gray => {
                 for (value, pixel) in planes.iter_mut().zip(DynamicImage::into_luma8(decoded).pixels()) {
                     *value = f32::from(pixel.0[0]);
                 }
             }
-            Colour::Rgb => {
+            Color::Rgb => {
                 for (position, pixel) in DynamicImage::into_rgb8(decoded).pixels().enumerate() {
                     for (channel, value) in pixel.0.into_iter().enumerate() {
                         planes[channel * plane + position] = f32::from(value);
@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// Two classes: `cat` has a red image and `dog` a grey one, 2 high and 3 wide.
+    /// Two classes: `cat` has a red image and `dog` a gray one, 2 high and 3 wide.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for class in ["dog", "cat"] {
@@ -277,8 +277,8 @@ mod tests {
         let red = pixels(&pools.main, 0);
         assert_eq!(red[..6], [255.0, 255.0, 1.0, 255.0, 255.0, 255.0]);
         assert_eq!(red[12..], [10.0, 10.0, 3.0, 10.0, 10.0, 10.0]);
-        let grey = read(&options("colour = \"grey\""), Source::Folder(folder.path())).unwrap();
-        assert_eq!((grey.main.sample_shape.clone(), pixels(&grey.main, 1)), (vec![1, 2, 3], vec![7.0; 6]));
+        let gray = read(&options("color = \"gray\""), Source::Folder(folder.path())).unwrap();
+        assert_eq!((gray.main.sample_shape.clone(), pixels(&gray.main, 1)), (vec![1, 2, 3], vec![7.0; 6]));
     }
 
     #[test]
@@ -289,9 +289,9 @@ mod tests {
         assert!(error.hint().is_some_and(|hint| hint.contains("resize")));
         assert_eq!(
             message(&folder, ""),
-            "`DIR/./dog/2.jpg` is 4 pixels high and 6 wide, but `DIR/./cat/1.png` 2 and 3"
+            "`DIR/./dog/2.jpg` is 4 pixels high and 6 wide, but `DIR/./cat/1.png` is 2 and 3"
         );
-        let pools = read(&options("resize = [4, 4]\ncolour = \"grey\""), Source::Folder(folder.path())).unwrap();
+        let pools = read(&options("resize = [4, 4]\ncolor = \"gray\""), Source::Folder(folder.path())).unwrap();
         assert_eq!(pools.main.sample_shape, [1, 4, 4]);
         assert!(pixels(&pools.main, 2).iter().all(|value| (value - 7.0).abs() <= 1.0));
         assert!(message(&folder, "resize = [0, 4]").contains("data.resize"));
@@ -303,16 +303,16 @@ mod tests {
         let path = folder.path().join("dog/0.png");
         std::fs::write(&path, "no picture").unwrap();
         assert!(
-            message(&folder, "").starts_with("`DIR/./dog/0.png` is no PNG or JPEG image"),
+            message(&folder, "").starts_with("`DIR/./dog/0.png` is not a PNG or JPEG image"),
             "{}",
             message(&folder, "")
         );
-        // The header is whole, the rest is not.
+        // The header is complete, the rest is not.
         let whole = std::fs::read(folder.path().join("dog/1.PNG")).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 20]).unwrap();
         let pools = read(&options(""), Source::Folder(folder.path())).unwrap();
         let error = pools.main.rows.read(&[0, 1], &mut [0.0; 36]).unwrap_err().to_string();
-        assert!(error.contains("dog/0.png` is no PNG or JPEG image that can be decoded"), "{error}");
+        assert!(error.contains("dog/0.png` is not a PNG or JPEG image that can be decoded"), "{error}");
     }
 
     #[test]
@@ -322,10 +322,10 @@ mod tests {
         assert!(message(&folder, splits).starts_with("failed to read `DIR/other`"));
         let other = folder.path().join("other");
         std::fs::create_dir_all(other.join("bird")).unwrap();
-        assert_eq!(message(&folder, splits), "`DIR/other` has the class `bird`, which the training data has not");
-        assert_eq!(message(&folder, ""), "`DIR/./other` holds no `.png`, `.jpg` or `.jpeg` file");
+        assert_eq!(message(&folder, splits), "`DIR/other` has the class `bird`, which is not in the training data");
+        assert_eq!(message(&folder, ""), "`DIR/./other` has no `.png`, `.jpg` or `.jpeg` file");
         let empty = tempfile::tempdir().unwrap();
-        assert_eq!(message(&empty, ""), "`DIR/.` has no folders, one for each class");
+        assert_eq!(message(&empty, ""), "`DIR/.` has no folders: each class needs one");
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
         let folder = folder();
         let image = GrayImage::from_pixel(3, 2, image::Luma([9]));
         image.save_with_format(folder.path().join("cat/2.png"), ImageFormat::Jpeg).unwrap();
-        let pools = read(&options("colour = \"grey\""), Source::Folder(folder.path())).unwrap();
+        let pools = read(&options("color = \"gray\""), Source::Folder(folder.path())).unwrap();
         assert!(pixels(&pools.main, 1).iter().all(|value| (value - 9.0).abs() <= 1.0));
     }
 }

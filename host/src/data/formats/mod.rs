@@ -1,5 +1,4 @@
-//! The formats that data is read from. Each makes a [`Pool`] of every file, and [`Pools`] of them all; a text makes its
-//! splits itself.
+//! The formats of data. Each makes a [`Pool`] of every file, and [`Pools`] of them all; a text makes its splits itself.
 
 mod array;
 mod arrays;
@@ -26,7 +25,7 @@ use super::{DataError, Source, Target, Targets};
 
 /// Samples of one file, or of one folder, and their targets.
 pub(super) struct Pool {
-    /// The file that messages name.
+    /// The file, for messages.
     pub(super) path: PathBuf,
     /// Of at least one sample, and at most `u32::MAX`.
     pub(super) rows: Arc<dyn Rows>,
@@ -36,11 +35,11 @@ pub(super) struct Pool {
     pub(super) targets: Targets,
 }
 
-/// All that the options name.
+/// All pools of the options.
 pub(super) struct Pools {
-    /// What is trained on, and what splits are held out of.
+    /// The training data, and the source of splits that are held out.
     pub(super) main: Pool,
-    /// Splits that lie in files of their own, and whether they may lack classes.
+    /// Splits with their own files, and whether they may lack classes.
     pub(super) given: BTreeMap<String, (Pool, bool)>,
     /// Splits that are held out.
     pub(super) held_out: BTreeMap<String, HeldOut>,

@@ -1,5 +1,5 @@
-//! NumPy's formats: `.npy` (NEP 1), and `.npz`, a zip file of them. Objects, which NumPy pickles, are refused and never
-//! unpickled, since that would run what the file says.
+//! NumPy's formats: `.npy` (NEP 1), and `.npz`, a zip file of them. Objects, which NumPy pickles, are rejected and
+//! never unpickled, since unpickling runs code from the file.
 
 use std::io::{Cursor, Read as _};
 use std::path::Path;
@@ -12,15 +12,15 @@ use super::array::{Array, Bytes, Element, Layout};
 use crate::data::{DataError, Source};
 use crate::report::nearest;
 
-/// The most that a compressed array is unpacked to: larger ones belong into a `.npy` file, which is mapped.
+/// The most bytes of an unpacked array: larger ones belong in a `.npy` file, which is mapped.
 const LARGEST_UNPACKED: u64 = 16 << 30;
 
-/// An array that is packed tighter than this and takes more than [`SUSPECT_BYTES`] is refused: measurements do not
+/// An array that is compressed more than this and takes more than [`SUSPECT_BYTES`] is rejected: measurements do not
 /// compress so well, and a small file must not fill the memory.
 const SUSPECT_RATIO: u64 = 200;
 const SUSPECT_BYTES: u64 = 256 << 20;
 
-/// The length of a header is in its first bytes; NumPy itself writes a few hundred.
+/// The longest header, in bytes, that is accepted; NumPy itself writes a few hundred.
 const LONGEST_HEADER: usize = 1 << 20;
 
 /// The array of a `.npy` file.
@@ -30,7 +30,7 @@ pub(super) fn open(path: &Path, source: Source<'_>) -> Result<Array, DataError> 
     Array::new(path, "", Arc::new(bytes), layout)
 }
 
-/// The arrays of these names of a `.npz` file. One that is not compressed is mapped.
+/// The arrays of these names in a `.npz` file. One that is not compressed is mapped.
 pub(super) fn open_archive(path: &Path, names: [&str; 2], source: Source<'_>) -> Result<[Array; 2], DataError> {
     let (path, bytes) = Bytes::open(path, source)?;
     let bytes = Arc::new(bytes);
@@ -41,7 +41,7 @@ pub(super) fn open_archive(path: &Path, names: [&str; 2], source: Source<'_>) ->
 fn member(path: &Path, bytes: &Arc<Bytes>, name: &str) -> Result<Array, DataError> {
     let malformed = |problem: &str| DataError::malformed(path, problem);
     let mut archive =
-        ZipArchive::new(Cursor::new(&***bytes)).map_err(|error| malformed(&format!("is no npz file: {error}")))?;
+        ZipArchive::new(Cursor::new(&***bytes)).map_err(|error| malformed(&format!("is not an npz file: {error}")))?;
     let available: Vec<String> =
         archive.file_names().map(|name| name.strip_suffix(".npy").unwrap_or(name).to_owned()).collect();
     let index = archive.index_for_name(&format!("{name}.npy")).or_else(|| archive.index_for_name(name));
@@ -64,11 +64,11 @@ fn member(path: &Path, bytes: &Arc<Bytes>, name: &str) -> Result<Array, DataErro
     if is_bomb || unpacked > LARGEST_UNPACKED {
         return Err(DataError::Malformed {
             path: path.to_owned(),
-            problem: format!("array `{name}` would take {unpacked} bytes, unpacked from {packed}"),
-            hint: Some("if that is right, save it with `numpy.save` as a `.npy` file, which is read as it is needed"),
+            problem: format!("array `{name}` would unpack from {packed} to {unpacked} bytes"),
+            hint: Some("if that is correct, save it with `numpy.save` as a `.npy` file, which is read on demand"),
         });
     }
-    // The size that the file states is not to be trusted: no more than that is unpacked, and memory comes with it.
+    // Do not trust the size that the file states: unpack no more than that, and allocate as the data comes.
     let mut content = Vec::new();
     member
         .by_ref()
@@ -76,13 +76,15 @@ fn member(path: &Path, bytes: &Arc<Bytes>, name: &str) -> Result<Array, DataErro
         .read_to_end(&mut content)
         .map_err(|error| malformed(&format!("array `{name}` is damaged: {error}")))?;
     if content.len() as u64 != unpacked {
-        return Err(malformed(&format!("array `{name}` is damaged: it has not the {unpacked} bytes that it states")));
+        return Err(malformed(&format!(
+            "array `{name}` is damaged: it does not have the {unpacked} bytes that it states"
+        )));
     }
     let layout = header(&content).map_err(|problem| malformed(&format!("array `{name}` {problem}")))?;
     Array::new(path.to_owned(), name, Arc::new(Bytes::Owned(content)), layout)
 }
 
-/// An array was asked for that is not in the file.
+/// The requested array is not in the file.
 pub(super) fn no_array(path: &Path, name: &str, available: &[String]) -> DataError {
     let near = nearest(name, available.iter().map(String::as_str));
     let did_you_mean = near.first().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -93,22 +95,22 @@ pub(super) fn no_array(path: &Path, name: &str, available: &[String]) -> DataErr
 fn header(bytes: &[u8]) -> Result<Layout, String> {
     let mut rest = bytes.get(..bytes.len().min(LONGEST_HEADER)).unwrap_or_default();
     let within = rest.len();
-    // The second version's length of a header has four bytes, for which memory would be taken before they are there.
+    // In version 2 the header's length has four bytes; check it before that much memory is allocated.
     if let [0x93, b'N', b'U', b'M', b'P', b'Y', version, _, a, b, c, d, ..] = *rest
         && version > 1
         && u32::from_le_bytes([a, b, c, d]) as usize > within
     {
-        return Err("is no npy file: its header is longer than a header can be".to_owned());
+        return Err("is not an npy file: its header is longer than a header can be".to_owned());
     }
-    let header = NpyHeader::from_reader(&mut rest).map_err(|error| format!("is no npy file: {error}"))?;
+    let header = NpyHeader::from_reader(&mut rest).map_err(|error| format!("is not an npy file: {error}"))?;
     let start = within - rest.len();
     if header.uses_pickled_array() {
-        return Err("holds Python objects, which only unpickling could read, and that runs what the file says; save \
+        return Err("has Python objects, which are not read because unpickling runs code from the file; save \
                     numbers with `numpy.save(…, allow_pickle=False)`"
             .to_owned());
     }
     let DType::Plain(dtype) = header.dtype() else {
-        return Err(format!("holds records `{}`, no numbers", header.dtype().descr()));
+        return Err(format!("has records `{}`, not numbers", header.dtype().descr()));
     };
     let element = match (dtype.type_char(), dtype.size_field()) {
         (TypeChar::Bool, _) => Element::Bool,
@@ -123,7 +125,7 @@ fn header(bytes: &[u8]) -> Result<Layout, String> {
         (TypeChar::Float, 2) => Element::F16,
         (TypeChar::Float, 4) => Element::F32,
         (TypeChar::Float, 8) => Element::F64,
-        _ => return Err(format!("holds elements of type `{dtype}`, no real numbers")),
+        _ => return Err(format!("has elements of type `{dtype}`, which are not real numbers")),
     };
     if header.order() == Order::Fortran && header.shape().len() > 1 {
         return Err("is stored column by column; save `numpy.ascontiguousarray` of it".to_owned());
@@ -200,25 +202,25 @@ mod tests {
         assert!(error.ends_with("a.npy` was shortened while it was read"), "{error}");
         std::fs::write(&path, "").unwrap();
         let error = open(Path::new("a.npy"), Source::Folder(folder.path())).err().unwrap().to_string();
-        assert!(error.contains("is no npy file"), "{error}");
+        assert!(error.contains("is not an npy file"), "{error}");
     }
 
     #[test]
     fn objects_are_refused() {
         let found = message(&npy("'|O'", false, "(2,)", b"\x80\x04\x95"));
-        assert!(found.starts_with("`a.npy` holds Python objects"), "{found}");
+        assert!(found.starts_with("`a.npy` has Python objects"), "{found}");
         let record = message(&npy("[('a', '|O'), ('b', '<i4')]", false, "(2,)", b""));
-        assert!(record.contains("holds Python objects"), "{record}");
+        assert!(record.contains("has Python objects"), "{record}");
     }
 
     #[test]
     fn what_cannot_be_read_is_told() {
-        assert!(message(b"PK").starts_with("`a.npy` is no npy file"), "{}", message(b"PK"));
+        assert!(message(b"PK").starts_with("`a.npy` is not an npy file"), "{}", message(b"PK"));
         assert_eq!(
             message(&npy("'<f4'", false, "(3,)", &[0; 8])),
-            "`a.npy` is truncated: 8 bytes are no array of shape [3]"
+            "`a.npy` is truncated: 8 bytes are too few for an array of shape [3]"
         );
-        assert!(message(&npy("'<c8'", false, "(1,)", &[0; 8])).contains("no real numbers"));
+        assert!(message(&npy("'<c8'", false, "(1,)", &[0; 8])).contains("not real numbers"));
         assert!(message(&npy("'<f4'", true, "(1, 2)", &[0; 8])).contains("ascontiguousarray"));
         assert!(message(b"\x93NUMPY\x02\x00\xff\xff\xff\xff{").contains("header is longer"));
         let huge = npy("'<f8'", false, "(4294967296, 4294967296, 8)", &[0; 8]);
@@ -228,7 +230,7 @@ mod tests {
         array.read(&[0], &mut value).unwrap();
         assert_eq!(
             array.read(&[1], &mut value).unwrap_err().to_string(),
-            "`a.npy` sample 1 holds `NaN` at position 0, no finite 32-bit number"
+            "`a.npy` sample 1 has `NaN` at position 0, which is not a finite 32-bit number"
         );
     }
 
@@ -251,7 +253,7 @@ mod tests {
         let bytes = zip(&[("x.npy", &array), ("y.npy", &array)], CompressionMethod::Deflated);
         assert!(bytes.len() < 2_000_000);
         let error = open_archive(Path::new("a.npz"), ["x", "y"], Source::Bytes(&bytes)).err().unwrap();
-        assert!(error.to_string().contains("would take 300000"), "{error}");
+        assert!(error.to_string().contains("to 300000"), "{error}");
         assert!(error.hint().is_some());
     }
 

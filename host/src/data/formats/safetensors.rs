@@ -9,7 +9,7 @@ use super::array::{Array, Bytes, Element, Layout};
 use super::npy::no_array;
 use crate::data::{DataError, Source};
 
-/// The header is a length of eight bytes and as much JSON.
+/// The header is a length of eight bytes, then JSON of that length.
 const LENGTH_BYTES: usize = 8;
 
 /// The tensors of these names.
@@ -17,7 +17,7 @@ pub(super) fn open(path: &Path, names: [&str; 2], source: Source<'_>) -> Result<
     let (path, bytes) = Bytes::open(path, source)?;
     let bytes = Arc::new(bytes);
     let (header, metadata) = SafeTensors::read_metadata(&bytes)
-        .map_err(|error| DataError::malformed(&path, &format!("is no safetensors file: {error}")))?;
+        .map_err(|error| DataError::malformed(&path, &format!("is not a safetensors file: {error}")))?;
     let open = |name: &str| {
         let Some(info) = metadata.info(name) else {
             let mut available: Vec<String> = metadata.tensors().into_keys().collect();
@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path, names: [&str; 2], source: Source<'_>) -> Result<
             Dtype::F32 => Element::F32,
             Dtype::F64 => Element::F64,
             dtype => {
-                let problem = format!("array `{name}` holds elements of type `{dtype:?}`, which are not read");
+                let problem = format!("array `{name}` has elements of type `{dtype:?}`, which is not supported");
                 return Err(DataError::malformed(&path, &problem));
             }
         };

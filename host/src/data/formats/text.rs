@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::file;
-use crate::data::{Batch, Data, DataError, Dataset, Normalisation, SampleType, Source, TRAIN, Target};
+use crate::data::{Batch, Data, DataError, Dataset, Normalization, SampleType, Source, TRAIN, Target};
 use crate::torch::TorchError;
 
-/// A text file, plain or compressed with gzip, of which the next token is predicted from those before it.
+/// A text file, plain or compressed with gzip; each next token is predicted from those before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextOptions {
@@ -22,14 +22,15 @@ pub struct TextOptions {
     /// What a token is.
     #[serde(default)]
     pub tokens: Tokens,
-    /// How many tokens a sample has.
+    /// The number of tokens in a sample.
     #[schemars(range(min = 1))]
     pub context: u32,
-    /// How many tokens a sample begins behind the one before; `context` where not given, so that they do not overlap.
+    /// The distance in tokens between the starts of two samples; `context` if not given, so that they do not
+    /// overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub stride: Option<u32>,
-    /// What is held out from the end of the text, by name, the last name last; what comes before is `train`.
+    /// The parts held out from the end of the text, by name, the last name last; the rest before them is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, TextSplitOptions>,
 }
@@ -38,7 +39,7 @@ pub struct TextOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tokens {
-    /// A character; there are as many tokens as different characters in the text, in the order of their code points.
+    /// A character; the tokens are the different characters of the text, in the order of their code points.
     #[default]
     Characters,
     /// A byte; there are 256 tokens.
@@ -53,7 +54,7 @@ pub struct TextSplitOptions {
     pub fraction: f64,
 }
 
-/// Reads the text, and cuts it into splits.
+/// Reads the text and splits it.
 pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result<Data, DataError> {
     let (path, content) = file::read(&options.path, source)?;
     let (tokens, names) = match options.tokens {
@@ -85,7 +86,7 @@ pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result
         target: Target::Classes { count, names, shape: shape.clone() },
         sample_shape: shape,
         sample_type: SampleType::I64,
-        normalisation: Normalisation::none(),
+        normalization: Normalization::none(),
         augmentation: None,
     })
 }
@@ -102,7 +103,7 @@ fn characters(path: &Path, content: &[u8]) -> Result<(Vec<u32>, Vec<String>), Da
     Ok((text.chars().map(|character| tokens[&character]).collect(), names))
 }
 
-/// The part of the text that each split is.
+/// The part of the text for each split.
 fn parts(options: &TextOptions, length: usize) -> Result<Vec<(String, Range<usize>)>, DataError> {
     let mut end = length;
     let mut parts = Vec::new();
@@ -113,7 +114,7 @@ fn parts(options: &TextOptions, length: usize) -> Result<Vec<(String, Range<usiz
             return Err(DataError::Option {
                 option: format!("data.splits.{name}.fraction"),
                 value: fraction.to_string(),
-                expected: "above 0, and all of them together below 1; `train` is what they leave",
+                expected: "above 0, with a sum below 1; the rest is `train`",
             });
         }
         let start = end - share as usize;
@@ -127,9 +128,9 @@ fn parts(options: &TextOptions, length: usize) -> Result<Vec<(String, Range<usiz
 /// Windows of a text.
 #[derive(Debug)]
 struct TextDataset {
-    /// Of the whole text, shared by its splits.
+    /// The whole text, shared by its splits.
     tokens: Arc<[u32]>,
-    /// Where the split begins.
+    /// The first token of the split.
     first: usize,
     windows: usize,
     stride: usize,

@@ -1,4 +1,4 @@
-//! Layers become the nodes of a graph.
+//! Turns layers into the nodes of a graph.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::{Combine, Layer, ModelOptions};
 use crate::model::{
     error::{LayerPath, ModelError},
     graph::{Graph, GraphBuilder},
-    op::{Dtype, Input, Op, Recurrent, WeightInitialisation},
+    op::{Dtype, Input, Op, Recurrent, WeightInitialization},
 };
 
 /// The name of the value that the first layer reads.
@@ -23,7 +23,7 @@ impl ModelOptions {
     }
 }
 
-/// The names within a block: the block's own name in front, and a count for each kind.
+/// The names in a block: the block's own name as prefix, and a count for each kind.
 struct Scope {
     prefix: String,
     counts: HashMap<&'static str, usize>,
@@ -34,8 +34,8 @@ impl Scope {
         Scope { prefix, counts: HashMap::new() }
     }
 
-    /// The full name of the next layer of a kind. A layer with a name of its own counts too, so that naming one
-    /// does not rename the others.
+    /// The full name of the next layer of a kind. A layer with its own name counts too, so that naming one does not
+    /// rename the others.
     fn name(&mut self, kind: &'static str, given: Option<&String>, path: &LayerPath) -> Result<String, ModelError> {
         let count = self.counts.entry(kind).or_default();
         *count += 1;
@@ -54,22 +54,22 @@ fn is_name(name: &str) -> bool {
 
 struct Lowering {
     builder: GraphBuilder,
-    /// Where in the run file the layer at hand stands.
+    /// The place of the current layer in the run file.
     path: LayerPath,
 }
 
-/// A layer that is one node.
+/// A layer that becomes one node.
 struct Single<'a> {
-    /// What it is called where nobody names it.
+    /// The kind in its name, if it has no name of its own.
     kind: &'static str,
     name: Option<&'a String>,
     op: Op,
-    initialisation: Option<WeightInitialisation>,
+    initialization: Option<WeightInitialization>,
 }
 
 impl Lowering {
-    /// Lowers layers one after another, the first reading `value`; returns the value that the last gives.
-    /// `list` is what the run file calls them.
+    /// Lowers layers one after another, the first reading `value`; returns the output value of the last. `list` is the
+    /// layers' name in the run file.
     fn all(
         &mut self,
         list: &'static str,
@@ -130,9 +130,9 @@ impl Lowering {
                 Ok(combined)
             }
             single => {
-                let Single { kind, name, op, initialisation } = self.single(single, &value)?;
+                let Single { kind, name, op, initialization } = self.single(single, &value)?;
                 let name = scope.name(kind, name, &self.path)?;
-                self.builder.node(&self.path, name.clone(), op, &[&value], initialisation)?;
+                self.builder.node(&self.path, name.clone(), op, &[&value], initialization)?;
                 Ok(name)
             }
         }
@@ -163,24 +163,24 @@ impl Lowering {
         Ok(name)
     }
 
-    /// The operator of a layer that reads `value`. Sizes of inputs come from its shape; one that does not fit gets a
-    /// size from it all the same, and the operator's own check names what is wrong.
+    /// The operator of a layer that reads `value`. Sizes of inputs come from its shape; a shape that does not fit gives
+    /// some size too, and then the operator's own check reports the error.
     fn single<'a>(&self, layer: &'a Layer, value: &str) -> Result<Single<'a>, ModelError> {
         let shape = self.builder.shape(INPUT, value)?;
         let first = shape.first().copied().unwrap_or(0);
         let last = shape.last().copied().unwrap_or(0);
-        let plain = |kind, name: &'a Option<String>, op| Single { kind, name: name.as_ref(), op, initialisation: None };
-        let weighted = |kind, name: &'a Option<String>, op, initialisation: &Option<WeightInitialisation>| Single {
+        let plain = |kind, name: &'a Option<String>, op| Single { kind, name: name.as_ref(), op, initialization: None };
+        let weighted = |kind, name: &'a Option<String>, op, initialization: &Option<WeightInitialization>| Single {
             kind,
             name: name.as_ref(),
             op,
-            initialisation: *initialisation,
+            initialization: *initialization,
         };
         let trailing = |dimensions: u32| shape[shape.len().saturating_sub(dimensions as usize)..].to_vec();
         Ok(match layer {
-            Layer::Linear { name, out_features, bias, initialisation } => {
+            Layer::Linear { name, out_features, bias, initialization } => {
                 let op = Op::Linear { in_features: last, out_features: i64::from(*out_features), bias: *bias };
-                weighted("fc", name, op, initialisation)
+                weighted("fc", name, op, initialization)
             }
             Layer::Conv1d {
                 name,
@@ -191,7 +191,7 @@ impl Lowering {
                 dilation,
                 groups,
                 bias,
-                initialisation,
+                initialization,
             } => {
                 let op = Op::Conv1d {
                     in_channels: first,
@@ -203,7 +203,7 @@ impl Lowering {
                     groups: i64::from(*groups),
                     bias: *bias,
                 };
-                weighted("conv", name, op, initialisation)
+                weighted("conv", name, op, initialization)
             }
             Layer::Conv2d {
                 name,
@@ -214,7 +214,7 @@ impl Lowering {
                 dilation,
                 groups,
                 bias,
-                initialisation,
+                initialization,
             } => {
                 let op = Op::Conv2d {
                     in_channels: first,
@@ -226,7 +226,7 @@ impl Lowering {
                     groups: i64::from(*groups),
                     bias: *bias,
                 };
-                weighted("conv", name, op, initialisation)
+                weighted("conv", name, op, initialization)
             }
             Layer::ConvTranspose2d {
                 name,
@@ -238,7 +238,7 @@ impl Lowering {
                 dilation,
                 groups,
                 bias,
-                initialisation,
+                initialization,
             } => {
                 let op = Op::ConvTranspose2d {
                     in_channels: first,
@@ -251,7 +251,7 @@ impl Lowering {
                     groups: i64::from(*groups),
                     bias: *bias,
                 };
-                weighted("conv_transpose", name, op, initialisation)
+                weighted("conv_transpose", name, op, initialization)
             }
             Layer::BatchNorm { name, eps, momentum } => {
                 plain("bn", name, Op::BatchNorm { num_features: first, eps: *eps, momentum: *momentum })
@@ -306,19 +306,19 @@ impl Lowering {
             }
             Layer::Permute { name, dims } => plain("permute", name, Op::Permute { dims: dims.clone() }),
             Layer::Dropout { name, p } => plain("dropout", name, Op::Dropout { p: *p }),
-            Layer::Embedding { name, num_embeddings, embedding_dim, initialisation } => {
+            Layer::Embedding { name, num_embeddings, embedding_dim, initialization } => {
                 let op = Op::Embedding {
                     num_embeddings: i64::from(*num_embeddings),
                     embedding_dim: i64::from(*embedding_dim),
                 };
-                weighted("embedding", name, op, initialisation)
+                weighted("embedding", name, op, initialization)
             }
-            Layer::PositionalEmbedding { name, max_length, initialisation } => {
+            Layer::PositionalEmbedding { name, max_length, initialization } => {
                 let op =
                     Op::PositionalEmbedding { max_length: max_length.map_or(first, i64::from), embedding_dim: last };
-                weighted("position", name, op, initialisation)
+                weighted("position", name, op, initialization)
             }
-            Layer::MultiHeadAttention { name, num_heads, causal, dropout, bias, initialisation } => {
+            Layer::MultiHeadAttention { name, num_heads, causal, dropout, bias, initialization } => {
                 let op = Op::MultiHeadAttention {
                     embed_dim: last,
                     num_heads: i64::from(*num_heads),
@@ -326,10 +326,10 @@ impl Lowering {
                     dropout: *dropout,
                     bias: *bias,
                 };
-                weighted("attention", name, op, initialisation)
+                weighted("attention", name, op, initialization)
             }
-            Layer::Lstm { name, hidden_size, num_layers, bidirectional, dropout, last_only, initialisation }
-            | Layer::Gru { name, hidden_size, num_layers, bidirectional, dropout, last_only, initialisation } => {
+            Layer::Lstm { name, hidden_size, num_layers, bidirectional, dropout, last_only, initialization }
+            | Layer::Gru { name, hidden_size, num_layers, bidirectional, dropout, last_only, initialization } => {
                 let recurrent = Recurrent {
                     input_size: last,
                     hidden_size: i64::from(*hidden_size),
@@ -339,8 +339,8 @@ impl Lowering {
                     last_only: *last_only,
                 };
                 match layer {
-                    Layer::Lstm { .. } => weighted("lstm", name, Op::Lstm(recurrent), initialisation),
-                    _ => weighted("gru", name, Op::Gru(recurrent), initialisation),
+                    Layer::Lstm { .. } => weighted("lstm", name, Op::Lstm(recurrent), initialization),
+                    _ => weighted("gru", name, Op::Gru(recurrent), initialization),
                 }
             }
             Layer::Upsample { name, scale_factor, mode } => {
@@ -350,13 +350,13 @@ impl Lowering {
             | Layer::Repeat { name, .. }
             | Layer::Concat { name, .. }
             | Layer::Parallel { name, .. } => {
-                // Blocks are many nodes, and lowered by `one`.
+                // Blocks become many nodes; `one` lowers them.
                 return Err(self.option(name.clone().unwrap_or_default(), "block", "layers", "[]", "one layer"));
             }
         })
     }
 
-    /// A dimension that may be counted from the last, from the first.
+    /// A negative dimension, which counts from the last, counted from the first.
     fn dimension(&self, dim: i64, rank: usize, name: &str, operator: &'static str) -> Result<usize, ModelError> {
         let counted = if dim < 0 { dim + rank as i64 } else { dim };
         match usize::try_from(counted) {
@@ -377,7 +377,7 @@ impl Lowering {
     }
 }
 
-/// `wanted` with its -1 replaced by what the others leave of `shape`; the operator refuses what does not come out.
+/// `wanted` with its -1 replaced by the length that remains of `shape`; the operator rejects a wrong result.
 fn completed(wanted: &[i64], shape: &[i64]) -> Vec<i64> {
     let total = shape.iter().fold(1i64, |total, length| total.saturating_mul(*length));
     let known = wanted.iter().filter(|length| **length != -1).fold(1i64, |known, length| known.saturating_mul(*length));

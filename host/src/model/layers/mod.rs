@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::op::{GeluApproximation, UpsampleMode, WeightInitialisation};
+use super::op::{GeluApproximation, UpsampleMode, WeightInitialization};
 
-/// `[model]`: what is trained.
+/// `[model]`: the model to train.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelOptions {
-    /// The layers, first to last. The first reads the sample; sizes of inputs follow from the layer before. A program
-    /// that brings its own model has none here.
+    /// The layers, first to last. The first reads the sample; sizes of inputs follow from the layer before. Not given
+    /// when the program has its own model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Layer>,
-    /// A file with a TorchScript module that is trained in place of layers, relative to the run file.
+    /// A file with a TorchScript module to train in place of layers, relative to the run file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub torchscript: Option<PathBuf>,
     /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
@@ -28,11 +28,11 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// Makes the relative paths of `torchscript` and `init_from`, which belong to a run file in `folder`, absolute.
+    /// Makes the relative paths of `torchscript` and `init_from` absolute, as seen from the `folder` of the run file.
     ///
     /// # Errors
     ///
-    /// When the working folder, to which a relative `folder` belongs, is not known.
+    /// When `folder` is relative and the working folder is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
         for path in [&mut self.torchscript, &mut self.init_from].into_iter().flatten() {
             *path = std::path::absolute(folder.join(&*path))?;
@@ -43,9 +43,9 @@ impl ModelOptions {
 
 /// A layer or a block of layers.
 ///
-/// A layer that isn't named is called after its kind and its place among those of its kind, counted from 1: `conv1`,
-/// `bn1`, `fc2`. Within a block the count starts anew, after the block's own name: `residual1.conv1`,
-/// `repeat1.0.conv1`. Tensors are called `<layer>.<tensor>`, with PyTorch's names for the tensors.
+/// A layer without a name is named after its kind and its position among layers of that kind, counted from 1: `conv1`,
+/// `bn1`, `fc2`. In a block, the count restarts after the block's own name: `residual1.conv1`, `repeat1.0.conv1`.
+/// Tensors are named `<layer>.<tensor>`, with PyTorch's names for the tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Layer {
@@ -54,21 +54,21 @@ pub enum Layer {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The number of values that it gives.
+        /// The number of output values.
         out_features: u32,
         /// Whether a bias is added.
         #[serde(default = "yes")]
         bias: bool,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// A convolution over `[channels, length]` (`torch.nn.Conv1d`).
     Conv1d {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The number of channels that it gives.
+        /// The number of output channels.
         out_channels: u32,
         /// The length of the kernel.
         kernel_size: u32,
@@ -87,16 +87,16 @@ pub enum Layer {
         /// Whether a bias is added.
         #[serde(default = "yes")]
         bias: bool,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// A convolution over images (`torch.nn.Conv2d`).
     Conv2d {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The number of channels that it gives.
+        /// The number of output channels.
         out_channels: u32,
         /// The size of the kernel.
         kernel_size: Size2d,
@@ -115,26 +115,26 @@ pub enum Layer {
         /// Whether a bias is added.
         #[serde(default = "yes")]
         bias: bool,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// A transposed convolution, which makes images larger (`torch.nn.ConvTranspose2d`).
     ConvTranspose2d {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The number of channels that it gives.
+        /// The number of output channels.
         out_channels: u32,
         /// The size of the kernel.
         kernel_size: Size2d,
         /// The distance between the values of the input.
         #[serde(default = "one")]
         stride: Size2d,
-        /// What each side of the output loses.
+        /// What is cut from each side of the output.
         #[serde(default = "zero")]
         padding: Size2d,
-        /// What one side of the output gains.
+        /// What is added to one side of the output.
         #[serde(default = "zero")]
         output_padding: Size2d,
         /// The distance between the kernel's elements.
@@ -146,11 +146,11 @@ pub enum Layer {
         /// Whether a bias is added.
         #[serde(default = "yes")]
         bias: bool,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
-    /// Batch normalisation of vectors, sequences or images (`torch.nn.BatchNorm1d`, `BatchNorm2d`).
+    /// Batch normalization of vectors, sequences or images (`torch.nn.BatchNorm1d`, `BatchNorm2d`).
     BatchNorm {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,7 +162,7 @@ pub enum Layer {
         #[serde(default = "batch_norm_momentum")]
         momentum: f64,
     },
-    /// Normalisation of each sample over its last dimensions (`torch.nn.LayerNorm`).
+    /// Normalization of each sample over its last dimensions (`torch.nn.LayerNorm`).
     LayerNorm {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,7 +186,7 @@ pub enum Layer {
         #[serde(default = "rms_norm_eps")]
         eps: f64,
     },
-    /// Normalisation of each sample over groups of its channels (`torch.nn.GroupNorm`).
+    /// Normalization of each sample over groups of its channels (`torch.nn.GroupNorm`).
     GroupNorm {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,7 +204,7 @@ pub enum Layer {
         name: Option<String>,
         /// The size of the window.
         kernel_size: Size2d,
-        /// The step of the window; its size where not given.
+        /// The step of the window; its size if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stride: Option<Size2d>,
         /// Added on each side, at most half of the window.
@@ -218,7 +218,7 @@ pub enum Layer {
         name: Option<String>,
         /// The size of the window.
         kernel_size: Size2d,
-        /// The step of the window; its size where not given.
+        /// The step of the window; its size if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stride: Option<Size2d>,
         /// Zeros added on each side, at most half of the window.
@@ -233,7 +233,7 @@ pub enum Layer {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// Height and width of what it gives.
+        /// Height and width of the output.
         #[serde(default = "one")]
         output_size: Size2d,
     },
@@ -294,7 +294,7 @@ pub enum Layer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
-    /// Probabilities along a dimension (`torch.nn.Softmax`); cross-entropy wants what comes before it.
+    /// Probabilities along a dimension (`torch.nn.Softmax`); cross-entropy needs the values before it.
     Softmax {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -303,7 +303,7 @@ pub enum Layer {
         #[serde(default = "last_dimension")]
         dim: i64,
     },
-    /// Makes one vector of a sample (`torch.nn.Flatten`).
+    /// Flattens a sample to one vector (`torch.nn.Flatten`).
     Flatten {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -314,7 +314,7 @@ pub enum Layer {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The shape of a sample; one length may be -1, which then follows from the others.
+        /// The shape of a sample; one length may be -1, to be computed from the others.
         shape: Vec<i64>,
     },
     /// The dimensions of a sample in another order (`torch.permute`).
@@ -322,15 +322,15 @@ pub enum Layer {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// For each dimension that it gives, which one of the input, from 0.
+        /// For each dimension of the output, the one of the input, from 0.
         dims: Vec<usize>,
     },
-    /// Zeroes values at random while training (`torch.nn.Dropout`).
+    /// Sets values to zero at random while training (`torch.nn.Dropout`).
     Dropout {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The probability with which a value is zeroed.
+        /// The probability that a value is set to zero.
         #[serde(default = "dropout_probability")]
         p: f64,
     },
@@ -343,21 +343,21 @@ pub enum Layer {
         num_embeddings: u32,
         /// The length of a vector.
         embedding_dim: u32,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Adds a learned vector for each position of a sequence.
     PositionalEmbedding {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The longest sequence; that of the data where not given.
+        /// The longest sequence; the data's if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_length: Option<u32>,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Self-attention over a sequence (`torch.nn.MultiheadAttention`).
     MultiHeadAttention {
@@ -366,125 +366,125 @@ pub enum Layer {
         name: Option<String>,
         /// The number of heads, a divisor of the features.
         num_heads: u32,
-        /// Whether a position sees those before it and itself alone.
+        /// Whether a position attends only to itself and those before it.
         #[serde(default)]
         causal: bool,
-        /// The probability with which an attention weight is zeroed while training.
+        /// The probability that an attention weight is set to zero while training.
         #[serde(default)]
         dropout: f64,
         /// Whether the projections have biases.
         #[serde(default = "yes")]
         bias: bool,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Long short-term memory over a sequence (`torch.nn.LSTM`).
     Lstm {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The length of a state.
+        /// The length of the hidden state.
         hidden_size: u32,
         /// Layers, each reading the one before.
         #[serde(default = "one_length")]
         num_layers: u32,
-        /// Whether a second one reads the sequence backwards.
+        /// Whether a second layer reads the sequence backward.
         #[serde(default)]
         bidirectional: bool,
-        /// The probability with which a value between two layers is zeroed while training.
+        /// The probability that a value between two layers is set to zero while training.
         #[serde(default)]
         dropout: f64,
-        /// Whether it gives the output of the last position alone.
+        /// Whether the output is only that of the last position.
         #[serde(default)]
         last_only: bool,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
     /// Gated recurrent units over a sequence (`torch.nn.GRU`).
     Gru {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// The length of a state.
+        /// The length of the hidden state.
         hidden_size: u32,
         /// Layers, each reading the one before.
         #[serde(default = "one_length")]
         num_layers: u32,
-        /// Whether a second one reads the sequence backwards.
+        /// Whether a second layer reads the sequence backward.
         #[serde(default)]
         bidirectional: bool,
-        /// The probability with which a value between two layers is zeroed while training.
+        /// The probability that a value between two layers is set to zero while training.
         #[serde(default)]
         dropout: f64,
-        /// Whether it gives the output of the last position alone.
+        /// Whether the output is only that of the last position.
         #[serde(default)]
         last_only: bool,
-        /// How its weights start; as PyTorch's layer does where not given.
+        /// The initialization of its weights; PyTorch's default if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        initialisation: Option<WeightInitialisation>,
+        initialization: Option<WeightInitialization>,
     },
-    /// Makes an image larger by a whole factor (`torch.nn.Upsample`).
+    /// Makes an image larger by an integer factor (`torch.nn.Upsample`).
     Upsample {
         /// The layer's name in the graph and in checkpoints.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// The factors of height and width.
         scale_factor: Size2d,
-        /// How values between pixels are found.
+        /// How values between pixels are computed.
         #[serde(default)]
         mode: UpsampleMode,
     },
-    /// Adds what its layers give to what they were given (He et al. 2016). Both have one shape, or `shortcut` brings the
-    /// latter to it.
+    /// Adds the output of its layers to their input (He et al. 2016). Both must have one shape, unless `shortcut`
+    /// converts the input to that of the output.
     Residual {
-        /// The block's name, which its layers' names start with.
+        /// The block's name, the prefix of its layers' names.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// The layers of the block.
         layers: Vec<Layer>,
-        /// Layers on the other way; none leave it as it is. Their names start with `shortcut`.
+        /// Layers of the shortcut; without any, it is the identity. Their names start with `shortcut`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         shortcut: Vec<Layer>,
     },
-    /// The same layers several times one after another, each time with weights of their own.
+    /// The same layers several times one after another, each time with their own weights.
     Repeat {
-        /// The block's name, which its layers' names start with.
+        /// The block's name, the prefix of its layers' names.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
-        /// How many times.
+        /// The number of repetitions.
         times: u32,
         /// The layers of the block.
         layers: Vec<Layer>,
     },
-    /// Several branches that read one value; what they give is put one behind the other. An empty branch is the value
-    /// itself. The branches' names start with their index.
+    /// Several branches that read one value; their outputs are concatenated. An empty branch is the value itself. The
+    /// branches' names start with their index.
     Concat {
-        /// The block's name, which its layers' names start with.
+        /// The block's name, the prefix of its layers' names.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// The branches, each a list of layers.
         branches: Vec<Vec<Layer>>,
-        /// The dimension of a sample, from 0; negative ones count from the last. 0 is that of an image's channels.
+        /// The dimension of a sample, from 0; negative ones count from the last. 0 is the channels of an image.
         #[serde(default)]
         dim: i64,
     },
-    /// Several branches that read one value; what they give, of one shape, is combined element by element. An empty
+    /// Several branches that read one value; their outputs, of one shape, are combined element by element. An empty
     /// branch is the value itself. The branches' names start with their index.
     Parallel {
-        /// The block's name, which its layers' names start with.
+        /// The block's name, the prefix of its layers' names.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// The branches, each a list of layers.
         branches: Vec<Vec<Layer>>,
-        /// Whether they are added or multiplied.
+        /// Whether the outputs are added or multiplied.
         #[serde(default)]
         combine: Combine,
     },
 }
 
-/// How the branches of a `parallel` block become one value.
+/// How a `parallel` block combines its branches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Combine {
@@ -499,7 +499,7 @@ pub enum Combine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a whole number or [height, width]")]
 pub enum Size2d {
-    /// Height and width alike.
+    /// The same for height and width.
     Square(u32),
     /// Height and width.
     Each([u32; 2]),

@@ -1,4 +1,4 @@
-//! What layers are lowered to, and how mistakes are told.
+//! How layers are lowered, and how mistakes are reported.
 
 use super::*;
 use crate::model::{Dtype, Graph, ModelError};
@@ -134,7 +134,7 @@ fn errors_name_the_layer_and_both_shapes() {
 }
 
 #[test]
-fn unknown_and_misspelt_options_are_errors() {
+fn unknown_and_misspelled_options_are_errors() {
     for toml in [
         r#"layers = [{ type = "relu", slope = 1 }]"#,
         r#"layers = [{ type = "linear", out_featurs = 1 }]"#,

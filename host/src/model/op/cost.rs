@@ -1,8 +1,8 @@
-//! What an operator costs.
+//! The cost of an operator.
 
 use super::Op;
 
-/// What an operator costs.
+/// The cost of an operator.
 pub(in crate::model) trait Cost {
     /// Floating-point operations of one forward pass over one sample; a multiplication and an addition count as two,
     /// and moving or comparing a value, or a function such as the exponential, as one.
@@ -29,7 +29,7 @@ impl Cost for Op {
                 window(kernel_size, *in_channels, *groups, *bias)
             }
             Op::ConvTranspose2d { out_channels, kernel_size, groups, bias, .. } => {
-                // Every value of the input is spread over a window.
+                // Every value of the input contributes to a whole window of the output.
                 let spread = window(kernel_size, *out_channels, *groups, false);
                 let bias = if *bias { outputs } else { 0 };
                 return element_count(input).saturating_mul(spread).saturating_add(bias);

@@ -1,4 +1,4 @@
-//! The operators of a graph, a closed set that plugins know too: what each makes of a shape, its parameters, its cost.
+//! The operators of a graph, a closed set that plugins know too: the output shape, parameters and cost of each.
 
 mod cost;
 mod shape;
@@ -7,5 +7,5 @@ mod tensors;
 pub(super) use cost::{Cost, element_count};
 pub use plugin_api::graph::{Dtype, GeluApproximation, Input, Op, Recurrent, TensorSpec, UpsampleMode};
 pub(super) use shape::{Misfit, OutputShape};
-pub use tensors::{Initialisation, WeightInitialisation};
+pub use tensors::{Initialization, WeightInitialization};
 pub(super) use tensors::{OwnedTensor, OwnedTensors, is_weight};

@@ -1,8 +1,8 @@
-//! The shape that an operator gives, and what it refuses.
+//! The output shape of an operator, and the inputs that it rejects.
 
 use super::{Op, Recurrent, cost::element_count};
 
-/// Why an operator cannot be applied; the caller knows where it stands.
+/// Why an operator cannot be applied; the caller knows its place.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::model) enum Misfit {
     Shape { expected: String, found: Vec<i64> },
@@ -11,9 +11,9 @@ pub(in crate::model) enum Misfit {
 
 type Shape = Result<Vec<i64>, Misfit>;
 
-/// What an operator makes of shapes.
+/// The shapes of an operator.
 pub(in crate::model) trait OutputShape {
-    /// The shape that it gives for `inputs`, of which there are as many as it takes.
+    /// The output shape for `inputs`; there must be as many as it takes.
     fn output_shape(&self, inputs: &[&[i64]]) -> Shape;
 }
 
@@ -131,7 +131,7 @@ impl OutputShape for Op {
                     positive("shape", *length)?;
                 }
                 if element_count(shape) != element_count(input) {
-                    return misfit(format!("{} values, as {shape:?} has", element_count(shape)), input);
+                    return misfit(format!("{} values, like {shape:?}", element_count(shape)), input);
                 }
                 Ok(shape.clone())
             }
@@ -139,7 +139,7 @@ impl OutputShape for Op {
                 let mut sorted = dims.clone();
                 sorted.sort_unstable();
                 if sorted.iter().copied().ne(0..input.len()) {
-                    return misfit(format!("{} dimensions, each named once in {dims:?}", dims.len()), input);
+                    return misfit(format!("{} dimensions, each of them once in {dims:?}", dims.len()), input);
                 }
                 Ok(dims.iter().map(|dim| input[*dim]).collect())
             }
@@ -192,7 +192,7 @@ impl OutputShape for Op {
 
 fn recurrent_shape(recurrent: &Recurrent, input: &[i64]) -> Shape {
     positive("hidden_size", recurrent.hidden_size)?;
-    // Each layer has tensors of its own.
+    // Each layer has its own tensors.
     if !(1..=1024).contains(&recurrent.num_layers) {
         return refuse("num_layers", recurrent.num_layers, "from 1 to 1024");
     }
@@ -215,7 +215,7 @@ fn concatenated(inputs: &[&[i64]], dim: usize) -> Shape {
             && dim < first.len()
             && (0..first.len()).all(|axis| axis == dim || other[axis] == first[axis]);
         if !fits {
-            return misfit(format!("a shape that differs from {first:?} in dimension {dim} alone"), other);
+            return misfit(format!("a shape that differs from {first:?} only in dimension {dim}"), other);
         }
         shape[dim] = shape[dim].saturating_add(other[dim]);
     }
@@ -251,7 +251,7 @@ fn sequence_of_channels(shape: &[i64]) -> Result<[i64; 2], Misfit> {
     }
 }
 
-/// `channels` are those of `input`.
+/// `channels` is the number of channels of `input`.
 fn check_channels([inputs, outputs]: [i64; 2], channels: i64, groups: i64, input: &[i64]) -> Result<(), Misfit> {
     positive("out_channels", outputs)?;
     positive("groups", groups)?;
@@ -269,7 +269,7 @@ fn positive(option: &'static str, value: i64) -> Result<(), Misfit> {
     if (1..=i64::from(u32::MAX)).contains(&value) {
         return Ok(());
     }
-    refuse(option, value, "a positive number of 32 bits")
+    refuse(option, value, "a positive 32-bit number")
 }
 
 fn positive_number(option: &'static str, value: f64) -> Result<(), Misfit> {
@@ -287,7 +287,7 @@ fn probability(option: &'static str, value: f64) -> Result<(), Misfit> {
     refuse(option, value, "between 0 and 1")
 }
 
-/// The size of what a window gives that slides over an image.
+/// The output size of a window that slides over an image.
 fn slide(
     size: [i64; 2],
     kernel_size: [i64; 2],
@@ -338,7 +338,7 @@ impl Axis {
         let spread = (size - 1).saturating_mul(self.stride).saturating_add(extent).saturating_add(output_padding);
         match spread.saturating_sub(2 * self.padding) {
             size if size > 0 => Ok(size),
-            _ => misfit(format!("a size of which {} on each side can go", self.padding), input),
+            _ => misfit(format!("a size from which {} can be cut on each side", self.padding), input),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The tensors that operators own, and the values that these start from.
+//! The tensors that operators own, and their initial values.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::cost::element_count;
 use super::{Dtype, Op, Recurrent};
 
-/// How a tensor of an operator starts.
+/// The initialization of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Initialisation {
+pub enum Initialization {
     /// Uniform on `[-bound, bound)`.
     Uniform {
         /// The bound.
@@ -19,18 +19,18 @@ pub enum Initialisation {
         /// The standard deviation.
         std: f64,
     },
-    /// One value everywhere.
+    /// One constant.
     Constant(f64),
-    /// One value everywhere, after as many values as it has were drawn: PyTorch's module draws them and writes over
-    /// them, and what comes after it must not move.
+    /// One constant, after drawing as many random values: PyTorch's module draws them and overwrites them, and later
+    /// draws must stay the same.
     DrawnConstant(f64),
 }
 
-/// How a layer's weights start instead of as PyTorch's layer does. Biases, and the scales and shifts of norms, stay as
-/// they are.
+/// How a layer's weights are initialized, in place of PyTorch's default. Biases, and the scales and shifts of norms,
+/// keep theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum WeightInitialisation {
+pub enum WeightInitialization {
     /// Normal around 0 (`torch.nn.init.normal_`).
     Normal {
         /// The standard deviation.
@@ -50,22 +50,22 @@ pub enum WeightInitialisation {
     Zeros {},
 }
 
-impl WeightInitialisation {
+impl WeightInitialization {
     /// For a weight of `shape`.
-    pub(in crate::model) fn of(self, shape: &[i64]) -> Initialisation {
+    pub(in crate::model) fn of(self, shape: &[i64]) -> Initialization {
         match self {
-            WeightInitialisation::Normal { std } => Initialisation::Normal { std },
-            WeightInitialisation::Uniform { bound } => Initialisation::Uniform { bound },
-            WeightInitialisation::KaimingNormal {} => Initialisation::Normal { std: (2.0 / fan_in(shape)).sqrt() },
-            WeightInitialisation::XavierUniform {} => xavier_uniform(shape),
-            WeightInitialisation::Zeros {} => Initialisation::Constant(0.0),
+            WeightInitialization::Normal { std } => Initialization::Normal { std },
+            WeightInitialization::Uniform { bound } => Initialization::Uniform { bound },
+            WeightInitialization::KaimingNormal {} => Initialization::Normal { std: (2.0 / fan_in(shape)).sqrt() },
+            WeightInitialization::XavierUniform {} => xavier_uniform(shape),
+            WeightInitialization::Zeros {} => Initialization::Constant(0.0),
         }
     }
 
-    /// Whether its number is one that a weight can start from.
+    /// Whether its number is valid for an initialization.
     pub(in crate::model) fn is_valid(self) -> bool {
         match self {
-            WeightInitialisation::Normal { std: value } | WeightInitialisation::Uniform { bound: value } => {
+            WeightInitialization::Normal { std: value } | WeightInitialization::Uniform { bound: value } => {
                 value >= 0.0 && value.is_finite()
             }
             _ => true,
@@ -73,59 +73,59 @@ impl WeightInitialisation {
     }
 }
 
-/// A tensor that an operator owns: its name within the node, shape, dtype and start.
+/// A tensor that an operator owns: its name in the node, shape, dtype and initialization.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::model) struct OwnedTensor {
     pub(in crate::model) name: String,
     pub(in crate::model) shape: Vec<i64>,
     pub(in crate::model) dtype: Dtype,
-    pub(in crate::model) initialisation: Initialisation,
-    /// Whether it is drawn after the node's other tensors, as PyTorch's module does.
+    pub(in crate::model) initialization: Initialization,
+    /// Whether it is drawn after the node's other tensors, as in PyTorch's module.
     pub(in crate::model) is_drawn_last: bool,
 }
 
-/// Whether [`WeightInitialisation`] is about a tensor of this name within its node: a matrix or a kernel.
+/// Whether [`WeightInitialization`] applies to a tensor of this name in its node: a matrix or a kernel.
 pub(in crate::model) fn is_weight(tensor: &OwnedTensor) -> bool {
     tensor.name.contains("weight") && tensor.shape.len() > 1
 }
 
-/// Values that go into one output of a weight.
+/// The number of inputs of one output of a weight.
 fn fan_in(shape: &[i64]) -> f64 {
     element_count(shape.get(1..).unwrap_or_default()).max(1) as f64
 }
 
 /// Bound of `torch.nn.init.xavier_uniform_`, step by step.
-fn xavier_uniform(shape: &[i64]) -> Initialisation {
+fn xavier_uniform(shape: &[i64]) -> Initialization {
     let field = element_count(shape.get(2..).unwrap_or_default()).max(1) as f64;
     let length = |dim: usize| shape.get(dim).copied().unwrap_or(1) as f64;
     let std = (2.0 / (length(1) * field + length(0) * field)).sqrt();
-    Initialisation::Uniform { bound: 3.0_f64.sqrt() * std }
+    Initialization::Uniform { bound: 3.0_f64.sqrt() * std }
 }
 
 /// `kaiming_uniform_(a=√5)`; equal to `1 / √fan_in` but for rounding, which follows `torch.nn.init` step by step.
-fn kaiming_uniform(shape: &[i64]) -> Initialisation {
+fn kaiming_uniform(shape: &[i64]) -> Initialization {
     let gain = (2.0 / (1.0 + 5.0_f64.sqrt().powi(2))).sqrt();
-    Initialisation::Uniform { bound: 3.0_f64.sqrt() * (gain / fan_in(shape).sqrt()) }
+    Initialization::Uniform { bound: 3.0_f64.sqrt() * (gain / fan_in(shape).sqrt()) }
 }
 
-fn float(name: &str, shape: Vec<i64>, initialisation: Initialisation) -> OwnedTensor {
-    OwnedTensor { name: name.to_owned(), shape, dtype: Dtype::F32, initialisation, is_drawn_last: false }
+fn float(name: &str, shape: Vec<i64>, initialization: Initialization) -> OwnedTensor {
+    OwnedTensor { name: name.to_owned(), shape, dtype: Dtype::F32, initialization, is_drawn_last: false }
 }
 
-/// A weight, and a bias of `outputs` values if there is one, as `Linear` and `_ConvNd` start them.
+/// A weight, and a bias of `outputs` values if there is one, initialized as in `Linear` and `_ConvNd`.
 fn weight_and_bias(shape: Vec<i64>, outputs: i64, bias: bool) -> Vec<OwnedTensor> {
     let bound = 1.0 / fan_in(&shape).sqrt();
     let mut tensors = vec![float("weight", shape.clone(), kaiming_uniform(&shape))];
     if bias {
-        tensors.push(float("bias", vec![outputs], Initialisation::Uniform { bound }));
+        tensors.push(float("bias", vec![outputs], Initialization::Uniform { bound }));
     }
     tensors
 }
 
 fn scale_and_shift(shape: &[i64]) -> Vec<OwnedTensor> {
     vec![
-        float("weight", shape.to_vec(), Initialisation::Constant(1.0)),
-        float("bias", shape.to_vec(), Initialisation::Constant(0.0)),
+        float("weight", shape.to_vec(), Initialization::Constant(1.0)),
+        float("bias", shape.to_vec(), Initialization::Constant(0.0)),
     ]
 }
 
@@ -133,10 +133,10 @@ fn scale_and_shift(shape: &[i64]) -> Vec<OwnedTensor> {
 pub(in crate::model) trait OwnedTensors {
     /// The tensors that training changes, in PyTorch's order.
     ///
-    /// They start as the `reset_parameters` of PyTorch's modules start them: `Linear` and `_ConvNd` draw weights from
+    /// They are initialized as in `reset_parameters` of PyTorch's modules: `Linear` and `_ConvNd` draw weights from
     /// `kaiming_uniform_(a=√5)` (He et al. 2015) and biases from a uniform distribution with the bound `1 / √fan_in`;
-    /// norms start at one and zero; `Embedding` from the standard normal distribution; `MultiheadAttention` draws its
-    /// input projection from `xavier_uniform_` (Glorot and Bengio 2010) and has biases of zero; `RNNBase` draws all
+    /// norms start at one and zero; `Embedding` draws from the standard normal distribution; `MultiheadAttention` draws
+    /// its input projection from `xavier_uniform_` (Glorot and Bengio 2010) and has biases of zero; `RNNBase` draws all
     /// from a uniform distribution with the bound `1 / √hidden_size`.
     fn parameters(&self) -> Vec<OwnedTensor>;
 
@@ -167,11 +167,11 @@ impl OwnedTensors for Op {
             }
             Op::LayerNorm { normalized_shape, .. } => scale_and_shift(normalized_shape),
             Op::RmsNorm { normalized_shape, .. } => {
-                vec![float("weight", normalized_shape.clone(), Initialisation::Constant(1.0))]
+                vec![float("weight", normalized_shape.clone(), Initialization::Constant(1.0))]
             }
             Op::Embedding { num_embeddings: rows, embedding_dim }
             | Op::PositionalEmbedding { max_length: rows, embedding_dim } => {
-                vec![float("weight", vec![*rows, *embedding_dim], Initialisation::Normal { std: 1.0 })]
+                vec![float("weight", vec![*rows, *embedding_dim], Initialization::Normal { std: 1.0 })]
             }
             Op::MultiHeadAttention { embed_dim, bias, .. } => attention(*embed_dim, *bias),
             Op::Lstm(recurrent) => recurrent_parameters(recurrent, 4),
@@ -202,11 +202,11 @@ impl OwnedTensors for Op {
     fn buffers(&self) -> Vec<OwnedTensor> {
         match self {
             Op::BatchNorm { num_features, .. } => vec![
-                float("running_mean", vec![*num_features], Initialisation::Constant(0.0)),
-                float("running_var", vec![*num_features], Initialisation::Constant(1.0)),
+                float("running_mean", vec![*num_features], Initialization::Constant(0.0)),
+                float("running_var", vec![*num_features], Initialization::Constant(1.0)),
                 OwnedTensor {
                     dtype: Dtype::I64,
-                    ..float("num_batches_tracked", Vec::new(), Initialisation::Constant(0.0))
+                    ..float("num_batches_tracked", Vec::new(), Initialization::Constant(0.0))
                 },
             ],
             _ => Vec::new(),
@@ -214,19 +214,18 @@ impl OwnedTensors for Op {
     }
 }
 
-/// `MultiheadAttention` makes its output projection, a `Linear`, before it draws the input's, and then writes zeros over
-/// the biases.
+/// `MultiheadAttention` draws its output projection, a `Linear`, before the input's, and then sets the biases to zero.
 fn attention(embed_dim: i64, bias: bool) -> Vec<OwnedTensor> {
     let input = vec![3 * embed_dim, embed_dim];
     let output = vec![embed_dim, embed_dim];
-    let biases = |name, count| bias.then(|| float(name, vec![count], Initialisation::Constant(0.0)));
+    let biases = |name, count| bias.then(|| float(name, vec![count], Initialization::Constant(0.0)));
     let mut tensors =
         vec![OwnedTensor { is_drawn_last: true, ..float("in_proj_weight", input.clone(), xavier_uniform(&input)) }];
     tensors.extend(biases("in_proj_bias", 3 * embed_dim));
     tensors.push(float("out_proj.weight", output.clone(), kaiming_uniform(&output)));
     tensors.extend(
         biases("out_proj.bias", embed_dim)
-            .map(|tensor| OwnedTensor { initialisation: Initialisation::DrawnConstant(0.0), ..tensor }),
+            .map(|tensor| OwnedTensor { initialization: Initialization::DrawnConstant(0.0), ..tensor }),
     );
     tensors
 }
@@ -245,7 +244,7 @@ fn recurrent_parameters(recurrent: &Recurrent, gates: i64) -> Vec<OwnedTensor> {
                 ("bias_hh", vec![gates * hidden_size]),
             ] {
                 let name = format!("{name}_l{layer}{direction}");
-                tensors.push(float(&name, shape, Initialisation::Uniform { bound }));
+                tensors.push(float(&name, shape, Initialization::Uniform { bound }));
             }
         }
     }

@@ -22,7 +22,7 @@ fn epoch(host: &mut FakeHost, epoch: u64, loss: f64) {
     host.epoch_end(epoch).unwrap();
 }
 
-/// All metrics that were told, in order: name, step, value.
+/// All metrics that were sent, in order: name, step, value.
 fn metrics(requests: &[Request]) -> Vec<(String, u64, Json)> {
     let batches = requests.iter().filter(|request| request.line == "POST runs/log-batch").map(Request::json);
     let all = batches.flat_map(|body| body["metrics"].as_array().cloned().unwrap_or_default());
@@ -110,7 +110,7 @@ fn a_resumed_run_goes_on_with_the_same_one_and_doubles_nothing() {
     let mut second = host(&server.uri(), 20.0).with_info(|info| info.folder = first.folder().display().to_string());
     second.set_position(1, 10);
     second.train_start().unwrap();
-    // The server has the training loss up to step 20 from before.
+    // The server already has the training loss up to step 20.
     epoch(&mut second, 2, 0.4);
     epoch(&mut second, 3, 0.3);
     second.train_end(Outcome::Finished).unwrap();
@@ -126,7 +126,7 @@ fn a_resumed_run_goes_on_with_the_same_one_and_doubles_nothing() {
     std::fs::write(&note, std::fs::read_to_string(&note).unwrap().replace("r1", "other")).unwrap();
     second.train_start().unwrap();
     second.train_end(Outcome::Finished).unwrap();
-    assert!(server.lines().contains(&"POST runs/create".to_owned()), "the one that is gone");
+    assert!(server.lines().contains(&"POST runs/create".to_owned()), "the run that was deleted");
     assert!(std::fs::read_to_string(&note).unwrap().contains("r1"));
 }
 
@@ -146,7 +146,7 @@ fn a_busy_server_is_asked_again_and_told_all() {
 }
 
 #[test]
-fn a_refused_batch_is_left_behind() {
+fn a_rejected_batch_is_dropped() {
     let refusal = json!({ "error_code": "INVALID_PARAMETER_VALUE", "message": "no" });
     let server = Server::start(move |request, _| match request.body.contains("val_loss") {
         true => ("400 Bad Request", "", refusal.clone()),
@@ -160,10 +160,10 @@ fn a_refused_batch_is_left_behind() {
 }
 
 #[test]
-fn a_server_that_is_away_hurts_nothing() {
-    // A port that nobody listens at.
+fn an_unreachable_server_does_not_affect_the_run() {
+    // A port without a listener.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    // What takes connections and never answers.
+    // A listener that accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     for address in [address, silent.local_addr().unwrap()] {
         let mut host = host(&format!("http://{address}"), 0.2);

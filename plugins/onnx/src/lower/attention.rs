@@ -1,4 +1,4 @@
-//! Attention, out of products and a softmax.
+//! Attention, built from products and a softmax.
 
 use plugin_api::Result;
 use plugin_api::graph::{Node, Op};
@@ -18,7 +18,7 @@ impl<'a> Lowering<'a, '_> {
         let width = embed_dim / num_heads;
         let joined = self.affine(node, &part("joined"), &input, "in_proj_weight", bias.then_some("in_proj_bias"))?;
         let parts = ["query", "key", "value"].map(part);
-        // Without lengths there are as many parts as outputs, of one length, in every opset from 18 on.
+        // Without lengths, there are as many parts as outputs, all of one length, in every opset from 18 on.
         self.builder.node_with(
             "Split",
             &part("split"),

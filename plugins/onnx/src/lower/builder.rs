@@ -19,7 +19,7 @@ pub struct Initializer<'a> {
     pub name: String,
     pub dims: Vec<i64>,
     pub elements: Elements<'a>,
-    /// Whether it is a weight of the model, and no constant of a decomposition.
+    /// Whether it is a weight of the model, not a constant of a decomposition.
     pub is_weight: bool,
 }
 
@@ -28,13 +28,13 @@ pub struct Initializer<'a> {
 pub struct Builder<'a> {
     pub nodes: Vec<Node>,
     pub initializers: Vec<Initializer<'a>>,
-    /// Names of initializers: one is written once, whoever reads it.
+    /// Names of initializers: each is written once, however many nodes read it.
     known: HashSet<String>,
 }
 
 impl<'a> Builder<'a> {
-    /// Adds a node with one output, which has the node's name. Names of nodes are names of values here, so that they are
-    /// unique as values must be.
+    /// Adds a node with one output, which has the node's name. Node names double as value names, so they must be
+    /// unique.
     pub fn node<I: AsRef<str>>(
         &mut self,
         op_type: &str,

@@ -8,7 +8,7 @@ use plugin_api::graph::{Graph, Node, Op};
 use super::Lowering;
 use crate::proto::Attribute;
 
-/// The batch norms whose only input is a convolution that nothing else reads, by that convolution's name.
+/// The batch norms whose only input is a convolution that nothing else reads, by the convolution's name.
 pub fn foldable(graph: &Graph) -> HashMap<&str, &Node> {
     let mut readers: HashMap<&str, usize> = HashMap::from([(graph.output.as_str(), 1)]);
     for input in graph.nodes.iter().flat_map(|node| &node.inputs) {
@@ -32,7 +32,7 @@ pub fn foldable(graph: &Graph) -> HashMap<&str, &Node> {
         .collect()
 }
 
-/// A convolution's attributes, the same for one dimension and for two.
+/// A convolution's attributes, for one or two dimensions.
 struct Attributes {
     kernel: Vec<i64>,
     stride: Vec<i64>,
@@ -96,7 +96,7 @@ impl<'a> Lowering<'a, '_> {
             Attribute::ints("strides", of.stride),
             Attribute::ints("dilations", of.dilation),
             Attribute::int("group", of.groups),
-            // All begins, then all ends.
+            // First all starts, then all ends.
             Attribute::ints("pads", of.padding.iter().chain(&of.padding).copied()),
         ];
         let operator = match of.output_padding {
@@ -109,11 +109,11 @@ impl<'a> Lowering<'a, '_> {
         Ok(self.builder.node(operator, &node.name, &inputs, attributes))
     }
 
-    /// Weight and bias of a convolution that does what a batch norm behind it does too. Computed in f64, so that the
-    /// result is as near as f32 can be.
+    /// Weight and bias of a convolution that includes the batch norm after it. Computed in f64, so that the result is
+    /// as precise as f32 can be.
     fn fold(&mut self, node: &Node, norm: &Node, bias: bool) -> Result<[String; 2]> {
         let Op::BatchNorm { eps, .. } = norm.op else {
-            return Err(plugin_api::Error::new(format!("`{}` is no batch norm", norm.name)));
+            return Err(plugin_api::Error::new(format!("`{}` is not a batch norm", norm.name)));
         };
         let of_norm = |tensor: &str| self.weights.f32(&format!("{}.{tensor}", norm.name));
         let (scale, shift) = (of_norm("weight")?, of_norm("bias")?);
@@ -138,14 +138,14 @@ impl<'a> Lowering<'a, '_> {
                 ((own - f64::from(mean[channel])) * factors[channel] + f64::from(shift[channel])) as f32
             })
             .collect();
-        // The names say that they are no longer the state dict's.
+        // The names show that they are no longer the state dict's.
         let (name, channels) = (format!("{}.weight/folded", node.name), [factors.len() as i64]);
         let weight = self.builder.weight(&name, weight.shape, folded);
         let bias = self.builder.weight(&format!("{}.bias/folded", node.name), &channels, shifted);
         Ok([weight, bias])
     }
 
-    /// Whether a convolution has taken up this batch norm.
+    /// Whether a convolution includes this batch norm.
     pub(super) fn is_folded(&self, norm: &Node) -> bool {
         self.folded.values().any(|folded| folded.name == norm.name)
     }

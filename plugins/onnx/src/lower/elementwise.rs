@@ -39,7 +39,7 @@ impl<'a> Lowering<'a, '_> {
         Ok(self.builder.node(operator, &node.name, &inputs, attributes))
     }
 
-    /// Before opset 20: `x/2 · (1 + erf(x/√2))`, or by a hyperbolic tangent (Hendrycks and Gimpel 2016).
+    /// Before opset 20: `x/2 · (1 + erf(x/√2))`, or with a hyperbolic tangent (Hendrycks and Gimpel 2016).
     fn gelu(&mut self, node: &Node, input: &str, approximate: GeluApproximation) -> String {
         let part = |part: &str| format!("{}/{part}", node.name);
         let number =

@@ -1,10 +1,10 @@
-//! From the model's graph to ONNX's nodes, in inference mode.
+//! Lowers the model's graph to ONNX's nodes, in inference mode.
 
 mod attention;
 mod builder;
 mod convolution;
 mod elementwise;
-mod normalisation;
+mod normalization;
 mod pooling;
 mod recurrent;
 mod shape;
@@ -20,29 +20,29 @@ pub use builder::{Builder, Elements, Initializer};
 
 use crate::options::{Include, Opset};
 
-/// A model as ONNX has it, with weights that are borrowed.
+/// A model in ONNX, with borrowed weights.
 pub struct Lowered<'a> {
     pub builder: Builder<'a>,
     pub input: Input,
-    /// The value that the model takes: the input, or what the normalisation makes of it.
+    /// The input of the model: that of the file, or its normalized value.
     pub taken: String,
-    /// The name of the output, its shape for a sample, and whether it holds class indices.
+    /// The name of the output, its shape for a sample, and whether it contains class indices.
     pub output: String,
     pub output_shape: Vec<i64>,
     pub is_class: bool,
-    /// Values of the model that are values of the file too.
+    /// Values of the model that are also values of the file.
     pub points: Vec<Point>,
 }
 
-/// What is to be lowered, and how.
+/// The graph to lower, and how.
 pub struct Request<'a> {
     pub graph: &'a Graph,
     pub opset: Opset,
-    /// Batch norms behind convolutions become part of them.
+    /// Whether batch norms become part of the convolutions before them.
     pub fold_batch_norm: bool,
-    /// What is added at the ends.
+    /// What is added before and after the model.
     pub include: &'a [Include],
-    /// What the data's normalisation subtracts and divides by.
+    /// The numbers that the data's normalization subtracts and divides by.
     pub offset: &'a [f32],
     pub scale: &'a [f32],
 }
@@ -53,9 +53,9 @@ pub(crate) struct Lowering<'a, 'w> {
     weights: &'a Weights<'w>,
     opset: Opset,
     builder: Builder<'w>,
-    /// For each value of the graph, the value of ONNX that it is: another one where a node does nothing in inference.
+    /// For each value of the graph, its value in ONNX: another one if a node does nothing in inference.
     values: HashMap<&'a str, String>,
-    /// Batch norms that a convolution has taken up.
+    /// Batch norms that are part of a convolution.
     folded: HashMap<&'a str, &'a Node>,
 }
 
@@ -63,32 +63,30 @@ pub(crate) struct Lowering<'a, 'w> {
 ///
 /// # Errors
 ///
-/// The first node that cannot, with its operator.
+/// The first node that cannot be exported, with its operator.
 pub fn check(graph: &Graph) -> Result<()> {
     let [_] = graph.inputs.as_slice() else {
-        return Err(Error::new(format!("the model has {} inputs, and one is exported", graph.inputs.len())));
+        return Err(Error::new(format!("the model has {} inputs, but only one can be exported", graph.inputs.len())));
     };
     let mut names = std::collections::HashSet::new();
     let all = graph.nodes.iter().map(|node| &node.name).chain(graph.inputs.iter().map(|input| &input.name));
     let tensors = graph.nodes.iter().flat_map(|node| node.parameters.iter().chain(&node.buffers));
     for name in all.chain(tensors.map(|tensor| &tensor.name)) {
         if name.is_empty() || name.contains('\0') {
-            return Err(Error::new(format!("the name {name:?} in the graph is none that ONNX can have")));
+            return Err(Error::new(format!("the graph has the name {name:?}, which ONNX does not allow")));
         }
         if !names.insert(name) {
-            return Err(Error::new(format!(
-                "the name `{name}` is there twice in the graph, and ONNX has one space of names"
-            )));
+            return Err(Error::new(format!("the graph has the name `{name}` twice, but names in ONNX must be unique")));
         }
     }
     Ok(())
 }
 
-/// Lowers a graph that [`check`] let pass.
+/// Lowers a graph that [`check`] has accepted.
 ///
 /// # Errors
 ///
-/// A weight that is missing.
+/// A missing weight.
 pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered<'w>> {
     let graph = request.graph;
     let input = graph.inputs.first().ok_or_else(|| Error::new("the model has no input"))?;
@@ -100,9 +98,9 @@ pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered
         values: HashMap::from([(input.name.as_str(), input.name.clone())]),
         folded: if request.fold_batch_norm { convolution::foldable(graph) } else { HashMap::new() },
     };
-    if request.include.contains(&Include::Normalise) && !request.offset.is_empty() && input.dtype == Dtype::F32 {
-        let normalised = lowering.normalise(input, request.offset, request.scale);
-        lowering.values.insert(&input.name, normalised);
+    if request.include.contains(&Include::Normalize) && !request.offset.is_empty() && input.dtype == Dtype::F32 {
+        let normalized = lowering.normalize(input, request.offset, request.scale);
+        lowering.values.insert(&input.name, normalized);
     }
     for node in &graph.nodes {
         let value =
@@ -114,7 +112,7 @@ pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered
 }
 
 impl<'a, 'w> Lowering<'a, 'w> {
-    /// Lowers a node, and gives the value that it is.
+    /// Lowers a node, and returns its value.
     fn node(&mut self, node: &'a Node) -> Result<String> {
         match &node.op {
             Op::Linear { bias, .. } => self.linear(node, *bias),
@@ -135,7 +133,7 @@ impl<'a, 'w> Lowering<'a, 'w> {
             Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Upsample { .. } | Op::Concat { .. } => {
                 self.reshaped(node)
             }
-            // It does something in training alone.
+            // It does something only in training.
             Op::Dropout { .. } => self.input(node),
             Op::Embedding { .. } | Op::PositionalEmbedding { .. } => self.embedding(node),
             Op::MultiHeadAttention { .. } => self.attention(node),
@@ -144,23 +142,23 @@ impl<'a, 'w> Lowering<'a, 'w> {
         }
     }
 
-    /// The value that a node reads first.
+    /// The first input of a node.
     fn input(&self, node: &Node) -> Result<String> {
-        let name = node.inputs.first().ok_or_else(|| Error::new("it reads nothing"))?;
+        let name = node.inputs.first().ok_or_else(|| Error::new("it has no inputs"))?;
         self.value(name)
     }
 
     fn value(&self, name: &str) -> Result<String> {
-        self.values.get(name).cloned().ok_or_else(|| Error::new(format!("there is no value `{name}` before it")))
+        self.values.get(name).cloned().ok_or_else(|| Error::new(format!("no earlier node has the value `{name}`")))
     }
 
-    /// The shape of a sample of what a node reads first.
+    /// The shape of a sample of a node's first input.
     fn input_shape(&self, node: &Node) -> Result<&'a [i64]> {
         let name = node.inputs.first().map_or("", String::as_str);
         self.graph.shape(name).ok_or_else(|| Error::new(format!("there is no value `{name}`")))
     }
 
-    /// Adds a weight of a node under its name in the state dict, in another shape where `dims` are given.
+    /// Adds a weight of a node under its name in the state dict, in another shape if `dims` are given.
     fn weight(&mut self, node: &Node, tensor: &str, dims: Option<&[i64]>) -> Result<String> {
         let name = format!("{}.{tensor}", node.name);
         let weight = self.weights.get(&name)?;
@@ -168,7 +166,7 @@ impl<'a, 'w> Lowering<'a, 'w> {
         Ok(self.builder.weight(&name, dims.unwrap_or(weight.shape), values))
     }
 
-    /// `x Wᵀ + b` over the last dimension, with tensors of these names; the value that it is is called `name`.
+    /// `x Wᵀ + b` over the last dimension, with tensors of these names; the result is called `name`.
     fn affine(&mut self, node: &Node, name: &str, input: &str, weight: &str, bias: Option<&str>) -> Result<String> {
         let weight = self.weight(node, weight, None)?;
         let transposed = self.builder.node("Transpose", &format!("{weight}/transposed"), &[&weight], Vec::new());
@@ -192,17 +190,17 @@ impl<'a, 'w> Lowering<'a, 'w> {
         Ok(self.builder.node("Gemm", &node.name, &inputs, vec![crate::proto::Attribute::int("transB", 1)]))
     }
 
-    /// What the data's normalisation does to a sample, as the first nodes.
-    fn normalise(&mut self, input: &Input, offset: &[f32], scale: &[f32]) -> String {
+    /// The data's normalization, as the first nodes.
+    fn normalize(&mut self, input: &Input, offset: &[f32], scale: &[f32]) -> String {
         let dims: Vec<i64> =
             input.shape.iter().enumerate().map(|(axis, length)| if axis == 0 { *length } else { 1 }).collect();
-        let offset = self.builder.constant("normalise/offset", &dims, offset.to_vec());
-        let scale = self.builder.constant("normalise/scale", &dims, scale.to_vec());
-        let shifted = self.builder.node("Sub", "normalise/shifted", &[&input.name, &offset], Vec::new());
-        self.builder.node("Div", "normalise/scaled", &[shifted, scale], Vec::new())
+        let offset = self.builder.constant("normalize/offset", &dims, offset.to_vec());
+        let scale = self.builder.constant("normalize/scale", &dims, scale.to_vec());
+        let shifted = self.builder.node("Sub", "normalize/shifted", &[&input.name, &offset], Vec::new());
+        self.builder.node("Div", "normalize/scaled", &[shifted, scale], Vec::new())
     }
 
-    /// The nodes of the graph, and their values in the file. What a convolution gives that took up a norm is the norm's.
+    /// The nodes of the graph, and their values in the file. A convolution that includes a norm has the norm's value.
     fn points(&self) -> Vec<Point> {
         let nodes = self.graph.nodes.iter().filter(|node| !self.folded.contains_key(node.name.as_str()));
         let point = |node: &Node| {
@@ -213,7 +211,7 @@ impl<'a, 'w> Lowering<'a, 'w> {
         nodes.filter_map(point).collect()
     }
 
-    /// What is added behind the model, and the name that its output has.
+    /// Adds the nodes after the model, and returns the name of the output.
     fn finish(mut self, input: Input, mut output_shape: Vec<i64>, include: &[Include]) -> Result<Lowered<'w>> {
         use crate::proto::Attribute;
         let mut value = self.value(&self.graph.output)?;
@@ -227,7 +225,7 @@ impl<'a, 'w> Lowering<'a, 'w> {
             output_shape.pop();
             is_class = true;
         }
-        // An input, or a weight, cannot be an output by itself.
+        // An input or a weight cannot itself be an output.
         if value == input.name || !self.builder.nodes.iter().any(|node| node.output.contains(&value)) {
             value = self.builder.node("Identity", "output", &[value], Vec::new());
         }

@@ -40,7 +40,7 @@ impl<'a> Lowering<'a, '_> {
             let attributes = vec![Attribute::ints("kernel_shape", window), Attribute::ints("strides", window)];
             return Ok(self.builder.node("AveragePool", &node.name, &[input], attributes));
         }
-        // Windows of differing sizes: a product with a matrix of shares on each side.
+        // Windows of different sizes: a product with a matrix of shares on each side.
         let part = |part: &str| format!("{}/{part}", node.name);
         let rows = shares(height, output[0]);
         let columns = transposed(&shares(width, output[1]), width as usize);
@@ -51,8 +51,8 @@ impl<'a> Lowering<'a, '_> {
     }
 }
 
-/// What each of `length` values gives to each of `parts` means, `[parts, length]`: part `i` goes from `⌊i·length/parts⌋`
-/// up to `⌈(i+1)·length/parts⌉`, as PyTorch's adaptive pooling has it.
+/// The share of each of `length` values in each of `parts` means, `[parts, length]`: part `i` goes from
+/// `⌊i·length/parts⌋` up to `⌈(i+1)·length/parts⌉`, as in PyTorch's adaptive pooling.
 fn shares(length: i64, parts: i64) -> Vec<f32> {
     (0..parts)
         .flat_map(|part| {

@@ -6,12 +6,12 @@ use plugin_api::graph::{Node, Recurrent};
 use super::Lowering;
 use crate::proto::Attribute;
 
-/// How ONNX's operator differs from PyTorch's module.
+/// The differences between ONNX's operator and PyTorch's module.
 pub struct Cell {
     operator: &'static str,
     /// For each gate of ONNX, that of PyTorch.
     gates: &'static [usize],
-    /// GRU: the reset gate is applied behind the product, as PyTorch and cuDNN do.
+    /// GRU: the reset gate is applied after the product, as in PyTorch and cuDNN.
     linear_before_reset: bool,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Lowering<'a, '_> {
         let input = self.input(node)?;
         let length = self.input_shape(node)?.first().copied().unwrap_or(1);
         let part = |part: &str| format!("{}/{part}", node.name);
-        // ONNX has the sequence first; runtimes do not take its other layout.
+        // ONNX has the sequence first; runtimes do not support its other layout.
         let swapped = || vec![Attribute::ints("perm", [1, 0, 2])];
         let mut value = self.builder.node("Transpose", &part("by_position"), &[input], swapped());
         let width = of.hidden_size * of.directions();
@@ -55,7 +55,7 @@ impl<'a> Lowering<'a, '_> {
         Ok(self.builder.node("Transpose", &node.name, &[value], swapped()))
     }
 
-    /// The three tensors of a layer, its directions one behind the other and the gates in ONNX's order.
+    /// The three tensors of a layer, its directions one after the other and the gates in ONNX's order.
     fn gates(&mut self, node: &Node, of: &Recurrent, cell: &Cell, layer: i64) -> Result<[String; 3]> {
         let (mut inputs, mut states, mut biases) = (Vec::new(), Vec::new(), Vec::new());
         for suffix in ["", "_reverse"].into_iter().take(of.directions() as usize) {
@@ -71,7 +71,7 @@ impl<'a> Lowering<'a, '_> {
         }
         let (directions, gates) = (of.directions(), cell.gates.len() as i64 * of.hidden_size);
         let features = if layer == 0 { of.input_size } else { of.hidden_size * directions };
-        // The names say that they are no longer the state dict's.
+        // The names show that they are no longer the state dict's.
         let name = |name: &str| format!("{}.{name}_l{layer}/reordered", node.name);
         Ok([
             self.builder.weight(&name("weight_ih"), &[directions, gates, features], inputs),

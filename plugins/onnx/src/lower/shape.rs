@@ -1,4 +1,4 @@
-//! What moves values about: shapes, concatenation, upsampling, embeddings.
+//! Operators that move values: shapes, concatenation, upsampling, embeddings.
 
 use plugin_api::Result;
 use plugin_api::graph::{Node, Op, UpsampleMode};
@@ -40,7 +40,7 @@ impl<'a> Lowering<'a, '_> {
                         Attribute::text("coordinate_transformation_mode", "half_pixel"),
                     ],
                 };
-                // Between them would be a region of interest, which another mode has.
+                // The empty input is a region of interest, which only another mode needs.
                 Ok(self.builder.node("Resize", &node.name, &[input.as_str(), "", &scales], attributes))
             }
             _ => Ok(input),

@@ -65,7 +65,7 @@ fn a_resumed_run_leaves_the_file_of_an_unbroken_one() {
         let mut resumed = host().with_info(|info| info.folder = broken.folder().display().to_string());
         resumed.load_state(&state).unwrap();
         if saved > 10 {
-            // The history is the host's to restore.
+            // The host restores the history.
             resumed.put_metric("val_loss", 2.0 / ((saved - 1) / 10 * 10) as f64);
         }
         resumed.put_metric("train_loss", 1.0 / saved as f64);
@@ -122,7 +122,7 @@ fn a_file_that_is_gone_or_in_the_way_is_an_error_with_its_path() {
     gone.epoch_end(1).unwrap();
     fs::remove_file(gone.folder().join(FILE)).unwrap();
     let told = gone.epoch_end(2).unwrap_err().message().to_owned();
-    assert!(told.starts_with("the file was removed in mid-run: ") && told.contains("/metrics.csv: "), "{told}");
+    assert!(told.starts_with("the file was removed during the run: ") && told.contains("/metrics.csv: "), "{told}");
 
     let mut folder = host();
     fs::create_dir(folder.folder().join(FILE)).unwrap();

@@ -47,9 +47,9 @@ fn events(folder: &Path, run: &str) -> Vec<Event> {
     for file in files {
         let bytes = fs::read(file).unwrap();
         let mut rest = bytes.as_slice();
-        while let Some((record, behind)) = framing::first(rest) {
+        while let Some((record, tail)) = framing::first(rest) {
             events.push(Event::decode(record).unwrap());
-            rest = behind;
+            rest = tail;
         }
         assert!(rest.is_empty(), "a torn record");
     }
@@ -95,7 +95,7 @@ fn metrics_are_scalars_of_their_splits_once_a_step() {
     let mut host = host(json!({ "every": 0 }));
     start(&mut host);
     epoch(&mut host, 1, 0.5).unwrap();
-    // An epoch without an evaluation: what is known of the split is old.
+    // An epoch without an evaluation: the values of the split are old.
     host.set_position(2, 20);
     host.put_metric("val_small_loss", 7.0);
     host.epoch_end(2).unwrap();
@@ -210,7 +210,7 @@ fn examples_and_features_are_what_the_model_made_of_the_samples() {
     host.put_tensor(TensorSet::Taps, Tensor::new(features, &[4, 2], &said).unwrap());
     host.evaluation(EventKind::EVAL_STEP_END, "val", 1, 1).unwrap();
     epoch(&mut host, 1, 0.5).unwrap();
-    // Without another evaluation there is nothing new to show.
+    // Without another evaluation, there is nothing new to show.
     host.trigger("step").unwrap();
     host.train_end(Outcome::Finished).unwrap();
     let mut images = 0;
@@ -314,7 +314,7 @@ fn records_that_are_none_are_left_out_with_a_warning_that_names_them() {
     ] {
         put(&mut host, "odd", value).unwrap();
         let told = host.logs().last().unwrap();
-        assert!(told.starts_with("WARN a record of `somebody` is left out: ") && told.contains(expected), "{told}");
+        assert!(told.starts_with("WARN a record of `somebody` was skipped: ") && told.contains(expected), "{told}");
     }
     put(&mut host, "even", RecordValue::Scalar { value: 1.0 }).unwrap();
     host.train_end(Outcome::Finished).unwrap();
@@ -342,7 +342,7 @@ fn folders_that_are_gone_or_in_the_way_are_errors_with_their_names() {
     fs::remove_dir_all(gone.folder().join("tensorboard")).unwrap();
     let told = epoch(&mut gone, 2, 0.5).unwrap_err().message().to_owned();
     assert!(
-        told.starts_with("the event file was removed in mid-run: ") && told.contains("/tensorboard/test/"),
+        told.starts_with("the event file was removed during the run: ") && told.contains("/tensorboard/test/"),
         "{told}"
     );
 
@@ -355,16 +355,16 @@ fn folders_that_are_gone_or_in_the_way_are_errors_with_their_names() {
 #[test]
 fn options_that_cannot_be_are_refused() {
     for (options, expected) in [
-        (json!({ "image_shape": [0, 8, 1] }), "`image_shape` is [height, width, channels]"),
-        (json!({ "image_shape": [8, 8, 2] }), "`image_shape` is [height, width, channels]"),
-        (json!({ "basis": {} }), "`basis` names one metric"),
+        (json!({ "image_shape": [0, 8, 1] }), "`image_shape` must be [height, width, channels]"),
+        (json!({ "image_shape": [8, 8, 2] }), "`image_shape` must be [height, width, channels]"),
+        (json!({ "basis": {} }), "`basis` must name one metric"),
         (json!({ "flush": -1.0 }), "`flush`"),
     ] {
         let told = FakeHost::new::<TensorBoard>(options).err().unwrap().message().to_owned();
         assert!(told.contains(expected), "{told}");
     }
     let told = host(json!({ "image_shape": [8, 8, 1] })).setup().unwrap_err().message().to_owned();
-    assert!(told.starts_with("samples of shape [4] are no images"), "{told}");
+    assert!(told.starts_with("samples of shape [4] are not images"), "{told}");
     let mut missing = host(json!({ "basis": { "val_los": "min" } }));
     start(&mut missing);
     assert!(epoch(&mut missing, 1, 0.5).unwrap_err().message().starts_with("`basis`: "));

@@ -9,7 +9,7 @@ use crate::builtin::{Builtin, Scalar};
 use crate::layout::Layout;
 use crate::program::TensorId;
 
-/// Far below every score: the softmax makes 0 of it.
+/// Far below every score: its softmax is 0.
 const HIDDEN: f32 = -1e9;
 
 impl Lowering<'_> {
@@ -17,13 +17,13 @@ impl Lowering<'_> {
         let (Op::MultiHeadAttention { embed_dim: features, num_heads, causal, bias: has_bias, .. }, [length, _]) =
             (&node.op, input.shape.as_slice())
         else {
-            return Err(Error::new("takes a sequence"));
+            return Err(Error::new("needs a sequence"));
         };
         let (features, length, has_bias) = (*features, *length, *has_bias);
         let sequence = self.plain(input);
         let (heads, each) = (*num_heads as i32, (features / num_heads) as i32);
         let shape = [1, length as i32, features as i32];
-        // Scores are divided by √(features of a head): the queries are, when the weights are written.
+        // Scores are divided by √(features of a head): the division is part of the written query weights.
         let scale = (1.0 / f64::from(each).sqrt()) as f32;
         let [query, key, value] = [(0, scale), (1, 1.0), (2, 1.0)].map(|(part, factor)| {
             let first = part * features;

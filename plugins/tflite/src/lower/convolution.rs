@@ -20,18 +20,19 @@ pub(super) struct Window {
     pub(super) kernel: i64,
     pub(super) stride: i64,
     pub(super) dilation: i64,
-    /// What is in front of the input.
+    /// The padding before the input.
     pub(super) before: i64,
 }
 
 impl Window {
-    /// How many values behind the input are seen.
+    /// The number of values after the input that the window covers.
     pub(super) fn after(self) -> i64 {
         let extent = (self.kernel - 1) * self.dilation + 1;
         ((self.output - 1) * self.stride + extent - self.input - self.before).max(0)
     }
 
-    /// Whether the runtime's `SAME` is this padding: it puts the larger half behind, PyTorch as much on either side.
+    /// Whether the runtime's `SAME` is this padding: it puts the larger half at the end, PyTorch pads both sides
+    /// equally.
     fn is_same(self) -> bool {
         let extent = (self.kernel - 1) * self.dilation + 1;
         let output = (self.input + self.stride - 1) / self.stride;
@@ -40,7 +41,7 @@ impl Window {
     }
 }
 
-/// How the runtime is told of the padding of `windows`; `None`: not at all, the input must be padded.
+/// The runtime's padding for `windows`; `None` if it has none, so that the input must be padded.
 pub(super) fn padding(windows: [Window; 2]) -> Option<Padding> {
     if windows.iter().all(|window| window.before == 0 && window.after() == 0) {
         Some(Padding::Valid)
@@ -56,7 +57,8 @@ struct Kernel {
     windows: [Window; 2],
     channels: [i64; 2],
     groups: i64,
-    /// `[outputs, height, width, inputs of a group]`, or `[1, height, width, outputs]` where each group has one channel.
+    /// `[outputs, height, width, inputs of a group]`, or `[1, height, width, outputs]` where each group has one
+    /// channel.
     weight: Recipe,
     bias: Option<Recipe>,
 }
@@ -76,7 +78,7 @@ impl<'g> Lowering<'g> {
             Op::Conv2d { in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias } => {
                 ([*in_channels, *out_channels], *kernel_size, *stride, *padding, *dilation, *groups, *bias)
             }
-            _ => return Err(Error::new("is no convolution")),
+            _ => return Err(Error::new("is not a convolution")),
         };
         let [sizes, outputs] = [&input.shape, &node.shape].map(|shape| match shape.as_slice() {
             [_, height, width] => [*height, *width],
@@ -140,7 +142,7 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// An image with what the windows see around it: zeros, or `value`.
+    /// An image with its padding: zeros, or `value`.
     pub(super) fn padded(&mut self, image: TensorId, windows: [Window; 2], value: Option<f32>) -> TensorId {
         let around = windows.map(|window| [window.before as i32, window.after() as i32]);
         let mut shape = self.program.shape(image).to_vec();
@@ -159,10 +161,10 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// A batch norm that nothing before it could take: a convolution of one pixel over each channel alone.
+    /// A batch norm that could not become part of an earlier operator: a depthwise convolution of one pixel.
     pub(super) fn batch_norm(&mut self, node: &Node, input: &Value, channels: i64, eps: f64) -> (TensorId, Layout) {
         let norm = Norm::new(node, channels, eps);
-        // A flattened image has a channel for each of its values, in the order in which they lie.
+        // A flattened image has a channel for each of its values, in memory order.
         let (image, places) = match &input.layout {
             Layout::Flat { shape, order } => {
                 let places = crate::layout::element_order(shape, order);
@@ -210,8 +212,9 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// A transposed convolution as a convolution that computes the pixels between two of the input as channels, which a
-    /// depth-to-space then lays side by side (Shi et al. 2016). The runtime's own takes the batch as a constant.
+    /// A transposed convolution as a convolution that computes the pixels between two input pixels as channels, which a
+    /// depth-to-space then places side by side (Shi et al. 2016). The runtime's own operator needs the batch as a
+    /// constant.
     pub(super) fn transposed_convolution(&mut self, node: &'g Node, input: &Value) -> Result<(TensorId, Layout)> {
         let Op::ConvTranspose2d {
             in_channels,
@@ -225,10 +228,10 @@ impl<'g> Lowering<'g> {
             ..
         } = node.op
         else {
-            return Err(Error::new("is no transposed convolution"));
+            return Err(Error::new("is not a transposed convolution"));
         };
         if stride[0] != stride[1] {
-            return Err(Error::new(format!("cannot be exported with strides that differ, as {stride:?} do")));
+            return Err(Error::new(format!("cannot be exported with different strides {stride:?}")));
         }
         let ([_, height, width], [_, out_height, out_width]) = (as_image(&input.shape)?, as_image(&node.shape)?);
         let (inputs, outputs) = ([height, width], [out_height, out_width]);
@@ -274,17 +277,17 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// Whether each input channel has outputs of its own. With one input channel it is an ordinary convolution.
+/// Whether each input channel has its own outputs. With one input channel, it is an ordinary convolution.
 fn is_depthwise([inputs, outputs]: [i64; 2], groups: i64) -> bool {
     groups == inputs && inputs > 1 && outputs % inputs == 0
 }
 
 fn as_image(shape: &[i64]) -> Result<[i64; 3]> {
-    shape.try_into().map_err(|_| Error::new(format!("takes images, not values of shape {shape:?}")))
+    shape.try_into().map_err(|_| Error::new(format!("needs images, not values of shape {shape:?}")))
 }
 
-/// Which inputs reach an output of a transposed convolution along one dimension: output `q · step + r` is the sum over `t`
-/// of input `q − t` times element `t · step + r + padding` of the kernel, which dilation has spread.
+/// Which inputs reach an output of a transposed convolution along one dimension: output `q · step + r` is the sum over
+/// `t` of input `q − t` times element `t · step + r + padding` of the kernel, which dilation has spread.
 #[derive(Clone, Copy)]
 struct Phases {
     padding: i64,
@@ -304,7 +307,7 @@ impl Phases {
     }
 }
 
-/// The kernel of a transposed convolution, spread over phases.
+/// The kernel of a transposed convolution, distributed over phases.
 struct Spread {
     phases: [Phases; 2],
     step: i64,
@@ -315,8 +318,8 @@ struct Spread {
 }
 
 impl Spread {
-    /// From `[inputs, outputs of a group, height, width]` to `[phases × outputs, taps, taps, inputs]`; a channel of another
-    /// group has zeros.
+    /// From `[inputs, outputs of a group, height, width]` to `[phases × outputs, taps, taps, inputs]`; a channel of
+    /// another group has zeros.
     fn weight(self, name: String, norm: Option<Norm>) -> Recipe {
         Arc::new(move |weights| {
             let [inputs, outputs] = self.channels;
@@ -351,10 +354,10 @@ impl Spread {
         })
     }
 
-    /// The element of the kernel that a tap is in a phase, if it is one.
+    /// The element of the kernel for a tap in a phase, if there is one.
     fn element(&self, axis: usize, tap: i64, phase: i64) -> Option<i64> {
         let phases = self.phases[axis];
-        // Taps are in the order of the input, which is against that of the kernel.
+        // Taps are in the order of the input, the reverse of the kernel's.
         let place = (phases.last - tap) * self.step + phase + phases.padding;
         let element = place.div_euclid(self.dilation[axis]);
         (place >= 0 && place % self.dilation[axis] == 0 && element < self.kernel_size[axis]).then_some(element)

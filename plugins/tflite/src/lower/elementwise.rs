@@ -1,4 +1,4 @@
-//! Activations: part of the operator before them where the runtime can, wherever the values lie.
+//! Activations: part of the operator before them if the runtime supports it, in any layout.
 
 use plugin_api::graph::{GeluApproximation, Op};
 use plugin_api::{Error, Result};
@@ -33,11 +33,11 @@ impl Lowering<'_> {
             }
             Op::Tanh => self.program.unary(Builtin::Tanh, &[], tensor),
             Op::Sigmoid => self.program.unary(Builtin::Logistic, &[], tensor),
-            _ => return Err(Error::new("is no activation")),
+            _ => return Err(Error::new("is not an activation")),
         })
     }
 
-    /// Makes a ReLU part of the operator that gives the tensor; a reshape between them does not matter.
+    /// Makes a ReLU part of the operator that computes the tensor; a reshape between them does not matter.
     fn fuse_relu(&mut self, tensor: TensorId) -> bool {
         let mut given = tensor;
         loop {

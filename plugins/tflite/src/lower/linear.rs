@@ -1,4 +1,4 @@
-//! Linear layers and what looks rows up.
+//! Linear layers and lookups of rows.
 
 use plugin_api::graph::{Node, Op};
 use plugin_api::{Error, Result};
@@ -10,14 +10,14 @@ use crate::layout::Layout;
 use crate::program::{Recipe, TensorId};
 
 impl<'g> Lowering<'g> {
-    /// A batch norm that reads `node` alone and can become part of it; it is then absorbed.
+    /// A batch norm that reads only `node` and can become part of it; it is then absorbed.
     pub(super) fn following_norm(&mut self, node: &'g Node, channels: i64) -> Option<(&'g Node, Norm)> {
         let reader = self.only_reader(node)?;
         let Op::BatchNorm { num_features, eps, .. } = &reader.op else { return None };
         (*num_features == channels).then(|| (reader, Norm::new(reader, channels, *eps)))
     }
 
-    /// Lets the value of an absorbed node be that of `node`.
+    /// Makes the value of an absorbed node that of `node`.
     pub(super) fn absorb(&mut self, reader: &'g Node, tensor: TensorId, layout: &Layout) -> Result<()> {
         self.absorbed.insert(&reader.name);
         self.note_origin(reader, tensor, layout);
@@ -27,12 +27,12 @@ impl<'g> Lowering<'g> {
 
     pub(super) fn linear(&mut self, node: &'g Node, input: &Value) -> Result<(TensorId, Layout)> {
         let Op::Linear { in_features, out_features, bias: has_bias } = node.op else {
-            return Err(Error::new("is no linear layer"));
+            return Err(Error::new("is not a linear layer"));
         };
         let last = input.shape.len().saturating_sub(1);
         let following = if last == 0 { self.following_norm(node, out_features) } else { None };
         let norm = following.as_ref().map(|(_, norm)| norm.clone());
-        // The columns lie as the values of what was flattened do: no transpose in front of it.
+        // The columns are reordered like the values that were flattened, so that no transpose is needed.
         let (tensor, layout, columns) = match &input.layout {
             Layout::Flat { shape, order } => (input.tensor, Layout::plain(1), Some((shape.clone(), order.clone()))),
             Layout::Order(order) if order.last() == Some(&last) => (input.tensor, input.layout.clone(), None),
@@ -87,7 +87,7 @@ impl<'g> Lowering<'g> {
         let (Op::Embedding { num_embeddings: rows, embedding_dim }
         | Op::PositionalEmbedding { max_length: rows, embedding_dim }) = node.op
         else {
-            return Err(Error::new("is no embedding"));
+            return Err(Error::new("is not an embedding"));
         };
         let input = self.plain(input);
         let layout = Layout::plain(node.shape.len());
@@ -107,7 +107,7 @@ impl<'g> Lowering<'g> {
 }
 
 fn columns_reordered(name: String, outputs: i64, shape: Vec<i64>, order: Vec<usize>, norm: Option<Norm>) -> Recipe {
-    // The weight as one of more dimensions: outputs in front, the image's behind.
+    // The weight with more dimensions: outputs first, then those of the image.
     let shape: Vec<i64> = std::iter::once(outputs).chain(shape).collect();
     let order: Vec<usize> = std::iter::once(0).chain(order.into_iter().map(|dim| dim + 1)).collect();
     reordered(name, shape, order, norm)

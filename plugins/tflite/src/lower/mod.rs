@@ -1,10 +1,10 @@
-//! From the model's graph to a program of the runtime.
+//! Lowers the model's graph to a program of the runtime.
 
 mod attention;
 mod convolution;
 mod elementwise;
 mod linear;
-mod normalisation;
+mod normalization;
 mod pooling;
 mod recipe;
 mod recurrent;
@@ -20,7 +20,7 @@ use crate::layout::Layout;
 use crate::options::ImageLayout;
 use crate::program::{Element, Origin, Program, TensorId};
 
-/// Elements of a tensor beyond which indices of the runtime's kernels overflow.
+/// The most elements of a tensor before the indices of the runtime's kernels overflow.
 const MOST_ELEMENTS: i64 = i32::MAX as i64;
 
 /// A value of the graph in the program.
@@ -30,7 +30,8 @@ struct Value {
     /// The shape in the graph.
     shape: Vec<i64>,
     layout: Layout,
-    /// Whether more than one reader, or the caller, sees it: then nothing may be fused into what gives it.
+    /// Whether more than one reader, or the caller, uses it: then nothing may be fused into the operator that computes
+    /// it.
     is_shared: bool,
 }
 
@@ -39,7 +40,7 @@ struct Lowering<'g> {
     graph: &'g Graph,
     program: Program,
     values: HashMap<&'g str, Value>,
-    /// How often each value is read; the model's output once more.
+    /// How often each value is read; the model's output counts once more.
     readers: HashMap<&'g str, usize>,
     /// Nodes that became part of the one before.
     absorbed: HashSet<&'g str>,
@@ -47,11 +48,11 @@ struct Lowering<'g> {
     reordered: HashMap<(TensorId, Vec<usize>), TensorId>,
 }
 
-/// Lowers a graph. No weight is read: a program takes them when it is written.
+/// Lowers a graph. It reads no weights: a program gets them when it is written.
 ///
 /// # Errors
 ///
-/// What cannot be exported, with the node and its operator.
+/// The first node that cannot be exported, with its operator.
 pub(crate) fn lower(graph: &Graph, images: ImageLayout) -> Result<Program> {
     let mut readers: HashMap<&str, usize> = HashMap::new();
     for name in graph.nodes.iter().flat_map(|node| &node.inputs).chain([&graph.output]) {
@@ -100,7 +101,7 @@ impl<'g> Lowering<'g> {
             ImageLayout::Nhwc if value.shape.len() == 3 => self.ordered(&value, &[1, 2, 0]),
             _ => self.plain(&value),
         };
-        // What is given must be made by an operator.
+        // The output must be computed by an operator.
         let tensor = match self.program.producer(tensor) {
             Some(_) => tensor,
             None => {
@@ -122,7 +123,7 @@ impl<'g> Lowering<'g> {
         }
         self.program.scope.clone_from(&node.name);
         if node.shape.iter().product::<i64>() > MOST_ELEMENTS {
-            return Err(Error::new(format!("{:?} are more values than the runtime's indices reach", node.shape)));
+            return Err(Error::new(format!("the shape {:?} has more values than the runtime can index", node.shape)));
         }
         let inputs = node.inputs.iter().map(|name| self.value(name)).collect::<Result<Vec<_>>>()?;
         let input = inputs.first().ok_or_else(|| Error::new("has no input"))?;
@@ -166,13 +167,13 @@ impl<'g> Lowering<'g> {
             Op::Add | Op::Multiply => self.combine(&node.op, &inputs)?,
             Op::Concat { dim } => self.concatenation(node, &inputs, *dim)?,
         };
-        // A value that passes through keeps its other readers.
+        // A value that is passed on keeps its other readers.
         let is_shared = inputs.iter().any(|input| input.tensor == tensor && input.is_shared);
         self.note_origin(node, tensor, &layout);
         self.keep(&node.name, Value { tensor, shape: node.shape.clone(), layout, is_shared })
     }
 
-    /// Remembers whose value a tensor is: of the last node, where several became one operator.
+    /// Records the node of a tensor: the last one, if several became one operator.
     fn note_origin(&mut self, node: &Node, tensor: TensorId, layout: &Layout) {
         let dims = match layout {
             Layout::Order(order) => Some(std::iter::once(0).chain(order.iter().map(|dim| dim + 1)).collect()),
@@ -191,16 +192,16 @@ impl<'g> Lowering<'g> {
     fn keep(&mut self, name: &'g str, mut value: Value) -> Result<()> {
         value.is_shared |= self.readers.get(name).is_some_and(|readers| *readers > 1);
         if self.values.insert(name, value).is_some() {
-            return Err(Error::new(format!("the name `{name}` is there twice in the graph")));
+            return Err(Error::new(format!("the graph has the name `{name}` twice")));
         }
         Ok(())
     }
 
     fn value(&self, name: &str) -> Result<Value> {
-        self.values.get(name).cloned().ok_or_else(|| Error::new(format!("reads `{name}`, which is not there")))
+        self.values.get(name).cloned().ok_or_else(|| Error::new(format!("reads `{name}`, which does not exist")))
     }
 
-    /// The one node that reads `node`'s value, if the model does not give it.
+    /// The one node that reads `node`'s value, unless that is the model's output.
     fn only_reader(&self, node: &Node) -> Option<&'g Node> {
         if self.readers.get(node.name.as_str()) != Some(&1) || self.graph.output == node.name {
             return None;
@@ -242,7 +243,7 @@ impl<'g> Lowering<'g> {
         self.program.reshape(tensor, &lengths)
     }
 
-    /// The value as in the graph.
+    /// The value in the graph's order.
     fn plain(&mut self, value: &Value) -> TensorId {
         let order: Vec<usize> = (0..value.shape.len()).collect();
         self.ordered(value, &order)
@@ -260,7 +261,7 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// What [`Lowering::image`] was made of, with what became of it.
+    /// The source of [`Lowering::image`], and its result.
     fn imaged(&mut self, tensor: TensorId, shape: &[i64]) -> (TensorId, Layout) {
         let layout = Layout::channels_last(shape.len());
         let lengths = std::iter::once(1).chain(shape.iter().skip(1).chain(shape.first()).map(|length| *length as i32));
@@ -272,7 +273,7 @@ impl<'g> Lowering<'g> {
 /// The shape in memory, with a batch of 1.
 fn memory_shape(shape: &[i64], layout: &Layout) -> Result<Vec<i32>> {
     let length = |length: i64| {
-        i32::try_from(length).map_err(|_| Error::new(format!("a length of {length} is beyond the format's 32 bits")))
+        i32::try_from(length).map_err(|_| Error::new(format!("a length of {length} does not fit the format's 32 bits")))
     };
     let lengths = match layout {
         Layout::Order(order) => order.iter().map(|dim| length(shape[*dim])).collect::<Result<Vec<_>>>()?,

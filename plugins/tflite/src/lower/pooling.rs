@@ -1,4 +1,4 @@
-//! Pooling: images as they lie for convolutions.
+//! Pooling: images in the layout of convolutions.
 
 use plugin_api::graph::Node;
 
@@ -19,7 +19,7 @@ fn windows(node: &Node, input: &Value, kernel: [i64; 2], stride: [i64; 2], befor
     })
 }
 
-/// How many of a window's values at each place of the output are of the input.
+/// For each place of the output, how many of the window's values belong to the input.
 fn counts(window: Window) -> Vec<i64> {
     let count = |place: i64| {
         let first = place * window.stride - window.before;
@@ -60,7 +60,7 @@ impl Lowering<'_> {
         (self.pool(Builtin::MaxPool2d, image, windows, padding), Layout::channels_last(3))
     }
 
-    /// The runtime's mean leaves out what `SAME` adds, and takes padding of its own for values.
+    /// The runtime's mean ignores the padding of `SAME`, and counts explicit padding as values.
     pub(super) fn average_pool(
         &mut self,
         node: &Node,
@@ -101,7 +101,7 @@ impl Lowering<'_> {
             });
             return (self.pool(Builtin::AveragePool2d, image, windows, Padding::Valid), layout);
         }
-        // Windows of several sizes: a product with a matrix of weights for each dimension.
+        // Windows of different sizes: a product with a matrix of weights for each dimension.
         let channels = input.shape.first().copied().unwrap_or(1) as i32;
         let [[height, width], [rows, columns]] = [[size(0), size(1)], output_size].map(|pair| pair.map(|n| n as i32));
         let across = self.program.numbers(&[1, 1, columns, width], means(size(1), output_size[1]));

@@ -1,4 +1,4 @@
-//! Constants made of weights when a program is written.
+//! Constants that are computed from weights when a program is written.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::program::Recipe;
 pub(super) fn read<'w>(weights: &Weights<'w>, name: &str, count: usize) -> Result<&'w [f32]> {
     let values = weights.f32(name)?;
     if values.len() != count {
-        return Err(Error::new(format!("`{name}` has {} numbers, and the graph says {count}", values.len())));
+        return Err(Error::new(format!("`{name}` has {} numbers, but the graph says {count}", values.len())));
     }
     Ok(values)
 }
@@ -24,7 +24,7 @@ pub(super) fn named(node: &Node, tensor: &str) -> String {
     format!("{}.{tensor}", node.name)
 }
 
-/// What a batch norm multiplies by and adds, by channel.
+/// The factor and the offset of a batch norm, by channel.
 #[derive(Clone)]
 pub(super) struct Norm {
     node: String,
@@ -43,7 +43,7 @@ impl Norm {
         Ok(pairs.map(|(weight, variance)| f64::from(*weight) / (f64::from(*variance) + self.eps).sqrt()).collect())
     }
 
-    /// What is added, where `bias` was added before.
+    /// The offset, including the `bias` of the layer before.
     pub(super) fn shift(&self, weights: &Weights<'_>, bias: Option<&[f32]>) -> Result<Vec<f32>> {
         let read = |tensor: &str| read(weights, &format!("{}.{tensor}", self.node), self.channels);
         let (scale, mean, shift) = (self.scale(weights)?, read("running_mean")?, read("bias")?);
@@ -57,7 +57,7 @@ impl Norm {
     }
 }
 
-/// A weight as it is.
+/// A weight, unchanged.
 pub(super) fn whole(name: String, count: i64) -> Recipe {
     Arc::new(move |weights| Ok(Cow::Borrowed(read(weights, &name, count as usize)?)))
 }
@@ -75,8 +75,8 @@ pub(super) fn rows(name: String, [all, columns]: [i64; 2], first: i64, rows: i64
     })
 }
 
-/// A weight of `shape` with its dimensions in `order`, its outputs, which are dimension `output` of it, scaled by a batch
-/// norm that comes behind.
+/// A weight of `shape` with its dimensions in `order`; its outputs, the dimension `output`, are scaled by a following
+/// batch norm.
 pub(super) fn reordered(name: String, shape: Vec<i64>, order: Vec<usize>, norm: Option<Norm>) -> Recipe {
     let is_plain = order.is_sorted();
     Arc::new(move |weights| {
@@ -95,7 +95,7 @@ pub(super) fn reordered(name: String, shape: Vec<i64>, order: Vec<usize>, norm: 
     })
 }
 
-/// The bias of a layer, with a batch norm that comes behind; `None` where there is neither.
+/// The bias of a layer, with a following batch norm; `None` if there is neither.
 pub(super) fn bias(name: Option<String>, count: i64, norm: Option<Norm>) -> Option<Recipe> {
     if name.is_none() && norm.is_none() {
         return None;

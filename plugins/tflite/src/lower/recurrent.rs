@@ -1,4 +1,4 @@
-//! Recurrent layers, unrolled: a step is a few operators, and all steps share their weights.
+//! Recurrent layers, unrolled: a step consists of a few operators, and all steps share their weights.
 //!
 //! The runtime's own LSTM keeps its state from one call to the next and fixes the batch, and it has no GRU.
 
@@ -14,17 +14,18 @@ use crate::builtin::{Builtin, Scalar};
 use crate::layout::Layout;
 use crate::program::{Element, Recipe, TensorId};
 
-/// Steps, over all layers and directions, beyond which an unrolled program is too long.
+/// The most steps, over all layers and directions, of an unrolled program.
 const MOST_STEPS: i64 = 2048;
 
-/// Where the gates of PyTorch's LSTM (input, forget, cell, output) go: those with a logistic function side by side.
+/// The new places of the gates of PyTorch's LSTM (input, forget, cell, output): those with a logistic function
+/// together.
 const LSTM_GATES: [i64; 4] = [0, 1, 3, 2];
 const GRU_GATES: [i64; 3] = [0, 1, 2];
 
 /// One direction of one layer.
 struct Cell<'n> {
     node: &'n Node,
-    /// What its tensors end with: `l0_reverse`.
+    /// The suffix of its tensors: `l0_reverse`.
     suffix: String,
     inputs: i64,
     hidden: i64,
@@ -32,7 +33,7 @@ struct Cell<'n> {
 }
 
 impl Cell<'_> {
-    /// The rows of a tensor with the gates in their places.
+    /// The rows of a tensor with the gates in their new places.
     fn recipe(&self, tensor: &str, columns: i64) -> Recipe {
         let name = named(self.node, &format!("{tensor}_{}", self.suffix));
         let (gates, size) = (self.gates, (self.hidden * columns) as usize);
@@ -46,7 +47,8 @@ impl Cell<'_> {
         })
     }
 
-    /// The bias of the projected inputs: with that of the state, but for the gates from `own` on, which keep theirs apart.
+    /// The bias of the projected inputs, plus that of the state, except for the gates from `own` on, which are
+    /// separate.
     fn input_bias(&self, own: usize) -> Recipe {
         let (input, state) = (self.recipe("bias_ih", 1), self.recipe("bias_hh", 1));
         let together = own * self.hidden as usize;
@@ -58,7 +60,7 @@ impl Cell<'_> {
         })
     }
 
-    /// The bias of the last gate alone.
+    /// The bias of only the last gate.
     fn own_bias(&self) -> Recipe {
         let (state, first) = (self.recipe("bias_hh", 1), (self.gates.len() - 1) * self.hidden as usize);
         Arc::new(move |weights| Ok(Cow::Owned(state(weights)?[first..].to_vec())))
@@ -73,11 +75,11 @@ impl Lowering<'_> {
         recurrent: &Recurrent,
         is_lstm: bool,
     ) -> Result<(TensorId, Layout)> {
-        let [length, _] = input.shape[..] else { return Err(Error::new("takes a sequence")) };
+        let [length, _] = input.shape[..] else { return Err(Error::new("needs a sequence")) };
         let (layers, directions) = (recurrent.num_layers, recurrent.directions());
         if length * layers * directions > MOST_STEPS {
             return Err(Error::new(format!(
-                "would be unrolled to {} steps, of which {MOST_STEPS} are the most; shorter sequences can be exported",
+                "would be unrolled to {} steps, but at most {MOST_STEPS} are allowed; use shorter sequences",
                 length * layers * directions
             )));
         }
@@ -110,7 +112,7 @@ impl Lowering<'_> {
         Ok((sequence, Layout::plain(2)))
     }
 
-    /// Values behind each other in the last dimension.
+    /// Concatenates values along the last dimension.
     fn joined(&mut self, parts: &[TensorId], shape: &[i32]) -> TensorId {
         match parts {
             [part] => *part,
@@ -121,7 +123,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Parts of one length of the last dimension of `[batch, parts × length]`.
+    /// Parts of equal length of the last dimension of `[batch, parts × length]`.
     fn split(&mut self, input: TensorId, parts: usize, length: i32) -> Vec<TensorId> {
         let axis = self.program.tensor(&[], Element::I32, Some(crate::program::Content::I32(vec![1])));
         let outputs: Vec<_> = (0..parts).map(|_| self.program.tensor(&[1, length], Element::F32, None)).collect();
@@ -175,7 +177,7 @@ impl Lowering<'_> {
         states
     }
 
-    /// State and cell after a step; before the first both are zero, and what they would add is left out.
+    /// State and cell after a step. Before the first both are zero, so their terms are omitted.
     fn lstm_step(
         &mut self,
         projected: TensorId,

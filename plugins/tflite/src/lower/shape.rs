@@ -1,4 +1,4 @@
-//! What moves values without computing: no operator at all, where the next one can read them as they lie.
+//! Operators that only move values: none at all if the next one can read them as they are.
 
 use plugin_api::graph::{Node, Op, UpsampleMode};
 use plugin_api::{Error, Result};
@@ -24,7 +24,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Nothing moves: the dimensions have other names.
+    /// Nothing moves: only the names of the dimensions change.
     pub(super) fn permute(&mut self, input: &Value, dims: &[usize]) -> (TensorId, Layout) {
         match &input.layout {
             Layout::Flat { .. } => (input.tensor, input.layout.clone()),
@@ -35,7 +35,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Pixels are areas: the centre of one is never between two, whatever rounding does.
+    /// Pixels are areas: the center of one is never between two, whatever the rounding.
     pub(super) fn upsample(&mut self, node: &Node, input: &Value, mode: UpsampleMode) -> (TensorId, Layout) {
         let image = self.image(input);
         let [channels, height, width] = [0, 1, 2].map(|dim| node.shape.get(dim).copied().unwrap_or(1) as i32);
@@ -54,7 +54,7 @@ impl Lowering<'_> {
         (output, Layout::channels_last(3))
     }
 
-    /// The layout that most of the values have, with channels last before channels first.
+    /// The layout of most of the values; channels last wins over channels first.
     fn common_layout(inputs: &[Value]) -> Layout {
         let first = inputs.first().map_or(Layout::plain(0), |input| input.layout.clone());
         if inputs.iter().all(|input| input.layout == first) {
@@ -82,7 +82,7 @@ impl Lowering<'_> {
 
     pub(super) fn combine(&mut self, op: &Op, inputs: &[Value]) -> Result<(TensorId, Layout)> {
         let (tensors, layout) = self.in_common(inputs);
-        let [left, right] = tensors[..] else { return Err(Error::new("takes two values")) };
+        let [left, right] = tensors[..] else { return Err(Error::new("needs two values")) };
         let builtin = if matches!(op, Op::Add) { Builtin::Add } else { Builtin::Mul };
         Ok((self.program.binary(builtin, left, right), layout))
     }

@@ -11,10 +11,10 @@ use webhook::Webhook;
 use crate::log;
 use crate::server::{Answer, Server};
 
-/// Part of each address here. Nobody may ever see it but the server.
+/// Part of each address here. Only the server may see it.
 const TOKEN: &str = "T0K3N-of-the-address";
 
-/// A host with a webhook whose URL lies in a file, and the file's folder.
+/// A host with a webhook whose URL is in a file, and the file's folder.
 struct Webhooked {
     host: FakeHost,
     folder: TempDir,
@@ -34,7 +34,7 @@ impl Webhooked {
         Self { host, folder }
     }
 
-    /// One to a server with these answers, told of the end alone.
+    /// One that reports only the end to a server with these answers.
     fn finishing(answers: Vec<Answer>) -> (Self, Server) {
         let server = Server::start(answers);
         (Self::new(&server.url(&format!("/{TOKEN}")), json!({ "events": ["finished"] })), server)
@@ -52,9 +52,9 @@ impl Webhooked {
         self.host.teardown().unwrap();
     }
 
-    /// What was warned of this webhook, which is known by its file.
+    /// The warnings of this webhook, which are recognized by its file.
     fn warnings(&self) -> Vec<String> {
-        let place = format!("the URL that the file `{}` holds", self.folder.path().join("url").display());
+        let place = format!("the URL in the file `{}`", self.folder.path().join("url").display());
         log::warnings().iter().filter(|line| line.contains(&place)).map(|line| line.replace(&place, "[URL]")).collect()
     }
 }
@@ -62,7 +62,7 @@ impl Webhooked {
 impl Drop for Webhooked {
     fn drop(&mut self) {
         let lines = log::warnings();
-        // A test that has failed tells why first.
+        // A failed test shows its own reason first.
         assert!(
             std::thread::panicking() || !lines.iter().any(|line| line.contains(TOKEN) || line.contains("127.0.0.1")),
             "{lines:#?}"
@@ -74,7 +74,7 @@ fn ok() -> Answer {
     Answer::status("200 OK", "")
 }
 
-/// What the best epoch sends, without what differs from one run to the next.
+/// The payload of the best epoch, without the parts that differ between runs.
 fn improved(format: &str, content_type: &str) -> Value {
     let server = Server::start(vec![ok()]);
     let mut run = Webhooked::new(&server.url("/"), json!({ "format": format, "events": ["improved"] }));
@@ -249,7 +249,7 @@ fn a_wait_that_the_server_asks_for_is_kept() {
     run.run();
     let sent = || server.request().headers["webhook-timestamp"].parse::<i64>().unwrap();
     let first = sent();
-    // By its own wait it would come in a millisecond.
+    // By its own schedule it would retry after a millisecond.
     assert!(sent() >= first + 2);
 }
 
@@ -263,7 +263,7 @@ fn one_that_is_too_long_is_not() {
         run.run();
         assert_eq!((server.request().line.is_empty(), server.others().len()), (false, 0));
         let told = run.warnings();
-        let expected = "[URL]: the server answered `429 Too Many Requests`, and asks to wait for ";
+        let expected = "[URL]: the server answered `429 Too Many Requests` and asks to wait for ";
         assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
     }
 }
@@ -277,7 +277,9 @@ fn what_will_never_work_is_tried_once_and_told_once() {
     assert_ne!(server.request().headers["webhook-id"], server.request().headers["webhook-id"]);
     assert_eq!(
         run.warnings(),
-        ["WARN the notice `start` was not delivered to [URL]: the server answered `404 Not Found`; this is told once"]
+        [
+            "WARN the notice `start` was not delivered to [URL]: the server answered `404 Not Found`; this is logged only once"
+        ]
     );
 }
 
@@ -299,7 +301,7 @@ fn servers_that_are_not_there_or_say_nothing_are_given_up() {
         (silent.url(&format!("/{TOKEN}")), "the server took too long, in the last of 2 attempts"),
         (
             format!("https://{}/{TOKEN}", plain()),
-            "the server has no certificate that is trusted for its name, or speaks no TLS;",
+            "the server has no trusted certificate for its name, or does not use TLS;",
         ),
     ] {
         let mut run = Webhooked::new(&url, json!({ "events": ["start"], "retries": 1, "timeout_seconds": 0.5 }));
@@ -309,13 +311,13 @@ fn servers_that_are_not_there_or_say_nothing_are_given_up() {
     }
 }
 
-/// A server that takes one connection and speaks no TLS.
+/// A server that accepts one connection and does not use TLS.
 fn plain() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept()?;
-        // With something unread, closing would break the connection.
+        // Closing with unread data would reset the connection.
         let read = stream.read(&mut [0; 4096])?;
         stream.write_all(b"HTTP/1.1 400 ?\r\n\r\n").map(|()| read)
     });
@@ -340,9 +342,9 @@ fn a_server_whose_certificate_nobody_trusts_is_told_nothing() {
     let mut run = Webhooked::new(&format!("https://localhost:{port}/{TOKEN}"), json!({ "events": ["start"] }));
     run.run();
     let told = run.warnings();
-    let expected = "the server has no certificate that is trusted for its name, or speaks no TLS;";
+    let expected = "the server has no trusted certificate for its name, or does not use TLS;";
     assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
-    // The client has seen the certificate, and left.
+    // The client has seen the certificate, and closed the connection.
     let (ended, name) = server.join().unwrap().unwrap();
     assert!(ended.is_err(), "{ended:?}");
     assert_eq!(name.as_deref(), Some("localhost"));
@@ -364,7 +366,7 @@ fn a_redirect_is_followed_on_the_server_and_refused_elsewhere() {
         run.run();
         let told = run.warnings();
         assert!(
-            told.len() == 1 && told[0].contains("`302 Found` leads to another server, which is refused"),
+            told.len() == 1 && told[0].contains("`302 Found` redirects to another server, which is not followed"),
             "{told:?}"
         );
     }
@@ -391,7 +393,7 @@ fn a_server_that_hangs_holds_up_nothing() {
     run.host.train_end(Outcome::Finished).unwrap();
     run.host.teardown().unwrap();
     let told = log::warnings();
-    assert!(told.contains(&"WARN notices come faster than they can be sent: some are left out".to_owned()), "{told:?}");
+    assert!(told.contains(&"WARN notices come faster than they can be sent: some are dropped".to_owned()), "{told:?}");
     let limit = "WARN notices not sent within the 0.01 s of `drain_seconds`: 2";
     assert!(told.contains(&limit.to_owned()), "{told:?}");
 }

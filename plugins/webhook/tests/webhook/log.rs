@@ -1,4 +1,4 @@
-//! Everything that the plugin logs, from whichever thread.
+//! Everything that the plugin logs, on any thread.
 
 use std::fmt::Write;
 use std::sync::{Mutex, Once};

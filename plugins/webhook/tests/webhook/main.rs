@@ -1,8 +1,8 @@
 //! `webhook` against a real server on loopback.
 
-// What servers are sent, and what becomes of a run whose server does not answer as it should.
+// What servers receive, and what happens to a run whose server misbehaves.
 mod delivery;
-// Of what a webhook tells, in which words, signed by whom; and which options it refuses.
+// The notices, their texts and signatures; and the options that the plugin rejects.
 mod notices;
 // Everything that the plugin logs.
 mod log;

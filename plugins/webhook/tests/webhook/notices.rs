@@ -9,14 +9,14 @@ use webhook::Webhook;
 use crate::log;
 use crate::server::{Answer, Request, Server};
 
-/// What a server that takes everything was sent.
-struct Told {
+/// The requests to a server that accepts everything.
+struct Sent {
     server: Server,
     host: FakeHost,
     _folder: TempDir,
 }
 
-impl Told {
+impl Sent {
     fn new(options: Value) -> Self {
         Self::of(options, |_| {})
     }
@@ -62,8 +62,8 @@ fn words(payloads: &[Value]) -> Vec<String> {
 
 #[test]
 fn each_event_has_its_words() -> Result<()> {
-    let mut told = Told::new(json!({ "events": ["start", "trigger", "improved", "artifact", "stopped"] }));
-    let host = &mut told.host;
+    let mut sent = Sent::new(json!({ "events": ["start", "trigger", "improved", "artifact", "stopped"] }));
+    let host = &mut sent.host;
     host.setup()?;
     host.train_start()?;
     host.put_metric("val_loss", 0.5);
@@ -74,7 +74,7 @@ fn each_event_has_its_words() -> Result<()> {
     host.stopping("early-stopping", "`val_loss` no longer improves")?;
     host.train_end(Outcome::Stopped)?;
     assert_eq!(
-        words(&told.payloads()),
+        words(&sent.payloads()),
         [
             "digits started | 3 epochs, 30 steps, in /run",
             "digits: epoch 1 of 3, step 10 | After epoch 1 of 3, step 10, TIME s. Results: /run",
@@ -89,16 +89,16 @@ fn each_event_has_its_words() -> Result<()> {
 
 #[test]
 fn a_failure_names_the_plugin_and_what_it_said() -> Result<()> {
-    let mut told = Told::new(json!({}));
-    told.host.setup()?;
-    told.host.set_position(2, 15);
-    told.host.error("onnx", "trigger", "the disk is full")?;
-    told.host.train_end(Outcome::Failed)?;
-    // Before there was a training, the end of the job is the only end.
-    let mut early = Told::new(json!({ "events": ["failed"] }));
+    let mut sent = Sent::new(json!({}));
+    sent.host.setup()?;
+    sent.host.set_position(2, 15);
+    sent.host.error("onnx", "trigger", "the disk is full")?;
+    sent.host.train_end(Outcome::Failed)?;
+    // Before the training started, the end of the job is the only end.
+    let mut early = Sent::new(json!({ "events": ["failed"] }));
     early.host.setup()?;
     early.host.error("onnx", "setup", &"no ".repeat(1500))?;
-    let (payloads, early) = (told.payloads(), early.payloads());
+    let (payloads, early) = (sent.payloads(), early.payloads());
     assert_eq!(
         words(&payloads),
         ["digits failed | After epoch 2 of 3, step 15, TIME s, onnx in trigger: the disk is full. Log: /run"]
@@ -111,19 +111,19 @@ fn a_failure_names_the_plugin_and_what_it_said() -> Result<()> {
 
 #[test]
 fn a_failure_that_the_run_outlives_is_none() -> Result<()> {
-    let mut told = Told::of(json!({}), |info| info.resumed_from = Some("/run/checkpoints/last".to_owned()));
-    told.host.setup()?;
-    told.host.train_start()?;
-    told.host.error("onnx", "trigger", "ignored")?;
-    told.host.train_end(Outcome::Finished)?;
-    let mut interrupted = Told::new(json!({}));
+    let mut sent = Sent::of(json!({}), |info| info.resumed_from = Some("/run/checkpoints/last".to_owned()));
+    sent.host.setup()?;
+    sent.host.train_start()?;
+    sent.host.error("onnx", "trigger", "ignored")?;
+    sent.host.train_end(Outcome::Finished)?;
+    let mut interrupted = Sent::new(json!({}));
     interrupted.host.setup()?;
     interrupted.host.stopping("host", "signal 2")?;
     interrupted.host.train_end(Outcome::Interrupted)?;
     assert_eq!(
-        words(&told.payloads()),
+        words(&sent.payloads()),
         [
-            "digits resumed | Goes on from /run/checkpoints/last",
+            "digits resumed | Resumed from /run/checkpoints/last",
             "digits finished | After epoch 0 of 3, step 0, TIME s. Results: /run",
         ]
     );
@@ -136,16 +136,16 @@ fn a_failure_that_the_run_outlives_is_none() -> Result<()> {
 #[test]
 fn a_text_of_ones_own_has_any_result_in_it() -> Result<()> {
     let text = "{run}: {val_loss:.2} {best_checkpoint} {exports} {{{event}}} {no_such_thing}";
-    let mut told = Told::new(json!({ "events": ["finished"], "text": text }));
-    told.host.setup()?;
-    told.host.put_metric("val_loss", 0.125);
+    let mut sent = Sent::new(json!({ "events": ["finished"], "text": text }));
+    sent.host.setup()?;
+    sent.host.put_metric("val_loss", 0.125);
     for path in ["checkpoints/a", "checkpoints/b"] {
-        told.host.artifact("best_checkpoint", path, "checkpoint")?;
-        told.host.artifact("export", "/tmp/model.onnx", "onnx")?;
-        told.host.artifact("export", path, "weights")?;
+        sent.host.artifact("best_checkpoint", path, "checkpoint")?;
+        sent.host.artifact("export", "/tmp/model.onnx", "onnx")?;
+        sent.host.artifact("export", path, "weights")?;
     }
-    told.host.train_end(Outcome::Finished)?;
-    let payloads = told.payloads();
+    sent.host.train_end(Outcome::Finished)?;
+    let payloads = sent.payloads();
     let exports = "/run/checkpoints/a, /tmp/model.onnx, /run/checkpoints/b";
     assert_eq!(payloads[0]["text"], format!("digits: 0.12 /run/checkpoints/b {exports} {{finished}} n/a"));
     Ok(())
@@ -154,11 +154,11 @@ fn a_text_of_ones_own_has_any_result_in_it() -> Result<()> {
 #[test]
 fn the_end_is_told_once() -> Result<()> {
     for (events, expected) in [(json!(["trigger", "finished"]), "finished"), (json!(["trigger"]), "trigger")] {
-        let mut told = Told::new(json!({ "events": events }));
-        told.host.setup()?;
-        told.host.trigger("end")?;
-        told.host.train_end(Outcome::Finished)?;
-        let payloads = told.payloads();
+        let mut sent = Sent::new(json!({ "events": events }));
+        sent.host.setup()?;
+        sent.host.trigger("end")?;
+        sent.host.train_end(Outcome::Finished)?;
+        let payloads = sent.payloads();
         assert_eq!(payloads.iter().map(|payload| payload["event"].as_str().unwrap()).collect::<Vec<_>>(), [expected]);
     }
     Ok(())
@@ -166,15 +166,15 @@ fn the_end_is_told_once() -> Result<()> {
 
 #[test]
 fn a_trial_tells_nobody() -> Result<()> {
-    let mut told = Told::of(json!({}), |info| info.trial = true);
-    told.host.setup()?;
-    told.host.train_start()?;
-    told.host.train_end(Outcome::Finished)?;
-    assert!(told.payloads().is_empty());
+    let mut sent = Sent::of(json!({}), |info| info.trial = true);
+    sent.host.setup()?;
+    sent.host.train_start()?;
+    sent.host.train_end(Outcome::Finished)?;
+    assert!(sent.payloads().is_empty());
     Ok(())
 }
 
-/// HMAC by its definition (RFC 2104), for keys of at most a block.
+/// HMAC by its definition (RFC 2104), for keys of at most one block.
 fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     let padded = |byte: u8| {
         let mut block = [byte; 64];
@@ -196,16 +196,16 @@ fn signature(request: &Request, key: &[u8]) -> String {
 fn messages_are_signed() -> Result<()> {
     let key = b"\x31\xf2\x90\xf6\xbf\x06\x29\x8a\xab\x4f\x08\xd4\x3c\x3f\x08\x2c\xf6\x48\xa3\x62\xda\x2d\xa4\xb0";
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n";
-    let mut told = Told::new(json!({ "events": ["start", "finished"], "secret_file": secret }));
-    told.host.setup()?;
-    told.host.train_start()?;
-    told.host.train_end(Outcome::Finished)?;
-    told.host.teardown()?;
+    let mut sent = Sent::new(json!({ "events": ["start", "finished"], "secret_file": secret }));
+    sent.host.setup()?;
+    sent.host.train_start()?;
+    sent.host.train_end(Outcome::Finished)?;
+    sent.host.teardown()?;
     for _ in 0..2 {
-        let request = told.server.request();
+        let request = sent.server.request();
         assert_eq!(request.headers["webhook-signature"], signature(&request, key));
     }
-    let mut unsigned = Told::new(json!({ "events": ["finished"] }));
+    let mut unsigned = Sent::new(json!({ "events": ["finished"] }));
     unsigned.host.setup()?;
     unsigned.host.train_end(Outcome::Finished)?;
     assert!(!unsigned.server.request().headers.contains_key("webhook-signature"));
@@ -225,26 +225,29 @@ fn options_are_refused_before_the_run_and_secrets_are_not_repeated() {
         (json!({}), "`url_env` or `url_file` must say where the URL is"),
         (
             json!({ "url_env": "NO_SUCH_VARIABLE_OF_A_TEST" }),
-            "variable `NO_SUCH_VARIABLE_OF_A_TEST`, which `url_env` names",
+            "variable `NO_SUCH_VARIABLE_OF_A_TEST` of `url_env` is not set",
         ),
-        (json!({ "url_env": "https://example.org/S3CRET" }), "takes the name of an environment variable, not what it"),
+        (
+            json!({ "url_env": "https://example.org/S3CRET" }),
+            "takes the name of an environment variable, not its value",
+        ),
         (json!({ "url_file": "https://example.org/S3CRET" }), "`url_file` takes the path of a file"),
         (json!({ "url_file": good, "url_env": "PATH" }), "are both given"),
         (json!({ "url_file": folder.path().join("none").display().to_string() }), "cannot read the file `"),
-        (json!({ "url_file": file("empty", "\n") }), "must hold one word"),
-        (json!({ "url_file": file("two", "https://example.org/S3CRET b") }), "must hold one word"),
-        (json!({ "url_file": file("ftp", "ftp://example.org/S3CRET") }), "must hold a URL that begins with `https://`"),
+        (json!({ "url_file": file("empty", "\n") }), "must contain exactly one word"),
+        (json!({ "url_file": file("two", "https://example.org/S3CRET b") }), "must contain exactly one word"),
+        (
+            json!({ "url_file": file("ftp", "ftp://example.org/S3CRET") }),
+            "must contain a URL that starts with `https://`",
+        ),
         (json!({ "url_file": good, "secret_env": "whsec_S3CRET" }), "`secret_env` takes the name"),
         (json!({ "url_file": good, "secret_file": "whsec_S3CRET" }), "`secret_file` takes the path"),
-        (
-            json!({ "url_file": good, "secret_file": file("key", "S3CRET") }),
-            "must hold a secret to sign with: `whsec_`",
-        ),
-        (json!({ "url_file": good, "secret_file": file("base", "whsec_S3CRET?") }), "must hold a secret to sign with"),
-        (json!({ "url_file": good, "text": "{val_loss" }), "`text`: in `{val_loss`, a `{` stands alone"),
+        (json!({ "url_file": good, "secret_file": file("key", "S3CRET") }), "must contain a signing secret: `whsec_`"),
+        (json!({ "url_file": good, "secret_file": file("base", "whsec_S3CRET?") }), "must contain a signing secret"),
+        (json!({ "url_file": good, "text": "{val_loss" }), "`text`: a single `{` in `{val_loss`"),
         (json!({ "url_file": good, "events": [] }), "`events` is empty"),
         (json!({ "url_file": good, "timeout_seconds": 0.0 }), "must be more than 0"),
-        (json!({ "url_file": good, "drain_seconds": -1.0 }), "`drain_seconds` = `-1` is no time"),
+        (json!({ "url_file": good, "drain_seconds": -1.0 }), "`drain_seconds` = `-1` is not a time"),
         (json!({ "url_file": good, "url": "https://example.org/S3CRET" }), "unknown field `url`"),
     ] {
         let found = FakeHost::new::<Webhook>(options.clone()).err().expect("an error").message().to_owned();

@@ -1,4 +1,4 @@
-//! A server on loopback that answers as a test says, and keeps what it was sent.
+//! A server on loopback that answers as a test says, and keeps the requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -86,7 +86,7 @@ impl Server {
         self.requests.recv_timeout(LONG).expect("a request comes")
     }
 
-    /// The requests that have come and that nobody has asked for.
+    /// The requests that arrived and were not read.
     pub fn others(&self) -> Vec<Request> {
         self.requests.try_iter().collect()
     }

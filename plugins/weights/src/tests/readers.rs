@@ -1,4 +1,4 @@
-//! Readers of the formats, as small as the tests need them. Each gives the tensors by name, and panics at what is wrong.
+//! Minimal readers of the formats. Each returns the tensors by name, and panics at an error.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-/// A tensor as a file has it.
+/// A tensor of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Found {
     /// `F32` or `I64`.
@@ -114,7 +114,7 @@ fn state_dict(bytes: &[u8]) -> Tensors {
     items.chunks(2).map(tensor).collect()
 }
 
-/// What is on an unpickler's stack.
+/// An object on an unpickler's stack.
 #[derive(Clone, Debug, PartialEq)]
 enum Object {
     Mark,
@@ -124,7 +124,7 @@ enum Object {
     Global(String),
     Tuple(Vec<Object>),
     Persistent(Vec<Object>),
-    /// The result of a call; of a dictionary its items, keys and values by turns.
+    /// The result of a call; for a dictionary, its items, alternating keys and values.
     Called(String, Vec<Object>),
 }
 

@@ -5,7 +5,7 @@ use abi_stable::std_types::{RBoxError, RResult};
 use plugin_api::abi::root::RootRef;
 
 extern "C" fn loader() -> RootModuleResult {
-    RResult::RErr(RootModuleError::Returned(RBoxError::from_fmt("the licence server is not reachable")))
+    RResult::RErr(RootModuleError::Returned(RBoxError::from_fmt("the license server is not reachable")))
 }
 
 // SAFETY: `loader` returns no reference at all.

@@ -1,5 +1,5 @@
-//! The thread that sends: what it cannot send it keeps and tries again, ever more seldom, until the run has ended and the
-//! time for that is over.
+//! The thread that sends. It keeps what it cannot send and retries, less and less often, until the run has ended and
+//! its time limit has passed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -12,22 +12,22 @@ use crate::client::{Client, Failure};
 use crate::note::Note;
 use crate::session::{METRICS_AT_ONCE, Metric, Session, Subject};
 
-/// Metrics that wait for a server that is away: some tens of megabytes. The oldest go first.
+/// The most metrics that wait for an unreachable server: some tens of megabytes. The oldest are dropped first.
 const KEPT: usize = 200_000;
-/// The wait behind the first failure in a row; each further one doubles it.
+/// The wait after the first failure in a row; each further failure doubles it.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// What the thread has to say that its time is over.
+/// The time that the thread has to report that its time is over.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// What there is to send.
-enum Letter {
+/// What to send.
+enum Message {
     Metrics(Vec<Metric>),
     Parameters(BTreeMap<String, String>),
     End(End),
 }
 
-/// How the run ended, and until when that may be told.
+/// How the run ended, and the time limit for sending it.
 struct End {
     status: &'static str,
     files: BTreeMap<String, PathBuf>,
@@ -35,21 +35,21 @@ struct End {
     done: Sender<Unsent>,
 }
 
-/// What the server was not told of.
+/// What the server did not get.
 struct Unsent {
     metrics: usize,
     files: usize,
 }
 
-/// The hooks' side of the thread.
-pub(crate) struct Courier {
-    letters: Sender<Letter>,
+/// The hooks' handle of the thread.
+pub(crate) struct Uploader {
+    messages: Sender<Message>,
 }
 
-impl Courier {
-    /// Starts the thread, which takes up the run of the `note`, or makes one.
+impl Uploader {
+    /// Starts the thread, which continues the run of the `note`, or creates one.
     pub(crate) fn start(client: Client, subject: Subject, note: Note) -> std::io::Result<Self> {
-        let (letters, received) = channel();
+        let (messages, received) = channel();
         let round = Round {
             client,
             subject,
@@ -61,75 +61,73 @@ impl Courier {
             end: None,
             failures: 0,
             again: None,
-            told: false,
+            is_reported: false,
         };
         std::thread::Builder::new().name("mlflow".to_owned()).spawn(move || round.run(&received))?;
-        Ok(Self { letters })
+        Ok(Self { messages })
     }
 
-    /// Puts metrics into the queue. Where the thread has given up, they go nowhere.
+    /// Queues metrics. Drops them when the thread has given up.
     pub(crate) fn metrics(&self, metrics: Vec<Metric>) {
-        let _ = self.letters.send(Letter::Metrics(metrics));
+        let _ = self.messages.send(Message::Metrics(metrics));
     }
 
-    /// Puts parameters into the queue, as [`Self::metrics`].
+    /// Queues parameters, as [`Self::metrics`].
     pub(crate) fn parameters(&self, parameters: BTreeMap<String, String>) {
-        let _ = self.letters.send(Letter::Parameters(parameters));
+        let _ = self.messages.send(Message::Parameters(parameters));
     }
 
-    /// Says how the run ended, and waits at most `drain` until all is sent.
+    /// Sends how the run ended, and waits at most `drain` until everything is sent.
     pub(crate) fn end(&self, status: &'static str, files: BTreeMap<String, PathBuf>, drain: Duration) {
         let (done, finished) = channel();
         let end = End { status, files, until: Instant::now() + drain, done };
-        if self.letters.send(Letter::End(end)).is_err() {
-            // It has given up before, and told so.
+        if self.messages.send(Message::End(end)).is_err() {
+            // The thread gave up earlier, and logged it.
             return;
         }
         match finished.recv_timeout(drain + GRACE) {
             Ok(Unsent { metrics: 0, files: 0 }) | Err(RecvTimeoutError::Disconnected) => {}
             Ok(Unsent { metrics, files }) => {
-                tracing::warn!(
-                    "the MLflow server was not told of {metrics} metrics and {files} files, nor asked again"
-                );
+                tracing::warn!("not sent to the MLflow server: {metrics} metrics and {files} files");
             }
             Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!("the MLflow server has not taken all within {drain:?}: the rest is not sent");
+                tracing::warn!("not everything was sent to the MLflow server within {drain:?}; the rest is dropped");
             }
         }
     }
 }
 
-/// What the thread knows.
+/// The state of the thread.
 struct Round {
     client: Client,
     subject: Subject,
     note: Note,
-    /// From the first answer on.
+    /// Set after the first answer.
     session: Option<Session>,
     waiting: VecDeque<Metric>,
     parameters: BTreeMap<String, String>,
-    /// Metrics that went because too many waited.
+    /// Metrics that were dropped because too many waited.
     lost: usize,
     end: Option<End>,
     /// Failures in a row.
     failures: u32,
-    /// Not to be tried before.
+    /// No try before this time.
     again: Option<Instant>,
-    /// Whether somebody was told that the server is away.
-    told: bool,
+    /// Whether the log says that the server is unreachable.
+    is_reported: bool,
 }
 
 impl Round {
-    fn run(mut self, letters: &Receiver<Letter>) {
-        // The run is there as soon as the training, even before its first metric.
+    fn run(mut self, messages: &Receiver<Message>) {
+        // Create the run when training starts, even before its first metric.
         let mut open = true;
         loop {
             if self.again.is_none_or(|again| again <= Instant::now()) {
                 match self.send() {
                     Ok(()) => self.succeeded(),
-                    Err(Failure::Away(told, wait)) => self.failed(&told, wait),
-                    Err(Failure::Refused(told) | Failure::Missing(told)) => {
-                        tracing::warn!("the MLflow server is told nothing of this run: {told}");
+                    Err(Failure::Unavailable(reason, wait)) => self.failed(&reason, wait),
+                    Err(Failure::Refused(reason) | Failure::Missing(reason)) => {
+                        tracing::warn!("this run is not logged to the MLflow server: {reason}");
                         return;
                     }
                 }
@@ -139,24 +137,26 @@ impl Round {
                 return self.give_up();
             }
             let received = match self.again {
-                Some(again) => letters.recv_timeout(again.saturating_duration_since(Instant::now())),
-                None => letters.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(again) => messages.recv_timeout(again.saturating_duration_since(Instant::now())),
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match received {
-                Ok(letter) => std::iter::once(letter).chain(letters.try_iter()).for_each(|letter| self.take(letter)),
+                Ok(message) => {
+                    std::iter::once(message).chain(messages.try_iter()).for_each(|message| self.take(message))
+                }
                 Err(RecvTimeoutError::Timeout) => {}
-                // The instance is gone: nobody says how the run ended.
+                // The instance is gone: nobody reports how the run ended.
                 Err(RecvTimeoutError::Disconnected) => open = self.end.is_some(),
             }
         }
     }
 
-    fn take(&mut self, letter: Letter) {
-        match letter {
-            Letter::Metrics(metrics) => self.waiting.extend(metrics),
-            Letter::Parameters(parameters) => self.parameters.extend(parameters),
-            Letter::End(end) => {
-                // The last chance is worth a try at once.
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Metrics(metrics) => self.waiting.extend(metrics),
+            Message::Parameters(parameters) => self.parameters.extend(parameters),
+            Message::End(end) => {
+                // Try once more at once: this is the last chance.
                 self.again = None;
                 self.end = Some(end);
             }
@@ -166,16 +166,14 @@ impl Round {
         self.lost += over;
     }
 
-    /// Sends all that there is.
+    /// Sends everything that waits.
     fn send(&mut self) -> Result<(), Failure> {
         let session = match &mut self.session {
             Some(session) => session,
             none => {
                 let session = none.insert(Session::begin(&self.client, &self.subject, self.note.read().as_deref())?);
                 if let Err(error) = self.note.write(&session.run_id) {
-                    tracing::warn!(
-                        "a resumed run will be another one for MLflow, since `mlflow.json` cannot be written: {error}"
-                    );
+                    tracing::warn!("cannot write `mlflow.json`, so a resumed run becomes a new MLflow run: {error}");
                 }
                 session
             }
@@ -183,33 +181,33 @@ impl Round {
         while !self.waiting.is_empty() {
             let count = self.waiting.len().min(METRICS_AT_ONCE);
             let metrics: Vec<Metric> = self.waiting.range(..count).cloned().collect();
-            unless_away(session.log(&self.client, &metrics))?;
+            unless_unavailable(session.log(&self.client, &metrics))?;
             self.waiting.drain(..count);
         }
         if !self.parameters.is_empty() {
-            unless_away(session.parameters(&self.client, &self.parameters))?;
+            unless_unavailable(session.parameters(&self.client, &self.parameters))?;
             self.parameters.clear();
         }
         let Some(end) = &mut self.end else { return Ok(()) };
         while let Some((name, file)) = end.files.pop_first() {
-            if let Err(away) = unless_away(session.upload(&self.client, &name, &file)) {
+            if let Err(error) = unless_unavailable(session.upload(&self.client, &name, &file)) {
                 end.files.insert(name, file);
-                return Err(away);
+                return Err(error);
             }
         }
         session.end(&self.client, end.status)
     }
 
     fn succeeded(&mut self) {
-        if std::mem::take(&mut self.told) {
+        if std::mem::take(&mut self.is_reported) {
             tracing::info!("the MLflow server answers again");
         }
         (self.failures, self.again) = (0, None);
     }
 
-    fn failed(&mut self, told: &str, asked: Option<Duration>) {
-        if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!("the MLflow server is away; the run goes on, and it is tried again: {told}");
+    fn failed(&mut self, reason: &str, asked: Option<Duration>) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            tracing::warn!("the MLflow server is unreachable; the run continues and retries: {reason}");
         }
         let wait = SHORTEST_WAIT.saturating_mul(1 << self.failures.min(16)).max(asked.unwrap_or_default());
         self.failures += 1;
@@ -219,19 +217,19 @@ impl Round {
         }
     }
 
-    /// Ends, and says what was left.
+    /// Ends, and reports what was not sent.
     fn give_up(self) {
         let Some(end) = self.end else { return };
-        // Nobody waits any more where the time was over for long.
+        // When the time limit passed long ago, nobody waits for this.
         let _ = end.done.send(Unsent { metrics: self.waiting.len() + self.lost, files: end.files.len() });
     }
 }
 
-/// What will never succeed is told, and no reason to try it again.
-fn unless_away(sent: Result<(), Failure>) -> Result<(), Failure> {
+/// Logs what the server will never accept, and counts it as done.
+fn unless_unavailable(sent: Result<(), Failure>) -> Result<(), Failure> {
     match sent {
-        Err(Failure::Refused(told) | Failure::Missing(told)) => {
-            tracing::warn!("the MLflow server refuses something: {told}");
+        Err(Failure::Refused(reason) | Failure::Missing(reason)) => {
+            tracing::warn!("the MLflow server rejected a request: {reason}");
             Ok(())
         }
         other => other,

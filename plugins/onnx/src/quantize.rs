@@ -1,8 +1,8 @@
 //! Integers of eight bits between the operators: each weight and each activation passes `QuantizeLinear` and
-//! `DequantizeLinear`, which runtimes fuse with the operators around them into operators on integers (the "QDQ" form).
+//! `DequantizeLinear`, which runtimes fuse with the operators around them into integer operators (the "QDQ" form).
 //!
-//! Weights have a scale for each output channel and 0 in the middle, activations one scale of what was measured. Biases
-//! and the scales of norms stay numbers. The output of the model stays as it is.
+//! Weights have a scale for each output channel and the zero point 0; activations have one scale, from the calibration.
+//! Biases and the scales of norms stay floats. The output of the model stays unchanged.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,32 +11,32 @@ use export::{Affine, Range, Ranges, symmetric_code, symmetric_scale};
 use crate::lower::{Elements, Initializer, Lowered};
 use crate::proto::{Attribute, Node};
 
-/// Puts the weights and activations of a model into eight bits.
-pub fn quantise(lowered: &mut Lowered<'_>, ranges: &Ranges) {
+/// Quantizes the weights and activations of a model to eight bits.
+pub fn quantize(lowered: &mut Lowered<'_>, ranges: &Ranges) {
     let mut front = weights(lowered);
     let activations = activations(lowered, ranges);
-    let mut quantising = Quantising { nodes: Vec::new(), initializers: Vec::new(), renamed: HashMap::new() };
-    quantising.nodes.append(&mut front);
+    let mut quantizing = Quantizing { nodes: Vec::new(), initializers: Vec::new(), renamed: HashMap::new() };
+    quantizing.nodes.append(&mut front);
     if let Some(affine) = activations.get(&lowered.input.name) {
-        quantising.pass(&lowered.input.name, *affine);
+        quantizing.pass(&lowered.input.name, *affine);
     }
     for mut node in std::mem::take(&mut lowered.builder.nodes) {
         for input in &mut node.input {
-            if let Some(renamed) = quantising.renamed.get(input) {
+            if let Some(renamed) = quantizing.renamed.get(input) {
                 input.clone_from(renamed);
             }
         }
         let outputs = node.output.clone();
-        quantising.nodes.push(node);
+        quantizing.nodes.push(node);
         for (output, affine) in outputs.iter().filter_map(|output| Some((output, activations.get(output)?))) {
-            quantising.pass(output, *affine);
+            quantizing.pass(output, *affine);
         }
     }
-    lowered.builder.nodes = quantising.nodes;
-    lowered.builder.initializers.append(&mut quantising.initializers);
+    lowered.builder.nodes = quantizing.nodes;
+    lowered.builder.initializers.append(&mut quantizing.initializers);
 }
 
-/// The scales of the values that are put into eight bits, by name.
+/// The scales of the quantized values, by name.
 fn activations(lowered: &Lowered<'_>, ranges: &Ranges) -> HashMap<String, Affine> {
     let mut readers: HashMap<&str, Vec<&Node>> = HashMap::new();
     for node in &lowered.builder.nodes {
@@ -44,7 +44,7 @@ fn activations(lowered: &Lowered<'_>, ranges: &Ranges) -> HashMap<String, Affine
             readers.entry(input).or_default().push(node);
         }
     }
-    // An activation right behind an operator becomes part of it, unless something stands between them.
+    // An activation right after an operator becomes part of it, unless something is between them.
     let is_inner =
         |value: &str| matches!(readers.get(value).map(Vec::as_slice), Some([reader]) if reader.op_type == "Relu");
     let measured = lowered.points.iter().filter_map(|point| Some((&point.value, ranges.node(&point.node)?)));
@@ -58,7 +58,7 @@ fn activations(lowered: &Lowered<'_>, ranges: &Ranges) -> HashMap<String, Affine
     all
 }
 
-/// Replaces every weight of two dimensions or more by its codes; gives the nodes that make numbers of them.
+/// Replaces every weight of two dimensions or more by its codes; returns the nodes that dequantize them.
 fn weights(lowered: &mut Lowered<'_>) -> Vec<Node> {
     let readers: HashMap<&str, &Node> = lowered
         .builder
@@ -100,7 +100,7 @@ fn weights(lowered: &mut Lowered<'_>) -> Vec<Node> {
     nodes
 }
 
-/// Whether it is worth codes: more than the vector of a norm or a bias.
+/// Whether it is worth quantizing: larger than the vector of a norm or a bias.
 fn is_matrix(weight: &Initializer<'_>) -> bool {
     let is_long = weight.dims.iter().filter(|length| **length > 1).count() >= 2;
     weight.is_weight && is_long && matches!(weight.elements, Elements::F32(_))
@@ -110,7 +110,7 @@ fn is_grouped(node: &Node) -> bool {
     node.attribute.iter().any(|attribute| attribute.name == "group" && attribute.i > 1)
 }
 
-/// A weight in codes.
+/// A quantized weight.
 struct Coded {
     codes: Vec<i8>,
     scales: Vec<f32>,
@@ -157,15 +157,15 @@ fn initializer<'i>(name: String, dims: Vec<i64>, elements: Elements<'i>, is_weig
     Initializer { name, dims, elements, is_weight }
 }
 
-struct Quantising<'i> {
+struct Quantizing<'i> {
     nodes: Vec<Node>,
     initializers: Vec<Initializer<'i>>,
-    /// What readers of a value read in its place.
+    /// The value that readers use in place of another one.
     renamed: HashMap<String, String>,
 }
 
-impl Quantising<'_> {
-    /// Sends a value through eight bits.
+impl Quantizing<'_> {
+    /// Quantizes and dequantizes a value.
     fn pass(&mut self, value: &str, affine: Affine) {
         let part = |part: &str| format!("{value}/{part}");
         let (scale, zero_point) = (part("quantized_scale"), part("quantized_zero_point"));

@@ -11,7 +11,7 @@ impl<'a> Lowering<'a, '_> {
     pub(super) fn norm(&mut self, node: &'a Node) -> Result<String> {
         let input = self.input(node)?;
         match &node.op {
-            // The convolution before it does what it would do.
+            // The convolution before it includes it.
             Op::BatchNorm { .. } if self.is_folded(node) => Ok(input),
             Op::BatchNorm { eps, .. } => {
                 let mut inputs = vec![input];
@@ -65,7 +65,7 @@ impl<'a> Lowering<'a, '_> {
             let attributes = vec![Attribute::int("num_groups", groups), Attribute::float("epsilon", eps)];
             return Ok(self.builder.node("GroupNormalization", &node.name, &inputs, attributes));
         }
-        // Before, the operator had one scale for a group: an instance norm over groups, then a scale for each channel.
+        // Earlier, the operator had one scale per group: an instance norm over groups, then a scale for each channel.
         let part = |part: &str| format!("{}/{part}", node.name);
         let shape: Vec<i64> = std::iter::once(0).chain(node.shape.iter().copied()).collect();
         let mut channels = vec![1; node.shape.len()];

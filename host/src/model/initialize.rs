@@ -1,4 +1,4 @@
-//! The values that a model starts from.
+//! The initial values of a model.
 
 use tch::{Device, Kind, Tensor};
 
@@ -6,15 +6,15 @@ use super::{
     error::ModelError,
     graph::Graph,
     network::NamedTensor,
-    op::{Dtype, Initialisation, OwnedTensor, OwnedTensors, is_weight},
+    op::{Dtype, Initialization, OwnedTensor, OwnedTensors, is_weight},
 };
 use crate::torch::random::Generator;
 
 /// The parameters and buffers of a graph, in the order of its nodes, on `device`.
 ///
-/// Random values are drawn on the CPU, node by node, from a generator that starts at `seed`: they are those that
-/// PyTorch gives to the same layers after `torch.manual_seed(seed)`, on every device.
-pub(super) fn initialise(
+/// Random values are drawn on the CPU, node by node, from a generator with the seed `seed`. They are the values of the
+/// same layers in PyTorch after `torch.manual_seed(seed)`, on every device.
+pub(super) fn initialize(
     graph: &Graph,
     seed: u64,
     device: Device,
@@ -24,9 +24,9 @@ pub(super) fn initialise(
     let mut buffers = Vec::new();
     for node in graph.nodes() {
         let mut owned = node.op.parameters();
-        if let Some(initialisation) = node.initialisation {
+        if let Some(initialization) = node.initialization {
             for tensor in owned.iter_mut().filter(|tensor| is_weight(tensor)) {
-                tensor.initialisation = initialisation.of(&tensor.shape);
+                tensor.initialization = initialization.of(&tensor.shape);
             }
         }
         // Drawn in PyTorch's order, which is not always that of the state dict.
@@ -56,11 +56,11 @@ fn start(owned: &OwnedTensor, generator: &mut Generator) -> Result<Tensor, Model
         Dtype::F32 => Kind::Float,
         Dtype::I64 => Kind::Int64,
     };
-    match owned.initialisation {
-        Initialisation::Uniform { bound } => Ok(generator.uniform(&owned.shape, -bound, bound)?),
-        Initialisation::Normal { std } => Ok(generator.normal(&owned.shape, std)?),
-        Initialisation::Constant(value) => Ok(Tensor::f_full(&owned.shape, value, (kind, Device::Cpu))?),
-        Initialisation::DrawnConstant(value) => {
+    match owned.initialization {
+        Initialization::Uniform { bound } => Ok(generator.uniform(&owned.shape, -bound, bound)?),
+        Initialization::Normal { std } => Ok(generator.normal(&owned.shape, std)?),
+        Initialization::Constant(value) => Ok(Tensor::f_full(&owned.shape, value, (kind, Device::Cpu))?),
+        Initialization::DrawnConstant(value) => {
             let _drawn = generator.uniform(&owned.shape, 0.0, 1.0)?;
             Ok(Tensor::f_full(&owned.shape, value, (kind, Device::Cpu))?)
         }

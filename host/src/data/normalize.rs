@@ -1,4 +1,4 @@
-//! Normalisation of samples.
+//! Normalization of samples.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,46 +6,46 @@ use serde::{Deserialize, Serialize};
 use super::DataError;
 use super::dataset::row_length;
 
-/// `[data] normalise`.
+/// `[data] normalize`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected `none`, `standard`, `range`, or `{ offset = […], scale = […] }`")]
-pub enum NormaliseOptions {
+pub enum NormalizeOptions {
     /// Fitted on the training split.
-    Fitted(Normalise),
+    Fitted(Normalize),
     /// `(x - offset) / scale`, with one pair for each feature of a vector or each channel of an image.
-    Given(GivenNormalisation),
+    Given(GivenNormalization),
 }
 
-impl Default for NormaliseOptions {
+impl Default for NormalizeOptions {
     fn default() -> Self {
-        NormaliseOptions::Fitted(Normalise::None)
+        NormalizeOptions::Fitted(Normalize::None)
     }
 }
 
-impl NormaliseOptions {
-    /// What is to be fitted.
-    pub(super) fn kind(&self) -> Normalise {
+impl NormalizeOptions {
+    /// The normalization to fit.
+    pub(super) fn kind(&self) -> Normalize {
         match self {
-            NormaliseOptions::Fitted(kind) => *kind,
-            NormaliseOptions::Given(_) => Normalise::None,
+            NormalizeOptions::Fitted(kind) => *kind,
+            NormalizeOptions::Given(_) => Normalize::None,
         }
     }
 }
 
-/// A normalisation that is known, such as that of the data that weights were trained on.
+/// A known normalization, such as that of the data that weights were trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct GivenNormalisation {
-    /// What is subtracted.
+pub struct GivenNormalization {
+    /// The numbers to subtract.
     pub offset: Vec<f32>,
-    /// What is divided by.
+    /// The numbers to divide by.
     pub scale: Vec<f32>,
 }
 
-/// How a normalisation is fitted.
+/// How a normalization is fitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Normalise {
+pub enum Normalize {
     /// Not at all.
     #[default]
     None,
@@ -56,32 +56,32 @@ pub enum Normalise {
 }
 
 /// `(x - offset) / scale`, with one pair for each index of a sample's first dimension: for each feature of a vector,
-/// for each channel of an image. Kept with the model, because the model takes normalised samples.
+/// for each channel of an image. Kept with the model, because the model takes normalized samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Normalisation {
-    /// What is subtracted; empty for none.
+pub struct Normalization {
+    /// The numbers to subtract; empty for none.
     pub offset: Vec<f32>,
-    /// What is divided by; empty for none, never zero.
+    /// The numbers to divide by; empty for none, never zero.
     pub scale: Vec<f32>,
 }
 
-impl Normalisation {
-    /// The one that changes nothing.
-    pub fn none() -> Normalisation {
-        Normalisation { offset: Vec::new(), scale: Vec::new() }
+impl Normalization {
+    /// The normalization that changes nothing.
+    pub fn none() -> Normalization {
+        Normalization { offset: Vec::new(), scale: Vec::new() }
     }
 
-    /// The one of the options, for samples of `sample_shape`; `None` where it is to be fitted.
-    pub(super) fn given(options: &NormaliseOptions, sample_shape: &[i64]) -> Result<Option<Normalisation>, DataError> {
-        let GivenNormalisation { offset, scale } = match options {
-            NormaliseOptions::Fitted(Normalise::None) => return Ok(Some(Normalisation::none())),
-            NormaliseOptions::Fitted(_) => return Ok(None),
-            NormaliseOptions::Given(given) => given.clone(),
+    /// The normalization of the options, for samples of `sample_shape`; `None` if it must be fitted.
+    pub(super) fn given(options: &NormalizeOptions, sample_shape: &[i64]) -> Result<Option<Normalization>, DataError> {
+        let GivenNormalization { offset, scale } = match options {
+            NormalizeOptions::Fitted(Normalize::None) => return Ok(Some(Normalization::none())),
+            NormalizeOptions::Fitted(_) => return Ok(None),
+            NormalizeOptions::Given(given) => given.clone(),
         };
         let groups = group_count(sample_shape);
         for (key, values) in [("offset", &offset), ("scale", &scale)] {
-            let option = format!("data.normalise.{key}");
+            let option = format!("data.normalize.{key}");
             let fits = values.len() == groups && values.iter().all(|value| value.is_finite());
             if !fits || (key == "scale" && values.iter().any(|value| !value.is_normal())) {
                 let expected = match key {
@@ -91,10 +91,10 @@ impl Normalisation {
                 return Err(DataError::Option { option, value: format!("{values:?}"), expected });
             }
         }
-        Ok(Some(Normalisation { offset, scale }))
+        Ok(Some(Normalization { offset, scale }))
     }
 
-    /// Normalises samples of `sample_shape` that lie one after another, in place.
+    /// Normalizes samples of `sample_shape` that are stored one after another, in place.
     pub fn apply(&self, samples: &mut [f32], sample_shape: &[i64]) {
         let groups = self.offset.len();
         if groups == 0 {
@@ -112,20 +112,20 @@ impl Normalisation {
     }
 }
 
-/// Fits a normalisation in one pass over samples, in f64.
+/// Fits a normalization in one pass over samples, in f64.
 pub(super) struct Fit {
-    kind: Normalise,
+    kind: Normalize,
     row_length: usize,
     groups: Vec<Moments>,
 }
 
 impl Fit {
-    pub(super) fn new(kind: Normalise, sample_shape: &[i64]) -> Fit {
+    pub(super) fn new(kind: Normalize, sample_shape: &[i64]) -> Fit {
         let groups = vec![Moments::default(); group_count(sample_shape)];
         Fit { kind, row_length: row_length(sample_shape), groups }
     }
 
-    /// Takes samples that lie one after another into account.
+    /// Adds samples that are stored one after another.
     pub(super) fn add(&mut self, samples: &[f32]) {
         let group_length = (self.row_length / self.groups.len().max(1)).max(1);
         for row in samples.chunks_exact(self.row_length.max(1)) {
@@ -135,25 +135,25 @@ impl Fit {
         }
     }
 
-    /// What the samples say. A constant feature keeps its scale.
-    pub(super) fn finish(self) -> Normalisation {
+    /// The normalization of the samples. A constant feature keeps its scale.
+    pub(super) fn finish(self) -> Normalization {
         let (mut offset, mut scale) = (Vec::new(), Vec::new());
         for moments in &self.groups {
             let (group_offset, group_scale) = match self.kind {
-                Normalise::None => return Normalisation::none(),
-                Normalise::Standard => (moments.mean, (moments.squares / moments.count.max(1.0)).sqrt()),
-                Normalise::Range => (moments.low, moments.high - moments.low),
+                Normalize::None => return Normalization::none(),
+                Normalize::Standard => (moments.mean, (moments.squares / moments.count.max(1.0)).sqrt()),
+                Normalize::Range => (moments.low, moments.high - moments.low),
             };
             offset.push(group_offset as f32);
             let usable = (group_scale as f32).is_normal();
             scale.push(if usable { group_scale as f32 } else { 1.0 });
         }
-        Normalisation { offset, scale }
+        Normalization { offset, scale }
     }
 }
 
-/// Count, mean, sum of squared deviations and range of values that come in parts: the parts' sums are merged as in Chan,
-/// Golub and LeVeque 1979, so that large means lose no digits.
+/// Count, mean, sum of squared deviations and range of values that come in parts: the parts' sums are merged as in
+/// Chan, Golub and LeVeque 1979, so that large means lose no digits.
 #[derive(Clone, Copy)]
 struct Moments {
     count: f64,
@@ -195,16 +195,16 @@ mod tests {
 
     use super::*;
 
-    fn fitted(kind: Normalise, samples: &[f32], sample_shape: &[i64]) -> Normalisation {
+    fn fitted(kind: Normalize, samples: &[f32], sample_shape: &[i64]) -> Normalization {
         let mut fit = Fit::new(kind, sample_shape);
         fit.add(samples);
         fit.finish()
     }
 
     #[test]
-    fn vectors_are_normalised_by_feature_on_the_rows_of_the_fit() {
+    fn vectors_are_normalized_by_feature_on_the_rows_of_the_fit() {
         let mut samples = vec![1.0, 10.0, 3.0, 10.0, 100.0, 12.0];
-        let fitted = fitted(Normalise::Standard, &samples[..4], &[2]);
+        let fitted = fitted(Normalize::Standard, &samples[..4], &[2]);
         assert_eq!(
             (fitted.offset.as_slice(), fitted.scale.as_slice()),
             ([2.0, 10.0].as_slice(), [1.0, 1.0].as_slice())
@@ -214,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn images_are_normalised_by_channel() {
+    fn images_are_normalized_by_channel() {
         let mut samples = vec![0.0, 2.0, 5.0, 9.0];
-        let fitted = fitted(Normalise::Range, &samples, &[2, 1, 2]);
+        let fitted = fitted(Normalize::Range, &samples, &[2, 1, 2]);
         assert_eq!((fitted.offset.as_slice(), fitted.scale.as_slice()), ([0.0, 5.0].as_slice(), [2.0, 4.0].as_slice()));
         fitted.apply(&mut samples, &[2, 1, 2]);
         assert_eq!(samples, [0.0, 1.0, 0.0, 1.0]);
@@ -225,27 +225,27 @@ mod tests {
     #[test]
     fn none_leaves_samples_alone_and_a_given_one_is_checked() {
         let mut samples = vec![3.0, 4.0];
-        Normalisation::none().apply(&mut samples, &[2]);
+        Normalization::none().apply(&mut samples, &[2]);
         assert_eq!(samples, [3.0, 4.0]);
         let given = |offset: &[f32], scale: &[f32]| {
-            let given = GivenNormalisation { offset: offset.to_vec(), scale: scale.to_vec() };
-            Normalisation::given(&NormaliseOptions::Given(given), &[2])
+            let given = GivenNormalization { offset: offset.to_vec(), scale: scale.to_vec() };
+            Normalization::given(&NormalizeOptions::Given(given), &[2])
         };
         given(&[1.0, 2.0], &[2.0, 4.0]).unwrap().unwrap().apply(&mut samples, &[2]);
         assert_eq!(samples, [1.0, 0.5]);
-        assert!(given(&[1.0], &[2.0, 4.0]).unwrap_err().to_string().contains("data.normalise.offset"));
-        assert!(given(&[1.0, 1.0], &[2.0, 0.0]).unwrap_err().to_string().contains("data.normalise.scale"));
+        assert!(given(&[1.0], &[2.0, 4.0]).unwrap_err().to_string().contains("data.normalize.offset"));
+        assert!(given(&[1.0, 1.0], &[2.0, 0.0]).unwrap_err().to_string().contains("data.normalize.scale"));
     }
 
     proptest! {
-        /// Against the two passes that the definition says.
+         /// Compares with the two passes of the definition.
         #[test]
         fn one_pass_finds_mean_and_deviation(
             samples in prop::collection::vec(-100f32..100.0, 1..200),
             shift in prop::sample::select(vec![0f32, 1000.0]),
         ) {
             let samples: Vec<f32> = samples.iter().map(|value| value + shift).collect();
-            let fitted = fitted(Normalise::Standard, &samples, &[1]);
+            let fitted = fitted(Normalize::Standard, &samples, &[1]);
             let count = samples.len() as f64;
             let mean = samples.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
             let variance = samples.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;

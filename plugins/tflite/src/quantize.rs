@@ -1,9 +1,9 @@
 //! A program of integers: activations of eight bits with one scale each, weights of eight bits with a scale for each
-//! output channel, biases of 32 (TensorFlow's "TFLite 8-bit quantization specification").
+//! output channel, biases of 32 bits (TensorFlow's "TFLite 8-bit quantization specification").
 //!
-//! Scales of activations come from the values that the model's nodes gave in a calibration. Operators that only move
-//! values keep the scale; some have a scale of their own by the specification; what is computed inside a node's
-//! decomposition is known to nobody, so that such a node is refused before training starts.
+//! Scales of activations come from the values of the model's nodes in a calibration. Operators that only move values
+//! keep the scale; some have a scale of the specification. The values inside a node's decomposition cannot be
+//! calibrated, so such a node is rejected before training starts.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,11 +14,11 @@ use plugin_api::{Error, Result};
 use crate::builtin::{Activation, Builtin};
 use crate::program::{Content, Element, Operator, Program, Quantization, Tensor, TensorId};
 
-/// Where the scale of an operator's output comes from.
+/// The source of the scale of an operator's output.
 enum Scale {
     /// The specification.
     Fixed(Affine),
-    /// The operator's input of this place.
+    /// The input of this index.
     Kept(usize),
     /// A calibration.
     Measured,
@@ -61,13 +61,13 @@ impl Builtin {
 ///
 /// # Errors
 ///
-/// The first node that cannot be put into eight bits.
+/// The first node that cannot be quantized.
 pub(crate) fn check(program: &Program) -> Result<()> {
     let any = Affine { scale: 1.0, zero_point: 0 };
     scales(program, any, |_| Some(any), |_| Ok(any)).map(drop)
 }
 
-/// The nodes of the graph whose values are to be looked at.
+/// The nodes of the graph whose values need a calibration.
 pub(crate) fn nodes(program: &Program) -> Vec<&str> {
     let mut nodes: Vec<&str> =
         program.tensors.iter().filter_map(|tensor| Some(tensor.origin.as_ref()?.node.as_str())).collect();
@@ -76,12 +76,12 @@ pub(crate) fn nodes(program: &Program) -> Vec<&str> {
     nodes
 }
 
-/// The program with integers for numbers. Where `is_integer_outside`, the caller gives and takes integers too.
+/// The program with integers in place of floats. If `is_integer_outside`, inputs and outputs are integers too.
 ///
 /// # Errors
 ///
-/// A node without a range, or a weight that is not there.
-pub(crate) fn quantise(
+/// A node without a range, or a missing weight.
+pub(crate) fn quantize(
     program: &Program,
     ranges: &Ranges,
     weights: &Weights<'_>,
@@ -93,12 +93,12 @@ pub(crate) fn quantise(
         |node| ranges.node(node).map(Range::affine),
         |constant| Ok(Range::of(&numbers(constant, weights)?).affine()),
     )?;
-    let mut made = Quantising { program: program.clone(), scales, weights, requantised: HashMap::new() };
+    let mut made = Quantizing { program: program.clone(), scales, weights, requantized: HashMap::new() };
     made.run(is_integer_outside)?;
     Ok(made.program)
 }
 
-/// The scale of every tensor of numbers that is an activation, or a constant that is one operand among others.
+/// The scale of every float tensor that is an activation, or a constant operand next to one.
 fn scales(
     program: &Program,
     input: Affine,
@@ -130,7 +130,7 @@ fn scales(
             };
         }
     }
-    // What comes before an operator that keeps scales may have none of its own.
+    // An operator before one that keeps the scale may have no scale of its own.
     for operator in program.operators.iter().rev() {
         if let (Some(Scale::Kept(place)), [output]) = (operator.builtin.scale(), operator.outputs.as_slice())
             && let Some(input) = operator.inputs.get(place).copied().flatten()
@@ -142,17 +142,17 @@ fn scales(
     for operator in &program.operators {
         let all = operator.outputs.iter().copied().filter(|output| is_number(*output));
         if all.into_iter().any(|output| scales[output].is_none()) {
-            return Err(refused(operator, "is computed in several steps, whose values cannot be calibrated"));
+            return Err(refused(operator, "is computed in several steps whose values cannot be calibrated"));
         }
     }
     Ok(scales)
 }
 
 fn refused(operator: &Operator, reason: &str) -> Error {
-    Error::new(format!("node `{}` cannot be put into eight bits: it {reason}", operator.node))
+    Error::new(format!("node `{}` cannot be quantized to eight bits: it {reason}", operator.node))
 }
 
-/// The places of inputs that, where they are constants, are numbers like activations.
+/// The indices of inputs that, if they are constants, have a scale like activations.
 fn plain_constants(operator: &Operator) -> std::ops::Range<usize> {
     match operator.builtin {
         Builtin::Conv2d | Builtin::DepthwiseConv2d | Builtin::FullyConnected | Builtin::PadV2 => 0..0,
@@ -164,19 +164,19 @@ fn numbers<'c>(tensor: &'c Tensor, weights: &Weights<'c>) -> Result<Cow<'c, [f32
     match &tensor.content {
         Some(Content::F32(values)) => Ok(Cow::Borrowed(values)),
         Some(Content::Weight(recipe)) => recipe(weights),
-        _ => Err(Error::new(format!("the tensor `{}` holds no numbers", tensor.name))),
+        _ => Err(Error::new(format!("the tensor `{}` does not have floats", tensor.name))),
     }
 }
 
-struct Quantising<'a> {
+struct Quantizing<'a> {
     program: Program,
     scales: Vec<Option<Affine>>,
     weights: &'a Weights<'a>,
     /// Copies of activations at the scale of another tensor.
-    requantised: HashMap<(TensorId, TensorId), TensorId>,
+    requantized: HashMap<(TensorId, TensorId), TensorId>,
 }
 
-impl Quantising<'_> {
+impl Quantizing<'_> {
     fn run(&mut self, is_integer_outside: bool) -> Result<()> {
         let float_input = self.program.inputs.first().map(|input| self.program.tensors[*input].clone());
         let float_output = self.program.tensors[self.program.output].clone();
@@ -204,7 +204,7 @@ impl Quantising<'_> {
         Ok(())
     }
 
-    /// Weights and bias of an operator that has them.
+    /// Quantizes weights and bias of an operator that has them.
     fn weights_of(&mut self, operator: &Operator) -> Result<()> {
         let place = |place: usize| operator.inputs.get(place).copied().flatten();
         let axis = match operator.builtin {
@@ -217,7 +217,7 @@ impl Quantising<'_> {
         if self.program.tensors[weight].content.is_none() {
             return Err(refused(operator, "multiplies two activations"));
         }
-        let input = self.scales[input].ok_or_else(|| refused(operator, "reads what has no scale"))?;
+        let input = self.scales[input].ok_or_else(|| refused(operator, "reads a value without a scale"))?;
         let channels = self.weight(weight, axis)?;
         if let Some(bias) = place(2) {
             let scales: Vec<f32> = channels.iter().map(|scale| scale * input.scale).collect();
@@ -230,7 +230,7 @@ impl Quantising<'_> {
         Ok(())
     }
 
-    /// A weight, with a scale for each index along `axis`, the first or the last; gives the scales.
+    /// Quantizes a weight, with a scale for each index along `axis`, the first or the last; returns the scales.
     fn weight(&mut self, tensor: TensorId, axis: usize) -> Result<Vec<f32>> {
         let (codes, scales) = {
             let constant = &self.program.tensors[tensor];
@@ -253,10 +253,10 @@ impl Quantising<'_> {
         Ok(scales)
     }
 
-    /// What a window of a maximum sees around the image: the least that there is.
+    /// The padding value of a maximum: the smallest integer.
     fn border(&mut self, operator: &Operator) -> Result<()> {
         let [Some(image), _, Some(value)] = operator.inputs[..] else { return Ok(()) };
-        let affine = self.scales[image].ok_or_else(|| refused(operator, "reads what has no scale"))?;
+        let affine = self.scales[image].ok_or_else(|| refused(operator, "reads a value without a scale"))?;
         self.constant(value, Element::I8, Content::I8(vec![i8::MIN]), vec![affine.scale], affine.zero_point, 0);
         Ok(())
     }
@@ -276,7 +276,7 @@ impl Quantising<'_> {
         constant.quantization = Some(Quantization { scales, zero_point, axis });
     }
 
-    /// A tensor that has one scale.
+    /// A tensor with one scale.
     fn activation(&mut self, tensor: TensorId) -> Result<()> {
         let Some(affine) = self.scales[tensor] else { return Ok(()) };
         let quantization = Quantization { scales: vec![affine.scale], zero_point: affine.zero_point, axis: 0 };
@@ -296,7 +296,7 @@ impl Quantising<'_> {
         Ok(())
     }
 
-    /// Lets what is joined have the scale of the whole.
+    /// Gives concatenated values the scale of the result.
     fn at_one_scale(&mut self, operator: &mut Operator, made: &mut Vec<Operator>) {
         let Some(output) = operator.outputs.first().copied() else { return };
         for input in operator.inputs.iter_mut().flatten() {
@@ -304,7 +304,7 @@ impl Quantising<'_> {
                 continue;
             }
             let source = *input;
-            *input = match self.requantised.get(&(source, output)) {
+            *input = match self.requantized.get(&(source, output)) {
                 Some(known) => *known,
                 None => {
                     let mut copy = self.program.tensors[source].clone();
@@ -312,7 +312,7 @@ impl Quantising<'_> {
                     (copy.quantization, copy.origin) = (self.program.tensors[output].quantization.clone(), None);
                     let copy = self.add(copy);
                     made.push(converter(Builtin::Quantize, source, copy, &operator.node));
-                    self.requantised.insert((source, output), copy);
+                    self.requantized.insert((source, output), copy);
                     copy
                 }
             };
@@ -324,7 +324,7 @@ impl Quantising<'_> {
         self.program.tensors.len() - 1
     }
 
-    /// A caller gives floats: the first operator makes integers of them.
+    /// Callers pass floats: the first operator quantizes them.
     fn float_input(&mut self, float: Tensor) {
         let Some(input) = self.program.inputs.first().copied() else { return };
         let mut integers = self.program.tensors[input].clone();
@@ -340,7 +340,7 @@ impl Quantising<'_> {
         self.program.operators.insert(0, converter(Builtin::Quantize, input, integers, ""));
     }
 
-    /// A caller takes floats: the last operator makes them.
+    /// Callers get floats: the last operator dequantizes them.
     fn float_output(&mut self, float: Tensor) {
         let output = self.program.output;
         self.program.tensors[output].name.push_str("/quantized");

@@ -19,13 +19,13 @@ impl Lowering<'_> {
         self.program.apply(Builtin::Mean, &[(0, Scalar::Bool(true))], &[input, axes], &shape)
     }
 
-    /// `input` over the root of the mean of its squares along `axes`, which its mean is subtracted from first where
-    /// `is_centred`.
-    fn standardised(&mut self, input: TensorId, axes: &[usize], eps: f64, is_centred: bool) -> TensorId {
-        let (centred, squares) = if is_centred {
+    /// `input` divided by the root of the mean of its squares along `axes`; its mean is subtracted first if
+    /// `is_centered`.
+    fn standardized(&mut self, input: TensorId, axes: &[usize], eps: f64, is_centered: bool) -> TensorId {
+        let (centered, squares) = if is_centered {
             let mean = self.mean(input, axes);
-            let centred = self.program.binary(Builtin::Sub, input, mean);
-            (centred, self.program.binary(Builtin::SquaredDifference, input, mean))
+            let centered = self.program.binary(Builtin::Sub, input, mean);
+            (centered, self.program.binary(Builtin::SquaredDifference, input, mean))
         } else {
             (input, self.program.binary(Builtin::Mul, input, input))
         };
@@ -33,27 +33,27 @@ impl Lowering<'_> {
         let eps = self.program.numbers(&[1], vec![eps as f32]);
         let variance = self.program.binary(Builtin::Add, variance, eps);
         let inverse = self.program.unary(Builtin::Rsqrt, &[], variance);
-        self.program.binary(Builtin::Mul, centred, inverse)
+        self.program.binary(Builtin::Mul, centered, inverse)
     }
 
-    /// Also the norm by the root of the mean square, which is not centred and has no bias.
+    /// Also the norm by the root of the mean square, which is not centered and has no bias.
     pub(super) fn layer_norm(
         &mut self,
         node: &Node,
         input: &Value,
         normalized: &[i64],
         eps: f64,
-        is_centred: bool,
+        is_centered: bool,
     ) -> (TensorId, Layout) {
         let rank = input.shape.len();
         let tensor = self.plain(input);
         let axes: Vec<usize> = (rank + 1 - normalized.len()..=rank).collect();
-        let mut output = self.standardised(tensor, &axes, eps, is_centred);
+        let mut output = self.standardized(tensor, &axes, eps, is_centered);
         let shape: Vec<i32> = normalized.iter().map(|length| *length as i32).collect();
         let count = normalized.iter().product();
         let weight = self.program.weight(&shape, whole(named(node, "weight"), count));
         output = self.program.binary(Builtin::Mul, output, weight);
-        if is_centred {
+        if is_centered {
             let bias = self.program.weight(&shape, whole(named(node, "bias"), count));
             output = self.program.binary(Builtin::Add, output, bias);
         }
@@ -75,7 +75,7 @@ impl Lowering<'_> {
         };
         let shape = self.program.shape(tensor).to_vec();
         let grouped = self.program.reshape(tensor, &grouped);
-        let normal = self.standardised(grouped, &axes, eps, true);
+        let normal = self.standardized(grouped, &axes, eps, true);
         let normal = self.program.reshape(normal, &shape);
         let weight = self.program.weight(&parameters, whole(named(node, "weight"), channels));
         let bias = self.program.weight(&parameters, whole(named(node, "bias"), channels));

@@ -124,7 +124,8 @@ typedef uint32_t hp_status;
 #define HP_PANIC 2u
 /* The handle was used after its function, on another thread, or a remote after the training. */
 #define HP_STALE 3u
-/* The receiver does not know this event, service or index. */
+/* The receiver does not know this event, service or index. A hook that returns this and has told nothing does not know
+ * its event, which is no failure. */
 #define HP_UNKNOWN 4u
 /* No such name; the message lists the nearest ones. */
 #define HP_NO_SUCH_NAME 5u
@@ -161,7 +162,7 @@ typedef uint32_t hp_status;
 #define HP_EVENT_SAVE_STATE 3u
 /* Before the first epoch of this process. */
 #define HP_EVENT_TRAIN_START 4u
-/* After the last. hp_texts: `first` the outcome (`completed`, `stopped`, `interrupted` or `failed`),
+/* After the last. hp_texts: `first` the outcome (`finished`, `stopped`, `interrupted` or `failed`),
  * `second` the reason. */
 #define HP_EVENT_TRAIN_END 5u
 /* Before the first step of an epoch. */
@@ -192,7 +193,7 @@ typedef uint32_t hp_status;
 #define HP_EVENT_PREDICT_END 18u
 /* An export was asked for. Draft. */
 #define HP_EVENT_EXPORT 19u
-/* The run's schedule says so. hp_texts: `first` the cause. */
+/* The run's schedule says so. hp_texts: `first` the cause: `epoch`, `step`, `time`, `at`, `end` or `best METRIC`. */
 #define HP_EVENT_TRIGGER 20u
 /* Somebody put a record. hp_texts: `first` its name, `second` its author, `third` its type, `value` of a
  * scalar. */
@@ -803,7 +804,7 @@ typedef struct hp_item {
 
 /* An unpacker at the beginning of `bytes`. */
 static inline hp_unpacker hp_unpacker_of(hp_bytes bytes) {
-    const hp_unpacker unpacker = { bytes.pointer, bytes.pointer + bytes.length };
+    const hp_unpacker unpacker = { bytes.pointer, bytes.length ? bytes.pointer + bytes.length : bytes.pointer };
     return unpacker;
 }
 

@@ -1,4 +1,4 @@
-//! Calls a service over the waist: encodes the request, collects the reply.
+//! Calls a service across the ABI: encodes the request, collects the reply.
 
 use std::ffi::c_void;
 
@@ -44,7 +44,7 @@ impl Encode for Nothing {
     }
 }
 
-/// A reply as its caller wants it.
+/// A reply in the form that its caller needs.
 pub(crate) trait Decode: Sized {
     fn decode(answer: &Answer) -> Result<Self>;
 }
@@ -61,12 +61,12 @@ impl Decode for Nothing {
     }
 }
 
-/// Calls `service` with its request and gives its reply.
+/// Calls `service` with its request and returns its reply.
 pub(crate) fn call<Q: Encode, R: Decode>(host: HostHandle, service: Service<Q, R>, request: &Q) -> Result<R> {
     R::decode(&answer(host, service, request, &[])?)
 }
 
-/// Calls `service` with its request and `tensors`, and gives all of its answer.
+/// Calls `service` with its request and `tensors`, and returns its whole answer.
 pub(crate) fn answer<Q: Encode, R>(
     host: HostHandle,
     service: Service<Q, R>,
@@ -76,7 +76,7 @@ pub(crate) fn answer<Q: Encode, R>(
     let kind = service.kind();
     let payload = request
         .encode()
-        .map_err(|error| Error::new(format!("the request for `{}` cannot be written: {error}", kind.name())))?;
+        .map_err(|error| Error::new(format!("the request for `{}` cannot be encoded: {error}", kind.name())))?;
     call_raw(host, kind, &payload, tensors)
 }
 

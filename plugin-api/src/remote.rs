@@ -1,4 +1,4 @@
-//! The handle for other threads than the hook's.
+//! The handle for threads other than the hook's.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use crate::protocol::{Control, Record, RecordValue};
 use crate::services::{Nothing, ServiceKind, typed};
 
 /// Control, records and read-only metrics from any thread, until `train_end`; after that every call
-/// is an error and does no harm. A dashboard's HTTP thread needs one.
+/// returns an error and does no harm. For example, a dashboard's HTTP thread needs one.
 ///
-/// What it asks for takes effect at the next event of the run.
+/// Its requests take effect at the next event of the run.
 #[derive(Clone, Debug)]
 pub struct Remote {
     host: HostHandle,
@@ -71,7 +71,7 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// After `train_end`, or when there is none of that name or it has no value yet.
+    /// After `train_end`, or when there is no such metric or it has no value yet.
     #[doc = service_rule!(METRIC)]
     pub fn metric(&self, name: &str) -> Result<f64> {
         call::call(self.host, typed::METRIC, &Name { name: name.to_owned() })

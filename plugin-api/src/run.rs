@@ -21,9 +21,9 @@ use crate::tensor::TensorView;
 
 /// The run, during one hook: metrics, records, control, tensors, and the other services.
 ///
-/// It cannot outlive its hook, nor leave its thread. For another thread there is [`Run::remote`].
+/// It cannot outlive its hook or leave its thread; other threads need [`Run::remote`].
 ///
-/// What is not read costs nothing: each call here fetches on demand.
+/// Each call fetches on demand; what you do not read costs nothing.
 #[derive(Debug)]
 pub struct Run<'hook> {
     host: HostHandle,
@@ -59,7 +59,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// None but those of every service: a spent handle, or a host too old for it.
+    /// Only those of every service: a spent handle, or a host that is too old.
     #[doc = service_rule!(RUN_INFO)]
     pub fn info(&self) -> Result<RunInfo> {
         self.call(typed::RUN_INFO, &Nothing)
@@ -78,7 +78,7 @@ impl Run<'_> {
         self.call(typed::METRIC, &Name { name: name.to_owned() })
     }
 
-    /// The latest value of a metric, or none while it has none yet.
+    /// The latest value of a metric, or `None` if it has none yet.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Run<'_> {
         self.call(typed::METRICS, &Nothing)
     }
 
-    /// Puts a metric: readable at once, by later callbacks in the same pass too, and part of the history.
+    /// Puts a metric: it is readable at once, also by later callbacks in the same pass, and part of the history.
     ///
     /// # Errors
     ///
@@ -147,7 +147,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When there is none of that name; the message lists the nearest ones.
+    /// When there is no such name; the message lists the nearest ones.
     #[doc = service_rule!(HISTORY_SERIES)]
     pub fn history(&self, name: &str) -> Result<Vec<Point>> {
         let name = name.to_owned();
@@ -158,7 +158,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When there is none of that name; the message lists the nearest ones.
+    /// When there is no such name; the message lists the nearest ones.
     #[doc = service_rule!(HISTORY_ARRAYS)]
     pub fn history_arrays(&self, name: &str) -> Result<Vec<ArrayPoint>> {
         let name = name.to_owned();
@@ -189,7 +189,7 @@ impl Run<'_> {
     }
 
     /// Sets a hyper-parameter of `group`, or of every group that has it. From then on this instance
-    /// owns it: the host's schedule leaves it alone, also after a resume.
+    /// owns it: the host's schedule no longer changes it, also after a resume.
     ///
     /// # Errors
     ///
@@ -235,7 +235,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When the set is not there at this event.
+    /// When the set is not available at this event.
     #[doc = service_rule!(TENSOR_LIST)]
     pub fn list(&self, set: TensorSet) -> Result<Vec<TensorInfo>> {
         let names = Vec::new();
@@ -246,7 +246,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When the set is not there at this event.
+    /// When the set is not available at this event.
     #[doc = service_rule!(TENSOR_READ)]
     pub fn tensors(&self, set: TensorSet) -> Result<Vec<TensorView<'_>>> {
         let names = Vec::new();
@@ -258,7 +258,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When it is not there; the message lists the nearest names.
+    /// When it does not exist; the message lists the nearest names.
     #[doc = service_rule!(TENSOR_READ)]
     pub fn tensor(&self, set: TensorSet, name: &str) -> Result<TensorView<'_>> {
         let names = vec![name.to_owned()];
@@ -279,8 +279,8 @@ impl Run<'_> {
 
     /// Writes tensors of a set, by their names. Declare it in `Callback::NEEDS`.
     ///
-    /// Weights may be written where nothing is under way: not between `step_start` and `step_end`.
-    /// What is written is what the optimizer goes on from; its own state stays as it is unless it is
+    /// Weights may be written when no step is in progress: not between `step_start` and `step_end`.
+    /// The optimizer continues from what is written; its own state does not change unless it is
     /// written too.
     ///
     /// # Errors
@@ -307,7 +307,7 @@ impl Run<'_> {
     }
 
     /// Takes, restores or drops a snapshot of the whole training state: weights, optimizer and
-    /// random generators, not position and history.
+    /// random generators, but not position and history.
     ///
     /// # Errors
     ///
@@ -318,8 +318,8 @@ impl Run<'_> {
         self.call(typed::SNAPSHOT, &CopyRequest { name, action }).map(drop)
     }
 
-    /// Asks, in `on_setup`, for a value to be fetched along with each step; it is in `TensorSet::Taps`
-    /// at `step_end`, and at `eval_step_end` where it is an activation.
+    /// In `on_setup`: asks for a value to be fetched with each step; it is in `TensorSet::Taps`
+    /// at `step_end`, and at `eval_step_end` if it is an activation.
     ///
     /// # Errors
     ///
@@ -329,11 +329,11 @@ impl Run<'_> {
         self.call(typed::TAP, tap).map(drop)
     }
 
-    /// The loss of the step or evaluation batch at hand; waits for the device.
+    /// The loss of the current step or evaluation batch; waits for the device.
     ///
     /// # Errors
     ///
-    /// Where there is none.
+    /// In a hook without a loss.
     #[doc = service_rule!(LOSS)]
     pub fn loss(&self) -> Result<f64> {
         self.call(typed::LOSS, &Nothing)
@@ -353,7 +353,7 @@ impl Run<'_> {
         serde_json::from_slice(&json).map_err(|error| Error::from(error).context("the model's graph cannot be read"))
     }
 
-    /// Outputs for `inputs` in inference mode: changes no generator, buffer or mode, and sends no events.
+    /// Outputs for `inputs` in inference mode; changes no generator, buffer or mode, and sends no events.
     /// The answer is the tensor `outputs`, then the values of `nodes`.
     ///
     /// # Errors
@@ -399,7 +399,7 @@ impl Run<'_> {
         self.call(typed::MEASURE, &request)
     }
 
-    /// Estimates the batch-norm statistics anew, as averages over `batches` batches of a split.
+    /// Estimates the batch-norm statistics again, as averages over `batches` batches of a split.
     ///
     /// # Errors
     ///
@@ -423,7 +423,7 @@ impl Run<'_> {
     }
 
     /// Trains `steps` updates outside the run's history and data order, and gives their losses.
-    /// The weights change: take a snapshot before, and restore it afterwards.
+    /// The weights change: take a snapshot before and restore it afterwards.
     ///
     /// # Errors
     ///
@@ -433,7 +433,7 @@ impl Run<'_> {
         self.call(typed::TRAIN_STEPS, &TrainSteps { steps })
     }
 
-    // --- what leaves the run
+    // --- output
 
     /// Sends a custom event, delivered once this hook has returned.
     ///
@@ -447,7 +447,7 @@ impl Run<'_> {
     }
 
     /// In `on_checkpoint`: writes the checkpoint to `path`, relative to the run folder or absolute.
-    /// It is there whole, or not at all.
+    /// It is written completely or not at all.
     ///
     /// # Errors
     ///
@@ -469,7 +469,7 @@ impl Run<'_> {
         self.call(typed::ARTIFACT, &artifact).map(drop)
     }
 
-    /// Prints a line on the host's console; the host alone owns the terminal.
+    /// Prints a line on the host's console; only the host writes to the terminal.
     ///
     /// # Errors
     ///
@@ -480,8 +480,8 @@ impl Run<'_> {
         self.call(typed::CONSOLE_LINE, &Line { text }).map(drop)
     }
 
-    /// Shows a status line on the host's console, with a bar where there is a progress from 0 to 1;
-    /// an empty text takes it away.
+    /// Shows a status line on the host's console, with a bar if there is a progress from 0 to 1;
+    /// an empty text removes it.
     ///
     /// # Errors
     ///
@@ -492,7 +492,7 @@ impl Run<'_> {
         self.call(typed::CONSOLE_STATUS, &status).map(drop)
     }
 
-    /// The newest lines that the console showed, oldest first, without those up to the number `after`; 0 asks for all
+    /// The newest lines of the console after the number `after`, oldest first; 0 asks for all
     /// that the host has kept.
     ///
     /// # Errors
@@ -503,8 +503,8 @@ impl Run<'_> {
         self.call(typed::CONSOLE_LINES, &LinesAfter { after })
     }
 
-    /// What each hook of each callback has cost, most expensive first: as of the beginning of this event in `epoch_end`
-    /// and `train_end`, elsewhere as of the first event after the last call of this service.
+    /// The cost of each hook of each callback, most expensive first: as of the beginning of this event in `epoch_end`
+    /// and `train_end`, in other hooks as of the first event after the last call of this service.
     ///
     /// # Errors
     ///
@@ -529,7 +529,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// A host too old for it.
+    /// A host that is too old for it.
     #[cfg(feature = "next-minor")]
     pub fn uptime(&self) -> Result<f64> {
         self.call(typed::UPTIME, &Nothing)

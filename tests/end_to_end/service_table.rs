@@ -1,5 +1,5 @@
-//! Every service in every hook, inline, in the background and by a remote, of all three hosts: a run, the simulated run of
-//! `host plugins check`, and the fake host that authors test with. Each answer must have the same status and message.
+//! Every service in every hook, inline, in the background and from a remote, in all three hosts: a run, the simulated
+//! run of `host plugins check`, and the fake host that authors test with. Each answer must have the same status and message.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,14 +12,14 @@ use plugin_api::{Callback, EventKind, ServiceKind, Tensor};
 
 use crate::small_run::SmallRun;
 
-/// The callback that asks, as a type for the fake host. The library has the same file.
+/// The callback that calls, as a type for the fake host. The library has the same file.
 #[path = "../plugins/matrix/src/matrix.rs"]
 mod matrix;
 
-/// What each host answered: by mode, hook, caller and what was asked for.
+/// The answers of each host, by dispatch, hook, caller and request.
 type Answers = BTreeMap<String, String>;
 
-/// Hooks that are not sent yet, or only while a library is made.
+/// Hooks that are not sent yet, or only while an instance is created.
 const NOT_ASKED: [EventKind; 4] =
     [EventKind::PREDICT_START, EventKind::PREDICT_STEP, EventKind::PREDICT_END, EventKind::EXPORT];
 
@@ -27,7 +27,7 @@ fn answers(journal: &Path) -> Answers {
     let mut answers = Answers::new();
     for line in lines(journal) {
         let text = |key: &str| line[key].as_str().expect("a text").to_owned();
-        // A host may make several instances: each asks again, and is answered the same.
+        // A host may create several instances: each asks again, and gets the same answers.
         let before = answers.insert(text("key"), text("answer"));
         assert!(before.is_none_or(|before| before == text("answer")), "`{}` has two answers", text("key"));
     }
@@ -43,7 +43,7 @@ fn of_a_run() -> Answers {
         SmallRun::with_libraries(&["matrix", "recorder", "checkpoint"])
             .set("run.threads=1")
             .instance(&format!("kind = 'matrix'\n{options}"))
-            // What it asks for in vain is told when it has returned, and fails it.
+            // A refused request is reported when the hook has returned, and fails it.
             .instance(&format!("kind = 'matrix-background'\non_error = 'ignore'\n{options}"))
             .instance("kind = 'checkpoint'")
     };
@@ -85,7 +85,7 @@ fn of_the_fake_host<T: Callback>(background: bool, journal: &Path) {
     host.answer_predict(|_, _| Ok(Vec::new()));
     host.answer_measure(|_| Ok(BTreeMap::new()));
     host.answer_train_steps(|_| Ok(Vec::new()));
-    // What is asked for in vain in the background comes back as an error of the hook.
+    // A refused request in the background becomes an error of the hook.
     let _ = host.setup();
     let _ = host.load_state(&[]);
     let _ = host.train_start();
@@ -108,7 +108,7 @@ fn of_the_fake_host<T: Callback>(background: bool, journal: &Path) {
     let _ = host.teardown();
 }
 
-/// What comes at other times in each host: while the run goes on, and not after its first evaluation.
+/// Events that come at different times in each host: during the run, and not after its first evaluation.
 fn of_messages<T: Callback>(background: bool, journal: &Path) {
     let mut host = FakeHost::new::<T>(json!({ "path": journal.display().to_string() })).expect("an instance");
     if background {
@@ -134,7 +134,7 @@ fn every_host_answers_every_service_in_every_hook_alike() {
     of_messages::<matrix::Matrix<true>>(true, &messages);
     let (run, check, fake) = (of_a_run(), of_the_check(), answers(&journal));
 
-    // By the table itself: every service in every hook that is sent, for each caller.
+    // The table itself: every service in every hook that is sent, for each caller.
     let hooks: Vec<_> = EventKind::ALL.iter().filter(|event| !NOT_ASKED.contains(event)).collect();
     for mode in ["inline", "background"] {
         for hook in &hooks {
@@ -157,13 +157,13 @@ fn every_host_answers_every_service_in_every_hook_alike() {
     for (key, of_run) in &run {
         let hook = key.split(' ').nth(1).unwrap_or_default();
         let comes_between = events_between.contains(&hook);
-        // Whether there is a value yet depends on when such an event comes.
+        // Whether there is a value yet depends on the time of such an event.
         if comes_between && key.ends_with("metric later") {
             continue;
         }
         for (host, answers) in [("check", &check), ("fake", if comes_between { &messages } else { &fake })] {
             let answer = answers.get(key);
-            // Where a fake host was given nothing to answer from, it says so; a refusal comes before that.
+            // A fake host without an answer says so; a refusal comes before that.
             let ungiven = comes_between && host == "fake" && answer.is_some_and(|answer| answer.contains("the test"));
             if answer != Some(of_run) && !ungiven {
                 differences.push(format!("{key}\n    run   {of_run}\n    {host:5} {answer:?}"));

@@ -1,4 +1,4 @@
-//! What a command shows, without what differs from one machine and day to the next.
+//! The output of a command, without what differs between machines and days.
 
 use std::path::Path;
 use std::process::Output;

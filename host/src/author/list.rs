@@ -49,7 +49,7 @@ pub fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the folders, and warns of the files that cannot be loaded.
+/// Loads the folders, and warns about the files that cannot be loaded.
 pub(super) fn load(paths: &[PathBuf], warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
     let catalogue = Catalogue::load(paths).map_err(|error| Problem::from(&error))?;
     let rejected: Vec<Problem> = catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();

@@ -1,21 +1,21 @@
-//! A callback on a thread of its own, behind a bounded queue: order holds, nothing is dropped, and
-//! what it asks of the run waits in the inbox.
+//! A callback on a thread of its own, with a bounded queue: the order is kept, nothing is dropped, and
+//! its requests to the run wait in the inbox.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use plugin_api::abi::kinds::{EventKind, Status};
+use plugin_api::abi::kinds::EventKind;
 
 use super::account::{Account, HookTime};
 use super::event::Event;
-use super::hook::{Answers, Hook, Identity, Left, fault};
+use super::hook::{Answers, Hook, Identity, Left, fault, has_failed};
 use super::inbox::{Inbox, Message};
 use super::remote::RemoteHub;
 use super::snapshots::SharedSnapshot;
 use crate::plugins::{Fault, Instance};
 
-/// Events that wait for one callback before the loop waits for it.
+/// The most events in a callback's queue; when it is full, the loop waits.
 const QUEUE: usize = 64;
 
 enum Job {
@@ -24,7 +24,7 @@ enum Job {
     Flush(Sender<()>),
 }
 
-/// The thread of one callback. Dropping it finishes what is queued.
+/// The thread of one callback. Dropping it finishes the queue.
 pub(super) struct Worker {
     queue: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -32,7 +32,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// With `fails_once`, what is queued after a hook that failed is skipped, except for `teardown`.
+    /// With `fails_once`, events queued after a failed hook are skipped, except for `teardown`.
     pub(super) fn start(
         identity: Arc<Identity>,
         instance: Instance,
@@ -73,7 +73,7 @@ impl Worker {
         answered.recv().ok()
     }
 
-    /// What its hooks cost the thread, so far.
+    /// The cost of its hooks on this thread so far.
     pub(super) fn times(&self, name: &str, clock: &quanta::Clock) -> Vec<HookTime> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner).times(name, true, clock)
     }
@@ -95,7 +95,7 @@ impl Drop for Worker {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("a plugin's background thread ended by a panic of the host");
+            tracing::error!("a plugin's background thread ended with a panic of the host");
         }
     }
 }
@@ -103,9 +103,9 @@ impl Drop for Worker {
 /// What runs on the thread.
 struct Callback {
     identity: Arc<Identity>,
-    /// Gone once it has panicked.
+    /// `None` once it has panicked.
     instance: Option<Instance>,
-    /// Whether a failure disables it: the queue may hold events by then.
+    /// Whether a failure disables it: the queue may still hold events.
     fails_once: bool,
     failed: bool,
     inbox: Arc<Inbox>,
@@ -134,7 +134,7 @@ impl Callback {
         }
     }
 
-    /// Gives the state that the hook saved, if it was `save_state`.
+    /// Returns the state that the hook saved, if it was `save_state`.
     fn handle(&mut self, event: &Event, snapshot: &SharedSnapshot) -> Result<Option<Vec<u8>>, Fault> {
         if self.failed && self.fails_once && event.kind != EventKind::TEARDOWN {
             return Ok(None);
@@ -152,20 +152,20 @@ impl Callback {
         if !left.events.is_empty() {
             self.inbox.post(Message::Events(left.events));
         }
-        if status == Status::OK || status == Status::UNKNOWN {
+        if !has_failed(status, left.fault.as_ref()) {
             return Ok(left.state);
         }
         let fault = fault(status, left.fault);
         self.failed = true;
         if fault.panicked {
-            // Not dropped: what a panic left half done must not run again.
+            // Not dropped: an instance that a panic left inconsistent must not run again.
             std::mem::forget(self.instance.take());
         }
         Err(fault)
     }
 }
 
-/// Events that stay inline whatever an instance's mode, since their answer is needed at once.
+/// Events that are always dispatched inline, since their answer is needed at once.
 pub(super) fn waits_for_answer(event: EventKind) -> bool {
     matches!(event, EventKind::SETUP | EventKind::LOAD_STATE)
 }

@@ -1,7 +1,7 @@
-//! The callbacks of a run: made, told of events, triggered, and accounted for.
+//! The callbacks of a run: creates, calls, triggers and times them.
 //!
-//! How a pass goes is in `passes.rs`, what follows from a failure in `policy.rs`, what other threads ask for in
-//! `inbox.rs`, what callbacks keep in a checkpoint in `states.rs`.
+//! `passes.rs` has the passes, `policy.rs` the consequences of failures, `inbox.rs` the requests of other threads,
+//! `states.rs` what callbacks save in a checkpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::failure::{Failure, NEW};
 use super::hook::{self, Identity};
 use super::inbox::Inbox;
 use super::inline::{Inline, Target};
-use super::plan::{Mode, OnError, Order};
+use super::plan::{Dispatch, OnError, Order};
 use super::remote::RemoteHub;
 use super::schedule::Moment;
 use super::snapshots::Leases;
@@ -26,11 +26,11 @@ use crate::services::Services;
 /// The callbacks of a run, in order.
 pub struct Dispatcher {
     pub(super) subscribers: Vec<Subscriber>,
-    /// Who they are, apart from them: a callback's services need it while the callback is borrowed.
+    /// Their identities, stored separately: a callback's services need them while the callback is borrowed.
     pub(super) instances: Vec<Arc<Identity>>,
-    /// For each event, who wants it, in order.
+    /// For each event, its subscribers, in order.
     pub(super) by_event: Vec<Arc<[Target]>>,
-    /// The same as one bit an event.
+    /// The events that have subscribers, one bit each.
     wanted: u64,
     triggers_by_step: bool,
     pub(super) inbox: Arc<Inbox>,
@@ -39,14 +39,14 @@ pub struct Dispatcher {
     pub(super) clock: quanta::Clock,
     pub(super) sampling: Sampling,
     pub(super) failures: Vec<Failure>,
-    /// The first failure that stops the run and was not returned yet.
+    /// The first failure that stops the run and has not been returned yet.
     pub(super) stopping: Option<Box<Failure>>,
 }
 
 impl Dispatcher {
-    /// Makes the instances of `order`, in order.
+    /// Creates the instances of `order`, in order.
     ///
-    /// On a failure the instances made so far come with it, so that they see `teardown`.
+    /// A failure comes with the instances created so far, so that they get `teardown`.
     pub fn create(order: Order) -> (Self, Result<(), Box<Failure>>) {
         let inbox = Arc::new(Inbox::default());
         let clock = quanta::Clock::new();
@@ -92,16 +92,16 @@ impl Dispatcher {
         (dispatcher, outcome)
     }
 
-    /// Moves the instances that run in the background to their threads, and opens remotes' reading.
-    /// After `setup` and `load_state`, which are answered at once whatever an instance's mode.
+    /// Moves the instances that run in the background to their threads, and lets remotes read.
+    /// Comes after `setup` and `load_state`, which run on the training thread for every instance.
     ///
     /// # Errors
     ///
-    /// When the system gives no thread.
+    /// When the system cannot start a thread.
     pub fn begin(&mut self, services: &dyn Services) -> std::io::Result<()> {
         self.hub.begin(services.live_metrics());
         for (subscriber, identity) in self.subscribers.iter_mut().zip(&self.instances) {
-            if subscriber.planned.mode != Mode::Background {
+            if subscriber.planned.dispatch != Dispatch::Background {
                 continue;
             }
             match std::mem::replace(&mut subscriber.runner, Runner::Gone) {
@@ -118,12 +118,12 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Sends custom events to the callbacks in the name of `author`, which is no instance.
+    /// Sends custom events to the callbacks from `author`, which is not an instance.
     pub fn emitter(&self, author: &str) -> Emitter {
         Emitter::new(author, Arc::clone(&self.inbox))
     }
 
-    /// Rebuilds who wants what.
+    /// Updates the subscribers of each event.
     pub(super) fn index(&mut self) {
         let targets = |event: EventKind| -> Arc<[Target]> {
             self.subscribers
@@ -159,7 +159,7 @@ impl Dispatcher {
     ///
     /// # Errors
     ///
-    /// The first failure whose policy stops the run; the pass was finished by then.
+    /// The first failure whose policy stops the run; the pass is finished first.
     #[inline]
     pub fn fire_at(&mut self, kind: EventKind, services: &mut dyn Services) -> Result<(), Box<Failure>> {
         if self.inbox.is_empty() && !self.wants(kind) {
@@ -168,7 +168,7 @@ impl Dispatcher {
         self.fire(&Event::at(kind, services.position()), services)
     }
 
-    /// The event of the next minor version of the ABI, at each safe point of the loop; none in this one.
+    /// Fires the event of the next minor version of the ABI, at each safe point of the loop; does nothing in this one.
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl Dispatcher {
         }
     }
 
-    /// One pass of an event over its subscribers, after what other threads asked for before it.
+    /// One pass of an event over its subscribers, after the earlier requests of other threads.
     ///
     /// # Errors
     ///
@@ -197,7 +197,7 @@ impl Dispatcher {
         let Some(targets) = self.by_event.get(event.kind.0 as usize).filter(|targets| !targets.is_empty()) else {
             return self.take_failure();
         };
-        // Plain hooks that leave nothing behind, most passes' only ones, cannot change who the targets are.
+        // Most passes have only plain hooks that leave nothing; those cannot change the targets.
         let (subscribers, instances) = (&mut self.subscribers, &self.instances);
         let (inline, mut next) = (Inline { subscribers, instances, hub: &self.hub, sampling: &mut self.sampling }, 0);
         let stopped = inline.run(event, targets, &mut next, services);
@@ -244,8 +244,8 @@ impl Dispatcher {
                 self.deliver(&event, &[*target], services);
             }
         }
-        // A checkpoint is of the position that triggered it, not of where the loop is once the request has arrived. It
-        // waits for all that is queued anyway.
+        // A checkpoint belongs to the position that triggered it, not to the one at which the request arrives. It
+        // waits for the queue in any case.
         if checkpoint_follows { self.flush(services) } else { self.take_failure() }
     }
 
@@ -258,7 +258,7 @@ impl Dispatcher {
         self.fire(&Event::with_texts(EventKind::TRIGGER, services.position(), ["trial", "", ""]), services)
     }
 
-    /// Waits until everything queued in the background is done, and does what it asked for.
+    /// Waits until everything queued in the background is done, and then handles its requests.
     ///
     /// # Errors
     ///
@@ -280,7 +280,7 @@ impl Dispatcher {
         self.hub.close();
     }
 
-    /// Every failure so far, those that the run went on after too.
+    /// Every failure so far, also those that the run survived.
     pub fn failures(&self) -> &[Failure] {
         &self.failures
     }
@@ -299,7 +299,7 @@ impl Dispatcher {
         times
     }
 
-    /// Lets callbacks read what the hooks have cost up to now.
+    /// Publishes the cost of the hooks so far for callbacks.
     pub(super) fn publish_times(&self) {
         self.hub.put_times(self.times().iter().map(Into::into).collect());
     }

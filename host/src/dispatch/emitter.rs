@@ -1,4 +1,4 @@
-//! Custom events of the program around the loop.
+//! Custom events of the program that embeds the loop.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::inbox::{Inbox, Message};
 use crate::record::Position;
 
 /// Sends `custom` events to the callbacks, from any thread. Each is delivered before the next event of the loop, at the
-/// position that the run then has.
+/// position that the run has then.
 #[derive(Clone)]
 pub struct Emitter {
     author: Arc<str>,

@@ -1,4 +1,4 @@
-//! The hook in progress on a thread: what a callback's handle leads to while it is valid.
+//! The hook in progress on a thread: what a callback's handle refers to while it is valid.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -20,29 +20,29 @@ use crate::plugins::{Fault, Instance, Kind};
 use crate::record::Position;
 use crate::services::{Call, Reply, ServiceError, Services, Snapshot};
 
-/// What a call needs to know of the instance that makes it.
+/// What a call needs to know about its instance.
 pub(super) struct Identity {
     pub(super) name: Arc<str>,
-    /// Its options, defaults filled in.
+    /// Its options, with defaults.
     pub(super) options: serde_json::Value,
-    /// What its kind says that it needs.
+    /// The needs that its kind declares.
     pub(super) needs: Vec<Need>,
 }
 
-/// A service's request, as it came.
+/// A service's request, as it arrived.
 pub(super) struct Request<'a> {
     pub(super) service: ServiceKind,
     pub(super) payload: &'a [u8],
     pub(super) tensors: &'a [TensorTable],
 }
 
-/// Who answers what the hook itself does not.
+/// Who answers the services that the hook itself does not.
 pub(super) enum Answers<'a> {
     /// The run, on the training thread.
     Run(&'a mut dyn Services),
-    /// A snapshot of it; what acts waits in the inbox.
+    /// A snapshot of it; services that act wait in the inbox.
     Snapshot(&'a Snapshot, &'a Inbox),
-    /// Nobody: an instance is being made.
+    /// Nobody: an instance is being created.
     Nobody,
 }
 
@@ -58,17 +58,17 @@ pub(super) struct Hook<'a> {
     answers: Answers<'a>,
     hub: &'a Arc<RemoteHub>,
     record: Option<&'a Arc<plugin_api::protocol::Record>>,
-    /// What the hook left behind: most leave nothing.
+    /// What the hook left; most leave nothing.
     left: Option<Box<Left>>,
     kept: Vec<Box<dyn Any>>,
 }
 
-/// What a hook left behind for its dispatcher.
+/// What a hook left for its dispatcher.
 #[derive(Default)]
 pub(super) struct Left {
     pub(super) fault: Option<Failure>,
     pub(super) state: Option<Vec<u8>>,
-    /// Records, custom events and artifacts, in the order in which they were put.
+    /// Records, custom events and artifacts, in the order of the calls.
     pub(super) events: Vec<Event>,
 }
 
@@ -77,7 +77,7 @@ thread_local! {
     static NEXT_TICKET: Cell<u64> = Cell::new(first_ticket_of_thread());
 }
 
-/// Each thread numbers its tickets in a range of its own, so that none is given twice in a process.
+/// Each thread numbers its tickets in a range of its own, so that each is unique in the process.
 fn first_ticket_of_thread() -> u64 {
     static THREADS: AtomicU64 = AtomicU64::new(1);
     // 2^40 hooks a thread and 2^22 threads, below the remotes' bit.
@@ -109,25 +109,25 @@ impl<'a> Hook<'a> {
         }
     }
 
-    /// Makes this pass, of at most `calls` calls, the thread's until `body` returns. Passes nest when a
+    /// Makes this pass, of at most `calls` calls, the thread's current one until `body` returns. Passes nest when a
     /// hook's events are delivered; no callback is on the stack then.
     // As for `Inline::run`.
     #[inline(always)]
     pub(super) fn enter<R>(&mut self, calls: usize, body: impl FnOnce(&mut Entered) -> R) -> R {
         let pointer = NonNull::from(self).cast::<Hook<'static>>();
         let ticket = NEXT_TICKET.get();
-        // All at once: each look at the thread's counter costs as much as a call.
+        // All at once: each access to the thread-local counter costs as much as a call.
         NEXT_TICKET.set(ticket + calls as u64);
         let mut entered = Entered { pointer, ticket, previous: CURRENT.replace(Some(pointer)) };
         body(&mut entered)
     }
 }
 
-/// A pass that is the thread's. All access to the [`Hook`] goes through the one pointer, since
+/// The current pass of the thread. All access to the [`Hook`] goes through the one pointer, since
 /// services use it during a callback's call.
 pub(super) struct Entered {
     pointer: NonNull<Hook<'static>>,
-    /// The next handle's.
+    /// The ticket of the next handle.
     ticket: u64,
     previous: Option<NonNull<Hook<'static>>>,
 }
@@ -140,12 +140,12 @@ impl Drop for Entered {
 
 impl Entered {
     fn hook(&mut self) -> &mut Hook<'static> {
-        // SAFETY: the hook outlives `enter`, which made this pointer from a unique borrow; no
+        // SAFETY: the hook outlives `enter`, which created this pointer from a unique borrow; no
         // callback runs while the reference is held, so that no service has another.
         unsafe { self.pointer.as_mut() }
     }
 
-    /// A fresh handle for the callback whose name is the one at `index`; the one before is spent.
+    /// A new handle for the callback at `index`; the previous one is spent.
     #[inline]
     pub(super) fn handle(&mut self, index: usize) -> HostHandle {
         let ticket = self.ticket;
@@ -156,7 +156,7 @@ impl Entered {
         HostHandle { table: &raw const HOST_TABLE, ticket }
     }
 
-    /// Spends the handle and gives what the hook left behind, if it left anything.
+    /// Spends the handle and returns what the hook left, if anything.
     #[inline]
     pub(super) fn finish(&mut self) -> Option<Box<Left>> {
         let hook = self.hook();
@@ -168,14 +168,23 @@ impl Entered {
     }
 }
 
-/// The fault that a failed hook told of.
+/// Whether a hook has failed. One that does not know its event returns `UNKNOWN` and reports no fault; one that reports a
+/// fault passes on what a service answered.
+pub(super) fn has_failed(status: Status, reported: Option<&Failure>) -> bool {
+    match status {
+        Status::OK => false,
+        Status::UNKNOWN => reported.is_some(),
+        _ => true,
+    }
+}
+
+/// The fault that a failed hook reported.
 pub(super) fn fault(status: Status, told: Option<Failure>) -> Fault {
-    let told =
-        told.unwrap_or_else(|| Failure { message: "it failed without a message".to_owned(), place: String::new() });
+    let told = told.unwrap_or_else(|| Failure { message: "it gave no message".to_owned(), place: String::new() });
     Fault { message: told.message, panicked: status == Status::PANIC, place: told.place }
 }
 
-/// Makes an instance: its constructor may ask for its options.
+/// Creates an instance; its constructor may ask for its options.
 pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>) -> Result<Instance, Fault> {
     let event = Event::at(EventKind::CREATE, Position::default());
     let mut hook = Hook::new(&event, std::slice::from_ref(identity), Answers::Nobody, hub);
@@ -186,7 +195,7 @@ pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>
     })
 }
 
-/// Makes an instance outside a run.
+/// Creates an instance outside a run.
 ///
 /// # Errors
 ///
@@ -196,7 +205,7 @@ pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> 
     create(kind, &Arc::new(identity), &RemoteHub::new(Arc::default()))
 }
 
-/// Answers a call with `ticket` on this thread, or as a remote's.
+/// Answers a call with `ticket`: of the hook on this thread, or of a remote.
 pub(super) fn answer(ticket: u64, request: &Request<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
     if is_remote(ticket) {
         return RemoteHub::answer(ticket, request, reply_table);
@@ -208,7 +217,7 @@ pub(super) fn answer(ticket: u64, request: &Request<'_>, reply_table: &ReplyTabl
     if ticket == 0 || hook.ticket != ticket {
         return Err(ServiceError::Stale);
     }
-    // A callback that calls services from within `reply`'s functions would find the handle spent.
+    // If a callback called services within `reply`'s functions, it would find the handle spent.
     hook.ticket = 0;
     let outcome = hook.answer(request, reply_table);
     hook.ticket = ticket;
@@ -243,7 +252,7 @@ impl Hook<'_> {
         Ok(())
     }
 
-    /// What has nothing to do with the loop: the hook's own record, state and fault, and events for others.
+    /// Answers the services that do not need the loop: the hook's own record, state and fault, and events for others.
     fn answer_directly(&mut self, call: &Call<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
         let instance = &self.instances[self.entered];
         let mut reply = Reply::new(reply_table, &mut self.kept);
@@ -270,7 +279,7 @@ impl Hook<'_> {
             }
             ServiceKind::REMOTE => reply.answer(typed::REMOTE, &self.hub.open(&instance.name))?,
             ServiceKind::HOOK_TIMES => reply.answer(typed::HOOK_TIMES, &self.hub.times())?,
-            // The table sends nothing else here.
+            // By the table of services, nothing else arrives here.
             other => return Err(ServiceError::Failed(format!("a hook does not answer `{}`", other.name()))),
         }
         Ok(())

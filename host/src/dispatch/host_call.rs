@@ -16,7 +16,7 @@ pub(super) static HOST_TABLE: HostTable = HostTable { size: size_of::<HostTable>
 
 static STALE_CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// How many calls of this process came with a hook's handle that was spent. A remote's calls after the run do not
+/// How many calls of this process used a hook's handle that was spent. A remote's calls after the run do not
 /// count: its thread cannot know when the run ends.
 pub fn stale_calls() -> u64 {
     STALE_CALLS.load(Ordering::Relaxed)
@@ -29,16 +29,16 @@ unsafe extern "C" fn call(
     reply: *const ReplyTable,
 ) -> Status {
     // SAFETY: the plugin passes null or a table that begins with its size and outlives the call; without one there is
-    // nowhere to answer.
+    // no place for an answer.
     let Some(reply) = (unsafe { read_table(reply) }) else {
         return Status::ERROR;
     };
-    // A panic of the host's must not unwind into the plugin.
+    // A panic of the host must not unwind into the plugin.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let malformed = |what: &str| ServiceError::Failed(format!("the request {what}"));
         // SAFETY: the plugin passes null or a table that begins with its size.
         let request = unsafe { read_table(request) }.ok_or_else(|| malformed("has no table"))?;
-        // SAFETY: as many tables as the request says, that far apart, borrowed until the call returns.
+        // SAFETY: the plugin passes as many tables as the request says, that far apart, borrowed until the call returns.
         let tensors = unsafe { read_tables(request.tensors, request.tensor_count, request.tensor_size) }
             .ok_or_else(|| malformed("has tensors without tables"))?;
         // SAFETY: borrowed until the call returns.

@@ -1,4 +1,4 @@
-//! What other threads ask of the run, waiting for the training thread.
+//! Requests of other threads to the run, which wait for the training thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,19 +11,19 @@ use crate::plugins::{Fault, reply_into};
 use crate::record::Position;
 use crate::services::{Call, Reply, Services};
 
-/// Something that another thread asks of the run.
+/// A request of another thread to the run.
 pub(super) enum Message {
     /// A service that acts on the run.
     Call { instance: Arc<str>, hook: EventKind, service: ServiceKind, payload: Vec<u8> },
     /// Records and custom events.
     Events(Vec<Event>),
-    /// A callback wants to know what the hooks have cost.
+    /// A callback asks for the cost of the hooks.
     Times,
     /// A hook in the background failed.
     Fault { instance: Arc<str>, hook: EventKind, fault: Fault },
 }
 
-/// The messages, in order of arrival. A look at an empty inbox costs a load.
+/// The messages, in order of arrival. Checking an empty inbox costs one load.
 #[derive(Default)]
 pub(super) struct Inbox {
     full: AtomicBool,
@@ -50,7 +50,7 @@ impl Inbox {
 }
 
 impl Dispatcher {
-    /// Does what other threads asked for since the last event.
+    /// Handles the requests of other threads since the last event.
     #[inline]
     pub(super) fn read_inbox(&mut self, services: &mut dyn Services) {
         while !self.inbox.is_empty() {
@@ -69,7 +69,7 @@ impl Dispatcher {
                 if let Err(error) = services.answer(&call, &mut Reply::new(&table, &mut kept))
                     && let Some(index) = self.index_of(&instance)
                 {
-                    let message = format!("`{}` asked for in the background: {error}", service.name());
+                    let message = format!("`{}` requested in the background: {error}", service.name());
                     let fault = Fault { message, panicked: false, place: String::new() };
                     self.failed(index, hook, fault, services);
                 }

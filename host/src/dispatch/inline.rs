@@ -1,6 +1,6 @@
 //! The hot path: hooks on the training thread, called one after the other.
 //!
-//! Between two hooks there is no allocation, no lock and no atomic operation, and no look at a thread's variable.
+//! Between two hooks there is no allocation, no lock and no atomic operation, and no access to a thread-local variable.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use super::remote::RemoteHub;
 use super::subscriber::{Runner, Subscriber};
 use crate::services::Services;
 
-/// Who wants an event.
+/// A subscriber of an event.
 #[derive(Clone, Copy)]
 pub(super) struct Target {
     pub(super) index: usize,
-    /// Inline and without a gate: nothing to ask before its hook.
+    /// Inline and without a gate: nothing to check before its hook.
     pub(super) plain: bool,
 }
 
-/// A hook that failed or left something behind.
+/// A hook that failed or left something.
 pub(super) struct Stopped {
     pub(super) index: usize,
     pub(super) status: Status,
     pub(super) left: Left,
 }
 
-/// What a pass over inline hooks uses of the dispatcher.
+/// The parts of the dispatcher that a pass over inline hooks uses.
 pub(super) struct Inline<'a> {
     pub(super) subscribers: &'a mut [Subscriber],
     /// The subscribers, as services know them.
@@ -39,7 +39,7 @@ pub(super) struct Inline<'a> {
 
 impl Inline<'_> {
     /// Calls the hooks of `targets[*next]` and those after it. Stops at one that is not plain, and after one that
-    /// failed or left something behind.
+    /// failed or left something.
     // Not inlined, passing the arguments costs as much as a hook.
     #[inline(always)]
     pub(super) fn run(
@@ -58,7 +58,7 @@ impl Inline<'_> {
                 while let Some(target) = targets.get(*next).filter(|target| target.plain) {
                     *next += 1;
                     let subscriber = &mut subscribers[target.index];
-                    // One that failed earlier in this pass is gone, while the targets are those of its beginning.
+                    // The targets are those of the pass's beginning; one that failed since is disabled.
                     let Runner::Inline(instance) = &mut subscriber.runner else { continue };
                     if !frequent {
                         tracing::debug!(target: "hook", hook = event.kind.name(), plugin = %subscriber.name);
@@ -77,7 +77,7 @@ impl Inline<'_> {
     }
 }
 
-/// Events that come once a step or more often. They are left out of the log, which would be of nothing else.
+/// Events that come once a step or more often. They are not logged: they would fill the log.
 fn is_frequent(event: EventKind) -> bool {
     matches!(
         event,

@@ -1,4 +1,4 @@
-//! Passes: one event over its subscribers in order, and the rounds of what their hooks put.
+//! Passes: one event over its subscribers in order, and the rounds of events that their hooks put.
 
 use std::borrow::Cow;
 
@@ -13,18 +13,18 @@ use super::subscriber::Runner;
 use crate::plugins::Fault;
 use crate::services::Services;
 
-/// Rounds of records and custom events that follow from one hook. More is a loop of callbacks that
-/// answer each other.
+/// The most rounds of records and custom events after one hook. More means that callbacks answer each other in
+/// a loop.
 pub(super) const ROUNDS: usize = 8;
 
 impl Dispatcher {
-    /// A pass, and the rounds of what its hooks put. Failures in it are told after it, so that nobody hears of an
-    /// error in an event that is yet to come.
+    /// A pass, and the rounds of events that its hooks put. Failures are reported after it, so that nobody hears of an
+    /// error in an event that it has not seen yet.
     pub(super) fn deliver(&mut self, event: &Event, targets: &[Target], services: &mut dyn Services) {
         self.deliver_from(0, Vec::new(), event, targets, services);
     }
 
-    /// The pass from `next` on, after `left`, which the hooks before it left behind.
+    /// The pass from `next` on, after `left`, which earlier hooks left.
     pub(super) fn deliver_from(
         &mut self,
         mut next: usize,
@@ -41,12 +41,12 @@ impl Dispatcher {
                 left.into_iter().partition(|event| event.kind == EventKind::ERROR);
             let failures = self.failures.len();
             if !queued.is_empty() {
-                // One of the rounds may need a snapshot, and waits until nobody holds this one.
+                // One of the rounds may need a snapshot, which waits until this one is released.
                 shared = None;
                 self.deliver_rounds(queued, services);
             }
             if self.failures.len() > failures {
-                // Who was disabled in a round sees nothing of the rest.
+                // An instance that was disabled in a round does not see the rest.
                 let stays = |target: &&Target| self.subscribers[target.index].wants(event.kind);
                 targets = targets[next..].iter().filter(stays).copied().collect();
                 next = 0;
@@ -81,8 +81,8 @@ impl Dispatcher {
         }
     }
 
-    /// Calls the hooks from `targets[*next]` on, until one leaves events behind or the pass is done;
-    /// gives those events.
+    /// Calls the hooks from `targets[*next]` on, until one leaves events or the pass is done;
+    /// returns those events.
     fn pass(
         &mut self,
         event: &Event,

@@ -1,13 +1,13 @@
-//! What follows from a hook that failed: the run's policy for its instance, and the event `error`.
+//! The consequences of a failed hook: the run's policy for its instance, and the event `error`.
 
 use std::sync::Arc;
 
-use plugin_api::abi::kinds::{EventKind, Status};
+use plugin_api::abi::kinds::EventKind;
 
 use super::dispatcher::Dispatcher;
 use super::event::{Event, EventData};
 use super::failure::Failure;
-use super::hook::{Left, fault};
+use super::hook::{Left, fault, has_failed};
 use super::inline::Stopped;
 use super::passes::ROUNDS;
 use super::plan::OnError;
@@ -17,13 +17,13 @@ use crate::record::Position;
 use crate::services::Services;
 
 impl Dispatcher {
-    /// What follows from a hook that failed or left something behind; gives the events.
+    /// Handles a hook that failed or left something; returns the events.
     pub(super) fn settle(&mut self, event: &Event, stopped: Stopped) -> Vec<Event> {
         let Stopped { index, status, left: Left { fault: told, state, mut events } } = stopped;
         if let Some(state) = state {
             self.subscribers[index].state = Some(state);
         }
-        if status != Status::OK && status != Status::UNKNOWN {
+        if has_failed(status, told.as_ref()) {
             events.extend(self.settle_fault(index, event.kind, event.position, fault(status, told)));
         }
         events
@@ -47,7 +47,7 @@ impl Dispatcher {
         self.deliver_rounds(events, services);
     }
 
-    /// Applies the policy, and gives the `error` event.
+    /// Applies the policy, and returns the `error` event.
     fn record_failure(&mut self, index: usize, hook: EventKind, position: Position, fault: Fault) -> Event {
         let subscriber = &mut self.subscribers[index];
         let failure = Failure {
@@ -66,7 +66,7 @@ impl Dispatcher {
             "{failure}"
         );
         if failure.fault.panicked {
-            // What a panic left half done must not run again, not even its destructor.
+            // An instance that a panic left inconsistent must not run again, not even its destructor.
             if let Runner::Inline(instance) = std::mem::replace(&mut subscriber.runner, Runner::Gone) {
                 std::mem::forget(instance);
             }
@@ -83,8 +83,8 @@ impl Dispatcher {
         event
     }
 
-    /// Fails the author of the round that is one too many. The rounds before it name the loop; what began it is in the
-    /// first ones and no part of it.
+    /// Fails the author of the round that exceeds the limit. The rounds before it show the loop; its start is in the
+    /// first ones and not part of it.
     pub(super) fn loop_of_callbacks(&mut self, rounds: &[Vec<Event>]) {
         let pending = rounds.last().map_or(&[] as &[Event], Vec::as_slice);
         let texts = rounds.iter().skip(ROUNDS / 2).flatten().filter_map(|event| match &event.data {
@@ -99,7 +99,7 @@ impl Dispatcher {
                 links.push(text);
             }
         }
-        let message = format!("after {ROUNDS} rounds callbacks still answer each other: {}", links.join(", "));
+        let message = format!("callbacks still answer each other after {ROUNDS} rounds: {}", links.join(", "));
         let author = pending.iter().find_map(|event| match &event.data {
             EventData::Record { author, .. } | EventData::Custom { author, .. } => Some(Arc::clone(author)),
             _ => None,

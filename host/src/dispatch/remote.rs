@@ -25,8 +25,8 @@ pub(super) fn is_remote(ticket: u64) -> bool {
 /// A run's hub and the instance that the remote was opened for, by ticket.
 type Registry = HashMap<u64, (Weak<RemoteHub>, Arc<str>)>;
 
-/// The open remotes of every run in the process. Closing takes them out, so that a ticket kept by
-/// a plugin's thread leads nowhere afterwards.
+/// The open remotes of every run in the process. Closing removes them, so that a ticket kept by
+/// a plugin's thread is refused afterwards.
 fn registry() -> &'static Mutex<Registry> {
     static REGISTRY: OnceLock<Mutex<Registry>> = OnceLock::new();
     REGISTRY.get_or_init(Mutex::default)
@@ -35,11 +35,11 @@ fn registry() -> &'static Mutex<Registry> {
 /// One run's remotes.
 pub(super) struct RemoteHub {
     inbox: Arc<Inbox>,
-    /// What they read from; there once the run has begun, gone when it ends.
+    /// What they read from; `None` before the run begins and after it ends.
     metrics: Mutex<Option<Arc<LiveMetrics>>>,
-    /// What the hooks have cost. A hook cannot be told of the accounts themselves: its own is open while it runs.
+    /// The cost of the hooks. A hook cannot read the accounts themselves: its own is open while it runs.
     times: Mutex<Vec<HookTime>>,
-    /// Whether a [`Message::Times`] is under way.
+    /// Whether a [`Message::Times`] is pending.
     times_wanted: AtomicBool,
 }
 
@@ -53,13 +53,13 @@ impl RemoteHub {
         })
     }
 
-    /// Publishes what the hooks have cost.
+    /// Publishes the cost of the hooks.
     pub(super) fn put_times(&self, times: Vec<HookTime>) {
         self.times_wanted.store(false, Ordering::Relaxed);
         *self.times.lock().unwrap_or_else(PoisonError::into_inner) = times;
     }
 
-    /// What was published last; asks for newer ones, which are there from the next event on.
+    /// What was published last; also requests newer times, which are available from the next event on.
     pub(super) fn times(&self) -> Vec<HookTime> {
         if !self.times_wanted.swap(true, Ordering::Relaxed) {
             self.inbox.post(Message::Times);
@@ -97,7 +97,7 @@ impl RemoteHub {
             (hub.upgrade().ok_or(ServiceError::Closed)?, Arc::clone(instance))
         };
         let &Request { service, payload, tensors } = request;
-        // A remote is in no hook; what it does belongs to the event that comes next.
+        // A remote is in no hook; its actions belong to the next event.
         let hook = EventKind::CUSTOM;
         permit(service, &Site { caller: Caller::Remote, hook, needs: &[] }, payload)?;
         let call = Call { service, instance: &instance, hook, payload, tensors };

@@ -1,4 +1,4 @@
-//! Snapshots for callbacks in the background: one copy for all that share an event, at most one with tensors alive.
+//! Snapshots for callbacks in the background: one copy for all that share an event, at most one with tensors at a time.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -8,8 +8,8 @@ use super::inline::Target;
 use crate::plugins::Fault;
 use crate::services::{Services, Snapshot, SnapshotNeeds};
 
-/// A snapshot that callbacks in the background share, and the lease that keeps a second one with
-/// tensors from being made while it lives.
+/// A snapshot that callbacks in the background share, and the lease that prevents a second one with
+/// tensors while it exists.
 #[derive(Clone)]
 pub(super) struct SharedSnapshot {
     snapshot: Arc<Snapshot>,
@@ -22,18 +22,18 @@ impl SharedSnapshot {
     }
 }
 
-/// At most one snapshot with tensors is alive.
+/// At most one snapshot with tensors exists.
 #[derive(Default)]
 pub(super) struct Leases {
     taken: Mutex<bool>,
     free: Condvar,
 }
 
-/// The right to a snapshot with tensors; given back when the last callback is done with it.
+/// The right to a snapshot with tensors; released when the last callback is done with it.
 struct Lease(Arc<Leases>);
 
 impl Leases {
-    /// Waits until the snapshot before is gone.
+    /// Waits until the previous snapshot is dropped.
     fn take(self: &Arc<Self>) -> Arc<Lease> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         while *taken {

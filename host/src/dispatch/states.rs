@@ -1,4 +1,4 @@
-//! What instances and their schedules keep in a checkpoint.
+//! What instances and their schedules save in a checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use super::subscriber::Runner;
 use crate::services::Services;
 
 impl Dispatcher {
-    /// Collects every instance's state, in order, each after everything queued for it. An instance
-    /// that panicked gives what it last saved.
+    /// Collects every instance's state, in order, each after the events queued for it. An instance
+    /// that panicked contributes its last saved state.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl Dispatcher {
             .collect())
     }
 
-    /// Gives every instance the state that it saved under its name.
+    /// Gives every instance the state saved under its name.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl Dispatcher {
             .collect()
     }
 
-    /// Puts the schedules where they were.
+    /// Restores the schedules.
     pub fn restore_schedules(&mut self, states: &BTreeMap<String, ScheduleState>) {
         for subscriber in &mut self.subscribers {
             if let Some(state) = states.get(&*subscriber.name) {

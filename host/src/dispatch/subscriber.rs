@@ -13,7 +13,7 @@ use crate::config::Condition;
 use crate::plugins::Instance;
 use crate::services::SnapshotNeeds;
 
-// In this order and aligned, what a hook of every step touches lies in one cache line: a step of a small model leaves
+// In this order and aligned, all that a hook of every step uses lies in one cache line: a step of a small model leaves
 // little of the cache to its callbacks.
 #[repr(C, align(64))]
 pub(super) struct Subscriber {
@@ -23,7 +23,7 @@ pub(super) struct Subscriber {
     pub(super) planned: Planned,
     pub(super) hooks: u64,
     pub(super) schedule: Schedule,
-    /// What it last saved; kept when it panics.
+    /// Its last saved state; kept when it panics.
     pub(super) state: Option<Vec<u8>>,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Runner {
     Gone,
 }
 
-/// The hooks that `if` does not gate: a callback must see them to be whole.
+/// The hooks that `if` does not gate: a callback needs them to stay consistent.
 const UNGATED: [EventKind; 8] = [
     EventKind::SETUP,
     EventKind::LOAD_STATE,

@@ -1,6 +1,6 @@
-//! The seam for runs on several machines: who takes part, and the four things that they do together.
+//! The interface for runs on several machines: their processes, and the four operations that they do together.
 //!
-//! The training calls a [`ProcessGroup`] where several processes must become one run: gradients are averaged after
+//! The training calls a [`ProcessGroup`] where several processes must act as one run: gradients are averaged after
 //! backward, weights come from rank zero before the first step, the sums of an evaluation are added up, and what
 //! callbacks and signals asked for is decided once for all. A [`SingleProcess`] is the only group so far: each of its
 //! operations is the identity, and the loop asks [`ProcessGroup::is_single`] before it prepares anything for one.
@@ -11,7 +11,7 @@ use tch::Tensor;
 #[derive(Debug, thiserror::Error)]
 #[error("the processes of this run cannot {action}: {message}")]
 pub struct DistributedError {
-    /// What they were to do, as in `average the gradients`.
+    /// What they were doing, as in `average the gradients`.
     pub action: &'static str,
     /// What went wrong.
     pub message: String,

@@ -1,7 +1,7 @@
-//! A job from the command line to its end: everything is checked, then the run folder made, then trained.
+//! A job from the command line to its end: everything is checked, the run folder is created, the training runs.
 //!
-//! `plan.rs` turns a run file into what is needed and creates nothing; `run.rs` does it; `folder.rs`, `status.rs` and
-//! `log.rs` write what a run leaves behind. [`Job`] is for programs that bring a model, a loss or a batch step of their
+//! `plan.rs` turns a run file into a plan and creates nothing; `run.rs` executes it; `folder.rs`, `status.rs` and
+//! `log.rs` write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
 //! own.
 
 mod builtin;

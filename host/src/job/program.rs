@@ -36,7 +36,7 @@ pub struct Job {
     program: Program,
 }
 
-/// What a program brings itself; the rest is the run file's.
+/// What a program brings itself; the run file sets the rest.
 #[derive(Default)]
 pub(super) struct Program {
     pub(super) model: Option<Box<MakeNetwork>>,
@@ -44,7 +44,7 @@ pub(super) struct Program {
     pub(super) batch_step: Option<Box<BatchStepFunction>>,
 }
 
-/// Makes a network for the data and the device of a run.
+/// Creates a network for the data and the device of a run.
 pub(super) type MakeNetwork = dyn FnOnce(&ModelContext) -> Result<Network, BoxError>;
 
 /// What a program's model is made for.
@@ -61,13 +61,13 @@ pub struct ModelContext {
 }
 
 impl Job {
-    /// The job that `request` asks for, with nothing of the program's own.
+    /// The job that `request` asks for, without parts of the program's own.
     pub fn new(request: Request) -> Self {
         Self { request, program: Program::default() }
     }
 
-    /// Trains the network that `make` gives; the run file then has no `layers`. What `make` draws from libtorch's
-    /// default generators follows from the run's seed. `init_from` and checkpoints go by the names of its tensors.
+    /// Trains the network that `make` returns; the run file then has no `layers`. What `make` draws from libtorch's
+    /// default generators depends only on the run's seed. `init_from` and checkpoints identify its tensors by name.
     #[must_use]
     pub fn model<E: Into<BoxError>>(
         mut self,
@@ -77,17 +77,17 @@ impl Job {
         self
     }
 
-    /// Minimises what `loss` makes of a batch's outputs (f32) and targets, a scalar; evaluations give its mean. The run
-    /// file then has no `loss`.
+    /// Minimizes the scalar that `loss` computes from a batch's outputs (f32) and targets; evaluations give its mean.
+    /// The run file then has no `loss`.
     #[must_use]
     pub fn loss(mut self, loss: impl Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError> + 'static) -> Self {
         self.program.loss = Some(Rc::new(loss));
         self
     }
 
-    /// Has `step` compute outputs and loss of each training batch. Backward, hooks and update are the loop's as ever,
-    /// and evaluations compute the model's outputs and the run's loss. What `step` remembers from one batch to the next
-    /// is in no checkpoint.
+    /// Computes outputs and loss of each training batch with `step`. The loop still does backward, hooks and update,
+    /// and evaluations compute the model's outputs and the run's loss. Checkpoints do not hold what `step` remembers
+    /// from one batch to the next.
     #[must_use]
     pub fn batch_step(mut self, step: impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> + 'static) -> Self {
         self.program.batch_step = Some(Box::new(step));
@@ -98,8 +98,8 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// What keeps the run from beginning: a run file, plugins or data that are wrong, a checkpoint that does not fit. A
-    /// run that began and failed is an outcome; its error is told on the console and in `status.json`.
+    /// What prevents the run from starting: a wrong run file, plugin or data, or a checkpoint that does not fit. A
+    /// run that started and failed is an outcome; the console and `status.json` tell its error.
     pub fn run(self, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
         run::run(&self.request, self.program, verbosity)
     }

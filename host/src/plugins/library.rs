@@ -143,7 +143,15 @@ fn describe(path: &Path, table: &LibraryTable, index: u32) -> Result<Descriptor,
 /// What a library says of a failure, with what is not UTF-8 replaced.
 pub(super) fn words_of(status: Status, words: &[u8]) -> String {
     if words.is_empty() {
-        return format!("it failed with status {} and without a message", status.0);
+        let meaning = match status {
+            Status::STALE => ": a handle that was spent",
+            Status::UNKNOWN => ": something that this host does not know",
+            Status::NO_SUCH_NAME => ": no such name",
+            Status::NOT_ALLOWED => ": not allowed here",
+            Status::NO_VALUE => ": no value yet",
+            _ => "",
+        };
+        return format!("it failed without a message, with status {}{meaning}", status.0);
     }
     String::from_utf8_lossy(words).into_owned()
 }

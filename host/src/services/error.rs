@@ -12,31 +12,31 @@ pub enum ServiceError {
     /// The handle is spent.
     #[error("the handle was used after its hook had returned")]
     Stale,
-    /// The remote is used after the training.
+    /// The remote was used after the training.
     #[error("the remote was used after the end of the training")]
     Closed,
     /// The table of services does not permit it.
     #[error("{}", .0.message)]
     Refused(Refusal),
-    /// There is nothing of that name.
+    /// The name does not exist.
     #[error("{0}")]
     NoSuchName(String),
-    /// The metric is known and has no value yet.
+    /// The metric is known but has no value yet.
     #[error("{0}")]
     NoValue(String),
-    /// The model is no graph.
+    /// The model has no graph.
     #[error("{}", crate::model::ModelError::NoGraph)]
     NoGraph,
-    /// What was asked for is not there yet.
+    /// What was requested is not available now.
     #[error("{0}")]
     NotAllowed(String),
-    /// It was tried and failed.
+    /// The service failed.
     #[error("{0}")]
     Failed(String),
 }
 
 impl ServiceError {
-    /// There is no `what` called `name`, with the nearest of `names`.
+    /// There is no `what` called `name`; the message lists the nearest of `names`.
     pub fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> Self {
         Self::NoSuchName(services::no_such_name(what, name, names))
     }

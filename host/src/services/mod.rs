@@ -1,11 +1,11 @@
-//! The services that callbacks call: what a call is, who answers it, and what the answers have in common.
+//! The services that callbacks call: calls, who answers them, and what the answers have in common.
 //!
-//! What each service takes, gives and demands stands in one table, [`plugin_api::services`]. Dispatch asks that table
-//! whether a call is permitted and by whom it is answered; the rest is the one trait [`Services`]. The training answers
-//! from its parts (`train/answers`), a [`Snapshot`] from what was copied when an event fired, and the made-up run of
+//! One table, [`plugin_api::services`], defines what each service takes, returns and requires. Dispatch asks that table
+//! whether a call is permitted and who answers it; the rest is the one trait [`Services`]. The training answers
+//! from its parts (`train/answers`), a [`Snapshot`] from what was copied when an event fired, and the simulated run of
 //! `host plugins check` from plain memory.
 //!
-//! Arrows: `dispatch`, `train` and `author` know this module; it knows none of them.
+//! Dependencies: `dispatch`, `train` and `author` use this module; it uses none of them.
 
 mod error;
 mod readings;
@@ -34,10 +34,10 @@ pub trait Services {
     ///
     /// # Errors
     ///
-    /// See [`ServiceError`]; the caller's hook goes on with it.
+    /// See [`ServiceError`]; the caller's hook continues with it.
     fn answer(&mut self, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError>;
 
-    /// What callbacks in the background are answered from for this event: everything that is read, as it is now, and
+    /// The snapshot that answers callbacks in the background for this event: everything readable, as it is now, and
     /// copies of the tensors in `needs`.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ pub trait Services {
     /// Where the run is.
     fn position(&self) -> Position;
 
-    /// The present value of a metric, for `if` and `best`; none while it has none.
+    /// The present value of a metric, for `if` and `best`; `None` if it has none.
     fn metric(&mut self, name: &str) -> Option<f64>;
 
     /// What remotes read.
@@ -75,7 +75,7 @@ impl Call<'_> {
     ///
     /// # Errors
     ///
-    /// When it is not understood.
+    /// When it cannot be decoded.
     pub fn request<Q: DeserializeOwned, R>(&self, _: Service<Q, R>) -> Result<Q, ServiceError> {
         rmp_serde::from_slice(self.payload)
             .map_err(|error| ServiceError::Failed(format!("the request is not understood: {error}")))
@@ -87,7 +87,7 @@ impl Call<'_> {
 pub struct SnapshotNeeds {
     /// Names of tensor sets, as `plugin_api::protocol::TensorSet` writes them.
     pub sets: BTreeSet<String>,
-    /// Whether checkpoints are written from it: then it holds the whole training state.
+    /// Whether a checkpoint is written from it: then it holds the whole training state.
     pub training_state: bool,
 }
 
@@ -102,9 +102,9 @@ impl SnapshotNeeds {
 pub trait Screen: Send + Sync {
     /// Prints a line.
     fn line(&self, text: &str);
-    /// Shows a status line, with a bar where there is a progress from 0 to 1; takes it away when the text is empty.
+    /// Shows a status line, with a bar if there is a progress from 0 to 1; removes it when the text is empty.
     fn status(&self, name: &str, text: &str, progress: Option<f64>);
-    /// The newest lines, oldest first, without those up to `number`; none where none are kept.
+    /// The newest lines after the number `number`, oldest first; none if none are kept.
     fn lines_after(&self, _number: u64) -> Vec<ConsoleLine> {
         Vec::new()
     }

@@ -1,4 +1,4 @@
-//! Answers that read what the run says about itself: the same words whoever keeps it.
+//! Answers about the run that are the same for every implementation of the services.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub fn metrics(metrics: &Metrics, reply: &mut Reply<'_>) -> Result<(), ServiceEr
 ///
 /// # Errors
 ///
-/// When the run does not know it, or it has no value yet.
+/// When the run does not have it, or it has no value yet.
 pub fn metric(metrics: &Metrics, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
     let name = call.request(typed::METRIC)?.name;
     reply.answer(typed::METRIC, &metrics.get(&name)?.value)
@@ -32,7 +32,7 @@ pub fn metric(metrics: &Metrics, call: &Call<'_>, reply: &mut Reply<'_>) -> Resu
 ///
 /// # Errors
 ///
-/// A name that is not there, or one of another kind.
+/// An unknown name, or one of another kind.
 pub fn history(history: &HistoryView, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
     match call.service {
         ServiceKind::HISTORY_SERIES => {
@@ -62,7 +62,7 @@ pub fn history(history: &HistoryView, call: &Call<'_>, reply: &mut Reply<'_>) ->
 ///
 /// # Errors
 ///
-/// A request that is not understood.
+/// A request that cannot be decoded.
 pub fn console(screen: &dyn Screen, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
     match call.service {
         ServiceKind::CONSOLE_LINES => {
@@ -81,7 +81,7 @@ pub fn console(screen: &dyn Screen, call: &Call<'_>, reply: &mut Reply<'_>) -> R
     }
 }
 
-/// Answers what the run is, to the instance that calls.
+/// Answers with the description of the run, for the instance that calls.
 ///
 /// # Errors
 ///

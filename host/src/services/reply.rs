@@ -47,16 +47,16 @@ impl<'a> Reply<'a> {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// When it cannot be encoded.
     pub fn answer<Q, R: Serialize>(&mut self, _: Service<Q, R>, reply: &R) -> Result<(), ServiceError> {
         self.value(reply)
     }
 
-    /// Answers with a value that is written as the service's reply is, without being one: borrowed parts of it.
+    /// Answers with a value that encodes to the service's reply without being one: borrowed parts of it.
     ///
     /// # Errors
     ///
-    /// When the value cannot be written.
+    /// When the value cannot be encoded.
     pub fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ServiceError> {
         let bytes = rmp_serde::to_vec_named(value).map_err(|error| ServiceError::Failed(error.to_string()))?;
         self.bytes(&bytes);
@@ -86,14 +86,14 @@ impl<'a> Reply<'a> {
                 byte_offset: 0,
             },
         };
-        // The box keeps the addresses that the table holds.
+        // The box keeps the addresses in the table valid.
         self.kept.push(lent);
         // SAFETY: the plugin's function, with its own context; the table outlives the call.
         unsafe { (self.table.tensor)(self.table.context, &raw const table) };
     }
 }
 
-/// A tensor in memory that nobody writes any more: any thread may read it.
+/// A tensor in memory that is no longer written: any thread may read it.
 #[derive(Clone)]
 pub struct SharedTensor {
     name: Arc<str>,
@@ -114,7 +114,7 @@ impl SharedTensor {
     ///
     /// # Safety
     ///
-    /// `data` must hold such a tensor, which nobody writes, for as long as `owner` lives.
+    /// `data` must hold such a tensor, and nobody may write it, for as long as `owner` lives.
     pub unsafe fn new(
         name: &str,
         shape: &[i64],
@@ -129,7 +129,7 @@ impl SharedTensor {
     ///
     /// # Errors
     ///
-    /// When it lies on another device than the CPU, or is of a type that cannot be copied.
+    /// When it is not on the CPU, or has a type that cannot be copied.
     pub fn copy_of(view: &TensorView<'_>) -> Result<Self, ServiceError> {
         let owned = view.to_owned().map_err(|error| ServiceError::Failed(error.message().to_owned()))?;
         let owner = Arc::new(owned);
@@ -145,7 +145,7 @@ impl SharedTensor {
         &self.name
     }
 
-    /// What it is.
+    /// Its description.
     pub fn info(&self) -> TensorInfo {
         TensorInfo { name: self.name.to_string(), shape: self.shape.to_vec(), dtype: self.dtype.name() }
     }

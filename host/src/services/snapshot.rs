@@ -1,4 +1,4 @@
-//! The run as it was when an event fired: what callbacks in the background are answered from.
+//! The run as it was when an event fired; it answers callbacks in the background.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use plugin_api::services::typed;
 use super::{Call, Reply, Screen, ServiceError, SharedTensor, readings};
 use crate::record::{HistoryView, Metrics};
 
-/// Writes the checkpoint that a snapshot holds to a folder; any thread.
+/// Writes the checkpoint that a snapshot holds to a folder; on any thread.
 pub type WriteCheckpoint = dyn Fn(&Path) -> Result<CheckpointWritten, ServiceError> + Send + Sync;
 
 /// Everything that services read, at one moment. Any thread may read it; nothing changes it.
@@ -25,13 +25,13 @@ pub struct Snapshot {
     pub history: HistoryView,
     /// The hyper-parameters.
     pub groups: Vec<ParameterGroup>,
-    /// The model's graph as JSON, if it is one.
+    /// The model's graph as JSON, if it has one.
     pub graph: Option<Arc<str>>,
-    /// The loss of the step or batch at hand, where outputs were copied.
+    /// The loss of the current step or batch, if outputs were copied.
     pub loss: Option<f64>,
     /// The copied tensors, by the name of their set.
     pub tensors: BTreeMap<String, Vec<SharedTensor>>,
-    /// The checkpoint that is being taken, where it was copied.
+    /// The checkpoint that is being taken, if it was copied.
     pub checkpoint: Option<Box<WriteCheckpoint>>,
     /// The console.
     pub screen: Arc<dyn Screen>,
@@ -72,7 +72,7 @@ impl Snapshot {
             }
             ServiceKind::TENSOR_TO_HOST => {
                 for table in call.tensors {
-                    // SAFETY: the plugin passes a view that it was lent, still within its hook.
+                    // SAFETY: the plugin passes a view that the host lent it, within the same hook.
                     let view = unsafe { TensorView::from_table(*table) };
                     reply.lend(SharedTensor::copy_of(&view)?.lend());
                 }
@@ -91,7 +91,7 @@ impl Snapshot {
             }
             #[cfg(feature = "next-minor")]
             ServiceKind::UPTIME => reply.answer(typed::UPTIME, &self.seconds),
-            // The table sends nothing else here.
+            // By the table of services, nothing else arrives here.
             other => Err(ServiceError::Failed(format!("a snapshot does not answer `{}`", other.name()))),
         }
     }
@@ -102,7 +102,7 @@ impl Snapshot {
     }
 }
 
-/// Lends the tensors that `names` asks for, in the set's order; all where it asks for none.
+/// Lends the tensors of `names`, in the set's order; all if it is empty.
 fn lend(
     tensors: &[SharedTensor],
     set: &TensorSet,

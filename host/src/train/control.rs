@@ -1,4 +1,4 @@
-//! What callbacks and signals ask of the loop, until its next safe point.
+//! Requests of callbacks and signals to the loop, until its next safe point.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Interrupt {
     }
 }
 
-/// Something asked for.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asked {
     pub(super) action: Control,
@@ -38,7 +38,7 @@ pub(super) struct Stop {
     pub(super) interrupted: bool,
 }
 
-/// What is asked for and not done.
+/// Requests that are not handled yet.
 #[derive(Debug, Default)]
 pub(super) struct Controls {
     asked: VecDeque<Asked>,
@@ -55,7 +55,7 @@ impl Controls {
     }
 
     pub(super) fn ask(&mut self, action: Control, by: &str, reason: &str) {
-        // A checkpoint asked for by several is one checkpoint; so is an evaluation.
+        // Several requests for a checkpoint are one checkpoint; the same holds for an evaluation.
         let once = matches!(action, Control::Checkpoint | Control::Evaluate);
         if once && self.asked.iter().any(|asked| asked.action == action) {
             return;
@@ -63,7 +63,7 @@ impl Controls {
         self.asked.push_back(Asked { action, by: by.to_owned(), reason: reason.to_owned() });
     }
 
-    /// Whether nobody asked for anything since the last safe point. A signal asks for a stop.
+    /// Whether there were no requests since the last safe point. A signal requests a stop.
     #[inline]
     pub(super) fn nothing_asked(&mut self) -> bool {
         if self.interrupt.is_asked() && self.stop.is_none() {
@@ -72,10 +72,10 @@ impl Controls {
         self.asked.is_empty()
     }
 
-    /// Makes what rank zero was asked for what all ranks do.
+    /// Gives all ranks the requests of rank zero.
     pub(super) fn decide(&mut self, group: &dyn ProcessGroup) -> Result<(), TrainError> {
         let encoded = |error: serde_json::Error| TrainError::System {
-            action: "cannot tell the other processes what was asked for",
+            action: "cannot send the requests to the other processes",
             source: error.into(),
         };
         let asked = serde_json::to_vec(&self.asked).map_err(encoded)?;
@@ -100,7 +100,7 @@ impl Controls {
         self.stop.as_ref().is_some_and(|stop| stop.interrupted)
     }
 
-    /// Remembers the first request for a stop; false for a further one.
+    /// Remembers the first request for a stop; returns false for a later one.
     pub(super) fn request_stop(&mut self, by: String, reason: String) -> bool {
         if self.stop.is_some() {
             return false;
@@ -118,7 +118,7 @@ impl Controls {
         before != self.asked.len()
     }
 
-    /// Whether a stop was asked for, done or not.
+    /// Whether a stop was requested, handled or not.
     pub(super) fn stop_is_asked(&mut self) -> bool {
         self.nothing_asked();
         self.stop.is_some() || self.asked.iter().any(|asked| asked.action == Control::Stop)

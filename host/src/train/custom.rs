@@ -1,4 +1,4 @@
-//! What a program may bring in place of the loop's own: a loss, and the way from a training batch to outputs and loss.
+//! Parts that a program may replace: the loss, and the computation of outputs and loss from a training batch.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,12 +15,12 @@ use crate::record::Position;
 /// The mean loss of a batch from its outputs and targets: a scalar with an autograd graph.
 pub type LossFunction = dyn Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError>;
 
-/// What is minimised.
+/// What is minimized.
 #[derive(Clone)]
 pub enum Loss {
     /// A loss of the run file.
     Options(LossOptions),
-    /// A program's own; every sample of a batch weighs the same.
+    /// A program's own; every sample of a batch has the same weight.
     Custom(Rc<LossFunction>),
 }
 
@@ -40,7 +40,7 @@ impl Loss {
         }
     }
 
-    /// What the mean of a batch of `size` samples weighs among other batches; see [`LossOptions::weight`].
+    /// The weight of the mean of a batch of `size` samples; see [`LossOptions::weight`].
     ///
     /// # Errors
     ///
@@ -62,9 +62,9 @@ impl fmt::Debug for Loss {
     }
 }
 
-/// A training batch in the hands of a program's own step, on the training thread.
+/// A training batch for a program's own step, on the training thread.
 ///
-/// What the step draws from libtorch's default generators is repeatable, and a resumed run goes on with it.
+/// Draws from libtorch's default generators are repeatable, and a resumed run continues them.
 pub struct BatchStep<'a> {
     learner: &'a Learner,
     position: Position,
@@ -79,7 +79,7 @@ pub struct BatchStep<'a> {
 pub struct Computed {
     /// The outputs that metrics and callbacks see, `[size, …]` for the targets of the batch.
     pub outputs: Tensor,
-    /// What is minimised, a scalar with an autograd graph.
+    /// What is minimized, a scalar with an autograd graph.
     pub loss: Tensor,
 }
 
@@ -123,7 +123,7 @@ impl<'a> BatchStep<'a> {
     ///
     /// # Errors
     ///
-    /// Outputs and targets that it cannot take.
+    /// Outputs and targets that do not fit the loss.
     pub fn loss(&self, outputs: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
         self.learner.loss.compute(outputs, targets)
     }
@@ -153,9 +153,9 @@ impl Learner {
             contained(|| (step.borrow_mut())(&mut batch)).map_err(|message| failed("batch step", message))?;
         let loss = as_loss("batch step", loss)?;
         if !loss.requires_grad() {
-            return Err(failed("batch step", "its loss has no autograd graph, so that there is nothing to train by"));
+            return Err(failed("batch step", "its loss has no autograd graph, so it cannot be trained on"));
         }
-        // Detached, since the program may hold the very same tensor.
+        // Detached, since the program may hold the same tensor.
         Ok((as_float(outputs.f_detach()?)?, loss, batch.tapped))
     }
 
@@ -173,7 +173,7 @@ impl Learner {
     }
 }
 
-/// The loss and what callbacks see are f32 whatever the precision.
+/// The loss and what callbacks see are f32 in every precision.
 fn as_float(tensor: Tensor) -> Result<Tensor, TrainError> {
     if tensor.kind() == Kind::Float { Ok(tensor) } else { Ok(tensor.f_to_kind(Kind::Float)?) }
 }

@@ -3,7 +3,7 @@
 use plugin_api::abi::DataType;
 use tch::Kind;
 
-/// The ABI's name; none of a type that does not cross.
+/// The ABI's name; `None` for a type that does not cross it.
 pub(super) fn data_type(kind: Kind) -> Option<DataType> {
     let (code, bits) = match kind {
         Kind::Float => (2, 32),
@@ -21,7 +21,7 @@ pub(super) fn data_type(kind: Kind) -> Option<DataType> {
     Some(DataType { code, bits, lanes: 1 })
 }
 
-/// libtorch's name; none of a type that it does not have.
+/// libtorch's name; `None` for a type that it does not have.
 pub(super) fn kind(dtype: DataType) -> Option<Kind> {
     Some(match (dtype.code, dtype.bits, dtype.lanes) {
         (2, 32, 1) => Kind::Float,

@@ -45,7 +45,7 @@ pub enum TrainError {
     /// A checkpoint cannot be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A checkpoint that is whole, but of another model or optimizer.
+    /// A valid checkpoint of another model or optimizer.
     #[error("the checkpoint `{path}` does not fit this run")]
     Resume {
         /// The checkpoint.
@@ -53,16 +53,16 @@ pub enum TrainError {
         /// What does not fit.
         source: Box<TrainError>,
     },
-    /// A checkpoint without a part of the model.
+    /// A checkpoint that lacks a part of the model.
     #[error("it has no tensor `{name}`, which the model has")]
     MissingTensor {
         /// The tensor.
         name: String,
     },
-    /// The processes of the run.
+    /// The processes of the run failed together.
     #[error(transparent)]
     Distributed(#[from] DistributedError),
-    /// The system.
+    /// The operating system failed.
     #[error("{action}")]
     System {
         /// What was tried.

@@ -33,13 +33,13 @@ pub struct EvaluationPlan {
 /// The evaluations of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Evaluations {
-    /// The one that comes again and again, if there is one.
+    /// The repeated one, if there is one.
     pub(super) repeated: Option<EvaluationPlan>,
-    /// When it comes.
+    /// When to evaluate.
     pub(super) every: Every,
-    /// The one that comes once, when training is over.
+    /// The single one after the training.
     pub(super) test: Option<EvaluationPlan>,
-    /// One batch of each and no more.
+    /// Only one batch of each.
     pub(super) trial: bool,
 }
 
@@ -49,7 +49,7 @@ impl Evaluations {
         self.repeated.is_some()
             && match self.every {
                 Every::Epochs(every) => progress.position.epoch.is_multiple_of(every.get()) || progress.plan_is_done(),
-                // The last step's evaluation is the one of its safe point.
+                // The evaluation of the last step happens at its safe point.
                 Every::Steps(every) => {
                     progress.plan_is_done() && !progress.position.global_step.is_multiple_of(every.get())
                 }
@@ -80,7 +80,7 @@ pub(super) struct Evaluation {
     score: Score,
 }
 
-/// What callbacks can see of an evaluation's batch.
+/// The part of an evaluation's batch that callbacks see.
 pub(super) struct EvaluationBatch {
     pub(super) inputs: Tensor,
     pub(super) targets: Tensor,
@@ -161,7 +161,7 @@ impl Evaluation {
         Ok(true)
     }
 
-    /// Computes the batch at hand.
+    /// Computes the current batch.
     pub(super) fn compute_batch(&mut self, learner: &mut Learner) -> Result<(), TrainError> {
         let Some(mut batch) = learner.evaluation.take() else { return Ok(()) };
         learner.infer(&mut batch, &learner.tapped_nodes())?;
@@ -179,7 +179,7 @@ impl Evaluation {
         Ok(self.event(EventKind::EVAL_END))
     }
 
-    /// The event of this kind, at the batch at hand.
+    /// The event of this kind, at the current batch.
     pub(super) fn event(&self, kind: EventKind) -> Event {
         let batch = match kind {
             EventKind::EVAL_STEP_START | EventKind::EVAL_STEP_END => self.batch,

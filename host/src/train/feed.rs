@@ -1,4 +1,4 @@
-//! What the training is fed with: the data, and the batches of the training split.
+//! The input of the training: the data, and the batches of the training split.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::error::TrainError;
 use crate::data::{Data, Loader, LoaderOptions, Order, TRAIN};
 use crate::record::Position;
 
-/// Apart from the run's own order, so that steps outside the run do not repeat the batches that come next.
+/// A seed other than the run's, so that steps outside the run do not repeat the batches that come next.
 const APART: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The data and its batches.
@@ -21,7 +21,7 @@ pub(super) struct Feed {
     /// Batches of one update.
     accumulate: u64,
     seed: u64,
-    /// What the loop had waited for data when the epoch began.
+    /// How long the loop had waited for data when the epoch began.
     waited_before: Duration,
 }
 
@@ -88,7 +88,7 @@ impl Feed {
         Ok(StepBatch { inputs: Tensor::f_cat(&parts.0, 0)?, targets: Tensor::f_cat(&parts.1, 0)? })
     }
 
-    /// Begins again at `position`: the batches that were gathered belong to an epoch that was cut short.
+    /// Begins again at `position`: the prefetched batches belong to an epoch that was cut short.
     pub(super) fn restart(&mut self, position: Position) -> Result<(), TrainError> {
         self.loader = training_loader(&self.data, self.batch_size, self.accumulate, self.seed, position)?;
         Ok(())
@@ -125,7 +125,7 @@ fn training_loader(
         batch_size,
         order: Order::Shuffled { seed },
         first_epoch: position.epoch.max(1),
-        // Before the first epoch its first batch; the loader goes on into the next epoch by itself.
+        // Before the first epoch, its first batch; the loader continues into the next epoch by itself.
         first_batch: (position.step * accumulate) as usize,
         augmentation: data.augmentation.clone(),
     };

@@ -1,4 +1,4 @@
-//! What is kept beside the training: copies of the weights, snapshots of its state, and the checkpoint in progress.
+//! State kept beside the training: copies of the weights, snapshots of its state, and the checkpoint in progress.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::torch::random;
 /// What is kept.
 #[derive(Default)]
 pub(super) struct Kept {
-    /// Named copies of the weights; a checkpoint holds them, too.
+    /// Named copies of the weights; a checkpoint holds them too.
     pub(super) copies: BTreeMap<String, Vec<NamedTensor>>,
     pub(super) snapshots: BTreeMap<String, TrainingSnapshot>,
     /// The checkpoint that is being taken.

@@ -1,4 +1,4 @@
-//! What learns: the network, its optimizer, what is minimized, and the step at hand.
+//! What learns: the network, its optimizer, the loss, and the current step.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -26,20 +26,20 @@ pub(super) struct Learner {
     /// The largest norm of all gradients together; larger ones are scaled down.
     pub(super) clip_gradient_norm: Option<f64>,
     precision: Precision,
-    /// The training step at hand.
+    /// The current training step.
     pub(super) step: Step,
-    /// The batch of an evaluation at hand.
+    /// The current batch of an evaluation.
     pub(super) evaluation: Option<EvaluationBatch>,
     pub(super) taps: Vec<PlannedTap>,
-    /// Who owns a hyper-parameter that the schedule no longer sets, by group and name.
+    /// The owners of hyper-parameters that the schedule no longer sets, by group and name.
     pub(super) owners: BTreeMap<(String, String), String>,
     /// A program's own way from a batch to its loss.
     pub(super) batch_step: Option<RefCell<Box<BatchStepFunction>>>,
-    /// Sends what that emits.
+    /// Sends the events that it emits.
     pub(super) emitter: Option<Emitter>,
 }
 
-/// A tap that a callback asked for, with its node resolved.
+/// A callback's tap, with its node resolved.
 pub(super) struct PlannedTap {
     pub(super) tap: Tap,
     /// The node's index, for an activation.
@@ -79,7 +79,7 @@ impl Learner {
         Ok(tensor.f_to_device(self.network.device())?)
     }
 
-    /// The precision of the run, until this is dropped.
+    /// Sets the run's precision until this is dropped.
     pub(super) fn autocast(&self) -> Result<Option<Autocast>, TrainError> {
         Ok(match self.precision {
             Precision::F32 => None,
@@ -87,12 +87,12 @@ impl Learner {
         })
     }
 
-    /// The nodes whose values are fetched along with each step.
+    /// The nodes whose values are fetched with each step.
     pub(super) fn tapped_nodes(&self) -> Vec<usize> {
         self.taps.iter().filter_map(|tap| tap.node).collect()
     }
 
-    /// Fills in outputs, loss and the values of `nodes` of an evaluation's batch.
+    /// Computes outputs, loss and the values of `nodes` for an evaluation's batch.
     pub(super) fn infer(&self, batch: &mut EvaluationBatch, nodes: &[usize]) -> Result<(), TrainError> {
         let _no_gradients = tch::no_grad_guard();
         let (outputs, tapped) = self.infer_inputs(&batch.inputs, nodes)?;
@@ -122,7 +122,7 @@ impl Learner {
         }
     }
 
-    /// The running values of what a step says of itself: learning rates, the norm of its gradients, its time.
+    /// The running values of a step: learning rates, the norm of its gradients, its time.
     pub(super) fn running(&self) -> Vec<(String, f64)> {
         let mut values = self.learning_rates();
         values.extend(self.step.gradient_norm.map(|norm| ("gradient_norm".to_owned(), norm)));

@@ -1,4 +1,4 @@
-//! What is measured: the averages of the epoch in progress, the latest value of each metric, and every value so far.
+//! Measurements: the averages of the epoch in progress, the latest value of each metric, and every value so far.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,9 +9,9 @@ use crate::record::{History, LiveMetrics, Metrics, Position};
 
 /// What is measured.
 ///
-/// A metric's *latest* value is the last one that was put, by the loop or by a callback; it is what a checkpoint keeps.
-/// During an epoch some metrics have a *running* value as well, which is computed when somebody reads it and is kept
-/// nowhere, so that reading changes nothing.
+/// A metric's *latest* value is the last one that the loop or a callback put; a checkpoint keeps it.
+/// During an epoch some metrics also have a *running* value, which is computed when it is read and is not
+/// stored, so that reading changes nothing.
 pub(super) struct Measured {
     pub(super) loss: Average,
     pub(super) accumulators: Vec<Accumulator>,
@@ -23,7 +23,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Nothing yet, in a run that measures `metrics` of the training split and will give the metrics of `known`.
+    /// Empty, for a run that measures `metrics` of the training split and will give the metrics of `known`.
     pub(super) fn new(metrics: Vec<Metric>, known: BTreeSet<String>) -> Self {
         let latest = Metrics::new(known);
         Self {
@@ -64,13 +64,13 @@ impl Measured {
         }
     }
 
-    /// Sets the latest value of a metric that is in the history already.
+    /// Sets the latest value of a metric that is already in the history.
     pub(super) fn restore(&mut self, position: Position, name: &str, value: f64) {
         self.latest.put(name, position, value);
         self.live.write().put(name, position, value);
     }
 
-    /// The running value of a metric of the training split; none of one that there is not, that is an array, or that is
+    /// The running value of a metric of the training split; `None` for one that does not exist, is an array, or is
     /// too costly to compute at any moment.
     pub(super) fn running(&mut self, name: &str) -> Result<Option<f64>, TrainError> {
         if name == "train_loss" {
@@ -81,7 +81,7 @@ impl Measured {
         accumulator.map_or(Ok(None), running_value)
     }
 
-    /// Every running value of the training split, by the name of its metric.
+    /// Every running value of the training split, by name.
     pub(super) fn all_running(&mut self) -> Result<Vec<(String, f64)>, TrainError> {
         let loss = self.loss.value().map(|loss| ("train_loss".to_owned(), loss));
         let mut values: Vec<_> = loss.into_iter().collect();

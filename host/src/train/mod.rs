@@ -1,11 +1,11 @@
-//! Training: the loop, and what it is made of.
+//! Training: the loop and its parts.
 //!
 //! Start with `run.rs`: the loop on one screen. `session.rs` lists the parts that the loop works on, `step.rs` and
 //! `evaluate.rs` do the work, `answers/` answers callbacks. This module names no plugin.
 //!
-//! A program that trains something of its own brings a network ([`Network::custom`](crate::model::Network::custom)), a
+//! A program with a training of its own brings a network ([`Network::custom`](crate::model::Network::custom)), a
 //! loss ([`Loss::Custom`]) or the way from a batch to its loss ([`BatchStep`]); the loop and the callbacks stay the same.
-//! [`Job`](crate::job::Job) puts them together with a run file and plugins.
+//! [`Job`](crate::job::Job) combines them with a run file and plugins.
 
 mod answers;
 mod checkpointing;

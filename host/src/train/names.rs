@@ -6,7 +6,7 @@ use super::learner::Learner;
 use super::metrics::Metric;
 use super::session::Plan;
 
-/// Every name of a number that the loop or a callback will put. Arrays are no metrics that can be read as a number.
+/// The name of every number that the loop or a callback will put. Arrays cannot be read as a number.
 pub(super) fn metric_names(plan: &Plan, learner: &Learner) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = ["epoch_seconds", "step_seconds", "data_wait_seconds"].map(str::to_owned).into();
     names.extend(of_split("train", &plan.metrics));

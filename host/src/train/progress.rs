@@ -34,7 +34,7 @@ pub(super) struct Progress {
     length: Length,
     pub(super) steps_per_epoch: u64,
     pub(super) total_steps: u64,
-    /// Whether the epoch at `position` is over: its evaluation and `epoch_end` too.
+    /// Whether the epoch at `position` is over, including its evaluation and `epoch_end`.
     pub(super) epoch_is_over: bool,
     started: Started,
     epoch_began: Instant,
@@ -111,7 +111,7 @@ impl Progress {
         self.epoch_is_over || self.position.step >= self.steps_per_epoch
     }
 
-    /// Whether the epoch has another step, and nobody asked for its end.
+    /// Whether the epoch has another step, and no request to end it.
     pub(super) fn has_next_step(&self, controls: &Controls) -> bool {
         !controls.end_epoch
             && !controls.is_stopping()
@@ -119,7 +119,7 @@ impl Progress {
             && (matches!(self.length, Length::Epochs(_)) || self.position.global_step < self.total_steps)
     }
 
-    /// Goes on to the next epoch, if the one at hand is over. Returns whether it did.
+    /// Continues to the next epoch if the current one is over. Returns whether it did.
     pub(super) fn begin_epoch(&mut self) -> bool {
         let is_new = self.epoch_is_over;
         if is_new {

@@ -20,9 +20,9 @@ const PROGRAM: &str = "program";
 /// How a training ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// In which way.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// Why, where somebody said so.
+    /// The reason, if one was given.
     pub reason: String,
     /// What failed, when it failed.
     pub error: Option<TrainError>,
@@ -42,7 +42,7 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// The first failure; `teardown` is still due.
+    /// The first failure; the caller must still call `teardown`.
     pub fn set_up(
         &mut self,
         states: &BTreeMap<String, Vec<u8>>,
@@ -58,8 +58,8 @@ impl Trainer {
             .map_err(|source| TrainError::System { action: "cannot start a thread for a callback", source })
     }
 
-    /// Ends every callback that was created. A failure that the plugin's policy lets stop the run fails it even now,
-    /// unless something else had `ended` it so.
+    /// Ends every callback that was created. A failure whose policy stops the run still fails it here,
+    /// unless it had already failed.
     pub fn tear_down(&mut self, ended: Ended) -> Ended {
         let event = Event::at(EventKind::TEARDOWN, self.session.position());
         let fired = self.dispatcher.fire(&event, &mut self.session);
@@ -72,8 +72,8 @@ impl Trainer {
         }
     }
 
-    /// Trains from where the session is until the end of the plan, a stop, or a failure. The end hooks come whatever
-    /// happens; `teardown` is the job's.
+    /// Trains from the session's position until the end of the plan, a stop, or a failure. The end hooks always come;
+    /// the job calls `teardown`.
     pub fn run(&mut self) -> Ended {
         let trained = self.train();
         let trained = trained.and_then(|()| self.finish());
@@ -109,8 +109,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// What comes once after the last epoch: the evaluation of the test split, triggers at the end, and the checkpoints
-    /// that they ask for.
+    /// After the last epoch, once: the evaluation of the test split, triggers at the end, and the checkpoints
+    /// that they request.
     fn finish(&mut self) -> Result<(), TrainError> {
         if let Some(evaluation) = self.session.begin_test()? {
             self.pass_through(evaluation)?;
@@ -150,7 +150,7 @@ impl Trainer {
         Ended { outcome, reason, error }
     }
 
-    /// Delivers an event whose own failures are only logged, since another failure is being told.
+    /// Delivers an event whose own failures are only logged, since another failure is being reported.
     fn note(&mut self, event: Event) {
         if let Err(failure) = self.dispatcher.fire(&event, &mut self.session) {
             tracing::error!("{failure}");
@@ -168,12 +168,12 @@ impl Trainer {
         self.dispatcher.trigger(moment, || started.elapsed(), &mut self.session)
     }
 
-    /// Evaluates the split of the plan, if there is one and it was `asked` for or, at the end of an epoch, is due.
+    /// Evaluates the split of the plan, if there is one and it was `asked` for or is due at the end of an epoch.
     fn evaluate(&mut self, asked: bool) -> Result<(), TrainError> {
         if !asked && !self.session.evaluations.is_due(&self.session.progress) {
             return Ok(());
         }
-        // A callback may ask after the epoch, too, and the plan may want it after the epoch's last step.
+        // A callback may also ask after the epoch, and it may be due after the epoch's last step.
         let mid_epoch = asked && !self.session.progress.epoch_is_trained();
         match self.session.begin_evaluation(mid_epoch)? {
             Some(evaluation) => self.pass_through(evaluation),
@@ -181,7 +181,7 @@ impl Trainer {
         }
     }
 
-    /// Passes through the batches of an evaluation.
+    /// Runs through the batches of an evaluation.
     fn pass_through(&mut self, mut evaluation: Evaluation) -> Result<(), TrainError> {
         self.dispatcher.fire(&evaluation.event(EventKind::EVAL_START), &mut self.session)?;
         let by_step =
@@ -201,7 +201,7 @@ impl Trainer {
         Ok(self.dispatcher.fire(&ended, &mut self.session)?)
     }
 
-    /// Between two steps, or after an epoch: does what callbacks and signals asked for.
+    /// Between two steps, or after an epoch: handles the requests of callbacks and signals.
     #[inline]
     fn safe_point(&mut self) -> Result<(), TrainError> {
         self.dispatcher.safe_point(&mut self.session)?;
@@ -231,14 +231,14 @@ impl Trainer {
                 }
                 Control::Checkpoint => self.checkpoint(&by, &reason)?,
                 Control::Pause => self.pause(&by, &reason)?,
-                // A resume without a pause, or what a newer plugin asks for, asks nothing of the loop.
+                // A resume without a pause, or an unknown request of a newer plugin, has no effect.
                 _ => {}
             }
         }
         Ok(())
     }
 
-    /// Takes a checkpoint: after every callback has handled everything before it, with the state of each.
+    /// Takes a checkpoint with the state of each callback, after all have handled everything before it.
     fn checkpoint(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
         let position = self.session.position();
         self.dispatcher.flush(&mut self.session)?;
@@ -251,14 +251,14 @@ impl Trainer {
         Ok(fired?)
     }
 
-    /// Holds the loop until somebody asks for its end: `resume`, `stop`, or a signal.
+    /// Pauses the loop until a `resume`, a `stop` or a signal.
     fn pause(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         tracing::info!(by, reason, "paused");
         self.session.set_paused(true);
         while !self.session.controls.take_resume() && !self.session.controls.stop_is_asked() {
             std::thread::sleep(LOOK_EVERY);
-            // What remotes and background callbacks ask for is read with the next event.
+            // The requests of remotes and background callbacks are read with the next event.
             self.dispatcher.flush(&mut self.session)?;
         }
         self.session.set_paused(false);
@@ -266,7 +266,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// As [`Self::run`] for a trial, whose plan is one step: also calls every trigger and takes a checkpoint.
+    /// As [`Self::run`], for a trial of one step: also calls every trigger and takes a checkpoint.
     pub fn run_trial(&mut self) -> Ended {
         let trained = self.train();
         let trained = trained.and_then(|()| self.try_everything());

@@ -1,15 +1,15 @@
-//! What the loop works on, in parts that know little of each other.
+//! What the loop works on, in parts that are mostly independent.
 //!
 //! | part | what it is |
 //! |---|---|
-//! | [`Learner`] | what learns: network, optimizer, loss, schedule, the step at hand |
+//! | [`Learner`] | what learns: network, optimizer, loss, schedule, the current step |
 //! | [`Progress`] | where it is: position, length, clock |
-//! | [`Measured`] | what is measured: averages, latest values, history |
-//! | [`Controls`] | what was asked for and is not done |
-//! | [`Kept`] | what is kept beside it: copies, snapshots, the checkpoint in progress |
-//! | [`Feed`] | what it is fed with: data and batches |
+//! | [`Measured`] | measurements: averages, latest values, history |
+//! | [`Controls`] | requests that are not handled yet |
+//! | [`Kept`] | state kept beside it: copies, snapshots, the checkpoint in progress |
+//! | [`Feed`] | the input: data and batches |
 //!
-//! A session only holds them together, and does what takes several of them: to begin and to end an epoch.
+//! A session only combines them, and does what needs several of them: beginning and ending an epoch.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ use crate::model::Network;
 use crate::record::{LiveMetrics, Position};
 use crate::services::Screen;
 
-/// What to train and how; everything is checked.
+/// What to train and how; already checked.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// How long.
@@ -53,7 +53,7 @@ pub struct Plan {
     pub loss: Loss,
     /// Metrics of the training split besides the loss.
     pub metrics: Vec<Metric>,
-    /// The course of the learning rate.
+    /// The schedule of the learning rate.
     pub schedule: Schedule,
     /// The largest norm of all gradients together; larger ones are scaled down.
     pub clip_gradient_norm: Option<f64>,
@@ -65,21 +65,21 @@ pub struct Plan {
     pub evaluation: Option<EvaluationPlan>,
     /// When it comes.
     pub evaluate_every: Every,
-    /// The evaluation that comes once, when training is over.
+    /// The single evaluation after the training.
     pub test: Option<EvaluationPlan>,
-    /// Metrics that callbacks say they will put.
+    /// Metrics that callbacks declare.
     pub produced: Vec<String>,
-    /// One batch of each split and no more.
+    /// Only one batch of each split.
     pub trial: bool,
 }
 
-/// What the loop leaves outside itself: the console, the run folder, the status file.
+/// The outputs of the loop: the console, the run folder, the status file.
 pub trait RunOutputs {
     /// The console.
     fn screen(&self) -> Arc<dyn Screen>;
     /// Something was published.
     fn artifact(&self, kind: &str, path: &str);
-    /// The run goes on: called after each epoch, evaluation and control.
+    /// The run has progressed: called after each epoch, evaluation and control.
     fn progress(&self, session: &Session);
 }
 
@@ -95,13 +95,13 @@ pub struct Session {
     pub(super) group: Box<dyn ProcessGroup>,
     pub(super) outputs: Box<dyn RunOutputs>,
     pub(super) info: RunInfo,
-    /// The graph as JSON, once somebody asked for it.
+    /// The graph as JSON, once it was requested.
     pub(super) graph_text: Option<Arc<str>>,
     /// The resolved run file, for checkpoints.
     pub(super) run_file: Arc<str>,
 }
 
-/// What a session is made of.
+/// The parts of a session.
 pub struct Parts {
     /// The plan.
     pub plan: Plan,
@@ -111,9 +111,9 @@ pub struct Parts {
     pub optimizer: Optimizer,
     /// The data; it has the split `train`.
     pub data: Data,
-    /// What the run is; the session fills in what follows from the plan.
+    /// The description of the run; the session fills in what the plan determines.
     pub info: RunInfo,
-    /// What the loop leaves outside itself.
+    /// The outputs of the loop.
     pub outputs: Box<dyn RunOutputs>,
     /// Counts signals.
     pub interrupt: Interrupt,
@@ -177,17 +177,17 @@ impl Session {
         Ok(session)
     }
 
-    /// Has `step` compute outputs and loss of each training batch from now on.
+    /// Computes outputs and loss of each training batch with `step` from now on.
     pub fn set_batch_step(&mut self, step: Box<BatchStepFunction>) {
         self.learner.batch_step = Some(step.into());
     }
 
-    /// Sends what the program's own step emits.
+    /// Sends the events that the program's own step emits.
     pub(super) fn set_emitter(&mut self, emitter: Emitter) {
         self.learner.emitter = Some(emitter);
     }
 
-    // --- what others see of it
+    // --- what others see
 
     /// When the run began.
     pub fn started(&self) -> Started {
@@ -209,7 +209,7 @@ impl Session {
         &self.learner.network
     }
 
-    /// How far the run is, from 0 to 1.
+    /// The run's progress, from 0 to 1.
     pub fn progress(&self) -> f64 {
         self.progress.fraction()
     }
@@ -219,19 +219,19 @@ impl Session {
         self.feed.waited()
     }
 
-    /// Whether the loop is held by a `pause`.
+    /// Whether the loop is paused.
     pub fn is_paused(&self) -> bool {
         self.controls.paused
     }
 
-    /// Folder that relative paths of callbacks belong to.
+    /// The folder of callbacks' relative paths.
     pub(super) fn in_run_folder(&self, path: &str) -> PathBuf {
         Path::new(&self.info.folder).join(path)
     }
 
     // --- epochs and steps
 
-    /// Makes the weights of all ranks those of rank zero.
+    /// Gives all ranks the weights of rank zero.
     pub(super) fn share_weights(&mut self) -> Result<(), TrainError> {
         if self.group.is_single() {
             return Ok(());
@@ -240,7 +240,7 @@ impl Session {
         Ok(self.group.broadcast(&mut weights, 0)?)
     }
 
-    /// Goes on to the next epoch, or to the rest of the one that a checkpoint interrupted; false at the end.
+    /// Continues to the next epoch, or to the rest of the one that a checkpoint interrupted; false at the end.
     pub(super) fn begin_epoch(&mut self) -> bool {
         if self.controls.is_stopping() || (self.progress.epoch_is_over && self.progress.plan_is_done()) {
             return false;
@@ -267,7 +267,7 @@ impl Session {
         self.learner.average_gradients(&*self.group)
     }
 
-    /// Updates the weights, unless a callback had the update skipped, and counts the step's metrics.
+    /// Updates the weights, unless a callback skipped the update, and counts the step's metrics.
     pub(super) fn update(&mut self) -> Result<(), TrainError> {
         let skipped = std::mem::take(&mut self.controls.skip_update);
         self.learner.update(&self.progress, skipped)?;
@@ -302,7 +302,7 @@ impl Session {
             self.measured.put(position, "gradient_norm", norm);
         }
         if ended_early {
-            // The batches that the loader has gathered belong to the epoch that was cut short.
+            // The prefetched batches belong to the epoch that was cut short.
             self.feed.restart(self.progress.next_epoch())?;
         }
         self.outputs.progress(self);
@@ -317,7 +317,7 @@ impl Session {
         plan.map(|plan| self.evaluation_of(plan, mid_epoch)).transpose()
     }
 
-    /// Begins the evaluation that comes when training is over; `None` when there is none, or a signal wants the end.
+    /// Begins the evaluation after the training; `None` if there is none, or after a signal.
     pub(super) fn begin_test(&mut self) -> Result<Option<Evaluation>, TrainError> {
         let plan = self.evaluations.test.as_ref().filter(|_| !self.controls.is_interrupted());
         plan.map(|plan| self.evaluation_of(plan, false)).transpose()
@@ -329,7 +329,7 @@ impl Session {
 
     // --- control
 
-    /// Whether nobody asked for anything since the last safe point. One decision for all ranks.
+    /// Whether there were no requests since the last safe point. One decision for all ranks.
     #[inline]
     pub(super) fn nothing_asked(&mut self) -> Result<bool, TrainError> {
         if self.group.is_single() {
@@ -342,7 +342,7 @@ impl Session {
 
     pub(super) fn request_end_of_epoch(&mut self, by: &str, reason: &str) {
         tracing::info!(by, reason, "ending the epoch");
-        // After the epoch it would end the next one.
+        // After the epoch, it would end the next one.
         self.controls.end_epoch = !self.progress.epoch_is_over;
     }
 

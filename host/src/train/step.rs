@@ -11,23 +11,23 @@ use crate::distributed::ProcessGroup;
 use crate::record::Position;
 use crate::torch::values;
 
-/// What callbacks can see of the step at hand.
+/// The part of the current step that callbacks see.
 #[derive(Default)]
 pub(super) struct Step {
-    /// Where the run is in it.
+    /// The run's position.
     pub(super) position: Position,
     /// The samples of the step, all its batches joined, on the model's device.
     pub(super) inputs: Option<Tensor>,
     pub(super) targets: Option<Tensor>,
-    /// The model's output, from backward on. Its graph hangs on it: whoever hands it out detaches it, so that a step
-    /// whose output nobody reads need not.
+    /// The model's output, from backward on, with its graph: it is detached only when it is handed out, so that a step
+    /// whose output nobody reads saves that.
     pub(super) outputs: Option<Tensor>,
-    /// The mean loss over the step's samples, on the model's device; as to its graph, see `outputs`.
+    /// The mean loss over the step's samples, on the model's device; with its graph, as `outputs`.
     pub(super) loss: Option<Tensor>,
     /// Values of the tapped nodes, in the order of the taps for activations.
     pub(super) tapped: Vec<Tensor>,
     pub(super) gradient_norm: Option<f64>,
-    /// The gradient of a loss by itself: a one on the model's device.
+    /// The gradient of a loss with respect to itself: a one on the model's device.
     one: Option<Tensor>,
     /// Batch sizes of the step, for accumulation.
     sizes: Vec<i64>,
@@ -48,7 +48,7 @@ impl Step {
         self.seconds.total
     }
 
-    /// Of the last step of the epoch in this process; none before the first.
+    /// Of the last step of the epoch in this process; `None` before the first.
     pub(super) fn last_seconds(&self) -> Option<f64> {
         (self.seconds.total > 0.0).then_some(self.seconds.last)
     }
@@ -63,7 +63,7 @@ impl Learner {
     pub(super) fn begin_step(&mut self, feed: &mut Feed, progress: &mut Progress) -> Result<(), TrainError> {
         self.step.seconds.began = self.step.seconds.clock.raw();
         progress.begin_step();
-        // What the last step left is freed here, not between its hooks.
+        // The tensors of the last step are freed here, not between its hooks.
         (self.step.inputs, self.step.targets) = (None, None);
         (self.step.outputs, self.step.loss) = (None, None);
         self.step.tapped.clear();
@@ -132,7 +132,7 @@ impl Learner {
         Ok(())
     }
 
-    /// What the mean loss of each of the step's batches weighs.
+    /// The weight of the mean loss of each of the step's batches.
     fn batch_weights(&self, targets: &Tensor) -> Result<Vec<f64>, TrainError> {
         let mut start = 0;
         let weigh = |size: &i64| -> Result<f64, TrainError> {
@@ -161,12 +161,12 @@ impl Learner {
 
     /// The schedule's factor for the update at the present position.
     pub(super) fn schedule_factor(&self, progress: &Progress) -> f64 {
-        // The first update follows none.
+        // No update precedes the first.
         let finished = progress.position.global_step.saturating_sub(1);
         self.schedule.factor(finished, progress.total_steps, progress.steps_per_epoch)
     }
 
-    /// Averages the gradients over all ranks; with one there is nothing to average.
+    /// Averages the gradients over all ranks; does nothing with one rank.
     pub(super) fn average_gradients(&mut self, group: &dyn ProcessGroup) -> Result<(), TrainError> {
         if group.is_single() {
             return Ok(());

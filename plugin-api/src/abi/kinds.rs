@@ -1,4 +1,4 @@
-//! The kinds: transparent integers with named constants, the part of the ABI that grows.
+//! The kinds: transparent integers with named constants; the part of the ABI that grows.
 
 /// How a call ended.
 #[repr(transparent)]
@@ -16,11 +16,11 @@ impl Status {
     pub const STALE: Self = Self(3);
     /// The receiver does not know this event, service or index.
     pub const UNKNOWN: Self = Self(4);
-    /// No such name; the failure lists the nearest ones.
+    /// No such name; the message lists the nearest ones.
     pub const NO_SUCH_NAME: Self = Self(5);
     /// Not allowed here: not at a safe point, not in this hook, or not in the background.
     pub const NOT_ALLOWED: Self = Self(6);
-    /// The name is known, and it has no value yet.
+    /// The name is known but has no value yet.
     pub const NO_VALUE: Self = Self(7);
 }
 
@@ -53,12 +53,12 @@ macro_rules! events {
                 match self.0 { 0 => "new", $($(#[cfg(feature = $feature)])? $number => $name,)* _ => "unknown" }
             }
 
-            /// The minor version of the ABI that brought it.
+            /// The minor version of the ABI that added it.
             pub const fn since(self) -> u32 {
                 match self.0 { $($(#[cfg(feature = $feature)])? $number => $since,)* _ => u32::MAX }
             }
 
-            /// Whether it promises nothing yet: it may change or go in any version.
+            /// Whether it is not stable yet: it may change or disappear in any version.
             pub const fn is_draft(self) -> bool {
                 match self.0 { $($(#[cfg(feature = $feature)])? $number => !concat!($(stringify!($draft))?).is_empty(),)* _ => false }
             }
@@ -72,7 +72,7 @@ macro_rules! events {
 }
 
 events! {
-    /// Which event. With each: the table in [`EventTable::data`](super::EventTable::data), none where nothing is said.
+    /// Which event. Each names its table in [`EventTable::data`](super::EventTable::data); without a name there is none.
     EventKind {
         /// Once, when the model is built and nothing is trained.
         SETUP = 1 "setup" since 0;
@@ -134,10 +134,10 @@ events! {
 }
 
 impl EventKind {
-    /// Not an event: the making of an instance, as the hook in which a service is called.
+    /// Not an event: the creation of an instance, as the hook in which a service is called.
     pub const CREATE: Self = Self(0);
 
-    /// How many numbers the events of this SDK take up; for tables indexed by kind.
+    /// The greatest number of an event of this SDK, plus one; for tables indexed by kind.
     pub const COUNT: usize = {
         let (mut greatest, mut index) = (0, 0);
         while index < Self::ALL.len() {
@@ -162,7 +162,7 @@ impl ServiceKind {
         }
     }
 
-    /// The minor version of the ABI that brought it.
+    /// The minor version of the ABI that added it.
     pub const fn since(self) -> u32 {
         match self.rule() {
             Some(rule) => rule.since,
@@ -170,7 +170,7 @@ impl ServiceKind {
         }
     }
 
-    /// Whether it promises nothing yet: it may change or go in any version.
+    /// Whether it is not stable yet: it may change or disappear in any version.
     pub const fn is_draft(self) -> bool {
         match self.rule() {
             Some(rule) => rule.is_draft,

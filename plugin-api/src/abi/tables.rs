@@ -20,7 +20,7 @@ impl Text {
         Self { pointer: text.as_ptr(), length: text.len() }
     }
 
-    /// The text, with what is not UTF-8 replaced.
+    /// The text; bytes that are not UTF-8 are replaced.
     ///
     /// # Safety
     ///
@@ -91,10 +91,10 @@ pub struct LibraryTable {
     pub unwinds: u32,
     /// How many kinds the library has.
     pub kinds: u32,
-    /// Gives kind `index`'s JSON descriptor to `reply.bytes`. Any thread.
+    /// Passes kind `index`'s JSON descriptor to `reply.bytes`. Any thread.
     pub describe: unsafe extern "C" fn(index: u32, reply: *const ReplyTable) -> Status,
-    /// Makes an instance of kind `index` from `options` (JSON) and writes it to `instance`.
-    /// On failure the message goes to `reply.bytes` and nothing is written. The host's thread.
+    /// Creates an instance of kind `index` from `options` (JSON) and writes it to `instance`.
+    /// On failure it passes the message to `reply.bytes` and writes nothing. The host's thread.
     pub create: unsafe extern "C" fn(
         index: u32,
         request: *const CreateTable,
@@ -115,7 +115,7 @@ unsafe impl Send for LibraryTable {}
 // SAFETY: as above.
 unsafe impl Sync for LibraryTable {}
 
-/// What `create` is given. Borrowed until it returns.
+/// The argument of `create`. Borrowed until it returns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct CreateTable {
@@ -129,7 +129,7 @@ pub struct CreateTable {
     pub instance: Text,
     /// Where the library's logs go: valid until the process ends, callable from any thread.
     pub log: unsafe extern "C" fn(record: *const LogTable),
-    /// The way to the services that may be called while an instance is made, [`ServiceKind::OPTION`] above all. Spent
+    /// For services that may be called while an instance is created, mainly [`ServiceKind::OPTION`]. Spent
     /// when `create` returns.
     pub host: HostHandle,
 }
@@ -184,7 +184,7 @@ pub struct EvaluationTable {
     pub batches: u64,
 }
 
-/// The data of the events that carry three texts; which, [`EventKind`] tells.
+/// The data of the events that carry texts; [`EventKind`] documents them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct TextsTable {
@@ -198,13 +198,13 @@ pub struct TextsTable {
     pub second: Text,
     /// The third text.
     pub third: Text,
-    /// Bytes, where the event has some.
+    /// Bytes, if the event has some.
     pub bytes: Bytes,
-    /// A value, where the event has one.
+    /// A value, if the event has one.
     pub value: f64,
 }
 
-/// The way back to the host during one hook: passed by value, spent when the hook returns.
+/// The host's handle during one hook: passed by value, spent when the hook returns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HostHandle {
@@ -254,7 +254,7 @@ pub struct RequestTable {
     pub reserved: u32,
 }
 
-/// Where a service, or `describe` and `create`, put their answer. Borrowed until the call returns.
+/// Receives the answer of a service, `describe` or `create`. Borrowed until the call returns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyTable {
@@ -335,7 +335,7 @@ pub struct TensorTable {
     pub tensor: DlTensor,
 }
 
-/// Reads a sized table: what lies past the maker's `size` is taken from `T::default_table()`.
+/// Reads a sized table: fields past the maker's `size` are taken from `T::default_table()`.
 ///
 /// This is the growth rule of the ABI: an older maker's table is shorter, and its reader sees defaults where it ends; a
 /// newer maker's is longer, and its reader sees the part that it knows.
@@ -400,7 +400,7 @@ pub unsafe fn read_tables<T: Table>(first: *const T, count: u32, element_size: u
 pub trait Table: Copy {
     /// Bytes of the table in the major version's first release; a shorter one is refused.
     const MINIMUM: usize;
-    /// What a reader sees of fields that the maker did not know.
+    /// The values of fields that the maker did not know.
     fn default_table() -> Self;
 }
 
@@ -408,7 +408,7 @@ const NO_TEXT: Text = Text { pointer: std::ptr::null(), length: 0 };
 const NO_BYTES: Bytes = Bytes { pointer: std::ptr::null(), length: 0 };
 const NO_HANDLE: HostHandle = HostHandle { table: std::ptr::null(), ticket: 0 };
 
-/// The functions of a table that has none: nothing calls them, since such a table is refused.
+/// The functions of a table without functions: nothing calls them, since such a table is refused.
 mod absent {
     use super::*;
 

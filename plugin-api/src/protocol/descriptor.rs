@@ -1,10 +1,10 @@
-//! What a kind of callback says of itself.
+//! The description of a kind of callback.
 
 use serde::{Deserialize, Serialize};
 
 use crate::abi::kinds::EventKind;
 
-/// What a kind of callback is: the JSON document that `describe` gives.
+/// The description of a kind of callback: the JSON document that `describe` returns.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Descriptor {
     /// The kind's name, `[a-z0-9-]+`.
@@ -30,13 +30,13 @@ pub struct Descriptor {
     /// The JSON Schema of its options, with defaults.
     #[serde(default)]
     pub options: Option<serde_json::Value>,
-    /// When `trigger` comes unless the run says otherwise; absent: after each epoch.
+    /// When `trigger` comes by default; absent: after each epoch.
     #[serde(default)]
     pub when: Option<serde_json::Value>,
-    /// `inline` or `background`, unless the run says otherwise.
+    /// `inline` or `background`, by default.
     #[serde(default = "inline")]
     pub dispatch: String,
-    /// Whether it runs when its library is in the folder, without being named in the run.
+    /// Whether it runs without being named in the run file, when its library is in the folder.
     #[serde(default = "yes")]
     pub by_default: bool,
     /// Draft: `zero` or `all`: on which ranks of a distributed run it works.
@@ -80,10 +80,10 @@ pub struct Need {
 }
 
 impl Need {
-    /// What a callback needs that writes checkpoints in the background.
+    /// The need of a callback that writes checkpoints in the background.
     pub const TRAINING_STATE: &'static str = "training_state";
 
-    /// Whether it is said of this hook.
+    /// Whether it applies to this hook.
     pub fn is_for(&self, hook: EventKind) -> bool {
         self.hook.is_empty() || self.hook == hook.name()
     }

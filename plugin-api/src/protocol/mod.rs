@@ -1,9 +1,9 @@
-//! The written form of what crosses: descriptors, the values that services take and give, and their
+//! The written form of what crosses the ABI: descriptors, the values that services take and return, and their
 //! [`requests`].
 //!
 //! Every struct here is a MessagePack map with named keys (a descriptor: a JSON object). Fields are only ever added, with
-//! a default; unknown keys are ignored. So both sides may be of different minor versions, and a plugin in C needs no more
-//! than the helpers of its header.
+//! a default; unknown keys are ignored. So both sides may have different minor versions, and a plugin in C needs only
+//! the helpers of its header.
 //!
 //! Of MessagePack's encodings, the host writes integers in the shortest form, an `f64` as a float of 64 bits, an `f32` as
 //! one of 32, text as `str`, bytes as `bin`, and maps and arrays with the shortest header. It reads every encoding of a

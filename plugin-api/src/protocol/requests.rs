@@ -1,4 +1,4 @@
-//! The requests of services, as they cross. An author in Rust calls the methods of [`Run`](crate::Run) instead.
+//! The requests of services, as they cross the ABI. Authors in Rust call the methods of [`Run`](crate::Run) instead.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -78,7 +78,7 @@ pub struct HyperParameterSet {
 pub struct ControlRequest {
     /// What.
     pub action: Control,
-    /// Why; shown to people.
+    /// The reason, shown to people.
     #[serde(default)]
     pub reason: String,
 }
@@ -88,7 +88,7 @@ pub struct ControlRequest {
 pub struct TensorsRequest {
     /// The set.
     pub set: TensorSet,
-    /// Which of it; empty: all, in the model's order.
+    /// The names in it; empty: all, in the model's order.
     #[serde(default)]
     pub names: Vec<String>,
 }
@@ -102,7 +102,7 @@ pub struct CopyRequest {
     pub action: CopyAction,
 }
 
-/// Trains `steps` updates that the run's history, position and data order do not see.
+/// Trains `steps` updates that do not affect the run's history, position and data order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TrainSteps {
     /// How many updates.
@@ -118,7 +118,7 @@ pub struct Predict {
     /// How many batches of the split.
     #[serde(default)]
     pub batches: u64,
-    /// Nodes of the graph whose values are wanted besides the output; the answer names them.
+    /// Nodes of the graph whose values are returned besides the output, under their names.
     #[serde(default)]
     pub nodes: Vec<String>,
 }
@@ -136,7 +136,7 @@ pub struct Measure {
     pub weights: Option<String>,
 }
 
-/// Asks for batch-norm statistics to be estimated anew.
+/// Asks for a new estimate of the batch-norm statistics.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recalibrate {
     /// The split whose inputs are used.
@@ -187,10 +187,10 @@ pub struct Line {
     pub text: String,
 }
 
-/// Asks for what the console showed.
+/// Asks for lines of the console.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct LinesAfter {
-    /// The number of the last line that the asker has; 0: none.
+    /// The number of the last line that the caller has; 0: none.
     pub after: u64,
 }
 
@@ -199,9 +199,9 @@ pub struct LinesAfter {
 pub struct StatusLine {
     /// Which line; a plugin may have several.
     pub name: String,
-    /// Its text; empty takes it away.
+    /// Its text; empty removes it.
     pub text: String,
-    /// Progress from 0 to 1, where there is one.
+    /// Progress from 0 to 1, if there is one.
     #[serde(default)]
     pub progress: Option<f64>,
 }

@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize, Serializer};
 pub enum TensorSet {
     /// What the optimizer trains.
     Parameters,
-    /// What the model keeps besides, such as batch-norm statistics.
+    /// The model's other state, such as batch-norm statistics.
     Buffers,
     /// The gradients of the parameters, by the parameters' names; from `gradients` to `step_end`, and in `trigger` those
     /// of the last step, as the optimizer used them.
     Gradients,
     /// The optimizer's state, such as `exp_avg.<parameter>`.
     Optimizer,
-    /// The batch at hand: `inputs` and `targets`.
+    /// The current batch: `inputs` and `targets`.
     Batch,
     /// The model's output for it: `outputs`.
     Outputs,
-    /// What was asked for in `setup`.
+    /// The values that were requested in `setup`.
     Taps,
     /// A named copy of the weights.
     Copy(String),
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for TensorSet {
     }
 }
 
-/// What a tensor is.
+/// The description of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorInfo {
     /// Its name.
@@ -86,16 +86,16 @@ pub struct TensorInfo {
     pub dtype: String,
 }
 
-/// A value to be fetched along with each step, or each step of an evaluation.
+/// A value to be fetched with each step, or each step of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tap {
-    /// Under which name the value is found in the set `taps`.
+    /// The value's name in the set `taps`.
     pub name: String,
     /// A node of the graph, or a parameter's name for its gradient.
     pub node: String,
     /// The node's value, or the parameter's gradient.
     pub of: TapOf,
-    /// The whole value or what it is reduced to.
+    /// The reduction of the value.
     pub reduce: TapReduce,
 }
 
@@ -109,7 +109,7 @@ pub enum TapOf {
     Gradient,
 }
 
-/// What a tapped value is reduced to.
+/// The reduction of a tapped value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TapReduce {

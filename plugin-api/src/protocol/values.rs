@@ -1,4 +1,4 @@
-//! What services take and give, as an author sees it.
+//! The values that services take and return, as authors see them.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub struct ParameterGroup {
     pub owners: BTreeMap<String, String>,
 }
 
-/// What a callback can ask of the loop.
+/// What a callback can ask the loop to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -49,13 +49,13 @@ pub enum Control {
     Stop,
     /// End the epoch after this step; its evaluation still comes.
     EndEpoch,
-    /// Leave out this step's update; in `gradients` only.
+    /// Skip this step's update; only in `gradients`.
     SkipUpdate,
     /// Evaluate at the next safe point.
     Evaluate,
     /// Take a checkpoint at the next safe point.
     Checkpoint,
-    /// Hold the loop at the next safe point, until `resume`.
+    /// Pause the loop at the next safe point, until `resume`.
     Pause,
     /// End a pause.
     Resume,
@@ -65,7 +65,7 @@ pub enum Control {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CopyAction {
-    /// Make it, or make it anew.
+    /// Create it, or replace it.
     Take,
     /// Put it back in place.
     Restore,
@@ -80,12 +80,12 @@ pub struct CheckpointWritten {
     pub path: String,
     /// Bytes of all its files.
     pub bytes: u64,
-    /// Whether it was there already, of the same position.
+    /// Whether one of the same position already existed.
     #[serde(default)]
     pub existed: bool,
 }
 
-/// What the run is.
+/// The description of the run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunInfo {
     /// The instance's own name.
@@ -121,7 +121,7 @@ pub struct RunInfo {
     /// What is trained on.
     #[serde(default)]
     pub data: DataInfo,
-    /// Every metric that the run will give, by name, sorted: of the loop, and of callbacks that say what they put.
+    /// Every metric that the run will give, by name, sorted: those of the loop, and those that callbacks declare.
     #[serde(default)]
     pub metrics: Vec<String>,
     /// The checkpoint that the run resumed from.
@@ -138,14 +138,14 @@ pub struct DataInfo {
     /// The samples of each split.
     #[serde(default)]
     pub splits: BTreeMap<String, u64>,
-    /// How many classes there are to choose from; 0 where numbers are predicted.
+    /// The number of classes; 0 if numbers are predicted.
     #[serde(default)]
     pub classes: u64,
-    /// What the classes, or the numbers that are predicted, are called, in order; empty where nobody said.
+    /// The names of the classes, or of the predicted numbers, in order; empty if unknown.
     #[serde(default)]
     pub target_names: Vec<String>,
     /// What was subtracted from every sample, one number for each index of its first dimension (features of a vector,
-    /// channels of an image); empty where nothing was.
+    /// channels of an image); empty if nothing was.
     #[serde(default)]
     pub offset: Vec<f32>,
     /// What every sample was then divided by, as `offset`.
@@ -153,7 +153,7 @@ pub struct DataInfo {
     pub scale: Vec<f32>,
 }
 
-/// A line that the console showed: a callback's, a warning's, the host's own. The host keeps the newest ones.
+/// A line that the console showed: of a callback, a warning or the host. The host keeps the newest ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConsoleLine {
     /// Counts the lines of this process, from 1.
@@ -164,19 +164,19 @@ pub struct ConsoleLine {
     pub text: String,
 }
 
-/// What one hook of one callback has cost, in this process.
+/// The cost of one hook of one callback, in this process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HookTime {
     /// The instance's name.
     pub instance: String,
-    /// The hook, by its event's name; `waiting` for time that the loop waited for a callback in the background.
+    /// The hook, by its event's name; `waiting` for the time that the loop waited for a callback in the background.
     pub hook: String,
-    /// Whether it ran beside the loop, which did not wait for it.
+    /// Whether it ran in the background, where the loop did not wait for it.
     pub background: bool,
     /// How many calls.
     pub calls: u64,
     /// Their time; an estimate for hooks of every step that take less than a quarter of a microsecond.
     pub seconds: f64,
-    /// The longest of those that were timed.
+    /// The longest call that was timed.
     pub longest_seconds: f64,
 }

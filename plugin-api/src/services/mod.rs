@@ -1,20 +1,20 @@
-//! The services of the host: one table with all that there is to know of each.
+//! The services of the host: one table that defines each of them.
 //!
-//! A hook asks the host for something by calling a service: with a number, a request and, where it reads, a place for the
+//! A hook asks the host for something by calling a service: with a number, a request and, if it reads, a place for the
 //! reply. An author in Rust calls the methods of [`Run`](crate::Run); this table is for hosts, and for plugins in other
-//! languages. Everything that depends on a service follows from it: the documentation of `Run`'s methods, what the host
+//! languages. It determines everything about a service: the documentation of `Run`'s methods, what the host
 //! permits on the training thread, in the background and from a remote, what `host plugins check` permits, and
 //! [`testing`](crate::testing).
 //!
-//! Each service says:
+//! For each service, the table says:
 //!
 //! * **reads** or **acts**: a service that reads never changes a run;
 //! * in which hooks it may be called: `any`, a list, or `idle`, which is every hook but those in which a step or a batch
 //!   of an evaluation can be in progress (`step_start`, `gradients`, `eval_step_start`, `eval_step_end`, `record`,
 //!   `custom`, `artifact`, `error`);
 //! * what it does for a callback in the background: it answers from the `snapshot` that was made with the event, acts
-//!   `later` (before the next event of the run), answers at once as it does on the training thread (`direct`), or is not
-//!   there (`never`);
+//!   `later` (before the next event of the run), answers at once as on the training thread (`direct`), or is not
+//!   available (`never`);
 //! * whether a [`Remote`](crate::Remote) may call it;
 //! * on which ranks of a distributed run it may be called: `any`, or `every`, when all of them must call it together
 //!   (a draft, until runs have more than one rank).
@@ -68,7 +68,7 @@ pub struct Raw;
 #[derive(Clone, Copy, Debug)]
 pub struct Tensors;
 
-/// Any value: that of an option is whatever its schema says.
+/// Any value: the schema of an option defines its type.
 #[derive(Clone, Copy, Debug)]
 pub struct AnyValue;
 
@@ -79,7 +79,7 @@ macro_rules! services {
         $request:ty => $reply:ty;
         $effect:ident, hooks $hooks:tt, background $background:ident, remote $remote:ident, ranks $ranks:ident.
     )*) => {
-        /// Which service of the host; what each takes, gives and demands is in [`services`](crate::services).
+        /// A service of the host; [`services`](crate::services) defines what each takes, returns and requires.
         #[repr(transparent)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct ServiceKind(pub u32);
@@ -98,7 +98,7 @@ macro_rules! services {
             /// Every service that this SDK knows.
             pub const ALL: &'static [Self] = &[$($(#[cfg(feature = $feature)])? Self::$constant),*];
 
-            /// What the table says of it; none of one that this SDK does not know.
+            /// Its row in the table; `None` for one that this SDK does not know.
             pub const fn rule(self) -> Option<&'static Rule> {
                 match self.0 {
                     $($(#[cfg(feature = $feature)])? $number => {
@@ -134,7 +134,7 @@ macro_rules! services {
             )*
         }
 
-        /// What the table says of a service, as a sentence of documentation.
+        /// A service's row in the table, as a sentence of documentation.
         macro_rules! service_rule {
             $(($constant) => {
                 concat!("\n*Service `", $name, "`: ", rule_sentence!($effect $hooks $background $remote $ranks $($draft)?), "*")
@@ -150,7 +150,7 @@ macro_rules! rule_sentence {
     };
     ($effect:ident any $($rest:tt)*) => { rule_sentence!(@ $effect "in any hook"; $($rest)*) };
     ($effect:ident idle $($rest:tt)*) => { rule_sentence!(@ $effect "in hooks in which no step can be in progress"; $($rest)*) };
-    ($effect:ident content $($rest:tt)*) => { rule_sentence!(@ $effect "in hooks that depend on what is asked for"; $($rest)*) };
+    ($effect:ident content $($rest:tt)*) => { rule_sentence!(@ $effect "in hooks that depend on the request"; $($rest)*) };
     (@ $effect:ident $hooks:expr; $background:ident $remote:ident $ranks:ident $($draft:ident)?) => {
         concat!(
             $("A ", stringify!($draft), ". ",)?
@@ -163,13 +163,13 @@ macro_rules! rule_sentence {
 }
 
 services! {
-    /// The glue of a plugin tells why its hook failed.
+    /// The SDK's glue reports why a hook failed.
     FAULT = 1 "fault" since 0: Failure => Nothing;
         Acts, hooks any, background Direct, remote no, ranks Any.
-    /// The state that a `save_state` hook gives.
+    /// Passes the state that a `save_state` hook returns.
     SAVE_STATE = 2 "save_state" since 0: Raw => Nothing;
         Acts, hooks [SAVE_STATE], background Direct, remote no, ranks Any.
-    /// Puts a metric: readable at once, and part of the history.
+    /// Puts a metric: it is readable at once, and part of the history.
     METRIC_PUT = 3 "metric_put" since 0: MetricPut => Nothing;
         Acts, hooks any, background Later, remote no, ranks Any.
     /// The latest value of each metric that has one.
@@ -178,7 +178,7 @@ services! {
     /// Puts a record for the monitors.
     RECORD_PUT = 5 "record_put" since 0: Record => Nothing;
         Acts, hooks any, background Direct, remote yes, ranks Any.
-    /// The record that the event at hand is about.
+    /// The record of the current `record` event.
     RECORD = 6 "record" since 0: Nothing => Record;
         Reads, hooks [RECORD], background Direct, remote no, ranks Any.
     /// The names in the history.
@@ -199,7 +199,7 @@ services! {
     /// Sets a hyper-parameter of one group, or of every group that has it.
     HYPER_PARAMETER_SET = 12 "hyper_parameter_set" since 0: HyperParameterSet => Nothing;
         Acts, hooks any, background Later, remote no, ranks Any.
-    /// Asks the loop for something, at its next safe point. To skip an update is for `gradients`, inline.
+    /// Asks the loop for something, at its next safe point. An update can be skipped only in `gradients`, inline.
     CONTROL = 13 "control" since 0: ControlRequest => Nothing;
         Acts, hooks content, background Later, remote yes, ranks Any.
     /// Names, shapes and types of a set of tensors.
@@ -208,10 +208,10 @@ services! {
     /// Reads tensors of a set; the reply is tensors.
     TENSOR_READ = 15 "tensor_read" since 0: TensorsRequest => Tensors;
         Reads, hooks content, background Snapshot, remote no, ranks Any.
-    /// Writes tensors of a set: as many tensors come with the request as it has names.
+    /// Writes tensors of a set: the request has one tensor for each name.
     TENSOR_WRITE = 16 "tensor_write" since 0: TensorsRequest => Nothing;
         Acts, hooks content, background Never, remote no, ranks Every.
-    /// Copies a tensor to the CPU. The request is one tensor that a service gave, the reply one tensor.
+    /// Copies a tensor to the CPU. The request is one tensor that a service returned, the reply one tensor.
     TENSOR_TO_HOST = 17 "tensor_to_host" since 0: Tensors => Tensors;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Takes, restores or drops a named copy of the weights.
@@ -220,7 +220,7 @@ services! {
     /// Takes, restores or drops a snapshot of the whole training state.
     SNAPSHOT = 19 "snapshot" since 0: CopyRequest => Nothing;
         Acts, hooks content, background Never, remote no, ranks Every.
-    /// Trains some updates outside the run's history, and gives their losses.
+    /// Trains some updates outside the run's history, and returns their losses.
     TRAIN_STEPS = 20 "train_steps" since 0: TrainSteps => Vec<f64>;
         Acts, hooks idle, background Never, remote no, ranks Every.
     /// The model's graph, as JSON.
@@ -247,19 +247,19 @@ services! {
     /// Announces something published.
     ARTIFACT = 28 "artifact" since 0: Artifact => Nothing;
         Acts, hooks any, background Later, remote no, ranks Any.
-    /// What the run is.
+    /// The description of the run.
     RUN_INFO = 29 "run_info" since 0: Nothing => RunInfo;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Prints a line on the host's console.
     CONSOLE_LINE = 30 "console_line" since 0: Line => Nothing;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
-    /// Shows a status line or, with an empty text, takes it away.
+    /// Shows a status line or, with an empty text, removes it.
     CONSOLE_STATUS = 31 "console_status" since 0: StatusLine => Nothing;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
-    /// Asks for a value to be fetched along with each step.
+    /// Asks for a value to be fetched with each step.
     TAP = 32 "tap" since 0: Tap => Nothing;
         Acts, hooks [SETUP], background Never, remote no, ranks Every.
-    /// The loss of the step or evaluation batch at hand; waits for the device.
+    /// The loss of the current step or evaluation batch; waits for the device.
     LOSS = 33 "loss" since 0: Nothing => f64;
         Reads, hooks [GRADIENTS STEP_END TRIGGER EVAL_STEP_END], background Snapshot, remote no, ranks Any.
     /// A ticket that any thread may use until `train_end`.
@@ -268,18 +268,18 @@ services! {
     /// The next minor version's service: seconds since the run began.
     UPTIME = 35 "uptime" since 1 if "next-minor": Nothing => f64;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
-    /// What each hook of each callback has cost so far.
+    /// The cost of each hook of each callback so far.
     HOOK_TIMES = 36 "hook_times" since 0: Nothing => Vec<HookTime>;
         Reads, hooks any, background Direct, remote no, ranks Any.
     /// The newest lines of the console.
     CONSOLE_LINES = 37 "console_lines" since 0: LinesAfter => Vec<ConsoleLine>;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
-    /// The latest value of one metric: `NO_VALUE` for one that the run will give and has not given yet, `NO_SUCH_NAME` for
+    /// The latest value of one metric: `NO_VALUE` if the run has not given it yet, `NO_SUCH_NAME` for
     /// one that it does not know.
     METRIC = 38 "metric" since 0: Name => f64;
         Reads, hooks any, background Snapshot, remote yes, ranks Any.
-    /// One option of the instance, defaults filled in, as a MessagePack value; `a.b` is `b` in the table `a`. It may be
-    /// called while the instance is made, too.
+    /// One option of the instance, or its default, as a MessagePack value; `a.b` is `b` in the table `a`. It may also be
+    /// called while the instance is created.
     OPTION = 39 "option" since 0: Name => AnyValue;
         Reads, hooks any, background Direct, remote no, ranks Any.
 }

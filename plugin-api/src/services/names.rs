@@ -1,11 +1,11 @@
-//! Names that are not there: what to say, and which ones the writer is likely to have meant.
+//! Unknown names: the message, and the names that were probably meant.
 
 use std::cmp::Reverse;
 
 use super::rules::Refusal;
 use crate::abi::kinds::Status;
 
-/// The most names that an answer offers.
+/// The most names that a message suggests.
 const OFFERED: usize = 3;
 
 /// The candidates that `word` probably means, the most likely first, at most three.
@@ -22,7 +22,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             let folded = folded(candidate);
             let distance = strsim::damerau_levenshtein(&word, &folded);
             let allowed = (length.max(folded.chars().count()) / 3).max(1);
-            // One letter that differs is no similarity when the word has only one.
+            // Words of one letter are not similar if that letter differs.
             let resembles = distance <= allowed && distance < length;
             let begins = length >= 3 && folded.starts_with(&word);
             (resembles || begins).then_some((distance, order, candidate))
@@ -39,7 +39,7 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
     (!near.is_empty()).then(|| format!("did you mean {}?", list_names(near, "or")))
 }
 
-/// There is no `what` called `name`: the sentence that every host answers, with the nearest of `names`.
+/// There is no `what` called `name`: the message of every host, with the nearest of `names`.
 pub fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     let nearest = did_you_mean(name, names).map_or_else(String::new, |hint| format!("; {hint}"));
     format!("there is no {what} `{name}`{nearest}")
@@ -49,20 +49,24 @@ pub fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = 
 ///
 /// # Errors
 ///
-/// When there is none, with the nearest names of its table.
+/// When there is no such option; the message lists the nearest names of its table.
 pub fn option_of<'o>(options: &'o serde_json::Value, name: &str) -> Result<&'o serde_json::Value, Refusal> {
     let mut value = options;
+    let mut path = String::new();
     for part in name.split('.') {
         let table = value.as_object();
-        value = table.and_then(|table| table.get(part)).ok_or_else(|| Refusal {
-            status: Status::NO_SUCH_NAME,
-            message: no_such_name("option", name, table.into_iter().flat_map(|table| table.keys().map(String::as_str))),
+        value = table.and_then(|table| table.get(part)).ok_or_else(|| {
+            let keys = table.into_iter().flat_map(|table| table.keys());
+            let names: Vec<String> = keys.map(|key| format!("{path}{key}")).collect();
+            let message = no_such_name("option", name, names.iter().map(String::as_str));
+            Refusal { status: Status::NO_SUCH_NAME, message }
         })?;
+        path = format!("{path}{part}.");
     }
     Ok(value)
 }
 
-/// The metric is known and has no value yet: the sentence that every host answers.
+/// The metric is known but has no value yet: the message of every host.
 pub fn no_value(metric: &str) -> String {
     format!("the metric `{metric}` has no value yet")
 }
@@ -91,6 +95,15 @@ mod tests {
         assert_eq!(nearest("optimzer", keys), ["optimizer"]);
         assert_eq!(nearest("epoch", keys), ["epochs"]);
         assert_eq!(nearest("stepe", ["stepped", "steps"]), ["steps", "stepped"]);
+    }
+
+    #[test]
+    fn the_nearest_options_are_those_of_the_same_table() {
+        let options = serde_json::json!({ "limit": 1, "table": { "patience": 3 } });
+        assert_eq!(option_of(&options, "table.patience").unwrap(), 3);
+        let said = |name: &str| option_of(&options, name).unwrap_err().message;
+        assert_eq!(said("table.patiense"), "there is no option `table.patiense`; did you mean `table.patience`?");
+        assert_eq!(said("limt"), "there is no option `limt`; did you mean `limit`?");
     }
 
     #[test]

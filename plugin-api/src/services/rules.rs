@@ -1,4 +1,4 @@
-//! What a row of the table means, and the one place that decides whether a call is permitted.
+//! The meaning of a row of the table, and the one place that decides whether a call is permitted.
 
 use serde::de::DeserializeOwned;
 
@@ -8,7 +8,7 @@ use crate::abi::kinds::{EventKind, Status};
 use crate::protocol::requests::{ControlRequest, CopyRequest, TensorsRequest};
 use crate::protocol::{Control, CopyAction, Need, TensorSet};
 
-/// A set of hooks. The bit 0 is the making of an instance, the others are those of [`EventKind`].
+/// A set of hooks. Bit 0 is the creation of an instance, the others are those of [`EventKind`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HookSet(pub u64);
 
@@ -16,8 +16,8 @@ impl HookSet {
     /// Every hook.
     pub const ANY: Self = Self(u64::MAX);
 
-    /// The hooks in which no step and no batch of an evaluation can be in progress, so that weights may change. What
-    /// callbacks send each other, and what tells of a failure, comes in the middle of a step, too.
+    /// The hooks in which no step and no batch of an evaluation can be in progress, so that weights may change. Events
+    /// between callbacks, and events about a failure, can also come in the middle of a step.
     pub const IDLE: Self = Self::ANY.without(&[
         EventKind::STEP_START,
         EventKind::GRADIENTS,
@@ -90,15 +90,15 @@ const fn is_method_of(method: &str, event: &str) -> bool {
     true
 }
 
-/// What the table says of one service.
+/// A service's row in the table.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Rule {
     /// Its name, in messages and in descriptors.
     pub name: &'static str,
-    /// The minor version of the ABI that brought it.
+    /// The minor version of the ABI that added it.
     pub since: u32,
-    /// Whether it promises nothing yet.
+    /// Whether it is not stable yet.
     pub is_draft: bool,
     /// Whether it changes the run.
     pub effect: Effect,
@@ -126,14 +126,14 @@ pub enum Effect {
 pub enum Hooks {
     /// In these.
     In(HookSet),
-    /// That depends on the request: on the set of tensors, or on the action.
+    /// Depends on the request: on the set of tensors, or on the action.
     ByContent,
 }
 
 /// What a service does for a callback in the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Background {
-    /// As on the training thread: it has nothing to do with the loop.
+    /// As on the training thread: it does not need the loop.
     Direct,
     /// It answers from the snapshot that was made with the event.
     Snapshot,
@@ -146,9 +146,9 @@ pub enum Background {
 /// On which ranks of a distributed run a service may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ranks {
-    /// On each by itself.
+    /// On each independently.
     Any,
-    /// On all of them together: the ranks would differ, or wait for each other, otherwise.
+    /// On all of them together: otherwise the ranks would differ, or wait for each other.
     Every,
 }
 
@@ -163,21 +163,21 @@ pub enum Caller {
     Remote,
 }
 
-/// From where a service is called.
+/// Where a service is called from.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
     /// Who calls.
     pub caller: Caller,
     /// In which hook; for a remote it does not matter.
     pub hook: EventKind,
-    /// What the kind of callback says that it needs: in the background, what it does not name was not copied.
+    /// The needs that the kind of callback declares: only those are copied for the background.
     pub needs: &'a [Need],
 }
 
 /// Where a permitted call is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// By what carries the hook, without the loop.
+    /// By the hook's own thread, without the loop.
     Direct,
     /// By the loop, now.
     Run,
@@ -190,9 +190,9 @@ pub enum Route {
 /// Why a call is not permitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What kind of refusal.
+    /// The kind of refusal.
     pub status: Status,
-    /// In one sentence.
+    /// The reason, in one sentence.
     pub message: String,
 }
 
@@ -206,8 +206,8 @@ impl Refusal {
 ///
 /// # Errors
 ///
-/// An unknown service, another hook, a service that the caller does not have, something that was not copied for a
-/// callback in the background, or a request that is not understood where the decision depends on it.
+/// An unknown service, another hook, a service that the caller may not use, something that was not copied for a
+/// callback in the background, or an invalid request if the decision depends on it.
 pub fn permit(service: ServiceKind, site: &Site<'_>, payload: &[u8]) -> Result<Route, Refusal> {
     let Site { caller, hook, needs } = *site;
     let Some(rule) = service.rule() else {
@@ -233,7 +233,7 @@ pub fn permit(service: ServiceKind, site: &Site<'_>, payload: &[u8]) -> Result<R
         return Ok(if rule.effect == Effect::Acts { Route::Later } else { Route::Snapshot });
     }
     if hook == EventKind::CREATE && service != ServiceKind::OPTION {
-        return Err(Refusal::not_allowed(format!("`{name}` cannot be called while an instance is made")));
+        return Err(Refusal::not_allowed(format!("`{name}` cannot be called while an instance is created")));
     }
     match rule.hooks {
         Hooks::In(hooks) if hooks.contains(hook) => {}
@@ -261,7 +261,7 @@ pub fn permit(service: ServiceKind, site: &Site<'_>, payload: &[u8]) -> Result<R
     }
 }
 
-/// The services whose hooks depend on what is asked for.
+/// The services whose hooks depend on the request.
 fn permit_content(service: ServiceKind, caller: Caller, hook: EventKind, payload: &[u8]) -> Result<(), Refusal> {
     match service {
         ServiceKind::CONTROL => {
@@ -270,7 +270,7 @@ fn permit_content(service: ServiceKind, caller: Caller, hook: EventKind, payload
             }
             if caller != Caller::Inline {
                 return Err(Refusal::not_allowed(
-                    "an update can be skipped only on the training thread: in the background it is done already"
+                    "an update can be skipped only on the training thread: in the background it is already done"
                         .to_owned(),
                 ));
             }
@@ -299,7 +299,7 @@ fn permit_content(service: ServiceKind, caller: Caller, hook: EventKind, payload
     }
 }
 
-/// Refuses what the snapshot of an event does not hold.
+/// Refuses what an event's snapshot does not hold.
 fn copied(service: ServiceKind, hook: EventKind, needs: &[Need], payload: &[u8]) -> Result<(), Refusal> {
     let what = match service {
         ServiceKind::TENSOR_LIST | ServiceKind::TENSOR_READ => decode::<TensorsRequest>(payload)?.set.to_string(),
@@ -334,7 +334,7 @@ fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
 
 /// In which hooks the tensors of a set can be read.
 ///
-/// Gradients are there from `gradients` on, and in `trigger` those of the last step, as the optimizer used them; so are
+/// Gradients exist from `gradients` on, and in `trigger` those of the last step, as the optimizer used them; so do
 /// the batch, the output and the loss.
 pub const fn tensors_readable(set: &TensorSet) -> HookSet {
     use EventKind as E;
@@ -349,7 +349,7 @@ pub const fn tensors_readable(set: &TensorSet) -> HookSet {
     }
 }
 
-/// In which hooks the tensors of a set can be written; none for a set that nobody writes.
+/// In which hooks the tensors of a set can be written; `None` for a set that cannot be written.
 pub const fn tensors_writable(set: &TensorSet) -> Option<HookSet> {
     Some(match set {
         TensorSet::Parameters | TensorSet::Buffers | TensorSet::Optimizer => HookSet::IDLE,

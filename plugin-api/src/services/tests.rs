@@ -1,4 +1,4 @@
-//! The table by itself; what hosts make of it is compared by an end-to-end test.
+//! The table by itself; an end-to-end test compares the hosts.
 
 use super::*;
 use crate::abi::kinds::{EventKind, Status};

@@ -1,4 +1,4 @@
-//! The fake host's end of a call: the one function that the callback calls, and what its remotes and its log lead to.
+//! The fake host's end of a call: the one function that the callback calls, its remotes and its log.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub(super) static HOST_TABLE: HostTable = HostTable { size: size_of::<HostTable>
 
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 
-/// The bit that tells a remote's ticket from a hook's.
+/// The bit that distinguishes a remote's ticket from a hook's.
 const REMOTE: u64 = 1 << 63;
 
 thread_local! {
@@ -111,15 +111,15 @@ fn stale() -> Error {
     Error::of_service(Status::STALE, "the handle was used after its hook had returned".to_owned())
 }
 
-/// What remotes see and leave behind; any thread.
+/// What remotes read and leave; on any thread.
 #[derive(Default)]
 pub(super) struct RemoteSide {
-    /// The latest values; none of metrics that are known and have none.
+    /// The latest values; `None` for known metrics without a value.
     metrics: Mutex<BTreeMap<String, Option<f64>>>,
     left: Mutex<RemoteLeft>,
 }
 
-/// What remotes asked for since the last event.
+/// The requests of remotes since the last event.
 #[derive(Default)]
 pub(super) struct RemoteLeft {
     pub(super) requests: Vec<ControlRequest>,
@@ -129,7 +129,7 @@ pub(super) struct RemoteLeft {
 static REMOTES: Mutex<BTreeMap<u64, Arc<RemoteSide>>> = Mutex::new(BTreeMap::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing here is left half done by a panic.
+    // A panic leaves nothing here inconsistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -190,7 +190,7 @@ pub(super) fn metric(metrics: &BTreeMap<String, Option<f64>>, name: &str) -> Res
     }
 }
 
-/// Where the callback's logs go: to the test's output, and to the host whose hook logs.
+/// Takes the callback's logs: for the test's output, and for the host whose hook logs.
 pub(super) unsafe extern "C" fn take_log(record: *const LogTable) {
     // SAFETY: the SDK passes a table that outlives the call.
     let Some(record) = (unsafe { read_table(record) }) else { return };
@@ -201,7 +201,7 @@ pub(super) unsafe extern "C" fn take_log(record: *const LogTable) {
     LOG.with_borrow_mut(|lines| lines.push(line));
 }
 
-/// What was logged on this thread since the last call.
+/// The log lines of this thread since the last call.
 pub(super) fn take_logs() -> Vec<String> {
     LOG.take()
 }

@@ -15,7 +15,7 @@ use crate::protocol::{ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Re
 use crate::services::{Route, Site, option_of, permit};
 use crate::tensor::{Tensor, TensorView};
 
-/// What a service answers.
+/// The answer of a service.
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
@@ -52,10 +52,10 @@ impl World {
         self.answer_now(service, payload, tensors)
     }
 
-    /// Does what a hook in the background has asked for, once it has returned.
+    /// Handles the requests of a hook in the background, once it has returned.
     pub(super) fn catch_up(&mut self) -> Result<()> {
         for (service, payload) in std::mem::take(&mut self.later) {
-            let context = format!("`{}` asked for in the background", service.name());
+            let context = format!("`{}` requested in the background", service.name());
             self.answer_now(service, &payload, &[]).map_err(|error| error.context(context))?;
         }
         Ok(())
@@ -324,7 +324,7 @@ impl World {
     }
 }
 
-/// The entry of the name that the request asks for.
+/// The entry with the name in the request.
 fn find<'m, T>(map: &'m std::collections::BTreeMap<String, T>, what: &str, payload: &[u8]) -> Result<(String, &'m T)> {
     let Name { name } = decode(payload)?;
     let value = map.get(&name).ok_or_else(|| no_such_name(what, &name, map.keys().map(String::as_str)))?;

@@ -1,4 +1,4 @@
-//! The kit fails where a real host would.
+//! The fake host fails where a real host would.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::event::{At, Custom, Evaluation, Outcome, RecordPut, Trigger};
 use crate::protocol::{Control, CopyAction, Record, RecordValue, TensorSet};
 use crate::{Callback, Creation, ErrorKind, Remote, Result, Run, Tensor, plugin};
 
-/// Does in `trigger` what its cause says, so that one callback serves many tests.
+/// Does in `trigger` what its cause says: one callback for many tests.
 struct Puppet {
     remote: Option<Remote>,
     seen: Vec<String>,

@@ -1,4 +1,4 @@
-//! What a fake host knows: what the test has given, what the callback did, and the hook in progress.
+//! The state of a fake host: what the test has set, what the callback did, and the hook in progress.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,10 +20,10 @@ pub(super) type MeasureAnswer = Box<dyn FnMut(&Measure) -> Result<BTreeMap<Strin
 pub(super) type TrainStepsAnswer = Box<dyn FnMut(u64) -> Result<Vec<f64>>>;
 pub(super) type Tensors = BTreeMap<TensorSet, Vec<Tensor>>;
 
-/// What services answer from. The callback changes the part of it that a real one would change.
+/// The data that services answer from. The callback changes the same parts as in a real host.
 pub(super) struct Given {
     pub(super) info: RunInfo,
-    /// The latest value of each metric that the run knows; none of those that have none.
+    /// The latest value of each metric of the run; `None` if it has none.
     pub(super) metrics: BTreeMap<String, Option<f64>>,
     pub(super) options: serde_json::Value,
     pub(super) needs: Vec<Need>,
@@ -40,11 +40,11 @@ pub(super) struct Given {
     pub(super) predict: Option<PredictAnswer>,
     pub(super) measure: Option<MeasureAnswer>,
     pub(super) train_steps: Option<TrainStepsAnswer>,
-    /// Services that the test wants to fail, with the message.
+    /// Services that the test makes fail, with the message.
     pub(super) failing: BTreeMap<ServiceKind, String>,
 }
 
-/// What the callback did, in its order.
+/// What the callback did, in order.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) requests: Vec<ControlRequest>,
@@ -74,7 +74,7 @@ pub(super) struct World {
     pub(super) seen: Seen,
     pub(super) hook: Hook,
     pub(super) remote: Arc<RemoteSide>,
-    /// What a hook in the background asked for, until it has returned.
+    /// The requests of a hook in the background, until it has returned.
     pub(super) later: Vec<(ServiceKind, Vec<u8>)>,
 }
 
@@ -147,7 +147,7 @@ pub(super) fn refused(refusal: Refusal) -> Error {
     Error::of_service(refusal.status, refusal.message)
 }
 
-/// There is no `what` called `name`, as every host says it.
+/// There is no `what` called `name`: the message of every host.
 pub(super) fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> Error {
     Error::of_service(Status::NO_SUCH_NAME, crate::services::no_such_name(what, name, names))
 }

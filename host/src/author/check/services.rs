@@ -1,6 +1,6 @@
 //! The services of the simulated run: those of a real one, answered from plain memory.
 //!
-//! What is read is answered by a [`Snapshot`] of the world, as for a callback in the background; here is what acts.
+//! A [`Snapshot`] of the world answers services that read, as for a callback in the background; here are the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Simulated {
         Self { live, world, position: Position::default(), stop: None }
     }
 
-    /// Lets remotes see what has changed.
+    /// Publishes changes for remotes.
     pub(super) fn show(&self) {
         *self.live.write() = self.world.metrics.clone();
     }
@@ -65,7 +65,7 @@ impl Services for Simulated {
             }
             ServiceKind::TRAIN_STEPS => {
                 let steps = call.request(typed::TRAIN_STEPS)?.steps;
-                // A range test asks for hundreds; more than that is no range test.
+                // A range test needs hundreds; more is a mistake.
                 let losses = (0..steps.min(10_000)).map(|step| 1.0 / (step as f64 + 1.0)).collect();
                 reply.answer(typed::TRAIN_STEPS, &losses)
             }
@@ -174,7 +174,7 @@ fn write(world: &mut World, call: &Call<'_>) -> Result<(), ServiceError> {
     }
     if let Some((old, _)) = present.iter().zip(&written).find(|(old, new)| !old.fits(new)) {
         return Err(ServiceError::Failed(format!(
-            "`{}` has the shape {:?}, what is written another",
+            "`{}` has the shape {:?}, the written tensor another",
             old.name, old.shape
         )));
     }

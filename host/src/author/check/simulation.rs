@@ -20,11 +20,11 @@ const AUTHOR: &str = "another-plugin";
 pub(super) struct Shown {
     /// Every failure.
     pub(super) failures: Vec<Failure>,
-    /// What the hooks cost; nothing of those in the background.
+    /// The cost of the hooks, without those in the background.
     pub(super) times: Vec<HookTime>,
-    /// What `save_state` gave after the first epoch, by instance.
+    /// What `save_state` returned after the first epoch, by instance.
     pub(super) states: BTreeMap<String, Vec<u8>>,
-    /// What was known of the run at that point: a checkpoint holds it too.
+    /// The metrics and history at that point: a checkpoint holds them too.
     pub(super) known: (History, Metrics),
 }
 
@@ -32,14 +32,14 @@ pub(super) struct Shown {
 pub(super) struct Simulation<'a> {
     dispatcher: Dispatcher,
     services: Simulated,
-    /// Events that are left out: a hook that panicked before would hide those after it.
+    /// Events that are left out: a hook that panicked would hide those after it.
     skipped: &'a BTreeSet<EventKind>,
     observer: &'a mut dyn Observer,
     shown: Shown,
 }
 
 impl<'a> Simulation<'a> {
-    /// Runs `planned` through a whole training, or through what is left of one where `states` are loaded first, and
+    /// Runs `planned` through a whole training, or, after loading `states`, through the rest of one, and
     /// through the events of the other jobs.
     pub(super) fn run(
         planned: Vec<Planned>,
@@ -77,7 +77,7 @@ impl<'a> Simulation<'a> {
     fn training(&mut self, resumed: bool) {
         if resumed {
             self.services.position = at_end_of(1);
-            // What was loaded must be what is saved, before any other hook changes it.
+            // The saved state must equal the loaded one; later hooks may change it.
             self.save_states();
         }
         self.at(EventKind::TRAIN_START);
@@ -90,7 +90,7 @@ impl<'a> Simulation<'a> {
         }
         let (by, why) = self.services.stop.clone().unwrap_or_else(|| ("host".to_owned(), "the check ends".to_owned()));
         self.texts(EventKind::STOPPING, [&by, &why, ""]);
-        self.texts(EventKind::ERROR, [AUTHOR, "step_end", "made up by the check"]);
+        self.texts(EventKind::ERROR, [AUTHOR, "step_end", "simulated by the check"]);
         self.texts(EventKind::TRAIN_END, ["finished", "", ""]);
         self.flush();
         self.dispatcher.close_remotes();
@@ -115,7 +115,7 @@ impl<'a> Simulation<'a> {
         self.evaluation();
         self.at(EventKind::EPOCH_END);
         self.texts(EventKind::TRIGGER, ["epoch", "", ""]);
-        self.texts(EventKind::CHECKPOINT, [AUTHOR, "made up by the check", ""]);
+        self.texts(EventKind::CHECKPOINT, [AUTHOR, "simulated by the check", ""]);
     }
 
     fn evaluation(&mut self) {
@@ -134,10 +134,10 @@ impl<'a> Simulation<'a> {
         self.fire(EventKind::EVAL_END, end);
     }
 
-    /// What other plugins would send.
+    /// Events that other plugins would send.
     fn messages(&mut self) {
         let scalar = RecordValue::Scalar { value: 0.5 };
-        let text = RecordValue::Text { text: "made up by the check".to_owned() };
+        let text = RecordValue::Text { text: "simulated by the check".to_owned() };
         let histogram = RecordValue::Histogram { edges: vec![0.0, 0.5, 1.0], counts: vec![3.0, 5.0] };
         for (name, value) in [("check/scalar", scalar), ("check/text", text), ("check/histogram", histogram)] {
             let record = Record { name: name.to_owned(), value }.into();
@@ -146,13 +146,13 @@ impl<'a> Simulation<'a> {
         let custom = EventData::Custom {
             name: "check".to_owned(),
             author: AUTHOR.into(),
-            payload: b"made up".as_slice().into(),
+            payload: b"simulated".as_slice().into(),
         };
         self.fire(EventKind::CUSTOM, custom);
         self.texts(EventKind::ARTIFACT, ["metrics", "metrics.jsonl", AUTHOR]);
     }
 
-    /// The events of the jobs that do not train.
+    /// The events of jobs that do not train.
     fn other_jobs(&mut self) {
         for event in [EventKind::PREDICT_START, EventKind::PREDICT_STEP, EventKind::PREDICT_END, EventKind::EXPORT] {
             self.at(event);
@@ -174,7 +174,7 @@ impl<'a> Simulation<'a> {
         self.observer.hook(kind.name());
         self.services.show();
         let event = Event { kind, position: self.services.position, data };
-        // Failures are read at the end, all of them.
+        // All failures are read at the end.
         let _ = self.dispatcher.fire(&event, &mut self.services);
     }
 

@@ -9,7 +9,7 @@ use plugin_api::{Element, TensorView};
 
 use crate::services::{ServiceError, SharedTensor};
 
-/// A named tensor on the CPU, contiguous. Cloning is cheap, and what is lent stays as it is when the tensor is replaced.
+/// A named tensor on the CPU, contiguous. Cloning is cheap, and replacing the tensor does not change what is lent.
 #[derive(Clone, Debug)]
 pub(super) struct Values {
     pub(super) name: String,
@@ -38,7 +38,7 @@ impl Values {
 
     /// A copy of a plugin's tensor.
     pub(super) fn from_plugin(table: &TensorTable) -> Result<Self, ServiceError> {
-        // SAFETY: a request's tensors are valid until the call returns, and the view ends before.
+        // SAFETY: a request's tensors are valid until the call returns, and the view does not outlive it.
         let view = unsafe { TensorView::from_table(*table) };
         let failed = |error: plugin_api::Error| ServiceError::Failed(error.message().to_owned());
         let data = if view.dtype() == i64::DTYPE {

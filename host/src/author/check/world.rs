@@ -66,13 +66,13 @@ pub(super) struct World {
     pub(super) taps: Vec<Tap>,
 }
 
-/// Why there is no world: a fault of the host's.
+/// The world cannot be set up: an error of the host.
 fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
     Problem::new("the simulated run cannot be set up").with_cause(error)
 }
 
 impl World {
-    /// A run in `folder` at whose beginning nothing is trained.
+    /// A run in `folder`, before its training.
     pub(super) fn new(folder: &Path) -> Result<Self, Problem> {
         let options: ModelOptions = toml::from_str(MODEL).map_err(|error| broken(&error))?;
         let graph = options.lower(&SAMPLE, Dtype::F32).map_err(|error: ModelError| broken(&error))?;
@@ -103,7 +103,7 @@ impl World {
             steps_per_epoch: STEPS,
             total_steps: EPOCHS * STEPS,
             training_samples: STEPS * BATCH.unsigned_abs(),
-            // What a plugin publishes in a check would be lies.
+            // A plugin must not publish simulated results.
             trial: true,
             ..RunInfo::default()
         };
@@ -123,21 +123,21 @@ impl World {
         })
     }
 
-    /// Puts a metric, in the history too.
+    /// Puts a metric, also into the history.
     pub(super) fn put(&mut self, name: &str, position: Position, value: f64) -> Result<(), ServiceError> {
         self.history.put(name, position, value).map_err(|error| ServiceError::Failed(error.to_string()))?;
         self.metrics.put(name, position, value);
         Ok(())
     }
 
-    /// What a step leaves behind: metrics of now, which are part of the history at the end of the epoch alone.
+    /// The metrics of a step, which go into the history only at the end of the epoch.
     pub(super) fn after_step(&mut self, position: Position) {
         for (name, value) in training_metrics(position) {
             self.metrics.put(name, position, value);
         }
     }
 
-    /// What the last step of an epoch leaves behind.
+    /// The metrics of an epoch's last step.
     pub(super) fn after_epoch(&mut self, position: Position) {
         for (name, value) in
             training_metrics(position).into_iter().chain([("epoch_seconds", 0.4), ("step_seconds", 0.1)])
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// What an evaluation leaves behind.
+    /// The metrics of an evaluation.
     pub(super) fn after_evaluation(&mut self, position: Position) {
         let loss = 1.1 / (position.global_step as f64 + 1.0);
         for (name, value) in [("val_loss", loss), ("val_accuracy", 1.0 - loss / 2.0)] {
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// The tensors of a set at `hook`, where the table of services permits to read them.
+    /// The tensors of a set at `hook`; the table of services permits reading them.
     pub(super) fn set(&self, set: &TensorSet, hook: EventKind) -> Result<Vec<Values>, ServiceError> {
         match set {
             TensorSet::Parameters => Ok(self.weights.parameters.clone()),
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    /// Everything that services read, as it is now, with the tensors of `sets`.
+    /// Everything that services read, at this moment, with the tensors of `sets`.
     pub(super) fn snapshot<'s>(&self, hook: EventKind, sets: impl IntoIterator<Item = &'s TensorSet>) -> Snapshot {
         let tensors = sets
             .into_iter()
@@ -199,7 +199,7 @@ impl World {
         }
     }
 
-    /// Whether a tap can be fetched.
+    /// Checks that a tap can be fetched.
     pub(super) fn check_tap(&self, tap: &Tap) -> Result<(), ServiceError> {
         self.tapped(tap).map(drop)
     }
@@ -242,7 +242,7 @@ impl Screen for NoScreen {
     fn status(&self, _: &str, _: &str, _: Option<f64>) {}
 }
 
-/// Writes a folder with a manifest, so that a plugin finds something where a checkpoint would be.
+/// Writes a folder with a manifest in place of a checkpoint.
 fn write_checkpoint(folder: &Path) -> Result<CheckpointWritten, ServiceError> {
     let existed = folder.is_dir();
     let failed = |error: std::io::Error| ServiceError::Failed(format!("cannot write `{}`: {error}", folder.display()));

@@ -1,6 +1,6 @@
-//! The present value of metrics: what was put last or, during an epoch, what the run has measured so far.
+//! The present value of metrics: the last one put or, during an epoch, the one measured so far.
 //!
-//! Running values are computed for whoever reads and kept nowhere, so that a read never changes a run.
+//! Running values are computed when they are read and not stored, so that reading never changes a run.
 
 use super::super::error::TrainError;
 use super::super::session::Session;
@@ -26,7 +26,7 @@ impl Session {
         }
     }
 
-    /// Renews what other threads see.
+    /// Publishes the metrics for other threads.
     pub(in super::super) fn show_running_metrics(&mut self) -> Result<(), TrainError> {
         let (running, position) = (self.running_metrics()?, self.progress.position);
         let mut live = self.measured.live.write();

@@ -1,7 +1,7 @@
-//! What the training answers to callbacks: one match over the services, and a file for each family of them.
+//! The training's answers to callbacks: one match over the services, and a file for each family of them.
 //!
-//! Each answer borrows the part of the session that it needs. Whether a call is permitted was decided before, by the
-//! table of services.
+//! Each answer borrows the part of the session that it needs. The table of services has already decided whether a call
+//! is permitted.
 
 mod hyper_parameters;
 mod metrics;
@@ -121,7 +121,7 @@ impl Services for Session {
             }
             #[cfg(feature = "next-minor")]
             ServiceKind::UPTIME => reply.answer(typed::UPTIME, &self.progress.started().elapsed().as_secs_f64()),
-            // The table sends nothing else here.
+            // By the table of services, nothing else arrives here.
             other => Err(ServiceError::Failed(format!("the training does not answer `{}`", other.name()))),
         }
     }
@@ -145,7 +145,7 @@ impl Services for Session {
 }
 
 impl Session {
-    /// The graph as JSON, if the model is one, written once.
+    /// The graph as JSON, if the model has one, written once.
     pub(super) fn graph_text(&mut self) -> Result<Option<Arc<str>>, TrainError> {
         if let (None, Some(graph)) = (&self.graph_text, self.learner.network.graph()) {
             let json = serde_json::to_string(&**graph)
@@ -156,7 +156,7 @@ impl Session {
     }
 }
 
-/// The loss of the step or evaluation batch at hand.
+/// The loss of the current step or evaluation batch.
 fn loss(learner: &Learner, hook: EventKind) -> Result<f64, ServiceError> {
     let loss = match hook {
         EventKind::EVAL_STEP_END => learner.evaluation.as_ref().and_then(|batch| batch.loss.as_ref()),

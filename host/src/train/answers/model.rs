@@ -1,4 +1,4 @@
-//! What callbacks ask of the model and the data: outputs, metrics, batches, steps apart from the run.
+//! Answers from the model and the data: outputs, metrics, batches, and training steps outside the run.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -63,11 +63,11 @@ impl Session {
                 values.push(tapped);
             }
             (None, _) => {
-                return Err(ServiceError::Failed("give one tensor of inputs, or a split".to_owned()));
+                return Err(ServiceError::Failed("the request needs one tensor of inputs, or a split".to_owned()));
             }
         }
         if outputs.is_empty() {
-            return Err(ServiceError::Failed("no batch was asked for".to_owned()));
+            return Err(ServiceError::Failed("the request has no batches".to_owned()));
         }
         let join = |parts: &[Tensor]| Tensor::f_cat(parts, 0).map_err(TrainError::from);
         lend("outputs".to_owned(), join(&outputs)?, reply)?;
@@ -85,11 +85,11 @@ impl Session {
         self.evaluations.repeated.as_ref().map_or(self.feed.batch_size, |plan| plan.batch_size)
     }
 
-    /// Metrics over a split, of the model or of a named copy, which stands in its place meanwhile.
+    /// Metrics over a split, of the model or of a named copy, which replaces it meanwhile.
     pub(super) fn measure(&mut self, request: &Measure) -> Result<BTreeMap<String, f64>, ServiceError> {
         let metrics: Vec<Metric> = if request.metrics.is_empty() {
             let planned = self.evaluations.repeated.as_ref().map_or_else(Vec::new, |plan| plan.metrics.clone());
-            // The reply has numbers.
+            // The reply has only numbers.
             planned.into_iter().filter(|metric| !metric.is_array()).collect()
         } else {
             let names = request.metrics.iter().filter(|name| *name != "loss");
@@ -171,13 +171,13 @@ fn loader_of(feed: &Feed, split: &str, batch_size: usize) -> Result<Loader, Serv
 }
 
 /// Estimates the running statistics as cumulative averages over batches, in training mode; the generator that
-/// dropout draws from is put back.
+/// dropout draws from is restored.
 pub(super) fn recalibrate_batch_norm(
     learner: &mut Learner,
     feed: &Feed,
     request: &Recalibrate,
 ) -> Result<(), ServiceError> {
-    // Which buffers are statistics, and what a batch moves them by, the graph alone tells.
+    // Only the graph tells which buffers are statistics, and how far a batch moves them.
     let graph = Arc::clone(learner.network.graph().ok_or(ServiceError::NoGraph)?);
     let mut loader = loader_of(feed, &request.split, feed.batch_size)?;
     let generator = random::generator_state(learner.network.device()).map_err(TrainError::from)?;
@@ -203,7 +203,7 @@ fn average_statistics(
     let mut sums: Vec<Tensor> = buffers.iter().map(|(_, buffer)| buffer.f_zeros_like()).collect::<Result<_, _>>()?;
     let batches = batches.min(loader.batches_per_epoch() as u64);
     for _ in 0..batches {
-        // A batch's own statistics are what a forward pass moves the buffers towards: from the value `b` at the
+        // A forward pass moves the buffers toward the batch's own statistics: from the value `b` with the
         // momentum `m` they become `b + m (s - b)`. With `b` zeroed first, `s` is the value over `m`.
         for (_, buffer) in &buffers {
             let _ = buffer.shallow_clone().f_zero_()?;
@@ -253,7 +253,7 @@ pub(super) fn batch_of_split(
     lend("targets".to_owned(), batch.targets, reply)
 }
 
-/// Updates outside the run's history and data order; the position stays. Gives their losses.
+/// Updates outside the run's history and data order; the position stays. Returns their losses.
 pub(super) fn train_apart(learner: &mut Learner, feed: &Feed, epoch: u64, steps: u64) -> Result<Vec<f64>, TrainError> {
     let mut loader = feed.apart(epoch)?;
     let mut losses = Vec::new();

@@ -1,4 +1,4 @@
-//! What callbacks in the background are answered from: copied when an event fires.
+//! Snapshots that answer callbacks in the background: copied when an event fires.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ impl Session {
         for name in &needs.sets {
             let set: TensorSet =
                 name.parse().map_err(|error: plugin_api::Error| ServiceError::Failed(error.to_string()))?;
-            // A set that is not there at this event is one that the callback cannot read.
+            // A callback cannot read a set that this event does not have.
             let Ok(tensors) = tensors::of_set(&self.learner, &self.kept, &set, event) else { continue };
             let copies: Result<Vec<_>, TrainError> =
                 tensors.iter().map(|(name, tensor)| HostTensor::share(name, tensor)).collect();
@@ -51,7 +51,7 @@ impl Session {
     }
 }
 
-/// Writes a checkpoint that was copied apart from the loop.
+/// Writes a copied checkpoint.
 fn writer(data: CheckpointData) -> Box<WriteCheckpoint> {
     Box::new(move |path: &Path| Ok(data.write(path).map_err(TrainError::from)?))
 }

@@ -1,11 +1,11 @@
-//! Values that callbacks want to have fetched along with each step.
+//! Values that are fetched with each step for callbacks.
 
 use plugin_api::protocol::{Tap, TapOf};
 
 use super::super::learner::{Learner, PlannedTap};
 use crate::services::ServiceError;
 
-/// Adds a tap, once for all callbacks that want the same value.
+/// Adds a tap; callbacks that want the same value share it.
 pub(super) fn add(learner: &mut Learner, tap: Tap) -> Result<(), ServiceError> {
     let node = match tap.of {
         TapOf::Activation => {
@@ -23,9 +23,9 @@ pub(super) fn add(learner: &mut Learner, tap: Tap) -> Result<(), ServiceError> {
         }
     };
     match learner.taps.iter().find(|planned| planned.tap.name == tap.name) {
-        // Two callbacks that want the same value share it.
+        // Callbacks that want the same value share it.
         Some(planned) if planned.tap == tap => Ok(()),
-        Some(_) => Err(ServiceError::Failed(format!("there is another tap of the name `{}`", tap.name))),
+        Some(_) => Err(ServiceError::Failed(format!("another tap has the name `{}`", tap.name))),
         None => {
             learner.taps.push(PlannedTap { tap, node });
             Ok(())

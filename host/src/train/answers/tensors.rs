@@ -70,7 +70,7 @@ fn step_is_at_hand(hook: EventKind) -> bool {
     matches!(hook, EventKind::STEP_START | EventKind::GRADIENTS | EventKind::STEP_END | EventKind::TRIGGER)
 }
 
-/// The tapped values, reduced; `None` where there are none yet.
+/// The tapped values, reduced; `None` if there are none yet.
 fn tapped(learner: &Learner, hook: EventKind) -> Result<Option<Vec<(String, Tensor)>>, tch::TchError> {
     let values = match (hook, &learner.evaluation) {
         (EventKind::EVAL_STEP_END, Some(batch)) => &batch.tapped,
@@ -93,7 +93,7 @@ fn tapped(learner: &Learner, hook: EventKind) -> Result<Option<Vec<(String, Tens
     Ok(Some(named))
 }
 
-/// Writes a set's tensors, `targets`, by the names in the request: all of them, or none where one does not fit.
+/// Writes a set's tensors, `targets`, by the names in the request: all of them, or none if one does not fit.
 pub(super) fn write(
     targets: &[(String, Tensor)],
     request: &TensorsRequest,
@@ -121,7 +121,7 @@ pub(super) fn write(
         }
         pairs.push((target.shallow_clone(), value));
     }
-    // Nothing is written unless all of it fits.
+    // Nothing is written unless everything fits.
     tch::no_grad(|| {
         for (mut target, value) in pairs {
             target.f_copy_(&value)?;
@@ -131,7 +131,7 @@ pub(super) fn write(
     .map_err(|error: tch::TchError| TrainError::from(error).into())
 }
 
-/// What a tensor is, as `tensor_list` says it.
+/// The description of a tensor in `tensor_list`.
 pub(super) fn info(name: &str, tensor: &Tensor) -> TensorInfo {
     let dtype = data_type(tensor.kind()).map_or_else(|| format!("{:?}", tensor.kind()), DataType::name);
     TensorInfo { name: name.to_owned(), shape: tensor.size(), dtype }
@@ -161,7 +161,7 @@ pub(super) fn lend_named(
 /// Lends a tensor without a copy, once its device has finished with it.
 pub(super) fn lend(name: String, tensor: Tensor, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
     let dtype = data_type(tensor.kind())
-        .ok_or_else(|| ServiceError::Failed(format!("tensor `{name}` is of the type {:?}", tensor.kind())))?;
+        .ok_or_else(|| ServiceError::Failed(format!("tensor `{name}` has the type {:?}", tensor.kind())))?;
     let device = match tensor.device() {
         Device::Cpu => AbiDevice { kind: 1, index: 0 },
         Device::Cuda(index) => {
@@ -179,7 +179,7 @@ pub(super) fn lend(name: String, tensor: Tensor, reply: &mut Reply<'_>) -> Resul
 /// A copy on the CPU of each tensor that the plugin passes back.
 pub(super) fn to_host(tables: &[TensorTable], reply: &mut Reply<'_>) -> Result<(), ServiceError> {
     for table in tables {
-        // SAFETY: the plugin passes a view that it was lent, still within its hook.
+        // SAFETY: the plugin passes a view that the host lent it, within the same hook.
         let name = unsafe { TensorView::from_table(*table) }.name().to_owned();
         let copy = borrowed(table)?.f_to_device(Device::Cpu).and_then(|tensor| tensor.f_contiguous());
         lend(name, copy.map_err(TrainError::from)?, reply)?;
@@ -187,13 +187,13 @@ pub(super) fn to_host(tables: &[TensorTable], reply: &mut Reply<'_>) -> Result<(
     Ok(())
 }
 
-/// A tensor over a plugin's memory: not to be kept longer than the call.
+/// A tensor over a plugin's memory; it must not outlive the call.
 pub(super) fn borrowed(table: &TensorTable) -> Result<Tensor, ServiceError> {
     // SAFETY: the plugin's table is valid until the call returns, and so is what it points to.
     let view = unsafe { TensorView::from_table(*table) };
     let name = view.name();
     let kind = kind(view.dtype())
-        .ok_or_else(|| ServiceError::Failed(format!("tensor `{name}` is of the type `{}`", view.dtype().name())))?;
+        .ok_or_else(|| ServiceError::Failed(format!("tensor `{name}` has the type `{}`", view.dtype().name())))?;
     let device = match view.device() {
         AbiDevice { kind: 1, .. } => Device::Cpu,
         AbiDevice { kind: 2, index } if index >= 0 => Device::Cuda(index as usize),
@@ -229,7 +229,7 @@ fn reduce(value: &Tensor, to: TapReduce) -> Result<Tensor, tch::TchError> {
         TapReduce::Mean => value.f_mean(Kind::Float),
         TapReduce::Norm => value.f_norm(),
         TapReduce::MinMax => Tensor::f_stack(&[value.f_min()?, value.f_max()?], 0),
-        // Without bounds, `torch.histc` takes the least and the greatest element; it refuses what is not finite.
+        // Without bounds, `torch.histc` uses the least and the greatest element; it refuses values that are not finite.
         TapReduce::Histogram => {
             let finite = value.f_masked_select(&value.f_isfinite()?)?;
             finite.f_to_device(Device::Cpu)?.f_histc(BINS)

@@ -28,7 +28,7 @@ pub(super) fn copy(learner: &mut Learner, kept: &mut Kept, request: &CopyRequest
     Ok(())
 }
 
-/// There is no copy of that name.
+/// The error for an unknown copy.
 pub(super) fn no_copy(kept: &Kept, name: &str) -> ServiceError {
     ServiceError::no_such_name("copy of the weights", name, kept.copies.keys().map(String::as_str))
 }

@@ -1,4 +1,4 @@
-//! What a checkpoint holds of a training, and how a training resumes from one.
+//! The content of a training's checkpoint, and how a training resumes from one.
 
 mod resume;
 mod tensor;
@@ -24,13 +24,13 @@ use crate::torch::random;
 pub use resume::{Resume, ResumeError};
 pub(super) use tensor::HostTensor;
 
-/// What callbacks and schedules gave for a checkpoint that is being taken.
+/// The states of callbacks and schedules for a checkpoint that is being taken.
 pub(super) struct PendingCheckpoint {
     pub(super) plugins: BTreeMap<String, Vec<u8>>,
     pub(super) schedules: BTreeMap<String, ScheduleState>,
 }
 
-/// What of the loop and of dispatch goes into `state.json` besides metrics.
+/// The state of the loop and of dispatch in `state.json`, besides metrics.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LoopState {
@@ -40,9 +40,9 @@ struct LoopState {
     seconds: Exact,
     /// The sums of the epoch's losses.
     loss: AverageState,
-    /// What the metrics of the epoch have seen, by name.
+    /// The states of the epoch's metrics, by name.
     metrics: BTreeMap<String, AccumulatorState>,
-    /// The norm of the last step's gradients, where they are clipped.
+    /// The norm of the last step's gradients, if they are clipped.
     #[serde(default)]
     gradient_norm: Option<Exact>,
     /// The latest value of each metric and its position.
@@ -56,7 +56,7 @@ const NO_GRAPH: &str = "null";
 const LOOP: &str = "train";
 const SCHEDULES: &str = "dispatch";
 
-/// Everything of a checkpoint, apart from the loop: it can be written from any thread.
+/// The whole content of a checkpoint, independent of the loop: any thread can write it.
 pub(super) struct CheckpointData {
     model: Vec<HostTensor>,
     optimizer: Vec<HostTensor>,
@@ -84,7 +84,7 @@ impl CheckpointData {
         };
         let written = checkpoint::write(&contents, path)?;
         if let Some(aside) = &written.moved_aside {
-            tracing::warn!(path = %aside.display(), "a damaged checkpoint had the name; it was moved aside");
+            tracing::warn!(path = %aside.display(), "a damaged checkpoint had this name; it was moved aside");
         }
         Ok(CheckpointWritten { path: written.path.display().to_string(), bytes: written.bytes, existed })
     }
@@ -103,7 +103,7 @@ impl Session {
         self.kept.pending = None;
     }
 
-    /// Collects the checkpoint that is being taken; with `copied`, apart from the loop's memory.
+    /// Collects the checkpoint that is being taken; with `copied`, outside the loop's memory.
     pub(super) fn collect_checkpoint(&mut self, copied: bool) -> Result<Option<CheckpointData>, TrainError> {
         let Some(pending) = self.kept.pending.clone() else { return Ok(None) };
         let named = |tensors: &[NamedTensor]| -> Result<Vec<HostTensor>, TrainError> {
@@ -178,7 +178,7 @@ impl Session {
         }))
     }
 
-    /// Puts the session where the checkpoint was.
+    /// Restores the session to the checkpoint.
     pub(super) fn restore(&mut self, resume: Resume) -> Result<(), TrainError> {
         let Resume { state, loop_state, model, optimizer, copies, rng, .. } = resume;
         let weights = self.learner.network.parameters().iter().chain(self.learner.network.buffers());
@@ -189,7 +189,7 @@ impl Session {
         for parameter in &state.hyper_parameters {
             let Some(group) = self.learner.optimizer.groups().get(parameter.group) else { continue };
             let group = group.name().to_owned();
-            // Those without an owner are the schedule's and the options'.
+            // The schedule and the options set those without an owner.
             if let Some(owner) = &parameter.owner {
                 self.learner.optimizer.set(&group, &parameter.name, parameter.value.0)?;
                 self.learner.owners.insert((group, parameter.name.clone()), owner.clone());
@@ -197,13 +197,13 @@ impl Session {
         }
         self.learner.optimizer.load_state(&optimizer)?;
         if self.progress.position.global_step > 0 {
-            // That of the last step: an epoch that ends before the next one puts it among its metrics.
+            // That of the last step: an epoch that ends before the next step puts it among its metrics.
             let factor = self.learner.schedule_factor(&self.progress);
             self.learner.optimizer.schedule(factor);
         }
         self.learner.step.gradient_norm = loop_state.gradient_norm.map(|norm| norm.0);
         for (name, tensor) in copies {
-            // A copy's name may have slashes of its own; a tensor's has none.
+            // A copy's name may contain slashes; a tensor's cannot.
             if let Some((copy, name)) = name.rsplit_once('/') {
                 let tensor = self.learner.to_device(tensor)?;
                 self.kept
@@ -226,14 +226,14 @@ impl Session {
         self.measured.history = Arc::new(RwLock::new(state.history));
         self.progress.set_time_before(Duration::try_from_secs_f64(loop_state.seconds.0).unwrap_or_default());
         if self.progress.epoch_is_over {
-            // The next epoch begins at its first batch, also when this one was cut short.
+            // The next epoch begins at its first batch, even if this one was cut short.
             self.feed.restart(self.progress.next_epoch())?;
         }
-        // Last, since nothing above may draw.
+        // Last: nothing after this may draw.
         for (name, state) in rng {
             let device = match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
                 Some(index) if index < tch::Cuda::device_count().max(0) as usize => Device::Cuda(index),
-                // A run that goes on without that device has no use for its generator.
+                // A run that resumes without that device does not need its generator.
                 Some(_) => continue,
                 None => Device::Cpu,
             };

@@ -12,7 +12,7 @@ use crate::model::NamedTensor;
 use crate::record::Position;
 use crate::report::Report;
 
-/// A checkpoint to go on from, read and verified.
+/// A checkpoint to resume from, read and verified.
 pub struct Resume {
     path: PathBuf,
     pub(super) state: State,
@@ -32,7 +32,7 @@ pub enum ResumeError {
     /// It cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A part of its state is not understood.
+    /// A part of its state cannot be decoded.
     #[error("the `{part}` part of the state in the checkpoint `{path}` is not understood")]
     State {
         /// The checkpoint.
@@ -42,8 +42,8 @@ pub enum ResumeError {
         /// Why.
         source: serde_json::Error,
     },
-    /// A tensor is of a type that libtorch here has no use for.
-    #[error("the tensor `{name}` in the checkpoint `{path}` is of the type {dtype:?}")]
+    /// A tensor has a type that this libtorch does not support.
+    #[error("the tensor `{name}` in the checkpoint `{path}` has the type {dtype:?}, which this host cannot load")]
     Dtype {
         /// The checkpoint.
         path: PathBuf,
@@ -61,7 +61,9 @@ impl Report for ResumeError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Checkpoint(error) => error.hint(),
-            _ => Some("resume from another checkpoint: `--resume PATH`, or start anew: `--resume never`".to_owned()),
+            _ => {
+                Some("resume from another checkpoint: `--resume PATH`, or begin a new run: `--resume never`".to_owned())
+            }
         }
     }
 }
@@ -71,7 +73,7 @@ impl Resume {
     ///
     /// # Errors
     ///
-    /// When it cannot be read or is not understood.
+    /// When it cannot be read or decoded.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self, ResumeError> {
         let path = checkpoint.path().to_owned();
         let state = checkpoint.state()?;
@@ -108,17 +110,17 @@ impl Resume {
         self.state.position
     }
 
-    /// Threads of one tensor operation: sums depend on it.
+    /// Threads of one tensor operation: sums depend on their number.
     pub fn threads(&self) -> usize {
         self.state.threads
     }
 
-    /// What each instance saved.
+    /// The saved state of each instance.
     pub fn plugins(&self) -> &BTreeMap<String, Vec<u8>> {
         &self.plugins
     }
 
-    /// What the schedules must remember.
+    /// The state of the schedules.
     pub fn schedules(&self) -> &BTreeMap<String, ScheduleState> {
         &self.schedules
     }

@@ -19,7 +19,7 @@ pub(in super::super) struct HostTensor {
 }
 
 impl HostTensor {
-    /// A copy of `tensor` if `copied` says so or it is elsewhere; else the tensor itself.
+    /// A copy of `tensor` if `copied` is set or it is not on the CPU; else the tensor itself.
     pub(in super::super) fn new(name: &str, tensor: &Tensor, copied: bool) -> Result<Self, TrainError> {
         let detached = tensor.f_detach()?;
         let tensor = if detached.device() != Device::Cpu {
@@ -75,13 +75,13 @@ unsafe impl Sync for HostTensor {}
 /// Keeps a copied tensor's memory alive on any thread.
 struct Owner(#[expect(dead_code, reason = "held for its memory")] Tensor);
 
-// SAFETY: nobody uses the tensor but to drop it, and libtorch's reference counts are atomic.
+// SAFETY: the tensor is only dropped, and libtorch's reference counts are atomic.
 unsafe impl Send for Owner {}
 // SAFETY: as above.
 unsafe impl Sync for Owner {}
 
 fn unsupported(name: &str, kind: Kind) -> TrainError {
     TrainError::Torch(TorchError::Operator {
-        message: format!("`{name}` is of the type {kind:?}, which cannot be copied out of the training"),
+        message: format!("`{name}` has the type {kind:?}, which cannot be copied out of the training"),
     })
 }

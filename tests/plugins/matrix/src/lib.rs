@@ -1,4 +1,4 @@
-//! Well-behaved: asks for every service in every hook, permitted or not, and writes down the answers.
+//! Well-behaved: calls every service in every hook, permitted or not, and records the answers.
 
 mod matrix;
 

@@ -1,4 +1,4 @@
-//! The callback that asks for everything. A file of its own: the test of the fake host includes it.
+//! The callback that calls every service. A file of its own: the test of the fake host includes it.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -11,12 +11,8 @@ use plugin_api::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Failure, HyperParameterSet,
     Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
-use plugin_api::protocol::{
-    Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet,
-};
-use plugin_api::{
-    Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin,
-};
+use plugin_api::protocol::{Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet};
+use plugin_api::{Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin};
 
 /// Where the answers go.
 #[plugin]
@@ -32,22 +28,23 @@ pub struct Matrix<const BACKGROUND: bool> {
     remote: Option<Remote>,
     /// A node and a parameter of the model, for taps.
     parameter: String,
-    /// Hooks that were asked in already: once is enough, and a hook that answers its own records would not end.
+    /// Hooks that have already called: once is enough, and a hook that answers its own records would not end.
     done: BTreeSet<&'static str>,
 }
 
-/// A name of what is asked for, and the request.
+/// A name of the call, and the request.
 type Case = (ServiceKind, String, Vec<u8>);
 
 fn bytes<T: plugin_api::serde::Serialize>(request: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(request).expect("a request can be written")
 }
 
-/// One request of each service, or several where the answer depends on what is asked for.
+/// One request of each service, or several if the answer depends on the request.
 fn cases(parameter: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     for &service in ServiceKind::ALL {
-        let mut add = |what: &str, payload: Vec<u8>| cases.push((service, format!("{} {what}", service.name()), payload));
+        let mut add =
+            |what: &str, payload: Vec<u8>| cases.push((service, format!("{} {what}", service.name()), payload));
         let name = |name: &str| bytes(&Name { name: name.to_owned() });
         match service {
             ServiceKind::FAULT => add("", bytes(&Failure { message: "nothing".to_owned(), place: String::new() })),
@@ -85,7 +82,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                     TensorSet::Taps,
                     TensorSet::Copy("matrix".to_owned()),
                 ] {
-                    // A copy is there from the second hook on, inline; others would need to know when that is.
+                    // Inline, a copy exists from the second hook on; other callers cannot know when.
                     if !matches!(set, TensorSet::Copy(_)) {
                         add(&set.to_string(), bytes(&TensorsRequest { set, names: Vec::new() }));
                     }
@@ -134,7 +131,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                 add("", name("path"));
                 add("unknown", name("zzzzzz"));
             }
-            // Those that take no request.
+            // Services without a request.
             _ => add("", Vec::new()),
         }
     }
@@ -165,7 +162,7 @@ impl<const BACKGROUND: bool> Matrix<BACKGROUND> {
         };
         for (service, what, payload) in cases(&self.parameter) {
             note("hook", &what, run.call_raw(service, &payload, &[]));
-            // Remotes see what is put at once; a hook in the background does not know when that is.
+            // Remotes see new values at once; a hook in the background cannot know when.
             let is_settled = !BACKGROUND || what != "metric later";
             if let Some(remote) = self.remote.as_ref().filter(|_| is_settled) {
                 note("remote", &what, remote.call_raw(service, &payload));

@@ -7,7 +7,9 @@ use std::ffi::c_void;
 use abi_stable::library::{CheckTypeLayout, LibHeader, RootModuleResult};
 use plugin_api::abi::kinds::Status;
 use plugin_api::abi::root::{RootRef, load};
-use plugin_api::abi::{Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MAGIC, MAJOR, MINOR, ReplyTable, Text};
+use plugin_api::abi::{
+    Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MAGIC, MAJOR, MINOR, ReplyTable, Text,
+};
 
 const DESCRIPTOR: &str = r#"{
     "kind": "no-schema", "version": "0.1.0", "summary": "Has no schema of its options", "license": "MIT",

@@ -7,7 +7,9 @@ use std::ffi::c_void;
 use abi_stable::library::{CheckTypeLayout, LibHeader, RootModuleResult};
 use plugin_api::abi::kinds::Status;
 use plugin_api::abi::root::{load, RootRef};
-use plugin_api::abi::{Bytes, CreateTable, EventTable, HostHandle, LibraryTable, ReplyTable, TensorTable, Text, MAGIC, MAJOR, MINOR};
+use plugin_api::abi::{
+    Bytes, CreateTable, EventTable, HostHandle, LibraryTable, ReplyTable, TensorTable, Text, MAGIC, MAJOR, MINOR,
+};
 
 use std::mem::size_of;
 
@@ -49,7 +51,7 @@ unsafe extern "C" fn create(
     Status::ERROR
 }
 
-/// Calls with the handle of the hook before.
+/// Calls with the handle of the previous hook.
 unsafe extern "C" fn handle(_index: u32, instance: *mut c_void, _event: *const EventTable, host: HostHandle) -> Status {
     // SAFETY: made by `create`; hooks of an instance never overlap.
     let kept = unsafe { &mut *instance.cast::<Option<HostHandle>>() };
@@ -72,7 +74,7 @@ unsafe extern "C" fn handle(_index: u32, instance: *mut c_void, _event: *const E
     // SAFETY: the host's table is static; that the ticket is spent is what the host must notice.
     let status =
         unsafe { ((*spent.table).call)(spent.ticket, ServiceKind::METRICS, &raw const request, &raw const reply) };
-    // The host must refuse the call; that it did is nothing that a run should fail for.
+    // The host must refuse the call; the refusal must not fail the run.
     if status == Status::STALE {
         Status::OK
     } else {

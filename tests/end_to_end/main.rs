@@ -8,6 +8,8 @@ mod compatibility;
 mod kept;
 // What happens to files that are no plugins, or plugins that do not fit: each one readable paragraph.
 mod loading;
+// Plugins in C and C++: that they run, and what is said of those that are wrong.
+mod c_plugins;
 // A run from the command line to its output, and what must not change it.
 mod run;
 // Which hooks come, with which arguments, and which still come after a stop or a failure.

@@ -104,6 +104,12 @@ impl Training {
         Self { program: Some(program.to_owned()), ..self }
     }
 
+    /// The same with a further library.
+    pub fn with_library(mut self, library: &Path) -> Self {
+        self.libraries.push(library.to_owned());
+        self
+    }
+
     fn write(&self, text: &str) {
         std::fs::write(self.path("run.toml"), text).expect("the run file can be written");
     }

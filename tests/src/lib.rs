@@ -45,6 +45,43 @@ pub fn build_test_plugins() -> &'static Libraries {
     })
 }
 
+/// The plugins in C and C++, by the names of their files: those of `tests/plugins/c`, wrong on purpose, and the examples.
+pub fn build_c_plugins() -> &'static Libraries {
+    static BUILT: OnceLock<Libraries> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = shared_folder("c-plugins");
+        let sources = ["tests/plugins/c", "examples/c-plugin", "examples/cpp-plugin"].map(|from| {
+            let entries = workspace_root().join(from).read_dir().expect("the folder can be read");
+            entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+        });
+        let is_source = |path: &PathBuf| path.extension().is_some_and(|end| end == "c" || end == "cpp");
+        let sources = sources.into_iter().flatten().filter(is_source);
+        sources.map(|source| (file_stem(&source), compile_c(&source, &folder))).collect()
+    })
+}
+
+fn file_stem(path: &Path) -> String {
+    path.file_stem().expect("a file has a name").to_string_lossy().into_owned()
+}
+
+/// Builds a plugin in C or C++ into `folder`, as its author would, and with every warning as an error.
+///
+/// # Panics
+///
+/// When the compiler finds something to say.
+pub fn compile_c(source: &Path, folder: &Path) -> PathBuf {
+    use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+    let library = folder.join(format!("{DLL_PREFIX}{}{DLL_SUFFIX}", file_stem(source)));
+    let is_c = source.extension().is_some_and(|end| end == "c");
+    let (compiler, standard) = if is_c { ("cc", "-std=c99") } else { ("c++", "-std=c++17") };
+    let mut command = Command::new(compiler);
+    command.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-shared", "-fPIC", "-I"]);
+    command.arg(workspace_root().join("plugin-api/include")).arg("-o").arg(&library).arg(source).arg("-lm");
+    let output = command.output().expect("there is a compiler");
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
 /// What the workspace builds, in one build: built with other packages, the host's dependencies could have other
 /// features, and it would be compiled again.
 fn build_workspace() -> &'static [Artifact] {

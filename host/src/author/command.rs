@@ -30,8 +30,10 @@ pub struct Folders {
 /// `host plugins …`
 #[derive(Debug, Subcommand)]
 pub enum PluginsCommand {
-    /// Creates a Cargo project for a new plugin, with a test that passes.
-    #[command(after_help = "Example:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test")]
+    /// Creates a project for a new plugin: in Rust with a test that passes, in C with the header that it needs.
+    #[command(
+        after_help = "Examples:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test\n\n  host plugins new loss-alarm --language c"
+    )]
     New(NewOptions),
     /// Lists the kinds of plugins in the folders.
     ///

@@ -15,4 +15,4 @@ pub use check::{Check, CheckOptions, Checked, Finding, Scope, Verdict, check};
 pub use command::{PluginsCommand, run};
 pub use describe::describe;
 pub use list::list;
-pub use new::{NewError, NewOptions, new};
+pub use new::{Language, NewError, NewOptions, new};

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use plugin_api::abi::kinds::{EventKind, Status};
+use plugin_api::abi::kinds::EventKind;
 
 use super::account::{Account, HookTime};
 use super::event::Event;
-use super::hook::{Answers, Hook, Identity, Left, fault};
+use super::hook::{Answers, Hook, Identity, Left, fault, has_failed};
 use super::host_call::HOST_TABLE;
 use super::inbox::{Inbox, Message};
 use super::remote::RemoteHub;
@@ -153,7 +153,7 @@ impl Callback {
         if !left.events.is_empty() {
             self.inbox.post(Message::Events(left.events));
         }
-        if status == Status::OK || status == Status::UNKNOWN {
+        if !has_failed(status, left.fault.as_ref()) {
             return Ok(left.state);
         }
         let fault = fault(status, left.fault);

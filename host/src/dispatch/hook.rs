@@ -165,6 +165,16 @@ impl Entered {
     }
 }
 
+/// Whether a hook has failed. One that does not know its event returns `UNKNOWN` and reports no fault; one that reports a
+/// fault passes on what a service answered.
+pub(super) fn has_failed(status: Status, reported: Option<&Failure>) -> bool {
+    match status {
+        Status::OK => false,
+        Status::UNKNOWN => reported.is_some(),
+        _ => true,
+    }
+}
+
 /// The fault that a failed hook reported.
 pub(super) fn fault(status: Status, told: Option<Failure>) -> Fault {
     let told = told.unwrap_or_else(|| Failure { message: "it gave no message".to_owned(), place: String::new() });

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use plugin_api::abi::kinds::{EventKind, Status};
+use plugin_api::abi::kinds::EventKind;
 
 use super::dispatcher::Dispatcher;
 use super::event::{Event, EventData};
 use super::failure::Failure;
-use super::hook::{Left, fault};
+use super::hook::{Left, fault, has_failed};
 use super::inline::Stopped;
 use super::passes::ROUNDS;
 use super::plan::OnError;
@@ -23,7 +23,7 @@ impl Dispatcher {
         if let Some(state) = state {
             self.subscribers[index].state = Some(state);
         }
-        if status != Status::OK && status != Status::UNKNOWN {
+        if has_failed(status, told.as_ref()) {
             events.extend(self.settle_fault(index, event.kind, event.position, fault(status, told)));
         }
         events

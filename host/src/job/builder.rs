@@ -84,6 +84,7 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
+    use tch::Kind;
 
     use super::*;
     use crate::torch::test_support;

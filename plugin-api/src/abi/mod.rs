@@ -69,3 +69,9 @@ pub const MAGIC: u64 = u64::from_be_bytes(*b"HOSTPLUG");
 /// The C function by which a library that is not written in Rust provides its [`LibraryTable`], with a trailing NUL:
 /// `const struct host_plugin_library *host_plugin_entry(void)`. The table is static and never null.
 pub const ENTRY_SYMBOL: &str = "host_plugin_entry\0";
+
+/// The name of [`C_HEADER`] as a file.
+pub const C_HEADER_NAME: &str = "host_plugin.h";
+
+/// The header: the ABI for C and C++, with helpers, as a text.
+pub const C_HEADER: &str = include_str!("../../include/host_plugin.h");

@@ -75,7 +75,8 @@ pub enum HeaderError {
     LoaderPanicked,
 }
 
-/// Checks the header at [`HEADER_SYMBOL`] and returns the library's table.
+/// Checks the header at [`HEADER_SYMBOL`] and returns the library's table: static, not null, and to be read with
+/// [`read_table`](super::read_table), since it may be shorter than this version's.
 ///
 /// # Errors
 ///
@@ -84,7 +85,7 @@ pub enum HeaderError {
 /// # Safety
 ///
 /// `header` must be the value of the symbol [`HEADER_SYMBOL`] of a library that is never closed.
-pub unsafe fn open_header(header: *const c_void) -> Result<&'static LibraryTable, HeaderError> {
+pub unsafe fn open_header(header: *const c_void) -> Result<*const LibraryTable, HeaderError> {
     // SAFETY: the symbol is a `LibHeader`, which begins with an `AbiHeader`; `AbiHeaderRef` is a
     // transparent reference to it. `upgrade` reads the magic string before anything else.
     let header: AbiHeaderRef = unsafe { std::mem::transmute::<*const c_void, AbiHeaderRef>(header) };
@@ -95,9 +96,10 @@ pub unsafe fn open_header(header: *const c_void) -> Result<&'static LibraryTable
     }
     let root = header.init_root_module::<RootRef>().map_err(refusal)?;
     let library = (root.library())().cast::<LibraryTable>();
-    // SAFETY: the root module's contract: static, and a `LibraryTable` of this major version.
-    unsafe { library.as_ref() }
-        .ok_or_else(|| HeaderError::Loader { message: "its root module gave no library table".to_owned() })
+    if library.is_null() {
+        return Err(HeaderError::Loader { message: "its root module gave no library table".to_owned() });
+    }
+    Ok(library)
 }
 
 fn refusal(error: LibraryError) -> HeaderError {

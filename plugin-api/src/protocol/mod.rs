@@ -5,9 +5,9 @@
 //! a default; unknown keys are ignored. So both sides may have different minor versions, and a plugin in C needs only
 //! the helpers of its header.
 //!
-//! Of MessagePack's encodings, the host writes integers in the shortest form, floats as 64-bit floats, text as `str`,
-//! bytes as `bin`, and maps and arrays with the shortest header; it reads every encoding of a number, so that a float may
-//! come as an integer or as 32 bits.
+//! Of MessagePack's encodings, the host writes integers in the shortest form, an `f64` as a float of 64 bits, an `f32` as
+//! one of 32, text as `str`, bytes as `bin`, and maps and arrays with the shortest header. It reads every encoding of a
+//! value, and an integer where a number is wanted. The value of an option may be an integer where its schema says number.
 
 mod descriptor;
 mod record;

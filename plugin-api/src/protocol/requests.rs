@@ -1,17 +1,37 @@
 //! The requests of services, as they cross the ABI. Authors in Rust call the methods of [`Run`](crate::Run) instead.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Blob, Control, CopyAction, TensorSet};
 
 /// Why a service or a hook failed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Failure {
-    /// What happened, in one line.
+    /// What happened, in one line. What is not UTF-8 in it is replaced: the words of a failure are never lost.
+    #[serde(deserialize_with = "replaced")]
     pub message: String,
     /// Where a panic happened, `file:line:column`.
     #[serde(default)]
     pub place: String,
+}
+
+/// Text, with what is not UTF-8 replaced.
+fn replaced<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    struct Visitor;
+    impl serde::de::Visitor<'_> for Visitor {
+        type Value = String;
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("text")
+        }
+        fn visit_str<E>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+        // What MessagePack calls text and is none.
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
+            Ok(String::from_utf8_lossy(bytes).into_owned())
+        }
+    }
+    deserializer.deserialize_str(Visitor)
 }
 
 /// Puts a metric; it is readable at once. NaN and infinities are values.

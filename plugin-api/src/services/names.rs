@@ -52,12 +52,16 @@ pub fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = 
 /// When there is no such option; the message lists the nearest names of its table.
 pub fn option_of<'o>(options: &'o serde_json::Value, name: &str) -> Result<&'o serde_json::Value, Refusal> {
     let mut value = options;
+    let mut path = String::new();
     for part in name.split('.') {
         let table = value.as_object();
-        value = table.and_then(|table| table.get(part)).ok_or_else(|| Refusal {
-            status: Status::NO_SUCH_NAME,
-            message: no_such_name("option", name, table.into_iter().flat_map(|table| table.keys().map(String::as_str))),
+        value = table.and_then(|table| table.get(part)).ok_or_else(|| {
+            let keys = table.into_iter().flat_map(|table| table.keys());
+            let names: Vec<String> = keys.map(|key| format!("{path}{key}")).collect();
+            let message = no_such_name("option", name, names.iter().map(String::as_str));
+            Refusal { status: Status::NO_SUCH_NAME, message }
         })?;
+        path = format!("{path}{part}.");
     }
     Ok(value)
 }
@@ -91,6 +95,15 @@ mod tests {
         assert_eq!(nearest("optimzer", keys), ["optimizer"]);
         assert_eq!(nearest("epoch", keys), ["epochs"]);
         assert_eq!(nearest("stepe", ["stepped", "steps"]), ["steps", "stepped"]);
+    }
+
+    #[test]
+    fn the_nearest_options_are_those_of_the_same_table() {
+        let options = serde_json::json!({ "limit": 1, "table": { "patience": 3 } });
+        assert_eq!(option_of(&options, "table.patience").unwrap(), 3);
+        let said = |name: &str| option_of(&options, name).unwrap_err().message;
+        assert_eq!(said("table.patiense"), "there is no option `table.patiense`; did you mean `table.patience`?");
+        assert_eq!(said("limt"), "there is no option `limt`; did you mean `limit`?");
     }
 
     #[test]

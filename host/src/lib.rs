@@ -5,15 +5,15 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod console;
-
 pub mod data;
 pub mod dispatch;
-
+pub mod distributed;
 pub mod job;
 pub mod model;
 pub mod plugins;
 pub mod record;
 pub mod report;
 pub mod run_file;
+pub mod services;
 pub mod torch;
 pub mod train;

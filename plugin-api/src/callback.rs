@@ -9,21 +9,22 @@ use crate::event::{
     ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd, Trigger,
 };
 use crate::run::Run;
+use crate::services::HookSet;
 
-/// What a callback is made with, besides its options.
+/// What `new` gets besides the options.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Creation<'a> {
-    /// The instance's name: it keys the instance's state, folder and log.
+    /// The instance's name: the key of its state, folder and log.
     pub instance: &'a str,
 }
 
-/// The options of a callback that has none.
+/// The options of a callback without options.
 #[derive(Clone, Copy, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoOptions {}
 
-/// Where the hooks of a kind run, unless the run says otherwise.
+/// Where the hooks of a kind run by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dispatch {
     /// On the training thread: the loop waits for each hook.
@@ -33,17 +34,17 @@ pub enum Dispatch {
     Background,
 }
 
-/// On which ranks of a distributed run a kind works.
+/// Draft: on which ranks of a distributed run a kind works. Runs have one rank so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ranks {
-    /// On rank zero alone: what publishes or prints.
+    /// Only on rank zero: for callbacks that publish or print.
     #[default]
     Zero,
     /// On each.
     All,
 }
 
-/// When `trigger` comes, unless the run says otherwise; see the run file's `when`.
+/// When `trigger` comes by default; see the run file's `when`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct When {
     /// `5 epochs`, `100 steps` or `10 min`.
@@ -57,7 +58,7 @@ impl When {
     pub const EVERY_EPOCH: Self = Self { every: Some("1 epoch"), at: &[] };
 }
 
-/// Something that hooks need beyond position and metrics: what is not asked for is not snapshotted
+/// Something that hooks need beyond position and metrics: the host copies only what is listed
 /// for a callback in the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -120,74 +121,29 @@ impl Need {
     /// Writes the batch: such a kind cannot run in the background.
     pub const WRITES_BATCH: Self = Self { hook: Some(EventKind::STEP_START), what: "batch", write: true, since: 0 };
 
-    /// Cannot do without `service`: a host that is older than it refuses the kind.
+    /// Requires `service`: a host that is older than it refuses the kind.
     pub const fn service(service: ServiceKind) -> Self {
         Self { hook: None, what: service.name(), write: false, since: service.since() }
     }
-}
-
-/// A set of events.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HookSet(pub u64);
-
-impl HookSet {
-    /// The set of the events that the methods called `names` handle.
-    pub const fn of_methods(names: &[&str]) -> Self {
-        let mut set = 0;
-        let mut index = 0;
-        while index < names.len() {
-            let mut known = 0;
-            while known < EventKind::ALL.len() {
-                if is_method_of(names[index], EventKind::ALL[known].name()) {
-                    set |= 1 << EventKind::ALL[known].0;
-                }
-                known += 1;
-            }
-            index += 1;
-        }
-        Self(set)
-    }
-
-    /// Whether `event` is in it.
-    pub const fn contains(self, event: EventKind) -> bool {
-        event.0 < 64 && self.0 & (1 << event.0) != 0
-    }
-}
-
-/// Whether `method` is `on_<event>`.
-const fn is_method_of(method: &str, event: &str) -> bool {
-    let (method, event) = (method.as_bytes(), event.as_bytes());
-    if method.len() != event.len() + 3 || method[0] != b'o' || method[1] != b'n' || method[2] != b'_' {
-        return false;
-    }
-    let mut index = 0;
-    while index < event.len() {
-        if method[index + 3] != event[index] {
-            return false;
-        }
-        index += 1;
-    }
-    true
 }
 
 macro_rules! callback_trait {
     ($($(#[$doc:meta])* $method:ident($event:ident: $type:ty) -> $result:ty = $default:expr $(, if $feature:literal)?;)*) => {
         /// A callback: hooks that the host calls while it trains.
         ///
-        /// Write the hooks that you want and leave out the others: `#[plugin]` derives from the
-        /// methods that are there which events the host sends, and an event that no callback wants
-        /// costs the loop nothing. `#[plugin]` also fills in `VERSION` and `LICENCE` from your
-        /// `Cargo.toml`, and `Options` where you have none.
+        /// Write the hooks that you need and leave out the others: `#[plugin]` derives from the
+        /// methods which events the host sends, and an event that no callback handles
+        /// costs the loop nothing. `#[plugin]` also fills in `VERSION` and `LICENSE` from your
+        /// `Cargo.toml`, and `Options` if you have none.
         ///
         /// Hooks of one instance never overlap. Inline, they run on the training thread, and the
         /// loop waits for them; in the background, on the instance's own thread.
         ///
-        /// A hook that returns an error, or panics, ends nothing but what the run's `on_error` for
-        /// this instance says: `stop` (the default), `disable` or `ignore`.
+        /// When a hook returns an error or panics, the run's `on_error` for this instance decides
+        /// what happens: `stop` (the default), `disable` or `ignore`.
         ///
-        /// A hook that does not exist is the compiler's own error, so that a slip of the pen is no hook
-        /// that never comes:
+        /// A hook that does not exist is a compiler error, so a typo cannot become a hook
+        /// that is never called:
         ///
         /// ```compile_fail,E0407
         /// # use plugin_api::{Callback, Creation, NoOptions, Result, Run, event::At, plugin};
@@ -195,7 +151,7 @@ macro_rules! callback_trait {
         /// #[plugin]
         /// impl Callback for Mine {
         ///     const KIND: &'static str = "mine";
-        ///     const SUMMARY: &'static str = "Has a slip of the pen";
+        ///     const SUMMARY: &'static str = "Has a typo";
         ///     fn new(_: NoOptions, _: &Creation<'_>) -> Result<Self> {
         ///         Ok(Self)
         ///     }
@@ -212,39 +168,39 @@ macro_rules! callback_trait {
             const SUMMARY: &'static str;
             /// The plugin's version; `#[plugin]` takes your crate's.
             const VERSION: &'static str;
-            /// The plugin's licence; `#[plugin]` takes your crate's.
-            const LICENCE: &'static str;
+            /// The plugin's license; `#[plugin]` takes your crate's.
+            const LICENSE: &'static str;
             /// The events that it wants; `#[plugin]` derives it from your methods.
             #[doc(hidden)]
             const HOOKS: HookSet;
             /// What its hooks need beyond position and metrics.
             const NEEDS: &'static [Need] = &[];
-            /// When `trigger` comes unless the run says otherwise.
+            /// When `trigger` comes by default.
             const WHEN: When = When::EVERY_EPOCH;
-            /// Where its hooks run unless the run says otherwise.
+            /// Where its hooks run by default.
             const DISPATCH: Dispatch = Dispatch::Inline;
-            /// Whether it runs when its library is in the folder, without being named in the run.
+            /// Whether it runs without being named in the run file, when its library is in the folder.
             const BY_DEFAULT: bool = true;
-            /// On which ranks of a distributed run it works.
+            /// Draft: on which ranks of a distributed run it works. Runs have one rank so far.
             const RANKS: Ranks = Ranks::Zero;
             /// The metrics that it puts.
             const PRODUCES: &'static [&'static str] = &[];
             /// The metrics that it reads; a warning says so when their producer comes later in the order.
             const READS: &'static [&'static str] = &[];
-            /// Its options. Their JSON Schema is checked before an instance is made.
+            /// Its options. They are checked against their JSON Schema before an instance is created.
             type Options: DeserializeOwned + JsonSchema;
 
-            /// Makes an instance.
+            /// Creates an instance.
             ///
             /// # Errors
             ///
-            /// Options that the schema allows and the callback does not; the run does not start.
+            /// Options that the schema allows but the callback does not; the run does not start.
             fn new(options: Self::Options, creation: &Creation<'_>) -> Result<Self>;
 
             $(
                 $(#[$doc])*
                 $(#[cfg(feature = $feature)])?
-                #[allow(unused_variables, reason = "the default takes no notice")]
+                #[allow(unused_variables, reason = "the default ignores them")]
                 fn $method(&mut self, run: &mut Run<'_>, $event: $type) -> Result<$result> {
                     $default
                 }
@@ -255,20 +211,20 @@ macro_rules! callback_trait {
 
 callback_trait! {
     /// Once, when the model is built and nothing is trained. Look at the graph, ask for taps, and
-    /// refuse here what you cannot do.
+    /// report here what you cannot do.
     on_setup(event: &At<'_>) -> () = Ok(());
-    /// When a run resumes, after `setup`: what `on_save_state` gave for this instance's name.
+    /// When a run resumes, after `setup`: what `on_save_state` returned for this instance's name.
     on_load_state(state: &[u8]) -> () = Ok(());
-    /// When a checkpoint is taken: everything that the callback must know to go on as if nothing had happened.
+    /// When a checkpoint is taken: everything that the callback needs to continue as if nothing had happened.
     on_save_state(event: &At<'_>) -> Vec<u8> = Ok(Vec::new());
     /// Before the first epoch of this process.
     on_train_start(event: &At<'_>) -> () = Ok(());
-    /// After the last; always comes, whatever the outcome.
+    /// After the last epoch; always comes, for every outcome.
     on_train_end(event: &TrainEnd<'_>) -> () = Ok(());
     /// Before the first step of an epoch.
     on_epoch_start(event: &At<'_>) -> () = Ok(());
     /// Right after the last step of an epoch, before its evaluation. It counts as training time, so
-    /// it must be fast; slow work belongs into `on_epoch_end` or `on_trigger`.
+    /// it must be fast; slow work belongs in `on_epoch_end` or `on_trigger`.
     on_epoch_trained(event: &At<'_>) -> () = Ok(());
     /// After the evaluation of an epoch; the epoch's averages are among the metrics.
     on_epoch_end(event: &At<'_>) -> () = Ok(());
@@ -285,24 +241,24 @@ callback_trait! {
     on_eval_step_start(event: &Evaluation<'_>) -> () = Ok(());
     /// After a batch of an evaluation.
     on_eval_step_end(event: &Evaluation<'_>) -> () = Ok(());
-    /// After an evaluation; its metrics are there.
+    /// After an evaluation; its metrics are available.
     on_eval_end(event: &Evaluation<'_>) -> () = Ok(());
-    /// Before a prediction job.
+    /// Draft, not sent yet: before a prediction job.
     on_predict_start(event: &At<'_>) -> () = Ok(());
-    /// After a batch of a prediction job.
+    /// Draft, not sent yet: after a batch of a prediction job.
     on_predict_step(event: &At<'_>) -> () = Ok(());
-    /// After a prediction job.
+    /// Draft, not sent yet: after a prediction job.
     on_predict_end(event: &At<'_>) -> () = Ok(());
-    /// An export was asked for.
+    /// Draft, not sent yet: an export was asked for.
     on_export(event: &At<'_>) -> () = Ok(());
-    /// When the run's `when` says so: what to do is the callback's, when is the run's.
+    /// When the run's `when` says so: the run decides when, the callback what.
     on_trigger(event: &Trigger<'_>) -> () = Ok(());
-    /// Somebody put a record: so monitors work.
+    /// Somebody put a record; monitors need this.
     on_record(event: &RecordPut<'_>) -> () = Ok(());
-    /// A custom event of a plugin or of the program around the host.
+    /// A custom event of a plugin or of the program that embeds the host.
     on_custom(event: &Custom<'_>) -> () = Ok(());
     /// A checkpoint is taken, at a safe point after every callback has handled the event that asked
-    /// for it. Without a callback that writes it here, it is not written.
+    /// for it. It is not written unless a callback writes it here.
     on_checkpoint(event: &Checkpoint<'_>) -> () = Ok(());
     /// Something was published.
     on_artifact(event: &ArtifactPublished<'_>) -> () = Ok(());
@@ -310,21 +266,8 @@ callback_trait! {
     on_stopping(event: &Stopping<'_>) -> () = Ok(());
     /// Something failed; the end hooks still come.
     on_error(event: &Failed<'_>) -> () = Ok(());
-    /// The end of every job, for every instance that was made, even if another's setup failed.
+    /// The end of every job, for every instance that was created, even if another's setup failed.
     on_teardown(event: &At<'_>) -> () = Ok(());
     /// The next minor's hook: at each safe point of the loop.
     on_safe_point(event: &At<'_>) -> () = Ok(()), if "next-minor";
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hook_set_is_that_of_the_methods() {
-        let set = HookSet::of_methods(&["new", "on_epoch_end", "on_step_end", "on_no_such_event", "helper"]);
-        let names: Vec<_> =
-            EventKind::ALL.iter().filter(|event| set.contains(**event)).map(|event| event.name()).collect();
-        assert_eq!(names, ["epoch_end", "step_end"]);
-    }
 }

@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a callback or a service failed: a message and what kind of failure it is.
 ///
 /// Any [`std::error::Error`] becomes one with `?`, its causes joined by `: `. As with other
-/// catch-all errors, this type is therefore no `std::error::Error` itself.
+/// catch-all errors, this type is therefore not a `std::error::Error` itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     message: String,
@@ -21,17 +21,19 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The callback's own, or one with no kind of its own.
+    /// The callback's own, or one without another kind.
     Failed,
     /// The handle was used after its hook, or a remote after the run.
     Stale,
     /// The host is older than this service.
     Unknown,
-    /// There is no metric, tensor, split or node of that name; the message lists the nearest ones. Or the model has no
+    /// There is no metric, tensor, split or node with that name; the message lists the nearest ones. Or the model has no
     /// graph.
     NoSuchName,
     /// Not allowed in this hook, at this point, or in the background.
     NotAllowed,
+    /// The metric is known but has no value yet.
+    NoValue,
 }
 
 impl Error {
@@ -62,6 +64,7 @@ impl Error {
             Status::UNKNOWN => ErrorKind::Unknown,
             Status::NO_SUCH_NAME => ErrorKind::NoSuchName,
             Status::NOT_ALLOWED => ErrorKind::NotAllowed,
+            Status::NO_VALUE => ErrorKind::NoValue,
             _ => ErrorKind::Failed,
         };
         Self { message, kind }

@@ -1,5 +1,5 @@
-//! What each hook is told. Everything that costs a copy or waits for the device is fetched from
-//! [`Run`](crate::Run) when it is wanted.
+//! The arguments of hooks. Everything that costs a copy or waits for the device is fetched from
+//! [`Run`](crate::Run) on demand.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -48,13 +48,13 @@ macro_rules! events {
 }
 
 events! {
-    /// An event that says where the run is, and nothing more.
+    /// An event with only the run's position.
     At {}
     /// The end of the training.
     TrainEnd {
         /// How it ended.
         outcome: Outcome,
-        /// Why, where somebody said so.
+        /// The reason, if one was given.
         reason: Cow<'a, str>,
     }
     /// An evaluation of a split, or a batch of one.
@@ -70,7 +70,7 @@ events! {
     }
     /// The run's schedule says that it is time.
     Trigger {
-        /// What made it so: `epoch`, `step`, `time`, `at`, `end`, or `best <metric>`.
+        /// The cause: `epoch`, `step`, `time`, `at`, `end`, or `best <metric>`.
         cause: Cow<'a, str>,
     }
     /// Somebody put a record; `Run::current_record` fetches it.
@@ -79,12 +79,12 @@ events! {
         name: Cow<'a, str>,
         /// The instance that put it.
         author: Cow<'a, str>,
-        /// `scalar`, `histogram`, `image`, `text`, `table`, `curve`, `graph`, `hyper_parameters`, or what a newer host knows.
+        /// `scalar`, `histogram`, `image`, `text`, `table`, `curve`, `graph`, `hyper_parameters`, or a type of a newer host.
         type_name: Cow<'a, str>,
         /// The value of a scalar.
         scalar: Option<f64>,
     }
-    /// A custom event of a plugin or of the program around the host.
+    /// A custom event of a plugin or of the program that embeds the host.
     Custom {
         /// Its name.
         name: Cow<'a, str>,
@@ -133,7 +133,7 @@ events! {
 pub enum Outcome {
     /// All epochs or steps are done.
     Finished,
-    /// A callback asked for a stop; no failure.
+    /// A callback asked for a stop; not a failure.
     Stopped,
     /// Something failed.
     Failed,
@@ -157,7 +157,7 @@ impl Outcome {
             "finished" => Self::Finished,
             "stopped" => Self::Stopped,
             "interrupted" => Self::Interrupted,
-            // What a newer host calls otherwise is not a success that this plugin knows.
+            // An outcome of a newer host: not a success that this plugin knows.
             _ => Self::Failed,
         }
     }
@@ -165,7 +165,7 @@ impl Outcome {
 
 const BORROWED: std::marker::PhantomData<&()> = std::marker::PhantomData;
 
-/// The texts of an event; empty ones when the host gave none.
+/// The texts of an event; empty if the host gave none.
 struct Texts<'a> {
     first: Cow<'a, str>,
     second: Cow<'a, str>,

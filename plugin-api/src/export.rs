@@ -1,6 +1,6 @@
-//! The glue between the trait and the waist: what `#[plugin]` exports.
+//! The glue between the trait and the ABI: what `#[plugin]` exports.
 //!
-//! Every function here that the host calls catches panics: one that crossed would end the process.
+//! Every function that the host calls catches panics: a panic across the ABI would end the process.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -9,13 +9,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
-use crate::abi::{Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MINOR, ReplyTable, Text};
+use crate::abi::{
+    Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MAGIC, MAJOR, MINOR, ReplyTable, Text, read_table,
+};
 use crate::callback::{Callback, Creation, Dispatch, Ranks, When};
 use crate::error::{Error, Result};
 use crate::event::{FromTable, state_bytes};
-use crate::protocol::{Descriptor, Failure, Need};
+use crate::protocol::requests::Failure;
+use crate::protocol::{Descriptor, Need};
 use crate::run::Run;
-use crate::{log, service};
+use crate::services::typed;
+use crate::{call, log};
 
 /// A kind of callback, for the list that a library exports.
 #[derive(Clone, Copy)]
@@ -36,7 +40,7 @@ impl Kind {
 /// The kinds of a library, as a type, so that `extern "C"` functions can find them.
 #[doc(hidden)]
 pub trait Library: 'static {
-    /// The list behind `#[plugin]`.
+    /// The list that `#[plugin]` exports.
     const KINDS: &'static [Kind];
 }
 
@@ -45,7 +49,10 @@ pub trait Library: 'static {
 pub fn library_table<L: Library>() -> LibraryTable {
     LibraryTable {
         size: size_of::<LibraryTable>() as u32,
+        major: MAJOR,
+        magic: MAGIC,
         minor: MINOR,
+        pointer_size: size_of::<*const ()>() as u32,
         sdk: Text::new(concat!("plugin-api ", env!("CARGO_PKG_VERSION"))),
         compiler: Text::new(env!("PLUGIN_API_COMPILER")),
         target: Text::new(env!("PLUGIN_API_TARGET")),
@@ -66,7 +73,7 @@ fn describe<T: Callback>() -> Descriptor {
         kind: T::KIND.to_owned(),
         version: T::VERSION.to_owned(),
         summary: T::SUMMARY.to_owned(),
-        licence: T::LICENCE.to_owned(),
+        license: T::LICENSE.to_owned(),
         hooks: hooks.iter().map(|event| event.name().to_owned()).collect(),
         needs: T::NEEDS
             .iter()
@@ -120,7 +127,7 @@ unsafe fn destroy<T: Callback>(instance: *mut c_void) {
     drop(unsafe { Box::from_raw(instance.cast::<T>()) });
 }
 
-/// The hot path. Guarded here and not by its caller, so that the compiler sees hook and guard as one.
+/// The hot path. Guarded here and not by its caller, so that the compiler optimizes hook and guard together.
 unsafe fn handle<T: Callback>(instance: *mut c_void, event: &EventTable, host: HostHandle) -> Status {
     // SAFETY: the caller's promise.
     guarded(|| unsafe { deliver::<T>(instance, event, host) }).unwrap_or_else(|failure| tell(host, failure))
@@ -131,7 +138,7 @@ unsafe fn deliver<T: Callback>(instance: *mut c_void, event: &EventTable, host: 
     // SAFETY: made by `create::<T>`; hooks of an instance never overlap, by the table's contract.
     let callback = unsafe { &mut *instance.cast::<T>() };
     let run = &mut Run::new(host);
-    // The guards are constants: what is compiled is a comparison for each method that is there.
+    // The guards are constants: they compile to one comparison for each existing method.
     macro_rules! call_hook {
         ($($(#[$attribute:meta])* $event:ident => $method:ident,)*) => {
             match event.kind {
@@ -149,9 +156,9 @@ unsafe fn deliver<T: Callback>(instance: *mut c_void, event: &EventTable, host: 
                     // SAFETY: the event has no table of its own.
                     let event = unsafe { FromTable::from_table(event) };
                     let state = callback.on_save_state(run, &event)?;
-                    service::call_raw(host, ServiceKind::SAVE_STATE, &state, &[]).map(drop)
+                    call::call_raw(host, ServiceKind::SAVE_STATE, &state, &[]).map(drop)
                 }
-                // The author wrote no method for it, and the trait's does nothing.
+                // The author wrote no method for it, and the trait's default does nothing.
                 known if EventKind::ALL.contains(&known) => Ok(()),
                 // A newer host's event: this SDK has no method for it.
                 _ => return Ok(Status::UNKNOWN),
@@ -215,13 +222,13 @@ unsafe extern "C" fn library_create<L: Library>(
     install_panic_hook();
     guarded(|| {
         let kind = L::KINDS.get(index as usize).ok_or_else(|| no_such_kind(index))?;
-        // SAFETY: the host's request outlives the call, and has at least the fields of this minor version.
-        let request = unsafe { &*request };
+        // SAFETY: the host's request outlives the call.
+        let request = unsafe { read_table(request) }.ok_or_else(|| Error::new("the host gave no request"))?;
         log::install(request.log);
         // SAFETY: borrowed until this function returns.
         let (options, name) = unsafe { (request.options.read(), request.instance.read()) };
         let made = (kind.create)(&options, &Creation { instance: &name })?;
-        // SAFETY: the host's place for one pointer.
+        // SAFETY: the host's memory for one pointer.
         unsafe { instance.write(made) };
         Ok(Status::OK)
     })
@@ -239,25 +246,26 @@ unsafe extern "C" fn library_handle<L: Library>(
     host: HostHandle,
 ) -> Status {
     let kind = match L::KINDS {
-        // A library's only kind is known to the compiler, and called without a look at the list.
+        // The compiler knows a library's only kind and calls it without the list.
         [only] if index == 0 => only,
         kinds => match kinds.get(index as usize) {
             Some(kind) => kind,
             None => return tell(host, failure_of(no_such_kind(index))),
         },
     };
-    // SAFETY: the host's event outlives the call; its fields of this minor version are there, since a
-    // host's table is never shorter than the major's first.
-    let event = unsafe { &*event };
+    // SAFETY: the host's event outlives the call.
+    let Some(event) = (unsafe { read_table(event) }) else {
+        return tell(host, failure_of(Error::new("the host gave no event")));
+    };
     // SAFETY: `instance` was made by this kind's `create`.
-    unsafe { (kind.handle)(instance, event, host) }
+    unsafe { (kind.handle)(instance, &event, host) }
 }
 
 #[cold]
 fn tell(host: HostHandle, failure: GuardedFailure) -> Status {
     let told = Failure { message: failure.message, place: failure.place };
     // The host cannot be told that telling it failed.
-    let _ = service::call(host, ServiceKind::FAULT, &told, &[]);
+    let _ = call::call(host, typed::FAULT, &told);
     failure.status
 }
 
@@ -272,7 +280,7 @@ unsafe extern "C" fn library_destroy<L: Library>(index: u32, instance: *mut c_vo
 }
 
 fn no_such_kind(index: u32) -> Error {
-    Error::new(format!("the library has no kind number {index}"))
+    Error::new(format!("the library has no kind {index}"))
 }
 
 /// # Safety
@@ -280,7 +288,9 @@ fn no_such_kind(index: u32) -> Error {
 /// `reply` must be a table that outlives the call.
 unsafe fn answer(reply: *const ReplyTable, bytes: &[u8]) {
     // SAFETY: the caller's promise.
-    unsafe { ((*reply).bytes)((*reply).context, Bytes::new(bytes)) };
+    let Some(reply) = (unsafe { read_table(reply) }) else { return };
+    // SAFETY: the host's function, with its own context; the bytes outlive the call.
+    unsafe { (reply.bytes)(reply.context, Bytes::new(bytes)) };
 }
 
 struct GuardedFailure {
@@ -307,13 +317,13 @@ thread_local! {
 /// Runs the author's code; a panic becomes a failure with message and place.
 #[inline]
 fn guarded(body: impl FnOnce() -> Result<Status>) -> Result<Status, GuardedFailure> {
-    // One access: in a shared library each costs a call. The catching is not inside `with`, which
+    // One access: in a shared library each costs a call. The panic is not caught inside `with`, which
     // would pass its outcome through memory.
     let depth: *const Cell<u32> = DEPTH.with(std::ptr::from_ref);
-    // SAFETY: a thread's variable without a destructor is there until the thread ends.
+    // SAFETY: a thread-local variable without a destructor exists until the thread ends.
     let depth = unsafe { &*depth };
     depth.set(depth.get() + 1);
-    // The host disables an instance that panicked, so that what it left half done is not seen.
+    // The host disables an instance that panicked, so its inconsistent state is never used.
     let outcome = catch_unwind(AssertUnwindSafe(body));
     depth.set(depth.get() - 1);
     match outcome {
@@ -334,14 +344,14 @@ fn failure_of_panic(panic: Box<dyn Any + Send>) -> GuardedFailure {
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panicked with a value that is no text".to_owned());
+        .unwrap_or_else(|| "panicked with a value that is not text".to_owned());
     // The value's own drop may panic; leaking it is the lesser evil.
     std::mem::forget(panic);
     GuardedFailure { status: Status::PANIC, message, place: PLACE.take() }
 }
 
-/// Keeps a hook's panic off the terminal, which is the host's, and remembers its place. The hook is
-/// this library's own (its copy of the standard library); panics outside hooks print as ever.
+/// Keeps a hook's panic off the terminal, which belongs to the host, and remembers its place. The panic hook is
+/// this library's own (its copy of the standard library); panics outside hooks print as usual.
 fn install_panic_hook() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {

@@ -6,31 +6,31 @@
 //! Shapes are those of one sample, without the batch dimension; images are `[channels, height, width]`, sequences
 //! `[length, features]`. Dimensions are counted within a sample, from 0.
 //!
-//! An operator that this version of the SDK does not know, or that has an attribute more, is an error when the graph is
-//! read: leaving out what one does not know would make another model.
+//! An operator that this version of the SDK does not know, or with an unknown attribute, is an error when the graph is
+//! read: leaving it out would give another model.
 
 use serde::{Deserialize, Serialize};
 
 /// A model: inputs, nodes in an order in which they can be executed, one output. Names are unique.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
-    /// What the model is given.
+    /// The inputs of the model.
     pub inputs: Vec<Input>,
     /// The nodes, each after those that it reads.
     pub nodes: Vec<Node>,
-    /// The name of the value that the model gives.
+    /// The name of the output.
     pub output: String,
 }
 
 impl Graph {
-    /// The shape of a value, an input's or what a node gives; `None` where there is none of that name.
+    /// The shape of a value, of an input or a node; `None` if there is no such name.
     pub fn shape(&self, value: &str) -> Option<&[i64]> {
         let node = self.nodes.iter().find(|node| node.name == value).map(|node| &node.shape);
         node.or_else(|| Some(&self.inputs.iter().find(|input| input.name == value)?.shape)).map(Vec::as_slice)
     }
 }
 
-/// A value that the model is given.
+/// An input of the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// Its name.
@@ -41,7 +41,7 @@ pub struct Input {
     pub dtype: Dtype,
 }
 
-/// An operator applied to earlier values. A node gives one value, which has the node's name.
+/// An operator applied to earlier values. A node has one value, with the node's name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// Unique in the graph: `conv1`, `residual1.bn2`.
@@ -50,11 +50,11 @@ pub struct Node {
     pub op: Op,
     /// The names of the inputs or nodes whose values it reads.
     pub inputs: Vec<String>,
-    /// The shape that it gives for one sample, without the batch dimension.
+    /// The shape of its value for one sample, without the batch dimension.
     pub shape: Vec<i64>,
-    /// What training changes.
+    /// The tensors that training changes.
     pub parameters: Vec<TensorSpec>,
-    /// What else belongs to the model's state.
+    /// The other tensors of the model's state.
     pub buffers: Vec<TensorSpec>,
 }
 
@@ -90,7 +90,7 @@ pub enum GeluApproximation {
     Tanh,
 }
 
-/// How values between pixels are found.
+/// How values between pixels are interpolated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpsampleMode {
@@ -175,7 +175,7 @@ pub enum Op {
         /// Whether there is a `bias` of `[out_channels]`.
         bias: bool,
     },
-    /// Normalisation over the batch, by channel (`torch.nn.BatchNorm1d` and `BatchNorm2d`; Ioffe and Szegedy 2015).
+    /// Normalization over the batch, by channel (`torch.nn.BatchNorm1d` and `BatchNorm2d`; Ioffe and Szegedy 2015).
     /// The parameters `weight` and `bias` and the buffers `running_mean` and `running_var` are `[num_features]`;
     /// `num_batches_tracked` is a single i64.
     BatchNorm {
@@ -186,7 +186,7 @@ pub enum Op {
         /// Share of the newest batch in the running statistics.
         momentum: f64,
     },
-    /// Normalisation of each sample over its last dimensions (`torch.nn.LayerNorm`; Ba, Kiros and Hinton 2016);
+    /// Normalization of each sample over its last dimensions (`torch.nn.LayerNorm`; Ba, Kiros and Hinton 2016);
     /// `weight` and `bias` have the shape of those dimensions.
     LayerNorm {
         /// The last dimensions of a sample.
@@ -194,7 +194,7 @@ pub enum Op {
         /// Added to the variance.
         eps: f64,
     },
-    /// As [`Op::LayerNorm`] by the root of the mean square alone, with a `weight` (`torch.nn.RMSNorm`; Zhang and
+    /// As [`Op::LayerNorm`] by the root of the mean square only, with a `weight` (`torch.nn.RMSNorm`; Zhang and
     /// Sennrich 2019).
     RmsNorm {
         /// The last dimensions of a sample.
@@ -202,7 +202,7 @@ pub enum Op {
         /// Added to the mean square.
         eps: f64,
     },
-    /// Normalisation of each sample over groups of channels (`torch.nn.GroupNorm`; Wu and He 2018); `weight` and
+    /// Normalization of each sample over groups of channels (`torch.nn.GroupNorm`; Wu and He 2018); `weight` and
     /// `bias` are `[num_channels]`.
     GroupNorm {
         /// Groups; a divisor of the channels.
@@ -308,7 +308,7 @@ pub enum Op {
         embed_dim: i64,
         /// Heads, each of `embed_dim / num_heads`.
         num_heads: i64,
-        /// Whether a position sees those before it and itself alone.
+        /// Whether a position sees only itself and those before it.
         causal: bool,
         /// Probability with which an attention weight is zeroed in training.
         dropout: f64,
@@ -317,7 +317,7 @@ pub enum Op {
     },
     /// Long short-term memory over a sequence (`torch.nn.LSTM`, `batch_first`; Hochreiter and Schmidhuber 1997), from
     /// states of zero. Parameters of layer `k`: `weight_ih_lk`, `weight_hh_lk`, `bias_ih_lk`, `bias_hh_lk`, with gates
-    /// in the order input, forget, cell, output; `_reverse` behind those of the other direction.
+    /// in the order input, forget, cell, output; `_reverse` after those of the other direction.
     Lstm(Recurrent),
     /// Gated recurrent units over a sequence (`torch.nn.GRU`, `batch_first`; Cho et al. 2014), as [`Op::Lstm`] with
     /// gates in the order reset, update, new.
@@ -326,14 +326,14 @@ pub enum Op {
     Upsample {
         /// Factors of height and width.
         scale_factor: [i64; 2],
-        /// How values between pixels are found.
+        /// How values between pixels are interpolated.
         mode: UpsampleMode,
     },
     /// The sum of values of one shape: the end of a residual block.
     Add,
     /// The product of values of one shape, element by element.
     Multiply,
-    /// Values one behind the other along a dimension, in which alone their shapes differ (`torch.cat`).
+    /// Values concatenated along a dimension, the only one in which their shapes differ (`torch.cat`).
     Concat {
         /// The dimension.
         dim: usize,
@@ -354,7 +354,7 @@ pub struct Recurrent {
     pub bidirectional: bool,
     /// Probability with which a value between two layers is zeroed in training.
     pub dropout: f64,
-    /// Whether the output is that of the last position alone, `[hidden_size]`.
+    /// Whether the output is only that of the last position, `[hidden_size]`.
     pub last_only: bool,
 }
 
@@ -405,7 +405,7 @@ impl Op {
         }
     }
 
-    /// The fewest and the most values that it takes.
+    /// The least and the greatest number of values that it takes.
     pub fn input_counts(&self) -> (usize, usize) {
         match self {
             Op::Add | Op::Multiply => (2, 2),

@@ -3,8 +3,8 @@
 //!
 //! The host owns the loop, the data, the model and the optimizer. Everything else is a callback: a type
 //! with hooks that the host calls, and a [`Run`] through which a hook reads metrics and tensors, puts
-//! records, asks for a stop or a checkpoint. You depend on this crate alone, never on libtorch; a
-//! library that you build today is loaded by next year's host, and by one that another compiler built.
+//! records, and asks for a stop or a checkpoint. You depend only on this crate, never on libtorch; a
+//! library that you build today works with next year's host, and with one that another compiler built.
 //!
 //! This is a whole plugin:
 //!
@@ -82,8 +82,8 @@
 //! options = { patience = 5 }
 //! ```
 //!
-//! `host plugins new NAME` writes such a project for you, and `host plugins check FILE` drives every hook of
-//! a library. [`testing`] has a fake host, so that you test your callback without a training.
+//! `host plugins new NAME` creates such a project for you, and `host plugins check FILE` calls every hook of
+//! a library. [`testing`] has a fake host, with which you test your callback without a training.
 //!
 //! # When hooks run
 //!
@@ -100,81 +100,86 @@
 //! train_end, teardown
 //! ```
 //!
-//! [`Callback`] says of each what it is for. Each event goes to all its subscribers in the run's order, and
-//! the host has done its own part before the first one sees it. An earlier callback's metric is there for
+//! [`Callback`] documents each of them. Each event goes to all its subscribers in the run's order, and
+//! the host has done its own part before the first one sees it. An earlier callback's metric is available to
 //! the later ones of the same event. Records and custom events are delivered when the hook that sent them
-//! has returned; what a hook asks of the loop happens at the next safe point, after the whole event.
+//! has returned; a hook's requests to the loop take effect at the next safe point, after the whole event.
 //!
-//! **What runs along with a step** is `step_start`, `gradients` and `step_end`: the loop waits for them, and
+//! **During a step** come `step_start`, `gradients` and `step_end`: the loop waits for them, and
 //! a hook there that takes a tenth of a step makes the training a tenth slower. A hook that does nothing
-//! costs a few nanoseconds, one that is not written nothing. Position and metrics are in the host's memory
-//! already; [`Run::loss`] and tensors wait for an accelerator. A value from inside the model that you want
-//! at each step is cheaper as a [tap](Run::tap), which is computed along with the step.
+//! costs a few nanoseconds, one that is not written nothing. Position and metrics are already in the host's
+//! memory; [`Run::loss`] and tensors wait for an accelerator. A value from inside the model that you need
+//! at each step is cheaper as a [tap](Run::tap), which is computed with the step.
 //!
-//! **What runs after it** is everything from `epoch_end` on. `epoch_trained` comes between: before the
-//! evaluation, and inside the time that is measured as the epoch's training, so that **it must be fast**: take
-//! a time, swap weights in, no more. Slow work belongs into `trigger`, which comes when the run's `when` says
-//! so: *what* to do is yours, *when* is the run's. Work that is slow and only reads can run in the background
-//! ([`Callback::DISPATCH`], or `dispatch = "background"` in the run file): same hooks, in the same order, on a
-//! thread of the instance's own, with the values of the moment at which the event was sent. What its hooks
-//! read there must be in [`Callback::NEEDS`].
+//! **After it** comes everything from `epoch_end` on. `epoch_trained` comes in between: before the
+//! evaluation, and within the time that is measured as the epoch's training, so **it must be fast**: take
+//! a time, swap weights in, no more. Slow work belongs in `trigger`, which comes when the run's `when` says
+//! so: you decide *what* to do, the run decides *when*. Slow work that only reads can run in the background
+//! ([`Callback::DISPATCH`], or `dispatch = "background"` in the run file): the same hooks, in the same order, on a
+//! thread of the instance's own, with the values of the moment at which the event was sent. List what its hooks
+//! read there in [`Callback::NEEDS`].
 //!
 //! # Changing what is trained
 //!
-//! A callback may write gradients in `gradients`, the batch in `step_start`, and weights where nothing is
-//! under way. Nobody checks that it makes sense:
+//! A callback may write gradients in `gradients`, the batch in `step_start`, and weights when no step is
+//! in progress. Nothing checks that it makes sense:
 //!
-//! * The optimizer goes on from what you wrote with the moments that it has: after a jump of the weights,
-//!   they belong to other weights. Write [`TensorSet::Optimizer`](protocol::TensorSet::Optimizer) too, or let
-//!   the learning rate be small for some steps.
+//! * The optimizer continues from what you wrote with its present moments: after a jump of the weights,
+//!   they belong to other weights. Write [`TensorSet::Optimizer`](protocol::TensorSet::Optimizer) too, or keep
+//!   the learning rate small for some steps.
 //! * Weights that you exchange for an evaluation must be back before the next step, and before a checkpoint
-//!   is taken, which has what is there.
-//! * A hyper-parameter that you set is yours: the host's schedule leaves it alone from then on.
-//! * A run with such a callback is another run. One that only reads changes no bit, and a run with it is the
-//!   same as one without; keep yours on that side where you can, with [`Run::measure`] and [`Run::predict`].
-//! * What you do not put into `on_save_state` is lost at a resume, and the resumed run is not the unbroken one.
+//!   is taken: it stores the weights that are there.
+//! * A hyper-parameter that you set is yours: the host's schedule no longer changes it.
+//! * A run with such a callback gives other results. One that only reads changes no bit, and a run with it is the
+//!   same as one without; let yours only read if you can, with [`Run::measure`] and [`Run::predict`].
+//! * What `on_save_state` does not save is lost at a resume, and the resumed run differs from an unbroken one.
 //!
 //! # Which events still come
 //!
 //! | what happens | what still comes |
 //! |---|---|
-//! | [`Stop`](protocol::Control::Stop) within an epoch | `stopping`; `trigger` for those whose `when` has `at = "end"`, and the checkpoint that they ask for; `train_end` (stopped); `teardown`. No evaluation, no `epoch_trained`, no `epoch_end` |
+//! | [`Stop`](protocol::Control::Stop) within an epoch | `stopping`; `trigger` for those whose `when` has `at = "end"`, and the checkpoint that they request; `train_end` (stopped); `teardown`. No evaluation, no `epoch_trained`, no `epoch_end` |
 //! | `Stop` from `epoch_end` or `trigger` | the event is finished for all; then as above |
-//! | [`EndEpoch`](protocol::Control::EndEpoch) | `epoch_trained`, the evaluation, `epoch_end` and `trigger`, as ever; then the next epoch |
-//! | [`SkipUpdate`](protocol::Control::SkipUpdate) | `step_end`, as ever; the weights are those of before |
-//! | [`Evaluate`](protocol::Control::Evaluate) | `eval_start` to `eval_end`, with `mid_epoch` where it is so |
+//! | [`EndEpoch`](protocol::Control::EndEpoch) | `epoch_trained`, the evaluation, `epoch_end` and `trigger`, as usual; then the next epoch |
+//! | [`SkipUpdate`](protocol::Control::SkipUpdate) | `step_end`, as usual; the weights do not change |
+//! | [`Evaluate`](protocol::Control::Evaluate) | `eval_start` to `eval_end`, with `mid_epoch` if it interrupts an epoch |
 //! | [`Checkpoint`](protocol::Control::Checkpoint) | `save_state` and `checkpoint`, to all that have the hooks |
-//! | [`Pause`](protocol::Control::Pause) | nothing until [`Resume`](protocol::Control::Resume), or a stop; then as ever |
+//! | [`Pause`](protocol::Control::Pause) | nothing until [`Resume`](protocol::Control::Resume), or a stop; then as usual |
 //! | a signal (Ctrl-C) | as for a stop; `train_end` says interrupted |
 //! | a hook returns an error, `on_error = "stop"` | the event is finished for the others; `error` to all; `train_end` (failed); `teardown` |
-//! | the same, `"disable"` | this instance gets `teardown` alone; `error` to the others, which see all as ever |
-//! | the same, `"ignore"` | `error` to all; everything as ever |
-//! | a hook panics | this instance gets nothing more, not even `teardown`, and is not dropped; its last saved state stays in the checkpoints; for the others as after an error: `"ignore"` lets them go on, as `"disable"` does |
-//! | `new` or `setup` fails | `teardown` for every instance that was made; the run does not start |
+//! | the same, `"disable"` | this instance gets only `teardown`; `error` to the others, which see everything as usual |
+//! | the same, `"ignore"` | `error` to all; everything as usual |
+//! | a hook panics | this instance gets nothing more, not even `teardown`, and is not dropped; its last saved state stays in the checkpoints; for the others as after an error: with `"ignore"` they continue, as with `"disable"` |
+//! | `new` or `setup` fails | `teardown` for every instance that was created; the run does not start |
 //! | the host itself fails (a disk, a device) | `error` to all; `train_end` (failed); `teardown` |
 //!
-//! A stop is no failure, whoever asks for it: a run that stopped early ends well. A callback that cannot do
+//! A stop is not a failure, no matter who asks for it: a run that stopped early succeeds. A callback that cannot do
 //! its work returns an error, and lets the run's `on_error` decide what that means.
 //!
 //! # Which hosts load which plugins
 //!
-//! A library and a host fit when the major version of the ABI ([`abi::MAJOR`]) is the same, and the host is
-//! at least of the minor version that the kind's hooks and the services in its [`Callback::NEEDS`] need: not
+//! A library and a host are compatible when the major version of the ABI ([`abi::MAJOR`]) is the same, and the host
+//! has at least the minor version that the kind's hooks and the services in its [`Callback::NEEDS`] need, not
 //! that of the SDK that it was built with. So a plugin built with a newer SDK runs in an older host as long as
-//! it uses nothing newer; a service that is declared nowhere and missing is an error of kind
-//! [`ErrorKind::Unknown`] where it is called, which a plugin can answer. A library that does not fit is refused
-//! with one sentence before anything of it has run. Compilers and their versions play no part.
+//! it uses nothing newer; a call of a missing service that is not declared is an error of kind
+//! [`ErrorKind::Unknown`], which a plugin can handle. An incompatible library is refused
+//! with one sentence before any of its code runs. Compilers and their versions do not matter.
 //!
 //! # Where things are
 //!
-//! [`Callback`] has the hooks, [`event`] what they are told, [`Run`] the services, [`protocol`] the values that
-//! those take and give. [`abi`] is for hosts, and for plugins in C: a plugin in Rust never needs it.
+//! [`Callback`] has the hooks, [`event`] their arguments, [`Run`] the services, [`protocol`] the values that
+//! those take and return. [`services`] and [`abi`] are for hosts, and for plugins in C; plugins in Rust do not need them.
 #![deny(missing_docs)]
 
 extern crate self as plugin_api;
 
+#[macro_use]
+pub mod services;
+
 pub mod abi;
+mod call;
 mod callback;
+mod direction;
 mod error;
 pub mod event;
 #[doc(hidden)]
@@ -184,13 +189,13 @@ mod log;
 pub mod protocol;
 mod remote;
 mod run;
-mod service;
 mod state;
 mod tensor;
 pub mod testing;
 
 pub use abi::kinds::{EventKind, ServiceKind};
 pub use callback::{Callback, Creation, Dispatch, Need, NoOptions, Ranks, When};
+pub use direction::Direction;
 pub use error::{Error, ErrorKind, Result};
 pub use export::Kind;
 pub use plugin_api_macros::plugin;
@@ -204,6 +209,6 @@ pub use tracing;
 
 // What `#[plugin]` expands to.
 #[doc(hidden)]
-pub use callback::HookSet;
+pub use services::HookSet;
 #[doc(hidden)]
 pub use {schemars, serde};

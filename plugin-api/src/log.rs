@@ -1,7 +1,7 @@
 //! Brings a library's logs to its host.
 //!
-//! A shared library has its own copy of `tracing`'s statics, so that its events would go nowhere;
-//! this subscriber, set once in each library, hands them over the waist.
+//! A shared library has its own copy of `tracing`'s statics, so its events would be lost;
+//! this subscriber, set once in each library, sends them across the ABI.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -16,10 +16,10 @@ type Sink = unsafe extern "C" fn(*const LogTable);
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 
-/// Sets the host's log as this library's, unless it has one.
+/// Sets the host's log as this library's, unless it already has one.
 pub(crate) fn install(sink: Sink) {
     if SINK.set(sink).is_ok() {
-        // In a test of the author's own there may be a subscriber already: that one stays.
+        // The author's test may already have set a subscriber: that one stays.
         let _ = tracing::subscriber::set_global_default(Bridge);
     }
 }
@@ -54,7 +54,7 @@ impl Subscriber for Bridge {
         unsafe { sink(&raw const record) };
     }
 
-    // Spans are the library's own affair: they do not cross.
+    // Spans do not cross the ABI.
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
     }

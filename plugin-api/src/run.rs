@@ -4,24 +4,26 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use crate::abi::HostHandle;
-use crate::abi::kinds::ServiceKind;
-use crate::error::{Error, Result};
+use crate::call::{self, Answer, Decode, Encode};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
+use crate::protocol::requests::{
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, HyperParameterSet, Line, LinesAfter,
+    Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+};
 use crate::protocol::{
-    ArrayPoint, ArrayPut, Artifact, BatchRequest, Blob, CheckpointWritten, ConsoleLine, Control, ControlRequest,
-    CopyAction, CopyRequest, Custom, HookTime, HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name,
-    ParameterGroup, Path, Point, Predict, Recalibrate, Record, RecordValue, RunInfo, StatusLine, Tap, TensorInfo,
-    TensorSet, TensorsRequest, TrainSteps,
+    ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, HookTime, ParameterGroup, Point, Record,
+    RecordValue, RunInfo, Tap, TensorInfo, TensorSet,
 };
 use crate::remote::Remote;
-use crate::service::{self, Answer};
+use crate::services::{Nothing, Service, ServiceKind, typed};
 use crate::tensor::TensorView;
 
 /// The run, during one hook: metrics, records, control, tensors, and the other services.
 ///
-/// It cannot outlive its hook, nor leave its thread. For another thread there is [`Run::remote`].
+/// It cannot outlive its hook or leave its thread; other threads need [`Run::remote`].
 ///
-/// What is not read costs nothing: each call here fetches on demand.
+/// Each call fetches on demand; what you do not read costs nothing.
 #[derive(Debug)]
 pub struct Run<'hook> {
     host: HostHandle,
@@ -33,12 +35,15 @@ impl Run<'_> {
         Self { host, hook: PhantomData }
     }
 
-    fn call<Q: serde::Serialize>(&self, service: ServiceKind, request: &Q) -> Result<Answer> {
-        service::call(self.host, service, request, &[])
+    fn call<Q: Encode, R: Decode>(&self, service: Service<Q, R>, request: &Q) -> Result<R> {
+        call::call(self.host, service, request)
     }
 
-    fn ask(&self, service: ServiceKind) -> Result<Answer> {
-        service::call_raw(self.host, service, &[], &[])
+    /// Calls a service with bytes as they are: for tests of hosts.
+    #[doc(hidden)]
+    pub fn call_raw(&self, service: ServiceKind, payload: &[u8], tensors: &[TensorView<'_>]) -> Result<Vec<u8>> {
+        let tensors: Vec<_> = tensors.iter().map(|view| *view.table()).collect();
+        Ok(call::call_raw(self.host, service, payload, &tensors)?.bytes)
     }
 
     fn views(&self, answer: Answer) -> Vec<TensorView<'_>> {
@@ -54,9 +59,10 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// None but those of every service: a spent handle, or a host too old for it.
+    /// Only those of every service: a spent handle, or a host that is too old.
+    #[doc = service_rule!(RUN_INFO)]
     pub fn info(&self) -> Result<RunInfo> {
-        self.ask(ServiceKind::RUN_INFO)?.decode()
+        self.call(typed::RUN_INFO, &Nothing)
     }
 
     // --- metrics, records, history
@@ -65,12 +71,24 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When there is none of that name; the message lists the nearest ones.
+    /// Of the kind [`NoSuchName`](ErrorKind::NoSuchName) when the run has no metric of that name, with the nearest ones;
+    /// of the kind [`NoValue`](ErrorKind::NoValue) when it has one that has no value yet.
+    #[doc = service_rule!(METRIC)]
     pub fn metric(&self, name: &str) -> Result<f64> {
-        self.call(ServiceKind::METRICS, &Name { name: name.to_owned() })?
-            .decode::<BTreeMap<String, f64>>()?
-            .remove(name)
-            .ok_or_else(|| Error::new(format!("there is no metric `{name}`")))
+        self.call(typed::METRIC, &Name { name: name.to_owned() })
+    }
+
+    /// The latest value of a metric, or `None` if it has none yet.
+    ///
+    /// # Errors
+    ///
+    /// Of the kind [`NoSuchName`](ErrorKind::NoSuchName) when the run has no metric of that name.
+    pub fn latest_metric(&self, name: &str) -> Result<Option<f64>> {
+        match self.metric(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == ErrorKind::NoValue => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The latest value of each metric.
@@ -78,18 +96,20 @@ impl Run<'_> {
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(METRICS)]
     pub fn metrics(&self) -> Result<BTreeMap<String, f64>> {
-        self.ask(ServiceKind::METRICS)?.decode()
+        self.call(typed::METRICS, &Nothing)
     }
 
-    /// Puts a metric: readable at once, by later callbacks in the same pass too, and part of the history.
+    /// Puts a metric: it is readable at once, also by later callbacks in the same pass, and part of the history.
     ///
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(METRIC_PUT)]
     pub fn put_metric(&mut self, name: &str, value: f64) -> Result<()> {
         let name = name.to_owned();
-        self.call(ServiceKind::METRIC_PUT, &MetricPut { name, value }).map(drop)
+        self.call(typed::METRIC_PUT, &MetricPut { name, value }).map(drop)
     }
 
     /// Puts a record for the monitors; delivered as an event once this hook has returned.
@@ -97,9 +117,10 @@ impl Run<'_> {
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(RECORD_PUT)]
     pub fn put_record(&mut self, name: &str, value: RecordValue) -> Result<()> {
         let name = name.to_owned();
-        self.call(ServiceKind::RECORD_PUT, &Record { name, value }).map(drop)
+        self.call(typed::RECORD_PUT, &Record { name, value }).map(drop)
     }
 
     /// In `on_record`: the record.
@@ -107,8 +128,9 @@ impl Run<'_> {
     /// # Errors
     ///
     /// In another hook.
+    #[doc = service_rule!(RECORD)]
     pub fn current_record(&self) -> Result<Record> {
-        self.ask(ServiceKind::RECORD)?.decode()
+        self.call(typed::RECORD, &Nothing)
     }
 
     /// The names in the history.
@@ -116,28 +138,31 @@ impl Run<'_> {
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(HISTORY_NAMES)]
     pub fn history_names(&self) -> Result<Vec<String>> {
-        self.ask(ServiceKind::HISTORY_NAMES)?.decode()
+        self.call(typed::HISTORY_NAMES, &Nothing)
     }
 
     /// All values of a metric so far, oldest first.
     ///
     /// # Errors
     ///
-    /// When there is none of that name; the message lists the nearest ones.
+    /// When there is no such name; the message lists the nearest ones.
+    #[doc = service_rule!(HISTORY_SERIES)]
     pub fn history(&self, name: &str) -> Result<Vec<Point>> {
         let name = name.to_owned();
-        self.call(ServiceKind::HISTORY_SERIES, &Name { name })?.decode()
+        self.call(typed::HISTORY_SERIES, &Name { name })
     }
 
     /// All arrays of a name so far, oldest first.
     ///
     /// # Errors
     ///
-    /// When there is none of that name; the message lists the nearest ones.
+    /// When there is no such name; the message lists the nearest ones.
+    #[doc = service_rule!(HISTORY_ARRAYS)]
     pub fn history_arrays(&self, name: &str) -> Result<Vec<ArrayPoint>> {
         let name = name.to_owned();
-        self.call(ServiceKind::HISTORY_ARRAYS, &Name { name })?.decode()
+        self.call(typed::HISTORY_ARRAYS, &Name { name })
     }
 
     /// Puts an array into the history.
@@ -145,9 +170,10 @@ impl Run<'_> {
     /// # Errors
     ///
     /// When the shape holds another number of values.
+    #[doc = service_rule!(ARRAY_PUT)]
     pub fn put_array(&mut self, name: &str, shape: &[u64], values: &[f32]) -> Result<()> {
         let put = ArrayPut { name: name.to_owned(), shape: shape.to_vec(), values: values.to_vec() };
-        self.call(ServiceKind::ARRAY_PUT, &put).map(drop)
+        self.call(typed::ARRAY_PUT, &put).map(drop)
     }
 
     // --- hyper-parameters and control
@@ -157,19 +183,21 @@ impl Run<'_> {
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(HYPER_PARAMETERS)]
     pub fn hyper_parameters(&self) -> Result<Vec<ParameterGroup>> {
-        self.ask(ServiceKind::HYPER_PARAMETERS)?.decode()
+        self.call(typed::HYPER_PARAMETERS, &Nothing)
     }
 
     /// Sets a hyper-parameter of `group`, or of every group that has it. From then on this instance
-    /// owns it: the host's schedule leaves it alone, also after a resume.
+    /// owns it: the host's schedule no longer changes it, also after a resume.
     ///
     /// # Errors
     ///
     /// When there is no such group or hyper-parameter; the message lists the nearest ones.
+    #[doc = service_rule!(HYPER_PARAMETER_SET)]
     pub fn set_hyper_parameter(&mut self, group: Option<&str>, name: &str, value: f64) -> Result<()> {
         let set = HyperParameterSet { group: group.map(str::to_owned), name: name.to_owned(), value };
-        self.call(ServiceKind::HYPER_PARAMETER_SET, &set).map(drop)
+        self.call(typed::HYPER_PARAMETER_SET, &set).map(drop)
     }
 
     /// Asks the loop for something, at its next safe point. `reason` is shown to people, with this instance's name.
@@ -177,9 +205,10 @@ impl Run<'_> {
     /// # Errors
     ///
     /// [`Control::SkipUpdate`] outside `on_gradients`.
+    #[doc = service_rule!(CONTROL)]
     pub fn request(&mut self, action: Control, reason: &str) -> Result<()> {
         let reason = reason.to_owned();
-        self.call(ServiceKind::CONTROL, &ControlRequest { action, reason }).map(drop)
+        self.call(typed::CONTROL, &ControlRequest { action, reason }).map(drop)
     }
 
     /// Asks for the end of the run, which then counts as stopped, not as failed.
@@ -206,20 +235,22 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When the set is not there at this event.
+    /// When the set is not available at this event.
+    #[doc = service_rule!(TENSOR_LIST)]
     pub fn list(&self, set: TensorSet) -> Result<Vec<TensorInfo>> {
         let names = Vec::new();
-        self.call(ServiceKind::TENSOR_LIST, &TensorsRequest { set, names })?.decode()
+        self.call(typed::TENSOR_LIST, &TensorsRequest { set, names })
     }
 
     /// All tensors of a set, in the model's order: borrowed, not copied.
     ///
     /// # Errors
     ///
-    /// When the set is not there at this event.
+    /// When the set is not available at this event.
+    #[doc = service_rule!(TENSOR_READ)]
     pub fn tensors(&self, set: TensorSet) -> Result<Vec<TensorView<'_>>> {
         let names = Vec::new();
-        let answer = self.call(ServiceKind::TENSOR_READ, &TensorsRequest { set, names })?;
+        let answer = call::answer(self.host, typed::TENSOR_READ, &TensorsRequest { set, names }, &[])?;
         Ok(self.views(answer))
     }
 
@@ -227,10 +258,11 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// When it is not there; the message lists the nearest names.
+    /// When it does not exist; the message lists the nearest names.
+    #[doc = service_rule!(TENSOR_READ)]
     pub fn tensor(&self, set: TensorSet, name: &str) -> Result<TensorView<'_>> {
         let names = vec![name.to_owned()];
-        let answer = self.call(ServiceKind::TENSOR_READ, &TensorsRequest { set, names })?;
+        let answer = call::answer(self.host, typed::TENSOR_READ, &TensorsRequest { set, names }, &[])?;
         self.views(answer).pop().ok_or_else(|| Error::new(format!("the host gave no tensor `{name}`")))
     }
 
@@ -239,25 +271,27 @@ impl Run<'_> {
     /// # Errors
     ///
     /// When the device fails.
+    #[doc = service_rule!(TENSOR_TO_HOST)]
     pub fn to_host(&self, view: &TensorView<'_>) -> Result<TensorView<'_>> {
-        let answer = service::call_raw(self.host, ServiceKind::TENSOR_TO_HOST, &[], &[*view.table()])?;
+        let answer = call::call_raw(self.host, ServiceKind::TENSOR_TO_HOST, &[], &[*view.table()])?;
         self.views(answer).pop().ok_or_else(|| Error::new("the host gave no copy"))
     }
 
     /// Writes tensors of a set, by their names. Declare it in `Callback::NEEDS`.
     ///
-    /// Weights may be written where nothing is under way: not between `step_start` and `step_end`.
-    /// What is written is what the optimizer goes on from; its own state stays as it is unless it is
+    /// Weights may be written when no step is in progress: not between `step_start` and `step_end`.
+    /// The optimizer continues from what is written; its own state does not change unless it is
     /// written too.
     ///
     /// # Errors
     ///
     /// Another shape or element type, an unknown name, a hook in which the set may not be written,
     /// or a callback in the background; then nothing is written.
+    #[doc = service_rule!(TENSOR_WRITE)]
     pub fn write(&mut self, set: TensorSet, tensors: &[TensorView<'_>]) -> Result<()> {
         let names = tensors.iter().map(|view| view.name().to_owned()).collect();
         let tables: Vec<_> = tensors.iter().map(|view| *view.table()).collect();
-        service::call(self.host, ServiceKind::TENSOR_WRITE, &TensorsRequest { set, names }, &tables).map(drop)
+        call::answer(self.host, typed::TENSOR_WRITE, &TensorsRequest { set, names }, &tables).map(drop)
     }
 
     /// Takes, restores or drops a named copy of the weights (parameters and buffers), kept by the
@@ -266,39 +300,43 @@ impl Run<'_> {
     /// # Errors
     ///
     /// When there is no copy of that name, or the weights cannot be written in this hook.
+    #[doc = service_rule!(WEIGHTS_COPY)]
     pub fn copy_weights(&mut self, name: &str, action: CopyAction) -> Result<()> {
         let name = name.to_owned();
-        self.call(ServiceKind::WEIGHTS_COPY, &CopyRequest { name, action }).map(drop)
+        self.call(typed::WEIGHTS_COPY, &CopyRequest { name, action }).map(drop)
     }
 
     /// Takes, restores or drops a snapshot of the whole training state: weights, optimizer and
-    /// random generators, not position and history.
+    /// random generators, but not position and history.
     ///
     /// # Errors
     ///
     /// When there is no snapshot of that name, or the weights cannot be written in this hook.
+    #[doc = service_rule!(SNAPSHOT)]
     pub fn snapshot(&mut self, name: &str, action: CopyAction) -> Result<()> {
         let name = name.to_owned();
-        self.call(ServiceKind::SNAPSHOT, &CopyRequest { name, action }).map(drop)
+        self.call(typed::SNAPSHOT, &CopyRequest { name, action }).map(drop)
     }
 
-    /// Asks, in `on_setup`, for a value to be fetched along with each step; it is in `TensorSet::Taps`
-    /// at `step_end`, and at `eval_step_end` where it is an activation.
+    /// In `on_setup`: asks for a value to be fetched with each step; it is in `TensorSet::Taps`
+    /// at `step_end`, and at `eval_step_end` if it is an activation.
     ///
     /// # Errors
     ///
     /// In another hook, or when there is no such node or parameter.
+    #[doc = service_rule!(TAP)]
     pub fn tap(&mut self, tap: &Tap) -> Result<()> {
-        self.call(ServiceKind::TAP, tap).map(drop)
+        self.call(typed::TAP, tap).map(drop)
     }
 
-    /// The loss of the step or evaluation batch at hand; waits for the device.
+    /// The loss of the current step or evaluation batch; waits for the device.
     ///
     /// # Errors
     ///
-    /// Where there is none.
+    /// In a hook without a loss.
+    #[doc = service_rule!(LOSS)]
     pub fn loss(&self) -> Result<f64> {
-        self.ask(ServiceKind::LOSS)?.decode()
+        self.call(typed::LOSS, &Nothing)
     }
 
     // --- the model and the data
@@ -309,20 +347,22 @@ impl Run<'_> {
     ///
     /// When the model has none, of the kind [`NoSuchName`](crate::ErrorKind::NoSuchName): a program brought its
     /// own, or it is a TorchScript module. When it has an operator that this version of the SDK does not know.
+    #[doc = service_rule!(GRAPH)]
     pub fn graph(&self) -> Result<Graph> {
-        serde_json::from_slice(&self.ask(ServiceKind::GRAPH)?.bytes)
-            .map_err(|error| Error::from(error).context("the model's graph cannot be read"))
+        let json = call::answer(self.host, typed::GRAPH, &Nothing, &[])?.bytes;
+        serde_json::from_slice(&json).map_err(|error| Error::from(error).context("the model's graph cannot be read"))
     }
 
-    /// Outputs for `inputs` in inference mode: changes no generator, buffer or mode, and sends no events.
+    /// Outputs for `inputs` in inference mode; changes no generator, buffer or mode, and sends no events.
     /// The answer is the tensor `outputs`, then the values of `nodes`.
     ///
     /// # Errors
     ///
     /// Inputs of another shape, unknown nodes, or a callback in the background.
+    #[doc = service_rule!(PREDICT)]
     pub fn predict(&mut self, inputs: &TensorView<'_>, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
         let request = Predict { nodes: nodes.iter().map(|&node| node.to_owned()).collect(), ..Predict::default() };
-        let answer = service::call(self.host, ServiceKind::PREDICT, &request, &[*inputs.table()])?;
+        let answer = call::answer(self.host, typed::PREDICT, &request, &[*inputs.table()])?;
         Ok(self.views(answer))
     }
 
@@ -332,13 +372,14 @@ impl Run<'_> {
     /// # Errors
     ///
     /// An unknown split or node, or a callback in the background.
+    #[doc = service_rule!(PREDICT)]
     pub fn predict_split(&mut self, split: &str, batches: u64, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
         let request = Predict {
             split: Some(split.to_owned()),
             batches,
             nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
         };
-        let answer = self.call(ServiceKind::PREDICT, &request)?;
+        let answer = call::answer(self.host, typed::PREDICT, &request, &[])?;
         Ok(self.views(answer))
     }
 
@@ -348,23 +389,25 @@ impl Run<'_> {
     /// # Errors
     ///
     /// An unknown split, metric or copy, or a callback in the background.
+    #[doc = service_rule!(MEASURE)]
     pub fn measure(&mut self, split: &str, metrics: &[&str], weights: Option<&str>) -> Result<BTreeMap<String, f64>> {
         let request = Measure {
             split: split.to_owned(),
             metrics: metrics.iter().map(|&metric| metric.to_owned()).collect(),
             weights: weights.map(str::to_owned),
         };
-        self.call(ServiceKind::MEASURE, &request)?.decode()
+        self.call(typed::MEASURE, &request)
     }
 
-    /// Estimates the batch-norm statistics anew, as averages over `batches` batches of a split.
+    /// Estimates the batch-norm statistics again, as averages over `batches` batches of a split.
     ///
     /// # Errors
     ///
     /// An unknown split, or a hook in which weights may not be written.
+    #[doc = service_rule!(RECALIBRATE_BATCH_NORM)]
     pub fn recalibrate_batch_norm(&mut self, split: &str, batches: u64) -> Result<()> {
         let split = split.to_owned();
-        self.call(ServiceKind::RECALIBRATE_BATCH_NORM, &Recalibrate { split, batches }).map(drop)
+        self.call(typed::RECALIBRATE_BATCH_NORM, &Recalibrate { split, batches }).map(drop)
     }
 
     /// A batch of a split, in the split's own order: `inputs`, then `targets`.
@@ -372,43 +415,47 @@ impl Run<'_> {
     /// # Errors
     ///
     /// An unknown split, or one with fewer batches.
+    #[doc = service_rule!(BATCH)]
     pub fn batch(&self, split: &str, index: u64) -> Result<[TensorView<'_>; 2]> {
         let split = split.to_owned();
-        let answer = self.call(ServiceKind::BATCH, &BatchRequest { split, index })?;
+        let answer = call::answer(self.host, typed::BATCH, &BatchRequest { split, index }, &[])?;
         <[TensorView<'_>; 2]>::try_from(self.views(answer)).map_err(|_| Error::new("the host gave no batch"))
     }
 
     /// Trains `steps` updates outside the run's history and data order, and gives their losses.
-    /// The weights change: take a snapshot before, and restore it afterwards.
+    /// The weights change: take a snapshot before and restore it afterwards.
     ///
     /// # Errors
     ///
     /// In a hook in which weights may not be written, or when a step fails.
+    #[doc = service_rule!(TRAIN_STEPS)]
     pub fn train_steps(&mut self, steps: u64) -> Result<Vec<f64>> {
-        self.call(ServiceKind::TRAIN_STEPS, &TrainSteps { steps })?.decode()
+        self.call(typed::TRAIN_STEPS, &TrainSteps { steps })
     }
 
-    // --- what leaves the run
+    // --- output
 
     /// Sends a custom event, delivered once this hook has returned.
     ///
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(EMIT)]
     pub fn emit(&mut self, name: &str, payload: &[u8]) -> Result<()> {
         let custom = Custom { name: name.to_owned(), payload: Blob(payload.to_vec()) };
-        self.call(ServiceKind::EMIT, &custom).map(drop)
+        self.call(typed::EMIT, &custom).map(drop)
     }
 
     /// In `on_checkpoint`: writes the checkpoint to `path`, relative to the run folder or absolute.
-    /// It is there whole, or not at all.
+    /// It is written completely or not at all.
     ///
     /// # Errors
     ///
     /// In another hook, or when the disk fails.
+    #[doc = service_rule!(WRITE_CHECKPOINT)]
     pub fn write_checkpoint(&mut self, path: &str) -> Result<CheckpointWritten> {
         let path = path.to_owned();
-        self.call(ServiceKind::WRITE_CHECKPOINT, &Path { path })?.decode()
+        self.call(typed::WRITE_CHECKPOINT, &Path { path })
     }
 
     /// Announces something published: it is listed in `status.json`, and an `artifact` event follows.
@@ -416,50 +463,55 @@ impl Run<'_> {
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(ARTIFACT)]
     pub fn publish(&mut self, kind: &str, path: &str) -> Result<()> {
         let artifact = Artifact { kind: kind.to_owned(), path: path.to_owned() };
-        self.call(ServiceKind::ARTIFACT, &artifact).map(drop)
+        self.call(typed::ARTIFACT, &artifact).map(drop)
     }
 
-    /// Prints a line on the host's console; the host alone owns the terminal.
+    /// Prints a line on the host's console; only the host writes to the terminal.
     ///
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(CONSOLE_LINE)]
     pub fn console_line(&mut self, text: &str) -> Result<()> {
         let text = text.to_owned();
-        self.call(ServiceKind::CONSOLE_LINE, &Line { text }).map(drop)
+        self.call(typed::CONSOLE_LINE, &Line { text }).map(drop)
     }
 
-    /// Shows a status line on the host's console, with a bar where there is a progress from 0 to 1;
-    /// an empty text takes it away.
+    /// Shows a status line on the host's console, with a bar if there is a progress from 0 to 1;
+    /// an empty text removes it.
     ///
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(CONSOLE_STATUS)]
     pub fn console_status(&mut self, name: &str, text: &str, progress: Option<f64>) -> Result<()> {
         let status = StatusLine { name: name.to_owned(), text: text.to_owned(), progress };
-        self.call(ServiceKind::CONSOLE_STATUS, &status).map(drop)
+        self.call(typed::CONSOLE_STATUS, &status).map(drop)
     }
 
-    /// The newest lines that the console showed, oldest first, without those up to the number `after`; 0 asks for all
+    /// The newest lines of the console after the number `after`, oldest first; 0 asks for all
     /// that the host has kept.
     ///
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(CONSOLE_LINES)]
     pub fn console_lines(&self, after: u64) -> Result<Vec<ConsoleLine>> {
-        self.call(ServiceKind::CONSOLE_LINES, &LinesAfter { after })?.decode()
+        self.call(typed::CONSOLE_LINES, &LinesAfter { after })
     }
 
-    /// What each hook of each callback has cost, most expensive first: as of the beginning of this event in `epoch_end`
-    /// and `train_end`, elsewhere as of the first event after the last call of this service.
+    /// The cost of each hook of each callback, most expensive first: as of the beginning of this event in `epoch_end`
+    /// and `train_end`, in other hooks as of the first event after the last call of this service.
     ///
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(HOOK_TIMES)]
     pub fn hook_times(&self) -> Result<Vec<HookTime>> {
-        self.ask(ServiceKind::HOOK_TIMES)?.decode()
+        self.call(typed::HOOK_TIMES, &Nothing)
     }
 
     /// A handle for other threads, until `train_end`: control, records and read-only metrics.
@@ -467,8 +519,9 @@ impl Run<'_> {
     /// # Errors
     ///
     /// Those of every service.
+    #[doc = service_rule!(REMOTE)]
     pub fn remote(&self) -> Result<Remote> {
-        let ticket = self.ask(ServiceKind::REMOTE)?.decode()?;
+        let ticket = self.call(typed::REMOTE, &Nothing)?;
         Ok(Remote::new(HostHandle { table: self.host.table, ticket }))
     }
 
@@ -476,9 +529,9 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// A host too old for it.
+    /// A host that is too old for it.
     #[cfg(feature = "next-minor")]
     pub fn uptime(&self) -> Result<f64> {
-        self.ask(ServiceKind::UPTIME)?.decode()
+        self.call(typed::UPTIME, &Nothing)
     }
 }

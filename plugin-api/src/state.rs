@@ -6,21 +6,21 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 
 /// Bytes for [`Callback::on_save_state`](crate::Callback::on_save_state): a MessagePack map, which keeps
-/// NaN and infinities as they are (JSON has no words for them).
+/// NaN and infinities as they are (JSON does not have them).
 ///
 /// # Errors
 ///
-/// When the value cannot be written, as a map whose keys are no text.
+/// When the value cannot be encoded, such as a map whose keys are not text.
 pub fn encode_state<T: Serialize>(state: &T) -> Result<Vec<u8>> {
     rmp_serde::to_vec_named(state).map_err(|error| Error::from(error).context("the state cannot be written"))
 }
 
-/// What [`encode_state`] wrote. Any bytes may come in: a checkpoint can be damaged, or be of another
-/// version of the plugin; `#[serde(default)]` on a new field reads the states of before.
+/// Reads what [`encode_state`] wrote. Any bytes may come in: a checkpoint can be damaged, or from another
+/// version of the plugin; `#[serde(default)]` on a new field reads older states.
 ///
 /// # Errors
 ///
-/// When the bytes are not a state of this type, or something follows it.
+/// When the bytes are not a state of this type, or more bytes follow it.
 pub fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut rest = bytes;
     let state = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use crate::abi::{DataType, Device, DlTensor, TensorTable, Text};
 use crate::error::{Error, Result};
 
-/// An element type that a tensor can be read and made of.
+/// An element type of tensors that can be read and created.
 ///
 /// # Safety
 ///
@@ -27,7 +27,7 @@ macro_rules! elements {
 elements!(f32 = (2, 32), f64 = (2, 64), i8 = (0, 8), i16 = (0, 16), i32 = (0, 32), i64 = (0, 64), u8 = (1, 8));
 
 impl DataType {
-    /// Its name, as safetensors and Rust spell it: `f32`, `bf16`, `i64`, `bool`, ….
+    /// Its name, as in safetensors and Rust: `f32`, `bf16`, `i64`, `bool`, ….
     pub fn name(self) -> String {
         match self.code {
             0 => format!("i{}", self.bits),
@@ -45,7 +45,7 @@ impl DataType {
     }
 }
 
-/// A tensor of the host, borrowed: no copy was made, and it is valid until the hook returns.
+/// A tensor of the host, borrowed: it is not a copy, and valid until the hook returns.
 ///
 /// Reading one that lies on an accelerator as a slice is an error; `Run::to_host` copies it.
 #[derive(Clone, Copy)]
@@ -100,7 +100,7 @@ impl<'a> TensorView<'a> {
         unsafe { std::slice::from_raw_parts(tensor.shape, dimensions) }
     }
 
-    /// Strides in elements, where the host gave them; `None` means contiguous.
+    /// Strides in elements, if the host gave them; `None` means contiguous.
     pub fn strides(&self) -> Option<&'a [i64]> {
         let tensor = &self.table.tensor;
         if tensor.strides.is_null() {
@@ -120,7 +120,7 @@ impl<'a> TensorView<'a> {
         self.len() == 0
     }
 
-    /// Whether its elements lie one behind the other, the last dimension fastest.
+    /// Whether its elements are contiguous, the last dimension fastest.
     pub fn is_contiguous(&self) -> bool {
         let Some(strides) = self.strides() else {
             return true;
@@ -139,14 +139,11 @@ impl<'a> TensorView<'a> {
     ///
     /// # Errors
     ///
-    /// When it lies on another device than the CPU, is not contiguous, or is of another element type.
+    /// When it is not on the CPU, is not contiguous, or has another element type.
     pub fn as_slice<T: Element>(&self) -> Result<&'a [T]> {
         self.readable::<T>()?;
         if !self.is_contiguous() {
-            return Err(Error::new(format!(
-                "tensor `{}` is not contiguous: `to_vec` copies it into order",
-                self.name()
-            )));
+            return Err(Error::new(format!("tensor `{}` is not contiguous: copy it with `to_vec`", self.name())));
         }
         if self.is_empty() {
             return Ok(&[]);
@@ -163,7 +160,7 @@ impl<'a> TensorView<'a> {
     ///
     /// # Errors
     ///
-    /// When it lies on another device than the CPU or is of another element type.
+    /// When it is not on the CPU or has another element type.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.readable::<T>()?;
         if self.is_contiguous() {
@@ -192,7 +189,7 @@ impl<'a> TensorView<'a> {
     ///
     /// # Errors
     ///
-    /// When it has another number of elements, lies elsewhere, or is neither `f32`, `f64` nor `i64`.
+    /// When it has another number of elements, is not on the CPU, or is not `f32`, `f64` or `i64`.
     pub fn scalar(&self) -> Result<f64> {
         if self.len() != 1 {
             return Err(Error::new(format!("tensor `{}` has {} elements, not one", self.name(), self.len())));
@@ -206,10 +203,7 @@ impl<'a> TensorView<'a> {
 
     fn readable<T: Element>(&self) -> Result<()> {
         if self.device().kind != 1 {
-            return Err(Error::new(format!(
-                "tensor `{}` is not on the CPU: `Run::to_host` copies it there",
-                self.name()
-            )));
+            return Err(Error::new(format!("tensor `{}` is not on the CPU: copy it with `Run::to_host`", self.name())));
         }
         if self.dtype() != T::DTYPE {
             return Err(Error::new(format!(
@@ -245,11 +239,11 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Makes a tensor of `values`, the last dimension fastest.
+    /// Creates a tensor of `values`, the last dimension fastest.
     ///
     /// # Errors
     ///
-    /// When the shape holds another number of elements.
+    /// When the shape has another number of elements.
     pub fn new<T: Element>(name: impl Into<String>, shape: &[i64], values: &[T]) -> Result<Self> {
         let name = name.into();
         let expected: i64 = shape.iter().product();
@@ -307,7 +301,7 @@ impl TensorView<'_> {
     ///
     /// # Errors
     ///
-    /// When it lies on another device than the CPU, or is of a type that [`Element`] does not list.
+    /// When it is not on the CPU, or has a type that is not an [`Element`].
     pub fn to_owned(&self) -> Result<Tensor> {
         let (name, shape) = (self.name(), self.shape());
         match self.dtype() {

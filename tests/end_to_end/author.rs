@@ -4,10 +4,10 @@ use std::process::Output;
 use fixture::{build_test_plugins, cargo, folder_of, host, shown, target_folder, temporary_folder, workspace_root};
 use serde_json::Value;
 
-/// A budget that a busy machine keeps too.
+/// A budget that even a busy machine meets.
 const PATIENT: [&str; 2] = ["--budget-ms", "10000"];
 
-/// What `host plugins check` says of a test plugin.
+/// The output of `host plugins check` for a test plugin.
 fn check(name: &str, arguments: &[&str]) -> Output {
     let library = &build_test_plugins()[name];
     host().args(["plugins", "check"]).arg(library).args(arguments).output().expect("the host starts")
@@ -69,7 +69,7 @@ fn checks_can_run_in_this_process() {
 }
 
 #[test]
-fn a_panic_is_told_and_hides_no_other_hook() {
+fn a_panic_is_reported_and_hides_no_other_hook() {
     insta::assert_snapshot!(check_shown("panics", &PATIENT), @r#"
     exit code: 1
     -- stdout
@@ -94,7 +94,7 @@ fn a_panic_is_told_and_hides_no_other_hook() {
 }
 
 #[test]
-fn an_error_is_told_once() {
+fn an_error_is_reported_once() {
     insta::assert_debug_snapshot!(failures("returns-errors", &["--set", "returns-errors.hook=epoch_end"]), @r#"
     [
         "returns-errors hooks: [`epoch_end` fails: it fails in `epoch_end`]",
@@ -103,15 +103,15 @@ fn an_error_is_told_once() {
 }
 
 #[test]
-fn options_that_cannot_be_used_are_told() {
+fn unusable_options_are_reported() {
     insta::assert_debug_snapshot!(failures("panics", &["--set", "panics.hook=new"]), @r#"
     [
-        "panics default-options: [it panicked while it was made: it panics in `new` (panicked at panics/src/lib.rs:26:13)]",
+        "panics default-options: [it panicked in `new`: it panics in `new` (panicked at panics/src/lib.rs:26:13)]",
     ]
     "#);
     insta::assert_debug_snapshot!(failures("panics", &["--set", "panics.hook=3"]), @r#"
     [
-        "panics default-options: [the options do not satisfy the schema: 3 is not of type \\string\\,where an option is required, give it one: `--set panics.OPTION=VALUE`]",
+        "panics default-options: [the options do not satisfy the schema: 3 is not of type \\string\\,if an option is required, set it: `--set panics.OPTION=VALUE`]",
     ]
     "#);
 }
@@ -136,7 +136,7 @@ fn slow(arguments: &[&str]) -> Vec<String> {
 fn a_spent_handle_is_noticed() {
     insta::assert_debug_snapshot!(failures("stale-handle", &PATIENT), @r#"
     [
-        "stale-handle stale-handle: [3 calls came with a handle whose hook had returned; for other threads there is `Run::remote`]",
+        "stale-handle stale-handle: [3 calls used a handle whose hook had returned; other threads need `Run::remote`]",
     ]
     "#);
 }
@@ -145,7 +145,7 @@ fn a_spent_handle_is_noticed() {
 fn state_that_does_not_come_back_is_noticed() {
     insta::assert_debug_snapshot!(failures("state-loses", &PATIENT), @r#"
     [
-        "state-loses state: [saved again after loading, the state differs from byte 1 on]",
+        "state-loses state: [the state saved after loading differs from byte 1 on]",
         "state-saved-only state: [it saves state in `save_state`, and has no `load_state` to load it]",
     ]
     "#);
@@ -179,7 +179,7 @@ fn a_file_that_does_not_load_is_a_failure() {
 
 #[test]
 #[cfg(unix)]
-fn a_crash_is_told_with_its_check_and_hook() {
+fn a_crash_is_reported_with_its_check_and_hook() {
     insta::assert_debug_snapshot!(failures("crashes", &PATIENT), @r#"
     [
         "crashes hooks: [the process was ended by signal 6 (SIGABRT) in `epoch_end`]",
@@ -229,7 +229,7 @@ fn a_kind_is_described() {
     -- stdout
     slow 0.1.0: Sleeps on the training thread
 
-    licence     MIT OR Apache-2.0
+    license     MIT OR Apache-2.0
     hooks       epoch_end, step_end
     dispatch    inline
     by default  no
@@ -272,7 +272,7 @@ fn a_new_plugin_builds_passes_its_test_and_loads() {
     "#);
 
     let project = folder.path().join("loss-alarm");
-    // Its dependencies are those of the test plugins: with their lock file they are built already, and need no network.
+    // It has the dependencies of the test plugins: with their lock file they are already built, and need no network.
     let lock = workspace_root().join("tests/plugins/Cargo.lock");
     std::fs::copy(lock, project.join("Cargo.lock")).expect("the lock file can be copied");
     build_test_plugins();
@@ -291,7 +291,7 @@ fn a_new_plugin_builds_passes_its_test_and_loads() {
     let output = host().args(["plugins", "check"]).arg(&library).output().expect("the host starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 
-    // A second time there is something in the way.
+    // The second time, the folder exists.
     insta::assert_snapshot!(shown(&new(), &[]), @r#"
     exit code: 2
     -- stderr
@@ -305,7 +305,7 @@ fn library_file(name: &str) -> String {
 }
 
 #[test]
-fn a_name_that_cannot_be_one_is_refused() {
+fn an_invalid_name_is_refused() {
     let folder = temporary_folder();
     let output = host().args(["plugins", "new", "My_Plugin", "--path"]).arg(folder.path()).output();
     insta::assert_snapshot!(shown(&output.expect("the host starts"), &[]), @r#"

@@ -33,7 +33,7 @@ fn nothing_is_dropped_and_waiting_is_accounted() {
         .succeeded();
     assert_eq!(ran.lines_of("behind", "step_end").len(), 90);
     assert_eq!(ran.sequence("behind", &[]), ran.sequence("inline", &[]));
-    // What was queued is finished before anybody hears of the end.
+    // The queue is finished before the end is announced.
     let told = ran.told(&["step_end", "epoch_end", "train_end"]);
     let position = |line: &str| told.iter().position(|told| told == line).expect("it came");
     assert!(position("behind epoch_end") < position("inline train_end"), "{told:?}");
@@ -50,7 +50,7 @@ fn nothing_is_dropped_and_waiting_is_accounted() {
 }
 
 #[test]
-fn the_last_errors_are_told_too() {
+fn the_last_errors_are_reported_too() {
     for hook in ["epoch_end", "train_end"] {
         let fails = format!("fail_in = '{hook}', at_step = 6");
         let run = |entry: &str| {
@@ -73,7 +73,7 @@ fn the_last_errors_are_told_too() {
 }
 
 #[test]
-fn one_that_writes_weights_is_refused() {
+fn a_kind_that_writes_weights_is_refused() {
     let ran = SmallRun::with_libraries(&["services"]).instance("kind = 'services'\ndispatch = 'background'").run();
     insta::assert_snapshot!(ran.shown(), @r#"
     exit code: 2
@@ -87,11 +87,11 @@ fn one_that_writes_weights_is_refused() {
         ╰────
       hint: leave out `dispatch`, or say `dispatch = "inline"`
     "#);
-    assert!(!ran.out.exists(), "nothing was begun");
+    assert!(!ran.out.exists(), "nothing was started");
 }
 
 #[test]
-fn one_that_is_disabled_sees_nothing_of_what_was_queued() {
+fn a_disabled_callback_does_not_see_queued_events() {
     let entry = format!("{BACKGROUND}\non_error = 'disable'");
     let ran = SmallRun::new().recorder("behind", &entry, "fail_in = 'step_end'").recorder("other", "", "").run();
     let ran = ran.succeeded();

@@ -9,13 +9,13 @@ use fixture::{TempDir, temporary_folder};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
-/// By which names Chromium and its relatives are found.
+/// The names of Chromium and its variants.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// Nothing that a page is to do takes longer, unless it never comes.
+/// The longest that a page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A page in a browser. What its script throws, and what it may not load, is collected.
+/// A page in a browser. It collects the errors of its script, and requests that were blocked.
 pub struct Browser {
     process: Child,
     socket: WebSocket<TcpStream>,
@@ -26,11 +26,11 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts the browser; `None`, and a word to whoever runs the test, where there is none.
+    /// Starts the browser; `None`, with a message, if there is none.
     ///
     /// # Panics
     ///
-    /// When it is there and does not start.
+    /// When it exists and does not start.
     pub fn start() -> Option<Self> {
         let profile = temporary_folder();
         let Some((mut process, name)) = NAMES.iter().find_map(|name| Some((spawn(name, &profile)?, name))) else {
@@ -47,7 +47,7 @@ impl Browser {
                 break address.to_owned();
             }
         };
-        // What else it says goes nowhere, but must be read.
+        // The rest of its output is discarded, but must be read.
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(drop));
         let host = address.trim_start_matches("ws://").split('/').next().unwrap_or_default();
         let stream = TcpStream::connect(host).expect("it listens");
@@ -78,7 +78,7 @@ impl Browser {
         assert!(answer.get("errorText").is_none(), "{url}: {answer}");
     }
 
-    /// What an expression of the page's script gives.
+    /// The value of an expression in the page.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let answer = self.call("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
         assert!(answer.get("exceptionDetails").is_none(), "`{expression}`: {answer}");
@@ -89,7 +89,7 @@ impl Browser {
     ///
     /// # Panics
     ///
-    /// When it does not come true within a minute.
+    /// When it is not true within a minute.
     pub fn wait_until(&mut self, expression: &str) {
         let began = Instant::now();
         let tolerant = format!("(() => {{ try {{ return Boolean({expression}); }} catch {{ return false; }} }})()");
@@ -99,7 +99,7 @@ impl Browser {
         }
     }
 
-    /// What the page's script threw, and what the browser complained of.
+    /// The errors of the page's script and of the browser.
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
@@ -135,7 +135,7 @@ impl Drop for Browser {
 
 fn spawn(name: &str, profile: &TempDir) -> Option<Child> {
     let mut command = Command::new(name);
-    // Its sandbox wants rights that a container does not give; the pages are our own.
+    // Its sandbox needs rights that a container does not have; the pages are our own.
     command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
     command.args(["--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"]);
     command.arg(format!("--user-data-dir={}", profile.path().display()));

@@ -2,7 +2,7 @@ use fixture::{build_test_plugins, host, shown, temporary_folder};
 
 use crate::small_run::SmallRun;
 
-/// What a command shows.
+/// The output of a command.
 fn told(arguments: &[&str]) -> String {
     let folder = temporary_folder();
     let output = host().args(arguments).current_dir(folder.path()).output().expect("the host starts");
@@ -14,15 +14,15 @@ fn help() {
     insta::assert_snapshot!(told(&["--help"]), @"
     exit code: 0
     -- stdout
-    Trains networks with libtorch; everything besides the training happens in plugins
+    Trains networks with libtorch; plugins do everything besides the training
 
     Usage: host <COMMAND>
 
     Commands:
       run      Trains what a run file says, with the callbacks of plugin libraries
       model    Shows the model of a run file: nodes, shapes, parameters and cost
-      config   Checks run files, and says what may stand in one
-      plugins  Makes, lists, describes and checks plugins
+      config   Checks run files, and prints their JSON Schema
+      plugins  Creates, lists, describes and checks plugins
       help     Print this message or the help of the given subcommand(s)
 
     Options:
@@ -32,7 +32,7 @@ fn help() {
     Exit codes:
       0    the run finished, or a callback stopped it
       1    it failed
-      2    the command, the run file or the plugins are wrong; nothing was begun
+      2    the command, the run file or the plugins are wrong; nothing was started
       130  a signal ended it, after its end hooks
     ");
 }
@@ -51,20 +51,20 @@ fn help_for_run() {
 
     Options:
           --plugins [<DIR|FILE>]      A folder of plugin libraries or a library; may be given again.
-                                      Alone it means `./plugins`
-          --plugin <KIND[=NAME]>      One more callback behind the declared ones, unless one of that
-                                      name is declared
+                                      Without a value, `./plugins`
+          --plugin <KIND[=NAME]>      Adds a callback after the declared ones, unless one of that name
+                                      is declared
           --set <KEY=VALUE>           Overrides a key of the run file: `train.epochs=3`,
                                       `plugins.checkpoint.options.keep_last=5`
           --out <DIR>                 The run folder [default: runs/<run name>/<start time>]
-          --resume <auto|never|PATH>  Where to go on from: the newest whole checkpoint of the run folder
-                                      (`auto`; the default where the run folder is given), nowhere, or a
-                                      checkpoint
+          --resume <auto|never|PATH>  Where to resume from: the newest whole checkpoint of the run
+                                      folder (`auto`; the default where the run folder is given),
+                                      nowhere, or a checkpoint
           --try                       One training and one evaluation batch through every hook and
                                       trigger; publishes nothing
           --json                      Prints the final status as JSON to stdout, instead of the run
                                       folder
-      -q, --quiet                     Shows errors alone
+      -q, --quiet                     Shows only errors
       -v, --verbose...                Shows what the host does; twice: everything
       -h, --help                      Print help
       -V, --version                   Print version
@@ -73,7 +73,7 @@ fn help_for_run() {
       host run --plugins target/plugins                         the built-in digits run
       host run run.toml --plugins plugins --plugins libmine.so  a run file, a folder, a library
       host run run.toml --plugins plugins --set train.epochs=3 --plugin early-stopping
-      host run run.toml --plugins plugins --out runs/long       begun, or gone on with where it was
+      host run run.toml --plugins plugins --out runs/long       started, or resumed where it stopped
       host run run.toml --plugins plugins --try                 one batch through every hook
     ");
 }
@@ -94,7 +94,7 @@ fn an_unknown_flag() {
 }
 
 #[test]
-fn a_run_file_that_is_not_there() {
+fn a_missing_run_file() {
     insta::assert_snapshot!(told(&["run", "nowhere.toml"]), @"
     exit code: 2
     -- stderr
@@ -105,7 +105,7 @@ fn a_run_file_that_is_not_there() {
 }
 
 #[test]
-fn a_plugin_folder_that_is_not_there() {
+fn a_missing_plugin_folder() {
     insta::assert_snapshot!(told(&["run", "--plugins", "nowhere"]), @"
     exit code: 2
     -- stderr
@@ -115,7 +115,7 @@ fn a_plugin_folder_that_is_not_there() {
 }
 
 #[test]
-fn plugins_alone_is_the_folder_plugins() {
+fn plugins_without_a_value_is_the_folder_plugins() {
     insta::assert_snapshot!(told(&["run", "--plugins"]), @"
     exit code: 2
     -- stderr
@@ -191,7 +191,7 @@ fn a_plugin_file_is_enough() {
 }
 
 #[test]
-fn an_instance_name_that_is_none() {
+fn an_invalid_instance_name() {
     insta::assert_snapshot!(SmallRun::new().arguments(["--plugin", "recorder=My Recorder"]).run().shown(), @"
     exit code: 2
     -- stderr

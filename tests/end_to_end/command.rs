@@ -31,7 +31,7 @@ fn a_command_is_told_of_the_run() {
 }
 
 #[test]
-fn what_a_command_writes_and_how_it_fails_is_logged_and_the_run_goes_on() {
+fn output_and_failure_of_a_command_are_logged_and_the_run_continues() {
     let options = "shell = true, command = ['echo \"done with $1\"; echo oops >&2; exit 3', '{run}']";
     let ran = with_command("name = 'mine'", options).run().succeeded();
     let warning = "mine: `sh`, run at `finished`, failed: exit status: 3";
@@ -48,7 +48,7 @@ fn what_a_command_writes_and_how_it_fails_is_logged_and_the_run_goes_on() {
 }
 
 #[test]
-fn a_command_that_does_not_end_is_ended_and_a_failed_run_runs_it_too() {
+fn a_command_that_does_not_end_is_killed_and_a_failed_run_runs_it_too() {
     let options = "shell = true, command = ['echo \"$HOST_PLUGIN: $HOST_ERROR\"; sleep 600 & sleep 600'], \
                    timeout_seconds = 0.5, events = ['failed']";
     let ran = with_command("", options).recorder("bad", "", "fail_in = 'epoch_end', at_step = 3").run();
@@ -59,7 +59,7 @@ fn a_command_that_does_not_end_is_ended_and_a_failed_run_runs_it_too() {
 }
 
 #[test]
-fn a_slow_command_does_not_hold_up_the_run() {
+fn a_slow_command_does_not_delay_the_run() {
     let options = "command = ['sleep', '600'], queue = 2, drain_seconds = 0.2";
     let ran = with_command("when = { every = '1 steps' }", options).run().succeeded();
     let told = ran.stderr();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::training::{Training, checks};
 
-/// The plugin `minor` in all its builds, apart: each is called `libminor.so`.
+/// The plugin `minor` in all its builds, in separate folders: each is called `libminor.so`.
 struct Plugins {
     folder: TempDir,
 }
@@ -89,7 +89,7 @@ fn every_host_runs_the_plugins_of_every_minor_version() {
     assert_eq!(run(present, "present"), with(Value::Null, 0));
     assert_eq!(run(next, "present"), with(Value::Null, 0));
     assert_eq!(run(next, "next"), with(json!(true), 0));
-    // Built with the next SDK, and nothing of it declared: it runs, and is told where it goes too far.
+    // Built with the next SDK, without declaring anything of it: it runs, and its newer call is an error.
     let too_far = "Unknown: this host has no service 35; use a newer host";
     assert_eq!(run(present, "next"), with(json!(too_far), 0));
     // After each of the 23 steps, at the epoch's end, and twice at the run's.

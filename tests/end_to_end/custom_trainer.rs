@@ -13,8 +13,8 @@ fn example(file: &str) -> PathBuf {
     workspace_root().join("examples/custom-trainer").join(file)
 }
 
-/// The example's program, in the folder and with the versions of the workspace, so that of libtorch's binding nothing is
-/// compiled anew.
+/// The example's program, in the folder and with the versions of the workspace, so that libtorch's binding is not
+/// compiled again.
 fn trainer() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -32,7 +32,7 @@ fn training(plugins: &str) -> Training {
     Training::new(plugins).without_model().with(LOSS, "").by(trainer())
 }
 
-/// The versions of a lock file's packages, but for those that lie in the repository.
+/// The versions of a lock file's packages, except those in the repository.
 fn locked(path: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(path).expect("the lock file can be read");
     let lock: toml::Table = text.parse().expect("the lock file is TOML");
@@ -54,7 +54,7 @@ fn its_versions_are_the_workspaces() {
 }
 
 #[test]
-fn it_trains_and_callbacks_come_behind_its_own_step() {
+fn it_trains_and_callbacks_come_after_its_own_step() {
     let training = training(
         "[[plugins]]\nkind = \"recorder\"\noptions = { path = \"JOURNAL\" }\n[[plugins]]\nkind = \"json-lines\"\n",
     );
@@ -80,7 +80,7 @@ fn it_trains_and_callbacks_come_behind_its_own_step() {
 }
 
 #[test]
-fn it_goes_on_bit_for_bit() {
+fn it_resumes_bit_for_bit() {
     let training = training(&resume::PLUGINS.replace("take_over = 9", "take_over = 0"));
     let checkpoints = ["checkpoints/epoch-0001-step-00000005", "epochs/epoch-0001-step-00000023"];
     resume::goes_on(&training, &checkpoints, "checkpoints/epoch-0002-step-00000046");
@@ -93,7 +93,7 @@ fn it_goes_on_bit_for_bit() {
     names.sort_unstable();
     assert_eq!(names[..5], ["bn1.bias", "bn1.running_mean", "bn1.running_var", "bn1.weight", "bn2.bias"]);
 
-    // The same weights as a start: all of them are found.
+    // Starting from the same weights: all of them are found.
     let weights = training.path("unbroken/checkpoints/epoch-0002-step-00000046/model.safetensors");
     let output = training.run("started", &["--set", &format!("model.init_from={}", weights.display())]);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -118,7 +118,7 @@ fn callbacks_are_told_that_there_is_no_graph() {
 }
 
 #[test]
-fn what_comes_twice_or_not_at_all_is_told() {
+fn missing_and_duplicate_parts_are_reported() {
     let bare = Training::new("").without_model();
     let shown = |training: &Training, out: &str| shown(&training.output(out, &[]), &[training.folder()]);
     insta::assert_snapshot!(shown(&bare, "no-model"), @r#"
@@ -138,7 +138,7 @@ fn what_comes_twice_or_not_at_all_is_told() {
         ·    ╰── `loss` is missing
      33 │ epochs = 2
         ╰────
-      hint: say what is minimised, as in `loss = { type = "cross_entropy" }`
+      hint: say what to minimize, as in `loss = { type = "cross_entropy" }`
     "#);
     insta::assert_snapshot!(shown(&Training::new("").by(trainer()), "twice"), @r#"
     exit code: 2
@@ -161,7 +161,7 @@ fn what_comes_twice_or_not_at_all_is_told() {
         ·   ╰── a loss
      36 │ metrics = ["accuracy"]
         ╰────
-      hint: remove it, since this program minimises a loss of its own
+      hint: remove it: this program minimizes a loss of its own
     "#);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::browser::Browser;
 use crate::small_run::{Ran, SmallRun, text};
 
-/// A run that goes on until somebody stops it, and its page.
+/// A run that continues until it is stopped, and its page.
 struct Live {
     run: Option<SmallRun>,
     process: Child,
@@ -67,7 +67,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        // Where a test fails, the run would go on.
+        // Otherwise the run would continue after a failed test.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -90,7 +90,7 @@ fn a_browser_sees_the_run_and_stops_it() {
     browser.evaluate("byId('rate').value = '0.125', byId('controls').requestSubmit()");
     browser.wait_until("byId('notice').textContent.includes('the learning rate is 0.125 from now on')");
     browser.wait_until("byId('rate').placeholder === '0.125'");
-    // Once is a slip of the thumb.
+    // One click may be an accident.
     browser.evaluate("byId('stop').click()");
     assert_eq!(browser.evaluate("byId('stop').textContent"), "Press again to stop");
     assert_eq!(browser.evaluate("known.progress.state"), "running");
@@ -105,7 +105,7 @@ fn a_browser_sees_the_run_and_stops_it() {
 }
 
 #[test]
-fn the_page_is_for_this_machine_and_for_whoever_knows_the_token() {
+fn the_page_is_only_for_this_machine_and_with_the_token() {
     let live = Live::start();
     let (port, token) = (live.port(), live.token());
     let (host, page) = (format!("Host: localhost:{port}\r\n"), format!("/?token={token}"));

@@ -1,4 +1,4 @@
-//! The formats that data is read from, through the real program: files of real writers, and what is wrong with files.
+//! The formats of data, through the real program: files of real writers, and errors in files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use fixture::{TempDir, build_workspace_plugins, folder_of, host, lines, shown, temporary_folder, workspace_root};
 use serde_json::Value;
 
-/// What follows `[data]` in every run file of this module.
+/// The rest of every run file of this module, after `[data]`.
 const REST: &str = r#"
 [model]
 layers = [
@@ -62,7 +62,7 @@ impl DataRun {
         command.output().expect("the host starts")
     }
 
-    /// The metrics of a run that went well, without times.
+    /// The metrics of a run that must succeed, without times.
     fn metrics(&self, name: &str, data: &str) -> Vec<Value> {
         let output = self.run(name, data, &[]);
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
@@ -73,14 +73,14 @@ impl DataRun {
         lines
     }
 
-    /// What a run says that cannot begin.
+    /// The message of a run that cannot start.
     fn refusal(&self, data: &str) -> String {
         let output = self.run("refused", data, &[]);
         assert!(!self.folder.path().join("refused").exists(), "nothing was created");
         shown(&output, &[(self.folder.path(), "[FOLDER]")])
     }
 
-    /// Runs a program in Python with the packages of `tests/requirements.txt`; false, saying so, where there are none.
+    /// Runs a program in Python with the packages of `tests/requirements.txt`; false, with a message, without them.
     fn python(&self, program: &str) -> bool {
         let Some(python) = fixture::python() else { return false };
         let output = Command::new(python).args(["-c", program]).current_dir(self.folder.path()).output();
@@ -100,7 +100,7 @@ normalize = "standard"
 splits = { val = { fraction = 0.2 } }
 "#;
 
-/// The digits, as `x` and `y`, of the types that people have.
+/// The digits, as `x` and `y`, in common types.
 const WRITE_ARRAYS: &str = "
 import gzip, struct
 import numpy
@@ -159,9 +159,9 @@ fn every_format_trains_to_the_same_numbers() {
 }
 
 #[test]
-fn data_larger_than_what_is_kept_in_memory_is_read_as_it_is_needed() {
+fn data_larger_than_the_memory_limit_is_read_on_demand() {
     let run = DataRun::new();
-    // 400 MB of samples that take no room on the disk; as f32 they would take 1.6 GB.
+    // 400 MB of samples in a sparse file; as f32 they would take 1.6 GB.
     let header = |descr: &str, shape: &str| {
         let dictionary = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
         [b"\x93NUMPY\x01\x00".as_slice(), &(dictionary.len() as u16).to_le_bytes(), dictionary.as_bytes()].concat()
@@ -199,7 +199,7 @@ fn data_larger_than_what_is_kept_in_memory_is_read_as_it_is_needed() {
         "#,
     );
     let plugins = folder_of([build_workspace_plugins()["standard"].as_path()]);
-    // The shell limits what the host may take for itself, in KiB; what it maps of files does not count.
+    // The shell limits the host's own memory, in KiB; mapped files do not count.
     let output = Command::new("sh")
         .args(["-c", "ulimit -d 1400000; exec \"$@\"", "sh"])
         .arg(fixture::host_binary())
@@ -254,7 +254,7 @@ fn augmented_images_resume_to_the_same_bits() {
     assert_eq!(resumed.last(), expected.last());
 }
 
-/// The last line of each kind that an example's metrics end with; a copy of its run file lies in `folder`.
+/// The last line of each kind in an example's metrics; a copy of its run file is in `folder`.
 fn last_lines(folder: &Path, run_file: &Path) -> (Value, Option<Value>) {
     let plugins = folder_of(build_workspace_plugins().values().map(PathBuf::as_path));
     let mut command = host();
@@ -294,7 +294,7 @@ fn the_folder_of_images_that_a_script_makes_is_learned() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_told_with_its_place() {
+fn errors_in_a_file_are_reported_with_their_place() {
     let run = DataRun::new();
     run.write("ragged.csv", "1,2,0\n3,4,1\n5,6\n");
     run.write("labels.csv", "1,2,0\n3,4,12\n");
@@ -436,7 +436,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
 }
 
 #[test]
-fn what_is_wrong_with_a_run_file_is_told_together() {
+fn errors_in_a_run_file_are_reported_together() {
     let run = DataRun::new();
     let refused = |overrides: &[&str]| {
         let overrides: Vec<&str> = overrides.iter().flat_map(|set| ["--set", set]).collect();
@@ -451,7 +451,7 @@ fn what_is_wrong_with_a_run_file_is_told_together() {
      1 │ train.loss={ type = "mse" }
        ·       ────
        ╰────
-      hint: `cross_entropy` would take them
+      hint: use `cross_entropy` for them
 
       × a batch of 5000 samples is larger than the split `train`, which holds 1438
        ╭─[--set:1:18]
@@ -489,7 +489,7 @@ fn what_is_wrong_with_a_run_file_is_told_together() {
 }
 
 #[test]
-fn a_run_folder_that_cannot_be_made_is_told() {
+fn a_run_folder_that_cannot_be_created_is_reported() {
     let run = DataRun::new();
     let output = run.run("digits.csv.gz/run", CSV, &[]);
     insta::assert_snapshot!(shown(&output, &[(run.folder.path(), "[FOLDER]")]), @"

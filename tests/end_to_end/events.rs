@@ -70,7 +70,7 @@ fn a_stop_after_an_epoch_finishes_the_event_for_all() {
 }
 
 #[test]
-fn the_end_of_an_epoch_that_was_asked_for() {
+fn a_requested_end_of_an_epoch() {
     let ran = SmallRun::new()
         .recorder("ends", "", "ask_in = 'step_end', asks = 'end_epoch', at_step = 2")
         .recorder("other", "", "")
@@ -89,7 +89,7 @@ fn the_end_of_an_epoch_that_was_asked_for() {
 }
 
 #[test]
-fn an_evaluation_that_was_asked_for() {
+fn a_requested_evaluation() {
     let ran = SmallRun::new()
         .recorder("within", "", "ask_in = 'step_end', asks = 'evaluate', at_step = 2")
         .recorder("after", "", "ask_in = 'epoch_end', asks = 'evaluate', at_step = 3")
@@ -103,7 +103,7 @@ fn an_evaluation_that_was_asked_for() {
 }
 
 #[test]
-fn a_checkpoint_that_was_asked_for() {
+fn a_requested_checkpoint() {
     let ran = SmallRun::new()
         .recorder("asks", "", "ask_in = 'step_end', asks = 'checkpoint', at_step = 2")
         .recorder("slow", "dispatch = 'background'", "sleep_ms = 20, sleep_in = 'step_end'")
@@ -115,7 +115,7 @@ fn a_checkpoint_that_was_asked_for() {
     1.2 (2): step_end save_state[9] checkpoint[asks, the recorder was told to]
     1.3 (3): step_end
     ");
-    // Everybody has handled everything before it, and everybody's state is there before anybody writes.
+    // All callbacks have handled everything before it, and all states are saved before it is written.
     let events = ["step_end", "save_state", "checkpoint"];
     let told = ran.told(&events);
     let position = |line: &str| told.iter().position(|told| told == line).expect("it came");
@@ -136,7 +136,7 @@ fn records_custom_events_and_artifacts() {
 }
 
 #[test]
-fn an_evaluation_behind_the_last_step_is_not_in_mid_epoch() {
+fn an_evaluation_after_the_last_step_is_not_in_mid_epoch() {
     for (every, mid_epoch) in [("3 steps", vec![false, false]), ("2 steps", vec![true, true, false])] {
         let ran = SmallRun::new().set(&format!("eval.every='{every}'")).recorder("a", "", "").run().succeeded();
         let told: Vec<bool> =
@@ -152,7 +152,7 @@ fn interrupt(process: u32) {
     assert!(sent.expect("there is a shell").success());
 }
 
-/// Interrupts the run once it is under way.
+/// Interrupts the run once it is running.
 #[cfg(unix)]
 fn interrupted(run: SmallRun) -> Ran {
     let child = run.start();
@@ -245,7 +245,7 @@ fn each_created_callback_is_torn_down_when_a_setup_fails() {
 }
 
 #[test]
-fn each_created_callback_is_torn_down_when_another_cannot_be_made() {
+fn each_created_callback_is_torn_down_when_another_cannot_be_created() {
     for how in ["fail_in", "panic_in"] {
         let ran = SmallRun::new()
             .recorder("before", "", "")

@@ -1,10 +1,10 @@
-//! What exporters leave in the run folder, read by the runtimes that people use.
+//! The files of exporters in the run folder, read by common runtimes.
 
 use std::process::Command;
 
 use fixture::{build_workspace_plugins, folder_of, host, temporary_folder, workspace_root};
 
-/// Prints what the file says of itself, and how many of the digits it knows, given as they are stored.
+/// Prints the file's metadata, and how many digits it classifies correctly from stored pixels.
 const READ: &str = "
 import csv, gzip, json, subprocess, sys
 import numpy, onnx, onnxruntime
@@ -83,7 +83,7 @@ fn eight_bits_choose_the_classes_that_the_model_chooses() {
     command.current_dir(folder.path()).args(["run", "--out", "out", "--json", "--plugins"]).arg(plugins.path());
     command.args(["--set=train.epochs=4", "--set=run.device=cpu", "--set=data.normalize=\"none\""]);
     for kind in ["onnx", "tflite"] {
-        // The run file's own instances take pixels as they are stored, too.
+        // The run file's own instances take stored pixels too.
         command.arg(format!("--set=plugins.{kind}.options={{ name = \"whole\" }}"));
         command.arg(format!("--set=plugins.{kind}.when={{ at = [\"end\"] }}"));
         command.arg(format!("--plugin={kind}=eight-{kind}"));
@@ -104,7 +104,7 @@ fn eight_bits_choose_the_classes_that_the_model_chooses() {
         let [agreement, whole, eight] = row[..] else { panic!("{told}") };
         assert!(agreement >= 0.99 && (whole - eight).abs() <= 0.01 && whole > 0.9, "{told}");
     }
-    // What the plugins themselves measured on the way.
+    // What the plugins themselves measured.
     let status = std::fs::read_to_string(folder.path().join("out/status.json")).expect("the status is there");
     let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
     let [before, after] =
@@ -119,7 +119,7 @@ fn eight_bits_choose_the_classes_that_the_model_chooses() {
 fn a_full_disk_fails_the_export_and_leaves_nothing_of_it() {
     let folder = temporary_folder();
     let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
-    // Blocks of 512 bytes or of 1024, as the shell has it. Who writes beyond is told so, and not killed.
+    // Blocks of 512 or 1024 bytes, depending on the shell. A write beyond the limit fails, and does not kill the process.
     let limited = "ulimit -f 300; trap '' XFSZ; exec \"$@\"";
     let mut command = Command::new("sh");
     command.args(["-c", limited, "sh"]).arg(host().get_program());

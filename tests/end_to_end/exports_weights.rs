@@ -71,7 +71,7 @@ fn a_run_that_starts_from_what_was_written_computes_the_same() {
             assert!(before.is_some(), "{metric}");
             assert_eq!(before.map(f64::to_bits), after.map(f64::to_bits), "{metric}: {before:?} {after:?}");
         }
-        // Other weights would give another number: the first epoch's do.
+        // Other weights give another number, as the first epoch's do.
         let earlier = evaluation(layers, &training.path("run/behind/model-0001-00000023.safetensors"));
         earlier.run("run", &[]);
         assert_ne!(earlier.status("run")["metrics"]["val_loss"], training.status("run")["metrics"]["val_loss"]);
@@ -126,7 +126,7 @@ for name in sorted(tensors):
     print(name, tensors[name].dtype, tensors[name].shape)
 "#;
 
-/// What `READ` says of the files of a run; `None`, saying so, where there is no Python.
+/// The output of `READ` for the files of a run; `None`, with a message, if there is no Python.
 fn read_by_python(layers: &str) -> Option<String> {
     let python = fixture::python()?;
     let training = Training::new(INLINE).with(CONVOLUTION, layers);
@@ -217,7 +217,7 @@ fn a_full_disk_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_told_before_the_training() {
+fn obstacles_are_reported_before_the_training() {
     let blocked = Training::new(INLINE).with("\"npz\"] }", "\"npz\"], log_dir = \"../run.toml\" }");
     let told = shown(&blocked.output("run", &[]), &[blocked.folder()]);
     let expected =

@@ -10,7 +10,7 @@ fn failing(how: &str, on_error: &str, dispatch: &str) -> Ran {
         .run()
 }
 
-/// The events of `bad` behind the hook that failed.
+/// The events of `bad` after the hook that failed.
 fn afterwards(ran: &Ran) -> Vec<String> {
     let events = ran.events_of("bad");
     let failed = events.iter().position(|event| event == "epoch_end").expect("it came");
@@ -30,7 +30,7 @@ fn an_error_that_stops() {
                 events.iter().map(String::as_str).skip_while(|event| *event != "error").skip(1).collect();
             match mode {
                 "inline" => assert_eq!(behind_error, ["train_end", "teardown"], "{name}"),
-                // The loop hears of it with the next event, which is then finished.
+                // The loop notices it at the next event, which is then finished.
                 _ => assert!(behind_error.ends_with(&["train_end", "teardown"]), "{name}: {behind_error:?}"),
             }
         }
@@ -54,7 +54,7 @@ fn a_panic_that_stops() {
     }
 }
 
-/// That everything which tells how the run ended says that it failed, and why.
+/// Asserts that every report of the run's end says that it failed, and why.
 fn fails_as(ran: &Ran, message: &str) {
     assert_eq!(ran.code(), Some(1), "{}", ran.shown());
     assert!(ran.stderr().contains(message), "{}", ran.stderr());
@@ -91,7 +91,7 @@ fn failures_that_the_run_survives() {
             assert_eq!(failures.iter().filter(of_bad).count(), failures.len().max(1), "{failures:?}");
             let error = &ran.lines_of("last", "error")[0]["texts"];
             assert_eq!((text(error, "by"), text(error, "hook")), ("bad", "epoch_end"));
-            // The others see all of it.
+            // The others see everything.
             assert_eq!(ran.lines_of("last", "epoch_end").len(), 2);
             let afterwards = afterwards(&ran);
             match after {
@@ -119,7 +119,7 @@ fn what_a_failure_looks_like() {
     callbacks, in order: first, bad, last
     ERROR plugin `bad` failed in `epoch_end`: the recorder was told to fail in `epoch_end` plugin=bad hook="epoch_end" place= panicked=false
     error: × plugin `bad` failed in `epoch_end`: the recorder was told to fail in `epoch_end`
-      hint: kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run go on without it
+      hint: kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 3 steps in [TIME] s
     results: [FOLDER]/out
     "#);
@@ -139,14 +139,14 @@ fn what_a_panic_looks_like() {
     callbacks, in order: first, bad, last
     ERROR plugin `bad` panicked in `epoch_end`: the recorder was told to panic in `epoch_end` plugin=bad hook="epoch_end" place=recorder/src/lib.rs:[PLACE] panicked=true
     error: × plugin `bad` panicked in `epoch_end`: the recorder was told to panic in `epoch_end`
-      hint: at recorder/src/lib.rs:[PLACE], kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run go on without it
+      hint: at recorder/src/lib.rs:[PLACE], kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 3 steps in [TIME] s
     results: [FOLDER]/out
     "#);
 }
 
 #[test]
-fn one_that_cannot_be_made() {
+fn a_callback_that_cannot_be_created() {
     insta::assert_snapshot!(SmallRun::new().recorder("bad", "on_error = 'ignore'", "fail_in = 'new'").run().shown(), @"
     exit code: 1
     -- stdout
@@ -188,7 +188,7 @@ fn an_end_that_fails() {
 }
 
 #[test]
-fn one_that_is_disabled_within_an_event_does_not_see_the_rest_of_it() {
+fn a_callback_disabled_within_an_event_does_not_see_the_rest_of_it() {
     let ran = SmallRun::new()
         .recorder("puts", "", "record_in = 'epoch_end', at_step = 3")
         .recorder("bad", "on_error = 'disable'", "fail_in = 'record'")

@@ -1,4 +1,4 @@
-//! `host config` and `host model`: what a run file says, without a run.
+//! `host config` and `host model`: a run file without a run.
 
 use std::path::Path;
 use std::process::Output;
@@ -107,7 +107,7 @@ fn a_layer_that_does_not_fit_is_shown_in_its_place() {
 }
 
 #[test]
-fn a_right_run_file_is_checked_with_its_plugins() {
+fn a_valid_run_file_is_checked_with_its_plugins() {
     let folder = folder(&[]);
     let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
     let plugins = plugins.path().display().to_string();
@@ -115,7 +115,7 @@ fn a_right_run_file_is_checked_with_its_plugins() {
     insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &check)), @"
     exit code: 0
     -- stdout
-    `run.toml` is right: 9 nodes, 170 parameters, callbacks early-stopping, checkpoint, progress, print-metrics, json-lines
+    `run.toml` is valid: 9 nodes, 170 parameters, callbacks early-stopping, checkpoint, progress, print-metrics, json-lines
     ");
     let resolved = host_in(&folder, &[check.as_slice(), &["--resolved"]].concat());
     std::fs::write(folder.path().join("resolved.toml"), &resolved.stdout).expect("it can be written");
@@ -125,7 +125,7 @@ fn a_right_run_file_is_checked_with_its_plugins() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let folder = folder(&[("\"silu\"", "\"swish\""), ("epochs = 1", "epochs = 0"), ("0.1 }", "-0.1 }")]);
     insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &["config", "check", "run.toml"])), @r#"
     exit code: 2
@@ -173,7 +173,7 @@ fn the_schema_of_run_files_accepts_the_example() {
 }
 
 #[test]
-fn an_embedding_that_is_too_small_for_the_text_is_told() {
+fn an_embedding_that_is_too_small_for_the_text_is_reported() {
     let example = fixture::workspace_root().join("examples/shakespeare/run.toml");
     let output = host()
         .arg("model")

@@ -77,7 +77,7 @@ fn a_library_for_another_architecture() {
 }
 
 #[test]
-fn a_library_that_is_no_plugin() {
+fn a_library_that_is_not_a_plugin() {
     insta::assert_snapshot!(test_plugin("not-a-plugin"), @r#"
     exit code: 2
     -- stderr

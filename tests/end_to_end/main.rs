@@ -4,11 +4,15 @@
 mod author;
 // A plugin of this minor version and of the next, in a host of this one and of the next.
 mod compatibility;
+// Plugins as they were built when the ABI became final.
+mod kept;
 // What happens to files that are no plugins, or plugins that do not fit: each one readable paragraph.
 mod loading;
-// A run from the command line to what it leaves behind, and what must not change it.
+// Plugins in C and C++: that they run, and what is said of those that are wrong.
+mod c_plugins;
+// A run from the command line to its output, and what must not change it.
 mod run;
-// Which hooks come, with what, and which still come after a stop or a failure.
+// Which hooks come, with which arguments, and which still come after a stop or a failure.
 mod events;
 // In which order callbacks run, and what they see of each other.
 mod order;
@@ -20,13 +24,13 @@ mod background;
 mod csv;
 // The formats that data is read from, and what is wrong with files.
 mod data;
-// What exporters leave behind, and who reads it.
+// The files of exporters, and their readers.
 mod exports;
 // Headless Chromium, for the tests of pages.
 mod browser;
-// The page that a run leaves behind.
+// The page that a run writes.
 mod report;
-// The page that is there while a run goes on.
+// The page that a running host serves.
 mod dashboard;
 // What follows from plugins that fail.
 mod failures;
@@ -37,11 +41,13 @@ mod inspection;
 mod cli;
 // The run that these share.
 mod small_run;
-// Going on from a checkpoint: bit for bit, whatever ended the process.
+// Resuming from a checkpoint: bit for bit, whatever ended the process.
 mod resume;
 // What callbacks ask of the run, and whether the answers are right.
 mod services;
-// A plugin as a stranger writes it, built as a stranger builds it.
+// What every host answers to every service in every hook.
+mod service_table;
+// A plugin as a third party writes and builds it.
 mod third_party;
 // A program with a model, a loss and a batch step of its own.
 mod custom_trainer;
@@ -51,11 +57,11 @@ mod torchscript;
 mod webhook;
 // Commands that a run starts.
 mod command;
-// What a real tracking server has of a run.
+// What a real tracking server has about a run.
 mod mlflow;
 // Event files, as TensorBoard's own package and server read them.
 mod tensorboard;
-// What the repository says of itself.
+// The repository's documentation.
 mod tidy;
 // The run that the tests of services, checkpoints and compatibility share.
 mod training;

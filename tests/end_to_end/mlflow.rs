@@ -75,7 +75,7 @@ finally:
     server.wait()
 "#;
 
-/// The real server, which ends with it.
+/// The real server, which ends when this is dropped.
 struct Server {
     child: Child,
     requests: Option<ChildStdin>,
@@ -84,7 +84,7 @@ struct Server {
 }
 
 impl Server {
-    /// `None`, saying so, where the package is not to be had.
+    /// `None`, with a message, if the package is not installed.
     fn start() -> Option<Self> {
         let Some(python) = std::env::var_os("HOST_TEST_MLFLOW") else {
             fixture::skipped("`HOST_TEST_MLFLOW` names no Python that has `mlflow`");
@@ -135,7 +135,7 @@ fn run(training: &Training, out: &str, address: &str) -> String {
 /// The points that `metrics.jsonl` has of a metric: its lines are the metrics at the same events.
 fn expected(training: &Training, out: &str, metric: &str) -> Value {
     let lines = training.metrics(out);
-    // Between two evaluations the value of the last one is old.
+    // Between two evaluations, the value of the last one is old.
     let lines = lines.iter().filter(|line| line["kind"] == "epoch" || metric.starts_with("train_"));
     let points: Vec<Value> = lines.map(|line| Value::from(vec![line["step"].clone(), line[metric].clone()])).collect();
     assert!(points.len() >= 2 && points.iter().all(|point| point[1].is_number()), "{metric}: {points:?}");
@@ -143,7 +143,7 @@ fn expected(training: &Training, out: &str, metric: &str) -> Value {
 }
 
 #[test]
-fn the_server_has_what_the_run_said_also_after_a_resume() {
+fn the_server_has_the_run_also_after_a_resume() {
     let Some(mut server) = Server::start() else { return };
     let training = Training::new(PLUGINS).with("stop_in = \"\"", "stop_in = \"step_end\"");
     run(&training, "run", &server.address);
@@ -178,7 +178,7 @@ fn a_server_that_is_away_costs_one_warning() {
 }
 
 #[test]
-fn a_run_without_an_address_does_not_begin() {
+fn a_run_without_an_address_does_not_start() {
     let training = Training::new(PLUGINS);
     let output = training.output("run", &[]);
     let told = shown(&output, &[training.folder()]);

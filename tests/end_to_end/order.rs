@@ -15,7 +15,7 @@ fn declared_then_appended_then_by_default() {
         .recorder("b", "", "")
         .instance("kind = 'print-metrics'")
         .recorder("a", "", "")
-        // One of the name `a` is declared already.
+        // One with the name `a` is already declared.
         .arguments(["--plugin", "early-stopping=patient", "--plugin", "recorder=a", "--plugin", "recorder"])
         .run()
         .succeeded();
@@ -67,7 +67,7 @@ fn a_reader_before_its_producer() {
 }
 
 #[test]
-fn an_earlier_metric_is_there_in_the_same_pass() {
+fn an_earlier_metric_is_available_in_the_same_pass() {
     let ran =
         SmallRun::new().recorder("puts", "", "puts = 'told'").recorder("reads", "", "reads = 'told'").run().succeeded();
     let read: Vec<f64> =
@@ -90,7 +90,7 @@ fn an_unknown_kind() {
         ╰────
       hint: did you mean `recorder`?
     ");
-    assert!(!ran.out.exists(), "nothing was begun");
+    assert!(!ran.out.exists(), "nothing was started");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn bad_options() {
         ╰────
       hint: did you mean `fail_in`?
     ");
-    assert!(!ran.out.exists(), "nothing was begun");
+    assert!(!ran.out.exists(), "nothing was started");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn what_a_hook_puts_comes_before_the_next_callbacks_hook() {
 }
 
 #[test]
-fn what_follows_from_a_record_comes_round_by_round() {
+fn events_after_a_record_come_round_by_round() {
     let ran = SmallRun::new()
         .recorder("begins", "", "record_in = 'train_start'")
         .recorder("answers", "", "emit_in = 'record'")
@@ -201,7 +201,7 @@ fn what_follows_from_a_record_comes_round_by_round() {
 }
 
 #[test]
-fn callbacks_that_answer_each_other_for_ever() {
+fn callbacks_that_answer_each_other_forever() {
     let ran = SmallRun::new()
         .recorder("begins", "", "emit_in = 'train_start'")
         .recorder("left", "", "record_in = 'custom'")
@@ -215,9 +215,9 @@ fn callbacks_that_answer_each_other_for_ever() {
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: begins, left, right
-    ERROR plugin `right` failed in `custom`: after 8 rounds callbacks still answer each other: `right` sends `recorder`, `left` puts the record `recorder/left` plugin=right hook="custom" place= panicked=false
-    error: × plugin `right` failed in `custom`: after 8 rounds callbacks still answer each other: `right` sends `recorder`, `left` puts the record `recorder/left`
-      hint: kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run go on without it
+    ERROR plugin `right` failed in `custom`: callbacks still answer each other after 8 rounds: `right` sends `recorder`, `left` puts the record `recorder/left` plugin=right hook="custom" place= panicked=false
+    error: × plugin `right` failed in `custom`: callbacks still answer each other after 8 rounds: `right` sends `recorder`, `left` puts the record `recorder/left`
+      hint: kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run continue without it
     failed: 0 epochs, 0 steps in [TIME] s
     results: [FOLDER]/out
     "#);

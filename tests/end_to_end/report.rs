@@ -64,7 +64,7 @@ fn a_browser_draws_the_report() {
     }
     let best = browser.evaluate("document.querySelector('#best .tile').textContent");
     assert!(best.as_str().is_some_and(|text| text.starts_with("val_")), "{best}");
-    // A logarithmic axis has other heights.
+    // On a logarithmic axis the heights differ.
     let path = "document.querySelector('[data-curve=val_loss]').getAttribute('d')";
     let linear = browser.evaluate(path);
     browser.evaluate("document.querySelector('#curves .toggle').click()");

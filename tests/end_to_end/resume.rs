@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::training::{STEPS_PER_EPOCH, Training, read_json};
 
-/// What a resume must bring back, and two folders of checkpoints: of steps, and of epochs.
+/// What a resume must restore, and two folders of checkpoints: of steps, and of epochs.
 pub const PLUGINS: &str = r#"
 [[plugins]]
 kind = "keeper"
@@ -43,8 +43,8 @@ options = { folder = "epochs", keep_last = 0, only_own_requests = true }
 const ADAMW: &str = r#"{ type = "adamw", learning_rate = 3e-3, weight_decay = 0.01 }"#;
 const SGD: &str = r#"{ type = "sgd", learning_rate = 0.05, momentum = 0.9, nesterov = true, weight_decay = 0.001 }"#;
 
-/// Trains without a break as `unbroken`, then goes on from each of its `checkpoints` in a folder of its own, which must
-/// end as the first one.
+/// Trains without a break as `unbroken`, then resumes from each of its `checkpoints` in a folder of its own, which must
+/// end like the first one.
 pub fn goes_on(training: &Training, checkpoints: &[&str], end: &str) {
     assert!(!checkpoints.is_empty());
     training.run("unbroken", &[]);
@@ -67,7 +67,7 @@ pub fn goes_on(training: &Training, checkpoints: &[&str], end: &str) {
 }
 
 #[test]
-fn adamw_goes_on_from_anywhere() {
+fn adamw_resumes_from_anywhere() {
     let checkpoints = [
         "checkpoints/epoch-0001-step-00000005",
         "checkpoints/epoch-0001-step-00000010",
@@ -89,7 +89,7 @@ fn the_last_step_of_an_epoch_is_not_its_end() {
 }
 
 #[test]
-fn momentum_accumulation_and_the_background_go_on() {
+fn momentum_accumulation_and_the_background_resume() {
     let training = Training::new(&PLUGINS.replace("take_over = 9", "take_over = 0"))
         .with(ADAMW, SGD)
         .with("batch_size = 64\n", "batch_size = 20\naccumulate = 3\n")
@@ -100,7 +100,7 @@ fn momentum_accumulation_and_the_background_go_on() {
 }
 
 #[test]
-fn groups_a_warm_up_and_every_kind_of_metric_go_on() {
+fn groups_a_warm_up_and_every_kind_of_metric_resume() {
     let rmsprop = r#"{ type = "rmsprop", learning_rate = 1e-3, momentum = 0.9, centered = true, weight_decay = 0.001, groups = [
   { pattern = "fc2.*", name = "head", learning_rate_factor = 0.1 },
 ] }
@@ -143,7 +143,7 @@ fn a_hyper_parameter_keeps_its_owner() {
     assert_eq!((&starts[0]["owners"], &starts[1]["owners"]), (&serde_json::json!({}), &owned));
     assert_eq!(starts[1]["values"]["weight_decay"], 0.125);
     assert_eq!(starts[1]["values"]["learning_rate"], 0.002);
-    // The schedule did not touch it to the end, in neither run.
+    // The schedule did not change it until the end, in either run.
     for run in ["run", "resumed"] {
         assert_eq!(training.status(run)["metrics"]["learning_rate"], 0.002);
     }
@@ -151,7 +151,7 @@ fn a_hyper_parameter_keeps_its_owner() {
 
 // --- processes that end at any moment
 
-/// A training that takes its time, so that it can be broken off.
+/// A slow training, so that it can be interrupted.
 fn slow() -> Training {
     Training::new(PLUGINS).with("puts = \"recorded\"", "puts = \"recorded\", sleep_ms = 4, sleep_in = \"step_end\"")
 }
@@ -160,7 +160,7 @@ fn start(training: &Training, out: &str) -> Child {
     training.command(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the host starts")
 }
 
-/// Sends `signal` to a run once it has a checkpoint more than before, and `delay` later. Whether that is what ended the
+/// Sends `signal` to a run `delay` after its next checkpoint. Returns whether the signal ended the
 /// run; otherwise it had finished before.
 #[cfg(unix)]
 fn break_off(training: &Training, out: &str, signal: &str, delay: Duration) -> bool {
@@ -204,7 +204,7 @@ fn assert_whole(training: &Training, folder: &str) {
 }
 
 #[cfg(unix)]
-fn broken_off_and_gone_on_with(signal: &str) {
+fn interrupted_and_resumed(signal: &str) {
     let training = slow();
     training.run("unbroken", &[]);
     let mut broken = 0;
@@ -232,19 +232,19 @@ fn broken_off_and_gone_on_with(signal: &str) {
 
 #[test]
 #[cfg(unix)]
-fn a_killed_run_goes_on() {
-    broken_off_and_gone_on_with("-KILL");
+fn a_killed_run_resumes() {
+    interrupted_and_resumed("-KILL");
 }
 
 #[test]
 #[cfg(unix)]
-fn an_interrupted_run_goes_on() {
-    broken_off_and_gone_on_with("-INT");
+fn an_interrupted_run_resumes() {
+    interrupted_and_resumed("-INT");
 }
 
 #[test]
 #[cfg(unix)]
-fn a_kill_while_checkpoints_are_written_leaves_no_half_of_one() {
+fn a_kill_while_checkpoints_are_written_leaves_no_partial_one() {
     // A checkpoint after each step: nearly all of the time goes into writing them.
     let training = Training::new(PLUGINS).with("every = \"5 steps\"", "every = \"1 steps\"");
     let mut killed = 0;
@@ -258,7 +258,7 @@ fn a_kill_while_checkpoints_are_written_leaves_no_half_of_one() {
     assert_eq!(training.checkpoints("run/checkpoints").len(), 46);
 }
 
-// --- where to go on from
+// --- where to resume from
 
 fn damage(path: &Path) {
     let mut bytes = std::fs::read(path).expect("the file can be read");
@@ -267,7 +267,7 @@ fn damage(path: &Path) {
     std::fs::write(path, bytes).expect("the file can be written");
 }
 
-/// What a run says, without the first lines, which say what it is.
+/// The output of a run, without the first lines, which describe it.
 fn told(training: &Training, output: &std::process::Output) -> String {
     let mut text = shown(output, &[training.folder()]);
     for (pattern, name) in [
@@ -287,7 +287,7 @@ fn told(training: &Training, output: &std::process::Output) -> String {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_passed_over() {
+fn a_damaged_checkpoint_is_skipped() {
     let training = Training::new(PLUGINS);
     training.run("unbroken", &[]);
     training.run("damaged", &["--set", "train.epochs=2"]);
@@ -300,11 +300,11 @@ fn a_damaged_checkpoint_is_passed_over() {
     -- stdout
     [FOLDER]/damaged
     -- stderr
-    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046` is passed over
+    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046` is skipped
       ╰─▶ `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045` is passed over
+    warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045` is skipped
       ╰─▶ `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-    resuming behind epoch 2, step 40 from [FOLDER]/damaged/checkpoints/epoch-0002-step-00000040
+    resuming after epoch 2, step 40 from [FOLDER]/damaged/checkpoints/epoch-0002-step-00000040
     results: [FOLDER]/damaged
     "#);
     training.assert_same("unbroken/checkpoints/last", "damaged/checkpoints/last");
@@ -334,13 +334,13 @@ fn never_does_not_touch_a_used_folder() {
     insta::assert_snapshot!(told(&training, &output), @r#"
     exit code: 2
     -- stderr
-      × the run folder `[FOLDER]/run` holds a run already
-      hint: go on with it: `--resume auto`; or give another folder: `--out DIR`
+      × the run folder `[FOLDER]/run` already holds a run
+      hint: resume it: `--resume auto`; or choose another folder: `--out DIR`
     "#);
 }
 
 #[test]
-fn a_finished_run_has_nothing_to_go_on_with() {
+fn a_finished_run_has_nothing_to_resume() {
     let training = Training::new(PLUGINS);
     training.run("run", &[]);
     let (metrics, checkpoints) = (training.metrics("run"), training.checkpoints("run/checkpoints"));
@@ -353,7 +353,7 @@ fn a_finished_run_has_nothing_to_go_on_with() {
 }
 
 #[test]
-fn a_longer_plan_goes_on_behind_the_end() {
+fn a_longer_plan_continues_after_the_end() {
     let training =
         Training::new(PLUGINS).with("schedule = { type = \"cosine\" }", "schedule = { type = \"constant\" }");
     training.run("unbroken", &["--set", "train.epochs=3"]);
@@ -372,10 +372,10 @@ fn another_model_is_a_clear_error() {
     insta::assert_snapshot!(words(&wider), @r#"
     exit code: 2
     -- stderr
-    resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
+    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, but the value has [16] and Float
-      hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
     "#);
     let more = "{ type = \"linear\", out_features = 16 },\n  { type = \"relu\" },\n  { type = \"linear\", out_features = 10 },\n  { type = \"linear\", out_features = 10 }";
     let deeper = wider.with(
@@ -385,19 +385,19 @@ fn another_model_is_a_clear_error() {
     insta::assert_snapshot!(words(&deeper), @r#"
     exit code: 2
     -- stderr
-    resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
+    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ it has no tensor `fc3.weight`, which the model has
-      hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
     "#);
     let shallower = deeper.with(more, "{ type = \"linear\", out_features = 10 }");
     insta::assert_snapshot!(words(&shallower), @r#"
     exit code: 2
     -- stderr
-    resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
+    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, but the value has [16] and Float
-      hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
     "#);
 }
 
@@ -409,10 +409,10 @@ fn another_optimizer_is_a_clear_error() {
     insta::assert_snapshot!(told(&training, &training.output("run", &["--resume", "auto"])), @r#"
     exit code: 2
     -- stderr
-    resuming behind epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
+    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
       × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
       ╰─▶ the optimizer's state lacks `momentum_buffer.conv1.weight`; it was saved by another optimizer or model
-      hint: go on with the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin anew: `--resume never --out DIR`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
     "#);
 }
 
@@ -461,11 +461,11 @@ fn the_last_and_the_best_are_kept() {
 }
 
 #[test]
-fn retention_goes_on_with_the_run() {
+fn retention_resumes_with_the_run() {
     let rules = "keep_last = 1, keep_best = [{ metric = \"epoch_number\", mode = \"min\", top = 1 }]";
     let training = checkpointing(rules);
     training.run("run", &["--set", "train.epochs=2"]);
-    // The best of all lies before the break; what the run resumed from stays too.
+    // The best of all is from before the break; the checkpoint that the run resumed from stays too.
     training.run("run", &["--set", "train.epochs=4"]);
     let kept = ["epoch-0001-step-00000023", "epoch-0002-step-00000046", "epoch-0004-step-00000092"];
     assert_eq!(training.checkpoints("run/checkpoints"), kept);
@@ -485,8 +485,8 @@ fn nan_is_never_the_best() {
 // --- a disk that refuses
 
 #[test]
-fn a_folder_that_cannot_be_made_follows_on_error() {
-    // The log is a file: nothing can be made below it.
+fn a_folder_that_cannot_be_created_follows_on_error() {
+    // The log is a file: nothing can be created below it.
     let training = |policy: &str| {
         let on_error = format!("kind = \"checkpoint\"\non_error = \"{policy}\"");
         checkpointing("folder = \"log.jsonl/deep\"").with("kind = \"checkpoint\"", &on_error)
@@ -500,7 +500,7 @@ fn a_folder_that_cannot_be_made_follows_on_error() {
     -- stderr
     ERROR plugin `checkpoint` failed in `checkpoint`: cannot read `[FOLDER]/run/log.jsonl/deep/epoch-0001-step-00000023`: Not a directory (os error 20) plugin=checkpoint hook="checkpoint" place= panicked=false
     error: × plugin `checkpoint` failed in `checkpoint`: cannot read `[FOLDER]/run/log.jsonl/deep/epoch-0001-step-00000023`: Not a directory (os error 20)
-      hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run go on without it
+      hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 23 steps in [TIME]
     results: [FOLDER]/run
     "#);
@@ -521,7 +521,7 @@ fn a_folder_that_cannot_be_made_follows_on_error() {
 }
 
 #[test]
-fn a_file_in_the_place_of_the_folder_is_told_before_anything_is_trained() {
+fn a_file_in_place_of_the_folder_is_reported_before_the_training() {
     let training = checkpointing("");
     std::fs::create_dir(training.path("run")).expect("a folder");
     std::fs::write(training.path("run/checkpoints"), "in the way").expect("a file");
@@ -535,7 +535,7 @@ fn a_file_in_the_place_of_the_folder_is_told_before_anything_is_trained() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_disk_leaves_no_half_of_a_checkpoint() {
+fn a_full_disk_leaves_no_partial_checkpoint() {
     // No file may grow beyond 14 blocks, as on a disk that is full; the signal that comes with it is ignored.
     let training = checkpointing("");
     let host = training.command("run");
@@ -552,7 +552,7 @@ fn a_full_disk_leaves_no_half_of_a_checkpoint() {
     -- stderr
     ERROR plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/optimizer.safetensors`: File too large (os error 27) plugin=checkpoint hook="checkpoint" place= panicked=false
     error: × plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/optimizer.safetensors`: File too large (os error 27)
-      hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run go on without it
+      hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 23 steps in [TIME]
     results: [FOLDER]/run
     "#);

@@ -16,7 +16,7 @@ fn output(command: &mut Command) -> Output {
     command.output().expect("the host starts")
 }
 
-/// Sorted: whether an object keeps its order is up to what else is built along.
+/// Sorted: whether an object keeps its order depends on what else is built.
 fn names(value: &Value) -> Vec<&str> {
     let mut names: Vec<&str> = value.as_object().expect("it is an object").keys().map(String::as_str).collect();
     names.sort_unstable();
@@ -27,11 +27,11 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("the file is there")).expect("it is JSON")
 }
 
-/// The built-in run with the shipped plugins, as in the README, once for all tests that look at what it left.
+/// The built-in run with the shipped plugins, as in the README, once for all tests of its output.
 fn digits() -> &'static (PathBuf, Output) {
     static RUN: OnceLock<(PathBuf, Output)> = OnceLock::new();
     RUN.get_or_init(|| {
-        // A value that is never dropped takes no folder away.
+        // A value that is never dropped does not remove its folder.
         let (folder, plugins) = (shared_folder("digits"), shipped());
         let output = output(host().args(["run", "--plugins"]).arg(plugins.path()).current_dir(&folder).args([
             "--out",
@@ -139,7 +139,7 @@ fn the_log_tells_the_hooks_in_declared_order() {
 }
 
 #[test]
-fn the_run_folder_holds_what_the_design_says() {
+fn the_run_folder_has_the_documented_files() {
     let out = digits().0.join("out");
     for path in ["run.toml", "status.json", "metrics.jsonl", "log.jsonl"] {
         assert!(out.join(path).is_file(), "{path}");
@@ -245,7 +245,7 @@ fn a_quiet_run_shows_nothing_but_its_folder() {
 }
 
 #[test]
-fn a_trial_touches_every_hook_and_leaves_nothing_behind() {
+fn a_trial_calls_every_hook_and_leaves_nothing() {
     let ran = SmallRun::with_libraries(&["recorder", "checkpoint", "standard"])
         .set("run.by_default=true")
         .recorder("a", "", "")
@@ -303,7 +303,7 @@ fn a_run_folder_has_one_run_at_a_time() {
     exit code: 2
     -- stderr
       × another process trains in the run folder `[OUT]`
-      hint: wait for it, or give another folder: `--out DIR`
+      hint: wait for it, or choose another folder: `--out DIR`
     ");
 }
 
@@ -330,14 +330,14 @@ fn plugins_that_only_read_change_no_bit() {
         run()
             .set("run.by_default=true")
             .recorder("inline", "", "record_in = 'step_end', emit_in = 'epoch_end'")
-            // An evaluation more, in the middle of an epoch.
+            // Another evaluation, in the middle of an epoch.
             .recorder("behind", "dispatch = 'background'", "ask_in = 'step_start', asks = 'evaluate', at_step = 2"),
     );
     assert!(alone == watched);
 }
 
 #[test]
-fn a_stop_is_no_failure() {
+fn a_stop_is_not_a_failure() {
     let ran = SmallRun::new().recorder("a", "", "stop_in = 'epoch_end'").run().succeeded();
     assert_eq!((text(&ran.status(), "state"), ran.status()["position"]["epoch"].as_u64()), ("stopped", Some(1)));
 }
@@ -353,7 +353,7 @@ fn a_run_starts_from_the_weights_of_another() {
     let second = run().set(&from).run().succeeded();
     assert!(second.stderr().contains("weights: 4 of 4 tensors from"), "{}", second.stderr());
     assert!(epoch(&second) < epoch(&first));
-    // It has them now, and goes on without the file.
+    // It has them now, and resumes without the file.
     std::fs::remove_file(weights).expect("it can be removed");
     let out = second.out.clone();
     run().set(&from).set("train.epochs=2").run_in(out).succeeded();

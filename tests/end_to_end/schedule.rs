@@ -57,7 +57,7 @@ fn aliases_fill_when() {
 }
 
 #[test]
-fn a_condition_gates_all_but_the_hooks_that_make_a_callback_whole() {
+fn a_condition_gates_all_hooks_but_those_that_keep_a_callback_consistent() {
     let ran = SmallRun::new()
         .recorder("puts", "", "puts = 'told', ask_in = 'step_end', asks = 'checkpoint', at_step = 1")
         .recorder("a", "if = 'told >= 1'", "")
@@ -75,7 +75,7 @@ fn a_condition_gates_all_but_the_hooks_that_make_a_callback_whole() {
 }
 
 #[test]
-fn a_failing_other_is_told_whatever_the_condition() {
+fn a_failure_of_another_is_told_whatever_the_condition() {
     let ran = SmallRun::new()
         .recorder("fails", "on_error = 'ignore'", "fail_in = 'step_end', at_step = 2")
         .recorder("a", "if = 'val_loss < 0'", "")
@@ -88,4 +88,39 @@ fn a_failing_other_is_told_whatever_the_condition() {
 fn all_epoch_ends_come_before_any_trigger() {
     let ran = SmallRun::new().set("train.epochs=1").recorder("a", "", "").recorder("b", "", "").run().succeeded();
     assert_eq!(ran.told(&["epoch_end", "trigger"]), ["a epoch_end", "b epoch_end", "a trigger", "b trigger"]);
+}
+
+/// A gate on a metric that changes with each step, without and with a callback that reads metrics at each step.
+#[test]
+fn a_read_never_changes_a_run() {
+    const GATE: f64 = 2.0;
+    let run = |reads: bool| {
+        let run = SmallRun::with_libraries(&["recorder", "standard", "checkpoint"])
+            .set("train.epochs=5")
+            .recorder("a", &format!("when = {{ every = '1 step' }}\nif = 'train_loss < {GATE}'"), "")
+            .instance("kind = 'checkpoint'\nwhen = { at = ['step 8'] }");
+        let run = if reads { run.instance("kind = 'json-lines'\noptions = { every_steps = 1 }") } else { run };
+        run.run().succeeded()
+    };
+    let (alone, beside) = (run(false), run(true));
+    assert_eq!(triggers(&alone), triggers(&beside));
+
+    // The gate saw what the reader recorded.
+    let below: Vec<_> = fixture::lines(&beside.out.join("metrics.jsonl"))
+        .iter()
+        .filter(|line| line["kind"] == "step" && line["train_loss"].as_f64().is_some_and(|loss| loss < GATE))
+        .map(|line| format!("{} {} step", line["epoch"], line["step"]))
+        .collect();
+    assert_eq!(triggers(&alone), below);
+    assert!((1..15).contains(&below.len()), "the gate must open in the middle of the run: {below:?}");
+
+    // In the middle of an epoch, a checkpoint keeps the values that were put, not those that were read.
+    let latest = |ran: &Ran| {
+        let path = ran.out.join("checkpoints/epoch-0003-step-00000008/state.json");
+        let state: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).expect("a checkpoint")).expect("JSON");
+        ["train_loss", "learning_rate"].map(|name| state["modules"]["train"]["latest"][name].clone())
+    };
+    assert_eq!(latest(&alone), latest(&beside));
+    assert!(latest(&alone).iter().all(|metric| !metric.is_null()));
 }

@@ -7,7 +7,7 @@ use crate::training::{STEPS_PER_EPOCH, Training, checks};
 
 const CHECKPOINT: &str = "[[plugins]]\nkind = \"checkpoint\"\n";
 
-/// The journal of the plugin `services`: what it was answered, by hook and service.
+/// The journal of the plugin `services`: the answers, by hook and service.
 struct Answers(Vec<Value>);
 
 impl Answers {
@@ -124,7 +124,7 @@ fn the_console_is_the_hosts() {
 }
 
 #[test]
-fn names_that_are_not_there_get_the_nearest() {
+fn unknown_names_get_the_nearest() {
     let training = services("");
     training.run("run", &[]);
     let answers = Answers::of(&training);
@@ -191,7 +191,7 @@ fn the_loop_does_what_it_is_asked() {
 }
 
 #[test]
-fn a_pause_ends_when_another_thread_says_so() {
+fn another_thread_ends_a_pause() {
     let training = services("pause = 5");
     training.run("run", &[]);
     let log = std::fs::read_to_string(training.path("run/log.jsonl")).expect("the log can be read");
@@ -201,7 +201,7 @@ fn a_pause_ends_when_another_thread_says_so() {
 }
 
 #[test]
-fn what_is_written_is_there_and_what_may_not_be_is_refused() {
+fn writes_take_effect_or_are_refused() {
     let training = Training::new("[[plugins]]\nkind = \"writer\"\noptions = { path = \"JOURNAL\" }\n").with(
         r#"{ type = "adamw", learning_rate = 3e-3, weight_decay = 0.01 }"#,
         r#"{ type = "sgd", learning_rate = 0.05 }"#,
@@ -258,7 +258,7 @@ fn with_and_without(plugin: &str) -> Training {
 }
 
 #[test]
-fn what_only_reads_changes_no_bit() {
+fn reading_changes_no_bit() {
     let reader = "[[plugins]]\nkind = \"reader\"\noptions = { path = \"JOURNAL\", snapshot = true }\n";
     let training = with_and_without(reader);
     insta::assert_snapshot!(checks(&training.journal()), @r#"

@@ -12,7 +12,7 @@ use fixture::{
 use regex::Regex;
 use serde_json::Value;
 
-/// A run that is being put together. Its recorders write to one journal.
+/// A run that is being set up. Its recorders write to one journal.
 pub struct SmallRun {
     folder: TempDir,
     plugins: TempDir,
@@ -21,9 +21,9 @@ pub struct SmallRun {
     arguments: Vec<String>,
 }
 
-/// A run that has ended, and what it left behind.
+/// A run that has ended, and its output.
 pub struct Ran {
-    /// What the command said.
+    /// The output of the command.
     pub output: Output,
     /// The run folder.
     pub out: PathBuf,
@@ -32,7 +32,7 @@ pub struct Ran {
 }
 
 impl SmallRun {
-    /// Two epochs of three steps, with an evaluation each; no callback but those that are named.
+    /// Two epochs of three steps, with an evaluation each; only the named callbacks.
     pub fn new() -> Self {
         Self::with_libraries(&["recorder"])
     }
@@ -85,14 +85,14 @@ impl SmallRun {
         Self {
             folder: temporary_folder(),
             plugins: folder_of(names.iter().map(find)),
-            // At the margin, as a person writes it: messages show its lines.
+            // Without indentation, as users write it: messages show its lines.
             sections: unindented(&sections.replace("[DATA]", &data.display().to_string())),
             instances: String::new(),
             arguments: Vec::new(),
         }
     }
 
-    /// Declares a recorder: `entry` are lines of its `[[plugins]]`, `options` what its options say.
+    /// Declares a recorder: `entry` has lines of its `[[plugins]]`, `options` those of its options.
     pub fn recorder(self, name: &str, entry: &str, options: &str) -> Self {
         let journal = self.folder.path().join("journal.jsonl");
         let separator = if options.is_empty() { "" } else { ", " };
@@ -117,7 +117,7 @@ impl SmallRun {
         self.arguments(["--set", assignment])
     }
 
-    /// The folder of plugins, to put further files into.
+    /// The folder of plugins, for more files.
     pub fn plugins(&self) -> &Path {
         self.plugins.path()
     }
@@ -156,7 +156,7 @@ impl SmallRun {
         self.ended(output)
     }
 
-    /// Begins it; [`Self::ended`] takes what it said.
+    /// Starts it; [`Self::ended`] takes its output.
     pub fn start(&self) -> Child {
         self.start_with(|_| {})
     }
@@ -185,7 +185,7 @@ impl SmallRun {
         panic!("no `{event}` came");
     }
 
-    /// What a run that was begun left behind.
+    /// The results of a run that was started.
     pub fn ended(self, output: Output) -> Ran {
         let (_, out) = self.paths();
         Ran { output, out, folder: self.folder, plugins: self.plugins }
@@ -203,7 +203,7 @@ impl Ran {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
-    /// Code, stdout and stderr, without what differs from run to run.
+    /// Code, stdout and stderr, without what differs between runs.
     pub fn shown(&self) -> String {
         let root = workspace_root();
         let folders = [(self.plugins.path(), "[PLUGINS]"), (self.folder.path(), "[FOLDER]"), (root, "[ROOT]")];
@@ -216,11 +216,11 @@ impl Ran {
             .into_owned()
     }
 
-    /// The same for a run that was to end well.
+    /// The same for a run that must succeed.
     ///
     /// # Panics
     ///
-    /// When it did not, with what it said.
+    /// When it did not, with its output.
     pub fn succeeded(self) -> Self {
         assert_eq!(self.code(), Some(0), "{}", self.shown());
         self
@@ -232,7 +232,7 @@ impl Ran {
         if path.exists() { lines(&path) } else { Vec::new() }
     }
 
-    /// Who was told of these events, in order: `a epoch_end`. No `events` are all.
+    /// The instances that got these events, in order: `a epoch_end`. No `events` means all.
     pub fn told(&self, events: &[&str]) -> Vec<String> {
         let wanted = |line: &&Value| events.is_empty() || events.contains(&text(line, "event"));
         self.journal()
@@ -255,7 +255,7 @@ impl Ran {
         self.journal().into_iter().filter(is).collect()
     }
 
-    /// The names of what lies beside the run file.
+    /// The names of the files beside the run file.
     pub fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.folder.path()).expect("the folder can be read");
         let mut names: Vec<String> =
@@ -271,11 +271,11 @@ impl Ran {
     }
 
     /// The events of one instance as a text for snapshots: a line a position, `epoch.step (global step)`, and for each
-    /// event what it carries. No `events` are all.
+    /// event its data. No `events` means all.
     ///
     /// # Panics
     ///
-    /// When none of them came: two instances that were told nothing do not agree.
+    /// When none of them came: two empty lists must not count as equal.
     pub fn sequence(&self, instance: &str, events: &[&str]) -> String {
         let mut sequence = String::new();
         let mut at = String::new();

@@ -57,7 +57,7 @@ for run in ('', 'train', 'val'):
 print(json.dumps(found))
 "#;
 
-/// Starts the real server on a port of its own choice, asks it, and ends it.
+/// Starts the real server on a port that it chooses, queries it, and ends it.
 const SERVE: &str = r#"
 import json, re, subprocess, sys, time, urllib.parse, urllib.request
 
@@ -106,7 +106,7 @@ finally:
     server.wait()
 "#;
 
-/// What a script prints; `None`, saying so, where there is no Python.
+/// What a script prints; `None`, with a message, if there is no Python.
 fn python(script: &str, training: &Training, folder: &str) -> Option<Value> {
     let python = fixture::python()?;
     let output = Command::new(python).args(["-c", script]).arg(training.path(folder)).output().expect("Python starts");
@@ -114,7 +114,7 @@ fn python(script: &str, training: &Training, folder: &str) -> Option<Value> {
     Some(serde_json::from_slice(&output.stdout).expect("the script prints JSON"))
 }
 
-/// Steps and values of a scalar, in the 32 bits that an event file keeps of a number.
+/// Steps and values of a scalar, in the 32 bits of a number in an event file.
 fn points(found: &Value) -> Vec<(u64, f32)> {
     let point = |point: &Value| Some((point[0].as_u64()?, point[1].as_f64()? as f32));
     found.as_array().into_iter().flatten().filter_map(point).collect()
@@ -123,7 +123,7 @@ fn points(found: &Value) -> Vec<(u64, f32)> {
 /// The points that `metrics.jsonl` has of a metric: its lines are the metrics at the same events.
 fn expected(training: &Training, out: &str, metric: &str) -> Vec<(u64, f32)> {
     let lines = training.metrics(out);
-    // Between two evaluations the value of the last one is old.
+    // Between two evaluations, the value of the last one is old.
     let lines = lines.iter().filter(|line| line["kind"] == "epoch" || metric.starts_with("train_"));
     let points: Vec<_> =
         lines.filter_map(|line| Some((line["step"].as_u64()?, line[metric].as_f64()? as f32))).collect();
@@ -149,7 +149,7 @@ fn the_package_reads_every_value_as_it_was() {
         let points = &found["train"]["histograms"][format!("{group}/fc1.weight")];
         assert_eq!(*points, serde_json::json!([[20, 1024.0, 1024.0], [40, 1024.0, 1024.0]]), "{group}");
     }
-    // At the first trigger behind an evaluation.
+    // At the first trigger after an evaluation.
     assert_eq!(found["val"]["images"]["examples/2"], serde_json::json!([[30, 16, 16]]));
     assert_eq!(found["val"]["tensors"], serde_json::json!(["examples"]));
     let sessions = ["_hparams_/session_end_info", "_hparams_/session_start_info"];
@@ -220,11 +220,11 @@ fn the_server_shows_every_page() {
 }
 
 #[test]
-fn a_resumed_run_goes_on_without_doubled_points() {
+fn a_resumed_run_continues_without_duplicate_points() {
     let stop = "kind = \"recorder\"\noptions = { record_in = \"epoch_end\"";
     let training = Training::new(PLUGINS);
     training.run("unbroken", &[]);
-    // Stopped behind the trigger of step 30, with a checkpoint of step 23.
+    // Stopped after the trigger of step 30, with a checkpoint of step 23.
     let training = training.with(stop, &format!("{stop}, stop_in = \"step_end\", at_step = 35"));
     training.run("run", &[]);
     let training = training.with(", stop_in = \"step_end\", at_step = 35", "");
@@ -244,7 +244,7 @@ fn a_resumed_run_goes_on_without_doubled_points() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_told_before_the_training() {
+fn obstacles_are_reported_before_the_training() {
     let blocked =
         Training::new(&PLUGINS.replace("options = { every = 2,", "options = { log_dir = \"run.toml\", every = 2,"));
     let told = shown(&blocked.output("run", &[]), &[blocked.folder()]);
@@ -274,7 +274,7 @@ fn a_full_disk_hurts_no_other_monitor() {
     assert_eq!(output.status.code(), Some(0), "{told}");
     assert!(told.contains("cannot write `[FOLDER]/run/tensorboard/small/train/events.out.tfevents."), "{told}");
     assert_eq!(training.metrics("run").iter().filter(|line| line["kind"] == "epoch").count(), 2);
-    // What is there is whole.
+    // The file is valid up to there.
     let Some(found) = python(READ, &training, &format!("run/{LOGS}")) else { return };
     assert!(!points(&found["val"]["scalars"]["loss"]).is_empty(), "{found}");
 }

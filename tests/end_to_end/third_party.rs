@@ -23,7 +23,7 @@ fn built_by(build: &mut Command, target: &str) -> PathBuf {
     cargo_artifacts(build).into_iter().find_map(|artifact| artifact.library).expect("a library was built")
 }
 
-/// Major and minor number of a version, as `1.85` or `1.85.0` says them.
+/// Major and minor number of a version such as `1.85` or `1.85.0`.
 fn release(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split('.').map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
@@ -35,7 +35,7 @@ fn oldest() -> Option<(u32, u32)> {
     release(manifest["package"]["rust-version"].as_str()?)
 }
 
-/// Cargo and the version of its compiler, if Debian's is new enough and another one than ours.
+/// Cargo and the version of its compiler, if Debian's is new enough and differs from ours.
 fn another_compiler() -> Option<(Command, String)> {
     let version = |rustc: &str| {
         let output = Command::new(rustc).arg("--version").output().ok()?;
@@ -58,7 +58,7 @@ fn another_compiler() -> Option<(Command, String)> {
     Some((command, other))
 }
 
-/// A run with the library in a folder, named by nobody: what it printed, and its metric over the epochs.
+/// A run with the library in a folder, not named in the run file: its output, and its metric over the epochs.
 fn behavior(library: &Path) -> (String, Vec<Value>) {
     let folder = folder_of([library]);
     let training = Training::new(

@@ -22,7 +22,7 @@ fn tensor(training: &Training, checkpoint: &str, name: &str) -> Vec<f32> {
 }
 
 #[test]
-fn it_trains_and_goes_on_bit_for_bit_with_its_buffers() {
+fn it_trains_and_resumes_bit_for_bit_with_its_buffers() {
     let training = training(&resume::PLUGINS.replace("take_over = 9", "take_over = 0"));
     let checkpoints = ["checkpoints/epoch-0001-step-00000005", "epochs/epoch-0001-step-00000023"];
     let end = "checkpoints/epoch-0002-step-00000046";
@@ -33,7 +33,7 @@ fn it_trains_and_goes_on_bit_for_bit_with_its_buffers() {
     let (first, last) = (epochs.first().copied(), epochs.last().copied());
     assert!(of(last, "train_loss") < of(first, "train_loss").map(|loss| 0.8 * loss), "{metrics:?}");
     assert!(of(last, "val_accuracy") > Some(0.8), "{metrics:?}");
-    // The steps of the epoch have moved them, and the evaluation behind it has not.
+    // The steps of the epoch have moved them, and the evaluation after it has not.
     for name in ["features.1.running_mean", "features.1.running_var"] {
         let at = |checkpoint: &str| tensor(&training, &format!("unbroken/{checkpoint}"), name);
         let (early, trained) = (at(checkpoints[0]), at("checkpoints/epoch-0001-step-00000023"));
@@ -41,7 +41,7 @@ fn it_trains_and_goes_on_bit_for_bit_with_its_buffers() {
         assert_eq!(trained, at(checkpoints[1]), "{name}");
     }
 
-    // The module's own weights are what a new run starts from, unless others are given.
+    // A new run starts from the module's own weights, unless others are given.
     let weights = training.path("unbroken").join(end).join("model.safetensors");
     let set = format!("model.init_from={}", weights.display());
     let output = training.run("started", &["--set", &set, "--set", "train.epochs=1"]);
@@ -70,7 +70,7 @@ fn callbacks_are_told_that_there_is_no_graph() {
 }
 
 #[test]
-fn what_does_not_fit_is_told_at_its_place() {
+fn misfits_are_reported_at_their_place() {
     let refused = |training: &Training, arguments: &[&str]| {
         let output = training.output("run", arguments);
         assert_eq!(output.status.code(), Some(2));
@@ -88,7 +88,7 @@ fn what_does_not_fit_is_told_at_its_place() {
         ·    ╰── a model
      21 │ torchscript = "model.pt"
         · ─────┬─────
-        ·      ╰── another one
+        ·      ╰── a second model
      22 │ 
         ╰────
       hint: a run trains one model: remove one of them

@@ -56,11 +56,11 @@ batch_size = 256
 /// Optimizer steps of an epoch: 1,438 samples in batches of 64.
 pub const STEPS_PER_EPOCH: u64 = 23;
 
-/// A run file and a folder for all that comes of it.
+/// A run file and a folder for all its output.
 pub struct Training {
     folder: TempDir,
     libraries: Vec<PathBuf>,
-    /// The program, where it is not `host`.
+    /// The program, if it is not `host`.
     program: Option<PathBuf>,
 }
 
@@ -99,9 +99,15 @@ impl Training {
         self
     }
 
-    /// The same by a program that takes what `host run` takes.
+    /// The same with a program that takes the arguments of `host run`.
     pub fn by(self, program: &Path) -> Self {
         Self { program: Some(program.to_owned()), ..self }
+    }
+
+    /// The same with a further library.
+    pub fn with_library(mut self, library: &Path) -> Self {
+        self.libraries.push(library.to_owned());
+        self
     }
 
     fn write(&self, text: &str) {
@@ -138,11 +144,11 @@ impl Training {
         self.command(out).args(arguments).output().expect("the host starts")
     }
 
-    /// The same, and it must end well.
+    /// The same, and it must succeed.
     ///
     /// # Panics
     ///
-    /// When it does not, with the host's words.
+    /// When it does not, with the host's output.
     pub fn run(&self, out: &str, arguments: &[&str]) -> Output {
         let output = self.output(out, arguments);
         assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -216,12 +222,12 @@ pub fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&text).expect("the file is JSON")
 }
 
-/// A path as it stands between quotes in TOML.
+/// A path as quoted text in TOML.
 fn toml_path(path: &Path) -> String {
     path.display().to_string().replace('\\', "\\\\")
 }
 
-/// Asserts that every check of a journal passed, and gives their names and, of what was refused, the words.
+/// Asserts that every check of a journal passed, and returns their names and the messages of refusals.
 ///
 /// # Panics
 ///

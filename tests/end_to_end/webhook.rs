@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use crate::small_run::{Ran, SmallRun, text};
 
-/// Part of each URL here: nobody but the server may see it.
+/// Part of each URL here: only the server may see it.
 const TOKEN: &str = "T0K3N-of-the-url";
 
 /// `whsec_` and 24 bytes in Base64.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// A server on loopback, with what it was sent: the head and the body of each request.
+/// A server on loopback, with the requests that it got: the head and the body of each.
 struct Server {
     address: SocketAddr,
     requests: Receiver<(String, Value)>,
@@ -34,7 +34,7 @@ impl Server {
                     return;
                 }
                 let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                // Whoever does not wait for the answer sends no more.
+                // A client that does not wait for the answer sends no more.
                 if stream.write_all(answer.as_bytes()).is_err() {
                     return;
                 }
@@ -63,13 +63,13 @@ fn read(stream: &TcpStream) -> Option<(String, Value)> {
     Some((head, serde_json::from_slice(&body).ok()?))
 }
 
-/// A run with a webhook that has these options besides.
+/// A run with a webhook that also has these options.
 fn with_webhook(entry: &str, options: &str) -> SmallRun {
     let options = format!("options = {{ url_env = 'HOOK_URL', backoff_seconds = 0.01{options} }}");
     SmallRun::with_libraries(&["recorder", "webhook"]).instance(&format!("kind = 'webhook'\n{entry}\n{options}"))
 }
 
-/// Runs it with the URL in its environment; what is left behind must not have it.
+/// Runs it with the URL in its environment; its output must not contain it.
 fn ran(run: SmallRun, address: SocketAddr) -> Ran {
     let url = format!("http://{address}/{TOKEN}");
     let child = run.start_with(|command| {
@@ -107,7 +107,7 @@ fn files_with(text: &str, folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_run_tells_a_server_what_becomes_of_it() {
+fn a_run_notifies_a_server() {
     let server = Server::start(&["500 Internal Server Error", "200 OK", "200 OK", "200 OK", "200 OK", "200 OK"]);
     let options = ", secret_env = 'HOOK_SECRET', events = ['start', 'trigger', 'artifact', 'finished']";
     let run = with_webhook("when = { every = '1 epoch' }", options).recorder(
@@ -138,7 +138,7 @@ fn a_run_tells_a_server_what_becomes_of_it() {
 }
 
 #[test]
-fn each_end_is_told_as_what_it_was() {
+fn each_outcome_is_sent() {
     for (options, expected, plugin) in [
         ("fail_in = 'epoch_end', at_step = 3", "failed", "bad"),
         ("fail_in = 'setup'", "failed", "bad"),
@@ -160,7 +160,7 @@ fn each_end_is_told_as_what_it_was() {
 
 #[test]
 #[cfg(unix)]
-fn an_interrupted_run_says_so() {
+fn an_interrupted_run_is_sent() {
     let server = Server::start(&["200 OK", "200 OK"]);
     let run = with_webhook("", ", events = ['failed', 'interrupted', 'finished']").recorder("sees", "", "");
     let run = run.set("train.epochs=100_000");
@@ -178,7 +178,7 @@ fn an_interrupted_run_says_so() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_a_warning_unless_it_is_required() {
+fn an_unreachable_server_is_a_warning_unless_it_is_required() {
     let nobody = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("loopback");
     let optional = ran(with_webhook("", ", retries = 1"), nobody).succeeded();
     let warning = "WARN the notice `start` was not delivered to the URL in the environment variable `HOOK_URL`: the \
@@ -193,7 +193,7 @@ fn a_server_that_is_not_there_is_a_warning_unless_it_is_required() {
 }
 
 #[test]
-fn a_server_that_never_answers_does_not_hold_up_the_run() {
+fn a_server_that_never_answers_does_not_delay_the_run() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).expect("loopback is there");
     let address = silent.local_addr().expect("it is bound");
     let run = with_webhook("when = { every = '1 steps' }", ", queue = 2, timeout_seconds = 60, drain_seconds = 0.1");
@@ -211,7 +211,7 @@ fn a_url_in_the_run_file_is_refused_before_it_is_copied() {
         let run = SmallRun::with_libraries(&["webhook"]);
         let ran = run.instance(&format!("kind = 'webhook'\noptions = {{ {options} }}")).run();
         assert_eq!(ran.code(), Some(2), "{}", ran.shown());
-        assert!(!ran.out.exists(), "nothing was begun");
+        assert!(!ran.out.exists(), "nothing was started");
     }
     let unset = with_webhook("", "").run();
     let expected = "plugin `webhook` failed in `new`: the environment variable `HOOK_URL` of `url_env` is not set";

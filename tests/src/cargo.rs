@@ -1,11 +1,11 @@
-//! Cargo, as a person in the workspace's root would run it, and what it says that it has built.
+//! Cargo, as a user in the workspace's root would run it, and what it reports to have built.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Something that Cargo has built, or found built.
+/// Something that Cargo has built, now or earlier.
 #[derive(Clone, Debug)]
 pub struct Artifact {
     /// The package's name: that of its folder.
@@ -14,13 +14,13 @@ pub struct Artifact {
     pub manifest: PathBuf,
     /// The target's name, as Rust writes it.
     pub target: String,
-    /// The shared library, where it is one.
+    /// The shared library, if it is one.
     pub library: Option<PathBuf>,
-    /// The program, where it is one.
+    /// The program, if it is one.
     pub executable: Option<PathBuf>,
 }
 
-/// `cargo SUBCOMMAND`, without what the Cargo that runs this test says of this test.
+/// `cargo SUBCOMMAND`, without the variables that the Cargo of this test has set.
 pub fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
@@ -46,7 +46,7 @@ pub fn target_folder() -> PathBuf {
 ///
 /// # Panics
 ///
-/// When it fails, with Cargo's words.
+/// When it fails, with Cargo's output.
 pub fn cargo_artifacts(command: &mut Command) -> Vec<Artifact> {
     command.arg("--message-format=json-render-diagnostics").stderr(Stdio::piped());
     let output = command.output().expect("cargo can be started");

@@ -1,8 +1,8 @@
-//! What the end-to-end tests stand on: the host and the plugins as Cargo builds them, folders, and the text that a
-//! person would see.
+//! The base of the end-to-end tests: the host and the plugins as Cargo builds them, folders, and the text that a
+//! user would see.
 //!
 //! Everything is found through Cargo's own messages, and built once in a process. A build that fails is a panic with
-//! Cargo's words: no test can go on without it.
+//! Cargo's output: no test can continue without it.
 
 mod cargo;
 mod outcome;
@@ -28,7 +28,7 @@ pub fn workspace_root() -> &'static Path {
     package.parent().unwrap_or(package)
 }
 
-/// The libraries of `tests/plugins`, by package. Most are wrong on purpose; what is wrong, the first line of each says.
+/// The libraries of `tests/plugins`, by package. Most are wrong on purpose; the first line of each says how.
 pub fn build_test_plugins() -> &'static Libraries {
     static BUILT: OnceLock<Libraries> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -45,8 +45,45 @@ pub fn build_test_plugins() -> &'static Libraries {
     })
 }
 
-/// What the workspace builds, in one build: with other packages beside it, the host's dependencies could have other
-/// features, and it would be compiled anew.
+/// The plugins in C and C++, by the names of their files: those of `tests/plugins/c`, wrong on purpose, and the examples.
+pub fn build_c_plugins() -> &'static Libraries {
+    static BUILT: OnceLock<Libraries> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = shared_folder("c-plugins");
+        let sources = ["tests/plugins/c", "examples/c-plugin", "examples/cpp-plugin"].map(|from| {
+            let entries = workspace_root().join(from).read_dir().expect("the folder can be read");
+            entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+        });
+        let is_source = |path: &PathBuf| path.extension().is_some_and(|end| end == "c" || end == "cpp");
+        let sources = sources.into_iter().flatten().filter(is_source);
+        sources.map(|source| (file_stem(&source), compile_c(&source, &folder))).collect()
+    })
+}
+
+fn file_stem(path: &Path) -> String {
+    path.file_stem().expect("a file has a name").to_string_lossy().into_owned()
+}
+
+/// Builds a plugin in C or C++ into `folder`, as its author would, and with every warning as an error.
+///
+/// # Panics
+///
+/// When the compiler finds something to say.
+pub fn compile_c(source: &Path, folder: &Path) -> PathBuf {
+    use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+    let library = folder.join(format!("{DLL_PREFIX}{}{DLL_SUFFIX}", file_stem(source)));
+    let is_c = source.extension().is_some_and(|end| end == "c");
+    let (compiler, standard) = if is_c { ("cc", "-std=c99") } else { ("c++", "-std=c++17") };
+    let mut command = Command::new(compiler);
+    command.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-shared", "-fPIC", "-I"]);
+    command.arg(workspace_root().join("plugin-api/include")).arg("-o").arg(&library).arg(source).arg("-lm");
+    let output = command.output().expect("there is a compiler");
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
+/// What the workspace builds, in one build: built with other packages, the host's dependencies could have other
+/// features, and it would be compiled again.
 fn build_workspace() -> &'static [Artifact] {
     static BUILT: OnceLock<Vec<Artifact>> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -76,11 +113,11 @@ pub fn host() -> Command {
     program(host_binary())
 }
 
-/// A program with an environment that says nothing, so that it does the same for everyone.
+/// A program with an empty environment, so that it does the same for everyone.
 pub fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env_clear();
-    // Without a setting the program would start itself once more; the tests are many.
+    // Without a setting the program would start itself again, in every test.
     command.env("GOMP_SPINCOUNT", "10000");
     // What a program needs to start at all, and the user's own libtorch.
     for name in ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT"] {
@@ -91,7 +128,7 @@ pub fn program(path: &Path) -> Command {
     command
 }
 
-/// The Python that has the packages of `tests/requirements.txt`; `None`, saying so, if there is none.
+/// The Python that has the packages of `tests/requirements.txt`; `None`, with a message, if there is none.
 pub fn python() -> Option<OsString> {
     let python = std::env::var_os("HOST_TEST_PYTHON");
     if python.is_none() {
@@ -100,7 +137,7 @@ pub fn python() -> Option<OsString> {
     python
 }
 
-/// A folder below the target folder, empty at first, for what the tests of a process share.
+/// A folder below the target folder, empty at first, for files that the tests of a process share.
 pub fn shared_folder(name: &str) -> PathBuf {
     let folder = target_folder().join("tmp").join(name);
     if folder.exists() {
@@ -110,7 +147,7 @@ pub fn shared_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// A folder that goes away with the value.
+/// A folder that is removed with the value.
 pub fn temporary_folder() -> TempDir {
     tempfile::Builder::new().prefix("host-test-").tempdir().expect("there is a folder for temporary files")
 }

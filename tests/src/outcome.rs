@@ -1,4 +1,4 @@
-//! What a command shows, without what differs from one machine and day to the next.
+//! The output of a command, without what differs between machines and days.
 
 use std::path::Path;
 use std::process::Output;
@@ -32,7 +32,7 @@ fn filters() -> &'static [(Regex, &'static str)] {
     static FILTERS: OnceLock<Vec<(Regex, &'static str)>> = OnceLock::new();
     FILTERS.get_or_init(|| {
         [
-            (r"rustc \d[^,\n]*, [\w-]+", "[COMPILER]"),
+            (r"(rustc|gcc|\w* ?[Cc]lang) \d[^,\n]*, [\w-]+", "[COMPILER]"),
             (r"loaded in [\d.]+ ms", "loaded in [TIME] ms"),
             (r"takes \d+ ms", "takes [TIME] ms"),
             // The number of a thread, which newer compilers add to a panic's message.

@@ -1,14 +1,14 @@
-//! Tests that lack a program which set-up can install.
+//! Skips tests that need a program which is not installed.
 //!
-//! `tests/exports` takes this file, too: it uses nothing but the standard library.
+//! `tests/exports` includes this file too: it uses only the standard library.
 
 use std::io::Write;
 
-/// Tells whoever runs the tests that this one is skipped, since something is `missing`.
+/// Tells the user that this test is skipped, since something is `missing`.
 ///
 /// # Panics
 ///
-/// If no test may be skipped: with `HOST_TEST_NO_SKIP=1` or, unless that variable says otherwise, with `CI=true`.
+/// If no test may be skipped: with `HOST_TEST_NO_SKIP=1` or, unless that variable is set, with `CI=true`.
 pub fn skipped(missing: &str) {
     let variable = |name: &str| std::env::var(name).ok();
     assert!(
@@ -17,7 +17,7 @@ pub fn skipped(missing: &str) {
     );
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    // The test harness keeps what `eprintln!` says of a test that passes to itself.
+    // The test harness captures the output of `eprintln!` in a test that passes.
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {missing}");
 }
 

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use host::train::Screen;
+use host::services::Screen;
 
 use crate::Result;
 use crate::libraries::Libraries;

@@ -4,9 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::dispatch::{Caller, Dispatcher, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};
-use host::record::Position;
-use plugin_api::{EventKind, ServiceKind};
+use host::dispatch::Dispatcher;
+use host::record::{LiveMetrics, Position};
+use host::services::{Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
+use plugin_api::EventKind;
 
 use crate::Result;
 use crate::libraries::{Libraries, kinds};
@@ -70,7 +71,7 @@ fn fire(dispatcher: &mut Dispatcher, event: EventKind) -> Result<Duration> {
     let time = time(|| {
         for _ in 0..EVENTS {
             // The loop sets the position long before the hook: its stores are not part of the measurement.
-            let fired = dispatcher.fire_at(black_box(event), POSITION, &mut Silent);
+            let fired = dispatcher.fire_at(black_box(event), &mut Silent);
             if fired.is_err() {
                 outcome = fired;
                 break;
@@ -87,37 +88,27 @@ const POSITION: Position = Position { epoch: 1, step: 2, global_step: 2, samples
 struct Silent;
 
 impl Services for Silent {
-    fn call(
-        &mut self,
-        _: &Caller<'_>,
-        ServiceKind(service): ServiceKind,
-        _: &Request<'_>,
-        _: &mut Reply<'_>,
-    ) -> std::result::Result<(), ServiceError> {
-        Err(ServiceError::Unknown(service))
+    fn answer(&mut self, _: &Call<'_>, _: &mut Reply<'_>) -> std::result::Result<(), ServiceError> {
+        Err(nobody())
     }
 
-    fn snapshot(&mut self, _: EventKind, _: &SnapshotNeeds) -> std::result::Result<Arc<dyn Snapshot>, ServiceError> {
-        Ok(self.reader())
+    fn snapshot(&mut self, _: EventKind, _: &SnapshotNeeds) -> std::result::Result<Arc<Snapshot>, ServiceError> {
+        Err(nobody())
     }
 
-    fn reader(&self) -> Arc<dyn Snapshot> {
-        Arc::new(Silent)
+    fn position(&self) -> Position {
+        POSITION
     }
 
-    fn metric(&self, _: &str) -> Option<f64> {
+    fn metric(&mut self, _: &str) -> Option<f64> {
         None
+    }
+
+    fn live_metrics(&self) -> Arc<LiveMetrics> {
+        Arc::default()
     }
 }
 
-impl Snapshot for Silent {
-    fn call(
-        &self,
-        _: &Caller<'_>,
-        ServiceKind(service): ServiceKind,
-        _: &Request<'_>,
-        _: &mut Reply<'_>,
-    ) -> std::result::Result<(), ServiceError> {
-        Err(ServiceError::Unknown(service))
-    }
+fn nobody() -> ServiceError {
+    ServiceError::Failed("nobody answers in a benchmark".to_owned())
 }

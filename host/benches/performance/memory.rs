@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use host::train::Screen;
+use host::services::Screen;
 
 use crate::Result;
 use crate::libraries::{COUNT, Libraries, kinds};

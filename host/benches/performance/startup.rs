@@ -1,5 +1,6 @@
 //! From the start of the program to the end of the first training step, and the loading of one library.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -32,24 +33,49 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
         from: format!("`host run`, {STARTS} times, {COUNT} libraries"),
     });
 
+    for (what, library, target) in [
+        ("loading a plugin", libraries.noops().join(file_name("noop-0")), 2.0),
+        ("loading a plugin in C", build_c(libraries)?, 1.0),
+    ] {
+        let loads = load(libraries, &library)?;
+        table.push(&Figure {
+            what: what.to_owned(),
+            best: loads.best() * 1e3,
+            median: loads.median() * 1e3,
+            unit: "ms",
+            target: Target::AtMost(target),
+            from: format!("{STARTS} libraries"),
+        });
+    }
+    Ok(())
+}
+
+/// The times in which copies of a library are loaded.
+fn load(libraries: &Libraries, library: &Path) -> Result<Times> {
     let mut loads = Times::default();
+    let name = library.file_stem().ok_or("a library has a name")?.to_string_lossy();
     for copy in 0..STARTS {
         // A file that is already open would not be loaded again.
-        let path = libraries.folder().join(file_name(&format!("copy{copy}")));
-        std::fs::copy(libraries.noops().join(file_name("noop-0")), &path)?;
+        let path = libraries.folder().join(file_name(&format!("{name}-copy{copy}")));
+        std::fs::copy(library, &path)?;
         let mut opened = None;
         loads.push(time(|| opened = Some(Library::open(&path))));
         opened.transpose().map_err(|error| error.to_string())?;
     }
-    table.push(&Figure {
-        what: "loading a plugin".to_owned(),
-        best: loads.best() * 1e3,
-        median: loads.median() * 1e3,
-        unit: "ms",
-        target: Target::AtMost(2.0),
-        from: format!("{STARTS} libraries"),
-    });
-    Ok(())
+    Ok(loads)
+}
+
+/// The example in C.
+fn build_c(libraries: &Libraries) -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let library = libraries.folder().join(file_name("norm-limit"));
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-O2", "-I"]).arg(root.join("plugin-api/include")).arg("-o").arg(&library);
+    let status = command.arg(root.join("examples/c-plugin/norm_limit.c")).arg("-lm").status()?;
+    if !status.success() {
+        return Err(format!("{command:?} failed").into());
+    }
+    Ok(library)
 }
 
 /// Runs one step of the program; the log contains the end time of that step's epoch.

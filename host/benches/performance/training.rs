@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use host::data::{Dataset, TRAIN};
 use host::job::JobPlan;
-use host::train::Screen;
+use host::services::Screen;
 use tch::nn::{self, Module, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
 

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use host::data::{Loader, LoaderOptions, Order, TRAIN};
 use host::dispatch::Dispatcher;
+use host::distributed::SingleProcess;
 use host::job::{JobPlan, Request};
 use host::model::{Mode, Network};
+use host::services::Screen;
 use host::train::optimizer::Optimizer;
-use host::train::{Ambience, Interrupt, Parts, Screen, Session, Trainer};
+use host::train::{Interrupt, Parts, RunOutputs, Session, Trainer};
 use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
 
@@ -138,8 +140,9 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
         optimizer,
         data: plan.data.clone(),
         info: RunInfo::default(),
-        ambience: Box::new(Surroundings(Arc::clone(screen))),
+        outputs: Box::new(OnlyScreen(Arc::clone(screen))),
         interrupt: Interrupt::default(),
+        group: Box::new(SingleProcess),
         run_file: Arc::from(""),
         resume: None,
     })?;
@@ -187,10 +190,10 @@ fn model(plan: &JobPlan) -> Result<(Network, Optimizer)> {
     Ok((network, optimizer))
 }
 
-/// An environment that shows and keeps nothing, except for the screen.
-struct Surroundings(Arc<dyn Screen>);
+/// Outputs of a run of which only the screen is kept.
+struct OnlyScreen(Arc<dyn Screen>);
 
-impl Ambience for Surroundings {
+impl RunOutputs for OnlyScreen {
     fn screen(&self) -> Arc<dyn Screen> {
         Arc::clone(&self.0)
     }

@@ -1,4 +1,4 @@
-//! `host plugins …`: what the command line offers, and who does it.
+//! `host plugins …`: its commands.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -8,13 +8,14 @@ use clap::{Args, Subcommand};
 
 use super::check::{self, CheckKind, CheckOptions};
 use super::new::{NewOptions, new};
+use super::output::cannot_write;
 use super::{describe, list};
-use crate::report::{Problem, Problems};
+use crate::report::Problems;
 
 /// The plugin folders of a command.
 #[derive(Clone, Debug, Args)]
 pub struct Folders {
-    /// A folder of plugin libraries, or one library file; may be given several times. Alone it means `./plugins`.
+    /// A folder of plugin libraries, or one library file; may be given several times. Without a value, `./plugins`.
     #[arg(
         long = "plugins",
         value_name = "DIR|FILE",
@@ -29,10 +30,12 @@ pub struct Folders {
 /// `host plugins …`
 #[derive(Debug, Subcommand)]
 pub enum PluginsCommand {
-    /// Makes a Cargo project for a new plugin, with a test that passes.
-    #[command(after_help = "Example:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test")]
+    /// Creates a project for a new plugin: in Rust with a test that passes, in C with the header that it needs.
+    #[command(
+        after_help = "Examples:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test\n\n  host plugins new loss-alarm --language c"
+    )]
     New(NewOptions),
-    /// Lists the kinds of plugins that the folders offer.
+    /// Lists the kinds of plugins in the folders.
     ///
     /// Files that cannot be loaded are warnings.
     #[command(after_help = "Example:\n  host plugins list --plugins plugins")]
@@ -40,7 +43,7 @@ pub enum PluginsCommand {
         /// Where the libraries are.
         #[command(flatten)]
         folders: Folders,
-        /// Writes one JSON array with everything that the kinds say of themselves.
+        /// Writes one JSON array with the full descriptions of the kinds.
         #[arg(long)]
         json: bool,
     },
@@ -53,10 +56,10 @@ pub enum PluginsCommand {
         #[command(flatten)]
         folders: Folders,
     },
-    /// Drives every hook of every kind in a library through a made-up run, and shows what goes wrong.
+    /// Drives every hook of every kind in a library through a simulated run, and shows what goes wrong.
     ///
-    /// The library runs in a child process, so that a crash is a finding like others. Nothing is trained and nothing
-    /// published: `trial` is true in what `Run::info` says. The exit code is 1 when a check fails.
+    /// The library runs in a child process, so that a crash is a finding like any other. Nothing is trained or
+    /// published: `Run::info` has `trial = true`. The exit code is 1 when a check fails.
     #[command(after_help = check::help())]
     Check(CheckOptions),
     /// One part of `check`, in a child process of its own.
@@ -64,11 +67,11 @@ pub enum PluginsCommand {
     CheckKind(CheckKind),
 }
 
-/// Does what `host plugins …` asks: data goes to stdout, warnings to stderr.
+/// Runs `host plugins …`: data goes to stdout, warnings to stderr.
 ///
 /// # Errors
 ///
-/// What a person is told; the caller renders it.
+/// Problems, which the caller renders.
 pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
     let mut out = std::io::stdout().lock();
     let done = match command {
@@ -76,11 +79,11 @@ pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
         PluginsCommand::List { folders, json } => list(&folders.paths, json, &mut out, &mut std::io::stderr())?,
         PluginsCommand::Describe { kind, folders } => describe(&kind, &folders.paths, &mut out)?,
         PluginsCommand::Check(options) => {
-            // The child's prints come by this process' stderr, the findings by stdout.
-            return check::run(&options, wants_colour(), &mut out);
+            // The child's output comes through this process's stderr, the findings through stdout.
+            return check::run(&options, wants_color(), &mut out);
         }
         PluginsCommand::CheckKind(options) => {
-            // The library may print: the lock would be its deadlock.
+            // The library may print, and would deadlock on the lock.
             drop(out);
             return check::run_kind(&options);
         }
@@ -89,17 +92,9 @@ pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
     Ok(done)
 }
 
-/// Coloured when stdout is a terminal that shows colours and `NO_COLOR` is unset or empty (<https://no-color.org>).
-fn wants_colour() -> bool {
+/// Whether to color: stdout is a terminal that shows colors, and `NO_COLOR` is unset or empty (<https://no-color.org>).
+fn wants_color() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
     std::io::stdout().is_terminal() && !refused && !dumb
-}
-
-/// Output that could not be written. Where its reader has gone (`… | head`), it has seen enough.
-pub(super) fn cannot_write(error: std::io::Error) -> Problems {
-    if error.kind() == std::io::ErrorKind::BrokenPipe {
-        std::process::exit(0);
-    }
-    Problem::new("cannot write the output").with_cause(&error).into()
 }

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use plugin_api::protocol::Descriptor;
 use serde_json::{Map, Value};
 
-use super::command::cannot_write;
 use super::options::{OptionRow, example, rows};
+use super::output::cannot_write;
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Problems, Report, did_you_mean, list, table};
 
-/// There is no kind of that name.
+/// No kind has that name.
 #[derive(Debug, thiserror::Error)]
 #[error("no library offers the plugin kind `{kind}`")]
 struct UnknownKind {
@@ -26,7 +26,7 @@ impl Report for UnknownKind {
     }
 }
 
-/// Writes everything that a kind says of itself, for people, with an entry for the run file.
+/// Writes the full description of a kind, for people, with an entry for the run file.
 ///
 /// # Errors
 ///
@@ -34,7 +34,7 @@ impl Report for UnknownKind {
 pub fn describe(kind: &str, paths: &[PathBuf], out: &mut dyn Write) -> Result<ExitCode, Problems> {
     let catalogue = Catalogue::load(paths).map_err(|error| Problem::from(&error))?;
     let Some(found) = catalogue.kind(kind) else {
-        // The kind may be in a file that could not be loaded: those are told too.
+        // The kind may be in a file that could not be loaded, so the error lists those too.
         let mut problems = vec![Problem::from(&unknown(kind, &catalogue))];
         problems.extend(catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)));
         return Err(Problems(problems));
@@ -82,7 +82,7 @@ fn facts(kind: &Kind, descriptor: &Descriptor) -> [(&'static str, String); 11] {
         if need.hook.is_empty() { what } else { format!("{what} in {}", need.hook) }
     });
     [
-        ("licence", descriptor.licence.clone()),
+        ("license", descriptor.license.clone()),
         ("hooks", descriptor.hooks.join(", ")),
         ("needs", needs.collect::<Vec<_>>().join(", ")),
         ("produces", descriptor.produces.join(", ")),
@@ -96,7 +96,7 @@ fn facts(kind: &Kind, descriptor: &Descriptor) -> [(&'static str, String); 11] {
     ]
 }
 
-/// When its `trigger` comes unless the run says otherwise; nothing for a kind without one.
+/// The default schedule of its `trigger`; empty for a kind without one.
 fn when(descriptor: &Descriptor) -> String {
     if !descriptor.hooks.iter().any(|hook| hook == "trigger") {
         return String::new();
@@ -129,7 +129,7 @@ fn entry(descriptor: &Descriptor, options: &[OptionRow]) -> String {
     text
 }
 
-/// A value in one line of TOML. What TOML has no word for (null) is left out.
+/// A value in one line of TOML. Null, which TOML does not have, is left out.
 fn inline(value: &Value) -> String {
     match value {
         Value::Array(entries) => {
@@ -137,7 +137,7 @@ fn inline(value: &Value) -> String {
             format!("[{}]", entries.join(", "))
         }
         Value::Object(members) => inline_table(members),
-        // A JSON string's escapes are TOML's.
+        // JSON strings have the escapes of TOML.
         other => other.to_string(),
     }
 }
@@ -151,7 +151,7 @@ fn inline_table(members: &Map<String, Value>) -> String {
     if members.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", members.join(", ")) }
 }
 
-/// A key, quoted where TOML wants it.
+/// A key, quoted where TOML requires it.
 fn key(name: &str) -> String {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if !name.is_empty() && name.bytes().all(bare) { name.to_owned() } else { Value::from(name).to_string() }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::command::cannot_write;
+use super::output::cannot_write;
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Problems, Style, render, table};
 
@@ -49,7 +49,7 @@ pub fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the folders, and warns of the files that cannot be loaded.
+/// Loads the folders, and warns about the files that cannot be loaded.
 pub(super) fn load(paths: &[PathBuf], warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
     let catalogue = Catalogue::load(paths).map_err(|error| Problem::from(&error))?;
     let rejected: Vec<Problem> = catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();

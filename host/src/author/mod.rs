@@ -1,7 +1,7 @@
-//! Tools for those who write and use plugins: `host plugins new`, `list`, `describe` and `check`.
+//! Tools for authors and users of plugins: `host plugins new`, `list`, `describe` and `check`.
 //!
-//! Invariant: nothing here knows the training loop or a tensor library. `check` drives plugins through the same
-//! [`Dispatcher`](crate::dispatch::Dispatcher) as a run, with services that it makes up.
+//! Invariant: nothing here uses the training loop or a tensor library. `check` drives plugins through the same
+//! [`Dispatcher`](crate::dispatch::Dispatcher) as a run, with simulated services.
 
 mod check;
 mod command;
@@ -9,9 +9,10 @@ mod describe;
 mod list;
 mod new;
 mod options;
+mod output;
 
 pub use check::{Check, CheckOptions, Checked, Finding, Scope, Verdict, check};
 pub use command::{PluginsCommand, run};
 pub use describe::describe;
 pub use list::list;
-pub use new::{NewError, NewOptions, new};
+pub use new::{Language, NewError, NewOptions, new};

@@ -1,22 +1,57 @@
-//! `host plugins new`: a Cargo project that builds, passes its own test, and loads.
+//! `host plugins new`: a project that builds and loads; in Rust it passes a test of its own.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use plugin_api::abi::{C_HEADER, C_HEADER_NAME};
 
-use super::command::cannot_write;
+use super::output::cannot_write;
 use crate::report::{Problem, Problems, Report};
 
-/// The files of the project and where they go. The words that [`fill`] replaces are chosen so that the templates
-/// read as the files that they become.
-const TEMPLATES: [(&str, &str); 4] = [
-    ("Cargo.toml", include_str!("template/Cargo.toml.template")),
-    ("src/lib.rs", include_str!("template/lib.rs.template")),
-    ("README.md", include_str!("template/README.md.template")),
-    (".gitignore", include_str!("template/gitignore.template")),
-];
+/// In which language a plugin is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    /// A Cargo project that depends on `plugin-api`.
+    #[default]
+    Rust,
+    /// One file of C with a copy of `host_plugin.h`; nothing of Rust.
+    C,
+}
+
+impl Language {
+    /// The files of the project and where they go. The words that [`fill`] replaces, in the paths too, are chosen so that
+    /// the templates read as the files that they become.
+    fn templates(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Rust => &[
+                ("Cargo.toml", include_str!("template/Cargo.toml.template")),
+                ("src/lib.rs", include_str!("template/lib.rs.template")),
+                ("README.md", include_str!("template/README.md.template")),
+                (".gitignore", include_str!("template/gitignore.template")),
+            ],
+            Self::C => &[
+                ("plugin-name.c", include_str!("template/plugin.c.template")),
+                ("README.md", include_str!("template/README.c.md.template")),
+                (".gitignore", include_str!("template/gitignore.c.template")),
+            ],
+        }
+    }
+
+    /// How the project is built and where its library is then.
+    fn build(self, name: &str) -> (String, String) {
+        let library = library_file(name);
+        match self {
+            Self::Rust => ("cargo test\ncargo build --release".to_owned(), format!("target/release/{library}")),
+            Self::C => (
+                format!("cc -shared -fPIC -O2 -I include -o {library} {name}.c"),
+                // A path without a folder would be looked for in the system's.
+                format!("./{library}"),
+            ),
+        }
+    }
+}
 
 /// Names that Cargo or Rust does not take for a library.
 const RESERVED: [&str; 59] = [
@@ -106,6 +141,9 @@ pub struct NewOptions {
     /// The folder in which the project's folder is made.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub path: PathBuf,
+    /// In which language to write it.
+    #[arg(long, value_enum, value_name = "LANGUAGE", default_value_t)]
+    pub language: Language,
     /// The folder of `plugin-api`'s sources, for a path dependency.
     ///
     /// Needed until `plugin-api` is published: without it the project depends on version 1 from the registry.
@@ -137,6 +175,9 @@ pub enum NewError {
         /// What was given.
         path: PathBuf,
     },
+    /// `--plugin-api` makes no sense for a plugin in C.
+    #[error("`--plugin-api` is for a plugin in Rust: one in C has all that it needs in its own folder")]
+    NoDependency,
     /// A file or folder cannot be written.
     #[error("cannot write `{path}`")]
     Unwritable {
@@ -153,6 +194,7 @@ impl Report for NewError {
             Self::Name { .. } => "use lower-case letters, digits and `-`, as in `loss-alarm`",
             Self::Exists { .. } => "choose another name, or another folder with `--path DIR`",
             Self::NoPluginApi { .. } => "give the folder `plugin-api` of the host's sources",
+            Self::NoDependency => "leave it out",
             Self::Unwritable { .. } => "check the path and its permissions",
         };
         Some(hint.to_owned())
@@ -166,16 +208,15 @@ impl Report for NewError {
 /// See [`NewError`]; a folder that exists is never written to.
 pub fn new(options: &NewOptions, out: &mut dyn Write) -> Result<ExitCode, Problems> {
     let folder = make(options).map_err(|error| Problem::from(&error))?;
-    let library = library_file(&options.name);
     let name = &options.name;
+    let (build, library) = options.language.build(name);
     write!(
         out,
         "Made the plugin `{name}` in `{folder}`. What to write is marked with `WRITE HERE`.\n\n\
          cd {folder}\n\
-         cargo test\n\
-         cargo build --release\n\
-         host plugins check target/release/{library}\n\
-         host run --plugins target/release/{library} --plugin {name}\n",
+         {build}\n\
+         host plugins check {library}\n\
+         host run --plugins {library} --plugin {name}\n",
         folder = folder.display()
     )
     .map_err(cannot_write)?;
@@ -184,6 +225,9 @@ pub fn new(options: &NewOptions, out: &mut dyn Write) -> Result<ExitCode, Proble
 
 fn make(options: &NewOptions) -> Result<PathBuf, NewError> {
     check_name(&options.name)?;
+    if options.language == Language::C && options.plugin_api.is_some() {
+        return Err(NewError::NoDependency);
+    }
     let dependency = dependency(options.plugin_api.as_deref())?;
     // `./mine` is `mine` to whoever reads it.
     let here = options.path == Path::new(".");
@@ -191,13 +235,22 @@ fn make(options: &NewOptions) -> Result<PathBuf, NewError> {
     if folder.symlink_metadata().is_ok() {
         return Err(NewError::Exists { path: folder });
     }
-    for (file, template) in TEMPLATES {
+    let header = format!("include/{C_HEADER_NAME}");
+    let mut files: Vec<(String, String)> = Vec::new();
+    for (file, template) in options.language.templates() {
+        files.push((file.replace("plugin-name", &options.name), fill(template, &options.name, &dependency)));
+    }
+    if options.language == Language::C {
+        // As it is: nothing in it is a placeholder.
+        files.push((header, C_HEADER.to_owned()));
+    }
+    for (file, text) in files {
         let path = folder.join(file);
         let unwritable = |source| NewError::Unwritable { path: path.clone(), source };
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(unwritable)?;
         }
-        std::fs::write(&path, fill(template, &options.name, &dependency)).map_err(unwritable)?;
+        std::fs::write(&path, text).map_err(unwritable)?;
     }
     Ok(folder)
 }
@@ -261,19 +314,26 @@ mod tests {
     use super::*;
 
     fn made(name: &str, folder: &Path) -> Result<PathBuf, NewError> {
-        make(&NewOptions { name: name.to_owned(), path: folder.to_owned(), plugin_api: None })
+        made_in(Language::Rust, name, folder)
+    }
+
+    fn made_in(language: Language, name: &str, folder: &Path) -> Result<PathBuf, NewError> {
+        make(&NewOptions { name: name.to_owned(), path: folder.to_owned(), language, plugin_api: None })
     }
 
     #[test]
     fn no_placeholder_is_left() {
         let folder = tempfile::tempdir().unwrap();
-        let project = made("loss-alarm", folder.path()).unwrap();
-        for (file, _) in TEMPLATES {
-            let text = std::fs::read_to_string(project.join(file)).unwrap();
-            for placeholder in ["plugin-name", "PluginType", "PLUGIN_API", "LIBRARY_FILE"] {
-                assert!(!text.contains(placeholder), "{file} holds `{placeholder}`");
+        for (language, name) in [(Language::C, "loss-alarm-in-c"), (Language::Rust, "loss-alarm")] {
+            let project = made_in(language, name, folder.path()).unwrap();
+            for (file, _) in language.templates() {
+                let text = std::fs::read_to_string(project.join(file.replace("plugin-name", name))).unwrap();
+                for placeholder in ["plugin-name", "PluginType", "PLUGIN_API", "LIBRARY_FILE"] {
+                    assert!(!text.contains(placeholder), "{file} holds `{placeholder}`");
+                }
             }
         }
+        let project = folder.path().join("loss-alarm");
         let manifest: toml::Table = std::fs::read_to_string(project.join("Cargo.toml")).unwrap().parse().unwrap();
         assert_eq!(manifest["dependencies"]["plugin-api"].as_str(), Some("1"));
     }

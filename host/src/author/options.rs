@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 pub(super) struct OptionRow {
     /// Its key.
     pub name: String,
-    /// What it takes, in a few words.
+    /// Its type, in a few words.
     pub type_name: String,
-    /// Its default; none where the option is required, or where "none" is the default.
+    /// Its default; `None` if the option is required, or has no value by default.
     pub default: Option<Value>,
     /// Whether it must be given.
     pub required: bool,
-    /// The author's words.
+    /// The author's description.
     pub description: String,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn rows(schema: &Value) -> Vec<OptionRow> {
         .collect()
 }
 
-/// The options that a run file needs to name: those that are required, with a value to replace, and the defaults.
+/// The options for an example: the required ones, with a placeholder, and those with a default.
 pub(super) fn example(rows: &[OptionRow]) -> Map<String, Value> {
     rows.iter()
         .filter_map(|row| {
@@ -53,7 +53,7 @@ pub(super) fn example(rows: &[OptionRow]) -> Map<String, Value> {
         .collect()
 }
 
-/// What a property's `$ref` points at, or the property.
+/// The target of a property's `$ref`, or the property itself.
 fn referred<'a>(property: &'a Value, root: &'a Value) -> &'a Value {
     property
         .get("$ref")
@@ -63,7 +63,7 @@ fn referred<'a>(property: &'a Value, root: &'a Value) -> &'a Value {
         .unwrap_or(property)
 }
 
-/// What a schema takes, in the words of TOML.
+/// The type of a schema, in TOML's terms.
 fn type_name(property: &Value, root: &Value) -> String {
     let schema = referred(property, root);
     if let Some(values) = schema["enum"].as_array() {

@@ -18,7 +18,7 @@ pub(super) enum ConfigCommand {
     Check {
         /// The run file.
         run_file: PathBuf,
-        /// A folder of plugin libraries or a library; may be given again. Alone it means `./plugins`.
+        /// A folder of plugin libraries or a library; may be given again. Without a value, `./plugins`.
         #[arg(long, value_name = "DIR|FILE", num_args = 0..=1, default_missing_value = "plugins", action = ArgAction::Append)]
         plugins: Vec<PathBuf>,
         /// Overrides a key of the run file: `train.epochs=3`.
@@ -28,7 +28,7 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         resolved: bool,
     },
-    /// Prints the JSON Schema of run files, from which an editor completes and checks.
+    /// Prints the JSON Schema of run files, with which editors complete and check them.
     #[command(after_help = "Example, for an editor that reads a `#:schema` line at the top of a TOML file:\n  \
                             host config schema > run.schema.json")]
     Schema,
@@ -46,7 +46,7 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
                 print(&text.map_err(|error| super::cannot("write the resolved run file", &error))?)?;
             } else {
                 print(&format!(
-                    "`{name}` is right: {}, callbacks {}\n",
+                    "`{name}` is valid: {}, callbacks {}\n",
                     plan.model.description(),
                     plan.order.planned.iter().map(|planned| planned.name()).collect::<Vec<_>>().join(", "),
                 ))?;

@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! Exit codes: 0 the run finished, or a callback stopped it; 1 it failed, or a check did; 2 the command, the run file or
-//! the plugins are wrong and nothing was begun; 130 a signal ended it.
+//! the plugins are wrong and nothing was started; 130 a signal ended it.
 
 mod config;
 mod model;
@@ -21,10 +21,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    the run finished, or a callback stopped it
   1    it failed
-  2    the command, the run file or the plugins are wrong; nothing was begun
+  2    the command, the run file or the plugins are wrong; nothing was started
   130  a signal ended it, after its end hooks";
 
-/// Trains networks with libtorch; everything besides the training happens in plugins.
+/// Trains networks with libtorch; plugins do everything besides the training.
 #[derive(Parser)]
 #[command(name = "host", version, after_help = EXIT_CODES, propagate_version = true)]
 struct Arguments {
@@ -38,10 +38,10 @@ enum Command {
     Run(run::RunArguments),
     /// Shows the model of a run file: nodes, shapes, parameters and cost.
     Model(model::ModelArguments),
-    /// Checks run files, and says what may stand in one.
+    /// Checks run files, and prints their JSON Schema.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Makes, lists, describes and checks plugins.
+    /// Creates, lists, describes and checks plugins.
     #[command(subcommand)]
     Plugins(author::PluginsCommand),
 }
@@ -82,7 +82,7 @@ fn refused(Problems(problems): Problems) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Writes to stdout; a reader that has gone away, as `head` does, is no failure.
+/// Writes to stdout; a reader that stopped reading, such as `head`, is not an error.
 fn print(text: &str) -> Result<(), Problems> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

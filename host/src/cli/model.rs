@@ -77,7 +77,7 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows what is known of a model without a graph: its tensors.
+/// Shows the tensors of a model without a graph.
 fn show_tensors(network: &Network, json: bool) -> Result<ExitCode, Problems> {
     if json {
         return Err(cannot("write the graph", &ModelError::NoGraph));

@@ -1,4 +1,4 @@
-//! How long libtorch's threads wait for each other before they sleep.
+//! How long libtorch's threads spin before they sleep.
 //!
 //! libgomp reads its settings when it is loaded, long before `main`, and has no function that changes them later. So a
 //! training starts itself once more, in the same process, with the setting in place.
@@ -11,11 +11,11 @@ const SPIN_COUNT: &str = "10000";
 
 const SPIN_COUNT_NAME: &str = "GOMP_SPINCOUNT";
 
-/// Whoever set one of these knows better.
+/// If one of these is set, it is left as it is.
 const SETTINGS: [&str; 2] = [SPIN_COUNT_NAME, "OMP_WAIT_POLICY"];
 
-/// Starts this program again with [`SPIN_COUNT`], unless the environment says how to wait or there is one core alone.
-/// Returns where that is not so, and where it cannot be done; the training is right without it.
+/// Starts this program again with [`SPIN_COUNT`], unless the environment says how to wait or there is only one core.
+/// Returns if it does not, or cannot; the training is correct either way.
 #[cfg(target_os = "linux")]
 pub(super) fn start_with_short_waits() {
     use std::os::unix::process::CommandExt;
@@ -29,7 +29,7 @@ pub(super) fn start_with_short_waits() {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    // Comes back only with an error.
+    // Returns only on an error.
     let _ = command.args(arguments).env(SPIN_COUNT_NAME, SPIN_COUNT).exec();
 }
 

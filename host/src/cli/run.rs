@@ -16,7 +16,7 @@ Examples:
   host run --plugins target/plugins                         the built-in digits run
   host run run.toml --plugins plugins --plugins libmine.so  a run file, a folder, a library
   host run run.toml --plugins plugins --set train.epochs=3 --plugin early-stopping
-  host run run.toml --plugins plugins --out runs/long       begun, or gone on with where it was
+  host run run.toml --plugins plugins --out runs/long       started, or resumed where it stopped
   host run run.toml --plugins plugins --try                 one batch through every hook";
 
 /// Trains what a run file says, with the callbacks of plugin libraries.
@@ -25,10 +25,10 @@ Examples:
 pub(super) struct RunArguments {
     /// The run file; without one, the digits example that is built in.
     run_file: Option<PathBuf>,
-    /// A folder of plugin libraries or a library; may be given again. Alone it means `./plugins`.
+    /// A folder of plugin libraries or a library; may be given again. Without a value, `./plugins`.
     #[arg(long, value_name = "DIR|FILE", num_args = 0..=1, default_missing_value = "plugins", action = ArgAction::Append)]
     plugins: Vec<PathBuf>,
-    /// One more callback behind the declared ones, unless one of that name is declared.
+    /// Adds a callback after the declared ones, unless one of that name is declared.
     #[arg(long = "plugin", value_name = "KIND[=NAME]", action = ArgAction::Append)]
     plugin: Vec<String>,
     /// Overrides a key of the run file: `train.epochs=3`, `plugins.checkpoint.options.keep_last=5`.
@@ -37,7 +37,7 @@ pub(super) struct RunArguments {
     /// The run folder [default: runs/<run name>/<start time>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Where to go on from: the newest whole checkpoint of the run folder (`auto`; the default where the run folder is
+    /// Where to resume from: the newest whole checkpoint of the run folder (`auto`; the default where the run folder is
     /// given), nowhere, or a checkpoint.
     #[arg(long, value_name = "auto|never|PATH")]
     resume: Option<String>,
@@ -47,7 +47,7 @@ pub(super) struct RunArguments {
     /// Prints the final status as JSON to stdout, instead of the run folder.
     #[arg(long)]
     json: bool,
-    /// Shows errors alone.
+    /// Shows only errors.
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
     /// Shows what the host does; twice: everything.
@@ -55,7 +55,7 @@ pub(super) struct RunArguments {
     verbose: u8,
 }
 
-/// Trains what a run file says, with the callbacks of plugin libraries and with parts that are this program's own.
+/// Trains what a run file says, with the callbacks of plugin libraries and with this program's own parts.
 #[derive(Parser)]
 #[command(version = None, after_help = super::EXIT_CODES)]
 pub(super) struct ProgramArguments {
@@ -63,7 +63,7 @@ pub(super) struct ProgramArguments {
     pub(super) run: RunArguments,
 }
 
-/// Trains what the arguments ask for; `complete` adds what the program brings itself.
+/// Trains what the arguments ask for; `complete` adds the program's own parts.
 pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<ExitCode, Problems> {
     openmp::start_with_short_waits();
     let verbosity = match (arguments.quiet, arguments.verbose) {
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) ->
         writeln!(std::io::stdout(), "{}", outcome.folder.display())
     };
     if let Err(error) = shown {
-        // The run is what it is, whoever reads of it.
+        // The run has ended; a reader that is gone does not change its outcome.
         tracing::warn!(%error, "cannot write to stdout");
     }
     Ok(match outcome.outcome {

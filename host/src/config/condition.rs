@@ -52,7 +52,7 @@ impl Comparison {
 
 impl Condition {
     /// Whether the condition holds. It never holds for a metric that `lookup` does not know or that is NaN.
-    pub fn holds(&self, lookup: impl Fn(&str) -> Option<f64>) -> bool {
+    pub fn holds(&self, lookup: impl FnOnce(&str) -> Option<f64>) -> bool {
         let Some(metric) = lookup(&self.metric).filter(|metric| !metric.is_nan()) else {
             return false;
         };

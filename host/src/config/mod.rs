@@ -23,4 +23,4 @@ pub use document::{Document, Place, child, key_path};
 pub use formats::{FormatError, instance_name};
 pub use overrides::instance_of;
 pub use plugin::{ALIASES, Dispatch, OnError, PluginOptions};
-pub use when::{At, Every, Mode, When};
+pub use when::{At, Every, When};

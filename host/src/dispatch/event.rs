@@ -1,4 +1,4 @@
-//! An event as the host holds it: plain data with a written form, so that it can be sent to another
+//! An event in the host: plain data that can be serialized, so that it can be sent to another
 //! thread and lowered there.
 
 use std::sync::Arc;
@@ -16,11 +16,11 @@ pub struct Event {
     pub kind: EventKind,
     /// Where the run is.
     pub position: Position,
-    /// What belongs to the kind.
+    /// The data of the kind.
     pub data: EventData,
 }
 
-/// What belongs to an event's kind.
+/// The data of an event's kind.
 #[derive(Clone, Debug, Default)]
 pub enum EventData {
     /// Nothing.
@@ -32,12 +32,12 @@ pub enum EventData {
         split: Arc<str>,
         /// Whether it interrupts an epoch.
         mid_epoch: bool,
-        /// The batch, from 1; 0 at start and end.
+        /// The batch, from 1; 0 at the start and end.
         batch: u64,
         /// How many there are.
         batches: u64,
     },
-    /// Up to three texts; what they are, `EventKind` tells.
+    /// Up to three texts; `EventKind` documents them.
     Texts([String; 3]),
     /// A record and its author.
     Record {
@@ -71,7 +71,7 @@ impl Event {
     }
 
     /// Lowers the event to the ABI's tables, which live as long as `body` runs.
-    // One call of `body`, which is then compiled in place.
+    // Only one call of `body`, so that it is inlined.
     #[inline]
     pub(super) fn lower<R>(&self, body: impl FnOnce(&EventTable) -> R) -> R {
         let (evaluation, texts);

@@ -1,4 +1,4 @@
-//! A failed hook, as it is told.
+//! A failed hook, and its message.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::plan::OnError;
 use crate::plugins::Fault;
 use crate::report::Report;
 
-/// What a [`Failure`] calls the making of an instance.
+/// The hook of a [`Failure`] to create an instance.
 pub(super) const NEW: &str = "new";
 
 /// A hook that failed.
@@ -19,11 +19,11 @@ pub struct Failure {
     pub kind: String,
     /// Its library.
     pub path: PathBuf,
-    /// The hook, by its event's name; `new` when it was being made.
+    /// The hook, by its event's name; `new` while the instance was created.
     pub hook: &'static str,
     /// What happened.
     pub fault: Fault,
-    /// What the run says of it.
+    /// The run's policy for it.
     pub on_error: OnError,
 }
 
@@ -37,7 +37,7 @@ impl Report for Failure {
         Some(match self.hook {
             // No policy applies: there is no instance to disable.
             NEW => place,
-            _ => format!("{place}; `on_error = \"disable\"` would let the run go on without it"),
+            _ => format!("{place}; `on_error = \"disable\"` would let the run continue without it"),
         })
     }
 }

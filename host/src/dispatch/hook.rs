@@ -1,4 +1,4 @@
-//! The hook in progress on a thread: what a callback's handle leads to while it is valid.
+//! The hook in progress on a thread: what a callback's handle refers to while it is valid.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -6,51 +6,64 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use plugin_api::abi::HostHandle;
 use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
-use plugin_api::protocol::{Artifact, Custom, Failure, Record};
+use plugin_api::abi::{HostHandle, HostTable, ReplyTable};
+use plugin_api::protocol::Need;
+use plugin_api::protocol::requests::Failure;
+use plugin_api::services::{Caller, Route, Site, option_of, permit, typed};
 
 use super::event::{Event, EventData};
+use super::inbox::{Inbox, Message};
 use super::remote::{RemoteHub, is_remote};
-use super::services::{Caller, Reply, Request, ServiceError};
-use super::waist::HOST_TABLE;
+use super::request::Request;
 use crate::plugins::Fault;
 use crate::record::Position;
+use crate::services::{Call, Reply, ServiceError, Services, Snapshot};
 
-/// Who answers what the hook itself does not: the loop, or a snapshot.
-pub(super) trait Answers {
-    fn call(
-        &mut self,
-        caller: &Caller<'_>,
-        service: ServiceKind,
-        request: &Request<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<(), ServiceError>;
+/// What a call needs to know about its instance.
+pub(super) struct Identity {
+    pub(super) name: Arc<str>,
+    /// Its options, with defaults.
+    pub(super) options: serde_json::Value,
+    /// The needs that its kind declares.
+    pub(super) needs: Vec<Need>,
+}
+
+/// Who answers the services that the hook itself does not.
+pub(super) enum Answers<'a> {
+    /// The run, on the training thread.
+    Run(&'a mut dyn Services),
+    /// A snapshot of it; services that act wait in the inbox.
+    Snapshot(&'a Snapshot, &'a Inbox),
+    /// Nobody: an instance is being created.
+    Nobody,
 }
 
 /// A pass over subscribers on one thread. Entered with [`Hook::enter`]; while it is entered,
 /// services reach it through the thread's pointer.
 pub(super) struct Hook<'a> {
+    /// What the callbacks' handles point to.
+    table: &'static HostTable,
     ticket: u64,
-    pub(super) event: EventKind,
-    pub(super) position: Position,
-    /// The names of the instances that the pass may enter, and which of them is entered.
-    names: &'a [Arc<str>],
+    event: EventKind,
+    position: Position,
+    /// The instances that the pass may enter, and which of them is entered.
+    instances: &'a [Arc<Identity>],
     entered: usize,
-    answers: &'a mut dyn Answers,
+    answers: Answers<'a>,
     hub: &'a Arc<RemoteHub>,
-    record: Option<&'a Arc<Record>>,
-    /// What the hook left behind: most leave nothing.
+    record: Option<&'a Arc<plugin_api::protocol::Record>>,
+    /// What the hook left; most leave nothing.
     left: Option<Box<Left>>,
     kept: Vec<Box<dyn Any>>,
 }
 
-/// What a hook left behind for its dispatcher.
+/// What a hook left for its dispatcher.
 #[derive(Default)]
 pub(super) struct Left {
     pub(super) fault: Option<Failure>,
     pub(super) state: Option<Vec<u8>>,
-    /// Records, custom events and artifacts, in the order in which they were put.
+    /// Records, custom events and artifacts, in the order of the calls.
     pub(super) events: Vec<Event>,
 }
 
@@ -59,7 +72,7 @@ thread_local! {
     static NEXT_TICKET: Cell<u64> = Cell::new(first_ticket_of_thread());
 }
 
-/// Each thread numbers its tickets in a range of its own, so that none is given twice in a process.
+/// Each thread numbers its tickets in a range of its own, so that each is unique in the process.
 fn first_ticket_of_thread() -> u64 {
     static THREADS: AtomicU64 = AtomicU64::new(1);
     // 2^40 hooks a thread and 2^22 threads, below the remotes' bit.
@@ -69,19 +82,21 @@ fn first_ticket_of_thread() -> u64 {
 impl<'a> Hook<'a> {
     pub(super) fn new(
         event: &'a Event,
-        names: &'a [Arc<str>],
-        answers: &'a mut dyn Answers,
+        instances: &'a [Arc<Identity>],
+        answers: Answers<'a>,
         hub: &'a Arc<RemoteHub>,
+        table: &'static HostTable,
     ) -> Self {
         let record = match &event.data {
             EventData::Record { record, .. } => Some(record),
             _ => None,
         };
         Self {
+            table,
             ticket: 0,
             event: event.kind,
             position: event.position,
-            names,
+            instances,
             entered: 0,
             answers,
             hub,
@@ -91,25 +106,25 @@ impl<'a> Hook<'a> {
         }
     }
 
-    /// Makes this pass, of at most `calls` calls, the thread's until `body` returns. Passes nest when a
+    /// Makes this pass, of at most `calls` calls, the thread's current one until `body` returns. Passes nest when a
     /// hook's events are delivered; no callback is on the stack then.
     // As for `Inline::run`.
     #[inline(always)]
     pub(super) fn enter<R>(&mut self, calls: usize, body: impl FnOnce(&mut Entered) -> R) -> R {
         let pointer = NonNull::from(self).cast::<Hook<'static>>();
         let ticket = NEXT_TICKET.get();
-        // All at once: each look at the thread's counter costs as much as a call.
+        // All at once: each access to the thread-local counter costs as much as a call.
         NEXT_TICKET.set(ticket + calls as u64);
         let mut entered = Entered { pointer, ticket, previous: CURRENT.replace(Some(pointer)) };
         body(&mut entered)
     }
 }
 
-/// A pass that is the thread's. All access to the [`Hook`] goes through the one pointer, since
+/// The current pass of the thread. All access to the [`Hook`] goes through the one pointer, since
 /// services use it during a callback's call.
 pub(super) struct Entered {
     pointer: NonNull<Hook<'static>>,
-    /// The next handle's.
+    /// The ticket of the next handle.
     ticket: u64,
     previous: Option<NonNull<Hook<'static>>>,
 }
@@ -122,12 +137,12 @@ impl Drop for Entered {
 
 impl Entered {
     fn hook(&mut self) -> &mut Hook<'static> {
-        // SAFETY: the hook outlives `enter`, which made this pointer from a unique borrow; no
+        // SAFETY: the hook outlives `enter`, which created this pointer from a unique borrow; no
         // callback runs while the reference is held, so that no service has another.
         unsafe { self.pointer.as_mut() }
     }
 
-    /// A fresh handle for the callback whose name is the one at `index`; the one before is spent.
+    /// A new handle for the callback at `index`; the previous one is spent.
     #[inline]
     pub(super) fn handle(&mut self, index: usize) -> HostHandle {
         let ticket = self.ticket;
@@ -135,10 +150,10 @@ impl Entered {
         let hook = self.hook();
         hook.ticket = ticket;
         hook.entered = index;
-        HostHandle { table: &raw const HOST_TABLE, ticket }
+        HostHandle { table: hook.table, ticket }
     }
 
-    /// Spends the handle and gives what the hook left behind, if it left anything.
+    /// Spends the handle and returns what the hook left, if anything.
     #[inline]
     pub(super) fn finish(&mut self) -> Option<Box<Left>> {
         let hook = self.hook();
@@ -150,22 +165,26 @@ impl Entered {
     }
 }
 
-/// The fault that a failed hook told of.
+/// Whether a hook has failed. One that does not know its event returns `UNKNOWN` and reports no fault; one that reports a
+/// fault passes on what a service answered.
+pub(super) fn has_failed(status: Status, reported: Option<&Failure>) -> bool {
+    match status {
+        Status::OK => false,
+        Status::UNKNOWN => reported.is_some(),
+        _ => true,
+    }
+}
+
+/// The fault that a failed hook reported.
 pub(super) fn fault(status: Status, told: Option<Failure>) -> Fault {
-    let told =
-        told.unwrap_or_else(|| Failure { message: "it failed without a message".to_owned(), place: String::new() });
+    let told = told.unwrap_or_else(|| Failure { message: "it gave no message".to_owned(), place: String::new() });
     Fault { message: told.message, panicked: status == Status::PANIC, place: told.place }
 }
 
-/// Answers a call with `ticket` on this thread, or as a remote's.
-pub(super) fn answer(
-    ticket: u64,
-    service: ServiceKind,
-    request: &Request<'_>,
-    reply_table: &plugin_api::abi::ReplyTable,
-) -> Result<(), ServiceError> {
+/// Answers a call with `ticket`: of the hook on this thread, or of a remote.
+pub(super) fn answer(ticket: u64, request: &Request<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
     if is_remote(ticket) {
-        return RemoteHub::answer(ticket, service, request, reply_table);
+        return RemoteHub::answer(ticket, request, reply_table);
     }
     let pointer = CURRENT.get().ok_or(ServiceError::Stale)?;
     // SAFETY: `CURRENT` holds a pointer only while its hook is entered on this thread, and the
@@ -174,55 +193,70 @@ pub(super) fn answer(
     if ticket == 0 || hook.ticket != ticket {
         return Err(ServiceError::Stale);
     }
-    // A callback that calls services from within `reply`'s functions would find the handle spent.
+    // If a callback called services within `reply`'s functions, it would find the handle spent.
     hook.ticket = 0;
-    let outcome = hook.answer(service, request, reply_table);
+    let outcome = hook.answer(request, reply_table);
     hook.ticket = ticket;
     outcome
 }
 
 impl Hook<'_> {
-    fn answer(
-        &mut self,
-        service: ServiceKind,
-        request: &Request<'_>,
-        reply_table: &plugin_api::abi::ReplyTable,
-    ) -> Result<(), ServiceError> {
-        let instance = &self.names[self.entered];
-        let caller = Caller { instance, hook: self.event, position: self.position };
+    fn answer(&mut self, request: &Request<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
+        let &Request { service, payload, tensors } = request;
+        let instance = &self.instances[self.entered];
+        let caller = if let Answers::Snapshot(..) = self.answers { Caller::Background } else { Caller::Inline };
+        let route = permit(service, &Site { caller, hook: self.event, needs: &instance.needs }, payload)?;
+        let call = Call { service, instance: &instance.name, hook: self.event, payload, tensors };
         let mut reply = Reply::new(reply_table, &mut self.kept);
-        match service {
-            ServiceKind::FAULT => self.left.get_or_insert_default().fault = Some(request.decode()?),
-            ServiceKind::SAVE_STATE if self.event == EventKind::SAVE_STATE => {
-                self.left.get_or_insert_default().state = Some(request.payload.to_vec());
-            }
-            ServiceKind::SAVE_STATE => {
-                return Err(ServiceError::NotAllowed("state is saved in `save_state`".to_owned()));
+        match (route, &mut self.answers) {
+            (Route::Direct, _) => return self.answer_directly(&call, reply_table),
+            (Route::Later, Answers::Snapshot(_, inbox)) => inbox.post(Message::Call {
+                instance: Arc::clone(&instance.name),
+                hook: self.event,
+                service,
+                payload: payload.to_vec(),
+            }),
+            (_, Answers::Run(run)) => run.answer(&call, &mut reply)?,
+            (_, Answers::Snapshot(snapshot, _)) => snapshot.answer(&call, &mut reply)?,
+            (_, Answers::Nobody) => return Err(ServiceError::Stale),
+        }
+        if service == ServiceKind::ARTIFACT {
+            let artifact = call.request(typed::ARTIFACT)?;
+            let author = instance.name.to_string();
+            self.queue(EventKind::ARTIFACT, EventData::Texts([artifact.kind, artifact.path, author]));
+        }
+        Ok(())
+    }
+
+    /// Answers the services that do not need the loop: the hook's own record, state and fault, and events for others.
+    fn answer_directly(&mut self, call: &Call<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
+        let instance = &self.instances[self.entered];
+        let mut reply = Reply::new(reply_table, &mut self.kept);
+        match call.service {
+            ServiceKind::FAULT => self.left.get_or_insert_default().fault = Some(call.request(typed::FAULT)?),
+            ServiceKind::SAVE_STATE => self.left.get_or_insert_default().state = Some(call.payload.to_vec()),
+            ServiceKind::OPTION => {
+                let name = call.request(typed::OPTION)?.name;
+                reply.value(option_of(&instance.options, &name)?)?;
             }
             ServiceKind::RECORD => match self.record {
-                Some(record) => reply.value(record.as_ref())?,
-                None => return Err(ServiceError::NotAllowed("there is a record in `record` alone".to_owned())),
+                Some(record) => reply.answer(typed::RECORD, record)?,
+                None => return Err(ServiceError::NotAllowed("there is no record".to_owned())),
             },
             ServiceKind::RECORD_PUT => {
-                let record: Record = request.decode()?;
-                let author = Arc::clone(instance);
-                let record = Arc::new(record);
+                let record = Arc::new(call.request(typed::RECORD_PUT)?);
+                let author = Arc::clone(&instance.name);
                 self.queue(EventKind::RECORD, EventData::Record { author, record });
             }
             ServiceKind::EMIT => {
-                let Custom { name, payload } = request.decode()?;
-                let (author, payload) = (Arc::clone(instance), payload.0.into());
-                self.queue(EventKind::CUSTOM, EventData::Custom { name, author, payload });
+                let custom = call.request(typed::EMIT)?;
+                let (author, payload) = (Arc::clone(&instance.name), custom.payload.0.into());
+                self.queue(EventKind::CUSTOM, EventData::Custom { name: custom.name, author, payload });
             }
-            ServiceKind::ARTIFACT => {
-                let Artifact { kind, path } = request.decode()?;
-                self.answers.call(&caller, service, request, &mut reply)?;
-                let author = instance.to_string();
-                self.queue(EventKind::ARTIFACT, EventData::Texts([kind, path, author]));
-            }
-            ServiceKind::REMOTE => reply.value(&self.hub.open(instance))?,
-            ServiceKind::HOOK_TIMES => reply.value(&self.hub.times())?,
-            _ => return self.answers.call(&caller, service, request, &mut reply),
+            ServiceKind::REMOTE => reply.answer(typed::REMOTE, &self.hub.open(&instance.name))?,
+            ServiceKind::HOOK_TIMES => reply.answer(typed::HOOK_TIMES, &self.hub.times())?,
+            // By the table of services, nothing else arrives here.
+            other => return Err(ServiceError::Failed(format!("a hook does not answer `{}`", other.name()))),
         }
         Ok(())
     }

@@ -1,46 +1,47 @@
-//! The hot path: hooks on the training thread, called one behind the other.
+//! The hot path: hooks on the training thread, called one after the other.
 //!
-//! Between two hooks there is no allocation, no lock and no atomic operation, and no look at a thread's variable.
+//! Between two hooks there is no allocation, no lock and no atomic operation, and no access to a thread-local variable.
 
 use std::sync::Arc;
 
-use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
+use plugin_api::abi::kinds::{EventKind, Status};
 
 use super::account::Sampling;
 use super::event::Event;
-use super::hook::{Answers, Hook, Left};
+use super::hook::{Answers, Hook, Identity, Left};
+use super::host_call::HOST_TABLE;
 use super::remote::RemoteHub;
-use super::services::{Caller, Reply, Request, ServiceError, Services};
 use super::subscriber::{Runner, Subscriber};
+use crate::services::Services;
 
-/// Who wants an event.
+/// A subscriber of an event.
 #[derive(Clone, Copy)]
 pub(super) struct Target {
     pub(super) index: usize,
-    /// Inline and without a gate: nothing to ask before its hook.
+    /// Inline and without a gate: nothing to check before its hook.
     pub(super) plain: bool,
 }
 
-/// A hook that failed or left something behind.
+/// A hook that failed or left something.
 pub(super) struct Stopped {
     pub(super) index: usize,
     pub(super) status: Status,
     pub(super) left: Left,
 }
 
-/// What a pass over inline hooks uses of the dispatcher.
+/// The parts of the dispatcher that a pass over inline hooks uses.
 pub(super) struct Inline<'a> {
     pub(super) subscribers: &'a mut [Subscriber],
-    /// The subscribers' names.
-    pub(super) names: &'a [Arc<str>],
+    /// The subscribers, as services know them.
+    pub(super) instances: &'a [Arc<Identity>],
     pub(super) hub: &'a Arc<RemoteHub>,
     pub(super) sampling: &'a mut Sampling,
 }
 
 impl Inline<'_> {
-    /// Calls the hooks of `targets[*next]` and those behind it. Stops at one that is not plain, and behind one that
-    /// failed or left something behind.
-    // Called, its parameters went through memory, which took as long as a hook.
+    /// Calls the hooks of `targets[*next]` and those after it. Stops at one that is not plain, and after one that
+    /// failed or left something.
+    // Not inlined, passing the arguments costs as much as a hook.
     #[inline(always)]
     pub(super) fn run(
         self,
@@ -49,9 +50,8 @@ impl Inline<'_> {
         next: &mut usize,
         services: &mut dyn Services,
     ) -> Option<Stopped> {
-        let Self { subscribers, names, hub, sampling } = self;
-        let mut answers = OfLoop(services);
-        let mut hook = Hook::new(event, names, &mut answers, hub);
+        let Self { subscribers, instances, hub, sampling } = self;
+        let mut hook = Hook::new(event, instances, Answers::Run(services), hub, &HOST_TABLE);
         let frequent = is_frequent(event.kind);
         let mut stopwatch = sampling.next(frequent);
         hook.enter(targets.len() - *next, |entered| {
@@ -59,7 +59,7 @@ impl Inline<'_> {
                 while let Some(target) = targets.get(*next).filter(|target| target.plain) {
                     *next += 1;
                     let subscriber = &mut subscribers[target.index];
-                    // One that failed earlier in this pass is gone, while the targets are those of its beginning.
+                    // The targets are those of the pass's beginning; one that failed since is disabled.
                     let Runner::Inline(instance) = &mut subscriber.runner else { continue };
                     if !frequent {
                         tracing::debug!(target: "hook", hook = event.kind.name(), plugin = %subscriber.name);
@@ -78,7 +78,7 @@ impl Inline<'_> {
     }
 }
 
-/// Events that come once a step or more often. They are left out of the log, which would be of nothing else.
+/// Events that come once a step or more often. They are not logged: they would fill the log.
 fn is_frequent(event: EventKind) -> bool {
     matches!(
         event,
@@ -90,19 +90,4 @@ fn is_frequent(event: EventKind) -> bool {
             | EventKind::RECORD
             | EventKind::CUSTOM
     )
-}
-
-/// `dyn Services` as a sized thing that [`Hook`] can hold.
-struct OfLoop<'a>(&'a mut dyn Services);
-
-impl Answers for OfLoop<'_> {
-    fn call(
-        &mut self,
-        caller: &Caller<'_>,
-        service: ServiceKind,
-        request: &Request<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<(), ServiceError> {
-        self.0.call(caller, service, request, reply)
-    }
 }

@@ -1,38 +1,44 @@
-//! Calls the hooks of callbacks: in the declared order, when the run says so, inline or in the
-//! background, with every fault contained and every nanosecond accounted.
+//! Calls the hooks of callbacks: in the declared order, on the run's schedule, inline or in the
+//! background; contains their faults and measures their time.
 //!
-//! The loop hands [`Dispatcher::fire`] an [`Event`] and itself as [`Services`]; the rest is here.
+//! The loop hands [`Dispatcher::fire`] an [`Event`] and itself as [`Services`](crate::services::Services); the rest is here.
 //!
 //! Invariants:
 //! * One event is one pass over its subscribers, in order. The loop has finished its own work for
 //!   the event before the first of them sees it.
 //! * The host never enters a callback that is on the stack: a hook's records and custom events are
 //!   queued, and delivered when it has returned.
-//! * An event that nobody wants costs one load and one branch.
-//! * A hook's handle is spent when the hook returns, whatever a plugin kept of it.
+//! * An event without subscribers costs one load and one branch.
+//! * A hook's handle is spent when the hook returns, even if a plugin keeps it.
 
 mod account;
 mod background;
+mod create;
 mod dispatcher;
 mod emitter;
 mod event;
 mod failure;
 mod hook;
+mod host_call;
+mod inbox;
 mod inline;
-mod mailbox;
+mod messages;
+mod passes;
 mod plan;
+mod policy;
 mod remote;
+mod request;
 mod schedule;
-mod services;
+mod snapshots;
+mod states;
 mod subscriber;
-mod waist;
 
 pub use account::HookTime;
+pub use create::create_instance;
 pub use dispatcher::Dispatcher;
 pub use emitter::Emitter;
 pub use event::{Event, EventData};
 pub use failure::Failure;
-pub use plan::{Mode, OnError, Order, PlanError, Planned, order};
+pub use host_call::stale_calls;
+pub use plan::{Dispatch, OnError, Order, PlanError, Planned, order};
 pub use schedule::{Moment, ScheduleState};
-pub use services::{Caller, Lent, Reply, Request, ServiceError, Services, Snapshot, SnapshotNeeds};
-pub use waist::stale_calls;

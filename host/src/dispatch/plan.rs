@@ -1,29 +1,25 @@
-//! Which instances run, in which order: made from the run file, the command line and what the
+//! Which instances run, and in which order: from the run file, the command line and what the
 //! folders offer, and checked before an instance is created.
 
 use plugin_api::abi::kinds::EventKind;
-use serde_json::Value;
 
-use crate::config::{Condition, Dispatch, Document, PluginOptions, When, check, fill_defaults};
+use crate::config::{Condition, Document, PluginOptions, When, check, fill_defaults};
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Report, did_you_mean};
 
-pub use crate::config::OnError;
-
-/// Where an instance's hooks run.
-pub use crate::config::Dispatch as Mode;
+pub use crate::config::{Dispatch, OnError};
 
 /// An instance to be created.
 #[derive(Clone)]
 pub struct Planned {
     /// Its kind.
     pub kind: Kind,
-    /// Its options as they will be in the resolved run file, defaults filled in.
+    /// Its options as in the resolved run file, with defaults.
     pub options: PluginOptions,
-    /// When it is triggered.
+    /// When to trigger it.
     pub when: When,
     /// Where its hooks run.
-    pub mode: Mode,
+    pub dispatch: Dispatch,
 }
 
 impl Planned {
@@ -53,13 +49,13 @@ impl Planned {
 pub struct Order {
     /// The instances.
     pub planned: Vec<Planned>,
-    /// Kinds that were found and do not run.
+    /// Kinds that were found but do not run.
     pub available: Vec<String>,
-    /// What is odd without being wrong: a reader before its producer.
+    /// Warnings: a reader before its producer.
     pub warnings: Vec<String>,
 }
 
-/// Why an instance cannot be planned, where no place in the run file can be shown.
+/// Why an instance cannot be planned, without a place in the run file.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// No library offers the kind.
@@ -79,12 +75,12 @@ impl Report for PlanError {
     }
 }
 
-/// Makes the order: the `declared` instances, those of the run file and behind them those of `--plugin`, then the kinds
+/// The order: the `declared` instances, first those of the run file and then those of `--plugin`, then the kinds
 /// that say `by_default`, by file and then descriptor, unless they are declared.
 ///
 /// # Errors
 ///
-/// All that is wrong, each with its place in `document`: unknown kinds, options that their schema refuses, kinds that
+/// Everything wrong, each with its place in `document`: unknown kinds, options that their schema refuses, kinds that
 /// write weights in the background.
 pub fn order(
     document: &Document,
@@ -114,7 +110,7 @@ pub fn order(
         {
             continue;
         }
-        // A declared instance of another kind may have taken the name that this one would get.
+        // A declared instance of another kind may already have the name of this one.
         let is_taken = order.planned.iter().any(|planned| planned.name() == name);
         if by_default && kind.descriptor().by_default && !is_taken {
             match plan(kind, PluginOptions::new(name), document, "/plugins/-") {
@@ -143,18 +139,18 @@ fn plan(kind: &Kind, mut options: PluginOptions, document: &Document, place: &st
         (Some(when), _) => when.clone(),
         (None, Some(value)) => serde_json::from_value(value.clone()).map_err(|error| {
             vec![
-                Problem::new(format!("the kind `{}` has a `when` that is not understood", descriptor.kind))
+                Problem::new(format!("the kind `{}` has an invalid `when`", descriptor.kind))
                     .with_cause(&error)
                     .with_hint("give it a `when` in the run file, and tell the plugin's author".to_owned()),
             ]
         })?,
         (None, None) => When::default(),
     };
-    let mode = options.dispatch.unwrap_or(match descriptor.dispatch.as_str() {
+    let dispatch = options.dispatch.unwrap_or(match descriptor.dispatch.as_str() {
         "background" => Dispatch::Background,
         _ => Dispatch::Inline,
     });
-    if mode == Dispatch::Background && descriptor.needs.iter().any(|need| need.write) {
+    if dispatch == Dispatch::Background && descriptor.needs.iter().any(|need| need.write) {
         problems.push(
             Problem::new(format!(
                 "`{}` writes weights, gradients or batches: it cannot run in the background",
@@ -168,8 +164,8 @@ fn plan(kind: &Kind, mut options: PluginOptions, document: &Document, place: &st
         return Err(problems);
     }
     options.when = Some(when.clone());
-    options.dispatch = Some(mode);
-    Ok(Planned { kind: kind.clone(), options, when, mode })
+    options.dispatch = Some(dispatch);
+    Ok(Planned { kind: kind.clone(), options, when, dispatch })
 }
 
 fn unknown_kind(kind: &str, catalogue: &Catalogue) -> PlanError {
@@ -209,9 +205,4 @@ fn readers_before_producers(planned: &[Planned]) -> Vec<String> {
         }
     }
     warnings
-}
-
-/// The options of an instance as the JSON that its kind's `create` is given.
-pub(super) fn options_document(planned: &Planned) -> Value {
-    Value::Object(planned.options.options.clone())
 }

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use plugin_api::abi::ReplyTable;
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
-use plugin_api::protocol::{Control, ControlRequest, HookTime, Record};
+use plugin_api::protocol::HookTime;
+use plugin_api::services::{Caller, Site, permit, typed};
 
 use super::event::{Event, EventData};
-use super::mailbox::{Letter, Mailbox};
-use super::services::{Caller, Reply, Request, ServiceError, Snapshot};
-use crate::record::Position;
+use super::inbox::{Inbox, Message};
+use super::request::Request;
+use crate::record::{LiveMetrics, Position};
+use crate::services::{self, Call, Reply, ServiceError};
 
 const REMOTE_BIT: u64 = 1 << 63;
 
@@ -23,8 +25,8 @@ pub(super) fn is_remote(ticket: u64) -> bool {
 /// A run's hub and the instance that the remote was opened for, by ticket.
 type Registry = HashMap<u64, (Weak<RemoteHub>, Arc<str>)>;
 
-/// The open remotes of every run in the process. Closing takes them out, so that a ticket kept by
-/// a plugin's thread leads nowhere afterwards.
+/// The open remotes of every run in the process. Closing removes them, so that a ticket kept by
+/// a plugin's thread is refused afterwards.
 fn registry() -> &'static Mutex<Registry> {
     static REGISTRY: OnceLock<Mutex<Registry>> = OnceLock::new();
     REGISTRY.get_or_init(Mutex::default)
@@ -32,42 +34,42 @@ fn registry() -> &'static Mutex<Registry> {
 
 /// One run's remotes.
 pub(super) struct RemoteHub {
-    mailbox: Arc<Mailbox>,
-    /// What they read from; there once the run has begun, gone when it ends.
-    reader: Mutex<Option<Arc<dyn Snapshot>>>,
-    /// What the hooks have cost. A hook cannot be told of the accounts themselves: its own is open while it runs.
+    inbox: Arc<Inbox>,
+    /// What they read from; `None` before the run begins and after it ends.
+    metrics: Mutex<Option<Arc<LiveMetrics>>>,
+    /// The cost of the hooks. A hook cannot read the accounts themselves: its own is open while it runs.
     times: Mutex<Vec<HookTime>>,
-    /// Whether a [`Letter::Times`] is under way.
+    /// Whether a [`Message::Times`] is pending.
     times_wanted: AtomicBool,
 }
 
 impl RemoteHub {
-    pub(super) fn new(mailbox: Arc<Mailbox>) -> Arc<Self> {
+    pub(super) fn new(inbox: Arc<Inbox>) -> Arc<Self> {
         Arc::new(Self {
-            mailbox,
-            reader: Mutex::new(None),
+            inbox,
+            metrics: Mutex::new(None),
             times: Mutex::default(),
             times_wanted: AtomicBool::new(false),
         })
     }
 
-    /// Publishes what the hooks have cost.
+    /// Publishes the cost of the hooks.
     pub(super) fn put_times(&self, times: Vec<HookTime>) {
         self.times_wanted.store(false, Ordering::Relaxed);
         *self.times.lock().unwrap_or_else(PoisonError::into_inner) = times;
     }
 
-    /// What was published last; asks for newer ones, which are there from the next event on.
+    /// What was published last; also requests newer times, which are available from the next event on.
     pub(super) fn times(&self) -> Vec<HookTime> {
         if !self.times_wanted.swap(true, Ordering::Relaxed) {
-            self.mailbox.post(Letter::Times);
+            self.inbox.post(Message::Times);
         }
         self.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on remotes read from `reader`.
-    pub(super) fn begin(&self, reader: Arc<dyn Snapshot>) {
-        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+    /// From now on remotes read `metrics`.
+    pub(super) fn begin(&self, metrics: Arc<LiveMetrics>) {
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = Some(metrics);
     }
 
     /// Opens a remote for `instance`.
@@ -84,61 +86,46 @@ impl RemoteHub {
         let mut registry = registry().lock().unwrap_or_else(PoisonError::into_inner);
         registry.retain(|_, (hub, _)| !std::ptr::eq(hub.as_ptr(), Arc::as_ptr(self)));
         drop(registry);
-        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Answers a remote's call, on its own thread.
-    pub(super) fn answer(
-        ticket: u64,
-        service: ServiceKind,
-        request: &Request<'_>,
-        reply_table: &ReplyTable,
-    ) -> Result<(), ServiceError> {
+    pub(super) fn answer(ticket: u64, request: &Request<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
         let (hub, instance) = {
             let registry = registry().lock().unwrap_or_else(PoisonError::into_inner);
             let (hub, instance) = registry.get(&ticket).ok_or(ServiceError::Closed)?;
             (hub.upgrade().ok_or(ServiceError::Closed)?, Arc::clone(instance))
         };
+        let &Request { service, payload, tensors } = request;
+        // A remote is in no hook; its actions belong to the next event.
+        let hook = EventKind::CUSTOM;
+        permit(service, &Site { caller: Caller::Remote, hook, needs: &[] }, payload)?;
+        let call = Call { service, instance: &instance, hook, payload, tensors };
+        let mut kept = Vec::new();
+        let mut reply = Reply::new(reply_table, &mut kept);
         match service {
-            ServiceKind::CONTROL => {
-                let control: ControlRequest = request.decode()?;
-                if control.action == Control::SkipUpdate {
-                    return Err(ServiceError::NotAllowed(
-                        "an update is skipped in `gradients`, not from another thread".to_owned(),
-                    ));
-                }
-                hub.mailbox.post(Letter::Call {
-                    instance,
-                    hook: EventKind::CUSTOM,
-                    service,
-                    payload: request.payload.to_vec(),
-                });
-                Ok(())
-            }
             ServiceKind::RECORD_PUT => {
-                let record: Record = request.decode()?;
-                hub.mailbox.post(Letter::Events(vec![Event {
+                let record = Arc::new(call.request(typed::RECORD_PUT)?);
+                hub.inbox.post(Message::Events(vec![Event {
                     kind: EventKind::RECORD,
                     position: Position::default(),
-                    data: EventData::Record { author: instance, record: Arc::new(record) },
+                    data: EventData::Record { author: instance, record },
                 }]));
-                Ok(())
             }
-            ServiceKind::METRICS => {
-                let reader = hub.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let caller = Caller { instance: &instance, hook: EventKind::CUSTOM, position: Position::default() };
-                let mut kept = Vec::new();
-                reader.ok_or(ServiceError::Closed)?.call(
-                    &caller,
-                    service,
-                    request,
-                    &mut Reply::new(reply_table, &mut kept),
-                )
+            ServiceKind::METRIC | ServiceKind::METRICS => {
+                let metrics = hub.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let metrics = metrics.ok_or(ServiceError::Closed)?;
+                let metrics = metrics.read();
+                match service {
+                    ServiceKind::METRIC => services::metric(&metrics, &call, &mut reply)?,
+                    _ => services::metrics(&metrics, &mut reply)?,
+                }
             }
-            _ => Err(ServiceError::NotAllowed(format!(
-                "a remote has no service `{}`: it offers control, records and metrics",
-                service.name()
-            ))),
+            _ => {
+                let payload = payload.to_vec();
+                hub.inbox.post(Message::Call { instance, hook, service, payload });
+            }
         }
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! When an instance's `trigger` comes: only the host schedules.
+//! When an instance's `trigger` comes; only the host decides it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,10 +27,10 @@ pub struct ScheduleState {
     /// The best value so far, by metric.
     #[serde(default)]
     pub best: BTreeMap<String, f64>,
-    /// Run time at the last trigger by time, in seconds.
+    /// Run time of the last trigger by time, in seconds.
     #[serde(default)]
     pub last_time: f64,
-    /// How many intervals have passed, those within `skip_first` too.
+    /// How many intervals have passed, including those of `skip_first`.
     #[serde(default)]
     pub intervals: u64,
 }
@@ -47,13 +47,13 @@ impl Schedule {
         Self { when, state: ScheduleState::default() }
     }
 
-    /// Whether it must be asked after each step.
+    /// Whether it must be checked after each step.
     pub(super) fn by_step(&self) -> bool {
         matches!(self.when.every, Some(Every::Steps(_) | Every::Time(_)))
             || self.when.at.iter().any(|at| matches!(at, At::Step(_)))
     }
 
-    /// What makes a trigger come at `moment`, if anything does. Several causes at one moment are one trigger.
+    /// The cause of a trigger at `moment`, if there is one. Several causes at one moment are one trigger.
     ///
     /// `elapsed` is the run's time over all its processes.
     pub(super) fn due(
@@ -61,7 +61,7 @@ impl Schedule {
         moment: Moment,
         position: Position,
         elapsed: Duration,
-        metric: impl Fn(&str) -> Option<f64>,
+        mut metric: impl FnMut(&str) -> Option<f64>,
     ) -> Option<String> {
         let mut cause = None;
         match (moment, self.when.every) {
@@ -100,7 +100,7 @@ impl Schedule {
             for (name, mode) in &self.when.best {
                 let Some(value) = metric(name) else { continue };
                 let best = self.state.best.get(name).copied();
-                // A first NaN is no best; `better` takes care of a later one.
+                // A first NaN is not a best value; `better` handles a later one.
                 if !value.is_nan() && best.is_none_or(|best| mode.better(value, best)) {
                     self.state.best.insert(name.clone(), value);
                     cause = Some(format!("best {name}"));

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use plugin_api::abi::kinds::EventKind;
+use plugin_api::protocol::Need;
 
 use super::account::Account;
 use super::background::Worker;
 use super::plan::{OnError, Planned};
 use super::schedule::Schedule;
-use super::services::SnapshotNeeds;
 use crate::config::Condition;
 use crate::plugins::Instance;
+use crate::services::SnapshotNeeds;
 
-// In this order and aligned, what a hook of every step touches lies in one cache line: a step of a small model leaves
+// In this order and aligned, all that a hook of every step uses lies in one cache line: a step of a small model leaves
 // little of the cache to its callbacks.
 #[repr(C, align(64))]
 pub(super) struct Subscriber {
@@ -22,7 +23,7 @@ pub(super) struct Subscriber {
     pub(super) planned: Planned,
     pub(super) hooks: u64,
     pub(super) schedule: Schedule,
-    /// What it last saved; kept when it panics.
+    /// Its last saved state; kept when it panics.
     pub(super) state: Option<Vec<u8>>,
 }
 
@@ -34,7 +35,7 @@ pub(super) enum Runner {
     Gone,
 }
 
-/// The hooks that `if` does not gate: a callback must see them to be whole.
+/// The hooks that `if` does not gate: a callback needs them to stay consistent.
 const UNGATED: [EventKind; 8] = [
     EventKind::SETUP,
     EventKind::LOAD_STATE,
@@ -80,10 +81,10 @@ impl Subscriber {
     /// Adds what it needs in `event` to `needs`.
     pub(super) fn needs(&self, event: EventKind, needs: &mut SnapshotNeeds) {
         for need in &self.planned.kind.descriptor().needs {
-            if !need.hook.is_empty() && need.hook != event.name() {
+            if !need.is_for(event) {
                 continue;
             }
-            if need.what == "training_state" {
+            if need.what == Need::TRAINING_STATE {
                 needs.training_state = true;
             } else if need.what.parse::<plugin_api::protocol::TensorSet>().is_ok() {
                 needs.sets.insert(need.what.clone());

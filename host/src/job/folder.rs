@@ -1,4 +1,4 @@
-//! The run folder: made once, owned by one process.
+//! The run folder: created once, owned by one process.
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -10,15 +10,15 @@ use crate::report::Report;
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// Locked; the system lets go of it however the process ends.
+    /// Locked; the system releases it however the process ends.
     _lock: File,
 }
 
-/// Why a run folder cannot be had.
+/// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
-    /// The system refused.
+    /// The operating system refused.
     #[error("cannot {action} `{path}`")]
     System {
         /// What was tried.
@@ -34,8 +34,8 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
     },
-    /// There is a run in it, and the command said not to go on from it.
-    #[error("the run folder `{path}` holds a run already")]
+    /// It holds a run, and the command said not to resume it.
+    #[error("the run folder `{path}` already holds a run")]
     Taken {
         /// The folder.
         path: PathBuf,
@@ -46,19 +46,17 @@ impl Report for FolderError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::System { .. } => None,
-            Self::InUse { .. } => Some("wait for it, or give another folder: `--out DIR`".to_owned()),
-            Self::Taken { .. } => {
-                Some("go on with it: `--resume auto`; or give another folder: `--out DIR`".to_owned())
-            }
+            Self::InUse { .. } => Some("wait for it, or choose another folder: `--out DIR`".to_owned()),
+            Self::Taken { .. } => Some("resume it: `--resume auto`; or choose another folder: `--out DIR`".to_owned()),
         }
     }
 }
 
-/// The lock's name: hidden, since it says nothing to people.
+/// The lock's name: hidden, since people do not need to see it.
 const LOCK: &str = ".lock";
 
 impl RunFolder {
-    /// Makes `path`, or takes it over. With `fresh`, a folder that holds a run is an error.
+    /// Creates `path`, or takes it over. With `fresh`, a folder that holds a run is an error.
     ///
     /// # Errors
     ///
@@ -104,12 +102,12 @@ impl RunFolder {
     }
 }
 
-/// Replaces a file by one with these bytes: readers see the old or the new one, never a part.
+/// Replaces a file by one with these bytes: readers see the old file or the new one, never a part.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".tmp-");
-    // A temporary file is its owner's alone, a run folder everybody's who may read it.
+    // By default only the owner could read it.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
     let mut file = builder.tempfile_in(folder)?;

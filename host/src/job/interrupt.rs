@@ -22,7 +22,7 @@ pub(super) fn watch() -> Result<Interrupt, ctrlc::Error> {
     let count = interrupt.0.clone();
     ctrlc::set_handler(move || {
         if count.fetch_add(1, Ordering::Relaxed) > 0 {
-            // The person asked twice: what is half written has a temporary name.
+            // The user asked twice. Incomplete files have temporary names.
             std::process::exit(i32::from(EXIT_INTERRUPTED));
         }
         tracing::warn!("ending after this step, with the end hooks; a second signal ends at once");

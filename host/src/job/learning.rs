@@ -17,17 +17,17 @@ pub(super) struct Fitted<'a> {
     pub(super) target: &'a Target,
 }
 
-/// What is minimised: the program's own loss, or the run file's.
+/// What is minimized: the program's own loss, or the run file's.
 pub(super) fn loss(document: &Document, train: &TrainOptions, own: Option<Rc<LossFunction>>) -> Result<Loss, Problem> {
     match (own, &train.loss) {
         (Some(own), None) => Ok(Loss::Custom(own)),
         (None, Some(options)) => Ok(Loss::Options(options.clone())),
         (None, None) => Err(Problem::new("`train` has no `loss`")
             .with_label(document.label_key("/train", "`loss` is missing"))
-            .with_hint("say what is minimised, as in `loss = { type = \"cross_entropy\" }`".to_owned())),
+            .with_hint("say what to minimize, as in `loss = { type = \"cross_entropy\" }`".to_owned())),
         (Some(_), Some(_)) => Err(Problem::new("there are two losses: the run file's and the program's own")
             .with_label(document.label_key("/train/loss", "a loss"))
-            .with_hint("remove it, since this program minimises a loss of its own".to_owned())),
+            .with_hint("remove it: this program minimizes a loss of its own".to_owned())),
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) fn check(document: &Document, train: &TrainOptions, fitted: Option<Fi
     problems
 }
 
-/// The metrics of these names; those that there are not, or that do not fit, become problems.
+/// The metrics of these names; names that do not exist, or metrics that do not fit, become problems.
 pub(super) fn metrics(
     document: &Document,
     pointer: &str,
@@ -78,7 +78,7 @@ pub(super) fn metrics(
         };
         if metrics.contains(&metric) {
             problems.push(
-                Problem::new(format!("the metric `{name}` is there twice"))
+                Problem::new(format!("the metric `{name}` is listed twice"))
                     .with_label(document.label_value(&pointer, "again"))
                     .with_hint("remove one of them".to_owned()),
             );
@@ -101,10 +101,10 @@ pub(super) fn metrics(
 fn unknown_metric(name: &str) -> String {
     let names: Vec<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
     let near = did_you_mean(name, names.iter().map(AsRef::as_ref));
-    near.unwrap_or_else(|| format!("the loss is always measured; besides it there are {}", names.join(", ")))
+    near.unwrap_or_else(|| format!("the loss is always measured; the other metrics are {}", names.join(", ")))
 }
 
-/// An error at the option that it is about, or at the table where the option is not written.
+/// An error at the option that it is about, or at the table if the option is not given.
 fn problem(document: &Document, table: &str, key: Option<&str>, error: &dyn Report) -> Problem {
     let at_key = key.and_then(|key| document.label_value(&child(table, key), ""));
     Problem::new(error.to_string()).with_label(at_key.or_else(|| document.label_key(table, ""))).with_hint(error.hint())
@@ -176,7 +176,7 @@ mod tests {
         the warm-up has no length | warmup | give one of the two: `{ steps = 500 }` or `{ epochs = 1 }`
         there is no metric `acuracy` | "acuracy" | did you mean `accuracy`?
         the metric `rmse` takes numbers, but the data has classes | "rmse" | for classes there are `accuracy`, `precision`, `recall`, `f1`, `auc` and others
-        the metric `f1` is there twice | "f1" | remove one of them
+        the metric `f1` is listed twice | "f1" | remove one of them
         the metric `top3_error` takes more classes than it counts, but the data has 3 classes | "top3_error" | name one of fewer, as in `top2_error`
         "#);
     }

@@ -1,4 +1,4 @@
-//! Where logs go: people's to stderr, everything structured to `log.jsonl`.
+//! Where logs go: to stderr for people, and structured to `log.jsonl`.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -33,7 +33,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Starts logging to the console. A program that embeds the host may have its own log, which then stays.
+    /// Starts logging to the console. The log of a program that embeds the host is kept.
     pub(super) fn start(console: &Arc<Console>, verbosity: Verbosity) -> Self {
         let log = Self { file: Arc::default() };
         let level = match verbosity {
@@ -42,7 +42,7 @@ impl Log {
             Verbosity::Verbose => "info",
             Verbosity::Debug => "debug",
         };
-        // `HOST_LOG` takes tracing's directives, for those who look for something.
+        // `HOST_LOG` takes tracing's directives.
         let filter = EnvFilter::try_from_env("HOST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
         let people = tracing_subscriber::fmt::layer()
             .with_writer(ToConsole(Arc::clone(console)))
@@ -57,7 +57,7 @@ impl Log {
         log
     }
 
-    /// From now on everything is also written to `log.jsonl` in the folder; a resumed run's goes behind what is there.
+    /// From now on everything is also written to `log.jsonl` in the folder; a resumed run appends to it.
     pub(super) fn open(&self, folder: &Path) -> std::io::Result<()> {
         let file = OpenOptions::new().create(true).append(true).open(folder.join("log.jsonl"))?;
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Mutex::new(file)));
@@ -72,7 +72,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// A line of `log.jsonl`; goes nowhere before the run folder is there.
+/// A line of `log.jsonl`; dropped until the run folder exists.
 pub(super) struct ToFile(Option<Arc<Mutex<File>>>);
 
 impl Write for ToFile {

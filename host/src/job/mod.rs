@@ -1,9 +1,10 @@
-//! A job from the command line to its end: everything is checked, then the run folder made, then trained.
+//! A job from the command line to its end: everything is checked, the run folder is created, the training runs.
 //!
-//! `plan.rs` turns a run file into what is needed and creates nothing; `run.rs` does it; `folder.rs`, `status.rs` and
-//! `log.rs` write what a run leaves behind. [`Job`] is for programs that bring a model, a loss or a batch step of their
+//! `plan.rs` turns a run file into a plan and creates nothing; `run.rs` executes it; `folder.rs`, `status.rs` and
+//! `log.rs` write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
 //! own.
 
+mod builder;
 mod builtin;
 mod folder;
 mod interrupt;
@@ -12,12 +13,15 @@ mod log;
 mod model;
 mod plan;
 mod program;
+mod request;
 mod run;
 mod status;
 
+pub use builder::Job;
 pub use folder::{FolderError, RunFolder};
 pub use log::Verbosity;
 pub use model::PlannedModel;
-pub use plan::{JobPlan, ModelPlan, Request, ResumeFrom};
-pub use program::{Job, ModelContext};
+pub use plan::{JobPlan, ModelPlan};
+pub use program::ModelContext;
+pub use request::{Request, ResumeFrom};
 pub use run::JobOutcome;

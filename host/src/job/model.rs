@@ -1,4 +1,4 @@
-//! What a run trains, before the run begins: the graph of the run file's layers, or a network that is there already.
+//! What a run trains, before the run begins: the graph of the run file's layers, or a network that already exists.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -70,14 +70,14 @@ impl PlannedModel {
         }
     }
 
-    /// What people are told of it.
+    /// Its description for people.
     pub fn description(&self) -> String {
         let nodes =
             self.graph().map_or_else(|| "no graph".to_owned(), |graph| format!("{} nodes", graph.nodes().len()));
         format!("{nodes}, {} parameters", self.parameter_count())
     }
 
-    /// Floating-point operations of a forward pass over a sample of `shape`, and how they are known.
+    /// Floating-point operations of a forward pass over a sample of `shape`, and whether they are exact.
     pub(super) fn flops_per_sample(&self, shape: &[i64]) -> (u64, &'static str) {
         match self {
             PlannedModel::Graph(graph) => (graph.flops_per_sample(), ""),
@@ -85,7 +85,7 @@ impl PlannedModel {
         }
     }
 
-    /// The network, which begins where `seed` says unless it is there already.
+    /// The network; unless it already exists, `seed` determines its initial weights.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ pub(super) fn plan(
             .with_hint("give `[model]` its `layers`, or a module: `torchscript = \"model.pt\"`".to_owned())),
         (None, true, Some(_)) => Err(Problem::new("`model.layers` and `model.torchscript` are both given")
             .with_label(document.label_key("/model/layers", "a model"))
-            .with_label(document.label_key("/model/torchscript", "another one"))
+            .with_label(document.label_key("/model/torchscript", "a second model"))
             .with_hint("a run trains one model: remove one of them".to_owned())),
         (Some(_), ..) => {
             let key = if layers { "layers" } else { "torchscript" };

@@ -1,4 +1,4 @@
-//! From a run file to everything that a run needs, checked and with nothing created.
+//! From a run file to everything that a run needs: checked, with nothing created.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use super::builtin;
 use super::learning::{self, Fitted};
 use super::model::{self, PlannedModel};
 use super::program::Program;
+use super::request::Request;
 use crate::config::{self, Document, Every};
 use crate::data::{Data, Source, TEST, TRAIN};
 use crate::dispatch::{self, Order};
@@ -18,39 +19,6 @@ use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::train::metrics::Metric;
 use crate::train::{self, BatchStepFunction, EvaluationPlan, Plan};
-
-/// What the command line asks for.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// The run file; none is the built-in digits run.
-    pub run_file: Option<PathBuf>,
-    /// Folders and library files.
-    pub plugins: Vec<PathBuf>,
-    /// Further instances, `KIND[=NAME]`.
-    pub appended: Vec<String>,
-    /// `KEY=VALUE` overrides.
-    pub overrides: Vec<String>,
-    /// The run folder.
-    pub out: Option<PathBuf>,
-    /// Where to go on from.
-    pub resume: ResumeFrom,
-    /// One batch of everything; publishes nothing.
-    pub trial: bool,
-}
-
-/// Where a run goes on from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ResumeFrom {
-    /// Not said: as `Auto` in a run folder that was given, else from nowhere.
-    #[default]
-    Unsaid,
-    /// The newest whole checkpoint of the run folder, or of the newest unfinished run of this name.
-    Auto,
-    /// Nowhere: a folder that holds a run is an error.
-    Never,
-    /// This checkpoint.
-    Checkpoint(PathBuf),
-}
 
 /// Everything that a run needs.
 pub struct JobPlan {
@@ -68,12 +36,12 @@ pub struct JobPlan {
     pub batch_step: Option<Box<BatchStepFunction>>,
     /// Where the tensors live.
     pub device: Device,
-    /// Threads of one tensor operation, unless a checkpoint says otherwise.
+    /// Threads of one tensor operation, unless a checkpoint sets them.
     pub threads: usize,
-    /// How that number came about.
+    /// Why that number was chosen.
     pub threads_reason: String,
-    /// The weights that a run begins with, where its file names some. One that goes on has its checkpoint's, and does
-    /// not need the file any more.
+    /// The initial weights, if the run file names some. A resumed run has those of its checkpoint and does not need
+    /// the file.
     pub initial_weights: Result<Option<InitialWeights>, Problem>,
     /// Files of the plugin folders that could not be loaded.
     pub rejected: Vec<Problem>,
@@ -84,12 +52,12 @@ impl JobPlan {
     ///
     /// # Errors
     ///
-    /// All that is wrong, as far as one thing does not hide another.
+    /// Everything that is wrong, unless one error hides another.
     pub fn make(request: &Request) -> Result<Self, Problems> {
         Self::with(request, Program::default())
     }
 
-    /// The same for what the program brings itself.
+    /// The same with the parts that the program brings.
     pub(super) fn with(request: &Request, program: Program) -> Result<Self, Problems> {
         let (name, text, base) = read(request)?;
         let run_file::Loaded { mut run_file, document } =
@@ -160,6 +128,7 @@ impl JobPlan {
             evaluation,
             evaluate_every: run_file.eval.as_ref().map_or(Every::EPOCH, |eval| eval.every),
             test,
+            produced: order.planned.iter().flat_map(|planned| planned.kind.descriptor().produces.clone()).collect(),
             trial: request.trial,
         };
         let initial_weights = run_file.model.init_from.as_ref().map(|path| {
@@ -184,7 +153,7 @@ impl JobPlan {
     }
 }
 
-/// The data of a run file that lies in `folder`; of the built-in one without a folder.
+/// The data of a run file in `folder`; without a folder, that of the built-in run.
 fn data(run_file: &RunFile, document: &Document, folder: Option<&Path>) -> Result<Data, Problem> {
     let source = match folder {
         Some(folder) => Source::Folder(folder),
@@ -200,8 +169,8 @@ fn data(run_file: &RunFile, document: &Document, folder: Option<&Path>) -> Resul
     })
 }
 
-/// Where in the part of the document at `pointer` a path is written that leads to `path`, or to a folder around it; the
-/// part itself where it is nowhere.
+/// The place, in the part of the document at `pointer`, of the value that names `path` or a folder around it; the
+/// part itself if no value does.
 fn named_by(document: &Document, pointer: &str, path: &Path) -> String {
     /// The keys whose values are paths.
     const PATHS: [&str; 3] = ["path", "inputs", "targets"];
@@ -223,21 +192,21 @@ fn named_by(document: &Document, pointer: &str, path: &Path) -> String {
     part.and_then(|part| find(part, pointer, path)).unwrap_or_else(|| pointer.to_owned())
 }
 
-/// A model as a run file says it, and the samples that it takes.
+/// The model of a run file, and the samples that it takes.
 #[derive(Debug)]
 pub struct ModelPlan {
     /// The model.
     pub model: PlannedModel,
-    /// What it is trained with at once.
+    /// The samples of one batch.
     pub batch_size: usize,
 }
 
 impl ModelPlan {
-    /// Reads the run file and its data, and checks the model; plugins are not looked at.
+    /// Reads the run file and its data, and checks the model; plugins are not loaded.
     ///
     /// # Errors
     ///
-    /// All that is wrong, as far as one thing does not hide another.
+    /// Everything that is wrong, unless one error hides another.
     pub fn make(request: &Request) -> Result<Self, Problems> {
         let (name, text, base) = read(request)?;
         let run_file::Loaded { run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
@@ -289,7 +258,7 @@ fn evaluation(
 }
 
 /// The evaluation of the split `test`, if there is one and no other evaluation takes it: with the metrics of `[eval]`,
-/// or those of training without it.
+/// or, without it, those of training.
 fn test(
     run_file: &RunFile,
     data: &Data,
@@ -305,7 +274,7 @@ fn test(
     }
 }
 
-/// A batch holds no more samples than there are.
+/// Refuses a batch that is larger than the training split.
 fn batch_size(document: &Document, batch_size: usize, data: &Data) -> Option<Problem> {
     let samples = data.splits.get(TRAIN)?.len();
     (batch_size > samples).then(|| {
@@ -333,7 +302,7 @@ fn device(device: config::Device, document: &Document) -> Result<Device, Problem
             };
             Err(Problem::new(format!("there is no device `cuda:{index}`"))
                 .with_label(document.label_value("/run/device", "not there"))
-                .with_hint(format!("{found}; `auto` takes one where there is one")))
+                .with_hint(format!("{found}; `auto` uses one if there is one")))
         }
     }
 }

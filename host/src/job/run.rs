@@ -1,4 +1,4 @@
-//! Runs a job: run folder, log, model, callbacks, training, and what is said at the end.
+//! Runs a job: run folder, log, model, callbacks, training, and the summary at the end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,25 @@ use super::builtin;
 use super::folder::{RunFolder, by_start_time, newest_unfinished};
 use super::interrupt;
 use super::log::{Log, Verbosity};
-use super::plan::{JobPlan, Request, ResumeFrom};
+use super::plan::JobPlan;
 use super::program::Program;
-use super::status::{StatusFile, Surroundings};
+use super::request::{Request, ResumeFrom};
+use super::status::{StatusFile, StatusOutputs};
 use crate::checkpoint::{Checkpoint, find_latest, remove_temporaries};
 use crate::console::Console;
 use crate::dispatch::{Dispatcher, Failure, HookTime, Order, ScheduleState};
+use crate::distributed::SingleProcess;
 use crate::model::InitialWeights;
 use crate::report::{Problem, Problems, Style, render};
+use crate::services::Screen;
 use crate::torch;
 use crate::train::optimizer::Optimizer;
-use crate::train::{Ended, Parts, Resume, Screen, Session, TrainError, Trainer};
+use crate::train::{Ended, Parts, Resume, Session, TrainError, Trainer};
 
-/// How a job ended, when it began at all.
+/// How a job that started ended.
 #[derive(Debug)]
 pub struct JobOutcome {
-    /// In which way.
+    /// Its outcome.
     pub outcome: Outcome,
     /// The run folder.
     pub folder: PathBuf,
@@ -83,13 +86,13 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     if let Some(weights) = &initial_weights {
         console.line(&weights.report());
     }
-    // A checkpoint that does not fit is refused here, before anything in its folder is written over.
+    // A checkpoint that does not fit is refused here, before anything in its folder is overwritten.
     let session =
         session(plan, initial_weights, &folder, resume, resolved.as_str().into(), Rc::clone(&status), request.trial)
             .map_err(|error| Problem::from(&error))?;
     folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
     if request.run_file.is_none() {
-        // Beside the resolved run file, which names it: that file is to be runnable like any other.
+        // Beside the resolved run file, which names it and must itself be runnable.
         folder.write(builtin::DATA_FILE, builtin::DATA).map_err(|error| Problem::from(&error))?;
     }
     status.write();
@@ -119,7 +122,7 @@ struct EndedJob {
     seconds: f64,
 }
 
-/// What callbacks and schedules kept in the checkpoint that a run goes on from.
+/// What callbacks and schedules saved in the checkpoint that a run resumes from.
 type Kept = (BTreeMap<String, Vec<u8>>, BTreeMap<String, ScheduleState>);
 
 fn train(session: Session, order: Order, kept: &Kept, status: &StatusFile, trial: bool) -> EndedJob {
@@ -187,8 +190,9 @@ fn session(
         optimizer,
         data: plan.data,
         info,
-        ambience: Box::new(Surroundings(status)),
+        outputs: Box::new(StatusOutputs(status)),
         interrupt,
+        group: Box::new(SingleProcess),
         run_file: resolved,
         resume,
     })?;
@@ -203,7 +207,7 @@ fn folder_path(request: &Request, out: Option<&Path>, plan: &JobPlan) -> (PathBu
     match (out, &request.resume) {
         (Some(out), ResumeFrom::Unsaid | ResumeFrom::Auto) => (out.to_owned(), false),
         (Some(out), ResumeFrom::Never) => (out.to_owned(), true),
-        // A checkpoint of this folder is gone on from; one of another folder begins a new run.
+        // A checkpoint of this folder continues its run; one of another folder begins a new run.
         (Some(out), ResumeFrom::Checkpoint(path)) => (out.to_owned(), !is_within(path, out)),
         (None, ResumeFrom::Auto) => match newest_unfinished(&plan.run_file.run.name) {
             Some(path) => (path, false),
@@ -226,7 +230,7 @@ fn latest(folder: &RunFolder, console: &Arc<Console>) -> Result<Option<PathBuf>,
     let latest = find_latest(&checkpoints).map_err(|error| Problem::from(&error))?;
     for skipped in &latest.skipped {
         let path = skipped.path.display();
-        let problem = Problem::new(format!("the checkpoint `{path}` is passed over")).with_cause(&skipped.error);
+        let problem = Problem::new(format!("the checkpoint `{path}` is skipped")).with_cause(&skipped.error);
         tell(console, "warning", &[problem]);
     }
     Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
@@ -238,7 +242,7 @@ fn announce(console: &Arc<Console>, plan: &JobPlan, folder: &RunFolder, resume: 
         _ => "cpu".to_owned(),
     };
     let threads = match resume {
-        Some(resume) if resume.threads() != plan.threads => format!("{} (as the checkpoint has it)", resume.threads()),
+        Some(resume) if resume.threads() != plan.threads => format!("{} (from the checkpoint)", resume.threads()),
         _ => format!("{} ({})", plan.threads, plan.threads_reason),
     };
     let run = &plan.run_file.run;
@@ -253,7 +257,7 @@ fn announce(console: &Arc<Console>, plan: &JobPlan, folder: &RunFolder, resume: 
     console.line(&format!("callbacks, in order: {}{available}", names.join(", ")));
     if let Some(resume) = resume {
         console.line(&format!(
-            "resuming behind epoch {}, step {} from {}",
+            "resuming after epoch {}, step {} from {}",
             resume.position().epoch,
             resume.position().global_step,
             resume.path().display()
@@ -281,7 +285,7 @@ fn conclude(console: &Arc<Console>, status: &StatusFile, folder: &RunFolder, end
     };
     let steps = status.position.in_words();
     console.line(&format!("{}{reason}: {steps} in {:.1} s", ended.ended.outcome.name(), ended.seconds));
-    // What ran beside the loop did not hold it up.
+    // The loop did not wait for what ran in the background.
     let held: Vec<_> = ended.times.iter().filter(|time| !time.background).collect();
     if let Some(slowest) = held.first() {
         let all: f64 = held.iter().map(|time| time.total.as_secs_f64()).sum();

@@ -1,9 +1,9 @@
-//! `status.json`: where a run is, for people and programs that look from outside.
+//! `status.json`: where a run is, for people and programs outside it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plugin_api::event::Outcome;
@@ -14,9 +14,10 @@ use crate::config::OnError;
 use crate::console::Console;
 use crate::dispatch::{Failure, HookTime};
 use crate::record::Position;
-use crate::train::{Ambience, Screen, Session};
+use crate::services::{Screen, Services};
+use crate::train::{RunOutputs, Session};
 
-/// The content of `status.json`. Numbers that JSON has no words for are strings: `"NaN"`, `"inf"`.
+/// The content of `status.json`. Numbers that JSON cannot represent are strings: `"NaN"`, `"inf"`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Status {
     pub(super) run: String,
@@ -33,13 +34,13 @@ pub(super) struct Status {
     pub(super) progress: f64,
     /// Seconds since the run began, those of earlier processes too.
     pub(super) elapsed: f64,
-    /// Seconds, from the pace so far.
+    /// Estimated from the speed so far, in seconds.
     pub(super) time_left: Option<f64>,
     /// Seconds in which the loop had to wait for batches, in this process.
     pub(super) waited_for_data: f64,
     pub(super) metrics: BTreeMap<String, serde_json::Value>,
     pub(super) artifacts: BTreeMap<String, serde_json::Value>,
-    /// Every failure of a callback, those that the run went on after too.
+    /// Every failure of a callback, also those that the run survived.
     pub(super) failures: Vec<FailureStatus>,
     /// What each hook cost, most expensive first.
     pub(super) callbacks: Vec<CallbackStatus>,
@@ -52,10 +53,10 @@ pub(super) struct FailureStatus {
     library: String,
     hook: &'static str,
     message: String,
-    /// Where in its source, if it said so.
+    /// Where in its source, if known.
     place: Option<String>,
     panicked: bool,
-    /// What the run's policy made of it.
+    /// What the run's policy did about it.
     on_error: OnError,
 }
 
@@ -95,14 +96,14 @@ impl PositionStatus {
 pub(super) struct CallbackStatus {
     plugin: String,
     hook: &'static str,
-    /// Beside the loop, which did not wait for it.
+    /// Whether it ran in the background: the loop did not wait for it.
     background: bool,
     calls: u64,
     seconds: f64,
     longest_seconds: f64,
 }
 
-/// Keeps `status.json`, and is the ambience of the loop. Belongs to the training thread.
+/// Keeps `status.json`, and receives the loop's outputs. Belongs to the training thread.
 pub(super) struct StatusFile {
     path: PathBuf,
     console: Arc<Console>,
@@ -116,7 +117,7 @@ struct State {
     last_write: Option<Instant>,
 }
 
-/// Writes come no closer together than this, unless something ends.
+/// The least time between two writes, unless something ends.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 impl StatusFile {
@@ -195,16 +196,11 @@ impl StatusFile {
         status.elapsed = session.started().elapsed().as_secs_f64();
         status.waited_for_data = session.waited_for_data().as_secs_f64();
         status.time_left = (gained > 0.0).then(|| elapsed / gained * (1.0 - progress));
-        status.metrics = session
-            .metrics()
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .map(|(name, metric)| (name.to_owned(), number(metric.value)))
-            .collect();
+        status.metrics =
+            session.metrics().present().iter().map(|(name, metric)| (name.to_owned(), number(metric.value))).collect();
     }
 
-    /// Writes the file. One that cannot be written is no reason to end a run.
+    /// Writes the file. A failure to write it does not end the run.
     pub(super) fn write(&self) {
         let mut state = self.state.borrow_mut();
         state.status.updated = now();
@@ -223,7 +219,7 @@ impl StatusFile {
     }
 }
 
-/// JSON has no words for NaN and infinities.
+/// JSON has no NaN and no infinities.
 fn number(value: f64) -> serde_json::Value {
     serde_json::Number::from_f64(value).map_or_else(|| value.to_string().into(), Into::into)
 }
@@ -233,9 +229,9 @@ fn now() -> String {
 }
 
 /// The status file as the loop sees it.
-pub(super) struct Surroundings(pub(super) std::rc::Rc<StatusFile>);
+pub(super) struct StatusOutputs(pub(super) std::rc::Rc<StatusFile>);
 
-impl Ambience for Surroundings {
+impl RunOutputs for StatusOutputs {
     fn screen(&self) -> Arc<dyn Screen> {
         Arc::clone(&self.0.console) as Arc<dyn Screen>
     }
@@ -243,7 +239,7 @@ impl Ambience for Surroundings {
     fn artifact(&self, kind: &str, path: &str) {
         {
             let artifacts = &mut self.0.state.borrow_mut().status.artifacts;
-            // Exports are many, each file told once; of the others the latest counts.
+            // There are many exports, one entry per file; of the other kinds only the latest counts.
             if kind == "export" {
                 let exports = artifacts.entry("exports".to_owned()).or_insert_with(|| serde_json::json!([]));
                 if let Some(exports) = exports.as_array_mut()

@@ -50,11 +50,27 @@ pub enum LoadError {
         /// The library's.
         found: String,
     },
-    /// A shared library without a plugin's header.
-    #[error("`{path}` is a shared library, but no plugin: it exports no plugin header")]
+    /// A shared library without an entry for the host.
+    #[error("`{path}` is a shared library, but no plugin: it exports neither a plugin header nor `host_plugin_entry`")]
     NoPlugin {
         /// The file.
         path: PathBuf,
+    },
+    /// A library with the entries of both languages.
+    #[error("`{path}` exports a plugin header and `host_plugin_entry`: which of them counts is not clear")]
+    TwoEntries {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The table behind an entry cannot be used.
+    #[error("the table of functions that `{path}` gives cannot be used: {detail}")]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What its entry is made with.
+        sdk: &'static str,
+        /// What is wrong.
+        detail: String,
     },
     /// The system's loader refused it: a symbol or a library that it needs is missing.
     #[error("the system cannot load `{path}`: {detail}")]
@@ -129,17 +145,23 @@ impl Report for LoadError {
         let text = match self {
             Self::Unreadable { .. } => "check the path and its permissions",
             Self::NotALibrary { .. } => {
-                "build the plugin with `crate-type = [\"cdylib\"]` and copy the library that cargo names"
+                "build the plugin with `crate-type = [\"cdylib\"]` and copy the library that cargo names; in C build it with `cc -shared`"
             }
             Self::Truncated { .. } | Self::Damaged { .. } => "copy the file again, or build it anew",
             Self::WrongArchitecture { .. } => {
-                "build the plugin for this host's target: `cargo build --release --target …`"
+                "build the plugin for this host's target: `cargo build --release --target …`, or with a compiler for it"
             }
             Self::NoPlugin { .. } => {
-                "export its kinds: `#[plugin] const KINDS: &[Kind] = &[…];`; a library that plugins need belongs beside the folder, not in it"
+                "export its kinds: `#[plugin] const KINDS: &[Kind] = &[…];`, in C `HP_LIBRARY(…)`; a library that plugins need belongs beside the folder, not in it"
+            }
+            Self::TwoEntries { .. } => "export one of them: a plugin is in Rust or in C",
+            Self::Table { sdk, .. } => {
+                return Some(format!("build the plugin with an unmodified `{sdk}`, which fills the table in"));
             }
             Self::NotLoadable { .. } => "install what it needs, or build it against this system",
-            Self::Version { .. } => "build the plugin with a `plugin-api` of this host's major version",
+            Self::Version { .. } => {
+                "build the plugin with a `plugin-api` or a `host_plugin.h` of this host's major version"
+            }
             Self::Layout { .. } => {
                 "build the plugin with an unmodified `plugin-api`; `-v` writes the difference to the log"
             }

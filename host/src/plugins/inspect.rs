@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use object::{Architecture, BinaryFormat, Object, ObjectSegment, ObjectSymbol};
-use plugin_api::abi::root::HEADER_SYMBOL;
 
+use super::entry::Entry;
 use super::error::LoadError;
 
-/// Refuses a file that the system's loader could not use, or that is no plugin.
-pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
+/// Refuses a file that the system's loader could not use, or that is no plugin. Gives its entry, where the file tells.
+pub(super) fn inspect(path: &Path) -> Result<Option<Entry>, LoadError> {
     let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
     let kind = object::FileKind::parse(&*bytes).map_err(|_| LoadError::NotALibrary { path: path.to_owned() })?;
     if let Some((expected, found)) = promised_length(&bytes)
@@ -25,7 +25,7 @@ pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
         | object::FileKind::Pe64 => object::File::parse(&*bytes)
             .map_err(|error| LoadError::Damaged { path: path.to_owned(), detail: error.to_string() })?,
         // A universal Mach-O holds several; the system picks.
-        object::FileKind::MachOFat32 | object::FileKind::MachOFat64 => return Ok(()),
+        object::FileKind::MachOFat32 | object::FileKind::MachOFat64 => return Ok(None),
         _ => return Err(LoadError::NotALibrary { path: path.to_owned() }),
     };
     if !matches!(file.kind(), object::ObjectKind::Dynamic) {
@@ -48,18 +48,24 @@ pub(super) fn inspect(path: &Path) -> Result<(), LoadError> {
             return Err(LoadError::Truncated { path: path.to_owned(), expected: end, found: bytes.len() as u64 });
         }
     }
-    let symbol = HEADER_SYMBOL.trim_end_matches('\0');
-    let exported = file
-        .dynamic_symbols()
-        .any(|found| found.is_definition() && found.name().is_ok_and(|name| is_header(name, symbol)))
-        || file.exports().is_ok_and(|exports| {
-            exports.filter_map(Result::ok).any(|export| matches!(export.name(), object::read::NameOrOrdinal::Name(name) if std::str::from_utf8(name).is_ok_and(|name| is_header(name, symbol))))
-        });
-    if exported { Ok(()) } else { Err(LoadError::NoPlugin { path: path.to_owned() }) }
+    let exported = exported(&file);
+    Entry::of(path, |symbol| exported.iter().any(|name| is_called(name, symbol))).map(Some)
+}
+
+/// The names of what a library defines for others.
+fn exported(file: &object::File<'_>) -> Vec<String> {
+    let symbols = file.dynamic_symbols().filter(|symbol| symbol.is_definition());
+    let names = symbols.filter_map(|symbol| Some(symbol.name().ok()?.to_owned()));
+    let exports = file.exports().into_iter().flatten().filter_map(Result::ok);
+    let exports = exports.filter_map(|export| match export.name() {
+        object::read::NameOrOrdinal::Name(name) => Some(std::str::from_utf8(name).ok()?.to_owned()),
+        _ => None,
+    });
+    names.chain(exports).collect()
 }
 
 /// Mach-O puts an underscore in front.
-fn is_header(name: &str, symbol: &str) -> bool {
+fn is_called(name: &str, symbol: &str) -> bool {
     name == symbol || name.strip_prefix('_') == Some(symbol)
 }
 

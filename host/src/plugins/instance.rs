@@ -3,10 +3,10 @@
 use std::ffi::c_void;
 
 use plugin_api::abi::kinds::Status;
-use plugin_api::abi::{CreateTable, EventTable, HostHandle, LibraryTable, MINOR, Text};
+use plugin_api::abi::{CreateTable, EventTable, HostHandle, MINOR, Text};
 
 use super::catalogue::Kind;
-use super::library::reply_into;
+use super::library::{reply_into, words_of};
 
 /// Why a hook failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Fault {
 pub struct Instance {
     /// The table's `handle`, kept here: a step's hooks find all that they need in one place.
     handle: unsafe extern "C" fn(u32, *mut c_void, *const EventTable, HostHandle) -> Status,
-    table: &'static LibraryTable,
+    destroy: unsafe extern "C" fn(u32, *mut c_void) -> Status,
     index: u32,
     pointer: *mut c_void,
 }
@@ -33,12 +33,13 @@ pub struct Instance {
 unsafe impl Send for Instance {}
 
 impl Instance {
-    /// Makes an instance called `name` with `options`, which satisfy the kind's schema.
+    /// Makes an instance called `name` with `options`, which satisfy the kind's schema. `host` answers what it asks for
+    /// while it is made.
     ///
     /// # Errors
     ///
     /// The callback's own refusal, or its panic.
-    pub fn create(kind: &Kind, name: &str, options: &serde_json::Value) -> Result<Self, Fault> {
+    pub fn create(kind: &Kind, name: &str, options: &serde_json::Value, host: HostHandle) -> Result<Self, Fault> {
         let options = options.to_string();
         let request = CreateTable {
             size: size_of::<CreateTable>() as u32,
@@ -46,6 +47,7 @@ impl Instance {
             options: Text::new(&options),
             instance: Text::new(name),
             log: super::log::take_record,
+            host,
         };
         let mut words = Vec::new();
         let reply = reply_into(&mut words);
@@ -53,14 +55,12 @@ impl Instance {
         let (table, index) = (kind.library.table(), kind.index);
         // SAFETY: the library's function; request, place and reply outlive the call.
         let status = unsafe { (table.create)(index, &raw const request, &raw mut pointer, &raw const reply) };
-        if status == Status::OK {
-            return Ok(Self { handle: table.handle, table, index, pointer });
-        }
-        Err(Fault {
-            message: String::from_utf8_lossy(&words).into_owned(),
-            panicked: status == Status::PANIC,
-            place: String::new(),
-        })
+        let message = match status {
+            Status::OK if pointer.is_null() => "it said that it had made an instance, and left it null".to_owned(),
+            Status::OK => return Ok(Self { handle: table.handle, destroy: table.destroy, index, pointer }),
+            failed => words_of(failed, &words),
+        };
+        Err(Fault { message, panicked: status == Status::PANIC, place: String::new() })
     }
 
     /// Hands one event to the callback. The message of a failure comes by the service `fault`.
@@ -74,7 +74,7 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: made by `create`, and ended once, here.
-        let status = unsafe { (self.table.destroy)(self.index, self.pointer) };
+        let status = unsafe { (self.destroy)(self.index, self.pointer) };
         if status != Status::OK {
             tracing::warn!("a plugin panicked while its instance was dropped");
         }

@@ -1,20 +1,21 @@
-//! Opens one library: inspects the file, binds it, checks its header, reads its descriptors.
+//! Opens one library: inspects the file, binds it, checks its table, reads its descriptors.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 
 use plugin_api::abi::kinds::Status;
-use plugin_api::abi::root::{HEADER_SYMBOL, HeaderError, open_header};
 use plugin_api::abi::{self, Bytes, LibraryTable, ReplyTable, TensorTable};
 use plugin_api::protocol::Descriptor;
 
+use super::entry::Entry;
 use super::error::LoadError;
 use super::inspect::inspect;
 
 /// A loaded library; it stays loaded until the process ends.
 pub struct Library {
     path: PathBuf,
-    table: &'static LibraryTable,
+    entry: Entry,
+    table: LibraryTable,
     descriptors: Vec<Descriptor>,
 }
 
@@ -25,18 +26,17 @@ impl Library {
     ///
     /// See [`LoadError`]. Nothing of the library runs before its file was inspected.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        inspect(path)?;
-        let header = bind(path)?;
-        // SAFETY: the symbol's value, of a library that `bind` leaves open for ever.
-        let table = unsafe { open_header(header) }.map_err(|error| refusal(path, error))?;
+        let (entry, symbol) = bind(path, inspect(path)?)?;
+        // SAFETY: the entry's symbol, of a library that `bind` leaves open for ever.
+        let table = unsafe { entry.open(path, symbol) }?;
         if table.unwinds == 0 {
             return Err(LoadError::Aborts { path: path.to_owned() });
         }
-        let descriptors = (0..table.kinds).map(|index| describe(path, table, index)).collect::<Result<Vec<_>, _>>()?;
+        let descriptors = (0..table.kinds).map(|index| describe(path, &table, index)).collect::<Result<Vec<_>, _>>()?;
         // SAFETY: static texts of the library.
         let (sdk, compiler, target) = unsafe { (table.sdk.read(), table.compiler.read(), table.target.read()) };
         tracing::debug!(path = %path.display(), %sdk, %compiler, %target, minor = table.minor, "plugin library loaded");
-        Ok(Self { path: path.to_owned(), table, descriptors })
+        Ok(Self { path: path.to_owned(), entry, table, descriptors })
     }
 
     /// The file.
@@ -49,9 +49,14 @@ impl Library {
         &self.descriptors
     }
 
+    /// By which entry it is used.
+    pub fn entry(&self) -> Entry {
+        self.entry
+    }
+
     /// Its functions.
-    pub(super) fn table(&self) -> &'static LibraryTable {
-        self.table
+    pub(super) fn table(&self) -> &LibraryTable {
+        &self.table
     }
 
     /// What built it: SDK, compiler and target.
@@ -64,8 +69,9 @@ impl Library {
 }
 
 /// Binds every symbol of the library now, so that one that is missing is an error here instead of
-/// the end of the process at its first call, and gives the address of its header.
-fn bind(path: &Path) -> Result<*const c_void, LoadError> {
+/// the end of the process at its first call, and gives its entry with the address of that. An entry that is not `known`
+/// is looked for.
+fn bind(path: &Path, known: Option<Entry>) -> Result<(Entry, *const c_void), LoadError> {
     let failed =
         |error: &libloading::Error| LoadError::NotLoadable { path: path.to_owned(), detail: loader_words(path, error) };
     #[cfg(unix)]
@@ -81,44 +87,29 @@ fn bind(path: &Path) -> Result<*const c_void, LoadError> {
         // SAFETY: as on Unix; what it needs is also searched in its own folder.
         unsafe { Library::load_with_flags(path, flags) }.map_err(|error| failed(&error))?
     };
-    // SAFETY: the symbol is a static; its address is all that is taken.
-    let header = unsafe { library.get::<*const c_void>(HEADER_SYMBOL.as_bytes()) }
-        .map(|symbol| symbol.into_raw())
-        .map_err(|_| LoadError::NoPlugin { path: path.to_owned() })?;
-    #[cfg(unix)]
-    let address = header.cast_const();
-    #[cfg(windows)]
-    let address = header as *const c_void;
+    let address = |symbol: &str| {
+        // SAFETY: nothing is done with the symbol; its address is all that is taken.
+        let found = unsafe { library.get::<*const c_void>(symbol.as_bytes()) }.ok()?.into_raw();
+        #[cfg(unix)]
+        let found = found.cast_const();
+        #[cfg(windows)]
+        let found = found as *const c_void;
+        Some(found)
+    };
+    let entry = match known {
+        Some(entry) => entry,
+        None => Entry::of(path, |symbol| address(symbol).is_some())?,
+    };
+    let symbol = address(entry.symbol()).ok_or_else(|| LoadError::NoPlugin { path: path.to_owned() })?;
     // Never closed: see the module's invariant.
     std::mem::forget(library);
-    Ok(address)
+    Ok((entry, symbol))
 }
 
 /// The system loader's own message, without the path that we say already.
 fn loader_words(path: &Path, error: &libloading::Error) -> String {
     let words = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     words.replace(&format!("{}: ", path.display()), "").trim_end_matches('.').to_owned()
-}
-
-fn refusal(path: &Path, error: HeaderError) -> LoadError {
-    let path = path.to_owned();
-    let expected = format!("{}.{}", abi::MAJOR, abi::MINOR);
-    let layout = |path, detail: &str| LoadError::Layout { path, expected: expected.clone(), detail: detail.to_owned() };
-    match error {
-        HeaderError::Version { expected, found } => LoadError::Version { path, expected, found },
-        HeaderError::Layout { tree } => {
-            tracing::debug!(path = %path.display(), %tree, "the layouts differ");
-            layout(path, "its root module is another type")
-        }
-        HeaderError::NoLayout => layout(path, "it exports no layout, so that nothing can be checked"),
-        HeaderError::Header { detail } => {
-            tracing::debug!(path = %path.display(), %detail, "the header is not this one's");
-            layout(path, "its header is of another `abi_stable`")
-        }
-        HeaderError::Loader { message } => LoadError::Loader { path, message },
-        HeaderError::LoaderPanicked => LoadError::Loader { path, message: "it panicked".to_owned() },
-        other => layout(path, &format!("{other:?}")),
-    }
 }
 
 fn describe(path: &Path, table: &LibraryTable, index: u32) -> Result<Descriptor, LoadError> {
@@ -128,9 +119,12 @@ fn describe(path: &Path, table: &LibraryTable, index: u32) -> Result<Descriptor,
     // SAFETY: the library's function, with an index below its count and a reply that outlives the call.
     let status = unsafe { (table.describe)(index, &raw const reply) };
     if status != Status::OK {
-        return Err(failed(String::from_utf8_lossy(&text).into_owned()));
+        return Err(failed(words_of(status, &text)));
     }
-    let descriptor: Descriptor = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+    let descriptor: Descriptor = serde_json::from_slice(&text).map_err(|error| {
+        let what = if error.is_data() { "" } else { "its descriptor is not JSON: " };
+        failed(format!("{what}{error}"))
+    })?;
     if !is_name(&descriptor.kind) {
         return Err(failed(format!("`{}` is no name: use `[a-z0-9-]+`", descriptor.kind)));
     }
@@ -144,6 +138,22 @@ fn describe(path: &Path, table: &LibraryTable, index: u32) -> Result<Descriptor,
         });
     }
     Ok(descriptor)
+}
+
+/// What a library says of a failure, with what is not UTF-8 replaced.
+pub(super) fn words_of(status: Status, words: &[u8]) -> String {
+    if words.is_empty() {
+        let meaning = match status {
+            Status::STALE => ": a handle that was spent",
+            Status::UNKNOWN => ": something that this host does not know",
+            Status::NO_SUCH_NAME => ": no such name",
+            Status::NOT_ALLOWED => ": not allowed here",
+            Status::NO_VALUE => ": no value yet",
+            _ => "",
+        };
+        return format!("it failed without a message, with status {}{meaning}", status.0);
+    }
+    String::from_utf8_lossy(words).into_owned()
 }
 
 /// Whether `name` may name a kind or an instance.

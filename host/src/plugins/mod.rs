@@ -6,6 +6,7 @@
 //! Invariant: this module names no tensor library and nothing of the training loop.
 
 mod catalogue;
+mod entry;
 mod error;
 mod inspect;
 mod instance;
@@ -13,6 +14,7 @@ mod library;
 mod log;
 
 pub use catalogue::{Catalogue, Kind, Rejected};
+pub use entry::Entry;
 pub use error::{CatalogueError, LoadError};
 pub use instance::{Fault, Instance};
 pub use library::Library;

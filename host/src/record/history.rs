@@ -44,6 +44,12 @@ pub enum RecordError {
         /// The nearest names, as a question.
         hint: Option<String>,
     },
+    /// The run will give a value of this name, and has not given one yet.
+    #[error("{}", plugin_api::services::no_value(name))]
+    NoValue {
+        /// The name that was asked for.
+        name: String,
+    },
     /// The name has arrays and a number was requested or given, or the other way round.
     #[error("`{name}` has {holds}")]
     OtherKind {
@@ -74,7 +80,7 @@ impl Report for RecordError {
     fn hint(&self) -> Option<String> {
         match self {
             RecordError::UnknownName { hint, .. } => hint.clone(),
-            RecordError::OtherKind { .. } | RecordError::ShapeMismatch { .. } => None,
+            RecordError::NoValue { .. } | RecordError::OtherKind { .. } | RecordError::ShapeMismatch { .. } => None,
         }
     }
 }

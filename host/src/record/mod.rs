@@ -12,7 +12,7 @@ mod view;
 
 pub use exact::Exact;
 pub use history::{Array, AsOf, History, Point, RecordError, SeriesId};
-pub use metrics::{Metric, Metrics};
+pub use metrics::{LiveMetrics, Metric, Metrics};
 pub use view::HistoryView;
 
 use serde::{Deserialize, Serialize};

@@ -5,11 +5,10 @@
 //! A typed error becomes one through [`Report`], which adds the next step to what [`std::error::Error`] says.
 //! [`render`] writes any number of them as one text.
 
-mod nearest;
 mod problem;
 mod render;
 pub mod table;
 
-pub use nearest::{did_you_mean, list, nearest};
+pub use plugin_api::services::{did_you_mean, list_names as list, nearest};
 pub use problem::{Label, Problem, Problems, Report, Source};
 pub use render::{Style, render};

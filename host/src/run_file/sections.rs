@@ -230,8 +230,9 @@ fn evaluation_batch() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Condition, Dispatch, Mode, OnError, When};
+    use crate::config::{Condition, Dispatch, OnError, When};
     use crate::run_file::load;
+    use plugin_api::Direction;
     use proptest::option;
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -270,7 +271,7 @@ mod tests {
     fn any_plugin() -> impl Strategy<Value = PluginOptions> {
         let when = (0..9_u64, "[a-z_]{1,8}", any::<bool>()).prop_map(|(skip_first, metric, minimum)| When {
             skip_first,
-            best: vec![(metric, if minimum { Mode::Min } else { Mode::Max })],
+            best: vec![(metric, if minimum { Direction::Min } else { Direction::Max })],
             ..When::default()
         });
         let condition = any::<f64>()

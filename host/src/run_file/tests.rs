@@ -201,23 +201,54 @@ fn unknown_value() {
 
 #[test]
 fn old_names_of_keys_and_values() {
-    let layers =
-        [("shape", "normalise = \"standard\"\nshape"), ("kernel_size = 3", "initialisation = { type = \"zeros\" }")];
-    insta::assert_snapshot!(refused(&layers, &[]), @"");
+    let keys = [
+        ("shape", "normalise = \"standard\"\nshape"),
+        ("kernel_size = 3", "kernel_size = 3, initialisation = { type = \"zeros\" }"),
+    ];
+    insta::assert_snapshot!(refused(&keys, &[]), @r#"
+     × `normalise` in `data` is now called `normalize`
+       ╭─[run.toml:9:1]
+     8 │ target = 64
+     9 │ normalise = "standard"
+       · ────┬────
+       ·     ╰── the old name
+    10 │ shape = [1, 8, 8]
+       ╰────
+     hint: write `normalize`
+
+     × `initialisation` in `model.layers.0` is now called `initialization`
+       ╭─[run.toml:18:58]
+    17 │ layers = [
+    18 │   { type = "conv2d", out_channels = 32, kernel_size = 3, initialisation = { type = "zeros" } },
+       ·                                                          ───────┬──────
+       ·                                                                 ╰── the old name
+    19 │   { type = "relu" },
+       ╰────
+     hint: write `initialization`
+    "#);
     let images = [("format = \"csv\"", "format = \"images\"\ncolor = \"grey\"\ncolour = \"gray\"")];
     let text = refused(&images, &[]);
-    insta::assert_snapshot!(text.split("\n\n").take(2).collect::<Vec<_>>().join("\n\n"), @"");
+    assert!(text.contains("`grey` in `data.color` is now called `gray`"), "{text}");
+    assert!(text.contains("`colour` in `data` is now called `color`"), "{text}");
 }
 
 #[test]
 fn old_names_in_plugin_options() {
-    let loaded = load("run.toml", DIGITS, &[], &["plugins.0.options.include=[\"normalise\"]"].map(str::to_owned))
-        .expect("the run file is right");
+    let include = "plugins.0.options.include=[\"normalise\"]".to_owned();
+    let loaded = load("run.toml", DIGITS, &[], &[include]).expect("the run file is right");
     let schema = serde_json::json!({
         "properties": {"include": {"type": "array", "items": {"enum": ["normalize", "softmax"]}}},
     });
     let problems = check(&loaded.document, "/plugins/0/options", &schema);
-    insta::assert_snapshot!(render(&problems, Style::plain()), @"");
+    insta::assert_snapshot!(render(&problems, Style::plain()), @r#"
+     × `normalise` in `plugins.0.options.include.0` is now called `normalize`
+      ╭─[--set:1:28]
+    1 │ plugins.0.options.include=["normalise"]
+      ·                            ─────┬─────
+      ·                                 ╰── the old name
+      ╰────
+     hint: write `normalize`
+    "#);
 }
 
 #[test]

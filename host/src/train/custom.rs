@@ -1,4 +1,4 @@
-//! What a program may bring in place of the loop's own: a loss, and the way from a training batch to outputs and loss.
+//! Parts that a program may replace: the loss, and the computation of outputs and loss from a training batch.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -7,21 +7,20 @@ use std::rc::Rc;
 use tch::{Kind, Tensor};
 
 use super::error::TrainError;
+use super::learner::Learner;
 use super::loss::LossOptions;
-use super::session::Session;
-use crate::dispatch::Emitter;
 use crate::model::{BoxError, Mode, Network, contained};
 use crate::record::Position;
 
 /// The mean loss of a batch from its outputs and targets: a scalar with an autograd graph.
 pub type LossFunction = dyn Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError>;
 
-/// What is minimised.
+/// What is minimized.
 #[derive(Clone)]
 pub enum Loss {
     /// A loss of the run file.
     Options(LossOptions),
-    /// A program's own; every sample of a batch weighs the same.
+    /// A program's own; every sample of a batch has the same weight.
     Custom(Rc<LossFunction>),
 }
 
@@ -41,7 +40,7 @@ impl Loss {
         }
     }
 
-    /// What the mean of a batch of `size` samples weighs among other batches; see [`LossOptions::weight`].
+    /// The weight of the mean of a batch of `size` samples; see [`LossOptions::weight`].
     ///
     /// # Errors
     ///
@@ -63,11 +62,12 @@ impl fmt::Debug for Loss {
     }
 }
 
-/// A training batch in the hands of a program's own step, on the training thread.
+/// A training batch for a program's own step, on the training thread.
 ///
-/// What the step draws from libtorch's default generators is repeatable, and a resumed run goes on with it.
+/// Draws from libtorch's default generators are repeatable, and a resumed run continues them.
 pub struct BatchStep<'a> {
-    session: &'a Session,
+    learner: &'a Learner,
+    position: Position,
     inputs: &'a Tensor,
     targets: &'a Tensor,
     nodes: &'a [usize],
@@ -79,7 +79,7 @@ pub struct BatchStep<'a> {
 pub struct Computed {
     /// The outputs that metrics and callbacks see, `[size, …]` for the targets of the batch.
     pub outputs: Tensor,
-    /// What is minimised, a scalar with an autograd graph.
+    /// What is minimized, a scalar with an autograd graph.
     pub loss: Tensor,
 }
 
@@ -99,12 +99,12 @@ impl<'a> BatchStep<'a> {
 
     /// Where the run is.
     pub fn position(&self) -> Position {
-        self.session.position()
+        self.position
     }
 
     /// The model.
     pub fn network(&self) -> &'a Network {
-        &self.session.network
+        &self.learner.network
     }
 
     /// The model's outputs for `inputs` in training mode, f32 with an autograd graph. The activations that callbacks
@@ -114,7 +114,7 @@ impl<'a> BatchStep<'a> {
     ///
     /// When the model cannot compute them.
     pub fn forward(&mut self, inputs: &Tensor) -> Result<Tensor, TrainError> {
-        let (outputs, tapped) = self.session.training_outputs(inputs, self.nodes)?;
+        let (outputs, tapped) = self.learner.training_outputs(inputs, self.nodes)?;
         self.tapped = tapped;
         Ok(outputs)
     }
@@ -123,31 +123,21 @@ impl<'a> BatchStep<'a> {
     ///
     /// # Errors
     ///
-    /// Outputs and targets that it cannot take.
+    /// Outputs and targets that do not fit the loss.
     pub fn loss(&self, outputs: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
-        self.session.plan.loss.compute(outputs, targets)
+        self.learner.loss.compute(outputs, targets)
     }
 
-    /// Sends the callbacks a `custom` event, with the author `program`. They get it behind this step, before the hook
+    /// Sends the callbacks a `custom` event, with the author `program`. They get it after this step's loss is computed, before the hook
     /// `gradients`.
     pub fn emit(&self, name: &str, payload: impl AsRef<[u8]>) {
-        if let Some(emitter) = &self.session.emitter {
+        if let Some(emitter) = &self.learner.emitter {
             emitter.emit(name, payload.as_ref());
         }
     }
 }
 
-impl Session {
-    /// Has `step` compute outputs and loss of each training batch from now on.
-    pub fn set_batch_step(&mut self, step: Box<BatchStepFunction>) {
-        self.batch_step = Some(RefCell::new(step));
-    }
-
-    /// Sends what the program's own step emits.
-    pub(super) fn set_emitter(&mut self, emitter: Emitter) {
-        self.emitter = Some(emitter);
-    }
-
+impl Learner {
     /// Outputs and loss as the program computes them, and the values of the tapped nodes.
     pub(super) fn run_batch_step(
         &self,
@@ -157,14 +147,15 @@ impl Session {
         nodes: &[usize],
     ) -> Result<(Tensor, Tensor, Vec<Tensor>), TrainError> {
         let _autocast = self.autocast()?;
-        let mut batch = BatchStep { session: self, inputs, targets, nodes, tapped: Vec::new() };
+        let mut batch =
+            BatchStep { learner: self, position: self.step.position, inputs, targets, nodes, tapped: Vec::new() };
         let Computed { outputs, loss } =
             contained(|| (step.borrow_mut())(&mut batch)).map_err(|message| failed("batch step", message))?;
         let loss = as_loss("batch step", loss)?;
         if !loss.requires_grad() {
-            return Err(failed("batch step", "its loss has no autograd graph, so that there is nothing to train by"));
+            return Err(failed("batch step", "its loss has no autograd graph, so it cannot be trained on"));
         }
-        // Detached, since the program may hold the very same tensor.
+        // Detached, since the program may hold the same tensor.
         Ok((as_float(outputs.f_detach()?)?, loss, batch.tapped))
     }
 
@@ -182,7 +173,7 @@ impl Session {
     }
 }
 
-/// The loss and what callbacks see are f32 whatever the precision.
+/// The loss and what callbacks see are f32 in every precision.
 fn as_float(tensor: Tensor) -> Result<Tensor, TrainError> {
     if tensor.kind() == Kind::Float { Ok(tensor) } else { Ok(tensor.f_to_kind(Kind::Float)?) }
 }

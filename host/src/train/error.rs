@@ -2,9 +2,11 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
-use crate::dispatch::{Failure, ServiceError};
+use crate::dispatch::Failure;
+use crate::distributed::DistributedError;
 use crate::model::ModelError;
 use crate::report::Report;
+use crate::services::ServiceError;
 use crate::torch::TorchError;
 
 use super::metrics::MetricError;
@@ -43,7 +45,7 @@ pub enum TrainError {
     /// A checkpoint cannot be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A checkpoint that is whole, but of another model or optimizer.
+    /// A valid checkpoint of another model or optimizer.
     #[error("the checkpoint `{path}` does not fit this run")]
     Resume {
         /// The checkpoint.
@@ -51,13 +53,16 @@ pub enum TrainError {
         /// What does not fit.
         source: Box<TrainError>,
     },
-    /// A checkpoint without a part of the model.
+    /// A checkpoint that lacks a part of the model.
     #[error("it has no tensor `{name}`, which the model has")]
     MissingTensor {
         /// The tensor.
         name: String,
     },
-    /// The system.
+    /// The processes of the run failed together.
+    #[error(transparent)]
+    Distributed(#[from] DistributedError),
+    /// The operating system failed.
     #[error("{action}")]
     System {
         /// What was tried.
@@ -72,7 +77,7 @@ impl Report for TrainError {
         match self {
             Self::Plugin(failure) => failure.hint(),
             Self::Resume { path, .. } => Some(format!(
-                "go on with the run file that it was written with, `{}`, or begin anew: `--resume never --out DIR`",
+                "use the run file that it was written with, `{}`, or begin a new run: `--resume never --out DIR`",
                 path.join("run.toml").display()
             )),
             Self::Optimizer(error) => error.hint(),

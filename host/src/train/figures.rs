@@ -1,4 +1,4 @@
-//! Figures of PyTorch and scikit-learn, and the scripts that made them, lie in `tests/figures`.
+//! Reference figures of PyTorch and scikit-learn; `tests/figures` has them and the scripts that made them.
 
 use serde_json::Value;
 

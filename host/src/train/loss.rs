@@ -49,7 +49,7 @@ fn delta() -> f64 {
     1.0
 }
 
-/// A loss that means nothing, or a model or data that it cannot take.
+/// An invalid loss, or a model or data that does not fit it.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum LossError {
     /// A value is out of range.
@@ -74,21 +74,21 @@ pub enum LossError {
         loss: &'static str,
         /// What it takes.
         expected: &'static str,
-        /// What there is.
+        /// What the data has.
         found: String,
-        /// What would take the data.
+        /// Losses that fit the data.
         instead: &'static str,
     },
-    /// There are not as many weights as there is to be weighted.
+    /// The number of weights does not match.
     #[error("`{key}` has {found} numbers, but there are {expected} {of}")]
     Weights {
         /// The option.
         key: &'static str,
-        /// How many it has.
+        /// How many numbers it has.
         found: usize,
         /// How many there must be.
         expected: usize,
-        /// What they are for.
+        /// What each of them weights.
         of: &'static str,
     },
 }
@@ -109,7 +109,7 @@ impl Report for LossError {
         match self {
             LossError::Range(_) => None,
             LossError::Outputs { shape, .. } => Some(format!("let the last layer give {shape:?} for a sample")),
-            LossError::Targets { instead, .. } => Some(format!("{instead} would take them")),
+            LossError::Targets { instead, .. } => Some(format!("use {instead} for them")),
             LossError::Weights { expected, of, .. } => {
                 Some(format!("give {expected} numbers, in the order of the {of}"))
             }
@@ -129,7 +129,7 @@ impl LossOptions {
         }
     }
 
-    /// Checks the values, apart from any model or data.
+    /// Checks the values, without a model or data.
     pub fn check_values(&self) -> Result<(), LossError> {
         match self {
             LossOptions::CrossEntropy { label_smoothing, class_weights } => {
@@ -200,7 +200,7 @@ impl LossOptions {
     pub fn compute(&self, outputs: &Tensor, targets: &Tensor) -> Result<Tensor, TorchError> {
         match self {
             LossOptions::CrossEntropy { label_smoothing, class_weights } => {
-                // PyTorch's value for targets that are left out; ours are never negative.
+                // PyTorch's value for ignored targets; ours are never negative.
                 const IGNORE_INDEX: i64 = -100;
                 let weights = tensor(class_weights, outputs)?;
                 let compute = |outputs: &Tensor, targets: &Tensor| {
@@ -210,7 +210,7 @@ impl LossOptions {
                 if outputs.dim() <= 2 {
                     return Ok(compute(outputs, targets)?);
                 }
-                // PyTorch has classes in the second dimension; here they are last, so positions become samples.
+                // PyTorch expects classes in the second dimension; here they are last, so positions become samples.
                 Ok(compute(&outputs.f_flatten(0, -2)?, &targets.f_flatten(0, -1)?)?)
             }
             LossOptions::BceWithLogits { pos_weight } => {
@@ -225,8 +225,8 @@ impl LossOptions {
         }
     }
 
-    /// What the mean of a batch of `size` samples weighs among other batches: the samples, or the sum of their class
-    /// weights. Means weighted by it are the mean of all samples together. With class weights it waits for a device.
+    /// The weight of the mean of a batch of `size` samples: the number of samples, or the sum of their class
+    /// weights. The mean weighted by it is the mean of all samples. With class weights it waits for a device.
     pub fn weight(&self, targets: &Tensor, size: usize) -> Result<f64, TorchError> {
         let LossOptions::CrossEntropy { class_weights, .. } = self else { return Ok(size as f64) };
         if class_weights.is_empty() {
@@ -244,7 +244,7 @@ fn with_last(shape: &[i64], last: usize) -> Vec<i64> {
     shape.iter().copied().chain([last as i64]).collect()
 }
 
-/// Refuses another number of weights than one of `accepted`, the last of which is told.
+/// Refuses a number of weights that is not in `accepted`; the message names its last.
 fn weights(key: &'static str, found: usize, accepted: &[usize], of: &'static str) -> Result<(), LossError> {
     match accepted.last() {
         Some(&expected) if !accepted.contains(&found) => Err(LossError::Weights { key, found, expected, of }),

@@ -1,37 +1,46 @@
-//! Training: the loop, and what it is made of.
+//! Training: the loop and its parts.
 //!
-//! Start with `run.rs`: the loop on one screen. `session.rs` holds what the loop works on, `step.rs` and `evaluate.rs`
-//! do the work, `services/` answers callbacks. This module names no plugin.
+//! Start with `run.rs`: the loop on one screen. `session.rs` lists the parts that the loop works on, `step.rs` and
+//! `evaluate.rs` do the work, `answers/` answers callbacks. This module names no plugin.
 //!
-//! A program that trains something of its own brings a network ([`Network::custom`](crate::model::Network::custom)), a
+//! A program with a training of its own brings a network ([`Network::custom`](crate::model::Network::custom)), a
 //! loss ([`Loss::Custom`]) or the way from a batch to its loss ([`BatchStep`]); the loop and the callbacks stay the same.
-//! [`Job`](crate::job::Job) puts them together with a run file and plugins.
+//! [`Job`](crate::job::Job) combines them with a run file and plugins.
 
+mod answers;
 mod checkpointing;
 mod control;
 mod custom;
+mod dtype;
 mod error;
 mod evaluate;
+mod feed;
 #[cfg(test)]
 mod figures;
+mod kept;
+mod learner;
 pub mod loss;
+mod measured;
 pub mod metrics;
+mod names;
 pub mod optimizer;
 mod precision;
+mod progress;
 pub mod range;
-mod recording;
 #[cfg(test)]
 mod reference;
 mod run;
 pub mod schedule;
-mod services;
 mod session;
 mod step;
 pub mod threads;
 
 pub use checkpointing::{Resume, ResumeError};
+pub use control::Interrupt;
 pub use custom::{BatchStep, BatchStepFunction, Computed, Loss, LossFunction};
 pub use error::TrainError;
+pub use evaluate::EvaluationPlan;
 pub use precision::Precision;
+pub use progress::{Length, Started};
 pub use run::{Ended, Trainer};
-pub use session::{Ambience, EvaluationPlan, Interrupt, Length, Parts, Plan, Screen, Session};
+pub use session::{Parts, Plan, RunOutputs, Session};

@@ -1,4 +1,4 @@
-//! What a step computes in.
+//! The precision of a step.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

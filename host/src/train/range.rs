@@ -8,7 +8,7 @@ pub struct OutOfRange {
     pub key: &'static str,
     /// Its value.
     pub value: f64,
-    /// What it may be.
+    /// What it must be.
     pub expected: &'static str,
 }
 
@@ -17,7 +17,7 @@ pub(super) fn require(fits: bool, key: &'static str, value: f64, expected: &'sta
     if fits { Ok(()) } else { Err(OutOfRange { key, value, expected }) }
 }
 
-/// Refuses what is not above zero and finite.
+/// Refuses values that are not above zero and finite.
 pub(super) fn require_positive(key: &'static str, value: f64) -> Result<(), OutOfRange> {
     require(value > 0.0 && value.is_finite(), key, value, "above 0 and finite")
 }

@@ -51,7 +51,7 @@ const NETS: [(&str, &str, &[i64]); 6] = [
     ("gru", r#"{ type = "gru", hidden_size = 6, last_only = true }, { type = "linear", out_features = 4 }"#, &[5, 3]),
 ];
 
-/// The inputs and targets of a step, those of `training.py`.
+/// The inputs and targets of a step, as in `training.py`.
 fn batch(step: usize, sample_shape: &[i64]) -> (Tensor, Tensor) {
     let shape: Vec<i64> = std::iter::once(BATCH).chain(sample_shape.iter().copied()).collect();
     let numbers: Vec<f32> = (0..shape.iter().product::<i64>())

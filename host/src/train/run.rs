@@ -12,6 +12,7 @@ use super::error::TrainError;
 use super::evaluate::Evaluation;
 use super::session::Session;
 use crate::dispatch::{Dispatcher, Event, Failure, Moment, ScheduleState};
+use crate::services::Services;
 
 /// The author of the events that the program sends itself.
 const PROGRAM: &str = "program";
@@ -19,9 +20,9 @@ const PROGRAM: &str = "program";
 /// How a training ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// In which way.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// Why, where somebody said so.
+    /// The reason, if one was given.
     pub reason: String,
     /// What failed, when it failed.
     pub error: Option<TrainError>,
@@ -36,32 +37,33 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Shows the callbacks the model, gives them the states of the checkpoint that the run goes on from, and moves those
+    /// Shows the callbacks the model, gives them the states of the checkpoint that the run resumes from, and moves those
     /// in the background to their threads.
     ///
     /// # Errors
     ///
-    /// The first failure; `teardown` is still due.
+    /// The first failure; the caller must still call `teardown`.
     pub fn set_up(
         &mut self,
         states: &BTreeMap<String, Vec<u8>>,
         schedules: &BTreeMap<String, ScheduleState>,
     ) -> Result<(), TrainError> {
         self.session.set_emitter(self.dispatcher.emitter(PROGRAM));
+        self.session.share_weights()?;
         self.fire(EventKind::SETUP)?;
-        self.dispatcher.load_states(states, self.session.position(), &mut self.session)?;
+        self.dispatcher.load_states(states, &mut self.session)?;
         self.dispatcher.restore_schedules(schedules);
         self.dispatcher
             .begin(&self.session)
             .map_err(|source| TrainError::System { action: "cannot start a thread for a callback", source })
     }
 
-    /// Ends every callback that was created. A failure that the plugin's policy lets stop the run fails it even now,
-    /// unless something else had `ended` it so.
+    /// Ends every callback that was created. A failure whose policy stops the run still fails it here,
+    /// unless it had already failed.
     pub fn tear_down(&mut self, ended: Ended) -> Ended {
         let event = Event::at(EventKind::TEARDOWN, self.session.position());
         let fired = self.dispatcher.fire(&event, &mut self.session);
-        let flushed = self.dispatcher.flush(self.session.position(), &mut self.session);
+        let flushed = self.dispatcher.flush(&mut self.session);
         match fired.and(flushed) {
             Err(failure) if ended.error.is_none() => {
                 Ended { outcome: Outcome::Failed, reason: failure.to_string(), error: Some(failure.into()) }
@@ -70,8 +72,8 @@ impl Trainer {
         }
     }
 
-    /// Trains from where the session is until the end of the plan, a stop, or a failure. The end hooks come whatever
-    /// happens; `teardown` is the job's.
+    /// Trains from the session's position until the end of the plan, a stop, or a failure. The end hooks always come;
+    /// the job calls `teardown`.
     pub fn run(&mut self) -> Ended {
         let trained = self.train();
         let trained = trained.and_then(|()| self.finish());
@@ -80,8 +82,8 @@ impl Trainer {
 
     fn train(&mut self) -> Result<(), TrainError> {
         self.fire(EventKind::TRAIN_START)?;
-        while self.session.begin_epoch()? {
-            if self.session.is_at_epoch_start() {
+        while self.session.begin_epoch() {
+            if self.session.progress.is_at_epoch_start() {
                 self.fire(EventKind::EPOCH_START)?;
             }
             while self.session.begin_step()? {
@@ -91,10 +93,10 @@ impl Trainer {
                 self.session.update()?;
                 self.fire(EventKind::STEP_END)?;
                 self.trigger(Moment::StepEnd)?;
-                self.session.end_step();
+                self.session.end_step()?;
                 self.safe_point()?;
             }
-            if self.session.is_stopping() {
+            if self.session.controls.is_stopping() {
                 break;
             }
             self.fire(EventKind::EPOCH_TRAINED)?;
@@ -107,20 +109,20 @@ impl Trainer {
         Ok(())
     }
 
-    /// What comes once after the last epoch: the evaluation of the test split, triggers at the end, and the checkpoints
-    /// that they ask for.
+    /// After the last epoch, once: the evaluation of the test split, triggers at the end, and the checkpoints
+    /// that they request.
     fn finish(&mut self) -> Result<(), TrainError> {
         if let Some(evaluation) = self.session.begin_test()? {
             self.pass_through(evaluation)?;
         }
         self.trigger(Moment::End)?;
         self.safe_point()?;
-        self.dispatcher.flush(self.session.position(), &mut self.session)?;
+        self.dispatcher.flush(&mut self.session)?;
         self.safe_point()
     }
 
     fn end(&mut self, trained: Result<(), TrainError>) -> Ended {
-        let (mut outcome, mut reason) = match (&trained, self.session.stop()) {
+        let (mut outcome, mut reason) = match (&trained, self.session.controls.stop()) {
             (Err(error), _) => (Outcome::Failed, error.to_string()),
             (Ok(()), Some(stop)) if stop.interrupted => (Outcome::Interrupted, stop.reason.clone()),
             (Ok(()), Some(stop)) => (Outcome::Stopped, format!("`{}`: {}", stop.by, stop.reason)),
@@ -136,7 +138,7 @@ impl Trainer {
         }
         let event = Event::with_texts(EventKind::TRAIN_END, self.session.position(), [outcome.name(), &reason, ""]);
         let ended = self.dispatcher.fire(&event, &mut self.session);
-        let ended = ended.and_then(|()| self.dispatcher.flush(self.session.position(), &mut self.session));
+        let ended = ended.and_then(|()| self.dispatcher.flush(&mut self.session));
         self.dispatcher.close_remotes();
         if let Err(failure) = ended
             && error.is_none()
@@ -148,7 +150,7 @@ impl Trainer {
         Ended { outcome, reason, error }
     }
 
-    /// Delivers an event whose own failures are only logged, since another failure is being told.
+    /// Delivers an event whose own failures are only logged, since another failure is being reported.
     fn note(&mut self, event: Event) {
         if let Err(failure) = self.dispatcher.fire(&event, &mut self.session) {
             tracing::error!("{failure}");
@@ -157,78 +159,68 @@ impl Trainer {
 
     #[inline]
     fn fire(&mut self, event: EventKind) -> Result<(), Box<Failure>> {
-        self.dispatcher.fire_at(event, self.session.position(), &mut self.session)
+        self.dispatcher.fire_at(event, &mut self.session)
     }
 
     #[inline]
     fn trigger(&mut self, moment: Moment) -> Result<(), Box<Failure>> {
-        let (position, started) = (self.session.position(), self.session.started());
-        self.dispatcher.trigger(moment, position, || started.elapsed(), &mut self.session)
+        let started = self.session.started();
+        self.dispatcher.trigger(moment, || started.elapsed(), &mut self.session)
     }
 
-    /// Evaluates the split of the plan, if there is one and it was `asked` for or, at the end of an epoch, is due.
+    /// Evaluates the split of the plan, if there is one and it was `asked` for or is due at the end of an epoch.
     fn evaluate(&mut self, asked: bool) -> Result<(), TrainError> {
-        if !asked && !self.session.evaluation_is_due() {
+        if !asked && !self.session.evaluations.is_due(&self.session.progress) {
             return Ok(());
         }
-        // A callback may ask after the epoch, too, and the plan may want it behind the epoch's last step.
-        let mid_epoch = asked && !self.session.epoch_is_trained();
+        // A callback may also ask after the epoch, and it may be due after the epoch's last step.
+        let mid_epoch = asked && !self.session.progress.epoch_is_trained();
         match self.session.begin_evaluation(mid_epoch)? {
             Some(evaluation) => self.pass_through(evaluation),
             None => Ok(()),
         }
     }
 
-    /// Passes through the batches of an evaluation.
+    /// Runs through the batches of an evaluation.
     fn pass_through(&mut self, mut evaluation: Evaluation) -> Result<(), TrainError> {
         self.dispatcher.fire(&evaluation.event(EventKind::EVAL_START), &mut self.session)?;
         let by_step =
             self.dispatcher.wants(EventKind::EVAL_STEP_START) || self.dispatcher.wants(EventKind::EVAL_STEP_END);
-        while self.session.load_evaluation_batch(&mut evaluation)? {
+        while evaluation.load_batch(&mut self.session.learner)? {
             if by_step {
                 self.dispatcher.fire(&evaluation.event(EventKind::EVAL_STEP_START), &mut self.session)?;
             }
-            self.session.evaluate_batch(&mut evaluation)?;
+            evaluation.compute_batch(&mut self.session.learner)?;
             if by_step {
                 self.dispatcher.fire(&evaluation.event(EventKind::EVAL_STEP_END), &mut self.session)?;
             }
         }
-        self.session.end_evaluation(&mut evaluation)?;
-        self.dispatcher.fire(&evaluation.event(EventKind::EVAL_END), &mut self.session)?;
-        Ok(())
+        let Session { learner, measured, .. } = &mut self.session;
+        let ended = evaluation.end(learner, measured)?;
+        self.session.outputs.progress(&self.session);
+        Ok(self.dispatcher.fire(&ended, &mut self.session)?)
     }
 
-    /// Between two steps, or after an epoch: does what callbacks and signals asked for.
+    /// Between two steps, or after an epoch: handles the requests of callbacks and signals.
     #[inline]
     fn safe_point(&mut self) -> Result<(), TrainError> {
-        self.fire_safe_point()?;
-        if self.session.evaluation_is_due_by_step() {
+        self.dispatcher.safe_point(&mut self.session)?;
+        if !self.session.controls.is_stopping() && self.session.evaluations.is_due_by_step(&self.session.progress) {
             self.evaluate(true)?;
             self.trigger(Moment::Evaluated)?;
         }
-        if self.session.nothing_asked() {
+        if self.session.nothing_asked()? {
             return Ok(());
         }
         self.obey()
     }
 
-    #[cfg(feature = "next-minor")]
-    fn fire_safe_point(&mut self) -> Result<(), Box<Failure>> {
-        self.fire(EventKind::SAFE_POINT)
-    }
-
-    #[cfg(not(feature = "next-minor"))]
-    #[inline]
-    fn fire_safe_point(&mut self) -> Result<(), Box<Failure>> {
-        Ok(())
-    }
-
     fn obey(&mut self) -> Result<(), TrainError> {
-        while let Some(Asked { action, by, reason }) = self.session.next_asked() {
+        while let Some(Asked { action, by, reason }) = self.session.controls.next() {
             match action {
                 Control::Stop => {
                     let stopping = Event::with_texts(EventKind::STOPPING, self.session.position(), [&by, &reason, ""]);
-                    if self.session.request_stop(by, reason) {
+                    if self.session.controls.request_stop(by, reason) {
                         self.dispatcher.fire(&stopping, &mut self.session)?;
                     }
                 }
@@ -239,18 +231,19 @@ impl Trainer {
                 }
                 Control::Checkpoint => self.checkpoint(&by, &reason)?,
                 Control::Pause => self.pause(&by, &reason)?,
-                // A resume without a pause, or what a newer plugin asks for, asks nothing of us.
+                // A resume without a pause, or an unknown request of a newer plugin, has no effect.
                 _ => {}
             }
         }
         Ok(())
     }
 
-    /// Takes a checkpoint: after every callback has handled everything before it, with the state of each.
+    /// Takes a checkpoint with the state of each callback, after all have handled everything before it.
     fn checkpoint(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
         let position = self.session.position();
-        self.dispatcher.flush(position, &mut self.session)?;
-        let states = self.dispatcher.save_states(position, &mut self.session)?;
+        self.dispatcher.flush(&mut self.session)?;
+        self.session.group.barrier()?;
+        let states = self.dispatcher.save_states(&mut self.session)?;
         self.session.begin_checkpoint(states, self.dispatcher.schedule_states());
         let event = Event::with_texts(EventKind::CHECKPOINT, position, [by, reason, ""]);
         let fired = self.dispatcher.fire(&event, &mut self.session);
@@ -258,22 +251,22 @@ impl Trainer {
         Ok(fired?)
     }
 
-    /// Holds the loop until somebody asks for its end: `resume`, `stop`, or a signal.
+    /// Pauses the loop until a `resume`, a `stop` or a signal.
     fn pause(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         tracing::info!(by, reason, "paused");
         self.session.set_paused(true);
-        while !self.session.take_resume() && !self.session.stop_is_asked() {
+        while !self.session.controls.take_resume() && !self.session.controls.stop_is_asked() {
             std::thread::sleep(LOOK_EVERY);
-            // Letters of remotes and background callbacks are read with the next event.
-            self.dispatcher.flush(self.session.position(), &mut self.session)?;
+            // The requests of remotes and background callbacks are read with the next event.
+            self.dispatcher.flush(&mut self.session)?;
         }
         self.session.set_paused(false);
         tracing::info!("resumed");
         Ok(())
     }
 
-    /// As [`Self::run`] for a trial, whose plan is one step: also calls every trigger and takes a checkpoint.
+    /// As [`Self::run`], for a trial of one step: also calls every trigger and takes a checkpoint.
     pub fn run_trial(&mut self) -> Ended {
         let trained = self.train();
         let trained = trained.and_then(|()| self.try_everything());
@@ -282,8 +275,7 @@ impl Trainer {
     }
 
     fn try_everything(&mut self) -> Result<(), TrainError> {
-        let position = self.session.position();
-        self.dispatcher.trigger_all(position, &mut self.session)?;
+        self.dispatcher.trigger_all(&mut self.session)?;
         self.safe_point()?;
         self.checkpoint("host", "trial")
     }

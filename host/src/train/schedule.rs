@@ -157,7 +157,7 @@ fn final_divisor() -> f64 {
     1e4
 }
 
-/// A schedule that means nothing.
+/// An invalid schedule.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
     /// A value is out of range.
@@ -200,12 +200,12 @@ impl Report for ScheduleError {
     }
 }
 
-/// The learning rate over a run: a warm-up, if there is one, and the schedule behind it.
+/// The learning rate over a run: a warm-up, if there is one, and then the schedule.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Schedule {
     /// What comes first.
     pub warmup: Option<Warmup>,
-    /// What comes then.
+    /// What comes after it.
     pub options: ScheduleOptions,
 }
 
@@ -315,7 +315,7 @@ impl ScheduleOptions {
 }
 
 impl Anneal {
-    /// The value at `progress`, from 0 to 1, on the way from `start` to `end`; `end` where a way has no length.
+    /// The value at `progress`, from 0 to 1, on the way from `start` to `end`; `end` if the way has no length.
     fn between(self, start: f64, end: f64, progress: f64) -> f64 {
         match self {
             _ if progress.is_nan() => end,

@@ -3,26 +3,31 @@
 use tch::{Device, Kind, Tensor};
 
 use super::error::TrainError;
-use super::precision::Precision;
-use super::session::Session;
-use crate::torch::autocast::{self, Autocast};
+use super::feed::{Feed, StepBatch};
+use super::learner::Learner;
+use super::measured::Measured;
+use super::progress::Progress;
+use crate::distributed::ProcessGroup;
+use crate::record::Position;
 use crate::torch::values;
 
-/// What callbacks can see of the step at hand.
+/// The part of the current step that callbacks see.
 #[derive(Default)]
 pub(super) struct Step {
+    /// The run's position.
+    pub(super) position: Position,
     /// The samples of the step, all its batches joined, on the model's device.
     pub(super) inputs: Option<Tensor>,
     pub(super) targets: Option<Tensor>,
-    /// The model's output, from backward on. Its graph hangs on it: whoever hands it out detaches it, so that a step
-    /// whose output nobody reads need not.
+    /// The model's output, from backward on, with its graph: it is detached only when it is handed out, so that a step
+    /// whose output nobody reads saves that.
     pub(super) outputs: Option<Tensor>,
-    /// The mean loss over the step's samples, on the model's device; as to its graph, see `outputs`.
+    /// The mean loss over the step's samples, on the model's device; with its graph, as `outputs`.
     pub(super) loss: Option<Tensor>,
     /// Values of the tapped nodes, in the order of the taps for activations.
     pub(super) tapped: Vec<Tensor>,
     pub(super) gradient_norm: Option<f64>,
-    /// The gradient of a loss by itself: a one on the model's device.
+    /// The gradient of a loss with respect to itself: a one on the model's device.
     one: Option<Tensor>,
     /// Batch sizes of the step, for accumulation.
     sizes: Vec<i64>,
@@ -43,8 +48,9 @@ impl Step {
         self.seconds.total
     }
 
-    pub(super) fn last_seconds(&self) -> f64 {
-        self.seconds.last
+    /// Of the last step of the epoch in this process; `None` before the first.
+    pub(super) fn last_seconds(&self) -> Option<f64> {
+        (self.seconds.total > 0.0).then_some(self.seconds.last)
     }
 
     pub(super) fn clear_seconds(&mut self) {
@@ -52,37 +58,18 @@ impl Step {
     }
 }
 
-impl Session {
-    /// Loads the samples of the next step; false at the end of the epoch.
-    pub(super) fn begin_step(&mut self) -> Result<bool, TrainError> {
-        if !self.has_next_step() {
-            return Ok(false);
-        }
+impl Learner {
+    /// Loads the samples of the next step.
+    pub(super) fn begin_step(&mut self, feed: &mut Feed, progress: &mut Progress) -> Result<(), TrainError> {
         self.step.seconds.began = self.step.seconds.clock.raw();
-        self.position.step += 1;
-        self.position.global_step += 1;
-        // What the last step left is freed here, not between its hooks.
+        progress.begin_step();
+        // The tensors of the last step are freed here, not between its hooks.
         (self.step.inputs, self.step.targets) = (None, None);
         (self.step.outputs, self.step.loss) = (None, None);
         self.step.tapped.clear();
-        let first = self.loader.next_batch()?;
-        let mut is_last = first.is_last;
-        self.step.sizes.clear();
-        self.step.sizes.push(first.batch.size as i64);
-        let (mut inputs, mut targets) = (first.batch.inputs, first.batch.targets);
-        if self.plan.accumulate > 1 {
-            let mut parts = (vec![inputs], vec![targets]);
-            while !is_last && self.step.sizes.len() < self.plan.accumulate as usize {
-                let next = self.loader.next_batch()?;
-                is_last = next.is_last;
-                self.step.sizes.push(next.batch.size as i64);
-                parts.0.push(next.batch.inputs);
-                parts.1.push(next.batch.targets);
-            }
-            inputs = Tensor::f_cat(&parts.0, 0)?;
-            targets = Tensor::f_cat(&parts.1, 0)?;
-        }
-        self.position.samples += self.step.sizes.iter().sum::<i64>() as u64;
+        let StepBatch { mut inputs, mut targets } = feed.next_step(&mut self.step.sizes)?;
+        progress.position.samples += self.step.sizes.iter().sum::<i64>() as u64;
+        self.step.position = progress.position;
         // Batches are on the CPU.
         if self.network.device() != Device::Cpu {
             (inputs, targets) = (self.to_device(inputs)?, self.to_device(targets)?);
@@ -90,7 +77,7 @@ impl Session {
         self.step.inputs = Some(inputs);
         self.step.targets = Some(targets);
         self.optimizer.clear_gradients()?;
-        Ok(true)
+        Ok(())
     }
 
     /// Computes outputs, loss and gradients. With accumulation the gradients are those of the joined batch: each
@@ -103,7 +90,7 @@ impl Session {
             Some(one) => one,
             None => Tensor::f_ones([0i64; 0], (Kind::Float, self.network.device()))?,
         };
-        let nodes: Vec<usize> = self.taps.iter().filter_map(|tap| tap.node).collect();
+        let nodes = self.tapped_nodes();
         if let [_] = self.step.sizes[..] {
             let (outputs, loss, tapped) = self.forward(inputs, targets, &nodes)?;
             values::backward(&loss, &one)?;
@@ -145,22 +132,15 @@ impl Session {
         Ok(())
     }
 
-    /// What the mean loss of each of the step's batches weighs.
+    /// The weight of the mean loss of each of the step's batches.
     fn batch_weights(&self, targets: &Tensor) -> Result<Vec<f64>, TrainError> {
         let mut start = 0;
         let weigh = |size: &i64| -> Result<f64, TrainError> {
-            let weight = self.plan.loss.weight(&targets.f_narrow(0, start, *size)?, *size as usize)?;
+            let weight = self.loss.weight(&targets.f_narrow(0, start, *size)?, *size as usize)?;
             start += size;
             Ok(weight)
         };
         self.step.sizes.iter().map(weigh).collect()
-    }
-
-    /// The schedule's factor for the update at the present position.
-    pub(super) fn schedule_factor(&self) -> f64 {
-        // The first update follows none.
-        let finished = self.position.global_step.saturating_sub(1);
-        self.plan.schedule.factor(finished, self.total_steps, self.steps_per_epoch)
     }
 
     /// Outputs and mean loss, the loss with its graph, and the values of `nodes` without.
@@ -175,46 +155,66 @@ impl Session {
         }
         let _autocast = self.autocast()?;
         let (outputs, tapped) = self.training_outputs(inputs, nodes)?;
-        let loss = self.plan.loss.compute(&outputs, targets)?;
+        let loss = self.loss.compute(&outputs, targets)?;
         Ok((outputs, loss, tapped))
     }
 
-    /// The precision of the run, until this is dropped.
-    pub(super) fn autocast(&self) -> Result<Option<Autocast>, TrainError> {
-        Ok(match self.plan.precision {
-            Precision::F32 => None,
-            Precision::Bf16 => Some(autocast::enter(self.network.device(), Kind::BFloat16)?),
-        })
+    /// The schedule's factor for the update at the present position.
+    pub(super) fn schedule_factor(&self, progress: &Progress) -> f64 {
+        // No update precedes the first.
+        let finished = progress.position.global_step.saturating_sub(1);
+        self.schedule.factor(finished, progress.total_steps, progress.steps_per_epoch)
     }
 
-    /// Clips, sets the learning rate and updates, unless a callback had the update skipped; then counts the step's
-    /// metrics.
-    pub(super) fn update(&mut self) -> Result<(), TrainError> {
-        if let Some(maximum) = self.plan.clip_gradient_norm {
-            self.step.gradient_norm = Some(self.optimizer.clip_gradient_norm(maximum)?);
+    /// Averages the gradients over all ranks; does nothing with one rank.
+    pub(super) fn average_gradients(&mut self, group: &dyn ProcessGroup) -> Result<(), TrainError> {
+        if group.is_single() {
+            return Ok(());
         }
-        self.optimizer.schedule(self.schedule_factor());
-        if std::mem::take(&mut self.controls.skip_update) {
-            tracing::debug!(step = self.position.global_step, "the update is skipped");
-        } else {
-            self.optimizer.step()?;
-        }
-        if let (Some(outputs), Some(targets), Some(loss)) = (&self.step.outputs, &self.step.targets, &self.step.loss) {
-            let size: i64 = self.step.sizes.iter().sum();
-            let weight = self.plan.loss.weight(targets, size as usize)?;
-            self.loss_average.add(values::scalar(loss)?, weight);
-            for accumulator in &mut self.accumulators {
-                accumulator.add(outputs, targets)?;
-            }
+        let gradients = self.network.parameters().iter().map(|named| named.tensor.grad());
+        let mut gradients: Vec<Tensor> = gradients.filter(Tensor::defined).collect();
+        group.all_reduce(&mut gradients)?;
+        for gradient in &mut gradients {
+            let _ = gradient.f_div_scalar_(group.world_size() as f64)?;
         }
         Ok(())
     }
 
+    /// Clips, sets the learning rate and, unless the update is `skipped`, updates.
+    pub(super) fn update(&mut self, progress: &Progress, skipped: bool) -> Result<(), TrainError> {
+        if let Some(maximum) = self.clip_gradient_norm {
+            self.step.gradient_norm = Some(self.optimizer.clip_gradient_norm(maximum)?);
+        }
+        let factor = self.schedule_factor(progress);
+        self.optimizer.schedule(factor);
+        if skipped {
+            tracing::debug!(step = progress.position.global_step, "the update is skipped");
+            return Ok(());
+        }
+        Ok(self.optimizer.step()?)
+    }
+
+    /// Counts the step's loss and metrics.
+    pub(super) fn measure(&self, measured: &mut Measured) -> Result<(), TrainError> {
+        let (Some(outputs), Some(targets), Some(loss)) = (&self.step.outputs, &self.step.targets, &self.step.loss)
+        else {
+            return Ok(());
+        };
+        let size: i64 = self.step.sizes.iter().sum();
+        let weight = self.loss.weight(targets, size as usize)?;
+        measured.loss.add(values::scalar(loss)?, weight);
+        for accumulator in &mut measured.accumulators {
+            accumulator.add(outputs, targets)?;
+        }
+        Ok(())
+    }
+}
+
+impl Step {
     /// Counts the step's time, callbacks included.
-    pub(super) fn end_step(&mut self) {
-        let seconds = &mut self.step.seconds;
+    pub(super) fn end(&mut self) {
+        let seconds = &mut self.seconds;
         seconds.last = seconds.clock.delta_as_nanos(seconds.began, seconds.clock.raw()) as f64 * 1e-9;
         seconds.total += seconds.last;
-        self.clock.steps += 1;
     }
 }

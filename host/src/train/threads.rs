@@ -2,10 +2,10 @@
 
 use crate::model::NamedTensor;
 
-/// Floating-point operations of a training step that each thread should have at least.
+/// The least floating-point operations of a training step per thread.
 ///
-/// Waking the threads and waiting for the last costs some microseconds for every operator that is shared, and a step
-/// has dozens of them. Measured on two cores (steps of batch 64 with AdamW, one thread against two, least of 25 runs):
+/// Waking the threads and waiting for the last costs some microseconds for every parallel operator, and a step
+/// has dozens of them. Measured on two cores (steps of batch 64 with AdamW, one thread and two, least of 25 runs):
 ///
 /// | model | MFLOP a step | one thread | two threads |
 /// |---|---|---|---|
@@ -17,7 +17,7 @@ use crate::model::NamedTensor;
 /// | conv 32, conv 64, pool, linear 128, linear 10 on 1×8×8 | 514 | 9432 µs | 5652 µs |
 const FLOPS_PER_THREAD: u64 = 5_000_000;
 
-/// A training step is a forward pass, and a backward pass that computes two products for each of the forward's.
+/// A training step is a forward pass, and a backward pass with two products for each of the forward pass.
 const PASSES: u64 = 3;
 
 /// `threads = "auto"`: the number of intra-op threads for a model of `flops_per_sample` (forward) trained with
@@ -29,10 +29,10 @@ pub fn automatic(flops_per_sample: u64, batch_size: usize, cores: usize) -> usiz
     worthwhile.clamp(1, cores.max(1))
 }
 
-/// Floating-point operations of a forward pass over one sample, by the weights alone: for models that are no graph.
+/// Floating-point operations of a forward pass over one sample, estimated from the weights: for models without a graph.
 ///
-/// Each weight is multiplied and added once, that of a convolution (three dimensions or more) at each position of a
-/// sample of `shape`, whose first dimension are channels. Strides and pools make it less, and sequences more.
+/// Each weight is multiplied and added once, a weight of a convolution (three dimensions or more) at each position of a
+/// sample of `shape`, whose first dimension is the channels. Strides and pools reduce the count, sequences increase it.
 pub fn estimated_flops(parameters: &[NamedTensor], shape: &[i64]) -> u64 {
     let positions = shape.iter().skip(1).map(|length| length.unsigned_abs()).product::<u64>().max(1);
     let flops = |named: &NamedTensor| {

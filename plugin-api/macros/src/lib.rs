@@ -1,18 +1,18 @@
 //! The attribute `#[plugin]` of plugin-api.
 //!
-//! Written on token trees alone: all that it must know of an item are the names of its methods,
+//! It works only on token trees: it needs only the names of an item's methods,
 //! and a parser would be the largest dependency of every plugin.
 
 use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 
-/// The one macro of a plugin. What it does depends on what it stands on:
+/// The one macro of a plugin. What it does depends on the item:
 ///
-/// * on `impl Callback for Mine { … }`: derives the set of hooks from the methods that are there,
-///   and fills in version, licence and (where there are none) options;
+/// * on `impl Callback for Mine { … }`: derives the set of hooks from its methods,
+///   and fills in version, license and, if there are none, options;
 /// * on a `struct` of options: makes it readable from a run file, with a JSON Schema whose
 ///   descriptions are the fields' doc comments and whose defaults come from its `Default`;
 /// * on an `enum` of options: the same; a variant `LowRank` is written `"low_rank"`;
-/// * on `const KINDS: &[Kind] = &[…];`: exports the library, once a crate.
+/// * on `const KINDS: &[Kind] = &[…];`: exports the library, once per crate.
 #[proc_macro_attribute]
 pub fn plugin(attribute: TokenStream, item: TokenStream) -> TokenStream {
     if let Some(unexpected) = attribute.into_iter().next() {
@@ -24,11 +24,13 @@ pub fn plugin(attribute: TokenStream, item: TokenStream) -> TokenStream {
         Some("struct") => options(tokens, "deny_unknown_fields, default"),
         Some("enum") => options(tokens, "rename_all = \"snake_case\""),
         Some("const") => export(tokens),
-        _ => error("`#[plugin]` stands on an `impl Callback`, a struct or enum of options, or the const list of kinds"),
+        _ => {
+            error("`#[plugin]` must be on an `impl Callback`, a struct or enum of options, or the const list of kinds")
+        }
     }
 }
 
-/// The first of the words that tell the items apart, at the top level.
+/// The first keyword that identifies the item, at the top level.
 fn keyword(tokens: &[TokenTree]) -> Option<&'static str> {
     tokens.iter().find_map(|token| match token {
         TokenTree::Ident(word) => {
@@ -40,7 +42,7 @@ fn keyword(tokens: &[TokenTree]) -> Option<&'static str> {
 
 fn callback(mut tokens: Vec<TokenTree>) -> TokenStream {
     let Some(TokenTree::Group(body)) = tokens.pop() else {
-        return error("`#[plugin]` stands on an `impl Callback` with a body");
+        return error("`#[plugin]` must be on an `impl Callback` with a body");
     };
     let inner: Vec<TokenTree> = body.stream().into_iter().collect();
     let methods: Vec<String> =
@@ -53,8 +55,8 @@ fn callback(mut tokens: Vec<TokenTree>) -> TokenStream {
     if !constants.iter().any(|name| name == "VERSION") {
         added.push_str("const VERSION: &'static str = ::core::env!(\"CARGO_PKG_VERSION\");\n");
     }
-    if !constants.iter().any(|name| name == "LICENCE") {
-        added.push_str("const LICENCE: &'static str = ::core::env!(\"CARGO_PKG_LICENSE\");\n");
+    if !constants.iter().any(|name| name == "LICENSE") {
+        added.push_str("const LICENSE: &'static str = ::core::env!(\"CARGO_PKG_LICENSE\");\n");
     }
     if !types.iter().any(|name| name == "Options") {
         added.push_str("type Options = ::plugin_api::NoOptions;\n");

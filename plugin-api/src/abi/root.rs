@@ -1,8 +1,8 @@
 //! The one module that names `abi_stable`: a library's header, and its root module.
 //!
-//! `abi_stable` is frozen upstream and stays behind this door. It checks the root module's type
+//! `abi_stable` is frozen upstream, and only this module uses it. It checks the root module's type
 //! and all that is reachable from it; so the root module holds one function that returns an opaque
-//! pointer, and never grows for the whole major version. Growth lies behind the sized tables.
+//! pointer, and never changes within a major version. Only the sized tables grow.
 //!
 //! `RootModule::load_from*` is not used: it caches one module per *type*, so that a second library
 //! silently gets the first one's. Each library's own header is taken instead.
@@ -31,7 +31,7 @@ pub const HEADER_SYMBOL: &str = ROOT_MODULE_LOADER_NAME_WITH_NUL;
 #[sabi(kind(Prefix(prefix_ref = RootRef)))]
 #[sabi(missing_field(panic))]
 pub struct Root {
-    /// Gives the library's [`LibraryTable`]; static, never null.
+    /// Returns the library's [`LibraryTable`]; static, never null.
     #[sabi(last_prefix_field)]
     pub library: extern "C" fn() -> *const c_void,
 }
@@ -61,10 +61,10 @@ pub enum HeaderError {
     },
     /// The root modules' layouts differ.
     Layout {
-        /// The tree of types, pages long: for the debug log.
+        /// The tree of types, which is pages long: for the debug log.
         tree: String,
     },
-    /// The library exports no layout, so that nothing can be checked.
+    /// The library exports no layout to check.
     NoLayout,
     /// The library's root module loader failed.
     Loader {
@@ -75,16 +75,17 @@ pub enum HeaderError {
     LoaderPanicked,
 }
 
-/// Checks the header behind [`HEADER_SYMBOL`] and gives the library's table.
+/// Checks the header at [`HEADER_SYMBOL`] and returns the library's table: static, not null, and to be read with
+/// [`read_table`](super::read_table), since it may be shorter than this version's.
 ///
 /// # Errors
 ///
-/// See [`HeaderError`]; nothing of the library beyond its header and its loader has run by then.
+/// See [`HeaderError`]; only the library's header and its loader have run by then.
 ///
 /// # Safety
 ///
 /// `header` must be the value of the symbol [`HEADER_SYMBOL`] of a library that is never closed.
-pub unsafe fn open_header(header: *const c_void) -> Result<&'static LibraryTable, HeaderError> {
+pub unsafe fn open_header(header: *const c_void) -> Result<*const LibraryTable, HeaderError> {
     // SAFETY: the symbol is a `LibHeader`, which begins with an `AbiHeader`; `AbiHeaderRef` is a
     // transparent reference to it. `upgrade` reads the magic string before anything else.
     let header: AbiHeaderRef = unsafe { std::mem::transmute::<*const c_void, AbiHeaderRef>(header) };
@@ -95,9 +96,10 @@ pub unsafe fn open_header(header: *const c_void) -> Result<&'static LibraryTable
     }
     let root = header.init_root_module::<RootRef>().map_err(refusal)?;
     let library = (root.library())().cast::<LibraryTable>();
-    // SAFETY: the root module's contract: static, and a `LibraryTable` of this major version.
-    unsafe { library.as_ref() }
-        .ok_or_else(|| HeaderError::Loader { message: "its root module gave no library table".to_owned() })
+    if library.is_null() {
+        return Err(HeaderError::Loader { message: "its root module gave no library table".to_owned() });
+    }
+    Ok(library)
 }
 
 fn refusal(error: LibraryError) -> HeaderError {
@@ -152,7 +154,7 @@ macro_rules! __export_header {
     };
 }
 
-/// Makes the root module around a library's function. Does no work of the library.
+/// Creates the root module around a library's function. Runs no other code of the library.
 #[doc(hidden)]
 pub fn load(library: extern "C" fn() -> *const c_void) -> abi_stable::library::RootModuleResult {
     use abi_stable::prefix_type::{PrefixRefTrait, PrefixTypeTrait};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// Something for the monitors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its name, `a/b/c` where it belongs to a group.
+    /// Its name, `a/b/c` if it belongs to a group.
     pub name: String,
     /// What it is.
     pub value: RecordValue,
@@ -23,7 +23,7 @@ pub enum RecordValue {
         /// The number.
         value: f64,
     },
-    /// How values are spread.
+    /// The distribution of values.
     Histogram {
         /// `counts.len() + 1` borders, ascending.
         edges: Vec<f64>,
@@ -36,14 +36,14 @@ pub enum RecordValue {
         width: u32,
         /// Pixels.
         height: u32,
-        /// 1 grey, 3 RGB, 4 RGBA.
+        /// 1 gray, 3 RGB, 4 RGBA.
         channels: u32,
         /// Rows from the top, `width × height × channels` bytes.
         pixels: Blob,
     },
-    /// Words; Markdown where the monitor shows it.
+    /// Text; Markdown if the monitor supports it.
     Text {
-        /// The words.
+        /// The text.
         text: String,
     },
     /// Rows of cells.
@@ -69,7 +69,7 @@ pub enum RecordValue {
         /// JSON.
         json: String,
     },
-    /// Hyper-parameters beside those of the run file, such as the choice of a search.
+    /// Hyper-parameters that are not in the run file, such as those that a search chose.
     HyperParameters {
         /// By their names.
         values: BTreeMap<String, HyperParameter>,
@@ -89,7 +89,7 @@ pub enum HyperParameter {
 }
 
 impl RecordValue {
-    /// The name of the variant, as its written form has it.
+    /// The name of the variant in its written form.
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Scalar { .. } => "scalar",

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::waist;
+use super::host_call;
 use super::world::World;
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::abi::{
@@ -17,10 +17,11 @@ use crate::callback::Callback;
 use crate::error::{Error, Result};
 use crate::event::{Outcome, Position};
 use crate::export::{Kind, Library, library_table};
+use crate::protocol::requests::{Artifact, ControlRequest, Custom, Measure, Predict, StatusLine};
 use crate::protocol::{
-    Artifact, CheckpointWritten, Control, ControlRequest, Custom, Descriptor, HookTime, Measure, ParameterGroup,
-    Predict, Record, RecordValue, RunInfo, StatusLine, Tap, TensorSet,
+    CheckpointWritten, Control, Descriptor, HookTime, ParameterGroup, Record, RecordValue, RunInfo, Tap, TensorSet,
 };
+use crate::services::Caller;
 use crate::tensor::Tensor;
 
 /// A library with one kind, as `#[plugin] const KINDS` would export it.
@@ -30,10 +31,10 @@ impl<T: Callback> Library for OneKind<T> {
     const KINDS: &'static [Kind] = &[Kind::of::<T>()];
 }
 
-/// One instance of a callback, and a host that sends it the events that the test wants.
+/// One instance of a callback, and a host that sends it the events that the test chooses.
 ///
-/// The run is one of 3 epochs of 10 steps unless [`FakeHost::with_info`] says otherwise; its folder is a
-/// temporary one that goes with the host.
+/// The run has 3 epochs of 10 steps unless [`FakeHost::with_info`] changes it; its folder is a
+/// temporary one that is removed with the host.
 ///
 /// Methods named after an event send it. Each returns the error of the hook, and `Ok` where the
 /// callback does not subscribe to the event.
@@ -42,12 +43,13 @@ pub struct FakeHost {
     descriptor: Descriptor,
     instance: *mut c_void,
     panicked: bool,
+    background: bool,
     world: Box<World>,
     folder: PathBuf,
 }
 
 impl FakeHost {
-    /// Makes an instance of `T` called after its kind, with options as a run file would give them.
+    /// Creates an instance of `T` named after its kind, with options as a run file would give them.
     ///
     /// # Errors
     ///
@@ -56,7 +58,7 @@ impl FakeHost {
         Self::named::<T>(T::KIND, options)
     }
 
-    /// The same with a name of its own.
+    /// The same with another name.
     ///
     /// # Errors
     ///
@@ -70,37 +72,51 @@ impl FakeHost {
             return Err(Error::new(String::from_utf8_lossy(&text).into_owned()).context("describe"));
         }
         let descriptor: Descriptor = serde_json::from_slice(&text)?;
-        let options = options.to_string();
-        let request = CreateTable {
-            size: size_of::<CreateTable>() as u32,
-            minor: MINOR,
-            options: Text::new(&options),
-            instance: Text::new(name),
-            log: waist::take_log,
-        };
+        let folder = temporary_folder();
+        let mut world = Box::new(World::new(name, &folder));
+        world.given.needs.clone_from(&descriptor.needs);
+        let text_of_options = options.to_string();
+        world.given.options = options;
+        world.hook.event = EventKind::CREATE;
         let mut instance = std::ptr::null_mut();
         text.clear();
-        // SAFETY: request, place and reply outlive the call.
-        let status =
-            unsafe { (library.create)(0, &raw const request, &raw mut instance, &raw const *reply_into(&mut text)) };
+        let status = host_call::enter(&mut world, |host| {
+            let request = CreateTable {
+                size: size_of::<CreateTable>() as u32,
+                minor: MINOR,
+                options: Text::new(&text_of_options),
+                instance: Text::new(name),
+                log: host_call::take_log,
+                host,
+            };
+            // SAFETY: request, place and reply outlive the call.
+            unsafe { (library.create)(0, &raw const request, &raw mut instance, &raw const *reply_into(&mut text)) }
+        });
         if status != Status::OK {
             return Err(Error::new(String::from_utf8_lossy(&text).into_owned()));
         }
-        let folder = temporary_folder();
-        let world = Box::new(World::new(name, &folder));
-        let host = Self { library, descriptor, instance, panicked: false, world, folder };
+        world.hook.event = EventKind::SETUP;
+        let host = Self { library, descriptor, instance, panicked: false, background: false, world, folder };
         std::fs::create_dir_all(&host.folder)?;
         Ok(host)
     }
 
-    /// Changes what the run is, before its first event.
+    /// Changes the description of the run, before its first event.
     #[must_use]
     pub fn with_info(mut self, change: impl FnOnce(&mut RunInfo)) -> Self {
         change(&mut self.world.given.info);
         self
     }
 
-    /// What the kind says of itself.
+    /// Answers as a host does when the callback runs in the background: from what its `NEEDS` list. Hooks still run on
+    /// the thread of the test.
+    #[must_use]
+    pub fn in_background(mut self) -> Self {
+        self.background = true;
+        self
+    }
+
+    /// The descriptor of the kind.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
@@ -111,14 +127,20 @@ impl FakeHost {
     }
 }
 
-/// What the services answer.
+/// The answers of the services.
 impl FakeHost {
     /// Puts a metric, and a point of the history at the position of the last event.
     pub fn put_metric(&mut self, name: &str, value: f64) {
         self.world.put_metric(name, value);
     }
 
-    /// Adds a tensor to a set, or puts it in the place of the one with its name.
+    /// Adds a known metric without a value.
+    pub fn know_metric(&mut self, name: &str) {
+        self.world.given.metrics.entry(name.to_owned()).or_insert(None);
+        self.world.remote.metric(name, self.world.given.metrics[name]);
+    }
+
+    /// Adds a tensor to a set, or replaces the one with its name.
     pub fn put_tensor(&mut self, set: TensorSet, tensor: Tensor) {
         let tensors = self.world.given.tensors.entry(set).or_default();
         match tensors.iter_mut().find(|other| other.name() == tensor.name()) {
@@ -127,17 +149,17 @@ impl FakeHost {
         }
     }
 
-    /// Sets the loss of the step at hand.
+    /// Sets the loss of the current step.
     pub fn set_loss(&mut self, loss: f64) {
         self.world.given.loss = Some(loss);
     }
 
-    /// Sets what the hooks have cost.
+    /// Sets the cost of the hooks.
     pub fn set_hook_times(&mut self, times: Vec<HookTime>) {
         self.world.given.times = times;
     }
 
-    /// Sets a hyper-parameter, owned by the schedule; makes the parameter group where there is none.
+    /// Sets a hyper-parameter, owned by the schedule; creates the parameter group if it does not exist.
     pub fn put_hyper_parameter(&mut self, group: &str, name: &str, value: f64) {
         let groups = &mut self.world.given.groups;
         if !groups.iter().any(|other| other.name == group) {
@@ -149,7 +171,7 @@ impl FakeHost {
         }
     }
 
-    /// Sets the model's graph. Parameters and buffers are then those that [`Self::put_tensor`] puts, be it none.
+    /// Sets the model's graph. Parameters and buffers are then only those that [`Self::put_tensor`] puts.
     pub fn set_graph(&mut self, graph: serde_json::Value) {
         for set in [TensorSet::Parameters, TensorSet::Buffers] {
             self.world.given.tensors.entry(set).or_default();
@@ -164,7 +186,7 @@ impl FakeHost {
     }
 
     /// Answers `Run::predict` and `Run::predict_split`: `answer` gets the request and its inputs, and
-    /// gives the tensor `outputs` and what else was asked for.
+    /// returns the tensor `outputs` and the requested nodes.
     pub fn answer_predict(&mut self, answer: impl FnMut(&Predict, &[Tensor]) -> Result<Vec<Tensor>> + 'static) {
         self.world.given.predict = Some(Box::new(answer));
     }
@@ -174,12 +196,12 @@ impl FakeHost {
         self.world.given.measure = Some(Box::new(answer));
     }
 
-    /// Answers `Run::train_steps`: `answer` gets the number of steps and gives their losses.
+    /// Answers `Run::train_steps`: `answer` gets the number of steps and returns their losses.
     pub fn answer_train_steps(&mut self, answer: impl FnMut(u64) -> Result<Vec<f64>> + 'static) {
         self.world.given.train_steps = Some(Box::new(answer));
     }
 
-    /// Lets a service fail from now on, as a full disk would.
+    /// Makes a service fail from now on, as a full disk would.
     pub fn fail(&mut self, service: ServiceKind, message: &str) {
         self.world.given.failing.insert(service, message.to_owned());
     }
@@ -187,7 +209,7 @@ impl FakeHost {
 
 /// Events.
 impl FakeHost {
-    /// Sends an event that carries nothing but the position, which stays that of the last event.
+    /// Sends an event that carries only the position, which stays that of the last event.
     ///
     /// # Errors
     ///
@@ -389,7 +411,7 @@ impl FakeHost {
         self.fire(EventKind::TEARDOWN)
     }
 
-    /// Sends `save_state` and gives the bytes; none from a callback without the hook.
+    /// Sends `save_state` and returns the bytes; none from a callback without the hook.
     ///
     /// # Errors
     ///
@@ -438,21 +460,24 @@ impl FakeHost {
             return Ok(());
         }
         if self.panicked {
-            return Err(Error::new("the callback has panicked: a host sends it no event after that"));
+            return Err(Error::new("the callback has panicked: a host sends it no more events"));
         }
         let Position { epoch, step, global_step, samples } = self.world.hook.position;
         let event = EventTable { size: size_of::<EventTable>() as u32, kind, epoch, step, global_step, samples, data };
         self.world.hook.event = kind;
+        // Always inline, whatever the instance's dispatch.
+        let at_once = matches!(kind, EventKind::SETUP | EventKind::LOAD_STATE);
+        self.world.given.caller = if self.background && !at_once { Caller::Background } else { Caller::Inline };
         self.world.hook.fault = None;
         let (handle, instance) = (self.library.handle, self.instance);
-        waist::take_logs();
+        host_call::take_logs();
         // SAFETY: the instance is this library's, one hook at a time; the event outlives the call.
-        let status = waist::enter(&mut self.world, |host| unsafe { handle(0, instance, &raw const event, host) });
+        let status = host_call::enter(&mut self.world, |host| unsafe { handle(0, instance, &raw const event, host) });
         self.world.hook.lent.clear();
-        self.world.seen.logs.extend(waist::take_logs());
+        self.world.seen.logs.extend(host_call::take_logs());
         let fault = self.world.hook.fault.take().unwrap_or_default();
         match status {
-            Status::OK => Ok(()),
+            Status::OK => self.world.catch_up(),
             Status::PANIC => {
                 self.panicked = true;
                 Err(Error::new(fault.message).context(format!("panicked at {}", fault.place)))
@@ -468,7 +493,7 @@ impl FakeHost {
     }
 }
 
-/// What the callback did. What it did through a `Remote` is there from the next event on.
+/// What the callback did. What it did through a `Remote` is visible from the next event on.
 impl FakeHost {
     /// The run folder.
     pub fn folder(&self) -> &Path {
@@ -477,7 +502,7 @@ impl FakeHost {
 
     /// The latest value of a metric.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        self.world.given.metrics.get(name).copied()
+        self.world.given.metrics.get(name).copied().flatten()
     }
 
     /// A hyper-parameter, in the first group that has it.
@@ -490,17 +515,17 @@ impl FakeHost {
         self.world.given.tensors.get(set)?.iter().find(|tensor| tensor.name() == name)
     }
 
-    /// All that was asked of the loop.
+    /// All requests to the loop.
     pub fn requests(&self) -> &[ControlRequest] {
         &self.world.seen.requests
     }
 
-    /// Whether `action` was asked for.
+    /// Whether `action` was requested.
     pub fn requested(&self, action: Control) -> bool {
         self.requests().iter().any(|request| request.action == action)
     }
 
-    /// The reason of the first stop that was asked for.
+    /// The reason of the first stop request.
     pub fn stopped(&self) -> Option<&str> {
         let stop = self.requests().iter().find(|request| request.action == Control::Stop)?;
         Some(&stop.reason)
@@ -536,12 +561,12 @@ impl FakeHost {
         &self.world.seen.checkpoints
     }
 
-    /// The taps that were asked for.
+    /// The requested taps.
     pub fn taps(&self) -> &[Tap] {
         &self.world.seen.taps
     }
 
-    /// What hooks logged with `tracing`, as `WARN message field=value`; nothing where the test has set
+    /// What hooks logged with `tracing`, as `WARN message field=value`; nothing if the test has set
     /// a subscriber of its own.
     pub fn logs(&self) -> &[String] {
         &self.world.seen.logs
@@ -551,10 +576,10 @@ impl FakeHost {
 impl Drop for FakeHost {
     fn drop(&mut self) {
         self.world.remote.close();
-        // What a panic left half done does not run again, not even its destructor.
+        // An instance that a panic left inconsistent does not run again, not even its destructor.
         if !self.panicked {
             // SAFETY: made by `create`, and ended once, here. A panic in the callback's own drop is
-            // caught behind the function, and there is nobody to tell.
+            // caught inside the function, and there is nobody to tell.
             unsafe { (self.library.destroy)(0, self.instance) };
         }
         // A folder that cannot be removed is left to the system's temporary folder.

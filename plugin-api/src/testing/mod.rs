@@ -1,8 +1,8 @@
-//! A fake host, so that a callback is tested without a training, a model or libtorch.
+//! A fake host, to test a callback without a training, a model or libtorch.
 //!
-//! [`FakeHost`] makes your callback and sends it events through the same `extern "C"` functions that
-//! a real host calls; the services answer from what the test has set. What the callback did is read
-//! back afterwards.
+//! [`FakeHost`] creates your callback and sends it events through the same `extern "C"` functions that
+//! a real host calls; the services answer from what the test has set. The test then reads what the
+//! callback did.
 //!
 //! ```
 //! use plugin_api::event::At;
@@ -54,14 +54,14 @@
 //! that returns an error makes the call return it; a panic comes back as an error with its place, and
 //! the instance gets no event afterwards; a handle used after its hook is an error.
 //!
-//! What the fake does not do: it trains nothing, sends no event of its own accord (a record that the
+//! What the fake host does not do: it trains nothing, sends no event by itself (a record that the
 //! callback puts is collected, not delivered), and applies no schedule and no failure policy.
 
 mod fake_host;
+mod host_call;
 mod services;
 #[cfg(test)]
 mod tests;
-mod waist;
 mod world;
 
 pub use fake_host::FakeHost;

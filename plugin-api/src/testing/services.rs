@@ -3,17 +3,19 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::world::{Tensors, World, no_such_name, not_allowed};
-use crate::abi::kinds::{EventKind, ServiceKind, Status};
+use super::host_call::metric;
+use super::world::{Tensors, World, no_such_name, refused};
+use crate::abi::kinds::{ServiceKind, Status};
 use crate::error::{Error, Result};
-use crate::protocol::{
-    ArrayPoint, ArrayPut, BatchRequest, CheckpointWritten, ConsoleLine, Control, ControlRequest, CopyAction,
-    CopyRequest, HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Record, StatusLine,
-    TensorInfo, TensorSet, TensorsRequest, TrainSteps,
+use crate::protocol::requests::{
+    ArrayPut, BatchRequest, ControlRequest, CopyRequest, HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name,
+    Path, Predict, StatusLine, TensorsRequest, TrainSteps,
 };
+use crate::protocol::{ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet};
+use crate::services::{Route, Site, option_of, permit};
 use crate::tensor::{Tensor, TensorView};
 
-/// What a service answers.
+/// The answer of a service.
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
@@ -42,14 +44,34 @@ impl World {
         payload: &[u8],
         tensors: &[TensorView<'_>],
     ) -> Result<Answer> {
+        let site = Site { caller: self.given.caller, hook: self.hook.event, needs: &self.given.needs };
+        if permit(service, &site, payload).map_err(refused)? == Route::Later {
+            self.later.push((service, payload.to_vec()));
+            return Ok(Answer::default());
+        }
+        self.answer_now(service, payload, tensors)
+    }
+
+    /// Handles the requests of a hook in the background, once it has returned.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        for (service, payload) in std::mem::take(&mut self.later) {
+            let context = format!("`{}` requested in the background", service.name());
+            self.answer_now(service, &payload, &[]).map_err(|error| error.context(context))?;
+        }
+        Ok(())
+    }
+
+    fn answer_now(&mut self, service: ServiceKind, payload: &[u8], tensors: &[TensorView<'_>]) -> Result<Answer> {
         if let Some(message) = self.given.failing.get(&service) {
             return Err(Error::new(message.clone()));
         }
         match service {
             ServiceKind::FAULT => self.hook.fault = Some(decode(payload)?),
-            ServiceKind::SAVE_STATE => {
-                self.only_in(&[EventKind::SAVE_STATE], "state is saved")?;
-                self.hook.state = Some(payload.to_vec());
+            ServiceKind::SAVE_STATE => self.hook.state = Some(payload.to_vec()),
+            ServiceKind::OPTION => {
+                let Name { name } = decode(payload)?;
+                let option = option_of(&self.given.options, &name).map_err(refused)?;
+                return Answer::of(option);
             }
             ServiceKind::RUN_INFO => return Answer::of(&self.given.info),
             ServiceKind::CONSOLE_LINE => self.seen.lines.push(decode::<Line>(payload)?.text),
@@ -70,16 +92,11 @@ impl World {
             }
             ServiceKind::ARTIFACT => self.seen.artifacts.push(decode(payload)?),
             ServiceKind::EMIT => self.seen.emitted.push(decode(payload)?),
-            ServiceKind::CONTROL => {
-                let request: ControlRequest = decode(payload)?;
-                if request.action == Control::SkipUpdate {
-                    self.only_in(&[EventKind::GRADIENTS], "an update is skipped")?;
-                }
-                self.seen.requests.push(request);
-            }
+            ServiceKind::CONTROL => self.seen.requests.push(decode::<ControlRequest>(payload)?),
             ServiceKind::REMOTE => return Answer::of(&self.remote.open()),
             ServiceKind::WRITE_CHECKPOINT => return self.write_checkpoint(&decode::<Path>(payload)?.path),
             ServiceKind::METRIC_PUT
+            | ServiceKind::METRIC
             | ServiceKind::METRICS
             | ServiceKind::RECORD_PUT
             | ServiceKind::RECORD
@@ -100,22 +117,21 @@ impl World {
                 let MetricPut { name, value } = decode(payload)?;
                 self.put_metric(&name, value);
             }
-            ServiceKind::METRICS if payload.is_empty() => return Answer::of(&self.given.metrics),
             ServiceKind::METRICS => {
-                let (name, value) = find(&self.given.metrics, "metric", payload)?;
-                return Answer::of(&std::collections::BTreeMap::from([(name, *value)]));
+                let with_value = self.given.metrics.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+                return Answer::of(&with_value.collect::<std::collections::BTreeMap<_, _>>());
             }
+            ServiceKind::METRIC => return Answer::of(&metric(&self.given.metrics, &decode::<Name>(payload)?.name)?),
             ServiceKind::RECORD_PUT => self.seen.records.push(decode::<Record>(payload)?),
-            ServiceKind::RECORD => match &self.hook.record {
-                Some(record) => return Answer::of(record),
-                None => return Err(not_allowed("there is a record in `record` alone".to_owned())),
-            },
+            ServiceKind::RECORD => {
+                return Answer::of(self.hook.record.as_ref().ok_or_else(|| not_set("record", "record"))?);
+            }
             ServiceKind::HISTORY_NAMES => {
                 let names: Vec<_> = self.given.history.keys().chain(self.given.arrays.keys()).collect();
                 return Answer::of(&names);
             }
             ServiceKind::HISTORY_SERIES => return Answer::of(find(&self.given.history, "metric", payload)?.1),
-            ServiceKind::HISTORY_ARRAYS => return Answer::of(find(&self.given.arrays, "array", payload)?.1),
+            ServiceKind::HISTORY_ARRAYS => return Answer::of(find(&self.given.arrays, "metric", payload)?.1),
             _ => {
                 let ArrayPut { name, shape, values } = decode(payload)?;
                 if shape.iter().product::<u64>() != values.len() as u64 {
@@ -158,15 +174,8 @@ impl World {
             }
             ServiceKind::WEIGHTS_COPY => self.copy_weights(decode(payload)?)?,
             ServiceKind::SNAPSHOT => self.snapshot(decode(payload)?)?,
-            ServiceKind::TAP => {
-                self.only_in(&[EventKind::SETUP], "taps are asked for")?;
-                self.seen.taps.push(decode(payload)?);
-            }
+            ServiceKind::TAP => self.seen.taps.push(decode(payload)?),
             ServiceKind::LOSS => {
-                self.only_in(
-                    &[EventKind::GRADIENTS, EventKind::STEP_END, EventKind::EVAL_STEP_END],
-                    "there is a loss",
-                )?;
                 return Answer::of(&self.given.loss.ok_or_else(|| not_set("loss", "set_loss"))?);
             }
             ServiceKind::GRAPH => {
@@ -185,12 +194,11 @@ impl World {
                 return Answer::of(&measure(&request)?);
             }
             ServiceKind::TRAIN_STEPS => {
-                self.weights_may_change()?;
                 let TrainSteps { steps } = decode(payload)?;
                 let train = self.given.train_steps.as_mut();
                 return Answer::of(&train.ok_or_else(|| not_set("training", "answer_train_steps"))?(steps)?);
             }
-            ServiceKind::RECALIBRATE_BATCH_NORM => self.weights_may_change()?,
+            ServiceKind::RECALIBRATE_BATCH_NORM => {}
             ServiceKind::BATCH => {
                 let BatchRequest { split, index } = decode(payload)?;
                 let names = self.given.batches.keys().map(String::as_str);
@@ -210,7 +218,6 @@ impl World {
     }
 
     fn write_checkpoint(&mut self, path: &str) -> Result<Answer> {
-        self.only_in(&[EventKind::CHECKPOINT], "a checkpoint is written")?;
         let folder = self.folder().join(path);
         let existed = folder.exists();
         std::fs::create_dir_all(&folder).map_err(|error| Error::from(error).context(folder.display()))?;
@@ -233,20 +240,17 @@ impl World {
         if matched {
             return Ok(());
         }
+        if let Some(group) = &set.group
+            && !self.given.groups.iter().any(|other| other.name == *group)
+        {
+            let names = self.given.groups.iter().map(|group| group.name.as_str());
+            return Err(no_such_name("parameter group", group, names));
+        }
         let names = self.given.groups.iter().flat_map(|group| group.values.keys()).map(String::as_str);
         Err(no_such_name("hyper-parameter", &set.name, names))
     }
 
     fn write_tensors(&mut self, set: &TensorSet, tensors: &[TensorView<'_>]) -> Result<()> {
-        match set {
-            TensorSet::Gradients => self.only_in(&[EventKind::GRADIENTS], "gradients are written")?,
-            TensorSet::Batch => self.only_in(&[EventKind::STEP_START], "the batch is written")?,
-            TensorSet::Outputs | TensorSet::Taps => {
-                return Err(not_allowed(format!("`{set}` cannot be written")));
-            }
-            TensorSet::Copy(_) => {}
-            _ => self.weights_may_change()?,
-        }
         let before = of_set(&self.given.tensors, set)?;
         let mut after = before.to_vec();
         for tensor in tensors {
@@ -289,7 +293,6 @@ impl World {
             self.given.tensors.remove(&key);
             return Ok(());
         }
-        self.weights_may_change()?;
         for set in [TensorSet::Parameters, TensorSet::Buffers] {
             for tensor in self.given.tensors.get_mut(&set).into_iter().flatten() {
                 if let Some(kept) = copy.iter().find(|kept| kept.name() == tensor.name()) {
@@ -316,13 +319,12 @@ impl World {
             self.given.snapshots.remove(&request.name);
             return Ok(());
         }
-        self.weights_may_change()?;
         self.given.tensors.extend(kept);
         Ok(())
     }
 }
 
-/// The entry of the name that the request asks for.
+/// The entry with the name in the request.
 fn find<'m, T>(map: &'m std::collections::BTreeMap<String, T>, what: &str, payload: &[u8]) -> Result<(String, &'m T)> {
     let Name { name } = decode(payload)?;
     let value = map.get(&name).ok_or_else(|| no_such_name(what, &name, map.keys().map(String::as_str)))?;

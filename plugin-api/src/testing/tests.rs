@@ -1,8 +1,8 @@
-//! The kit fails where a real host would.
+//! The fake host fails where a real host would.
 
 use std::collections::BTreeMap;
 
-use super::waist::HOST_TABLE;
+use super::host_call::HOST_TABLE;
 use super::{FakeHost, json};
 use crate::abi::HostHandle;
 use crate::abi::kinds::{EventKind, ServiceKind};
@@ -10,7 +10,7 @@ use crate::event::{At, Custom, Evaluation, Outcome, RecordPut, Trigger};
 use crate::protocol::{Control, CopyAction, Record, RecordValue, TensorSet};
 use crate::{Callback, Creation, ErrorKind, Remote, Result, Run, Tensor, plugin};
 
-/// Does in `trigger` what its cause says, so that one callback serves many tests.
+/// Does in `trigger` what its cause says: one callback for many tests.
 struct Puppet {
     remote: Option<Remote>,
     seen: Vec<String>,
@@ -133,7 +133,7 @@ fn a_handle_used_after_its_hook_is_refused() {
     host.trigger("log").unwrap();
     for ticket in 0..100 {
         let spent = HostHandle { table: &raw const HOST_TABLE, ticket };
-        let error = crate::service::call_raw(spent, ServiceKind::METRICS, &[], &[]).err().unwrap();
+        let error = crate::call::call_raw(spent, ServiceKind::METRICS, &[], &[]).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Stale);
     }
 }
@@ -143,7 +143,7 @@ fn an_unknown_metric_is_named_with_those_that_are_there() {
     let mut host = puppet();
     host.put_metric("val_loss", 1.0);
     let error = host.trigger("metric").unwrap_err();
-    assert_eq!(error.message(), "there is no metric `val_los`; there is `val_loss`");
+    assert_eq!(error.message(), "there is no metric `val_los`; did you mean `val_loss`?");
 }
 
 #[test]
@@ -246,8 +246,8 @@ fn services_answer_from_what_the_test_gave_or_say_how_to_give_it() {
 fn what_is_not_allowed_in_a_hook_says_where_it_is() {
     let mut host = puppet();
     let error = host.trigger("checkpoint").unwrap_err();
-    assert_eq!(error.message(), "a checkpoint is written in `checkpoint` alone, not in `trigger`");
-    assert!(host.trigger("skip").unwrap_err().message().contains("`gradients` alone"));
+    assert_eq!(error.message(), "`write_checkpoint` can be called only in `checkpoint`, not in `trigger`");
+    assert!(host.trigger("skip").unwrap_err().message().contains("only in `gradients`"));
     assert!(!host.requested(Control::SkipUpdate));
 }
 

@@ -1,17 +1,18 @@
-//! What a fake host knows: what the test has given, what the callback did, and the hook in progress.
+//! The state of a fake host: what the test has set, what the callback did, and the hook in progress.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::waist::RemoteSide;
+use super::host_call::RemoteSide;
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
+use crate::protocol::requests::{Artifact, ControlRequest, Custom, Failure, Measure, Predict, StatusLine};
 use crate::protocol::{
-    ArrayPoint, Artifact, CheckpointWritten, ControlRequest, Custom, Failure, HookTime, Measure, ParameterGroup, Point,
-    Predict, Record, RunInfo, StatusLine, Tap, TensorSet,
+    ArrayPoint, CheckpointWritten, HookTime, Need, ParameterGroup, Point, Record, RunInfo, Tap, TensorSet,
 };
+use crate::services::{Caller, Refusal};
 use crate::tensor::Tensor;
 
 pub(super) type PredictAnswer = Box<dyn FnMut(&Predict, &[Tensor]) -> Result<Vec<Tensor>>>;
@@ -19,10 +20,14 @@ pub(super) type MeasureAnswer = Box<dyn FnMut(&Measure) -> Result<BTreeMap<Strin
 pub(super) type TrainStepsAnswer = Box<dyn FnMut(u64) -> Result<Vec<f64>>>;
 pub(super) type Tensors = BTreeMap<TensorSet, Vec<Tensor>>;
 
-/// What services answer from. The callback changes the part of it that a real one would change.
+/// The data that services answer from. The callback changes the same parts as in a real host.
 pub(super) struct Given {
     pub(super) info: RunInfo,
-    pub(super) metrics: BTreeMap<String, f64>,
+    /// The latest value of each metric of the run; `None` if it has none.
+    pub(super) metrics: BTreeMap<String, Option<f64>>,
+    pub(super) options: serde_json::Value,
+    pub(super) needs: Vec<Need>,
+    pub(super) caller: Caller,
     pub(super) history: BTreeMap<String, Vec<Point>>,
     pub(super) arrays: BTreeMap<String, Vec<ArrayPoint>>,
     pub(super) groups: Vec<ParameterGroup>,
@@ -35,11 +40,11 @@ pub(super) struct Given {
     pub(super) predict: Option<PredictAnswer>,
     pub(super) measure: Option<MeasureAnswer>,
     pub(super) train_steps: Option<TrainStepsAnswer>,
-    /// Services that the test wants to fail, with the message.
+    /// Services that the test makes fail, with the message.
     pub(super) failing: BTreeMap<ServiceKind, String>,
 }
 
-/// What the callback did, in its order.
+/// What the callback did, in order.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) requests: Vec<ControlRequest>,
@@ -69,6 +74,8 @@ pub(super) struct World {
     pub(super) seen: Seen,
     pub(super) hook: Hook,
     pub(super) remote: Arc<RemoteSide>,
+    /// The requests of a hook in the background, until it has returned.
+    pub(super) later: Vec<(ServiceKind, Vec<u8>)>,
 }
 
 impl World {
@@ -85,6 +92,7 @@ impl World {
             steps_per_epoch: 10,
             total_steps: 30,
             training_samples: 320,
+            metrics: Vec::new(),
             resumed_from: None,
             data: crate::protocol::DataInfo::default(),
             trial: false,
@@ -92,6 +100,9 @@ impl World {
         let given = Given {
             info,
             metrics: BTreeMap::new(),
+            options: serde_json::Value::Null,
+            needs: Vec::new(),
+            caller: Caller::Inline,
             history: BTreeMap::new(),
             arrays: BTreeMap::new(),
             groups: Vec::new(),
@@ -114,55 +125,29 @@ impl World {
             fault: None,
             lent: Vec::new(),
         };
-        Self { given, seen: Seen::default(), hook, remote: Arc::default() }
+        Self { given, seen: Seen::default(), hook, remote: Arc::default(), later: Vec::new() }
     }
 
     /// Puts a metric as the host does: its latest value, and a point of the history at the position.
     pub(super) fn put_metric(&mut self, name: &str, value: f64) {
         let Position { epoch, global_step, .. } = self.hook.position;
         self.given.history.entry(name.to_owned()).or_default().push(Point { epoch, global_step, value });
-        self.given.metrics.insert(name.to_owned(), value);
-        self.remote.metric(name, value);
+        self.given.metrics.insert(name.to_owned(), Some(value));
+        self.remote.metric(name, Some(value));
     }
 
     /// The run folder.
     pub(super) fn folder(&self) -> PathBuf {
         PathBuf::from(&self.given.info.folder)
     }
-
-    /// Refuses what is not allowed in this hook.
-    pub(super) fn only_in(&self, hooks: &[EventKind], what: &str) -> Result<()> {
-        if hooks.contains(&self.hook.event) {
-            return Ok(());
-        }
-        let allowed: Vec<_> = hooks.iter().map(|hook| format!("`{}`", hook.name())).collect();
-        Err(not_allowed(format!("{what} in {} alone, not in `{}`", allowed.join(", "), self.hook.event.name())))
-    }
-
-    /// Refuses to change the weights while a step or an evaluation uses them.
-    pub(super) fn weights_may_change(&self) -> Result<()> {
-        let busy = [
-            EventKind::STEP_START,
-            EventKind::GRADIENTS,
-            EventKind::EVAL_START,
-            EventKind::EVAL_STEP_START,
-            EventKind::EVAL_STEP_END,
-            EventKind::CHECKPOINT,
-        ];
-        if busy.contains(&self.hook.event) {
-            return Err(not_allowed(format!("weights cannot be written in `{}`", self.hook.event.name())));
-        }
-        Ok(())
-    }
 }
 
-pub(super) fn not_allowed(message: String) -> Error {
-    Error::of_service(Status::NOT_ALLOWED, message)
+/// A refusal of the table, as an error.
+pub(super) fn refused(refusal: Refusal) -> Error {
+    Error::of_service(refusal.status, refusal.message)
 }
 
-/// There is no `what` called `name`; the message lists those that there are.
+/// There is no `what` called `name`: the message of every host.
 pub(super) fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> Error {
-    let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    let known = if names.is_empty() { "there is none".to_owned() } else { format!("there is {}", names.join(", ")) };
-    Error::of_service(Status::NO_SUCH_NAME, format!("there is no {what} `{name}`; {known}"))
+    Error::of_service(Status::NO_SUCH_NAME, crate::services::no_such_name(what, name, names))
 }

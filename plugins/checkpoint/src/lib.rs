@@ -169,8 +169,10 @@ impl Checkpoints {
                         entry.metrics.insert(rule.metric.clone(), point.value);
                     }
                 }
+                // Before the first evaluation there is no value yet.
                 Err(error) if error.kind() == plugin_api::ErrorKind::NoSuchName => {
-                    if self.missing.insert(rule.metric.clone()) {
+                    if !matches!(run.latest_metric(&rule.metric), Ok(None)) && self.missing.insert(rule.metric.clone())
+                    {
                         plugin_api::tracing::warn!("this checkpoint cannot become the best: {error}");
                     }
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plugin_api::plugin;
+use plugin_api::{Direction, plugin};
 use serde::{Deserialize, Serialize};
 
 /// A rule that keeps the best checkpoints by a metric.
@@ -11,7 +11,7 @@ pub(crate) struct KeepBest {
     /// The metric. It counts for a checkpoint only if it was measured at that very step.
     pub(crate) metric: String,
     /// Whether lower or higher is better.
-    pub(crate) mode: Mode,
+    pub(crate) mode: Direction,
     /// How many.
     #[schemars(range(min = 1))]
     pub(crate) top: usize,
@@ -19,17 +19,8 @@ pub(crate) struct KeepBest {
 
 impl Default for KeepBest {
     fn default() -> Self {
-        Self { metric: "val_loss".to_owned(), mode: Mode::Min, top: 1 }
+        Self { metric: "val_loss".to_owned(), mode: Direction::Min, top: 1 }
     }
-}
-
-#[plugin]
-#[derive(Copy)]
-pub(crate) enum Mode {
-    /// Lower is better.
-    Min,
-    /// Higher is better.
-    Max,
 }
 
 /// A checkpoint that this instance wrote.
@@ -110,8 +101,8 @@ impl KeepBest {
         valued.sort_by(|(left, _), (right, _)| {
             let order = left.partial_cmp(right).unwrap_or(std::cmp::Ordering::Equal);
             match self.mode {
-                Mode::Min => order,
-                Mode::Max => order.reverse(),
+                Direction::Min => order,
+                Direction::Max => order.reverse(),
             }
         });
         valued.into_iter().take(self.top).map(|(_, entry)| entry).collect()
@@ -129,7 +120,7 @@ mod tests {
         Entry { name: number.to_string(), global_step: number, metrics }
     }
 
-    fn rule(mode: Mode, top: usize) -> KeepBest {
+    fn rule(mode: Direction, top: usize) -> KeepBest {
         KeepBest { mode, top, ..KeepBest::default() }
     }
 
@@ -155,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_table_of_what_is_kept() {
-        use Mode::{Max, Min};
+        use Direction::{Max, Min};
         const NAN: Option<f64> = Some(f64::NAN);
         let falling = [Some(3.0), Some(2.0), Some(1.0), Some(4.0), Some(5.0), Some(6.0)];
         type Case<'c> = (usize, &'c [KeepBest], Option<&'c str>, &'c [Option<f64>], &'c str, &'c str);
@@ -186,7 +177,7 @@ mod tests {
     #[test]
     fn pointers_move_before_anything_is_deleted() {
         let kept = [entry(1, Some(2.0)), entry(2, Some(3.0))];
-        let actions = plan(1, &[rule(Mode::Min, 1)], &kept, &entry(3, Some(1.0)), None);
+        let actions = plan(1, &[rule(Direction::Min, 1)], &kept, &entry(3, Some(1.0)), None);
         let expected = [
             Action::Save("3".to_owned()),
             Action::Point(Pointer::Last, "3".to_owned()),
@@ -200,7 +191,7 @@ mod tests {
     #[test]
     fn a_position_taken_again_is_one_checkpoint() {
         let kept = [entry(1, Some(1.0)), entry(2, None)];
-        let actions = plan(2, &[rule(Mode::Min, 1)], &kept, &entry(2, Some(0.5)), None);
+        let actions = plan(2, &[rule(Direction::Min, 1)], &kept, &entry(2, Some(0.5)), None);
         assert!(!actions.iter().any(|action| matches!(action, Action::Delete(_))), "{actions:?}");
         assert!(actions.contains(&Action::Point(Pointer::Best, "2".to_owned())));
     }
@@ -214,7 +205,7 @@ mod tests {
             resumed in 1u64..12,
         ) {
             let resumed = resumed.to_string();
-            let (kept, best) = left(keep_last, &[rule(Mode::Min, top)], Some(&resumed), &losses);
+            let (kept, best) = left(keep_last, &[rule(Direction::Min, top)], Some(&resumed), &losses);
             let kept: Vec<_> = kept.split(' ').collect();
             let newest = losses.len().to_string();
             prop_assert!(kept.contains(&newest.as_str()));

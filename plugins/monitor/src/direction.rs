@@ -1,44 +1,21 @@
 //! Which way a metric improves.
 
-use serde::Serialize;
-
-/// Which way a metric improves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// Lower is better.
-    Min,
-    /// Higher is better.
-    Max,
-}
+use plugin_api::Direction;
 
 /// Words in the names of metrics that are better when lower.
 const SMALLER: [&str; 8] = ["loss", "error", "perplexity", "mae", "mse", "rmse", "nll", "brier"];
 /// Words in the names of metrics that are better when higher.
 const LARGER: [&str; 9] = ["accuracy", "precision", "recall", "f1", "auc", "r2", "iou", "dice", "bleu"];
 
-impl Direction {
-    /// The direction that a metric's name implies, for the host's metrics and others with similar names; `None` if
-    /// the name does not tell, as `learning_rate`.
-    pub fn of(metric: &str) -> Option<Self> {
-        let name = metric.to_ascii_lowercase();
-        let mut words = name.split(|character: char| !character.is_ascii_alphanumeric());
-        // The last such word counts: in `accuracy_loss`, the loss is measured.
-        words
-            .rfind(|word| SMALLER.contains(word) || LARGER.contains(word) || word.ends_with("error"))
-            .map(|word| if LARGER.contains(&word) { Self::Max } else { Self::Min })
-    }
-
-    /// Whether `value` is better than `other`; NaN never is, and any number is better than NaN.
-    pub fn better(self, value: f64, other: f64) -> bool {
-        if other.is_nan() {
-            return !value.is_nan();
-        }
-        match self {
-            Self::Min => value < other,
-            Self::Max => value > other,
-        }
-    }
+/// The direction that a metric's name implies, for the host's metrics and others with similar names; `None` if the name
+/// does not tell, as `learning_rate`.
+pub fn direction_of(metric: &str) -> Option<Direction> {
+    let name = metric.to_ascii_lowercase();
+    let mut words = name.split(|character: char| !character.is_ascii_alphanumeric());
+    // The last such word counts: in `accuracy_loss`, the loss is measured.
+    words
+        .rfind(|word| SMALLER.contains(word) || LARGER.contains(word) || word.ends_with("error"))
+        .map(|word| if LARGER.contains(&word) { Direction::Max } else { Direction::Min })
 }
 
 #[cfg(test)]
@@ -61,18 +38,7 @@ mod tests {
             ("", None),
         ];
         for (name, expected) in cases {
-            assert_eq!(Direction::of(name), expected, "{name}");
+            assert_eq!(direction_of(name), expected, "{name}");
         }
-    }
-
-    #[test]
-    fn a_number_is_better_than_none() {
-        for direction in [Direction::Min, Direction::Max] {
-            assert!(direction.better(1.0, f64::NAN));
-            assert!(!direction.better(f64::NAN, 1.0));
-            assert!(!direction.better(f64::NAN, f64::NAN));
-            assert!(!direction.better(1.0, 1.0));
-        }
-        assert!(Direction::Min.better(f64::NEG_INFINITY, 0.0) && Direction::Max.better(0.5, 0.0));
     }
 }

@@ -3,5 +3,5 @@
 mod direction;
 mod pattern;
 
-pub use direction::Direction;
+pub use direction::direction_of;
 pub use pattern::{matches, selected};

@@ -8,7 +8,9 @@
 
 use plugin_api::event::{At, Trigger};
 use plugin_api::protocol::{CopyAction, Point};
-use plugin_api::{Callback, Creation, Error, ErrorKind, Need, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::{
+    Callback, Creation, Direction, Error, ErrorKind, Need, Result, Run, decode_state, encode_state, plugin,
+};
 use serde::{Deserialize, Serialize};
 
 /// Options of `early-stopping`.
@@ -17,7 +19,7 @@ pub(crate) struct Options {
     /// The metric to watch.
     metric: String,
     /// Whether lower or higher is better.
-    mode: Mode,
+    mode: Direction,
     /// Stop after this number of values in a row without an improvement.
     #[schemars(range(min = 1))]
     patience: u64,
@@ -41,7 +43,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             metric: "val_loss".to_owned(),
-            mode: Mode::Min,
+            mode: Direction::Min,
             patience: 5,
             min_delta: 0.0,
             stopping_threshold: None,
@@ -49,25 +51,6 @@ impl Default for Options {
             check_finite: true,
             start_from_epoch: 0,
             restore_best: false,
-        }
-    }
-}
-
-#[plugin]
-#[derive(Copy, PartialEq)]
-enum Mode {
-    /// Lower is better.
-    Min,
-    /// Higher is better.
-    Max,
-}
-
-impl Mode {
-    /// Whether `value` is better than `other`; NaN never is.
-    fn better(self, value: f64, other: f64) -> bool {
-        match self {
-            Self::Min => value < other,
-            Self::Max => value > other,
         }
     }
 }
@@ -163,8 +146,8 @@ impl Options {
         let improved = match state.best {
             None => !value.is_nan(),
             Some(best) => match self.mode {
-                Mode::Min => self.mode.better(value, best.value - self.min_delta),
-                Mode::Max => self.mode.better(value, best.value + self.min_delta),
+                Direction::Min => self.mode.better(value, best.value - self.min_delta),
+                Direction::Max => self.mode.better(value, best.value + self.min_delta),
             },
         };
         if improved {

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use monitor::Direction;
+use monitor::direction_of;
 use plugin_api::event::{At, Evaluation, Position, Trigger};
-use plugin_api::{Callback, Creation, Error, Result, Run, plugin};
+use plugin_api::{Callback, Creation, Direction, Error, Result, Run, plugin};
 
 use crate::display;
 use crate::metrics_table::{Shown, mark, split_of, table};
@@ -135,7 +135,7 @@ impl PrintMetrics {
     /// The direction of a metric that can be marked.
     fn direction(&self, name: &str) -> Option<Direction> {
         let (split, _) = split_of(name, &self.splits)?;
-        (self.options.mark_best && split != TRAIN && split != TEST).then(|| Direction::of(name)).flatten()
+        (self.options.mark_best && split != TRAIN && split != TEST).then(|| direction_of(name)).flatten()
     }
 
     fn print(&mut self, run: &mut Run<'_>, place: &str, metrics: &BTreeMap<String, f64>) -> Result<()> {

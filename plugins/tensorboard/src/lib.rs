@@ -32,7 +32,7 @@ use plugin_api::{Kind, plugin};
 
 pub use crate::event_file::EventFile;
 pub use crate::monitor::TensorBoard;
-pub use crate::options::{Mode, Options};
+pub use crate::options::Options;
 pub use crate::summary::scalar;
 
 #[plugin]

@@ -279,7 +279,10 @@ impl TensorBoard {
     /// Whether the metric in `basis` is the best so far; without `basis`, always.
     fn improved(&mut self, run: &Run<'_>) -> Result<bool> {
         let Some((metric, mode)) = self.options.basis.iter().flatten().next() else { return Ok(true) };
-        let value = run.metric(metric).map_err(|error| error.context("`basis`"))?;
+        // Before the first evaluation there is nothing to compare.
+        let Some(value) = run.latest_metric(metric).map_err(|error| error.context("`basis`"))? else {
+            return Ok(false);
+        };
         let improved = !value.is_nan() && self.state.best.is_none_or(|best| mode.better(value, best));
         if improved {
             self.state.best = Some(value);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plugin_api::protocol::RunInfo;
-use plugin_api::{Error, Result, plugin};
+use plugin_api::{Direction, Error, Result, plugin};
 
 /// Options of `tensorboard`.
 #[plugin]
@@ -29,30 +29,10 @@ pub struct Options {
     pub embedding_node: Option<String>,
     /// A metric and whether lower or higher is better, as in `{ val_loss = "min" }`: histograms, images and embeddings
     /// are written only when it has improved. Scalars are always written.
-    pub basis: Option<BTreeMap<String, Mode>>,
+    pub basis: Option<BTreeMap<String, Direction>>,
     /// The most seconds that events wait to be written together; 0 for none.
     #[schemars(range(min = 0.0))]
     pub flush: f64,
-}
-
-/// Which value of a metric is better.
-#[plugin]
-#[derive(Copy, PartialEq)]
-pub enum Mode {
-    /// Lower is better.
-    Min,
-    /// Higher is better.
-    Max,
-}
-
-impl Mode {
-    /// Whether `value` is better than `other`; NaN never is.
-    pub(crate) fn better(self, value: f64, other: f64) -> bool {
-        match self {
-            Self::Min => value < other,
-            Self::Max => value > other,
-        }
-    }
 }
 
 impl Default for Options {

@@ -1,4 +1,4 @@
-//! The checks, and what one can find.
+//! The checks and their findings.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,20 +13,20 @@ macro_rules! checks {
         }
 
         impl Check {
-            /// Every check, in the order in which they are done.
+            /// Every check, in the order in which they run.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// Its name, as tables and JSON write it.
+            /// Its name in tables and JSON.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What it demands, in one sentence.
+            /// What it requires, in one sentence.
             pub fn description(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),*).trim_ascii(),)* }
             }
 
-            /// What it looks at.
+            /// What it examines.
             pub fn scope(self) -> Scope {
                 match self { $(Self::$variant => Scope::$scope,)* }
             }
@@ -37,7 +37,7 @@ macro_rules! checks {
 checks! {
     /// The library loads, as it would for a run; a warning when that takes longer than the budget.
     Load = "load" of Library;
-    /// The descriptor is whole: version, summary, licence, known hooks and needs, and a `when` that is understood.
+    /// The descriptor is whole: version, summary, license, known hooks and needs, and a `when` that is understood.
     Descriptor = "descriptor" of Kind;
     /// There is a valid JSON Schema for the options: without one a run file's mistakes go unnoticed.
     Schema = "schema" of Kind;
@@ -57,7 +57,7 @@ checks! {
     TwoInstances = "two-instances" of Kind;
 }
 
-/// What a check looks at.
+/// What a check examines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The library as a whole.
@@ -66,18 +66,18 @@ pub enum Scope {
     Kind,
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It holds.
+    /// It passed.
     Passed,
-    /// It holds, and something is worth a look.
+    /// It passed, with a warning.
     Warning,
-    /// It does not hold.
+    /// It failed.
     Failed,
-    /// It was not done: nothing to look at, or an earlier failure is in the way.
+    /// It did not run: there is nothing to check, or an earlier failure prevents it.
     Skipped,
 }
 
@@ -88,9 +88,9 @@ pub struct Finding {
     pub kind: String,
     /// The check.
     pub check: Check,
-    /// What came of it.
+    /// The result.
     pub verdict: Verdict,
-    /// What is to be said, one sentence each.
+    /// Details, one sentence each.
     pub details: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ impl Finding {
         Self { kind: kind.to_owned(), check, verdict, details }
     }
 
-    /// A check that was not done, and why.
+    /// A check that did not run, and why.
     pub(super) fn skipped(kind: &str, check: Check, reason: &str) -> Self {
         Self { kind: kind.to_owned(), check, verdict: Verdict::Skipped, details: vec![reason.to_owned()] }
     }

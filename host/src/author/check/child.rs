@@ -1,4 +1,4 @@
-//! The checks in processes of their own: started, watched, and read when they end, however they end.
+//! The checks in child processes: starts them, watches them, and reads their findings however they end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -13,15 +13,15 @@ use super::{CheckOptions, Checked, kind};
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Problems, Report};
 
-/// What a child is asked for: to load the library, or to check one kind of it.
+/// The task of a child: to load the library, or to check one of its kinds.
 #[derive(Clone, Debug, Args)]
 pub struct CheckKind {
     /// The library.
     file: PathBuf,
-    /// Where progress is written.
+    /// The file for its progress.
     #[arg(long)]
     progress: PathBuf,
-    /// The kind; without one the library is only loaded.
+    /// The kind; without one, the child only loads the library.
     #[arg(long)]
     kind: Option<String>,
     /// As in `check`.
@@ -74,7 +74,7 @@ fn check_kind(kind: &Kind, given: &Given, budget: Duration, observer: &mut dyn O
     kind::check(kind, given.get(&kind.descriptor().kind).unwrap_or(&none), budget, observer);
 }
 
-/// Loads the library as a run does, and says what built it and how long it took.
+/// Loads the library as a run does, and reports what built it and how long it took.
 fn load(file: &Path, budget: Duration, observer: &mut dyn Observer) -> Option<(String, Catalogue)> {
     observer.begin(Check::Load);
     let before = Instant::now();
@@ -124,7 +124,7 @@ pub(super) fn check_apart(options: &CheckOptions) -> Result<Checked, Problems> {
     Ok(checked)
 }
 
-/// Runs one child to its end, adds its findings, and gives its lines. What a child that died did not get to is skipped.
+/// Runs one child to its end, adds its findings, and returns its lines. Checks that it did not reach are skipped.
 fn run_child(options: &CheckOptions, kind: Option<&str>, findings: &mut Vec<Finding>) -> Result<Vec<Line>, Problems> {
     let cannot =
         |what: &str, error: &std::io::Error| Problem::new(format!("cannot {what} the checks")).with_cause(error);
@@ -135,10 +135,10 @@ fn run_child(options: &CheckOptions, kind: Option<&str>, findings: &mut Vec<Find
         .map_err(|error| cannot("start", &error))?;
     let end = wait(&mut child, options.timeout()).map_err(|error| cannot("watch", &error))?;
     let lines = read(&progress);
-    // Each kind's child loads the library too, which was told once.
+    // Each kind's child loads the library too; its result was already reported.
     let told = |finding: &&Finding| kind.is_none() || finding.check != Check::Load;
     findings.extend(lines.iter().filter_map(finding).filter(told).cloned());
-    // A library may end its process with an exit code that says success.
+    // A library may end its process with exit code 0.
     let done = lines.iter().any(|line| matches!(line, Line::Done));
     if !done {
         let death = death(end, options.timeout());
@@ -172,7 +172,7 @@ fn command(options: &CheckOptions, kind: Option<&str>, progress: &Path) -> std::
     Ok(command)
 }
 
-/// How a child ended; none when it had to be ended.
+/// How a child ended; `None` when it had to be killed.
 fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
     const PAUSE: Duration = Duration::from_millis(2);
     let deadline = Instant::now() + timeout;
@@ -189,7 +189,7 @@ fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStat
     }
 }
 
-/// What to say of a child that ended before its checks did.
+/// The message about a child that ended before its checks did.
 fn death(end: Option<ExitStatus>, timeout: Duration) -> String {
     let Some(status) = end else {
         return format!("it did not return within {} s", timeout.as_secs());
@@ -226,7 +226,7 @@ fn finding(line: &Line) -> Option<&Finding> {
     }
 }
 
-/// The check that began and did not end.
+/// The check that started and did not end.
 fn under_way(lines: &[Line]) -> Option<Check> {
     lines.iter().rev().find_map(|line| match line {
         Line::Begin { check } => Some(*check),

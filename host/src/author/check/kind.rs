@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
-use plugin_api::protocol::{Descriptor, TensorSet};
+use plugin_api::protocol::{Descriptor, Need, TensorSet};
 use serde_json::{Map, Value, json};
 
 use super::checks::{Check, Finding, Verdict};
@@ -13,8 +13,8 @@ use super::progress::Observer;
 use super::simulation::{Shown, Simulation};
 use super::world::World;
 use crate::config::{PluginOptions, When, fill_defaults};
-use crate::dispatch::{Failure, Mode, OnError, Planned, stale_calls};
-use crate::plugins::{Instance, Kind};
+use crate::dispatch::{Dispatch, Failure, OnError, Planned, create_instance, stale_calls};
+use crate::plugins::{Entry, Kind};
 use crate::report::Problem;
 
 /// The hooks that the loop waits for in each step, and the one that counts as training time.
@@ -27,7 +27,7 @@ const FAST: [EventKind; 6] = [
     EventKind::EPOCH_TRAINED,
 ];
 
-/// Does every check of `kind`, with the options `given` over its defaults.
+/// Runs every check of `kind`, with the options `given` over its defaults.
 pub(super) fn check(kind: &Kind, given: &Map<String, Value>, budget: Duration, observer: &mut dyn Observer) {
     let name = kind.descriptor().kind.as_str();
     observer.begin(Check::Descriptor);
@@ -47,7 +47,11 @@ pub(super) fn check(kind: &Kind, given: &Map<String, Value>, budget: Duration, o
     observer.found(Finding::failed_if_any(name, Check::DefaultOptions, refused));
 
     observer.begin(Check::GarbageOptions);
-    observer.found(Finding::failed_if_any(name, Check::GarbageOptions, faults_of_garbage(kind, &options)));
+    observer.found(match kind.library().entry() {
+        Entry::Rust => Finding::failed_if_any(name, Check::GarbageOptions, faults_of_garbage(kind, &options)),
+        // It reads the options that it wants one by one, after the host has held them all to the schema.
+        Entry::C => Finding::skipped(name, Check::GarbageOptions, "a plugin in C leaves its options to the schema"),
+    });
 
     if !usable {
         for check in [Check::Hooks, Check::Budget, Check::StaleHandle, Check::State, Check::TwoInstances] {
@@ -60,11 +64,11 @@ pub(super) fn check(kind: &Kind, given: &Map<String, Value>, budget: Duration, o
     runs.check_two_instances(&told, observer);
 }
 
-/// What is wrong with a descriptor, beyond what loading refuses.
+/// Errors of a descriptor that loading does not refuse.
 fn faults_of(descriptor: &Descriptor) -> Vec<String> {
     let mut faults = Vec::new();
     for (what, text) in
-        [("version", &descriptor.version), ("summary", &descriptor.summary), ("licence", &descriptor.licence)]
+        [("version", &descriptor.version), ("summary", &descriptor.summary), ("license", &descriptor.license)]
     {
         if text.trim().is_empty() {
             faults.push(format!("it has no {what}"));
@@ -82,7 +86,7 @@ fn faults_of(descriptor: &Descriptor) -> Vec<String> {
         if !need.hook.is_empty() && EventKind::from_name(&need.hook).is_none() {
             faults.push(format!("it needs `{}` in `{}`, which is no event", need.what, need.hook));
         }
-        let known = need.what == "training_state"
+        let known = need.what == Need::TRAINING_STATE
             || need.what.parse::<TensorSet>().is_ok()
             || ServiceKind::from_name(&need.what).is_some();
         if !known {
@@ -101,7 +105,7 @@ fn faults_of(descriptor: &Descriptor) -> Vec<String> {
     if let Some(when) = &descriptor.when
         && let Err(error) = serde_json::from_value::<When>(when.clone())
     {
-        faults.push(format!("its `when` is not understood: {error}"));
+        faults.push(format!("its `when` is invalid: {error}"));
     }
     faults
 }
@@ -119,7 +123,7 @@ fn faults_of_schema(descriptor: &Descriptor) -> Vec<String> {
     }
 }
 
-/// Why no instance can be made with the default options.
+/// Why no instance can be created with the default options.
 fn faults_of_options(kind: &Kind, options: &Map<String, Value>) -> Vec<String> {
     let options = Value::Object(options.clone());
     let name = &kind.descriptor().kind;
@@ -130,27 +134,27 @@ fn faults_of_options(kind: &Kind, options: &Map<String, Value>) -> Vec<String> {
             .map(|error| format!("the options do not satisfy the schema: {error}"))
             .collect();
         if !faults.is_empty() {
-            faults.push(format!("where an option is required, give it one: `--set {name}.OPTION=VALUE`"));
+            faults.push(format!("if an option is required, set it: `--set {name}.OPTION=VALUE`"));
             return faults;
         }
     }
-    match Instance::create(kind, name, &options) {
+    match create_instance(kind, name, &options) {
         Ok(_) => Vec::new(),
-        Err(fault) if fault.panicked => vec![format!("it panicked while it was made: {}", fault.message)],
+        Err(fault) if fault.panicked => vec![format!("it panicked in `new`: {}", fault.message)],
         Err(fault) => {
             vec![
                 format!("it refuses the options: {}", fault.message),
-                format!("where it needs others than its defaults, give them: `--set {name}.OPTION=VALUE`"),
+                format!("if it needs other values than the defaults, set them: `--set {name}.OPTION=VALUE`"),
             ]
         }
     }
 }
 
-/// What an instance makes of options that are none. The host checks them first; another host, or a program in C, may not.
+/// How an instance handles invalid options. The host checks them first; another host may not.
 fn faults_of_garbage(kind: &Kind, options: &Map<String, Value>) -> Vec<String> {
     let mut faults = Vec::new();
     for garbage in garbage(kind.descriptor().options.as_ref(), options) {
-        match Instance::create(kind, "garbage", &garbage) {
+        match create_instance(kind, "garbage", &garbage) {
             Ok(_) => faults.push(format!("it accepts `{garbage}`")),
             Err(fault) if fault.panicked => faults.push(format!("it panics for `{garbage}`: {}", fault.message)),
             Err(_) => {}
@@ -159,7 +163,7 @@ fn faults_of_garbage(kind: &Kind, options: &Map<String, Value>) -> Vec<String> {
     faults
 }
 
-/// Options that are not a table, have a key that there is not, or one value of a type that its schema refuses.
+/// Options that are not a table, have an unknown key, or one value of a type that its schema refuses.
 fn garbage(schema: Option<&Value>, options: &Map<String, Value>) -> Vec<Value> {
     let mut garbage = vec![json!("garbage"), json!(7)];
     let Some(validator) = schema.and_then(|schema| jsonschema::validator_for(schema).ok()) else {
@@ -176,7 +180,7 @@ fn garbage(schema: Option<&Value>, options: &Map<String, Value>) -> Vec<Value> {
     garbage
 }
 
-/// The made-up runs of one kind with one set of options.
+/// The simulated runs of one kind with one set of options.
 struct Runs<'a> {
     kind: &'a Kind,
     options: Map<String, Value>,
@@ -189,7 +193,7 @@ impl Runs<'_> {
 
     fn planned(&self, instance: &str) -> Planned {
         let descriptor = self.kind.descriptor();
-        let mode = if descriptor.dispatch == "background" { Mode::Background } else { Mode::Inline };
+        let dispatch = if descriptor.dispatch == "background" { Dispatch::Background } else { Dispatch::Inline };
         let options = PluginOptions {
             // An error of one hook must not hide those of the next.
             on_error: OnError::Ignore,
@@ -197,10 +201,10 @@ impl Runs<'_> {
             name: instance.to_owned(),
             ..PluginOptions::new(self.name())
         };
-        Planned { kind: self.kind.clone(), options, when: When::default(), mode }
+        Planned { kind: self.kind.clone(), options, when: When::default(), dispatch }
     }
 
-    /// Hooks, budget, stale handles and state come from the same runs. Gives the hooks' failures.
+    /// Hooks, budget, stale handles and state come from the same runs. Returns the hooks' failures.
     fn check_hooks(&self, budget: Duration, observer: &mut dyn Observer) -> Vec<String> {
         observer.begin(Check::Hooks);
         let stale_before = stale_calls();
@@ -222,9 +226,9 @@ impl Runs<'_> {
         let stale = stale_calls() - stale_before;
         let stale = match stale {
             0 => Vec::new(),
-            calls => vec![format!(
-                "{calls} calls came with a handle whose hook had returned; for other threads there is `Run::remote`"
-            )],
+            calls => {
+                vec![format!("{calls} calls used a handle whose hook had returned; other threads need `Run::remote`")]
+            }
         };
         observer.found(Finding::failed_if_any(self.name(), Check::StaleHandle, stale));
         observer.found(state);
@@ -232,7 +236,7 @@ impl Runs<'_> {
     }
 
     /// A panic disables an instance and so hides the hooks after it: the run is repeated without the event, until
-    /// none panics. Gives the last run, the events that were left out, and what is to be said of them.
+    /// none panics. Returns the last run, the events that were left out, and the details about them.
     fn until_no_panic(
         &self,
         observer: &mut dyn Observer,
@@ -254,11 +258,11 @@ impl Runs<'_> {
 
     fn budget(&self, shown: &Shown, budget: Duration) -> Finding {
         if self.kind.descriptor().dispatch == "background" {
-            return Finding::skipped(self.name(), Check::Budget, "its hooks run beside the training thread");
+            return Finding::skipped(self.name(), Check::Budget, "its hooks do not run on the training thread");
         }
         let mut finding = Finding::failed_if_any(self.name(), Check::Budget, Vec::new());
         for time in &shown.times {
-            // The mean, so that a busy machine or a first call that sets something up is no finding.
+            // The mean, so that neither a busy machine nor a slow first call is a finding.
             let mean = time.total / u32::try_from(time.calls.max(1)).unwrap_or(u32::MAX);
             if mean <= budget {
                 continue;
@@ -288,7 +292,7 @@ impl Runs<'_> {
             (true, true) => {}
         }
         let Some(saved) = shown.states.get(name) else {
-            return failed("`save_state` gave no state");
+            return failed("`save_state` returned no state");
         };
         let resumed = match self.simulate(&[name], Some(shown), skipped, observer) {
             Ok(resumed) => resumed,
@@ -298,12 +302,12 @@ impl Runs<'_> {
         match resumed.states.get(name) {
             Some(again) if again == saved => {}
             Some(again) => details.push(difference(saved, again)),
-            None => details.push("after `load_state`, `save_state` gave no state".to_owned()),
+            None => details.push("after `load_state`, `save_state` returned no state".to_owned()),
         }
         Finding::failed_if_any(name, Check::State, details)
     }
 
-    /// Failures that one instance alone has too are told `already`.
+    /// Failures that a single instance has too are in `already`.
     fn check_two_instances(&self, already: &[String], observer: &mut dyn Observer) {
         observer.begin(Check::TwoInstances);
         let names = [format!("{}-first", self.name()), format!("{}-second", self.name())];
@@ -325,7 +329,7 @@ impl Runs<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Shown, Problem> {
         let folder = tempfile::tempdir()
-            .map_err(|error| Problem::new("cannot make a folder for the made-up run").with_cause(&error))?;
+            .map_err(|error| Problem::new("cannot make a folder for the simulated run").with_cause(&error))?;
         let mut world = World::new(Path::new(folder.path()))?;
         if let Some(shown) = states {
             (world.history, world.metrics) = shown.known.clone();
@@ -335,7 +339,7 @@ impl Runs<'_> {
     }
 }
 
-/// The failures as sentences, each once: a hook that fails in every step is told once.
+/// The failures as sentences, each once: a hook that fails in every step is listed once.
 fn told(failures: &[Failure]) -> Vec<String> {
     let mut sentences: Vec<String> = Vec::new();
     for failure in failures {
@@ -357,7 +361,7 @@ fn sentence(failure: &Failure) -> String {
 fn difference(saved: &[u8], again: &[u8]) -> String {
     let first = saved.iter().zip(again).position(|(saved, again)| saved != again);
     match first {
-        Some(byte) => format!("saved again after loading, the state differs from byte {byte} on"),
-        None => format!("saved again after loading, the state has {} bytes instead of {}", again.len(), saved.len()),
+        Some(byte) => format!("the state saved after loading differs from byte {byte} on"),
+        None => format!("the state saved after loading has {} bytes instead of {}", again.len(), saved.len()),
     }
 }

@@ -1,9 +1,9 @@
-//! `host plugins check`: every kind of a library driven through a made-up run.
+//! `host plugins check`: drives every kind of a library through a simulated run.
 //!
-//! The parent loads the library in a child process and reads which kinds it has; then each kind is checked in a child
-//! of its own ([`child`]). A child writes what it is about to do before it does it ([`progress`]), so that the parent
-//! can say in which check, and in which hook, a child has died. [`kind`] holds the checks themselves, [`simulation`]
-//! the order of events, [`services`] and [`world`] what the hooks are answered.
+//! The parent loads the library in a child process and reads which kinds it has; then it checks each kind in a child
+//! of its own ([`child`]). A child announces each step before it takes it ([`progress`]), so that the parent
+//! knows in which check, and in which hook, a child died. [`kind`] has the checks themselves, [`simulation`]
+//! the order of events, [`services`] and [`world`] the answers to the hooks.
 
 mod checks;
 mod child;
@@ -23,31 +23,31 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::command::cannot_write;
+use super::output::cannot_write;
 use crate::report::Problems;
 
 pub use checks::{Check, Finding, Scope, Verdict};
 pub use child::CheckKind;
 pub(super) use child::run_kind;
 
-/// What `host plugins check` is asked for.
+/// The arguments of `host plugins check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckOptions {
     /// The library.
     pub file: PathBuf,
-    /// Milliseconds that a hook may take on the training thread, and the loading of the library.
+    /// Milliseconds that a hook may take on the training thread, or the loading of the library.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub budget_ms: u64,
     /// Seconds that the checks of one kind may take.
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub timeout_s: u64,
-    /// Sets an option of a kind, as TOML writes it; needed for options that are required.
+    /// Sets an option of a kind, in TOML; needed for required options.
     #[arg(long = "set", value_name = "KIND.OPTION=VALUE")]
     pub set: Vec<String>,
     /// Writes one JSON array of findings.
     #[arg(long)]
     pub json: bool,
-    /// Checks in this process, for a debugger: then a crash ends it.
+    /// Checks in this process, for a debugger; a crash then ends it.
     #[arg(long)]
     pub in_process: bool,
 }
@@ -75,21 +75,21 @@ pub struct Checked {
 ///
 /// # Errors
 ///
-/// Options that cannot be read, or a child process that cannot be started. What is wrong with the library is a
+/// Options that cannot be read, or a child process that cannot be started. An error of the library is a
 /// finding, not an error.
 pub fn check(options: &CheckOptions) -> Result<Checked, Problems> {
     let given = options::given(&options.set)?;
     if options.in_process { Ok(child::check_here(options, &given)) } else { child::check_apart(options) }
 }
 
-/// Checks a library and writes what was found; the exit code is 1 when a check failed.
-pub(super) fn run(options: &CheckOptions, colour: bool, out: &mut dyn Write) -> Result<ExitCode, Problems> {
+/// Checks a library and writes the findings; the exit code is 1 when a check failed.
+pub(super) fn run(options: &CheckOptions, color: bool, out: &mut dyn Write) -> Result<ExitCode, Problems> {
     let checked = check(options)?;
     if options.json {
         serde_json::to_writer_pretty(&mut *out, &checked.findings).map_err(|error| cannot_write(error.into()))?;
         writeln!(out).map_err(cannot_write)?;
     } else {
-        report::write(&options.file, &checked, colour, out).map_err(cannot_write)?;
+        report::write(&options.file, &checked, color, out).map_err(cannot_write)?;
     }
     let failed = checked.findings.iter().any(|finding| finding.verdict == Verdict::Failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

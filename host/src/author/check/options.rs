@@ -1,4 +1,4 @@
-//! `--set KIND.OPTION=VALUE`: options for kinds that cannot do without.
+//! `--set KIND.OPTION=VALUE`: options for kinds that require them.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub(super) fn given(arguments: &[String]) -> Result<Given, Problems> {
     if problems.is_empty() { Ok(given) } else { Err(Problems(problems)) }
 }
 
-/// Kind, option and value. A value that is no TOML is taken as text, so that a shell's quotes are enough.
+/// Kind, option and value. A value that is not TOML is text, so that the shell's quotes are enough.
 fn read(argument: &str) -> Option<(String, String, Value)> {
     let (key, text) = argument.split_once('=')?;
     let (kind, option) = key.trim().split_once('.')?;

@@ -1,4 +1,4 @@
-//! What a child tells its parent: JSON lines in a file, each written before what it announces is done.
+//! What a child tells its parent: JSON lines in a file, each written before the step that it announces.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ pub(super) enum Line {
     },
     /// A hook is about to be called.
     Hook {
-        /// The event's name; empty when none is under way.
+        /// The event's name; empty when no hook runs.
         hook: String,
     },
     /// A check ended.
@@ -34,11 +34,11 @@ pub(super) enum Line {
         /// What it found.
         finding: Finding,
     },
-    /// The child ends by its own will.
+    /// The child ends normally.
     Done,
 }
 
-/// Takes what the checks say of their progress.
+/// Receives the progress of the checks.
 pub(super) trait Observer {
     /// A check begins.
     fn begin(&mut self, check: Check);
@@ -48,7 +48,7 @@ pub(super) trait Observer {
     fn found(&mut self, finding: Finding);
 }
 
-/// Writes lines to a file; what cannot be written is lost, and the parent sees that the child did not finish.
+/// Writes lines to a file; a line that cannot be written is lost, and the parent sees that the child did not finish.
 pub(super) struct ToFile(File);
 
 impl ToFile {
@@ -59,7 +59,7 @@ impl ToFile {
     pub(super) fn write(&mut self, line: &Line) {
         if let Ok(mut text) = serde_json::to_vec(line) {
             text.push(b'\n');
-            // One write a line, unbuffered: the process may end at any time.
+            // One unbuffered write per line: the process may end at any time.
             let _ = self.0.write_all(&text);
         }
     }
@@ -79,7 +79,7 @@ impl Observer for ToFile {
     }
 }
 
-/// Keeps the findings.
+/// Collects the findings.
 #[derive(Default)]
 pub(super) struct Kept(pub(super) Vec<Finding>);
 
@@ -91,7 +91,7 @@ impl Observer for Kept {
     }
 }
 
-/// The lines of a file; a last one that was cut is left out.
+/// The lines of a file, without an incomplete last one.
 pub(super) fn read(path: &Path) -> Vec<Line> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

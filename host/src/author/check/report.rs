@@ -1,4 +1,4 @@
-//! The findings for people.
+//! Shows the findings to people.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,8 +7,8 @@ use super::Checked;
 use super::checks::{Check, Finding, Scope, Verdict};
 use crate::report::table;
 
-/// Writes the findings as a table, with what the failed checks demand and a count at the end.
-pub(super) fn write(file: &Path, checked: &Checked, colour: bool, out: &mut dyn Write) -> io::Result<()> {
+/// Writes the findings as a table, followed by what the failed checks require, and a count.
+pub(super) fn write(file: &Path, checked: &Checked, color: bool, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "{}", file.display())?;
     if checked.library.is_empty() {
         writeln!(out)?
@@ -16,7 +16,7 @@ pub(super) fn write(file: &Path, checked: &Checked, colour: bool, out: &mut dyn 
         writeln!(out, ": {}", checked.library)?
     }
     writeln!(out)?;
-    let rows: Vec<[String; 4]> = checked.findings.iter().flat_map(|finding| rows(finding, colour)).collect();
+    let rows: Vec<[String; 4]> = checked.findings.iter().flat_map(|finding| rows(finding, color)).collect();
     table::write(["KIND", "CHECK", "RESULT", "DETAILS"], &rows, out)?;
     let failed: Vec<Check> =
         Check::ALL.iter().copied().filter(|check| checked.findings.iter().any(|found| found.fails(*check))).collect();
@@ -46,22 +46,22 @@ impl Finding {
 }
 
 /// A row for the finding, and one more for each detail after the first.
-fn rows(finding: &Finding, colour: bool) -> Vec<[String; 4]> {
+fn rows(finding: &Finding, color: bool) -> Vec<[String; 4]> {
     let kind = if finding.check.scope() == Scope::Library { "-" } else { &finding.kind };
     let first = finding.details.first().cloned().unwrap_or_default();
-    let mut rows = vec![[kind.to_owned(), finding.check.name().to_owned(), result(finding.verdict, colour), first]];
+    let mut rows = vec![[kind.to_owned(), finding.check.name().to_owned(), result(finding.verdict, color), first]];
     rows.extend(
         finding.details.iter().skip(1).map(|detail| [String::new(), String::new(), String::new(), detail.clone()]),
     );
     rows
 }
 
-fn result(verdict: Verdict, colour: bool) -> String {
+fn result(verdict: Verdict, color: bool) -> String {
     let (word, code) = match verdict {
         Verdict::Passed => ("ok", 32),
         Verdict::Warning => ("warning", 33),
         Verdict::Failed => ("FAILED", 31),
         Verdict::Skipped => ("skipped", 2),
     };
-    if colour { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() }
+    if color { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! The order of events of the made-up run.
+//! The order of events of the simulated run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,13 +6,13 @@ use plugin_api::abi::kinds::EventKind;
 use plugin_api::protocol::{Record, RecordValue};
 
 use super::progress::Observer;
-use super::services::MadeUp;
+use super::services::Simulated;
 use super::world::{BATCH, EPOCHS, EVALUATION_BATCHES, STEPS, World, batch};
 use crate::dispatch::{Dispatcher, Event, EventData, Failure, HookTime, Order, Planned};
 use crate::record::{History, Metrics, Position};
 use crate::report::Problem;
 
-/// The instance that the made-up run's records and events come from.
+/// The instance that the simulated run's records and events come from.
 const AUTHOR: &str = "another-plugin";
 
 /// What a simulated run showed.
@@ -20,27 +20,26 @@ const AUTHOR: &str = "another-plugin";
 pub(super) struct Shown {
     /// Every failure.
     pub(super) failures: Vec<Failure>,
-    /// What the hooks cost; nothing of those in the background.
+    /// The cost of the hooks, without those in the background.
     pub(super) times: Vec<HookTime>,
-    /// What `save_state` gave after the first epoch, by instance.
+    /// What `save_state` returned after the first epoch, by instance.
     pub(super) states: BTreeMap<String, Vec<u8>>,
-    /// What was known of the run at that point: a checkpoint holds it too.
+    /// The metrics and history at that point: a checkpoint holds them too.
     pub(super) known: (History, Metrics),
 }
 
 /// One run of instances through every event.
 pub(super) struct Simulation<'a> {
     dispatcher: Dispatcher,
-    services: MadeUp,
-    position: Position,
-    /// Events that are left out: a hook that panicked before would hide those after it.
+    services: Simulated,
+    /// Events that are left out: a hook that panicked would hide those after it.
     skipped: &'a BTreeSet<EventKind>,
     observer: &'a mut dyn Observer,
     shown: Shown,
 }
 
 impl<'a> Simulation<'a> {
-    /// Runs `planned` through a whole training, or through what is left of one where `states` are loaded first, and
+    /// Runs `planned` through a whole training, or, after loading `states`, through the rest of one, and
     /// through the events of the other jobs.
     pub(super) fn run(
         planned: Vec<Planned>,
@@ -51,14 +50,8 @@ impl<'a> Simulation<'a> {
     ) -> Result<Shown, Problem> {
         observer.hook("new");
         let (dispatcher, created) = Dispatcher::create(Order { planned, ..Order::default() });
-        let mut simulation = Self {
-            dispatcher,
-            services: MadeUp::new(world),
-            position: Position::default(),
-            skipped,
-            observer,
-            shown: Shown::default(),
-        };
+        let mut simulation =
+            Self { dispatcher, services: Simulated::new(world), skipped, observer, shown: Shown::default() };
         match created {
             Err(failure) => simulation.shown.failures.push(*failure),
             Ok(()) => {
@@ -83,12 +76,12 @@ impl<'a> Simulation<'a> {
 
     fn training(&mut self, resumed: bool) {
         if resumed {
-            self.position = at_end_of(1);
-            // What was loaded must be what is saved, before any other hook changes it.
+            self.services.position = at_end_of(1);
+            // The saved state must equal the loaded one; later hooks may change it.
             self.save_states();
         }
         self.at(EventKind::TRAIN_START);
-        for epoch in self.position.epoch + 1..=EPOCHS {
+        for epoch in self.services.position.epoch + 1..=EPOCHS {
             self.epoch(epoch);
             self.messages();
             if !resumed && epoch == 1 {
@@ -97,32 +90,32 @@ impl<'a> Simulation<'a> {
         }
         let (by, why) = self.services.stop.clone().unwrap_or_else(|| ("host".to_owned(), "the check ends".to_owned()));
         self.texts(EventKind::STOPPING, [&by, &why, ""]);
-        self.texts(EventKind::ERROR, [AUTHOR, "step_end", "made up by the check"]);
+        self.texts(EventKind::ERROR, [AUTHOR, "step_end", "simulated by the check"]);
         self.texts(EventKind::TRAIN_END, ["finished", "", ""]);
         self.flush();
         self.dispatcher.close_remotes();
     }
 
     fn epoch(&mut self, epoch: u64) {
-        self.position.epoch = epoch;
-        self.position.step = 0;
+        self.services.position.epoch = epoch;
+        self.services.position.step = 0;
         self.at(EventKind::EPOCH_START);
         for step in 1..=STEPS {
-            self.services.world.batch = batch(self.position.global_step);
-            self.position.step = step;
-            self.position.global_step += 1;
+            self.services.world.batch = batch(self.services.position.global_step);
+            self.services.position.step = step;
+            self.services.position.global_step += 1;
             self.at(EventKind::STEP_START);
             self.at(EventKind::GRADIENTS);
-            self.position.samples += BATCH.unsigned_abs();
-            self.services.world.after_step(self.position);
+            self.services.position.samples += BATCH.unsigned_abs();
+            self.services.world.after_step(self.services.position);
             self.at(EventKind::STEP_END);
         }
-        self.services.world.after_epoch(self.position);
+        self.services.world.after_epoch(self.services.position);
         self.at(EventKind::EPOCH_TRAINED);
         self.evaluation();
         self.at(EventKind::EPOCH_END);
         self.texts(EventKind::TRIGGER, ["epoch", "", ""]);
-        self.texts(EventKind::CHECKPOINT, [AUTHOR, "made up by the check", ""]);
+        self.texts(EventKind::CHECKPOINT, [AUTHOR, "simulated by the check", ""]);
     }
 
     fn evaluation(&mut self) {
@@ -135,16 +128,16 @@ impl<'a> Simulation<'a> {
             evaluate(EventKind::EVAL_STEP_START, batch);
             evaluate(EventKind::EVAL_STEP_END, batch);
         }
-        self.services.world.after_evaluation(self.position);
+        self.services.world.after_evaluation(self.services.position);
         let end =
             EventData::Evaluation { split: "val".into(), mid_epoch: false, batch: 0, batches: EVALUATION_BATCHES };
         self.fire(EventKind::EVAL_END, end);
     }
 
-    /// What other plugins would send.
+    /// Events that other plugins would send.
     fn messages(&mut self) {
         let scalar = RecordValue::Scalar { value: 0.5 };
-        let text = RecordValue::Text { text: "made up by the check".to_owned() };
+        let text = RecordValue::Text { text: "simulated by the check".to_owned() };
         let histogram = RecordValue::Histogram { edges: vec![0.0, 0.5, 1.0], counts: vec![3.0, 5.0] };
         for (name, value) in [("check/scalar", scalar), ("check/text", text), ("check/histogram", histogram)] {
             let record = Record { name: name.to_owned(), value }.into();
@@ -153,13 +146,13 @@ impl<'a> Simulation<'a> {
         let custom = EventData::Custom {
             name: "check".to_owned(),
             author: AUTHOR.into(),
-            payload: b"made up".as_slice().into(),
+            payload: b"simulated".as_slice().into(),
         };
         self.fire(EventKind::CUSTOM, custom);
         self.texts(EventKind::ARTIFACT, ["metrics", "metrics.jsonl", AUTHOR]);
     }
 
-    /// The events of the jobs that do not train.
+    /// The events of jobs that do not train.
     fn other_jobs(&mut self) {
         for event in [EventKind::PREDICT_START, EventKind::PREDICT_STEP, EventKind::PREDICT_END, EventKind::EXPORT] {
             self.at(event);
@@ -180,8 +173,8 @@ impl<'a> Simulation<'a> {
         }
         self.observer.hook(kind.name());
         self.services.show();
-        let event = Event { kind, position: self.position, data };
-        // Failures are read at the end, all of them.
+        let event = Event { kind, position: self.services.position, data };
+        // All failures are read at the end.
         let _ = self.dispatcher.fire(&event, &mut self.services);
     }
 
@@ -190,7 +183,7 @@ impl<'a> Simulation<'a> {
             return;
         }
         self.observer.hook(EventKind::SAVE_STATE.name());
-        if let Ok(states) = self.dispatcher.save_states(self.position, &mut self.services) {
+        if let Ok(states) = self.dispatcher.save_states(&mut self.services) {
             self.shown.states = states;
             let world = &self.services.world;
             self.shown.known = (world.history.clone(), world.metrics.clone());
@@ -202,11 +195,12 @@ impl<'a> Simulation<'a> {
             return;
         }
         self.observer.hook(EventKind::LOAD_STATE.name());
-        let _ = self.dispatcher.load_states(states, at_end_of(1), &mut self.services);
+        self.services.position = at_end_of(1);
+        let _ = self.dispatcher.load_states(states, &mut self.services);
     }
 
     fn flush(&mut self) {
-        let _ = self.dispatcher.flush(self.position, &mut self.services);
+        let _ = self.dispatcher.flush(&mut self.services);
     }
 
     fn end(mut self) -> Shown {

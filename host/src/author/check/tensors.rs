@@ -1,15 +1,15 @@
 //! Tensors in plain memory.
 
 use std::any::Any;
+use std::ffi::c_void;
 use std::sync::Arc;
 
-use plugin_api::abi::{DataType, Device, TensorTable};
-use plugin_api::protocol::TensorInfo;
+use plugin_api::abi::{DataType, TensorTable};
 use plugin_api::{Element, TensorView};
 
-use crate::dispatch::{Lent, ServiceError};
+use crate::services::{ServiceError, SharedTensor};
 
-/// A named tensor on the CPU, contiguous. Cloning is cheap, and what is lent stays as it is when the tensor is replaced.
+/// A named tensor on the CPU, contiguous. Cloning is cheap, and replacing the tensor does not change what is lent.
 #[derive(Clone, Debug)]
 pub(super) struct Values {
     pub(super) name: String,
@@ -38,7 +38,7 @@ impl Values {
 
     /// A copy of a plugin's tensor.
     pub(super) fn from_plugin(table: &TensorTable) -> Result<Self, ServiceError> {
-        // SAFETY: a request's tensors are valid until the call returns, and the view ends before.
+        // SAFETY: a request's tensors are valid until the call returns, and the view does not outlive it.
         let view = unsafe { TensorView::from_table(*table) };
         let failed = |error: plugin_api::Error| ServiceError::Failed(error.message().to_owned());
         let data = if view.dtype() == i64::DTYPE {
@@ -54,35 +54,19 @@ impl Values {
         Self { name: name.into(), ..self.clone() }
     }
 
-    /// What it is.
-    pub(super) fn info(&self) -> TensorInfo {
-        TensorInfo { name: self.name.clone(), shape: self.shape.clone(), dtype: self.dtype().name() }
-    }
-
     /// Whether `other` could be written in its place.
     pub(super) fn fits(&self, other: &Self) -> bool {
         self.shape == other.shape && self.dtype() == other.dtype()
     }
 
-    /// A loan of it.
-    pub(super) fn lend(&self) -> Lent {
-        let (data, owner): (*mut std::ffi::c_void, Box<dyn Any>) = match &self.data {
-            Data::F32(values) => (values.as_ptr().cast_mut().cast(), Box::new(Arc::clone(values))),
-            Data::I64(values) => (values.as_ptr().cast_mut().cast(), Box::new(Arc::clone(values))),
+    /// The same, as a snapshot holds it.
+    pub(super) fn shared(&self) -> SharedTensor {
+        let (data, owner): (*mut c_void, Arc<dyn Any + Send + Sync>) = match &self.data {
+            Data::F32(values) => (values.as_ptr().cast_mut().cast(), Arc::new(Arc::clone(values))),
+            Data::I64(values) => (values.as_ptr().cast_mut().cast(), Arc::new(Arc::clone(values))),
         };
-        let mut strides = vec![1; self.shape.len()];
-        for dimension in (1..self.shape.len()).rev() {
-            strides[dimension - 1] = strides[dimension] * self.shape[dimension];
-        }
-        Lent {
-            name: self.name.clone(),
-            shape: self.shape.clone(),
-            strides,
-            data,
-            dtype: self.dtype(),
-            device: Device { kind: 1, index: 0 },
-            owner,
-        }
+        // SAFETY: contiguous, never written, and alive as long as its owner.
+        unsafe { SharedTensor::new(&self.name, &self.shape, self.dtype(), data, owner) }
     }
 
     fn dtype(&self) -> DataType {

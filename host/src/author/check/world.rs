@@ -1,19 +1,19 @@
-//! The run that `check` makes up: a small model, two splits, metrics and a history, without any training.
+//! The run that `check` simulates: a small model, two splits, metrics and a history, without any training.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use plugin_api::abi::kinds::EventKind;
-use plugin_api::protocol::{ParameterGroup, RunInfo, Tap, TapOf, TapReduce, TensorSet};
+use plugin_api::protocol::{CheckpointWritten, ParameterGroup, RunInfo, Tap, TapOf, TapReduce, TensorSet};
 
 use super::tensors::Values;
-use crate::dispatch::ServiceError;
 use crate::model::{Dtype, Graph, ModelError, ModelOptions, TensorSpec};
-use crate::record::{History, Metrics, Position};
+use crate::record::{History, HistoryView, Metrics, Position};
 use crate::report::Problem;
+use crate::services::{Screen, ServiceError, Snapshot};
 
-/// Epochs of the made-up run.
+/// Epochs of the simulated run.
 pub(super) const EPOCHS: u64 = 2;
 /// Steps of an epoch.
 pub(super) const STEPS: u64 = 4;
@@ -23,6 +23,10 @@ pub(super) const BATCH: i64 = 8;
 pub(super) const EVALUATION_BATCHES: u64 = 2;
 /// The splits and how many batches each has.
 pub(super) const SPLITS: [(&str, u64); 2] = [("train", STEPS), ("val", EVALUATION_BATCHES)];
+
+/// The metrics that it gives.
+const METRICS: [&str; 7] =
+    ["train_loss", "train_accuracy", "learning_rate", "epoch_seconds", "step_seconds", "val_loss", "val_accuracy"];
 
 /// The shape of one sample: an image of one channel.
 const SAMPLE: [i64; 3] = [1, 4, 4];
@@ -62,13 +66,13 @@ pub(super) struct World {
     pub(super) taps: Vec<Tap>,
 }
 
-/// Why there is no world: a fault of the host's.
+/// The world cannot be set up: an error of the host.
 fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
-    Problem::new("the made-up run cannot be set up").with_cause(error)
+    Problem::new("the simulated run cannot be set up").with_cause(error)
 }
 
 impl World {
-    /// A run in `folder` at whose beginning nothing is trained.
+    /// A run in `folder`, before its training.
     pub(super) fn new(folder: &Path) -> Result<Self, Problem> {
         let options: ModelOptions = toml::from_str(MODEL).map_err(|error| broken(&error))?;
         let graph = options.lower(&SAMPLE, Dtype::F32).map_err(|error: ModelError| broken(&error))?;
@@ -87,7 +91,9 @@ impl World {
             values: values.map(|(name, value)| (name.to_owned(), value)).into(),
             owners: BTreeMap::new(),
         }];
+        let known: BTreeSet<String> = METRICS.map(str::to_owned).into();
         let info = RunInfo {
+            metrics: known.iter().cloned().collect(),
             name: "check".to_owned(),
             folder: folder.display().to_string(),
             plan: serde_json::json!({ "run": { "name": "check" }, "train": { "epochs": EPOCHS } }).to_string(),
@@ -97,7 +103,7 @@ impl World {
             steps_per_epoch: STEPS,
             total_steps: EPOCHS * STEPS,
             training_samples: STEPS * BATCH.unsigned_abs(),
-            // What a plugin publishes in a check would be lies.
+            // A plugin must not publish simulated results.
             trial: true,
             ..RunInfo::default()
         };
@@ -108,7 +114,7 @@ impl World {
             gradients,
             optimizer,
             batch: batch(0),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(known),
             history: History::new(),
             groups,
             copies: BTreeMap::new(),
@@ -117,21 +123,21 @@ impl World {
         })
     }
 
-    /// Puts a metric, in the history too.
+    /// Puts a metric, also into the history.
     pub(super) fn put(&mut self, name: &str, position: Position, value: f64) -> Result<(), ServiceError> {
         self.history.put(name, position, value).map_err(|error| ServiceError::Failed(error.to_string()))?;
         self.metrics.put(name, position, value);
         Ok(())
     }
 
-    /// What a step leaves behind: metrics of now, which are part of the history at the end of the epoch alone.
+    /// The metrics of a step, which go into the history only at the end of the epoch.
     pub(super) fn after_step(&mut self, position: Position) {
         for (name, value) in training_metrics(position) {
             self.metrics.put(name, position, value);
         }
     }
 
-    /// What the last step of an epoch leaves behind.
+    /// The metrics of an epoch's last step.
     pub(super) fn after_epoch(&mut self, position: Position) {
         for (name, value) in
             training_metrics(position).into_iter().chain([("epoch_seconds", 0.4), ("step_seconds", 0.1)])
@@ -141,7 +147,7 @@ impl World {
         }
     }
 
-    /// What an evaluation leaves behind.
+    /// The metrics of an evaluation.
     pub(super) fn after_evaluation(&mut self, position: Position) {
         let loss = 1.1 / (position.global_step as f64 + 1.0);
         for (name, value) in [("val_loss", loss), ("val_accuracy", 1.0 - loss / 2.0)] {
@@ -149,40 +155,17 @@ impl World {
         }
     }
 
-    /// The tensors of a set, as far as it is there in `hook`.
+    /// The tensors of a set at `hook`; the table of services permits reading them.
     pub(super) fn set(&self, set: &TensorSet, hook: EventKind) -> Result<Vec<Values>, ServiceError> {
-        let there = |hooks: &[EventKind]| {
-            if hooks.contains(&hook) {
-                return Ok(());
-            }
-            Err(ServiceError::NotAllowed(format!("there are no {set} in `{}`", hook.name())))
-        };
         match set {
             TensorSet::Parameters => Ok(self.weights.parameters.clone()),
             TensorSet::Buffers => Ok(self.weights.buffers.clone()),
             TensorSet::Optimizer => Ok(self.optimizer.clone()),
-            TensorSet::Gradients => {
-                there(&[EventKind::GRADIENTS, EventKind::STEP_END])?;
-                Ok(self.gradients.clone())
-            }
-            TensorSet::Batch => {
-                there(&[
-                    EventKind::STEP_START,
-                    EventKind::GRADIENTS,
-                    EventKind::STEP_END,
-                    EventKind::EVAL_STEP_START,
-                    EventKind::EVAL_STEP_END,
-                    EventKind::PREDICT_STEP,
-                ])?;
-                Ok(self.batch.to_vec())
-            }
-            TensorSet::Outputs => {
-                there(&[EventKind::GRADIENTS, EventKind::STEP_END, EventKind::EVAL_STEP_END, EventKind::PREDICT_STEP])?;
-                Ok(vec![outputs(BATCH)])
-            }
+            TensorSet::Gradients => Ok(self.gradients.clone()),
+            TensorSet::Batch => Ok(self.batch.to_vec()),
+            TensorSet::Outputs => Ok(vec![outputs(BATCH)]),
             TensorSet::Taps => {
-                there(&[EventKind::STEP_END, EventKind::EVAL_STEP_END])?;
-                let gradients = hook == EventKind::STEP_END;
+                let gradients = hook != EventKind::EVAL_STEP_END;
                 let taps = self.taps.iter().filter(|tap| gradients || tap.of == TapOf::Activation);
                 taps.map(|tap| self.tapped(tap)).collect()
             }
@@ -192,11 +175,31 @@ impl World {
                 })?;
                 Ok(copy.parameters.iter().chain(&copy.buffers).cloned().collect())
             }
-            other => Err(ServiceError::NotAllowed(format!("the made-up run has no tensors `{other}`"))),
+            other => Err(ServiceError::NotAllowed(format!("the simulated run has no tensors `{other}`"))),
         }
     }
 
-    /// Whether a tap can be fetched.
+    /// Everything that services read, at this moment, with the tensors of `sets`.
+    pub(super) fn snapshot<'s>(&self, hook: EventKind, sets: impl IntoIterator<Item = &'s TensorSet>) -> Snapshot {
+        let tensors = sets
+            .into_iter()
+            .filter_map(|set| Some((set.to_string(), self.set(set, hook).ok()?.iter().map(Values::shared).collect())))
+            .collect();
+        Snapshot {
+            info: self.info.clone(),
+            metrics: self.metrics.clone(),
+            history: HistoryView::now(Arc::new(RwLock::new(self.history.clone()))),
+            groups: self.groups.clone(),
+            graph: serde_json::to_string(&*self.graph).ok().map(Into::into),
+            loss: Some(0.5),
+            tensors,
+            checkpoint: Some(Box::new(write_checkpoint)),
+            screen: Arc::new(NoScreen),
+            seconds: 1.0,
+        }
+    }
+
+    /// Checks that a tap can be fetched.
     pub(super) fn check_tap(&self, tap: &Tap) -> Result<(), ServiceError> {
         self.tapped(tap).map(drop)
     }
@@ -229,6 +232,24 @@ impl World {
         let shape = std::iter::once(samples).chain(node.shape.iter().copied()).collect();
         Ok(Values::f32(name, shape, |index| (index % 7) as f32 / 7.0))
     }
+}
+
+/// A console that shows nothing.
+struct NoScreen;
+
+impl Screen for NoScreen {
+    fn line(&self, _: &str) {}
+    fn status(&self, _: &str, _: &str, _: Option<f64>) {}
+}
+
+/// Writes a folder with a manifest in place of a checkpoint.
+fn write_checkpoint(folder: &Path) -> Result<CheckpointWritten, ServiceError> {
+    let existed = folder.is_dir();
+    let failed = |error: std::io::Error| ServiceError::Failed(format!("cannot write `{}`: {error}", folder.display()));
+    let manifest = "{}\n";
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    std::fs::write(folder.join("manifest.json"), manifest).map_err(failed)?;
+    Ok(CheckpointWritten { path: folder.display().to_string(), bytes: manifest.len() as u64, existed })
 }
 
 fn training_metrics(position: Position) -> [(&'static str, f64); 3] {

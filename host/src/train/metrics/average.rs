@@ -11,7 +11,7 @@ pub struct Average {
     weight: f64,
 }
 
-/// The sums of an [`Average`], as a checkpoint keeps them.
+/// The sums of an [`Average`] in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AverageState {
@@ -20,7 +20,7 @@ pub struct AverageState {
 }
 
 impl Average {
-    /// Adds the mean of samples that weigh `weight` together: as many as they are, or the sum of their weights.
+    /// Adds the mean of samples whose total weight is `weight`: their number, or the sum of their weights.
     pub fn add(&mut self, mean: f64, weight: f64) {
         self.sum += mean * weight;
         self.weight += weight;
@@ -36,7 +36,7 @@ impl Average {
         AverageState { sum: Exact(self.sum), weight: Exact(self.weight) }
     }
 
-    /// Goes on from these sums.
+    /// Continues from these sums.
     pub fn restore(&mut self, state: AverageState) {
         (self.sum, self.weight) = (state.sum.0, state.weight.0);
     }

@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use crate::torch::{TorchError, values};
 
-/// Calls `use_them` with the elements of both tensors: where they lie, or copies where they are not contiguous, on
+/// Calls `use_them` with the elements of both tensors: in place, or copies if they are not contiguous, on
 /// another device or of another dtype.
 pub(super) fn read<T: values::Element>(
     outputs: &Tensor,
@@ -46,7 +46,7 @@ pub(super) fn predicted(row: &[f32]) -> usize {
     }
 }
 
-/// The index of the first largest value, as `torch.argmax`: what is no number is larger than any number.
+/// The index of the first largest value, as `torch.argmax`: NaN is larger than any number.
 #[inline]
 fn argmax(row: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);

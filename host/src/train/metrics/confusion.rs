@@ -1,9 +1,9 @@
-//! Which class was taken for which.
+//! Pairs of true and predicted classes.
 
 use super::batch::{predicted, rows};
 use super::{AccumulatorState, MetricValue};
 
-/// Counts of pairs of a class and what was predicted.
+/// Counts of pairs of true and predicted class.
 #[derive(Debug, Default)]
 pub(super) struct Confusion {
     /// Known from the first batch on.
@@ -12,7 +12,7 @@ pub(super) struct Confusion {
     counts: Vec<u64>,
 }
 
-/// What there is of one class.
+/// The counts of one class.
 struct Class {
     right: u64,
     predicted: u64,
@@ -63,7 +63,7 @@ impl Confusion {
         })
     }
 
-    /// The mean over the classes that are there or predicted.
+    /// The mean over the classes that occur or are predicted.
     fn macro_average(&self, of_class: impl Fn(&Class) -> f64) -> Option<f64> {
         let (mut sum, mut present) = (0.0, 0u64);
         for index in 0..self.classes {
@@ -80,7 +80,7 @@ impl Confusion {
     }
 }
 
-/// Zero where there is nothing to share.
+/// Zero if the denominator is zero.
 fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -1,4 +1,4 @@
-//! Numbers against numbers.
+//! Metrics that compare numbers.
 
 use super::AccumulatorState;
 use crate::record::Exact;
@@ -21,12 +21,12 @@ struct Column {
 }
 
 impl Column {
-    /// How many numbers a checkpoint has of it.
+    /// How many numbers a checkpoint stores of it.
     const NUMBERS: usize = 4;
 }
 
 impl Deviations {
-    /// Adds samples of so many `numbers` each.
+    /// Adds samples of `numbers` numbers each.
     pub(super) fn add(&mut self, outputs: &[f32], targets: &[f32], numbers: usize) {
         let numbers = numbers.max(1);
         self.columns.resize(numbers, Column::default());
@@ -57,7 +57,7 @@ impl Deviations {
             return None;
         }
         self.average(|column, _| match (column.squared, column.spread) {
-            // Targets that are all the same: 1 where they are met, else 0, as scikit-learn has it.
+            // If all targets are the same: 1 if the predictions equal them, else 0, as in scikit-learn.
             (0.0, 0.0) => 1.0,
             (_, 0.0) => 0.0,
             (squared, spread) => 1.0 - squared / spread,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::report::Report;
 
-/// A metric that the data or the model has no use for, or a state that is not its own.
+/// A metric that does not fit the data or the model, or a state of another metric.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MetricError {
     /// The data has other targets.
@@ -14,7 +14,7 @@ pub enum MetricError {
         metric: Cow<'static, str>,
         /// What it takes.
         expected: &'static str,
-        /// What there is.
+        /// What the data has.
         found: String,
     },
     /// The model has one output for two classes.
@@ -24,7 +24,7 @@ pub enum MetricError {
         metric: Cow<'static, str>,
     },
     /// A checkpoint's state does not fit.
-    #[error("the state of the metric `{metric}` in the checkpoint is not one of it")]
+    #[error("the checkpoint's state of the metric `{metric}` is not valid for it")]
     State {
         /// The metric.
         metric: Cow<'static, str>,

@@ -1,4 +1,4 @@
-//! Right answers.
+//! Correct predictions.
 
 use tch::{Kind, Tensor};
 
@@ -6,12 +6,12 @@ use super::AccumulatorState;
 use super::batch::{predicted, read, rows};
 use crate::torch::{TorchError, values};
 
-/// Predictions that are the target.
+/// Predictions that equal the target.
 #[derive(Debug, Default)]
 pub(super) struct AccurateHits {
     hits: u64,
     count: u64,
-    /// What a device has counted and nobody has waited for yet.
+    /// A count on a device that nobody has waited for yet.
     on_device: Option<Tensor>,
 }
 
@@ -97,8 +97,8 @@ impl TopHits {
     }
 }
 
-/// How many outputs come before that of the target when the largest comes first and of equal ones the last: the order of
-/// a stable ascending sort read backwards, in which what is no number comes first.
+/// How many outputs come before that of the target, with the largest first and of equal ones the last: the order of
+/// a stable ascending sort read backwards, in which NaN comes first.
 fn larger(row: &[f32], target: usize) -> usize {
     let Some(&own) = row.get(target) else { return row.len() };
     row.iter()

@@ -16,7 +16,7 @@ pub(super) struct Likelihood {
 impl Likelihood {
     pub(super) fn add(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<(), TorchError> {
         const IGNORE_INDEX: i64 = -100;
-        // The vectorised operator: an exponential for each class of each position is too much for a loop.
+        // The vectorized operator: a scalar loop over each class of each position would be too slow.
         let (outputs, targets) = (outputs.f_flatten(0, -2)?, targets.f_flatten(0, -1)?);
         let sum = outputs.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Sum, IGNORE_INDEX, 0.0)?;
         self.sum += values::scalar(&sum)?;

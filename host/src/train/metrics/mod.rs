@@ -1,8 +1,8 @@
 //! Metrics over the batches of an epoch or an evaluation, weighted by true counts.
 //!
 //! A [`Metric`] is what a run file names; its [`Accumulator`] takes the outputs of each batch, so that training needs no
-//! second forward pass. Each family has a file: `hits.rs` counts right answers, `confusion.rs` which class was taken
-//! for which, `ranking.rs` orders scores, `deviations.rs` compares numbers, `likelihood.rs` averages logarithms.
+//! second forward pass. Each family has a file: `hits.rs` counts correct predictions, `confusion.rs` pairs of true and
+//! predicted classes, `ranking.rs` orders scores, `deviations.rs` numbers, `likelihood.rs` averages logarithms.
 
 mod average;
 mod batch;
@@ -32,29 +32,29 @@ use crate::data::Target;
 use crate::record::Exact;
 use crate::torch::TorchError;
 
-/// A metric, as run files name it.
+/// A metric, as named in run files.
 ///
-/// The prediction for a sample is the class with the largest output, the first of equal ones; of a single output, the
-/// second class where it is above 0. Where the data has a class at each position, every position counts as a sample.
+/// The prediction for a sample is the class with the largest output, the first of equal ones; with a single output, the
+/// second class if it is above 0. If the data has a class at each position, every position counts as a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// `accuracy`: the share of samples whose prediction is right (`sklearn.metrics.accuracy_score`).
+    /// `accuracy`: the share of samples whose prediction is correct (`sklearn.metrics.accuracy_score`).
     Accuracy,
     /// `top5_error` and the like: the share of samples whose class is not among the `k` largest outputs; of equal
-    /// outputs the last ones are taken for larger (1 − `sklearn.metrics.top_k_accuracy_score`).
+    /// outputs the last ones count as larger (1 − `sklearn.metrics.top_k_accuracy_score`).
     TopKError(u32),
-    /// `precision`: of the predictions of a class the share that is right, averaged over the classes that are predicted
-    /// or there; 0 for one that is never predicted (`sklearn.metrics.precision_score(average="macro",
+    /// `precision`: the share of a class's predictions that is correct, averaged over the classes that are predicted
+    /// or occur; 0 for one that is never predicted (`sklearn.metrics.precision_score(average="macro",
     /// zero_division=0)`).
     Precision,
-    /// `recall`: of the samples of a class the share that is predicted, averaged as `precision`
+    /// `recall`: the share of a class's samples that is predicted, averaged as `precision`
     /// (`sklearn.metrics.recall_score`).
     Recall,
     /// `f1`: the harmonic mean of both for each class, averaged as `precision` (`sklearn.metrics.f1_score`).
     F1,
     /// `auc`: the area under the ROC curve; for more than two classes that of each against the rest by softmax, averaged
-    /// over the classes of which there are samples (`sklearn.metrics.roc_auc_score(multi_class="ovr")`). It keeps
-    /// every score, and has no value where there is one class only or a score is no number.
+    /// over the classes that have samples (`sklearn.metrics.roc_auc_score(multi_class="ovr")`). It keeps
+    /// every score, and has no value if there is only one class or a score is NaN.
     Auc,
     /// `mae`: the mean absolute difference (`sklearn.metrics.mean_absolute_error`).
     Mae,
@@ -67,7 +67,7 @@ pub enum Metric {
     /// `perplexity`: the exponential of the mean negative log-likelihood of the true class, without label smoothing or
     /// class weights.
     Perplexity,
-    /// `confusion_matrix`: how often each class (row) was taken for each (column), an array in the history
+    /// `confusion_matrix`: how often each class (row) was predicted as each (column), an array in the history
     /// (`sklearn.metrics.confusion_matrix`).
     ConfusionMatrix,
 }
@@ -120,7 +120,7 @@ impl Metric {
         self == Metric::ConfusionMatrix
     }
 
-    /// Whether its value so far costs so much that it is told at the end of an epoch only, not while one runs.
+    /// Whether its value is so costly that it is computed only at the end of an epoch, not during one.
     pub(super) fn is_costly(self) -> bool {
         self == Metric::Auc
     }
@@ -146,7 +146,7 @@ impl Metric {
         }
     }
 
-    /// An accumulator that has seen nothing.
+    /// An empty accumulator.
     pub fn accumulator(self) -> Accumulator {
         let family = match self {
             Metric::Accuracy => Family::Accurate(AccurateHits::default()),
@@ -176,11 +176,11 @@ pub enum MetricValue {
     },
 }
 
-/// What an [`Accumulator`] has seen, as a checkpoint keeps it. Which number is which is up to the metric's family.
+/// The state of an [`Accumulator`] in a checkpoint. The metric's family defines the meaning of the numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccumulatorState {
-    /// Counts: of samples, of right answers, of each class taken for each.
+    /// Counts: of samples, of correct predictions, of each pair of classes.
     counts: Vec<u64>,
     /// Sums.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -190,7 +190,7 @@ pub struct AccumulatorState {
     scores: Vec<u32>,
 }
 
-/// A metric in the making.
+/// A metric that is being measured.
 #[derive(Debug)]
 pub struct Accumulator {
     metric: Metric,
@@ -214,7 +214,7 @@ impl Accumulator {
     }
 
     /// Adds a batch, of the shapes that [`super::loss::LossOptions::compute`] takes. On the CPU it reads the tensors
-    /// where they lie; on a device `accuracy` is enqueued, and the others wait for the outputs.
+    /// in place; on a device `accuracy` is enqueued, and the others wait for the outputs.
     pub fn add(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<(), TorchError> {
         let _no_gradients = tch::no_grad_guard();
         match &mut self.family {
@@ -232,7 +232,7 @@ impl Accumulator {
         }
     }
 
-    /// The metric over all batches so far; `None` before the first, and where it has no value. Waits for the device.
+    /// The metric over all batches so far; `None` before the first, or if it has no value. Waits for the device.
     pub fn value(&mut self) -> Result<Option<MetricValue>, TorchError> {
         let number = match &mut self.family {
             Family::Accurate(hits) => hits.share()?,
@@ -254,7 +254,7 @@ impl Accumulator {
         Ok(number.map(MetricValue::Number))
     }
 
-    /// What it has seen. Waits for the device.
+    /// Its state. Waits for the device.
     ///
     /// # Errors
     /// The device fails.
@@ -269,10 +269,10 @@ impl Accumulator {
         })
     }
 
-    /// Goes on from what [`Accumulator::state`] gave.
+    /// Continues from what [`Accumulator::state`] returned.
     ///
     /// # Errors
-    /// The state is that of another metric; the accumulator is as it was.
+    /// The state belongs to another metric; the accumulator is unchanged.
     pub fn restore(&mut self, state: &AccumulatorState) -> Result<(), MetricError> {
         let restored = match &mut self.family {
             Family::Accurate(hits) => hits.restore(state),

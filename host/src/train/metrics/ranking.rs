@@ -3,7 +3,7 @@
 use super::AccumulatorState;
 use super::batch::rows;
 
-/// Every score with its class: areas are those of all samples together, which no sum over batches gives.
+/// Every score with its class: the area of all samples is not a sum over batches.
 #[derive(Debug, Default)]
 pub(super) struct Ranking {
     /// Scores of a sample: one for two classes, one for each of more. Known from the first batch on.
@@ -18,7 +18,7 @@ impl Ranking {
         for (row, target) in rows(outputs, targets) {
             match row {
                 [single] => self.scores.push(*single),
-                // As good as the softmax of the second, and not all 1 where one is far larger.
+                // It orders as the softmax of the second does, but does not saturate at 1.
                 [first, second] => self.scores.push(second - first),
                 row => softmax(row, &mut self.scores),
             }
@@ -31,7 +31,7 @@ impl Ranking {
         if self.width == 1 {
             return self.area_of(0, 1);
         }
-        // A class that is not there, or alone, has no curve.
+        // A class without samples, or the only one with samples, has no curve.
         let is_there = |class: &usize| self.targets.contains(&(*class as u64));
         let classes: Vec<usize> = (0..self.width).filter(is_there).collect();
         let areas = classes.iter().map(|class| self.area_of(*class, *class as u64));
@@ -57,8 +57,8 @@ impl Ranking {
     }
 
     /// The area for the scores of a column against `class`: the share of pairs of one sample of it and one of another in
-    /// which the first has the higher score, where equal scores are half a pair (Mann and Whitney 1947). `None` without
-    /// both, and where a score is no number.
+    /// which the first has the higher score; equal scores count as half a pair (Mann and Whitney 1947). `None` without
+    /// both, or if a score is NaN.
     fn area_of(&self, column: usize, class: u64) -> Option<f64> {
         let scores = self.scores.iter().skip(column).step_by(self.width.max(1));
         let mut ranked: Vec<(f32, bool)> =

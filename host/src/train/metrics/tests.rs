@@ -8,7 +8,7 @@ use super::*;
 use crate::report::Report;
 use crate::train::figures;
 
-/// A metric's numbers and scikit-learn's; `None` where it has no value.
+/// A metric's numbers and scikit-learn's; `None` if it has no value.
 #[derive(Debug, PartialEq)]
 struct Measured {
     name: String,
@@ -16,7 +16,7 @@ struct Measured {
     expected: Option<Vec<f64>>,
 }
 
-/// What the metrics of `expected` make of the batches, which a checkpoint interrupts after `interrupted` of them.
+/// The metrics of `expected` over the batches, with a checkpoint after `interrupted` of them.
 fn measured(case: &Value, interrupted: usize) -> Vec<Measured> {
     let expected = case["expected"].as_object().unwrap();
     let measure = |(name, expected): (&String, &Value)| {

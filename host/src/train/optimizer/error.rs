@@ -3,7 +3,7 @@
 use crate::report::Report;
 use crate::torch::TorchError;
 
-/// An optimizer that cannot be made, set or restored.
+/// An optimizer that cannot be created, set or restored.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum OptimizerError {
     /// A hyper-parameter is out of range.
@@ -13,7 +13,7 @@ pub enum OptimizerError {
         name: String,
         /// The value.
         value: f64,
-        /// What it may be.
+        /// What it must be.
         expected: &'static str,
     },
     /// A group has a learning rate of its own and a factor on the optimizer's.
@@ -22,8 +22,8 @@ pub enum OptimizerError {
         /// The group.
         group: String,
     },
-    /// Two groups have one name, or one has that of the parameters in no group.
-    #[error("there is another parameter group of the name `{name}`")]
+    /// Two groups have the same name, or one has the name reserved for parameters in no group.
+    #[error("another parameter group has the name `{name}`")]
     GroupName {
         /// The name.
         name: String,
@@ -37,7 +37,7 @@ pub enum OptimizerError {
         pattern: String,
         /// `none has a name like`, or that earlier groups have all of them.
         why: &'static str,
-        /// Names that there are.
+        /// The available names.
         parameters: Vec<String>,
     },
     /// The optimizer has no such hyper-parameter.
@@ -45,7 +45,7 @@ pub enum OptimizerError {
     UnknownHyperParameter {
         /// The name.
         name: String,
-        /// Those there are.
+        /// The available ones.
         available: String,
     },
     /// There is no such parameter group.
@@ -53,10 +53,10 @@ pub enum OptimizerError {
     UnknownGroup {
         /// The name.
         name: String,
-        /// Those there are.
+        /// The available ones.
         available: String,
     },
-    /// A state is restored that is not this optimizer's.
+    /// The restored state does not belong to this optimizer.
     #[error("the optimizer's state {what} `{name}`; it was saved by another optimizer or model")]
     StateMismatch {
         /// `lacks`, `has an unknown` or `has another shape or dtype for`.

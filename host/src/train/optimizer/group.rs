@@ -25,7 +25,7 @@ pub struct ParameterGroup {
     /// False once a callback has set the learning rate: then it is the callback's.
     scheduled: bool,
     decay: Decay,
-    /// `<name>.<parameter>`: what the optimizer remembers, all parameters of one name after another.
+    /// The optimizer's state by `<name>.<parameter>`: all parameters of one name, then those of the next.
     state: Vec<NamedTensor>,
     lists: Lists,
 }
@@ -33,9 +33,9 @@ pub struct ParameterGroup {
 /// Parameters and state as the kernels take them.
 #[derive(Debug)]
 enum Lists {
-    /// One list, all of it with the group's weight decay or all without.
+    /// A list of parameters, either all with the group's weight decay or all without.
     Whole { all: List, decays: bool },
-    /// Those with weight decay and those without are apart; `all` is for when there is none.
+    /// Parameters with weight decay and those without are separate; `all` is for a weight decay of 0.
     Split { all: List, with: List, without: List },
 }
 
@@ -46,7 +46,7 @@ struct List {
     state: Vec<TensorList>,
 }
 
-/// What a checkpoint keeps of a group besides tensors.
+/// The part of a group in a checkpoint that is not tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupState {
@@ -214,7 +214,7 @@ impl List {
     }
 }
 
-/// The state of each parameter: that of `before` where there is one of its name, else a new one.
+/// The state of each parameter: that of `before` with its name, if there is one, else a new one.
 fn state(
     hyper_parameters: &HyperParameters,
     parameters: &[NamedTensor],
@@ -227,7 +227,7 @@ fn state(
             let name = format!("{state}.{}", parameter.name);
             let tensor = match (before.remove(&name), *state) {
                 (Some(tensor), _) => tensor,
-                // The fused kernels want the step on the parameter's device.
+                // The fused kernels need the step on the parameter's device.
                 (None, "step") => Tensor::f_zeros([0i64; 0], (Kind::Float, parameter.tensor.device()))?,
                 (None, state) => {
                     let initial = hyper_parameters.initial(state);

@@ -122,7 +122,7 @@ impl HyperParameters {
         }
     }
 
-    /// What a state of this name begins with.
+    /// The initial value of a state of this name.
     pub(super) fn initial(&self, state: &str) -> f64 {
         match (self, state) {
             (HyperParameters::Adagrad { initial_sum, .. }, "sum") => *initial_sum,

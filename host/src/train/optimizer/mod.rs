@@ -103,14 +103,14 @@ impl Optimizer {
         self.groups.iter().find(|group| group.name() == name).ok_or_else(|| self.unknown_group(name))
     }
 
-    /// Sets a hyper-parameter of a group for the updates to come. Who sets `learning_rate` takes it from the schedule
-    /// for good. Setting `momentum` to or from 0 makes or drops its buffers, which start at zeros.
+    /// Sets a hyper-parameter of a group for the next updates. Setting `learning_rate` takes it from the schedule
+    /// permanently. Setting `momentum` to or from 0 drops or creates its buffers, which start at zeros.
     pub fn set(&mut self, group: &str, name: &str, value: f64) -> Result<(), OptimizerError> {
         self.group_mut(group)?.set(name, value)
     }
 
     /// The state's tensors by name, `exp_avg.conv1.weight`. They are the optimizer's own: they change with the next
-    /// step, and whoever keeps them copies them.
+    /// step, so copy them to keep them.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         self.state_tensors().map(|named| (named.name.clone(), named.tensor.shallow_clone())).collect()
     }
@@ -139,12 +139,12 @@ impl Optimizer {
         Ok(())
     }
 
-    /// What a checkpoint keeps of the groups besides tensors.
+    /// The part of the groups in a checkpoint that is not tensors.
     pub fn group_states(&self) -> Vec<GroupState> {
         self.groups.iter().map(ParameterGroup::saved).collect()
     }
 
-    /// Restores what [`Optimizer::group_states`] gave. The schedule's base stays that of the options.
+    /// Restores what [`Optimizer::group_states`] returned. The schedule's base stays that of the options.
     pub fn load_group_states(&mut self, states: &[GroupState]) -> Result<(), OptimizerError> {
         for state in states {
             self.group_mut(&state.name)?.restore(state)?;
@@ -173,12 +173,12 @@ impl Optimizer {
 
 /// The parameters of a group, by their places in the model.
 struct Members<'a> {
-    /// `None` for those that are in no other.
+    /// `None` for parameters in no other group.
     group: Option<&'a GroupOptions>,
     indices: Vec<usize>,
 }
 
-/// Which parameters are in which group, in the order of the options; what is in none comes last.
+/// The parameters of each group, in the order of the options; parameters in none come last.
 fn members<'a>(options: &'a OptimizerOptions, names: &[&str]) -> Result<Vec<Members<'a>>, OptimizerError> {
     let own = options.groups().iter().map(|group| Members { group: Some(group), indices: Vec::new() });
     let mut all: Vec<Members<'_>> = own.chain([Members { group: None, indices: Vec::new() }]).collect();
@@ -200,7 +200,7 @@ fn members<'a>(options: &'a OptimizerOptions, names: &[&str]) -> Result<Vec<Memb
             });
         }
     }
-    // Without groups there is always the one, so that callbacks find it also where a model has no parameters.
+    // Without groups there is always this one, so that callbacks find it even if a model has no parameters.
     all.retain(|members| !members.indices.is_empty() || options.groups().is_empty());
     Ok(all)
 }

@@ -226,7 +226,7 @@ impl GroupOptions {
 
 /// Whether `pattern`, in which `*` stands for any bytes, is `text`.
 fn fits(pattern: &[u8], text: &[u8]) -> bool {
-    // The last star met, and where in the text what follows it was tried.
+    // The last star, and where in the text the rest of the pattern was tried.
     let mut retry: Option<(&[u8], &[u8])> = None;
     let (mut pattern, mut text) = (pattern, text);
     loop {
@@ -249,7 +249,7 @@ fn fits(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 impl OptimizerOptions {
-    /// Checks all values, apart from any model.
+    /// Checks all values, without a model.
     pub fn check(&self) -> Result<(), OptimizerError> {
         self.hyper_parameters().check()?;
         if let OptimizerOptions::Adagrad { initial_accumulator_value: value, .. } = self

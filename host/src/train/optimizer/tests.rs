@@ -1,4 +1,4 @@
-//! Optimizers against PyTorch, and what a checkpoint keeps of them.
+//! Optimizers against PyTorch, and their state in checkpoints.
 
 use std::collections::BTreeSet;
 
@@ -93,7 +93,7 @@ fn trained_as_in(figures: &Value, options: &OptimizerOptions) -> (Vec<f64>, Vec<
     (losses, parameters, optimizer)
 }
 
-/// The greatest difference, in units of what is allowed: 1e-5 of the greatest number, or of 1.
+/// The greatest difference, in units of the tolerance: 1e-5 of the greatest number, or of 1.
 fn distance(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let greatest = expected.iter().fold(1.0, |greatest: f64, number| greatest.max(number.abs()));
@@ -186,10 +186,7 @@ fn groups_that_mean_nothing_are_refused() {
             r#"{ pattern = "*.bias", learning_rate = 1, learning_rate_factor = 1 }"#,
             "the parameter group `bias` has both `learning_rate` and `learning_rate_factor`",
         ),
-        (
-            r#"{ pattern = "a", name = "x" }, { pattern = "b", name = "x" }"#,
-            "there is another parameter group of the name `x`",
-        ),
+        (r#"{ pattern = "a", name = "x" }, { pattern = "b", name = "x" }"#, "another parameter group has the name `x`"),
     ] {
         let error = with(groups);
         assert_eq!(error.to_string(), message);

@@ -1,4 +1,4 @@
-//! Wrong: takes the process with it, or never returns.
+//! Wrong: ends the process, or never returns.
 
 use std::time::Duration;
 

@@ -7,10 +7,12 @@ use std::ffi::c_void;
 use abi_stable::library::{CheckTypeLayout, LibHeader, RootModuleResult};
 use plugin_api::abi::kinds::Status;
 use plugin_api::abi::root::{RootRef, load};
-use plugin_api::abi::{Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MINOR, ReplyTable, Text};
+use plugin_api::abi::{
+    Bytes, CreateTable, EventTable, HostHandle, LibraryTable, MAGIC, MAJOR, MINOR, ReplyTable, Text,
+};
 
 const DESCRIPTOR: &str = r#"{
-    "kind": "no-schema", "version": "0.1.0", "summary": "Has no schema of its options", "licence": "MIT",
+    "kind": "no-schema", "version": "0.1.0", "summary": "Has no schema of its options", "license": "MIT",
     "hooks": ["epoch_end"], "by_default": false
 }"#;
 
@@ -55,7 +57,10 @@ unsafe extern "C" fn destroy(_index: u32, _instance: *mut c_void) -> Status {
 
 static TABLE: LibraryTable = LibraryTable {
     size: size_of::<LibraryTable>() as u32,
+    major: MAJOR,
+    magic: MAGIC,
     minor: MINOR,
+    pointer_size: size_of::<*const ()>() as u32,
     sdk: Text::new("by hand"),
     compiler: Text::new("rustc"),
     target: Text::new(std::env::consts::ARCH),

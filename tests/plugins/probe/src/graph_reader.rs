@@ -1,4 +1,4 @@
-//! `graph-reader`: wants what the graph alone can tell, and writes what it is answered where the model has none.
+//! `graph-reader`: asks for what only a graph can tell, and writes the answers for a model without one.
 
 use plugin_api::event::At;
 use plugin_api::protocol::{Tap, TapOf, TapReduce};

@@ -1,4 +1,4 @@
-//! What the kinds of this library found, an object a line.
+//! The findings of the kinds of this library, one object per line.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub struct Journal(Option<File>);
 
 impl Journal {
-    /// A journal at `path`; none where it is empty.
+    /// A journal at `path`; none if it is empty.
     pub fn open(path: &str) -> Result<Self> {
         let file = match path {
             "" => None,
@@ -30,13 +30,13 @@ impl Journal {
         self.line(json!({ "check": name, "passed": passed, "detail": detail }))
     }
 
-    /// Writes that two numbers are the same but for rounding of f32.
+    /// Writes whether two numbers are equal up to rounding of f32.
     pub fn near(&self, name: &str, found: f64, expected: f64) -> Result<()> {
         let passed = (found - expected).abs() <= 1e-4 * expected.abs().max(1.0);
         self.check(name, passed, json!({ "found": found, "expected": expected }))
     }
 
-    /// Writes the message of what must have been refused.
+    /// Writes the message of a call that must be refused.
     pub fn refused<T>(&self, name: &str, answer: Result<T>) -> Result<()> {
         let detail = match &answer {
             Ok(_) => Value::Null,

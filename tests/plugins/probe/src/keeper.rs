@@ -1,4 +1,4 @@
-//! `keeper`: what a resume must bring back: a named copy of the weights, hyper-parameters taken over, arrays, state.
+//! `keeper`: what a resume must restore: a named copy of the weights, hyper-parameters taken over, arrays, state.
 
 use plugin_api::event::{At, Checkpoint};
 use plugin_api::protocol::{CopyAction, TensorSet};

@@ -1,4 +1,4 @@
-//! Well-behaved: looks closely at what services answer, and writes down what it finds.
+//! Well-behaved: checks the answers of services, and records its findings.
 //!
 //! Each line of a journal is an object: `check`, `passed` and `detail`, or what the kind's own words say.
 

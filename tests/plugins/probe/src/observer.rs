@@ -1,5 +1,5 @@
-//! `observer`: writes fingerprints of what it sees after each step, slower than the training where it is told so. In
-//! the background they must be those of the step, not of what the loop has made of it meanwhile.
+//! `observer`: writes fingerprints of what it sees after each step, if configured slower than the training. In
+//! the background they must be those of the step, not those of the loop at that time.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Options {
     path: String,
     /// Milliseconds that a hook sleeps before it looks.
     sleep_ms: u64,
-    /// Tries what the background refuses.
+    /// Calls what the background refuses.
     trespass: bool,
 }
 

@@ -1,5 +1,5 @@
-//! `reader`: reads and computes all that changes nothing, and compares it with figures known otherwise. A run with it
-//! must be the run without it.
+//! `reader`: reads and computes all that changes nothing, and compares it with known figures. A run with it
+//! must equal the run without it.
 
 use plugin_api::event::{At, Evaluation};
 use plugin_api::protocol::{CopyAction, TensorSet};
@@ -14,7 +14,7 @@ use crate::tensors::{accuracy, cross_entropy, fingerprint, mapped, owned, views}
 pub struct Options {
     /// The journal.
     path: String,
-    /// Changes the whole training state at the start, and puts it back.
+    /// Changes the whole training state at the start, and restores it.
     snapshot: bool,
 }
 
@@ -53,7 +53,7 @@ impl Callback for Reader {
         self.journal.check("train_steps trains", differ && losses.len() == 3, json!(losses))?;
         run.snapshot("before", CopyAction::Restore)?;
         self.journal.check("the state is put back", state(run)? == before, json!(null))?;
-        // The generator is put back too: dropout draws the same again.
+        // The generator is restored too: dropout draws the same again.
         let again = run.train_steps(3)?;
         self.journal.check(
             "the same steps again are the same",
@@ -108,7 +108,7 @@ impl Callback for Reader {
             json!(distance),
         )?;
 
-        // A named copy is measured in the weights' place, and the weights are back.
+        // A named copy is measured in place of the weights, which are then restored.
         let before = fingerprint(run, TensorSet::Parameters)?;
         run.copy_weights("reader", CopyAction::Take)?;
         let same = run.measure("val", &["loss"], Some("reader"))?["loss"] == loss;

@@ -1,9 +1,9 @@
-//! What several kinds do with tensors.
+//! Tensor functions of several kinds.
 
 use plugin_api::protocol::TensorSet;
 use plugin_api::{Result, Run, Tensor, TensorView};
 
-/// Bits of the tensors of a set, in 64 of them: equal tensors have equal ones.
+/// A 64-bit hash of the tensors of a set.
 pub fn fingerprint(run: &Run<'_>, set: TensorSet) -> Result<String> {
     let mut bits = 0xcbf2_9ce4_8422_2325_u64;
     for view in run.tensors(set)? {

@@ -1,4 +1,4 @@
-//! `writer`: writes what may be written and looks whether it is there; what may not, and looks whether it is refused.
+//! `writer`: writes what may be written and checks that it took effect, and checks that other writes are refused.
 //!
 //! It expects SGD without momentum and weight decay, under which a gradient of zero changes nothing.
 
@@ -171,7 +171,7 @@ impl Callback for Writer {
             let bin = ((value - least) / (greatest - least) * 64.0) as usize;
             expected[bin.min(63)] += 1.0;
         }
-        // A value on a border may fall on either side of it.
+        // A value on a border may count on either side.
         let moved: f32 = counts.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).sum();
         let fits = counts.len() == 64 && counts.iter().sum::<f32>() == whole.len() as f32 && moved <= 4.0;
         journal.check("tap histogram", fits, json!(moved))?;

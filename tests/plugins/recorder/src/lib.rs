@@ -1,7 +1,7 @@
 //! Well-behaved unless told otherwise: subscribes to every event and writes one JSON object a line for each hook.
 //!
-//! Each line has `instance`, `event`, the position (`epoch`, `step`, `global_step`, `samples`), and `texts`, what else
-//! the event carries. Several instances may share a file: a line is one write in append mode.
+//! Each line has `instance`, `event`, the position (`epoch`, `step`, `global_step`, `samples`), and `texts`, the rest of
+//! the event's data. Several instances may share a file: a line is one write in append mode.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,7 +14,7 @@ use plugin_api::protocol::{Control, RecordValue};
 use plugin_api::{Callback, Creation, Error, Kind, Result, Run, plugin};
 use serde_json::{Value, json};
 
-/// Hooks are named by their events; `new` is the making of the instance. An empty name is no hook.
+/// Hooks are named by their events; `new` is the creation of the instance. An empty name is no hook.
 #[plugin]
 #[derive(Default)]
 struct Options {
@@ -34,13 +34,13 @@ struct Options {
     emit_in: String,
     /// The hook that asks for a stop.
     stop_in: String,
-    /// The hook that asks for what `asks` says.
+    /// The hook that requests what `asks` says.
     ask_in: String,
     /// `checkpoint`, `evaluate` or `end_epoch`.
     asks: String,
     /// The hook that publishes an artifact.
     publish_in: String,
-    /// The global step at which alone the hooks do any of this; 0: at each.
+    /// The only global step at which the hooks do any of this; 0: at each.
     at_step: u64,
     /// The metric that `epoch_end` puts, the epoch as its value.
     puts: String,
@@ -52,7 +52,7 @@ struct Recorder {
     options: Options,
     instance: String,
     file: Option<File>,
-    /// Hooks so far, those of the runs before a resume too: the state.
+    /// Hooks so far, including those before a resume: the state.
     hooks: u64,
 }
 
@@ -144,7 +144,7 @@ impl Callback for Recorder {
     }
 
     fn on_save_state(&mut self, _: &mut Run<'_>, event: &At<'_>) -> Result<Vec<u8>> {
-        // Not counted, so that what is saved is the same again after it was loaded.
+        // Not counted, so that saving again after loading gives the same state.
         self.line("save_state", event.position, json!({ "hooks": self.hooks }))?;
         self.misbehave("save_state")?;
         Ok(self.hooks.to_string().into_bytes())

@@ -19,7 +19,7 @@ pub struct Page<'a> {
 }
 
 impl Journal {
-    /// A journal at `path`; none where it is empty.
+    /// A journal at `path`; none if it is empty.
     pub fn open(path: &str) -> Result<Self> {
         let file = match path {
             "" => None,
@@ -35,7 +35,7 @@ impl Journal {
 }
 
 impl Page<'_> {
-    /// Writes what a service answered, and gives it. An error of the service is written, not returned.
+    /// Writes the answer of a service, and returns it. An error of the service is written, not returned.
     pub fn note<T: Serialize>(&self, service: &str, answer: Result<T>) -> Result<Option<T>> {
         let line = match &answer {
             Ok(value) => json!({ "hook": self.hook, "service": service, "value": written(value) }),
@@ -51,7 +51,7 @@ impl Page<'_> {
     }
 }
 
-/// The value as JSON; what JSON has no word for is null.
+/// The value as JSON; NaN and infinities are null.
 fn written(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }

@@ -1,7 +1,7 @@
-//! Well-behaved: calls every service in a hook in which it belongs, and writes what came back.
+//! Well-behaved: calls every service in a suitable hook, and writes the answers.
 //!
 //! Each line of the file is a JSON object with `hook`, `service`, and either `value` or `error` and `error_kind`.
-//! It leaves the training as it found it, except for what `skip_update`, `learning_rate` and the options ask for.
+//! It does not change the training, except for what `skip_update`, `learning_rate` and the options request.
 
 mod journal;
 
@@ -16,7 +16,7 @@ use plugin_api::protocol::{Blob, Control, CopyAction, RecordValue, Tap, TapOf, T
 use plugin_api::{Callback, Creation, EventKind, Kind, Need, Remote, Result, Run, Tensor, TensorView, plugin};
 use serde_json::{Value, json};
 
-/// What it does besides calling services.
+/// Its actions besides calling services.
 #[plugin]
 #[derive(Default)]
 struct Options {
@@ -43,7 +43,7 @@ struct Services {
     journal: Journal,
     remote: Option<Remote>,
     thread: Option<JoinHandle<()>>,
-    /// Hooks that were exercised already: once is enough.
+    /// Hooks that were already exercised: once is enough.
     done: Vec<&'static str>,
     /// What `save_state` gives.
     steps: u64,
@@ -128,7 +128,7 @@ impl Callback for Services {
         journal.note("remote", Ok(()))?;
         let before = fingerprint(run)?;
 
-        // The whole training state, there and back.
+        // The whole training state, changed and restored.
         journal.note("snapshot take", run.snapshot("before", CopyAction::Take))?;
         journal.note("train_steps", run.train_steps(2))?;
         journal.note("changed by train_steps", fingerprint(run).map(|after| after != before))?;
@@ -149,7 +149,7 @@ impl Callback for Services {
         journal.note("weights_copy drop", run.copy_weights("copy", CopyAction::Drop))?;
         journal.note("weights_copy of no name", run.copy_weights("copy", CopyAction::Restore))?;
 
-        // The weights themselves, there and back.
+        // The weights themselves, changed and restored.
         for set in [TensorSet::Parameters, TensorSet::Buffers, TensorSet::Optimizer] {
             let tensors = owned(run, set.clone())?;
             journal.note(&format!("tensor_write {set}"), run.write(set, &views(&tensors)))?;
@@ -350,7 +350,7 @@ impl Callback for Services {
             let _ = thread.join();
         }
         match &self.remote {
-            // Its time is over: an error, and no harm.
+            // The remote has ended: an error, and no harm.
             Some(remote) => self.journal.at("teardown").note("remote metrics", remote.metrics()).map(drop),
             None => Ok(()),
         }
@@ -379,7 +379,7 @@ fn records() -> Vec<(&'static str, RecordValue)> {
     ]
 }
 
-/// Bits of all weights, in 64 of them: equal weights have equal ones.
+/// A 64-bit hash of all weights.
 fn fingerprint(run: &Run<'_>) -> Result<u64> {
     let mut bits = 0xcbf2_9ce4_8422_2325_u64;
     for set in [TensorSet::Parameters, TensorSet::Buffers] {

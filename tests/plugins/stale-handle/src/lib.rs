@@ -7,19 +7,21 @@ use std::ffi::c_void;
 use abi_stable::library::{CheckTypeLayout, LibHeader, RootModuleResult};
 use plugin_api::abi::kinds::Status;
 use plugin_api::abi::root::{load, RootRef};
-use plugin_api::abi::{Bytes, CreateTable, EventTable, HostHandle, LibraryTable, ReplyTable, Text, MINOR};
+use plugin_api::abi::{
+    Bytes, CreateTable, EventTable, HostHandle, LibraryTable, ReplyTable, TensorTable, Text, MAGIC, MAJOR, MINOR,
+};
 
 use std::mem::size_of;
 
 use plugin_api::abi::kinds::ServiceKind;
-use plugin_api::abi::{RequestTable, TensorTable};
+use plugin_api::abi::RequestTable;
 
 unsafe extern "C" fn ignore_bytes(_context: *mut c_void, _bytes: Bytes) {}
 
 unsafe extern "C" fn ignore_tensor(_context: *mut c_void, _tensor: *const TensorTable) {}
 
 const DESCRIPTOR: &str = r#"{
-    "kind": "stale-handle", "version": "0.1.0", "summary": "Uses a handle after its hook", "licence": "MIT",
+    "kind": "stale-handle", "version": "0.1.0", "summary": "Uses a handle after its hook", "license": "MIT",
     "hooks": ["epoch_start", "epoch_end"], "by_default": false,
     "options": { "type": "object", "properties": {}, "additionalProperties": false }
 }"#;
@@ -49,7 +51,7 @@ unsafe extern "C" fn create(
     Status::ERROR
 }
 
-/// Calls with the handle of the hook before.
+/// Calls with the handle of the previous hook.
 unsafe extern "C" fn handle(_index: u32, instance: *mut c_void, _event: *const EventTable, host: HostHandle) -> Status {
     // SAFETY: made by `create`; hooks of an instance never overlap.
     let kept = unsafe { &mut *instance.cast::<Option<HostHandle>>() };
@@ -59,6 +61,8 @@ unsafe extern "C" fn handle(_index: u32, instance: *mut c_void, _event: *const E
         tensor_count: 0,
         payload: Bytes::new(&[]),
         tensors: std::ptr::null(),
+        tensor_size: 0,
+        reserved: 0,
     };
     let reply = ReplyTable {
         size: size_of::<ReplyTable>() as u32,
@@ -70,7 +74,7 @@ unsafe extern "C" fn handle(_index: u32, instance: *mut c_void, _event: *const E
     // SAFETY: the host's table is static; that the ticket is spent is what the host must notice.
     let status =
         unsafe { ((*spent.table).call)(spent.ticket, ServiceKind::METRICS, &raw const request, &raw const reply) };
-    // The host must refuse the call; that it did is nothing that a run should fail for.
+    // The host must refuse the call; the refusal must not fail the run.
     if status == Status::STALE {
         Status::OK
     } else {
@@ -86,7 +90,10 @@ unsafe extern "C" fn destroy(_index: u32, instance: *mut c_void) -> Status {
 
 static TABLE: LibraryTable = LibraryTable {
     size: size_of::<LibraryTable>() as u32,
+    major: MAJOR,
+    magic: MAGIC,
     minor: MINOR,
+    pointer_size: size_of::<*const ()>() as u32,
     sdk: Text::new("by hand"),
     compiler: Text::new("rustc"),
     target: Text::new(std::env::consts::ARCH),

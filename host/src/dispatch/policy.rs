@@ -1,0 +1,116 @@
+//! The consequences of a failed hook: the run's policy for its instance, and the event `error`.
+
+use std::sync::Arc;
+
+use plugin_api::abi::kinds::EventKind;
+
+use super::dispatcher::Dispatcher;
+use super::event::{Event, EventData};
+use super::failure::Failure;
+use super::hook::{Left, fault, has_failed};
+use super::inline::Stopped;
+use super::passes::ROUNDS;
+use super::plan::OnError;
+use super::subscriber::Runner;
+use crate::plugins::Fault;
+use crate::record::Position;
+use crate::services::Services;
+
+impl Dispatcher {
+    /// Handles a hook that failed or left something; returns the events.
+    pub(super) fn settle(&mut self, event: &Event, stopped: Stopped) -> Vec<Event> {
+        let Stopped { index, status, left: Left { fault: told, state, mut events } } = stopped;
+        if let Some(state) = state {
+            self.subscribers[index].state = Some(state);
+        }
+        if has_failed(status, told.as_ref()) {
+            events.extend(self.settle_fault(index, event.kind, event.position, fault(status, told)));
+        }
+        events
+    }
+
+    pub(super) fn settle_fault(
+        &mut self,
+        index: usize,
+        hook: EventKind,
+        position: Position,
+        fault: Fault,
+    ) -> Vec<Event> {
+        let event = self.record_failure(index, hook, position, fault);
+        // A failing `error` hook must not call itself.
+        if hook == EventKind::ERROR { Vec::new() } else { vec![event] }
+    }
+
+    /// A failure outside a pass: the `error` event is delivered at once.
+    pub(super) fn failed(&mut self, index: usize, hook: EventKind, fault: Fault, services: &mut dyn Services) {
+        let events = self.settle_fault(index, hook, services.position(), fault);
+        self.deliver_rounds(events, services);
+    }
+
+    /// Applies the policy, and returns the `error` event.
+    fn record_failure(&mut self, index: usize, hook: EventKind, position: Position, fault: Fault) -> Event {
+        let subscriber = &mut self.subscribers[index];
+        let failure = Failure {
+            instance: subscriber.name.to_string(),
+            kind: subscriber.planned.kind.descriptor().kind.clone(),
+            path: subscriber.planned.kind.path().to_owned(),
+            hook: hook.name(),
+            fault,
+            on_error: subscriber.on_error(),
+        };
+        tracing::error!(
+            plugin = %failure.instance,
+            hook = failure.hook,
+            place = %failure.fault.place,
+            panicked = failure.fault.panicked,
+            "{failure}"
+        );
+        if failure.fault.panicked {
+            // An instance that a panic left inconsistent must not run again, not even its destructor.
+            if let Runner::Inline(instance) = std::mem::replace(&mut subscriber.runner, Runner::Gone) {
+                std::mem::forget(instance);
+            }
+        } else if failure.on_error == OnError::Disable {
+            subscriber.hooks &= 1 << EventKind::TEARDOWN.0;
+        }
+        self.index();
+        let event =
+            Event::with_texts(EventKind::ERROR, position, [&failure.instance, failure.hook, &failure.fault.message]);
+        if failure.on_error == OnError::Stop && self.stopping.is_none() {
+            self.stopping = Some(Box::new(failure.clone()));
+        }
+        self.failures.push(failure);
+        event
+    }
+
+    /// Fails the author of the round that exceeds the limit. The rounds before it show the loop; its start is in the
+    /// first ones and not part of it.
+    pub(super) fn loop_of_callbacks(&mut self, rounds: &[Vec<Event>]) {
+        let pending = rounds.last().map_or(&[] as &[Event], Vec::as_slice);
+        let texts = rounds.iter().skip(ROUNDS / 2).flatten().filter_map(|event| match &event.data {
+            EventData::Record { author, record } => Some(format!("`{author}` puts the record `{}`", record.name)),
+            EventData::Custom { author, name, .. } => Some(format!("`{author}` sends `{name}`")),
+            EventData::Texts([kind, _, author]) => Some(format!("`{author}` publishes `{kind}`")),
+            _ => None,
+        });
+        let mut links: Vec<String> = Vec::new();
+        for text in texts {
+            if !links.contains(&text) {
+                links.push(text);
+            }
+        }
+        let message = format!("callbacks still answer each other after {ROUNDS} rounds: {}", links.join(", "));
+        let author = pending.iter().find_map(|event| match &event.data {
+            EventData::Record { author, .. } | EventData::Custom { author, .. } => Some(Arc::clone(author)),
+            _ => None,
+        });
+        let index = author
+            .and_then(|author| self.subscribers.iter().position(|subscriber| subscriber.name == author))
+            .unwrap_or(0);
+        let fault = Fault { message, panicked: false, place: String::new() };
+        let (hook, position) =
+            pending.first().map_or((EventKind::CUSTOM, Position::default()), |event| (event.kind, event.position));
+        // No `error` event: it would be the ninth round.
+        self.record_failure(index, hook, position, fault);
+    }
+}

@@ -1,0 +1,111 @@
+//! The services that callbacks call: calls, who answers them, and what the answers have in common.
+//!
+//! One table, [`plugin_api::services`], defines what each service takes, returns and requires. Dispatch asks that table
+//! whether a call is permitted and who answers it; the rest is the one trait [`Services`]. The training answers
+//! from its parts (`train/answers`), a [`Snapshot`] from what was copied when an event fired, and the simulated run of
+//! `host plugins check` from plain memory.
+//!
+//! Dependencies: `dispatch`, `train` and `author` use this module; it uses none of them.
+
+mod error;
+mod readings;
+mod reply;
+mod snapshot;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use plugin_api::abi::TensorTable;
+use plugin_api::abi::kinds::{EventKind, ServiceKind};
+use plugin_api::protocol::ConsoleLine;
+use plugin_api::services::Service;
+use serde::de::DeserializeOwned;
+
+use crate::record::{LiveMetrics, Position};
+
+pub use error::ServiceError;
+pub use readings::{console, history, metric, metrics, run_info};
+pub use reply::{Lent, Reply, SharedTensor, contiguous_strides};
+pub use snapshot::{Snapshot, WriteCheckpoint};
+
+/// Answers services, on the training thread.
+pub trait Services {
+    /// Answers a call that the table permits.
+    ///
+    /// # Errors
+    ///
+    /// See [`ServiceError`]; the caller's hook continues with it.
+    fn answer(&mut self, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError>;
+
+    /// The snapshot that answers callbacks in the background for this event: everything readable, as it is now, and
+    /// copies of the tensors in `needs`.
+    ///
+    /// # Errors
+    ///
+    /// When a copy cannot be made.
+    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Arc<Snapshot>, ServiceError>;
+
+    /// Where the run is.
+    fn position(&self) -> Position;
+
+    /// The present value of a metric, for `if` and `best`; `None` if it has none.
+    fn metric(&mut self, name: &str) -> Option<f64>;
+
+    /// What remotes read.
+    fn live_metrics(&self) -> Arc<LiveMetrics>;
+}
+
+/// One call of a service.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// Which service.
+    pub service: ServiceKind,
+    /// The instance that calls.
+    pub instance: &'a str,
+    /// The hook that it is in.
+    pub hook: EventKind,
+    /// The request: a MessagePack map, or nothing.
+    pub payload: &'a [u8],
+    /// Tensors of the plugin, valid until the call returns.
+    pub tensors: &'a [TensorTable],
+}
+
+impl Call<'_> {
+    /// The request of `service`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be decoded.
+    pub fn request<Q: DeserializeOwned, R>(&self, _: Service<Q, R>) -> Result<Q, ServiceError> {
+        rmp_serde::from_slice(self.payload)
+            .map_err(|error| ServiceError::Failed(format!("the request is not understood: {error}")))
+    }
+}
+
+/// Which tensors a snapshot must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotNeeds {
+    /// Names of tensor sets, as `plugin_api::protocol::TensorSet` writes them.
+    pub sets: BTreeSet<String>,
+    /// Whether a checkpoint is written from it: then it holds the whole training state.
+    pub training_state: bool,
+}
+
+impl SnapshotNeeds {
+    /// Whether it holds no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty() && !self.training_state
+    }
+}
+
+/// The console, which any thread may write to.
+pub trait Screen: Send + Sync {
+    /// Prints a line.
+    fn line(&self, text: &str);
+    /// Shows a status line, with a bar if there is a progress from 0 to 1; removes it when the text is empty.
+    fn status(&self, name: &str, text: &str, progress: Option<f64>);
+    /// The newest lines after the number `number`, oldest first; none if none are kept.
+    fn lines_after(&self, _number: u64) -> Vec<ConsoleLine> {
+        Vec::new()
+    }
+}

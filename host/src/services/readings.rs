@@ -1,0 +1,91 @@
+//! Answers about the run that are the same for every implementation of the services.
+
+use std::collections::BTreeMap;
+
+use plugin_api::abi::kinds::ServiceKind;
+use plugin_api::protocol::{ArrayPoint, Point, RunInfo};
+use plugin_api::services::typed;
+
+use super::{Call, Reply, Screen, ServiceError};
+use crate::record::{HistoryView, Metrics};
+
+/// Answers the latest value of every metric that has one.
+///
+/// # Errors
+///
+/// Those of [`Reply::value`].
+pub fn metrics(metrics: &Metrics, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    reply.value(&metrics.iter().map(|(name, metric)| (name, metric.value)).collect::<BTreeMap<_, _>>())
+}
+
+/// Answers the latest value of one metric.
+///
+/// # Errors
+///
+/// When the run does not have it, or it has no value yet.
+pub fn metric(metrics: &Metrics, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    let name = call.request(typed::METRIC)?.name;
+    reply.answer(typed::METRIC, &metrics.get(&name)?.value)
+}
+
+/// Answers the services of the history.
+///
+/// # Errors
+///
+/// An unknown name, or one of another kind.
+pub fn history(history: &HistoryView, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    match call.service {
+        ServiceKind::HISTORY_SERIES => {
+            let name = call.request(typed::HISTORY_SERIES)?.name;
+            let series = history.series(&name)?.into_iter().map(|point| Point {
+                epoch: point.position.epoch,
+                global_step: point.position.global_step,
+                value: point.value,
+            });
+            reply.answer(typed::HISTORY_SERIES, &series.collect())
+        }
+        ServiceKind::HISTORY_ARRAYS => {
+            let name = call.request(typed::HISTORY_ARRAYS)?.name;
+            let arrays = history.arrays(&name)?.into_iter().map(|array| ArrayPoint {
+                epoch: array.position.epoch,
+                global_step: array.position.global_step,
+                shape: array.shape.iter().map(|&size| size as u64).collect(),
+                values: array.values,
+            });
+            reply.answer(typed::HISTORY_ARRAYS, &arrays.collect())
+        }
+        _ => reply.answer(typed::HISTORY_NAMES, &history.names()),
+    }
+}
+
+/// Answers the services of the console.
+///
+/// # Errors
+///
+/// A request that cannot be decoded.
+pub fn console(screen: &dyn Screen, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    match call.service {
+        ServiceKind::CONSOLE_LINES => {
+            let after = call.request(typed::CONSOLE_LINES)?.after;
+            reply.answer(typed::CONSOLE_LINES, &screen.lines_after(after))
+        }
+        ServiceKind::CONSOLE_STATUS => {
+            let status = call.request(typed::CONSOLE_STATUS)?;
+            screen.status(&status.name, &status.text, status.progress);
+            Ok(())
+        }
+        _ => {
+            screen.line(&call.request(typed::CONSOLE_LINE)?.text);
+            Ok(())
+        }
+    }
+}
+
+/// Answers with the description of the run, for the instance that calls.
+///
+/// # Errors
+///
+/// Those of [`Reply::value`].
+pub fn run_info(info: &RunInfo, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    reply.answer(typed::RUN_INFO, &RunInfo { instance: call.instance.to_owned(), ..info.clone() })
+}

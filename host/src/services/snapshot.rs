@@ -1,0 +1,122 @@
+//! The run as it was when an event fired; it answers callbacks in the background.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use plugin_api::TensorView;
+use plugin_api::abi::kinds::ServiceKind;
+use plugin_api::protocol::{CheckpointWritten, ParameterGroup, RunInfo, TensorSet};
+use plugin_api::services::typed;
+
+use super::{Call, Reply, Screen, ServiceError, SharedTensor, readings};
+use crate::record::{HistoryView, Metrics};
+
+/// Writes the checkpoint that a snapshot holds to a folder; on any thread.
+pub type WriteCheckpoint = dyn Fn(&Path) -> Result<CheckpointWritten, ServiceError> + Send + Sync;
+
+/// Everything that services read, at one moment. Any thread may read it; nothing changes it.
+pub struct Snapshot {
+    /// What the run is.
+    pub info: RunInfo,
+    /// The latest value of each metric.
+    pub metrics: Metrics,
+    /// Every value until then.
+    pub history: HistoryView,
+    /// The hyper-parameters.
+    pub groups: Vec<ParameterGroup>,
+    /// The model's graph as JSON, if it has one.
+    pub graph: Option<Arc<str>>,
+    /// The loss of the current step or batch, if outputs were copied.
+    pub loss: Option<f64>,
+    /// The copied tensors, by the name of their set.
+    pub tensors: BTreeMap<String, Vec<SharedTensor>>,
+    /// The checkpoint that is being taken, if it was copied.
+    pub checkpoint: Option<Box<WriteCheckpoint>>,
+    /// The console.
+    pub screen: Arc<dyn Screen>,
+    /// Seconds since the run began.
+    pub seconds: f64,
+}
+
+impl Snapshot {
+    /// Answers a call that the table permits for a callback in the background.
+    ///
+    /// # Errors
+    ///
+    /// See [`ServiceError`].
+    pub fn answer(&self, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+        match call.service {
+            ServiceKind::METRICS => readings::metrics(&self.metrics, reply),
+            ServiceKind::METRIC => readings::metric(&self.metrics, call, reply),
+            ServiceKind::HISTORY_NAMES | ServiceKind::HISTORY_SERIES | ServiceKind::HISTORY_ARRAYS => {
+                readings::history(&self.history, call, reply)
+            }
+            ServiceKind::HYPER_PARAMETERS => reply.answer(typed::HYPER_PARAMETERS, &self.groups),
+            ServiceKind::RUN_INFO => readings::run_info(&self.info, call, reply),
+            ServiceKind::GRAPH => {
+                reply.bytes(self.graph.as_ref().ok_or(ServiceError::NoGraph)?.as_bytes());
+                Ok(())
+            }
+            ServiceKind::LOSS => {
+                let loss = self.loss.ok_or_else(|| ServiceError::NotAllowed("there is no loss yet".to_owned()))?;
+                reply.answer(typed::LOSS, &loss)
+            }
+            ServiceKind::TENSOR_LIST => {
+                let set = call.request(typed::TENSOR_LIST)?.set;
+                reply.answer(typed::TENSOR_LIST, &self.set(&set)?.iter().map(SharedTensor::info).collect())
+            }
+            ServiceKind::TENSOR_READ => {
+                let request = call.request(typed::TENSOR_READ)?;
+                lend(self.set(&request.set)?, &request.set, &request.names, reply)
+            }
+            ServiceKind::TENSOR_TO_HOST => {
+                for table in call.tensors {
+                    // SAFETY: the plugin passes a view that the host lent it, within the same hook.
+                    let view = unsafe { TensorView::from_table(*table) };
+                    reply.lend(SharedTensor::copy_of(&view)?.lend());
+                }
+                Ok(())
+            }
+            ServiceKind::WRITE_CHECKPOINT => {
+                let path = Path::new(&self.info.folder).join(call.request(typed::WRITE_CHECKPOINT)?.path);
+                let write = self
+                    .checkpoint
+                    .as_ref()
+                    .ok_or_else(|| ServiceError::NotAllowed("the checkpoint is no longer being taken".to_owned()))?;
+                reply.answer(typed::WRITE_CHECKPOINT, &write(&path)?)
+            }
+            ServiceKind::CONSOLE_LINE | ServiceKind::CONSOLE_LINES | ServiceKind::CONSOLE_STATUS => {
+                readings::console(&*self.screen, call, reply)
+            }
+            #[cfg(feature = "next-minor")]
+            ServiceKind::UPTIME => reply.answer(typed::UPTIME, &self.seconds),
+            // By the table of services, nothing else arrives here.
+            other => Err(ServiceError::Failed(format!("a snapshot does not answer `{}`", other.name()))),
+        }
+    }
+
+    fn set(&self, set: &TensorSet) -> Result<&[SharedTensor], ServiceError> {
+        let missing = || ServiceError::NotAllowed(format!("there are no `{set}` at this event"));
+        self.tensors.get(&set.to_string()).map(Vec::as_slice).ok_or_else(missing)
+    }
+}
+
+/// Lends the tensors of `names`, in the set's order; all if it is empty.
+fn lend(
+    tensors: &[SharedTensor],
+    set: &TensorSet,
+    names: &[String],
+    reply: &mut Reply<'_>,
+) -> Result<(), ServiceError> {
+    for name in names {
+        if !tensors.iter().any(|tensor| tensor.name() == name) {
+            let what = format!("tensor in `{set}` called");
+            return Err(ServiceError::no_such_name(&what, name, tensors.iter().map(SharedTensor::name)));
+        }
+    }
+    for tensor in tensors.iter().filter(|tensor| names.is_empty() || names.iter().any(|name| name == tensor.name())) {
+        reply.lend(tensor.lend());
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! The training's answers to callbacks: one match over the services, and a file for each family of them.
+//!
+//! Each answer borrows the part of the session that it needs. The table of services has already decided whether a call
+//! is permitted.
+
+mod hyper_parameters;
+mod metrics;
+mod model;
+mod snapshot;
+mod taps;
+mod tensors;
+mod weights;
+
+use std::sync::{Arc, PoisonError};
+
+use plugin_api::abi::kinds::{EventKind, ServiceKind};
+use plugin_api::protocol::Control;
+use plugin_api::services::typed;
+
+use super::error::TrainError;
+use super::learner::Learner;
+use super::session::Session;
+use crate::record::{HistoryView, LiveMetrics, Position};
+use crate::services::{self, Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
+use crate::torch::values;
+
+impl Services for Session {
+    fn answer(&mut self, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+        match call.service {
+            ServiceKind::METRIC_PUT => {
+                let put = call.request(typed::METRIC_PUT)?;
+                self.measured.put(self.progress.position, &put.name, put.value);
+                Ok(())
+            }
+            ServiceKind::METRIC => {
+                let name = call.request(typed::METRIC)?.name;
+                reply.answer(typed::METRIC, &self.present_metric(&name)?)
+            }
+            ServiceKind::METRICS => services::metrics(&self.present_metrics()?, reply),
+            ServiceKind::HISTORY_NAMES | ServiceKind::HISTORY_SERIES | ServiceKind::HISTORY_ARRAYS => {
+                services::history(&HistoryView::now(Arc::clone(&self.measured.history)), call, reply)
+            }
+            ServiceKind::ARRAY_PUT => {
+                let put = call.request(typed::ARRAY_PUT)?;
+                let shape = put.shape.iter().map(|&size| size as usize).collect();
+                let mut history = self.measured.history.write().unwrap_or_else(PoisonError::into_inner);
+                Ok(history.put_array(&put.name, self.progress.position, shape, put.values).map(drop)?)
+            }
+            ServiceKind::HYPER_PARAMETERS => {
+                reply.answer(typed::HYPER_PARAMETERS, &hyper_parameters::groups(&self.learner))
+            }
+            ServiceKind::HYPER_PARAMETER_SET => {
+                hyper_parameters::set(&mut self.learner, call.instance, &call.request(typed::HYPER_PARAMETER_SET)?)
+            }
+            ServiceKind::CONTROL => {
+                let request = call.request(typed::CONTROL)?;
+                match request.action {
+                    Control::SkipUpdate => self.controls.skip_update = true,
+                    action => self.controls.ask(action, call.instance, &request.reason),
+                }
+                Ok(())
+            }
+            ServiceKind::LOSS => reply.answer(typed::LOSS, &loss(&self.learner, call.hook)?),
+            ServiceKind::TENSOR_LIST => {
+                let set = call.request(typed::TENSOR_LIST)?.set;
+                let tensors = tensors::of_set(&self.learner, &self.kept, &set, call.hook)?;
+                let list = tensors.iter().map(|(name, tensor)| tensors::info(name, tensor)).collect();
+                reply.answer(typed::TENSOR_LIST, &list)
+            }
+            ServiceKind::TENSOR_READ => {
+                let request = call.request(typed::TENSOR_READ)?;
+                let tensors = tensors::of_set(&self.learner, &self.kept, &request.set, call.hook)?;
+                tensors::lend_named(tensors, &request.set, &request.names, reply)
+            }
+            ServiceKind::TENSOR_WRITE => {
+                let request = call.request(typed::TENSOR_WRITE)?;
+                let targets = tensors::of_set(&self.learner, &self.kept, &request.set, call.hook)?;
+                tensors::write(&targets, &request, call.tensors)
+            }
+            ServiceKind::TENSOR_TO_HOST => tensors::to_host(call.tensors, reply),
+            ServiceKind::WEIGHTS_COPY => {
+                weights::copy(&mut self.learner, &mut self.kept, &call.request(typed::WEIGHTS_COPY)?)
+            }
+            ServiceKind::SNAPSHOT => {
+                weights::snapshot(&mut self.learner, &mut self.kept, &call.request(typed::SNAPSHOT)?)
+            }
+            ServiceKind::TAP => taps::add(&mut self.learner, call.request(typed::TAP)?),
+            ServiceKind::TRAIN_STEPS => {
+                let steps = call.request(typed::TRAIN_STEPS)?.steps;
+                let losses = model::train_apart(&mut self.learner, &self.feed, self.progress.position.epoch, steps)?;
+                reply.answer(typed::TRAIN_STEPS, &losses)
+            }
+            ServiceKind::GRAPH => {
+                reply.bytes(self.graph_text()?.ok_or(ServiceError::NoGraph)?.as_bytes());
+                Ok(())
+            }
+            ServiceKind::PREDICT => self.predict(&call.request(typed::PREDICT)?, call.tensors, reply),
+            ServiceKind::MEASURE => {
+                let values = self.measure(&call.request(typed::MEASURE)?)?;
+                reply.answer(typed::MEASURE, &values)
+            }
+            ServiceKind::RECALIBRATE_BATCH_NORM => {
+                let request = call.request(typed::RECALIBRATE_BATCH_NORM)?;
+                model::recalibrate_batch_norm(&mut self.learner, &self.feed, &request)
+            }
+            ServiceKind::BATCH => model::batch_of_split(&self.learner, &self.feed, &call.request(typed::BATCH)?, reply),
+            ServiceKind::WRITE_CHECKPOINT => {
+                let path = self.in_run_folder(&call.request(typed::WRITE_CHECKPOINT)?.path);
+                let data = self.collect_checkpoint(false)?;
+                let data = data.ok_or_else(|| ServiceError::NotAllowed("no checkpoint is being taken".to_owned()))?;
+                reply.answer(typed::WRITE_CHECKPOINT, &data.write(&path).map_err(TrainError::from)?)
+            }
+            ServiceKind::ARTIFACT => {
+                let artifact = call.request(typed::ARTIFACT)?;
+                self.outputs.artifact(&artifact.kind, &artifact.path);
+                Ok(())
+            }
+            ServiceKind::RUN_INFO => services::run_info(&self.info, call, reply),
+            ServiceKind::CONSOLE_LINE | ServiceKind::CONSOLE_LINES | ServiceKind::CONSOLE_STATUS => {
+                services::console(&*self.outputs.screen(), call, reply)
+            }
+            #[cfg(feature = "next-minor")]
+            ServiceKind::UPTIME => reply.answer(typed::UPTIME, &self.progress.started().elapsed().as_secs_f64()),
+            // By the table of services, nothing else arrives here.
+            other => Err(ServiceError::Failed(format!("the training does not answer `{}`", other.name()))),
+        }
+    }
+
+    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Arc<Snapshot>, ServiceError> {
+        self.take_snapshot(event, needs)
+    }
+
+    #[inline]
+    fn position(&self) -> Position {
+        self.progress.position
+    }
+
+    fn metric(&mut self, name: &str) -> Option<f64> {
+        self.gate_metric(name)
+    }
+
+    fn live_metrics(&self) -> Arc<LiveMetrics> {
+        Arc::clone(&self.measured.live)
+    }
+}
+
+impl Session {
+    /// The graph as JSON, if the model has one, written once.
+    pub(super) fn graph_text(&mut self) -> Result<Option<Arc<str>>, TrainError> {
+        if let (None, Some(graph)) = (&self.graph_text, self.learner.network.graph()) {
+            let json = serde_json::to_string(&**graph)
+                .map_err(|error| TrainError::System { action: "cannot write the graph", source: error.into() })?;
+            self.graph_text = Some(json.into());
+        }
+        Ok(self.graph_text.clone())
+    }
+}
+
+/// The loss of the current step or evaluation batch.
+fn loss(learner: &Learner, hook: EventKind) -> Result<f64, ServiceError> {
+    let loss = match hook {
+        EventKind::EVAL_STEP_END => learner.evaluation.as_ref().and_then(|batch| batch.loss.as_ref()),
+        _ => learner.step.loss.as_ref(),
+    };
+    let loss = loss.ok_or_else(|| ServiceError::NotAllowed("there is no loss yet".to_owned()))?;
+    values::scalar(loss).map_err(|error| ServiceError::Failed(error.to_string()))
+}

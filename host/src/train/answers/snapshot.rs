@@ -1,0 +1,57 @@
+//! Snapshots that answer callbacks in the background: copied when an event fires.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use plugin_api::abi::kinds::EventKind;
+use plugin_api::protocol::TensorSet;
+
+use super::super::checkpointing::{CheckpointData, HostTensor};
+use super::super::error::TrainError;
+use super::super::session::Session;
+use super::{hyper_parameters, loss, tensors};
+use crate::record::HistoryView;
+use crate::services::{ServiceError, Snapshot, SnapshotNeeds, WriteCheckpoint};
+
+impl Session {
+    pub(super) fn take_snapshot(
+        &mut self,
+        event: EventKind,
+        needs: &SnapshotNeeds,
+    ) -> Result<Arc<Snapshot>, ServiceError> {
+        let mut copied = BTreeMap::new();
+        let mut loss_at_hand = None;
+        for name in &needs.sets {
+            let set: TensorSet =
+                name.parse().map_err(|error: plugin_api::Error| ServiceError::Failed(error.to_string()))?;
+            // A callback cannot read a set that this event does not have.
+            let Ok(tensors) = tensors::of_set(&self.learner, &self.kept, &set, event) else { continue };
+            let copies: Result<Vec<_>, TrainError> =
+                tensors.iter().map(|(name, tensor)| HostTensor::share(name, tensor)).collect();
+            copied.insert(name.clone(), copies?);
+            if set == TensorSet::Outputs {
+                loss_at_hand = loss(&self.learner, event).ok();
+            }
+        }
+        let checkpoint =
+            if needs.training_state && event == EventKind::CHECKPOINT { self.collect_checkpoint(true)? } else { None };
+        Ok(Arc::new(Snapshot {
+            info: self.info.clone(),
+            metrics: self.present_metrics()?,
+            history: HistoryView::now(Arc::clone(&self.measured.history)),
+            groups: hyper_parameters::groups(&self.learner),
+            graph: self.graph_text()?,
+            loss: loss_at_hand,
+            tensors: copied,
+            checkpoint: checkpoint.map(writer),
+            screen: self.outputs.screen(),
+            seconds: self.progress.started().elapsed().as_secs_f64(),
+        }))
+    }
+}
+
+/// Writes a copied checkpoint.
+fn writer(data: CheckpointData) -> Box<WriteCheckpoint> {
+    Box::new(move |path: &Path| Ok(data.write(path).map_err(TrainError::from)?))
+}

@@ -1,0 +1,51 @@
+//! Named copies of the weights, and snapshots of the whole training state.
+
+use plugin_api::protocol::CopyAction;
+use plugin_api::protocol::requests::CopyRequest;
+
+use super::super::error::TrainError;
+use super::super::kept::{Kept, TrainingSnapshot};
+use super::super::learner::Learner;
+use crate::services::ServiceError;
+
+/// Takes, restores or drops a copy of the weights.
+pub(super) fn copy(learner: &mut Learner, kept: &mut Kept, request: &CopyRequest) -> Result<(), ServiceError> {
+    let CopyRequest { name, action } = request;
+    match action {
+        CopyAction::Take => {
+            let copy = learner.network.copy().map_err(TrainError::from)?;
+            kept.copies.insert(name.clone(), copy);
+        }
+        CopyAction::Restore => {
+            let copy = kept.copies.get(name).ok_or_else(|| no_copy(kept, name))?;
+            learner.network.write_all(copy).map_err(TrainError::from)?;
+        }
+        CopyAction::Drop => {
+            let missing = no_copy(kept, name);
+            kept.copies.remove(name).ok_or(missing)?;
+        }
+    }
+    Ok(())
+}
+
+/// The error for an unknown copy.
+pub(super) fn no_copy(kept: &Kept, name: &str) -> ServiceError {
+    ServiceError::no_such_name("copy of the weights", name, kept.copies.keys().map(String::as_str))
+}
+
+/// Takes, restores or drops a snapshot of the training state.
+pub(super) fn snapshot(learner: &mut Learner, kept: &mut Kept, request: &CopyRequest) -> Result<(), ServiceError> {
+    let CopyRequest { name, action } = request;
+    let missing = || ServiceError::no_such_name("snapshot", name, kept.snapshots.keys().map(String::as_str));
+    match action {
+        CopyAction::Take => {
+            kept.snapshots.insert(name.clone(), TrainingSnapshot::take(learner)?);
+        }
+        CopyAction::Restore => kept.snapshots.get(name).ok_or_else(missing)?.restore(learner)?,
+        CopyAction::Drop => {
+            let missing = missing();
+            kept.snapshots.remove(name).ok_or(missing)?;
+        }
+    }
+    Ok(())
+}

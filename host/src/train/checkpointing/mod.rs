@@ -1,0 +1,244 @@
+//! The content of a training's checkpoint, and how a training resumes from one.
+
+mod resume;
+mod tensor;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use plugin_api::protocol::CheckpointWritten;
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use super::error::TrainError;
+use super::metrics::{AccumulatorState, AverageState};
+use super::session::Session;
+use crate::checkpoint::{self, CheckpointContents, CheckpointError, HyperParameter, PluginState, State};
+use crate::dispatch::ScheduleState;
+use crate::model::NamedTensor;
+use crate::record::{Exact, Position};
+use crate::torch::random;
+
+pub use resume::{Resume, ResumeError};
+pub(super) use tensor::HostTensor;
+
+/// The states of callbacks and schedules for a checkpoint that is being taken.
+pub(super) struct PendingCheckpoint {
+    pub(super) plugins: BTreeMap<String, Vec<u8>>,
+    pub(super) schedules: BTreeMap<String, ScheduleState>,
+}
+
+/// The state of the loop and of dispatch in `state.json`, besides metrics.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoopState {
+    /// Whether the epoch at the position is over.
+    epoch_is_over: bool,
+    /// The run's time so far, in seconds.
+    seconds: Exact,
+    /// The sums of the epoch's losses.
+    loss: AverageState,
+    /// The states of the epoch's metrics, by name.
+    metrics: BTreeMap<String, AccumulatorState>,
+    /// The norm of the last step's gradients, if they are clipped.
+    #[serde(default)]
+    gradient_norm: Option<Exact>,
+    /// The latest value of each metric and its position.
+    latest: BTreeMap<String, (Exact, Position)>,
+}
+
+/// `graph.json` of a model without a graph.
+const NO_GRAPH: &str = "null";
+
+/// The names of the parts in `state.json`.
+const LOOP: &str = "train";
+const SCHEDULES: &str = "dispatch";
+
+/// The whole content of a checkpoint, independent of the loop: any thread can write it.
+pub(super) struct CheckpointData {
+    model: Vec<HostTensor>,
+    optimizer: Vec<HostTensor>,
+    copies: Vec<HostTensor>,
+    rng: Vec<HostTensor>,
+    state: State,
+    graph: Arc<str>,
+    run_file: Arc<str>,
+    pending: Arc<PendingCheckpoint>,
+}
+
+impl CheckpointData {
+    /// Writes it to `path`, which is absolute.
+    pub(super) fn write(&self, path: &Path) -> Result<CheckpointWritten, CheckpointError> {
+        let existed = path.is_dir();
+        let contents = CheckpointContents {
+            model: self.model.iter().map(HostTensor::as_ref).collect(),
+            optimizer: self.optimizer.iter().map(HostTensor::as_ref).collect(),
+            copies: self.copies.iter().map(HostTensor::as_ref).collect(),
+            rng: self.rng.iter().map(HostTensor::as_ref).collect(),
+            state: &self.state,
+            graph: &self.graph,
+            run_file: &self.run_file,
+            plugins: self.pending.plugins.iter().map(|(instance, bytes)| PluginState { instance, bytes }).collect(),
+        };
+        let written = checkpoint::write(&contents, path)?;
+        if let Some(aside) = &written.moved_aside {
+            tracing::warn!(path = %aside.display(), "a damaged checkpoint had this name; it was moved aside");
+        }
+        Ok(CheckpointWritten { path: written.path.display().to_string(), bytes: written.bytes, existed })
+    }
+}
+
+impl Session {
+    pub(super) fn begin_checkpoint(
+        &mut self,
+        plugins: BTreeMap<String, Vec<u8>>,
+        schedules: BTreeMap<String, ScheduleState>,
+    ) {
+        self.kept.pending = Some(Arc::new(PendingCheckpoint { plugins, schedules }));
+    }
+
+    pub(super) fn end_checkpoint(&mut self) {
+        self.kept.pending = None;
+    }
+
+    /// Collects the checkpoint that is being taken; with `copied`, outside the loop's memory.
+    pub(super) fn collect_checkpoint(&mut self, copied: bool) -> Result<Option<CheckpointData>, TrainError> {
+        let Some(pending) = self.kept.pending.clone() else { return Ok(None) };
+        let named = |tensors: &[NamedTensor]| -> Result<Vec<HostTensor>, TrainError> {
+            tensors.iter().map(|named| HostTensor::new(&named.name, &named.tensor, copied)).collect()
+        };
+        let mut model = named(self.learner.network.parameters())?;
+        model.extend(named(self.learner.network.buffers())?);
+        let optimizer = self
+            .learner
+            .optimizer
+            .state()
+            .iter()
+            .map(|(name, tensor)| HostTensor::new(name, tensor, copied))
+            .collect::<Result<_, _>>()?;
+        let mut copies = Vec::new();
+        for (copy, tensors) in &self.kept.copies {
+            for named in tensors {
+                copies.push(HostTensor::new(&format!("{copy}/{}", named.name), &named.tensor, copied)?);
+            }
+        }
+        let rng = random::generator_states()?
+            .iter()
+            .map(|(name, state)| HostTensor::new(name, state, false))
+            .collect::<Result<_, _>>()?;
+        let mut hyper_parameters = Vec::new();
+        for (index, group) in self.learner.optimizer.groups().iter().enumerate() {
+            for &name in group.hyper_parameter_names() {
+                let owner = self.learner.owners.get(&(group.name().to_owned(), name.to_owned())).cloned();
+                let value = Exact(group.get(name)?);
+                hyper_parameters.push(HyperParameter { group: index, name: name.to_owned(), value, owner });
+            }
+        }
+        let mut accumulated = BTreeMap::new();
+        for accumulator in &mut self.measured.accumulators {
+            accumulated.insert(accumulator.metric().name().into_owned(), accumulator.state()?);
+        }
+        let loop_state = LoopState {
+            epoch_is_over: self.progress.epoch_is_over,
+            seconds: Exact(self.progress.started().elapsed().as_secs_f64()),
+            loss: self.measured.loss.state(),
+            metrics: accumulated,
+            gradient_norm: self.learner.step.gradient_norm.map(Exact),
+            latest: self
+                .measured
+                .latest
+                .iter()
+                .map(|(name, metric)| (name.to_owned(), (Exact(metric.value), metric.position)))
+                .collect(),
+        };
+        let module = |value: serde_json::Result<serde_json::Value>| {
+            value.map_err(|error| TrainError::System { action: "cannot write the loop's state", source: error.into() })
+        };
+        let state = State {
+            position: self.progress.position,
+            threads: tch::get_num_threads().max(1) as usize,
+            hyper_parameters,
+            modules: BTreeMap::from([
+                (LOOP.to_owned(), module(serde_json::to_value(&loop_state))?),
+                (SCHEDULES.to_owned(), module(serde_json::to_value(&pending.schedules))?),
+            ]),
+            history: self.measured.history.read().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        Ok(Some(CheckpointData {
+            model,
+            optimizer,
+            copies,
+            rng,
+            state,
+            graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
+            run_file: Arc::clone(&self.run_file),
+            pending,
+        }))
+    }
+
+    /// Restores the session to the checkpoint.
+    pub(super) fn restore(&mut self, resume: Resume) -> Result<(), TrainError> {
+        let Resume { state, loop_state, model, optimizer, copies, rng, .. } = resume;
+        let weights = self.learner.network.parameters().iter().chain(self.learner.network.buffers());
+        if let Some(missing) = weights.into_iter().find(|own| !model.iter().any(|saved| saved.name == own.name)) {
+            return Err(TrainError::MissingTensor { name: missing.name.clone() });
+        }
+        self.learner.network.write_all(&model)?;
+        for parameter in &state.hyper_parameters {
+            let Some(group) = self.learner.optimizer.groups().get(parameter.group) else { continue };
+            let group = group.name().to_owned();
+            // The schedule and the options set those without an owner.
+            if let Some(owner) = &parameter.owner {
+                self.learner.optimizer.set(&group, &parameter.name, parameter.value.0)?;
+                self.learner.owners.insert((group, parameter.name.clone()), owner.clone());
+            }
+        }
+        self.learner.optimizer.load_state(&optimizer)?;
+        if self.progress.position.global_step > 0 {
+            // That of the last step: an epoch that ends before the next step puts it among its metrics.
+            let factor = self.learner.schedule_factor(&self.progress);
+            self.learner.optimizer.schedule(factor);
+        }
+        self.learner.step.gradient_norm = loop_state.gradient_norm.map(|norm| norm.0);
+        for (name, tensor) in copies {
+            // A copy's name may contain slashes; a tensor's cannot.
+            if let Some((copy, name)) = name.rsplit_once('/') {
+                let tensor = self.learner.to_device(tensor)?;
+                self.kept
+                    .copies
+                    .entry(copy.to_owned())
+                    .or_default()
+                    .push(NamedTensor { name: name.to_owned(), tensor });
+            }
+        }
+        self.progress.epoch_is_over = loop_state.epoch_is_over;
+        self.measured.loss.restore(loop_state.loss);
+        for accumulator in &mut self.measured.accumulators {
+            if let Some(state) = loop_state.metrics.get(&*accumulator.metric().name()) {
+                accumulator.restore(state)?;
+            }
+        }
+        for (name, (value, position)) in &loop_state.latest {
+            self.measured.restore(*position, name, value.0);
+        }
+        self.measured.history = Arc::new(RwLock::new(state.history));
+        self.progress.set_time_before(Duration::try_from_secs_f64(loop_state.seconds.0).unwrap_or_default());
+        if self.progress.epoch_is_over {
+            // The next epoch begins at its first batch, even if this one was cut short.
+            self.feed.restart(self.progress.next_epoch())?;
+        }
+        // Last: nothing after this may draw.
+        for (name, state) in rng {
+            let device = match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+                Some(index) if index < tch::Cuda::device_count().max(0) as usize => Device::Cuda(index),
+                // A run that resumes without that device does not need its generator.
+                Some(_) => continue,
+                None => Device::Cpu,
+            };
+            random::set_generator_state(device, &state)?;
+        }
+        Ok(())
+    }
+}

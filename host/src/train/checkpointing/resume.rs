@@ -1,0 +1,144 @@
+//! A checkpoint that a run resumes from, read and verified.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tch::{Kind, Tensor};
+
+use super::{LOOP, LoopState, SCHEDULES};
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, OwnedTensor, State, TensorFile};
+use crate::dispatch::ScheduleState;
+use crate::model::NamedTensor;
+use crate::record::Position;
+use crate::report::Report;
+
+/// A checkpoint to resume from, read and verified.
+pub struct Resume {
+    path: PathBuf,
+    pub(super) state: State,
+    pub(super) loop_state: LoopState,
+    schedules: BTreeMap<String, ScheduleState>,
+    plugins: BTreeMap<String, Vec<u8>>,
+    pub(super) model: Vec<NamedTensor>,
+    pub(super) optimizer: Vec<(String, Tensor)>,
+    pub(super) copies: Vec<(String, Tensor)>,
+    pub(super) rng: Vec<(String, Tensor)>,
+}
+
+/// Why a run cannot resume from a checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A part of its state cannot be decoded.
+    #[error("the `{part}` part of the state in the checkpoint `{path}` is not understood")]
+    State {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Which part.
+        part: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A tensor has a type that this libtorch does not support.
+    #[error("the tensor `{name}` in the checkpoint `{path}` has the type {dtype:?}, which this host cannot load")]
+    Dtype {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        dtype: Dtype,
+    },
+    /// libtorch.
+    #[error(transparent)]
+    Torch(#[from] crate::torch::TorchError),
+}
+
+impl Report for ResumeError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Checkpoint(error) => error.hint(),
+            _ => {
+                Some("resume from another checkpoint: `--resume PATH`, or begin a new run: `--resume never`".to_owned())
+            }
+        }
+    }
+}
+
+impl Resume {
+    /// Reads all of a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or decoded.
+    pub fn read(checkpoint: &Checkpoint) -> Result<Self, ResumeError> {
+        let path = checkpoint.path().to_owned();
+        let state = checkpoint.state()?;
+        let part = |part: &'static str| state.modules.get(part).cloned().unwrap_or_default();
+        let not_understood = |part| {
+            let path = path.clone();
+            move |source| ResumeError::State { path, part, source }
+        };
+        let loop_state = serde_json::from_value(part(LOOP)).map_err(not_understood(LOOP))?;
+        let schedules = serde_json::from_value(part(SCHEDULES)).map_err(not_understood(SCHEDULES))?;
+        let mut plugins = BTreeMap::new();
+        for instance in checkpoint.plugins() {
+            if let Some(bytes) = checkpoint.plugin(instance)? {
+                plugins.insert(instance.to_owned(), bytes);
+            }
+        }
+        let tensors = |file| -> Result<Vec<(String, Tensor)>, ResumeError> {
+            checkpoint.tensors(file)?.into_iter().map(|tensor| into_tensor(&path, tensor)).collect()
+        };
+        let model =
+            tensors(TensorFile::Model)?.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
+        let (optimizer, copies) = (tensors(TensorFile::Optimizer)?, tensors(TensorFile::Copies)?);
+        let rng = tensors(TensorFile::Rng)?;
+        Ok(Self { path, state, loop_state, schedules, plugins, model, optimizer, copies, rng })
+    }
+
+    /// The checkpoint's folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the run was.
+    pub fn position(&self) -> Position {
+        self.state.position
+    }
+
+    /// Threads of one tensor operation: sums depend on their number.
+    pub fn threads(&self) -> usize {
+        self.state.threads
+    }
+
+    /// The saved state of each instance.
+    pub fn plugins(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.plugins
+    }
+
+    /// The state of the schedules.
+    pub fn schedules(&self) -> &BTreeMap<String, ScheduleState> {
+        &self.schedules
+    }
+}
+
+fn into_tensor(path: &Path, tensor: OwnedTensor) -> Result<(String, Tensor), ResumeError> {
+    let kind = match tensor.dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        dtype => return Err(ResumeError::Dtype { path: path.to_owned(), name: tensor.name, dtype }),
+    };
+    let shape: Vec<i64> = tensor.shape.iter().map(|&size| size as i64).collect();
+    let made = Tensor::f_from_data_size(&tensor.bytes, &shape, kind).map_err(crate::torch::TorchError::from)?;
+    Ok((tensor.name, made))
+}

@@ -1,0 +1,133 @@
+//! The input of the training: the data, and the batches of the training split.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tch::Tensor;
+
+use super::error::TrainError;
+use crate::data::{Data, Loader, LoaderOptions, Order, TRAIN};
+use crate::record::Position;
+
+/// A seed other than the run's, so that steps outside the run do not repeat the batches that come next.
+const APART: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The data and its batches.
+pub(super) struct Feed {
+    pub(super) data: Data,
+    loader: Loader,
+    /// Samples of a training batch.
+    pub(super) batch_size: usize,
+    /// Batches of one update.
+    accumulate: u64,
+    seed: u64,
+    /// How long the loop had waited for data when the epoch began.
+    waited_before: Duration,
+}
+
+/// The samples of one update, on the CPU.
+pub(super) struct StepBatch {
+    pub(super) inputs: Tensor,
+    pub(super) targets: Tensor,
+}
+
+impl Feed {
+    /// The batches from `position` on.
+    pub(super) fn new(
+        data: Data,
+        batch_size: usize,
+        accumulate: u64,
+        seed: u64,
+        position: Position,
+    ) -> Result<Self, TrainError> {
+        let loader = training_loader(&data, batch_size, accumulate, seed, position)?;
+        Ok(Self { data, loader, batch_size, accumulate, seed, waited_before: Duration::ZERO })
+    }
+
+    /// Updates of one epoch.
+    pub(super) fn steps_per_epoch(&self) -> u64 {
+        (self.loader.batches_per_epoch() as u64).div_ceil(self.accumulate)
+    }
+
+    /// Samples of the training split.
+    pub(super) fn training_samples(&self) -> u64 {
+        self.data.splits.get(TRAIN).map_or(0, |split| split.len() as u64)
+    }
+
+    /// How long the loop waited for data in all.
+    pub(super) fn waited(&self) -> Duration {
+        self.loader.waited()
+    }
+
+    pub(super) fn begin_epoch(&mut self) {
+        self.waited_before = self.loader.waited();
+    }
+
+    /// How long the loop waited for data since the epoch began.
+    pub(super) fn waited_in_epoch(&self) -> Duration {
+        self.loader.waited().saturating_sub(self.waited_before)
+    }
+
+    /// The batches of the next update, joined; `sizes` gets the number of samples of each.
+    pub(super) fn next_step(&mut self, sizes: &mut Vec<i64>) -> Result<StepBatch, TrainError> {
+        let first = self.loader.next_batch()?;
+        sizes.clear();
+        sizes.push(first.batch.size as i64);
+        let (inputs, targets) = (first.batch.inputs, first.batch.targets);
+        if self.accumulate == 1 {
+            return Ok(StepBatch { inputs, targets });
+        }
+        let (mut is_last, mut parts) = (first.is_last, (vec![inputs], vec![targets]));
+        while !is_last && sizes.len() < self.accumulate as usize {
+            let next = self.loader.next_batch()?;
+            is_last = next.is_last;
+            sizes.push(next.batch.size as i64);
+            parts.0.push(next.batch.inputs);
+            parts.1.push(next.batch.targets);
+        }
+        Ok(StepBatch { inputs: Tensor::f_cat(&parts.0, 0)?, targets: Tensor::f_cat(&parts.1, 0)? })
+    }
+
+    /// Begins again at `position`: the prefetched batches belong to an epoch that was cut short.
+    pub(super) fn restart(&mut self, position: Position) -> Result<(), TrainError> {
+        self.loader = training_loader(&self.data, self.batch_size, self.accumulate, self.seed, position)?;
+        Ok(())
+    }
+
+    /// The batches of a split in its own order.
+    pub(super) fn in_order(&self, split: &str, batch_size: usize) -> Result<Loader, TrainError> {
+        let options =
+            LoaderOptions { batch_size, order: Order::Sequential, first_epoch: 1, first_batch: 0, augmentation: None };
+        Ok(Loader::start(Arc::clone(self.data.split(split)?), options)?)
+    }
+
+    /// Training batches outside the run's own order.
+    pub(super) fn apart(&self, epoch: u64) -> Result<Loader, TrainError> {
+        let options = LoaderOptions {
+            batch_size: self.batch_size,
+            order: Order::Shuffled { seed: self.seed ^ APART },
+            first_epoch: epoch.max(1),
+            first_batch: 0,
+            augmentation: self.data.augmentation.clone(),
+        };
+        Ok(Loader::start(Arc::clone(self.data.split(TRAIN)?), options)?)
+    }
+}
+
+fn training_loader(
+    data: &Data,
+    batch_size: usize,
+    accumulate: u64,
+    seed: u64,
+    position: Position,
+) -> Result<Loader, TrainError> {
+    let options = LoaderOptions {
+        batch_size,
+        order: Order::Shuffled { seed },
+        first_epoch: position.epoch.max(1),
+        // Before the first epoch, its first batch; the loader continues into the next epoch by itself.
+        first_batch: (position.step * accumulate) as usize,
+        augmentation: data.augmentation.clone(),
+    };
+    Ok(Loader::start(Arc::clone(data.split(TRAIN)?), options)?)
+}

@@ -1,0 +1,132 @@
+//! What learns: the network, its optimizer, the loss, and the current step.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use plugin_api::protocol::Tap;
+use tch::{Kind, Tensor};
+
+use super::custom::{BatchStepFunction, Loss};
+use super::error::TrainError;
+use super::evaluate::EvaluationBatch;
+use super::optimizer::Optimizer;
+use super::precision::Precision;
+use super::schedule::Schedule;
+use super::step::Step;
+use crate::dispatch::Emitter;
+use crate::model::{Mode, Network};
+use crate::torch::autocast::{self, Autocast};
+
+/// What learns.
+pub(super) struct Learner {
+    pub(super) network: Network,
+    pub(super) optimizer: Optimizer,
+    pub(super) loss: Loss,
+    pub(super) schedule: Schedule,
+    /// The largest norm of all gradients together; larger ones are scaled down.
+    pub(super) clip_gradient_norm: Option<f64>,
+    precision: Precision,
+    /// The current training step.
+    pub(super) step: Step,
+    /// The current batch of an evaluation.
+    pub(super) evaluation: Option<EvaluationBatch>,
+    pub(super) taps: Vec<PlannedTap>,
+    /// The owners of hyper-parameters that the schedule no longer sets, by group and name.
+    pub(super) owners: BTreeMap<(String, String), String>,
+    /// A program's own way from a batch to its loss.
+    pub(super) batch_step: Option<RefCell<Box<BatchStepFunction>>>,
+    /// Sends the events that it emits.
+    pub(super) emitter: Option<Emitter>,
+}
+
+/// A callback's tap, with its node resolved.
+pub(super) struct PlannedTap {
+    pub(super) tap: Tap,
+    /// The node's index, for an activation.
+    pub(super) node: Option<usize>,
+}
+
+impl Learner {
+    pub(super) fn new(
+        network: Network,
+        optimizer: Optimizer,
+        loss: Loss,
+        schedule: Schedule,
+        clip_gradient_norm: Option<f64>,
+        precision: Precision,
+    ) -> Self {
+        Self {
+            network,
+            optimizer,
+            loss,
+            schedule,
+            clip_gradient_norm,
+            precision,
+            step: Step::default(),
+            evaluation: None,
+            taps: Vec::new(),
+            owners: BTreeMap::new(),
+            batch_step: None,
+            emitter: None,
+        }
+    }
+
+    /// A tensor on the model's device.
+    pub(super) fn to_device(&self, tensor: Tensor) -> Result<Tensor, TrainError> {
+        if tensor.device() == self.network.device() {
+            return Ok(tensor);
+        }
+        Ok(tensor.f_to_device(self.network.device())?)
+    }
+
+    /// Sets the run's precision until this is dropped.
+    pub(super) fn autocast(&self) -> Result<Option<Autocast>, TrainError> {
+        Ok(match self.precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(autocast::enter(self.network.device(), Kind::BFloat16)?),
+        })
+    }
+
+    /// The nodes whose values are fetched with each step.
+    pub(super) fn tapped_nodes(&self) -> Vec<usize> {
+        self.taps.iter().filter_map(|tap| tap.node).collect()
+    }
+
+    /// Computes outputs, loss and the values of `nodes` for an evaluation's batch.
+    pub(super) fn infer(&self, batch: &mut EvaluationBatch, nodes: &[usize]) -> Result<(), TrainError> {
+        let _no_gradients = tch::no_grad_guard();
+        let (outputs, tapped) = self.infer_inputs(&batch.inputs, nodes)?;
+        batch.loss = Some(self.loss.compute(&outputs, &batch.targets)?);
+        batch.outputs = Some(outputs);
+        batch.tapped = tapped;
+        Ok(())
+    }
+
+    /// Outputs (f32) and the values of `nodes` in inference mode.
+    pub(super) fn infer_inputs(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let _no_gradients = tch::no_grad_guard();
+        let _autocast = self.autocast()?;
+        let (outputs, tapped) = self.network.forward_with(inputs, Mode::Evaluate, nodes)?;
+        let outputs = if outputs.kind() == Kind::Float { outputs } else { outputs.f_to_kind(Kind::Float)? };
+        Ok((outputs, tapped))
+    }
+
+    /// The present learning rates by the names of their metrics: `learning_rate`, or `learning_rate_<group>` of each
+    /// group.
+    pub(super) fn learning_rates(&self) -> Vec<(String, f64)> {
+        match self.optimizer.groups() {
+            [group] => vec![("learning_rate".to_owned(), group.learning_rate())],
+            groups => {
+                groups.iter().map(|group| (format!("learning_rate_{}", group.name()), group.learning_rate())).collect()
+            }
+        }
+    }
+
+    /// The running values of a step: learning rates, the norm of its gradients, its time.
+    pub(super) fn running(&self) -> Vec<(String, f64)> {
+        let mut values = self.learning_rates();
+        values.extend(self.step.gradient_norm.map(|norm| ("gradient_norm".to_owned(), norm)));
+        values.extend(self.step.last_seconds().map(|seconds| ("step_seconds".to_owned(), seconds)));
+        values
+    }
+}

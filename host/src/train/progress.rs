@@ -1,0 +1,149 @@
+//! Where a training is: position, length, clock.
+
+use std::time::{Duration, Instant};
+
+use super::control::Controls;
+use crate::record::Position;
+
+/// How long to train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// Passes over the training split.
+    Epochs(u64),
+    /// Optimizer updates.
+    Steps(u64),
+}
+
+/// When the run began, counting the time of the processes before this one.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    at: Instant,
+    before: Duration,
+}
+
+impl Started {
+    /// The run's time over all its processes.
+    pub fn elapsed(&self) -> Duration {
+        self.before + self.at.elapsed()
+    }
+}
+
+/// Where the run is.
+pub(super) struct Progress {
+    pub(super) position: Position,
+    length: Length,
+    pub(super) steps_per_epoch: u64,
+    pub(super) total_steps: u64,
+    /// Whether the epoch at `position` is over, including its evaluation and `epoch_end`.
+    pub(super) epoch_is_over: bool,
+    started: Started,
+    epoch_began: Instant,
+    /// Steps of the epoch in this process.
+    pub(super) steps_in_process: u64,
+}
+
+impl Progress {
+    /// At `position`, whose epoch is over.
+    pub(super) fn new(position: Position, length: Length, steps_per_epoch: u64) -> Self {
+        let now = Instant::now();
+        let total_steps = match length {
+            Length::Epochs(epochs) => epochs * steps_per_epoch,
+            Length::Steps(steps) => steps,
+        };
+        Self {
+            position,
+            length,
+            steps_per_epoch,
+            total_steps,
+            epoch_is_over: true,
+            started: Started { at: now, before: Duration::ZERO },
+            epoch_began: now,
+            steps_in_process: 0,
+        }
+    }
+
+    pub(super) fn started(&self) -> Started {
+        self.started
+    }
+
+    /// Counts the time of the processes before this one.
+    pub(super) fn set_time_before(&mut self, before: Duration) {
+        self.started.before = before;
+    }
+
+    /// Epochs planned; 0 when the run is planned in steps.
+    pub(super) fn planned_epochs(&self) -> u64 {
+        match self.length {
+            Length::Epochs(epochs) => epochs,
+            Length::Steps(_) => 0,
+        }
+    }
+
+    /// From 0 to 1.
+    pub(super) fn fraction(&self) -> f64 {
+        match self.length {
+            Length::Steps(steps) => self.position.global_step as f64 / steps.max(1) as f64,
+            // An epoch that was cut short counts as one.
+            Length::Epochs(epochs) => {
+                let done =
+                    if self.epoch_is_over { 1.0 } else { self.position.step as f64 / self.steps_per_epoch as f64 };
+                (self.position.epoch.saturating_sub(1) as f64 + if self.position.epoch == 0 { 0.0 } else { done })
+                    / epochs.max(1) as f64
+            }
+        }
+    }
+
+    /// Whether everything planned is done. An epoch that was cut short counts as one.
+    pub(super) fn plan_is_done(&self) -> bool {
+        match self.length {
+            Length::Epochs(epochs) => self.position.epoch >= epochs,
+            Length::Steps(steps) => self.position.global_step >= steps,
+        }
+    }
+
+    /// Whether no step of the epoch was done, so that `epoch_start` is due.
+    pub(super) fn is_at_epoch_start(&self) -> bool {
+        self.position.step == 0
+    }
+
+    /// Whether the epoch at the present position has no further step.
+    pub(super) fn epoch_is_trained(&self) -> bool {
+        self.epoch_is_over || self.position.step >= self.steps_per_epoch
+    }
+
+    /// Whether the epoch has another step, and no request to end it.
+    pub(super) fn has_next_step(&self, controls: &Controls) -> bool {
+        !controls.end_epoch
+            && !controls.is_stopping()
+            && self.position.step < self.steps_per_epoch
+            && (matches!(self.length, Length::Epochs(_)) || self.position.global_step < self.total_steps)
+    }
+
+    /// Continues to the next epoch if the current one is over. Returns whether it did.
+    pub(super) fn begin_epoch(&mut self) -> bool {
+        let is_new = self.epoch_is_over;
+        if is_new {
+            self.position.epoch += 1;
+            self.position.step = 0;
+            self.epoch_is_over = false;
+        }
+        self.epoch_began = Instant::now();
+        self.steps_in_process = 0;
+        is_new
+    }
+
+    pub(super) fn begin_step(&mut self) {
+        self.position.step += 1;
+        self.position.global_step += 1;
+    }
+
+    /// Seconds of the epoch in this process.
+    pub(super) fn epoch_seconds(&self) -> f64 {
+        self.epoch_began.elapsed().as_secs_f64()
+    }
+
+    /// The beginning of the epoch after this one.
+    pub(super) fn next_epoch(&self) -> Position {
+        Position { epoch: self.position.epoch + 1, step: 0, ..self.position }
+    }
+}

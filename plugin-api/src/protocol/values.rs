@@ -1,0 +1,182 @@
+//! The values that services take and return, as authors see them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A value of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// The epoch in which it was put, from 1.
+    pub epoch: u64,
+    /// The global step after which it was put.
+    pub global_step: u64,
+    /// The value.
+    pub value: f64,
+}
+
+/// An array of a series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArrayPoint {
+    /// The epoch in which it was put, from 1.
+    pub epoch: u64,
+    /// The global step after which it was put.
+    pub global_step: u64,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Its values, the last dimension fastest.
+    pub values: Vec<f32>,
+}
+
+/// A parameter group of the optimizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParameterGroup {
+    /// Its name.
+    pub name: String,
+    /// Its hyper-parameters: `learning_rate`, `weight_decay`, ….
+    pub values: BTreeMap<String, f64>,
+    /// Who owns each value that the host's schedule no longer sets.
+    #[serde(default)]
+    pub owners: BTreeMap<String, String>,
+}
+
+/// What a callback can ask the loop to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Control {
+    /// End the run; it counts as stopped, not as failed.
+    Stop,
+    /// End the epoch after this step; its evaluation still comes.
+    EndEpoch,
+    /// Skip this step's update; only in `gradients`.
+    SkipUpdate,
+    /// Evaluate at the next safe point.
+    Evaluate,
+    /// Take a checkpoint at the next safe point.
+    Checkpoint,
+    /// Pause the loop at the next safe point, until `resume`.
+    Pause,
+    /// End a pause.
+    Resume,
+}
+
+/// What to do with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyAction {
+    /// Create it, or replace it.
+    Take,
+    /// Put it back in place.
+    Restore,
+    /// Forget it.
+    Drop,
+}
+
+/// A checkpoint that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointWritten {
+    /// The folder, absolute.
+    pub path: String,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Whether one of the same position already existed.
+    #[serde(default)]
+    pub existed: bool,
+}
+
+/// The description of the run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// The instance's own name.
+    #[serde(default)]
+    pub instance: String,
+    /// The run's name.
+    #[serde(default)]
+    pub name: String,
+    /// The run folder, absolute.
+    #[serde(default)]
+    pub folder: String,
+    /// The resolved run file, as JSON text.
+    #[serde(default)]
+    pub plan: String,
+    /// The host's version.
+    #[serde(default)]
+    pub host_version: String,
+    /// `cpu` or `cuda:N`.
+    #[serde(default)]
+    pub device: String,
+    /// Epochs planned; 0 when the run is planned in steps.
+    #[serde(default)]
+    pub epochs: u64,
+    /// Steps of one epoch.
+    #[serde(default)]
+    pub steps_per_epoch: u64,
+    /// Steps planned in all.
+    #[serde(default)]
+    pub total_steps: u64,
+    /// Samples of the training split.
+    #[serde(default)]
+    pub training_samples: u64,
+    /// What is trained on.
+    #[serde(default)]
+    pub data: DataInfo,
+    /// Every metric that the run will give, by name, sorted: those of the loop, and those that callbacks declare.
+    #[serde(default)]
+    pub metrics: Vec<String>,
+    /// The checkpoint that the run resumed from.
+    #[serde(default)]
+    pub resumed_from: Option<String>,
+    /// Whether this is a trial (`--try`) that publishes nothing.
+    #[serde(default)]
+    pub trial: bool,
+}
+
+/// What a run is trained on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataInfo {
+    /// The samples of each split.
+    #[serde(default)]
+    pub splits: BTreeMap<String, u64>,
+    /// The number of classes; 0 if numbers are predicted.
+    #[serde(default)]
+    pub classes: u64,
+    /// The names of the classes, or of the predicted numbers, in order; empty if unknown.
+    #[serde(default)]
+    pub target_names: Vec<String>,
+    /// What was subtracted from every sample, one number for each index of its first dimension (features of a vector,
+    /// channels of an image); empty if nothing was.
+    #[serde(default)]
+    pub offset: Vec<f32>,
+    /// What every sample was then divided by, as `offset`.
+    #[serde(default)]
+    pub scale: Vec<f32>,
+}
+
+/// A line that the console showed: of a callback, a warning or the host. The host keeps the newest ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConsoleLine {
+    /// Counts the lines of this process, from 1.
+    pub number: u64,
+    /// Seconds since 1970, UTC.
+    pub time: f64,
+    /// The line, without its break.
+    pub text: String,
+}
+
+/// The cost of one hook of one callback, in this process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HookTime {
+    /// The instance's name.
+    pub instance: String,
+    /// The hook, by its event's name; `waiting` for the time that the loop waited for a callback in the background.
+    pub hook: String,
+    /// Whether it ran in the background, where the loop did not wait for it.
+    pub background: bool,
+    /// How many calls.
+    pub calls: u64,
+    /// Their time; an estimate for hooks of every step that take less than a quarter of a microsecond.
+    pub seconds: f64,
+    /// The longest call that was timed.
+    pub longest_seconds: f64,
+}

@@ -1,0 +1,126 @@
+//! Unknown names: the message, and the names that were probably meant.
+
+use std::cmp::Reverse;
+
+use super::rules::Refusal;
+use crate::abi::kinds::Status;
+
+/// The most names that a message suggests.
+const OFFERED: usize = 3;
+
+/// The candidates that `word` probably means, the most likely first, at most three.
+///
+/// A candidate counts when at most a third of its letters differ (Damerau-Levenshtein distance, capitals and
+/// `-` against `_` ignored), or when it starts with the word.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let word = folded(word);
+    let length = word.chars().count();
+    let mut near: Vec<(usize, usize, &str)> = candidates
+        .into_iter()
+        .enumerate()
+        .filter_map(|(order, candidate)| {
+            let folded = folded(candidate);
+            let distance = strsim::damerau_levenshtein(&word, &folded);
+            let allowed = (length.max(folded.chars().count()) / 3).max(1);
+            // Words of one letter are not similar if that letter differs.
+            let resembles = distance <= allowed && distance < length;
+            let begins = length >= 3 && folded.starts_with(&word);
+            (resembles || begins).then_some((distance, order, candidate))
+        })
+        .collect();
+    near.sort_by_key(|&(distance, order, candidate)| (distance, order, Reverse(candidate)));
+    near.dedup_by_key(|entry| entry.2);
+    near.into_iter().take(OFFERED).map(|(_, _, candidate)| candidate).collect()
+}
+
+/// The hint with the nearest candidates, or `None` if nothing is similar to `word`.
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let near = nearest(word, candidates);
+    (!near.is_empty()).then(|| format!("did you mean {}?", list_names(near, "or")))
+}
+
+/// There is no `what` called `name`: the message of every host, with the nearest of `names`.
+pub fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+    let nearest = did_you_mean(name, names).map_or_else(String::new, |hint| format!("; {hint}"));
+    format!("there is no {what} `{name}`{nearest}")
+}
+
+/// The option called `name` of an instance's `options`; `a.b` is `b` in the table `a`.
+///
+/// # Errors
+///
+/// When there is no such option; the message lists the nearest names of its table.
+pub fn option_of<'o>(options: &'o serde_json::Value, name: &str) -> Result<&'o serde_json::Value, Refusal> {
+    let mut value = options;
+    let mut path = String::new();
+    for part in name.split('.') {
+        let table = value.as_object();
+        value = table.and_then(|table| table.get(part)).ok_or_else(|| {
+            let keys = table.into_iter().flat_map(|table| table.keys());
+            let names: Vec<String> = keys.map(|key| format!("{path}{key}")).collect();
+            let message = no_such_name("option", name, names.iter().map(String::as_str));
+            Refusal { status: Status::NO_SUCH_NAME, message }
+        })?;
+        path = format!("{path}{part}.");
+    }
+    Ok(value)
+}
+
+/// The metric is known but has no value yet: the message of every host.
+pub fn no_value(metric: &str) -> String {
+    format!("the metric `{metric}` has no value yet")
+}
+
+/// Names in backticks as a sentence lists them: `` `a`, `b` or `c` ``.
+pub fn list_names<'a>(names: impl IntoIterator<Item = &'a str>, conjunction: &str) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        None => String::new(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} {conjunction} {last}", others.join(", ")),
+    }
+}
+
+fn folded(word: &str) -> String {
+    word.to_lowercase().replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_finds_its_word_and_the_closest_comes_first() {
+        let keys = ["epochs", "steps", "optimizer", "metrics"];
+        assert_eq!(nearest("optimzer", keys), ["optimizer"]);
+        assert_eq!(nearest("epoch", keys), ["epochs"]);
+        assert_eq!(nearest("stepe", ["stepped", "steps"]), ["steps", "stepped"]);
+    }
+
+    #[test]
+    fn the_nearest_options_are_those_of_the_same_table() {
+        let options = serde_json::json!({ "limit": 1, "table": { "patience": 3 } });
+        assert_eq!(option_of(&options, "table.patience").unwrap(), 3);
+        let said = |name: &str| option_of(&options, name).unwrap_err().message;
+        assert_eq!(said("table.patiense"), "there is no option `table.patiense`; did you mean `table.patience`?");
+        assert_eq!(said("limt"), "there is no option `limt`; did you mean `limit`?");
+    }
+
+    #[test]
+    fn capitals_hyphens_and_beginnings_count() {
+        assert_eq!(nearest("Early_Stopping", ["early-stopping"]), ["early-stopping"]);
+        assert_eq!(nearest("learn", ["learning_rate", "loss"]), ["learning_rate"]);
+    }
+
+    #[test]
+    fn what_resembles_nothing_gets_no_offer() {
+        assert_eq!(did_you_mean("xylophone", ["epochs", "steps"]), None);
+        assert_eq!(did_you_mean("a", ["b"]), None);
+        assert_eq!(did_you_mean("", ["a", ""]), None);
+    }
+
+    #[test]
+    fn several_offers_read_as_a_sentence() {
+        assert_eq!(did_you_mean("conv", ["conv1d", "conv2d"]).as_deref(), Some("did you mean `conv1d` or `conv2d`?"));
+    }
+}

@@ -1,0 +1,3 @@
+/* It says that it is built for another system. */
+#include "common.h"
+CHANGED_LIBRARY(table.target = hp_text_of("sparc64-unknown-solaris-windows");)

@@ -1,0 +1,3 @@
+/* Its table says that it has nothing but its size. */
+#include "common.h"
+CHANGED_LIBRARY(table.size = 4;)

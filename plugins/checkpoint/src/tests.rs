@@ -94,7 +94,7 @@ fn a_metric_that_is_not_there_is_said_once_and_stops_nothing() {
     for number in 1..4 {
         epoch(&mut host, number, 0.5).unwrap();
     }
-    let warning = "WARN this checkpoint cannot become the best: there is no metric `val_accuracy`; there is `val_loss`";
+    let warning = "WARN this checkpoint cannot become the best: there is no metric `val_accuracy`";
     assert_eq!(host.logs(), [warning]);
     assert_eq!(there(&host).2, "");
 }

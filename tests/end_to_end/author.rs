@@ -169,7 +169,7 @@ fn a_file_that_does_not_load_is_a_failure() {
 
     KIND  CHECK  RESULT  DETAILS
     -     load   FAILED  `[FOLDER]/libwrong_major.so` is built for plugin ABI 2.0.0, this host has 1.0.0
-                         hint: build the plugin with a `plugin-api` of this host's major version
+                         hint: build the plugin with a `plugin-api` or a `host_plugin.h` of this host's major version
 
     load: The library loads, as it would for a run; a warning when that takes longer than the budget.
 

@@ -35,7 +35,7 @@ fn a_text_file() {
     exit code: 2
     -- stderr
       × `[FOLDER]/libdamaged.so` is not a shared library
-      hint: build the plugin with `crate-type = ["cdylib"]` and copy the library that cargo names
+      hint: build the plugin with `crate-type = ["cdylib"]` and copy the library that cargo names; in C build it with `cc -shared`
     "#);
 }
 
@@ -46,7 +46,7 @@ fn an_empty_file() {
     exit code: 2
     -- stderr
       × `[FOLDER]/libdamaged.so` is not a shared library
-      hint: build the plugin with `crate-type = ["cdylib"]` and copy the library that cargo names
+      hint: build the plugin with `crate-type = ["cdylib"]` and copy the library that cargo names; in C build it with `cc -shared`
     "#);
 }
 
@@ -72,7 +72,7 @@ fn a_library_for_another_architecture() {
     exit code: 2
     -- stderr
       × `[FOLDER]/libdamaged.so` is built for Aarch64 (ELF), this host for X86_64 (ELF)
-      hint: build the plugin for this host's target: `cargo build --release --target …`
+      hint: build the plugin for this host's target: `cargo build --release --target …`, or with a compiler for it
     "#);
 }
 
@@ -81,8 +81,8 @@ fn a_library_that_is_not_a_plugin() {
     insta::assert_snapshot!(test_plugin("not-a-plugin"), @r#"
     exit code: 2
     -- stderr
-      × `[FOLDER]/libnot_a_plugin.so` is a shared library, but no plugin: it exports no plugin header
-      hint: export its kinds: `#[plugin] const KINDS: &[Kind] = &[…];`; a library that plugins need belongs beside the folder, not in it
+      × `[FOLDER]/libnot_a_plugin.so` is a shared library, but no plugin: it exports neither a plugin header nor `host_plugin_entry`
+      hint: export its kinds: `#[plugin] const KINDS: &[Kind] = &[…];`, in C `HP_LIBRARY(…)`; a library that plugins need belongs beside the folder, not in it
     "#);
 }
 
@@ -92,7 +92,7 @@ fn another_major_version() {
     exit code: 2
     -- stderr
       × `[FOLDER]/libwrong_major.so` is built for plugin ABI 2.0.0, this host has 1.0.0
-      hint: build the plugin with a `plugin-api` of this host's major version
+      hint: build the plugin with a `plugin-api` or a `host_plugin.h` of this host's major version
     "#);
 }
 
@@ -219,10 +219,10 @@ fn a_broken_file_in_a_folder_is_a_warning() {
     KIND      VERSION  BY DEFAULT  DISPATCH  LIBRARY         SUMMARY
     recorder  0.1.0    no          inline    librecorder.so  Writes a line for every hook
     -- stderr
-      × `[FOLDER]/libnot_a_plugin.so` is a shared library, but no plugin: it exports no plugin header
-      hint: export its kinds: `#[plugin] const KINDS: &[Kind] = &[…];`; a library that plugins need belongs beside the folder, not in it
+      × `[FOLDER]/libnot_a_plugin.so` is a shared library, but no plugin: it exports neither a plugin header nor `host_plugin_entry`
+      hint: export its kinds: `#[plugin] const KINDS: &[Kind] = &[…];`, in C `HP_LIBRARY(…)`; a library that plugins need belongs beside the folder, not in it
 
       × `[FOLDER]/libwrong_major.so` is built for plugin ABI 2.0.0, this host has 1.0.0
-      hint: build the plugin with a `plugin-api` of this host's major version
+      hint: build the plugin with a `plugin-api` or a `host_plugin.h` of this host's major version
     "#);
 }

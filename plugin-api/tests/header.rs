@@ -23,11 +23,11 @@ const HEADER: &str = include_str!("../include/host_plugin.h");
 const MINOR: u32 = 0;
 
 fn events() -> impl Iterator<Item = EventKind> {
-    EventKind::ALL.iter().copied().filter(|event| event.since() <= MINOR)
+    EventKind::ALL.iter().copied().filter(|event| (0..=MINOR).contains(&event.since()))
 }
 
 fn services() -> impl Iterator<Item = ServiceKind> {
-    ServiceKind::ALL.iter().copied().filter(|service| service.since() <= MINOR)
+    ServiceKind::ALL.iter().copied().filter(|service| (0..=MINOR).contains(&service.since()))
 }
 
 /// The names and numbers of the constants with this prefix, as the header defines them, each with the comment above it.

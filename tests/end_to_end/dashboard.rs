@@ -88,7 +88,7 @@ fn a_browser_sees_the_run_and_stops_it() {
     browser.wait_until("document.querySelector('#console').textContent.includes('dashboard: http://')");
     assert_eq!(browser.evaluate("document.documentElement.scrollWidth"), 390, "nothing sticks out on a phone");
     browser.evaluate("byId('rate').value = '0.125', byId('controls').requestSubmit()");
-    browser.wait_until("byId('notice').textContent.includes('the learning rate is 0.125 from here on')");
+    browser.wait_until("byId('notice').textContent.includes('the learning rate is 0.125 from now on')");
     browser.wait_until("byId('rate').placeholder === '0.125'");
     // One click may be an accident.
     browser.evaluate("byId('stop').click()");

@@ -48,6 +48,9 @@ const SGD: &str = r#"{ type = "sgd", learning_rate = 0.05, momentum = 0.9, neste
 pub fn goes_on(training: &Training, checkpoints: &[&str], end: &str) {
     assert!(!checkpoints.is_empty());
     training.run("unbroken", &[]);
+    let state = read_json(&training.path("unbroken").join(end).join("state.json"));
+    let history = &state["history"]["numbers"];
+    assert!(history.as_array().is_some_and(|series| series.len() >= 4), "{history}");
     for checkpoint in checkpoints {
         let from = training.path("unbroken").join(checkpoint);
         assert!(from.is_dir(), "{checkpoint}: {:?}", training.checkpoints("unbroken/checkpoints"));

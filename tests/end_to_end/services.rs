@@ -152,7 +152,7 @@ fn unknown_names_get_the_nearest() {
     .into();
     insta::assert_snapshot!(errors.join("\n"), @r#"
     tap of no node: NoSuchName: there is no node `no-such-node`
-    tensor_list batch: NotAllowed: there are no `batch` in `setup`
+    tensor_list batch: NotAllowed: `batch` can be read only in `step_start`, `step_end`, `gradients`, `eval_step_start`, `eval_step_end` and `trigger`, not in `setup`
     snapshot of no name: NoSuchName: there is no snapshot `before`
     weights_copy of no name: NoSuchName: there is no copy of the weights `copy`
     tensor_write of no name: NoSuchName: there is no tensor `no-such-parameter`
@@ -160,12 +160,12 @@ fn unknown_names_get_the_nearest() {
     batch beyond the last: Failed: the split `val` has 6 batches, none of index 18446744073709551615
     predict no node: NoSuchName: there is no node `no-such-node`
     measure no metric: NoSuchName: there is no metric `acuracy`; did you mean `accuracy`?
-    tensor_write parameters: NotAllowed: weights do not change in `step_start`: a step is under way
-    tensor_read gradients: NotAllowed: there are no `gradients` in `step_start`
-    skip_update: NotAllowed: an update is skipped in `gradients`
+    tensor_write parameters: NotAllowed: `parameters` cannot be written in `step_start`, where a step can be in progress
+    tensor_read gradients: NotAllowed: `gradients` can be read only in `step_end`, `gradients` and `trigger`, not in `step_start`
+    skip_update: NotAllowed: an update can be skipped only in `gradients`, not in `step_start`
     metric of no name: NoSuchName: there is no metric `service_metric`; did you mean `services_metric`?
     array_put of another shape: Failed: `services_array` has the shape [2, 3] but 1 values
-    record of no event: NotAllowed: there is a record in `record` alone
+    record of no event: NotAllowed: `record` can be called only in `record`, not in `step_end`
     hyper_parameter_set no name: NoSuchName: there is no hyper-parameter `learning_rat`; did you mean `learning_rate`?
     tensor_read no name: NoSuchName: there is no tensor in `parameters` called `no-such-parameter`
     history of no name: NoSuchName: there is no metric `train_los`; did you mean `train_loss`?
@@ -218,11 +218,11 @@ fn writes_take_effect_or_are_refused() {
     a copy is apart
     a copy is put in place
     a copy that is gone: NoSuchName: there is no copy of the weights `twice`
-    weights in step_start: NotAllowed: weights do not change in `step_start`: a step is under way
-    gradients in step_start: NotAllowed: there are no `gradients` in `step_start`
-    skip_update in step_start: NotAllowed: an update is skipped in `gradients`
+    weights in step_start: NotAllowed: `parameters` cannot be written in `step_start`, where a step can be in progress
+    gradients in step_start: NotAllowed: `gradients` can be read only in `step_end`, `gradients` and `trigger`, not in `step_start`
+    skip_update in step_start: NotAllowed: an update can be skipped only in `gradients`, not in `step_start`
     the step has the batch that was written
-    batch in gradients: NotAllowed: `batch` are written in `step_start`
+    batch in gradients: NotAllowed: `batch` can be written only in `step_start`, not in `gradients`
     the loss is the outputs' cross-entropy
     a whole tap is the value
     tap mean
@@ -236,12 +236,12 @@ fn writes_take_effect_or_are_refused() {
     no update by gradients of zero
     no update where it is skipped
     an update where nothing is written
-    gradients in epoch_end: NotAllowed: there are no `gradients` in `epoch_end`
-    batch in epoch_end: NotAllowed: there are no `batch` in `epoch_end`
-    loss in epoch_end: NotAllowed: there is a loss in `gradients`, `step_end` and `eval_step_end`
-    record in epoch_end: NotAllowed: there is a record in `record` alone
-    write_checkpoint in epoch_end: NotAllowed: checkpoints are written in `checkpoint`, by a callback whose `NEEDS` have `TRAINING_STATE`
-    tap in epoch_end: NotAllowed: taps are asked for in `setup`
+    gradients in epoch_end: NotAllowed: `gradients` can be read only in `step_end`, `gradients` and `trigger`, not in `epoch_end`
+    batch in epoch_end: NotAllowed: `batch` can be read only in `step_start`, `step_end`, `gradients`, `eval_step_start`, `eval_step_end` and `trigger`, not in `epoch_end`
+    loss in epoch_end: NotAllowed: `loss` can be called only in `step_end`, `gradients`, `eval_step_end` and `trigger`, not in `epoch_end`
+    record in epoch_end: NotAllowed: `record` can be called only in `record`, not in `epoch_end`
+    write_checkpoint in epoch_end: NotAllowed: `write_checkpoint` can be called only in `checkpoint`, not in `epoch_end`
+    tap in epoch_end: NotAllowed: `tap` can be called only in `setup`, not in `epoch_end`
     "#);
 }
 

@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 
 use super::check::{self, CheckKind, CheckOptions};
 use super::new::{NewOptions, new};
+use super::output::cannot_write;
 use super::{describe, list};
-use crate::report::{Problem, Problems};
+use crate::report::Problems;
 
 /// The plugin folders of a command.
 #[derive(Clone, Debug, Args)]
@@ -96,12 +97,4 @@ fn wants_color() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
     std::io::stdout().is_terminal() && !refused && !dumb
-}
-
-/// Output that cannot be written. A reader that stopped reading (`… | head`) is not an error.
-pub(super) fn cannot_write(error: std::io::Error) -> Problems {
-    if error.kind() == std::io::ErrorKind::BrokenPipe {
-        std::process::exit(0);
-    }
-    Problem::new("cannot write the output").with_cause(&error).into()
 }

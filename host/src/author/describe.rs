@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use plugin_api::protocol::Descriptor;
 use serde_json::{Map, Value};
 
-use super::command::cannot_write;
 use super::options::{OptionRow, example, rows};
+use super::output::cannot_write;
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Problems, Report, did_you_mean, list, table};
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::command::cannot_write;
+use super::output::cannot_write;
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Problems, Style, render, table};
 

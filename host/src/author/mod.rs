@@ -9,6 +9,7 @@ mod describe;
 mod list;
 mod new;
 mod options;
+mod output;
 
 pub use check::{Check, CheckOptions, Checked, Finding, Scope, Verdict, check};
 pub use command::{PluginsCommand, run};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use plugin_api::abi::{C_HEADER, C_HEADER_NAME};
 
-use super::command::cannot_write;
+use super::output::cannot_write;
 use crate::report::{Problem, Problems, Report};
 
 /// In which language a plugin is written.

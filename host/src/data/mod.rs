@@ -25,12 +25,11 @@ use plugin_api::protocol::DataInfo;
 pub use augment::{Augment, Augmentation, Axis};
 pub use dataset::{Batch, Dataset, MemoryDataset};
 pub use error::DataError;
-pub use formats::{TextOptions, TextSplitOptions, Tokens};
 pub use loader::{LoadedBatch, Loader, LoaderOptions};
 pub use normalize::{GivenNormalization, Normalization, Normalize, NormalizeOptions};
 pub use options::{
     ArchiveOptions, ClassOptions, Color, Column, Columns, CsvOptions, DataOptions, FilesOptions, FilesSplitOptions,
-    ImagesOptions, SplitOptions, Task,
+    ImagesOptions, SplitOptions, Task, TextOptions, TextSplitOptions, Tokens,
 };
 pub use order::{Order, epoch_order};
 pub use target::{SampleType, Target, Targets};

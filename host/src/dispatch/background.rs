@@ -10,6 +10,7 @@ use plugin_api::abi::kinds::EventKind;
 use super::account::{Account, HookTime};
 use super::event::Event;
 use super::hook::{Answers, Hook, Identity, Left, fault, has_failed};
+use super::host_call::HOST_TABLE;
 use super::inbox::{Inbox, Message};
 use super::remote::RemoteHub;
 use super::snapshots::SharedSnapshot;
@@ -141,7 +142,7 @@ impl Callback {
         }
         let Some(instance) = &mut self.instance else { return Ok(None) };
         let answers = Answers::Snapshot(snapshot.get(), &self.inbox);
-        let mut hook = Hook::new(event, std::slice::from_ref(&self.identity), answers, &self.hub);
+        let mut hook = Hook::new(event, std::slice::from_ref(&self.identity), answers, &self.hub, &HOST_TABLE);
         let before = self.clock.raw();
         let (status, left) = hook.enter(1, |entered| {
             let status = event.lower(|table| instance.handle(table, entered.handle(0)));

@@ -10,10 +10,11 @@ use plugin_api::abi::kinds::EventKind;
 
 use super::account::{HookTime, Sampling};
 use super::background::Worker;
+use super::create::create;
 use super::emitter::Emitter;
 use super::event::Event;
 use super::failure::{Failure, NEW};
-use super::hook::{self, Identity};
+use super::hook::Identity;
 use super::inbox::Inbox;
 use super::inline::{Inline, Target};
 use super::plan::{Dispatch, OnError, Order};
@@ -71,7 +72,7 @@ impl Dispatcher {
                 options: planned.options.options.clone().into(),
                 needs: planned.kind.descriptor().needs.clone(),
             });
-            let made = hook::create(&planned.kind, &identity, &dispatcher.hub);
+            let made = create(&planned.kind, &identity, &dispatcher.hub);
             dispatcher.instances.push(identity);
             match made {
                 Ok(instance) => dispatcher.subscribers.push(Subscriber::new(planned, Runner::Inline(instance))),

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
-use plugin_api::abi::{HostHandle, ReplyTable, TensorTable};
+use plugin_api::abi::{HostHandle, HostTable, ReplyTable};
 use plugin_api::protocol::Need;
 use plugin_api::protocol::requests::Failure;
 use plugin_api::services::{Caller, Route, Site, option_of, permit, typed};
 
 use super::event::{Event, EventData};
-use super::host_call::HOST_TABLE;
 use super::inbox::{Inbox, Message};
 use super::remote::{RemoteHub, is_remote};
-use crate::plugins::{Fault, Instance, Kind};
+use super::request::Request;
+use crate::plugins::Fault;
 use crate::record::Position;
 use crate::services::{Call, Reply, ServiceError, Services, Snapshot};
 
@@ -27,13 +27,6 @@ pub(super) struct Identity {
     pub(super) options: serde_json::Value,
     /// The needs that its kind declares.
     pub(super) needs: Vec<Need>,
-}
-
-/// A service's request, as it arrived.
-pub(super) struct Request<'a> {
-    pub(super) service: ServiceKind,
-    pub(super) payload: &'a [u8],
-    pub(super) tensors: &'a [TensorTable],
 }
 
 /// Who answers the services that the hook itself does not.
@@ -49,6 +42,8 @@ pub(super) enum Answers<'a> {
 /// A pass over subscribers on one thread. Entered with [`Hook::enter`]; while it is entered,
 /// services reach it through the thread's pointer.
 pub(super) struct Hook<'a> {
+    /// What the callbacks' handles point to.
+    table: &'static HostTable,
     ticket: u64,
     event: EventKind,
     position: Position,
@@ -90,12 +85,14 @@ impl<'a> Hook<'a> {
         instances: &'a [Arc<Identity>],
         answers: Answers<'a>,
         hub: &'a Arc<RemoteHub>,
+        table: &'static HostTable,
     ) -> Self {
         let record = match &event.data {
             EventData::Record { record, .. } => Some(record),
             _ => None,
         };
         Self {
+            table,
             ticket: 0,
             event: event.kind,
             position: event.position,
@@ -153,7 +150,7 @@ impl Entered {
         let hook = self.hook();
         hook.ticket = ticket;
         hook.entered = index;
-        HostHandle { table: &raw const HOST_TABLE, ticket }
+        HostHandle { table: hook.table, ticket }
     }
 
     /// Spends the handle and returns what the hook left, if anything.
@@ -182,27 +179,6 @@ pub(super) fn has_failed(status: Status, reported: Option<&Failure>) -> bool {
 pub(super) fn fault(status: Status, told: Option<Failure>) -> Fault {
     let told = told.unwrap_or_else(|| Failure { message: "it gave no message".to_owned(), place: String::new() });
     Fault { message: told.message, panicked: status == Status::PANIC, place: told.place }
-}
-
-/// Creates an instance; its constructor may ask for its options.
-pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>) -> Result<Instance, Fault> {
-    let event = Event::at(EventKind::CREATE, Position::default());
-    let mut hook = Hook::new(&event, std::slice::from_ref(identity), Answers::Nobody, hub);
-    hook.enter(1, |entered| {
-        let made = Instance::create(kind, &identity.name, &identity.options, entered.handle(0));
-        entered.finish();
-        made
-    })
-}
-
-/// Creates an instance outside a run.
-///
-/// # Errors
-///
-/// The callback's own refusal, or its panic.
-pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> Result<Instance, Fault> {
-    let identity = Identity { name: name.into(), options: options.clone(), needs: Vec::new() };
-    create(kind, &Arc::new(identity), &RemoteHub::new(Arc::default()))
 }
 
 /// Answers a call with `ticket`: of the hook on this thread, or of a remote.

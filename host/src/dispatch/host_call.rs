@@ -7,8 +7,9 @@ use plugin_api::abi::kinds::{ServiceKind, Status};
 use plugin_api::abi::{Bytes, HostTable, MINOR, ReplyTable, RequestTable, read_table, read_tables};
 use plugin_api::protocol::requests::Failure;
 
-use super::hook::{self, Request};
+use super::hook;
 use super::remote::is_remote;
+use super::request::Request;
 use crate::services::ServiceError;
 
 /// What every handle points to; static, so that a handle never dangles.

@@ -9,6 +9,7 @@ use plugin_api::abi::kinds::{EventKind, Status};
 use super::account::Sampling;
 use super::event::Event;
 use super::hook::{Answers, Hook, Identity, Left};
+use super::host_call::HOST_TABLE;
 use super::remote::RemoteHub;
 use super::subscriber::{Runner, Subscriber};
 use crate::services::Services;
@@ -50,7 +51,7 @@ impl Inline<'_> {
         services: &mut dyn Services,
     ) -> Option<Stopped> {
         let Self { subscribers, instances, hub, sampling } = self;
-        let mut hook = Hook::new(event, instances, Answers::Run(services), hub);
+        let mut hook = Hook::new(event, instances, Answers::Run(services), hub, &HOST_TABLE);
         let frequent = is_frequent(event.kind);
         let mut stopwatch = sampling.next(frequent);
         hook.enter(targets.len() - *next, |entered| {

@@ -13,6 +13,7 @@
 
 mod account;
 mod background;
+mod create;
 mod dispatcher;
 mod emitter;
 mod event;
@@ -21,21 +22,23 @@ mod hook;
 mod host_call;
 mod inbox;
 mod inline;
+mod messages;
 mod passes;
 mod plan;
 mod policy;
 mod remote;
+mod request;
 mod schedule;
 mod snapshots;
 mod states;
 mod subscriber;
 
 pub use account::HookTime;
+pub use create::create_instance;
 pub use dispatcher::Dispatcher;
 pub use emitter::Emitter;
 pub use event::{Event, EventData};
 pub use failure::Failure;
-pub use hook::create_instance;
 pub use host_call::stale_calls;
 pub use plan::{Dispatch, OnError, Order, PlanError, Planned, order};
 pub use schedule::{Moment, ScheduleState};

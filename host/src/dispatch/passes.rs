@@ -11,7 +11,7 @@ use super::inline::{Inline, Stopped, Target};
 use super::snapshots::SharedSnapshot;
 use super::subscriber::Runner;
 use crate::plugins::Fault;
-use crate::services::Services;
+use crate::services::{Services, SnapshotNeeds};
 
 /// The most rounds of records and custom events after one hook. More means that callbacks answer each other in
 /// a loop.
@@ -153,5 +153,29 @@ impl Dispatcher {
         }
         subscriber.account.wait(self.clock.raw() - before);
         Ok(())
+    }
+
+    /// The snapshot that `targets` share for `event`.
+    pub(super) fn share(
+        &mut self,
+        event: &Event,
+        targets: &[Target],
+        services: &mut dyn Services,
+    ) -> Result<SharedSnapshot, Fault> {
+        let mut needs = SnapshotNeeds::default();
+        for target in targets {
+            let subscriber = &self.subscribers[target.index];
+            let gated = subscriber.gate(event.kind).is_some_and(|gate| !gate.holds(|name| services.metric(name)));
+            if subscriber.is_background() && !gated {
+                subscriber.needs(event.kind, &mut needs);
+            }
+        }
+        let lease = (!needs.is_empty()).then(|| self.leases.take());
+        let snapshot = services.snapshot(event.kind, &needs).map_err(|error| Fault {
+            message: format!("the host could not copy what it needs: {error}"),
+            panicked: false,
+            place: String::new(),
+        })?;
+        Ok(SharedSnapshot::new(snapshot, lease))
     }
 }

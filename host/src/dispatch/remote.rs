@@ -10,8 +10,8 @@ use plugin_api::protocol::HookTime;
 use plugin_api::services::{Caller, Site, permit, typed};
 
 use super::event::{Event, EventData};
-use super::hook::Request;
 use super::inbox::{Inbox, Message};
+use super::request::Request;
 use crate::record::{LiveMetrics, Position};
 use crate::services::{self, Call, Reply, ServiceError};
 

@@ -2,11 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::dispatcher::Dispatcher;
-use super::event::Event;
-use super::inline::Target;
-use crate::plugins::Fault;
-use crate::services::{Services, Snapshot, SnapshotNeeds};
+use crate::services::Snapshot;
 
 /// A snapshot that callbacks in the background share, and the lease that prevents a second one with
 /// tensors while it exists.
@@ -17,6 +13,10 @@ pub(super) struct SharedSnapshot {
 }
 
 impl SharedSnapshot {
+    pub(super) fn new(snapshot: Arc<Snapshot>, lease: Option<Arc<Lease>>) -> Self {
+        Self { snapshot, _lease: lease }
+    }
+
     pub(super) fn get(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -30,11 +30,11 @@ pub(super) struct Leases {
 }
 
 /// The right to a snapshot with tensors; released when the last callback is done with it.
-struct Lease(Arc<Leases>);
+pub(super) struct Lease(Arc<Leases>);
 
 impl Leases {
     /// Waits until the previous snapshot is dropped.
-    fn take(self: &Arc<Self>) -> Arc<Lease> {
+    pub(super) fn take(self: &Arc<Self>) -> Arc<Lease> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         while *taken {
             taken = self.free.wait(taken).unwrap_or_else(PoisonError::into_inner);
@@ -48,31 +48,5 @@ impl Drop for Lease {
     fn drop(&mut self) {
         *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.0.free.notify_all();
-    }
-}
-
-impl Dispatcher {
-    /// The snapshot that `targets` share for `event`.
-    pub(super) fn share(
-        &mut self,
-        event: &Event,
-        targets: &[Target],
-        services: &mut dyn Services,
-    ) -> Result<SharedSnapshot, Fault> {
-        let mut needs = SnapshotNeeds::default();
-        for target in targets {
-            let subscriber = &self.subscribers[target.index];
-            let gated = subscriber.gate(event.kind).is_some_and(|gate| !gate.holds(|name| services.metric(name)));
-            if subscriber.is_background() && !gated {
-                subscriber.needs(event.kind, &mut needs);
-            }
-        }
-        let lease = (!needs.is_empty()).then(|| self.leases.take());
-        let snapshot = services.snapshot(event.kind, &needs).map_err(|error| Fault {
-            message: format!("the host could not copy what it needs: {error}"),
-            panicked: false,
-            place: String::new(),
-        })?;
-        Ok(SharedSnapshot { snapshot, _lease: lease })
     }
 }

@@ -4,6 +4,7 @@
 //! `log.rs` write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
 //! own.
 
+mod builder;
 mod builtin;
 mod folder;
 mod interrupt;
@@ -12,12 +13,15 @@ mod log;
 mod model;
 mod plan;
 mod program;
+mod request;
 mod run;
 mod status;
 
+pub use builder::Job;
 pub use folder::{FolderError, RunFolder};
 pub use log::Verbosity;
 pub use model::PlannedModel;
-pub use plan::{JobPlan, ModelPlan, Request, ResumeFrom};
-pub use program::{Job, ModelContext};
+pub use plan::{JobPlan, ModelPlan};
+pub use program::ModelContext;
+pub use request::{Request, ResumeFrom};
 pub use run::JobOutcome;

@@ -9,6 +9,7 @@ use super::builtin;
 use super::learning::{self, Fitted};
 use super::model::{self, PlannedModel};
 use super::program::Program;
+use super::request::Request;
 use crate::config::{self, Document, Every};
 use crate::data::{Data, Source, TEST, TRAIN};
 use crate::dispatch::{self, Order};
@@ -18,39 +19,6 @@ use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::train::metrics::Metric;
 use crate::train::{self, BatchStepFunction, EvaluationPlan, Plan};
-
-/// What the command line asks for.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// The run file; `None` is the built-in digits run.
-    pub run_file: Option<PathBuf>,
-    /// Folders and library files.
-    pub plugins: Vec<PathBuf>,
-    /// Further instances, `KIND[=NAME]`.
-    pub appended: Vec<String>,
-    /// `KEY=VALUE` overrides.
-    pub overrides: Vec<String>,
-    /// The run folder.
-    pub out: Option<PathBuf>,
-    /// Where to resume from.
-    pub resume: ResumeFrom,
-    /// One batch of everything; publishes nothing.
-    pub trial: bool,
-}
-
-/// Where a run resumes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ResumeFrom {
-    /// Not specified: as `Auto` with a given run folder, else a new run.
-    #[default]
-    Unsaid,
-    /// The newest whole checkpoint of the run folder, or of the newest unfinished run of this name.
-    Auto,
-    /// A new run: a folder that holds a run is an error.
-    Never,
-    /// This checkpoint.
-    Checkpoint(PathBuf),
-}
 
 /// Everything that a run needs.
 pub struct JobPlan {

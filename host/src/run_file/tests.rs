@@ -207,13 +207,13 @@ fn old_names_of_keys_and_values() {
     ];
     insta::assert_snapshot!(refused(&keys, &[]), @r#"
      × `normalise` in `data` is now called `normalize`
-        ╭─[run.toml:9:1]
-      8 │ target = 64
-      9 │ normalise = "standard"
-        · ────┬────
-        ·     ╰── the old name
-     10 │ shape = [1, 8, 8]
-        ╰────
+       ╭─[run.toml:9:1]
+     8 │ target = 64
+     9 │ normalise = "standard"
+       · ────┬────
+       ·     ╰── the old name
+    10 │ shape = [1, 8, 8]
+       ╰────
      hint: write `normalize`
 
      × `initialisation` in `model.layers.0` is now called `initialization`
@@ -242,11 +242,11 @@ fn old_names_in_plugin_options() {
     let problems = check(&loaded.document, "/plugins/0/options", &schema);
     insta::assert_snapshot!(render(&problems, Style::plain()), @r#"
      × `normalise` in `plugins.0.options.include.0` is now called `normalize`
-       ╭─[--set:1:28]
-     1 │ plugins.0.options.include=["normalise"]
-       ·                            ─────┬─────
-       ·                                 ╰── the old name
-       ╰────
+      ╭─[--set:1:28]
+    1 │ plugins.0.options.include=["normalise"]
+      ·                            ─────┬─────
+      ·                                 ╰── the old name
+      ╰────
      hint: write `normalize`
     "#);
 }

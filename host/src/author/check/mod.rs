@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::command::cannot_write;
+use super::output::cannot_write;
 use crate::report::Problems;
 
 pub use checks::{Check, Finding, Scope, Verdict};

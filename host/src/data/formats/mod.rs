@@ -17,7 +17,6 @@ use std::sync::Arc;
 pub(super) use self::csv::read as csv;
 pub(super) use self::images::read as images;
 pub(super) use self::text::load as load_text;
-pub use self::text::{TextOptions, TextSplitOptions, Tokens};
 use super::options::{ArchiveOptions, FilesOptions};
 use super::rows::Rows;
 use super::split::HeldOut;

@@ -2,57 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::file;
+use crate::data::options::{TextOptions, Tokens};
 use crate::data::{Batch, Data, DataError, Dataset, Normalization, SampleType, Source, TRAIN, Target};
 use crate::torch::TorchError;
-
-/// A text file, plain or compressed with gzip; each next token is predicted from those before it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TextOptions {
-    /// The file, relative to the run file.
-    pub path: PathBuf,
-    /// What a token is.
-    #[serde(default)]
-    pub tokens: Tokens,
-    /// The number of tokens in a sample.
-    #[schemars(range(min = 1))]
-    pub context: u32,
-    /// The distance in tokens between the starts of two samples; `context` if not given, so that they do not
-    /// overlap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub stride: Option<u32>,
-    /// The parts held out from the end of the text, by name, the last name last; the rest before them is `train`.
-    #[serde(default)]
-    pub splits: BTreeMap<String, TextSplitOptions>,
-}
-
-/// What a token is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Tokens {
-    /// A character; the tokens are the different characters of the text, in the order of their code points.
-    #[default]
-    Characters,
-    /// A byte; there are 256 tokens.
-    Bytes,
-}
-
-/// A part of a text that is held out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TextSplitOptions {
-    /// The share of the text, between 0 and 1.
-    pub fraction: f64,
-}
 
 /// Reads the text and splits it.
 pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result<Data, DataError> {

@@ -14,7 +14,7 @@ use plugin_api::abi::{
 use std::mem::size_of;
 
 use plugin_api::abi::kinds::ServiceKind;
-use plugin_api::abi::{RequestTable, TensorTable};
+use plugin_api::abi::RequestTable;
 
 unsafe extern "C" fn ignore_bytes(_context: *mut c_void, _bytes: Bytes) {}
 

@@ -1,0 +1,33 @@
+//! Creates instances: a constructor may ask for its options.
+
+use std::sync::Arc;
+
+use plugin_api::abi::kinds::EventKind;
+
+use super::event::Event;
+use super::hook::{Answers, Hook, Identity};
+use super::host_call::HOST_TABLE;
+use super::remote::RemoteHub;
+use crate::plugins::{Fault, Instance, Kind};
+use crate::record::Position;
+
+/// Creates an instance; its constructor may ask for its options.
+pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>) -> Result<Instance, Fault> {
+    let event = Event::at(EventKind::CREATE, Position::default());
+    let mut hook = Hook::new(&event, std::slice::from_ref(identity), Answers::Nobody, hub, &HOST_TABLE);
+    hook.enter(1, |entered| {
+        let made = Instance::create(kind, &identity.name, &identity.options, entered.handle(0));
+        entered.finish();
+        made
+    })
+}
+
+/// Creates an instance outside a run.
+///
+/// # Errors
+///
+/// The callback's own refusal, or its panic.
+pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> Result<Instance, Fault> {
+    let identity = Identity { name: name.into(), options: options.clone(), needs: Vec::new() };
+    create(kind, &Arc::new(identity), &RemoteHub::new(Arc::default()))
+}

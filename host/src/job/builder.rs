@@ -1,0 +1,209 @@
+//! Jobs of programs that bring parts of the training themselves.
+
+use std::rc::Rc;
+
+use tch::Tensor;
+
+use super::log::Verbosity;
+use super::program::{ModelContext, Program};
+use super::request::Request;
+use super::run::{self, JobOutcome};
+use crate::model::{BoxError, Network};
+use crate::report::Problems;
+use crate::train::{BatchStep, Computed};
+
+/// A job in the making: what the command line asks for, and what the program brings itself.
+///
+/// ```no_run
+/// use host::job::{Job, Request, Verbosity};
+/// use host::model::{Mode, Network, variables};
+/// use tch::nn::{self, ModuleT};
+///
+/// let request = Request { run_file: Some("run.toml".into()), ..Request::default() };
+/// let outcome = Job::new(request)
+///     .model(|context| {
+///         let store = nn::VarStore::new(context.device);
+///         let layers = nn::seq_t().add(nn::linear(store.root() / "head", 64, 10, Default::default()));
+///         Network::custom(variables(&store), context.device, move |inputs, mode| {
+///             Ok(layers.forward_t(&inputs.flatten(1, -1), mode == Mode::Train))
+///         })
+///     })
+///     .run(Verbosity::Normal)?;
+/// # Ok::<(), host::report::Problems>(())
+/// ```
+pub struct Job {
+    request: Request,
+    program: Program,
+}
+
+impl Job {
+    /// The job that `request` asks for, without parts of the program's own.
+    pub fn new(request: Request) -> Self {
+        Self { request, program: Program::default() }
+    }
+
+    /// Trains the network that `make` returns; the run file then has no `layers`. What `make` draws from libtorch's
+    /// default generators depends only on the run's seed. `init_from` and checkpoints identify its tensors by name.
+    #[must_use]
+    pub fn model<E: Into<BoxError>>(
+        mut self,
+        make: impl FnOnce(&ModelContext) -> Result<Network, E> + 'static,
+    ) -> Self {
+        self.program.model = Some(Box::new(|context| make(context).map_err(Into::into)));
+        self
+    }
+
+    /// Minimizes the scalar that `loss` computes from a batch's outputs (f32) and targets; evaluations give its mean.
+    /// The run file then has no `loss`.
+    #[must_use]
+    pub fn loss(mut self, loss: impl Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError> + 'static) -> Self {
+        self.program.loss = Some(Rc::new(loss));
+        self
+    }
+
+    /// Computes outputs and loss of each training batch with `step`. The loop still does backward, hooks and update,
+    /// and evaluations compute the model's outputs and the run's loss. Checkpoints do not hold what `step` remembers
+    /// from one batch to the next.
+    #[must_use]
+    pub fn batch_step(mut self, step: impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> + 'static) -> Self {
+        self.program.batch_step = Some(Box::new(step));
+        self
+    }
+
+    /// Trains.
+    ///
+    /// # Errors
+    ///
+    /// What prevents the run from starting: a wrong run file, plugin or data, or a checkpoint that does not fit. A
+    /// run that started and failed is an outcome; the console and `status.json` tell its error.
+    pub fn run(self, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
+        run::run(&self.request, self.program, verbosity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tch::Kind;
+
+    use super::*;
+    use crate::torch::test_support;
+    use crate::torch::values;
+
+    /// A net with batch norm and dropout on the digits, two epochs of three steps. `[LOSS]` stands for a loss.
+    const RUN: &str = r#"
+        [run]
+        name = "program"
+        seed = 3
+        device = "cpu"
+        threads = 1
+
+        [data]
+        format = "csv"
+        path = "digits.csv.gz"
+        target = 64
+        shape = [1, 8, 8]
+        classes = 10
+        normalize = "standard"
+        splits = { val = { fraction = 0.2 } }
+
+        [model]
+        layers = [
+          { type = "conv2d", out_channels = 4, kernel_size = 3 }, { type = "batch_norm" }, { type = "relu" },
+          { type = "flatten" }, { type = "dropout", p = 0.2 }, { type = "linear", out_features = 10 },
+        ]
+
+        [train]
+        epochs = 2
+        batch_size = 500
+        [LOSS]
+        metrics = ["accuracy"]
+        optimizer = { type = "adamw", learning_rate = 1e-2 }
+
+        [eval]
+        metrics = ["accuracy"]
+    "#;
+
+    const CROSS_ENTROPY: &str = "loss = { type = \"cross_entropy\" }";
+
+    /// The outcome, without the seconds.
+    fn outcome(loss: &str, overrides: &[&str], complete: impl FnOnce(Job) -> Job) -> Value {
+        let _generator = test_support::default_generator();
+        let folder = tempfile::tempdir().unwrap();
+        let digits = include_bytes!("../../../examples/digits/digits.csv.gz");
+        std::fs::write(folder.path().join("digits.csv.gz"), digits).unwrap();
+        let run_file = folder.path().join("run.toml");
+        std::fs::write(&run_file, RUN.replace("[LOSS]", loss)).unwrap();
+        let request = Request {
+            run_file: Some(run_file),
+            out: Some(folder.path().join("run")),
+            overrides: overrides.iter().map(|text| (*text).to_owned()).collect(),
+            ..Request::default()
+        };
+        let mut status = complete(Job::new(request)).run(Verbosity::Quiet).unwrap().status;
+        let metrics = status["metrics"].as_object_mut().unwrap();
+        metrics.retain(|name, _| !name.ends_with("_seconds"));
+        status
+    }
+
+    fn cross_entropy(outputs: &Tensor, targets: &Tensor) -> Result<Tensor, BoxError> {
+        Ok(outputs.f_cross_entropy_loss(targets, None::<Tensor>, tch::Reduction::Mean, -100, 0.0)?)
+    }
+
+    #[test]
+    fn a_loss_and_a_step_that_do_what_the_loop_does_give_the_same_bits() {
+        for overrides in [&[][..], &["train.accumulate=2", "train.batch_size=250"]] {
+            let own = outcome(CROSS_ENTROPY, overrides, |job| job);
+            assert!(own["metrics"]["val_accuracy"].as_f64() > Some(0.5), "{own}");
+            let loss = outcome("", overrides, |job| job.loss(cross_entropy));
+            assert_eq!(own["metrics"], loss["metrics"]);
+            let step = outcome(CROSS_ENTROPY, overrides, |job| {
+                job.batch_step(|step| {
+                    let outputs = step.forward(step.inputs())?;
+                    let loss = step.loss(&outputs, step.targets())?;
+                    Ok(Computed { outputs, loss })
+                })
+            });
+            assert_eq!(own["metrics"], step["metrics"]);
+        }
+    }
+
+    #[test]
+    fn a_step_decides_what_is_minimised() {
+        let squares = outcome(CROSS_ENTROPY, &[], |job| {
+            job.batch_step(|step| {
+                let outputs = step.forward(step.inputs())?;
+                let loss = outputs.f_square()?.f_mean(Kind::Float)?;
+                assert!(values::scalar(&loss).unwrap() >= 0.0);
+                Ok(Computed { outputs, loss })
+            })
+        });
+        let metric = |name: &str| squares["metrics"][name].as_f64().unwrap();
+        // Outputs of zeros guess among ten classes.
+        assert!((metric("val_loss") - f64::ln(10.0)).abs() < 0.3, "{squares}");
+    }
+
+    #[test]
+    fn a_program_that_fails_fails_the_run_with_its_words() {
+        let message = |complete: fn(Job) -> Job, loss| {
+            let failed = outcome(loss, &[], complete);
+            assert_eq!(failed["outcome"], "failed", "{failed}");
+            failed["error"].as_str().unwrap().to_owned()
+        };
+        let no_graph = message(
+            |job| {
+                job.batch_step(|step| {
+                    let outputs = tch::no_grad(|| step.forward(step.inputs()))?;
+                    let loss = step.loss(&outputs, step.targets())?;
+                    Ok(Computed { outputs, loss })
+                })
+            },
+            CROSS_ENTROPY,
+        );
+        assert!(no_graph.starts_with("the program's batch step failed: its loss has no autograd graph"), "{no_graph}");
+        let panic = message(|job| job.batch_step(|_| panic!("no idea")), CROSS_ENTROPY);
+        assert_eq!(panic, "the program's batch step failed: it panicked: no idea");
+        let shape = message(|job| job.loss(|outputs, _| Ok(outputs.f_square()?)), "");
+        assert_eq!(shape, "the program's loss failed: its loss is of shape [500, 10], not a scalar");
+    }
+}

@@ -1,0 +1,36 @@
+//! What is asked of a job.
+
+use std::path::PathBuf;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The run file; `None` is the built-in digits run.
+    pub run_file: Option<PathBuf>,
+    /// Folders and library files.
+    pub plugins: Vec<PathBuf>,
+    /// Further instances, `KIND[=NAME]`.
+    pub appended: Vec<String>,
+    /// `KEY=VALUE` overrides.
+    pub overrides: Vec<String>,
+    /// The run folder.
+    pub out: Option<PathBuf>,
+    /// Where to resume from.
+    pub resume: ResumeFrom,
+    /// One batch of everything; publishes nothing.
+    pub trial: bool,
+}
+
+/// Where a run resumes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ResumeFrom {
+    /// Not specified: as `Auto` with a given run folder, else a new run.
+    #[default]
+    Unsaid,
+    /// The newest whole checkpoint of the run folder, or of the newest unfinished run of this name.
+    Auto,
+    /// A new run: a folder that holds a run is an error.
+    Never,
+    /// This checkpoint.
+    Checkpoint(PathBuf),
+}

@@ -134,7 +134,7 @@ fn a_hook_that_fails_gets_a_paragraph() {
     callbacks, in order: wrong
     ERROR plugin `wrong` failed in `setup`: na�ve: � plugin=wrong hook="setup" place= panicked=false
     error: × plugin `wrong` failed in `setup`: na�ve: �
-      hint: kind `wrong` of `[PLUGINS]/libnot_utf8.so`; `on_error = "disable"` would let the run go on without it
+      hint: kind `wrong` of `[PLUGINS]/libnot_utf8.so`; `on_error = "disable"` would let the run continue without it
     failed: 0 epochs, 0 steps in [TIME] s
     results: [FOLDER]/out
     "#);

@@ -302,19 +302,19 @@ fn a_background_callback_sees_the_moment_of_its_event() {
     assert_eq!(late.status("run")["metrics"]["observed"], 46.0);
     insta::assert_snapshot!(checks(&late.journal()), @r#"
     loss
-    gradients: NotAllowed: `gradients` was not copied for this event: a callback that reads it in the background says so in `NEEDS`
-    taps: NotAllowed: `taps` was not copied for this event: a callback that reads it in the background says so in `NEEDS`
-    copy: NotAllowed: `copy:none` was not copied for this event: a callback that reads it in the background says so in `NEEDS`
-    tensor_write: NotAllowed: the service `tensor_write` needs the training thread: say `dispatch = "inline"`
-    weights_copy: NotAllowed: the service `weights_copy` needs the training thread: say `dispatch = "inline"`
-    snapshot: NotAllowed: the service `snapshot` needs the training thread: say `dispatch = "inline"`
-    train_steps: NotAllowed: the service `train_steps` needs the training thread: say `dispatch = "inline"`
-    predict: NotAllowed: the service `predict` needs the training thread: say `dispatch = "inline"`
-    measure: NotAllowed: the service `measure` needs the training thread: say `dispatch = "inline"`
-    recalibrate_batch_norm: NotAllowed: the service `recalibrate_batch_norm` needs the training thread: say `dispatch = "inline"`
-    batch: NotAllowed: batches of a split need the training thread: say `dispatch = "inline"`
-    skip_update: NotAllowed: the update is done by the time that a callback in the background could skip it
-    write_checkpoint: NotAllowed: checkpoints are written in `checkpoint`, by a callback whose `NEEDS` have `TRAINING_STATE`
+    gradients: NotAllowed: `gradients` was not copied for `step_end`: a callback that reads it in the background must name it in `NEEDS`
+    taps: NotAllowed: `taps` was not copied for `step_end`: a callback that reads it in the background must name it in `NEEDS`
+    copy: NotAllowed: `copy:none` was not copied for `step_end`: a callback that reads it in the background must name it in `NEEDS`
+    tensor_write: NotAllowed: `tensor_write` needs the training thread: set `dispatch = "inline"` for this callback
+    weights_copy: NotAllowed: `weights_copy` needs the training thread: set `dispatch = "inline"` for this callback
+    snapshot: NotAllowed: `snapshot` needs the training thread: set `dispatch = "inline"` for this callback
+    train_steps: NotAllowed: `train_steps` needs the training thread: set `dispatch = "inline"` for this callback
+    predict: NotAllowed: `predict` needs the training thread: set `dispatch = "inline"` for this callback
+    measure: NotAllowed: `measure` needs the training thread: set `dispatch = "inline"` for this callback
+    recalibrate_batch_norm: NotAllowed: `recalibrate_batch_norm` needs the training thread: set `dispatch = "inline"` for this callback
+    batch: NotAllowed: `batch` needs the training thread: set `dispatch = "inline"` for this callback
+    skip_update: NotAllowed: an update can be skipped only on the training thread: in the background it is already done
+    write_checkpoint: NotAllowed: `write_checkpoint` can be called only in `checkpoint`, not in `step_end`
     metric of no name: NoSuchName: there is no metric `train_los`; did you mean `train_loss`?
     tensor of no name: NoSuchName: there is no tensor in `parameters` called `fc2.wieght`; did you mean `fc2.weight` or `fc1.weight`?
     "#);
@@ -355,7 +355,8 @@ fn a_spent_handle_does_no_harm() {
 #[test]
 fn no_service_is_left_out() {
     // The SDK's glue calls them by itself: `fault` when a hook fails, `save_state` for each checkpoint.
-    let of_the_sdk = ["fault", "save_state"];
+    // `option` is for other languages: in Rust the options come typed.
+    let of_the_sdk = ["fault", "save_state", "option"];
     let training = services("checkpoint = 5, learning_rate = 0.5");
     training.run("run", &[]);
     let journal = training.journal();

@@ -6,11 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::{Tensor, nn::VarStore};
 
-use super::{
-    error::ModelError,
-    execute::Mode,
-    network::{NamedTensor, Network},
-};
+use super::{error::ModelError, execute::Mode, named_tensor::NamedTensor, network::Network};
 use crate::torch::without_backtrace;
 
 /// An error of a program's own code.

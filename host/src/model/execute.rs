@@ -13,7 +13,7 @@ use tch::{TchError, Tensor};
 use super::{
     error::ModelError,
     graph::Graph,
-    network::Network,
+    named_tensor::NamedTensor,
     op::{GeluApproximation, Op, Recurrent, UpsampleMode},
 };
 use crate::torch::{TorchError, activations, layout, values};
@@ -25,6 +25,14 @@ pub enum Mode {
     Train,
     /// Dropout is the identity; batch normalization uses its running statistics.
     Evaluate,
+}
+
+/// The tensors that a graph computes with, in its order.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) parameters: &'a [NamedTensor],
+    pub(super) buffers: &'a [NamedTensor],
 }
 
 /// A graph with its names resolved.
@@ -101,43 +109,43 @@ impl Plan {
         Ok(Plan { steps, output })
     }
 
-    pub(super) fn run(&self, network: &Network, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
+    pub(super) fn run(&self, weights: Weights<'_>, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
-            let value = step.run(network, Values { input, values: &values }, mode);
-            values.push(Some(value.map_err(|failure| failure.at(network, index))?));
+            let value = step.run(weights, Values { input, values: &values }, mode);
+            values.push(Some(value.map_err(|failure| failure.at(weights, index))?));
             for node in &step.release {
                 values[*node] = None;
             }
         }
-        self.take_output(network, input, values)
+        self.take_output(weights, input, values)
     }
 
     pub(super) fn run_with(
         &self,
-        network: &Network,
+        weights: Weights<'_>,
         input: &Tensor,
         mode: Mode,
         wanted: &[usize],
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
-            let value = step.run(network, Values { input, values: &values }, mode);
-            values.push(Some(value.map_err(|failure| failure.at(network, index))?));
+            let value = step.run(weights, Values { input, values: &values }, mode);
+            values.push(Some(value.map_err(|failure| failure.at(weights, index))?));
         }
         let intermediate = wanted
             .iter()
             .map(|node| match values.get(*node) {
-                Some(Some(value)) => row_major(value.shallow_clone()).map_err(|failure| failure.at(network, *node)),
+                Some(Some(value)) => row_major(value.shallow_clone()).map_err(|failure| failure.at(weights, *node)),
                 _ => Err(ModelError::UnknownNode { name: node.to_string() }),
             })
             .collect::<Result<_, _>>()?;
-        Ok((self.take_output(network, input, values)?, intermediate))
+        Ok((self.take_output(weights, input, values)?, intermediate))
     }
 
     fn take_output(
         &self,
-        network: &Network,
+        weights: Weights<'_>,
         input: &Tensor,
         mut values: Vec<Option<Tensor>>,
     ) -> Result<Tensor, ModelError> {
@@ -145,7 +153,7 @@ impl Plan {
             return Ok(input.shallow_clone());
         };
         let output = values[node].take().unwrap_or_else(|| input.shallow_clone());
-        row_major(output).map_err(|failure| failure.at(network, node))
+        row_major(output).map_err(|failure| failure.at(weights, node))
     }
 }
 
@@ -180,8 +188,8 @@ impl From<TchError> for Failure {
 }
 
 impl Failure {
-    fn at(self, network: &Network, index: usize) -> ModelError {
-        let node = network.graph().and_then(|graph| graph.nodes().get(index));
+    fn at(self, weights: Weights<'_>, index: usize) -> ModelError {
+        let node = weights.graph.nodes().get(index);
         let node = node.map_or_else(String::new, |node| node.name.clone());
         match self {
             Failure::Torch(source) => ModelError::Execution { node, source },
@@ -198,11 +206,11 @@ impl From<TorchError> for Failure {
 
 impl Step {
     /// The value for a batch. Dimensions of a sample follow the batch dimension.
-    fn run(&self, network: &Network, values: Values<'_>, mode: Mode) -> Result<Tensor, Failure> {
+    fn run(&self, weights: Weights<'_>, values: Values<'_>, mode: Mode) -> Result<Tensor, Failure> {
         let input = values.get(self.inputs[0]);
-        let parameter = |place: usize| &network.parameters()[self.parameters + place].tensor;
+        let parameter = |place: usize| &weights.parameters[self.parameters + place].tensor;
         let optional = |place: usize, is_there: bool| is_there.then(|| parameter(place));
-        let buffer = |place: usize| &network.buffers()[self.buffers + place].tensor;
+        let buffer = |place: usize| &weights.buffers[self.buffers + place].tensor;
         let training = mode == Mode::Train;
         let value = match &self.op {
             Op::Linear { bias, .. } => input.f_linear(parameter(0), optional(1, *bias))?,

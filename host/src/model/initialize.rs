@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     error::ModelError,
     graph::Graph,
-    network::NamedTensor,
+    named_tensor::NamedTensor,
     op::{Dtype, Initialization, OwnedTensor, OwnedTensors, is_weight},
 };
 use crate::torch::random::Generator;

@@ -13,6 +13,7 @@ mod execute;
 mod graph;
 mod initialize;
 mod layers;
+mod named_tensor;
 mod network;
 mod op;
 #[cfg(test)]
@@ -26,7 +27,8 @@ pub use error::{LayerPath, ModelError};
 pub use execute::Mode;
 pub use graph::{Graph, GraphBuilder, Node};
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
-pub use network::{NamedTensor, Network};
+pub use named_tensor::NamedTensor;
+pub use network::Network;
 pub use op::{
     Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
 };

@@ -7,20 +7,12 @@ use tch::{Device, Tensor};
 use super::{
     custom::{BoxError, Forward, check_tensors},
     error::ModelError,
-    execute::{Mode, Plan},
+    execute::{Mode, Plan, Weights},
     graph::Graph,
     initialize::initialize,
+    named_tensor::NamedTensor,
 };
 use crate::torch::TorchError;
-
-/// A parameter or buffer with its name; `<node>.<tensor>` in a graph.
-#[derive(Debug)]
-pub struct NamedTensor {
-    /// Its name.
-    pub name: String,
-    /// The tensor.
-    pub tensor: Tensor,
-}
 
 /// A model that can be executed: a graph or another forward pass, its parameters (which require gradients) and its
 /// buffers.
@@ -133,7 +125,7 @@ impl Network {
     /// graph is recorded (`tch::no_grad`).
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
         match &self.computation {
-            Computation::Graph { plan, .. } => plan.run(self, input, mode),
+            Computation::Graph { graph, plan } => plan.run(self.weights(graph), input, mode),
             Computation::Custom(forward) => forward.run(input, mode),
         }
     }
@@ -147,10 +139,14 @@ impl Network {
         wanted: &[usize],
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         match &self.computation {
-            Computation::Graph { plan, .. } => plan.run_with(self, input, mode, wanted),
+            Computation::Graph { graph, plan } => plan.run_with(self.weights(graph), input, mode, wanted),
             Computation::Custom(forward) if wanted.is_empty() => Ok((forward.run(input, mode)?, Vec::new())),
             Computation::Custom(_) => Err(ModelError::NoGraph),
         }
+    }
+
+    fn weights<'n>(&'n self, graph: &'n Graph) -> Weights<'n> {
+        Weights { graph, parameters: &self.parameters, buffers: &self.buffers }
     }
 
     /// The parameter or buffer of this name.

@@ -4,11 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use super::{
-    error::ModelError,
-    execute::Mode,
-    network::{NamedTensor, Network},
-};
+use super::{error::ModelError, execute::Mode, named_tensor::NamedTensor, network::Network};
 use crate::report::Report;
 use crate::torch::{ScriptModule, TorchError};
 

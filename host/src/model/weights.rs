@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype as FileDtype, SafeTensors};
 use tch::{Kind, Tensor};
 
-use super::{
-    error::ModelError,
-    network::{NamedTensor, Network},
-};
+use super::{error::ModelError, named_tensor::NamedTensor, network::Network};
 use crate::report::{Report, list, nearest};
 
 /// Why a file's weights cannot be used.

@@ -275,7 +275,7 @@ mod tests {
     fn a_missing_metric_is_named() {
         let mut host = host(json!({ "metric": "val_los" }));
         let error = epoch(&mut host, 1, 1.0).unwrap_err();
-        assert_eq!(error.message(), "there is no metric `val_los`; there is `val_loss`");
+        assert_eq!(error.message(), "there is no metric `val_los`; did you mean `val_loss`?");
     }
 
     #[test]

@@ -32,7 +32,7 @@ unsafe extern "C" fn create(
     let options = unsafe { (*request).options.read() };
     if serde_json::from_str::<serde_json::Value>(&options).is_ok_and(|options| options == serde_json::json!({})) {
         // SAFETY: the host's place for one pointer.
-        unsafe { instance.write(std::ptr::null_mut()) };
+        unsafe { instance.write(std::ptr::dangling_mut::<u8>().cast()) };
         return Status::OK;
     }
     let words = "it has no options";

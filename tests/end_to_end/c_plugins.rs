@@ -34,34 +34,34 @@ fn a_wrong_library_gets_a_paragraph() {
     let paragraphs = paragraphs.join("\n").replace("exit code: 2\n-- stderr\n", "");
     insta::assert_snapshot!(paragraphs, @r#"
     × the table of functions that `[FOLDER]/libno_table.so` gives cannot be used: there is none, only a null pointer
-      hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
+    hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
 
     × the table of functions that `[FOLDER]/libwrong_magic.so` gives cannot be used: its magic number is 0x4e4f54504c554749 instead of 0x484f5354504c5547
-      hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
+    hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
 
     × the table of functions that `[FOLDER]/libvery_short_table.so` gives cannot be used: it has 4 bytes, and 112 are needed
-      hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
+    hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
 
     × the table of functions that `[FOLDER]/libshort_table.so` gives cannot be used: it has 96 bytes, and 112 are needed
-      hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
+    hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
 
     × `[FOLDER]/libother_major.so` is built for plugin ABI 2, this host has 1
-      hint: build the plugin with a `plugin-api` or a `host_plugin.h` of this host's major version
+    hint: build the plugin with a `plugin-api` or a `host_plugin.h` of this host's major version
 
     × the table of functions that `[FOLDER]/libother_pointers.so` gives cannot be used: it is for pointers of 32 bits, this host has 64
-      hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
+    hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
 
     × the table of functions that `[FOLDER]/libnull_function.so` gives cannot be used: its function `handle` is null
-      hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
+    hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
 
     × the table of functions that `[FOLDER]/libends_process.so` gives cannot be used: it says that the library may end the process: `unwinds` is 0
-      hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
+    hint: build the plugin with an unmodified `host_plugin.h`, which fills the table in
 
     × `[FOLDER]/libtwo_entries.so` exports a plugin header and `host_plugin_entry`: which of them counts is not clear
-      hint: export one of them: a plugin is in Rust or in C
+    hint: export one of them: a plugin is in Rust or in C
 
     × kind 0 of `[FOLDER]/libnot_json.so` does not describe itself: its descriptor is not JSON: expected `,` or `}` at line 1 column 19
-      hint: this is a fault of the plugin: tell its author
+    hint: this is a fault of the plugin: tell its author
     "#);
 }
 
@@ -114,7 +114,7 @@ fn an_instance_that_is_not_made_gets_a_paragraph() {
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
-    callbacks, in order: wrong
+    callbacks, in order: wrong; also available: recorder
     error: × plugin `wrong` failed in `new`: it said that it had made an instance, and left it null
       hint: kind `wrong` of `[PLUGINS]/libnull_instance.so`
     failed: 0 epochs, 0 steps in [TIME] s
@@ -131,7 +131,7 @@ fn a_hook_that_fails_gets_a_paragraph() {
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
-    callbacks, in order: wrong
+    callbacks, in order: wrong; also available: recorder
     ERROR plugin `wrong` failed in `setup`: na�ve: � plugin=wrong hook="setup" place= panicked=false
     error: × plugin `wrong` failed in `setup`: na�ve: �
       hint: kind `wrong` of `[PLUGINS]/libnot_utf8.so`; `on_error = "disable"` would let the run continue without it
@@ -152,7 +152,7 @@ fn what_the_host_answers_is_what_a_hook_fails_with() {
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
-    callbacks, in order: wrong
+    callbacks, in order: wrong; also available: recorder
     ERROR plugin `wrong` failed in `setup`: there is no metric `val_los`; did you mean `val_loss`? plugin=wrong hook="setup" place= panicked=false
     ERROR plugin `wrong` failed in `train_start`: the metric `val_loss` has no value yet plugin=wrong hook="train_start" place= panicked=false
     ERROR plugin `wrong` failed in `epoch_start`: `loss` can be called only in `step_end`, `gradients`, `eval_step_end` and `trigger`, not in `epoch_start` plugin=wrong hook="epoch_start" place= panicked=false

@@ -152,7 +152,7 @@ fn a_broken_file_that_the_run_does_not_need_is_a_warning() {
     [FOLDER]/out
     -- stderr
     warning: × `[PLUGINS]/libbroken.so` is not a shared library
-      hint: build the plugin with `crate-type = ["cdylib"]` and copy the library that cargo names
+      hint: build the plugin with `crate-type = ["cdylib"]` and copy the library that cargo names; in C build it with `cc -shared`
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: a
@@ -177,7 +177,7 @@ fn a_broken_file_that_the_run_needs() {
       hint: give the folder that holds its library: `--plugins DIR`; not loaded: `[PLUGINS]/libwrong_major.so`
 
       × `[PLUGINS]/libwrong_major.so` is built for plugin ABI 2.0.0, this host has 1.0.0
-      hint: build the plugin with a `plugin-api` of this host's major version
+      hint: build the plugin with a `plugin-api` or a `host_plugin.h` of this host's major version
     ");
 }
 

@@ -93,14 +93,18 @@ impl Dispatcher {
         (dispatcher, outcome)
     }
 
-    /// Moves the instances that run in the background to their threads, and lets remotes read.
+    /// Lets remotes read the metrics: before `setup`, which may open one.
+    pub fn connect_remotes(&self, services: &dyn Services) {
+        self.hub.begin(services.live_metrics());
+    }
+
+    /// Moves the instances that run in the background to their threads.
     /// Comes after `setup` and `load_state`, which run on the training thread for every instance.
     ///
     /// # Errors
     ///
     /// When the system cannot start a thread.
-    pub fn begin(&mut self, services: &dyn Services) -> std::io::Result<()> {
-        self.hub.begin(services.live_metrics());
+    pub fn begin(&mut self) -> std::io::Result<()> {
         for (subscriber, identity) in self.subscribers.iter_mut().zip(&self.instances) {
             if subscriber.planned.dispatch != Dispatch::Background {
                 continue;

@@ -50,11 +50,12 @@ impl Trainer {
     ) -> Result<(), TrainError> {
         self.session.set_emitter(self.dispatcher.emitter(PROGRAM));
         self.session.share_weights()?;
+        self.dispatcher.connect_remotes(&self.session);
         self.fire(EventKind::SETUP)?;
         self.dispatcher.load_states(states, &mut self.session)?;
         self.dispatcher.restore_schedules(schedules);
         self.dispatcher
-            .begin(&self.session)
+            .begin()
             .map_err(|source| TrainError::System { action: "cannot start a thread for a callback", source })
     }
 

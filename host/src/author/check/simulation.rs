@@ -55,6 +55,7 @@ impl<'a> Simulation<'a> {
         match created {
             Err(failure) => simulation.shown.failures.push(*failure),
             Ok(()) => {
+                simulation.dispatcher.connect_remotes(&simulation.services);
                 simulation.at(EventKind::SETUP);
                 if let Some(states) = states {
                     simulation.load_states(states);
@@ -69,9 +70,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn begin(&mut self) -> Result<(), Problem> {
-        self.dispatcher
-            .begin(&self.services)
-            .map_err(|error| Problem::new("cannot start a plugin's thread").with_cause(&error))
+        self.dispatcher.begin().map_err(|error| Problem::new("cannot start a plugin's thread").with_cause(&error))
     }
 
     fn training(&mut self, resumed: bool) {

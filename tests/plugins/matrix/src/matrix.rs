@@ -144,7 +144,8 @@ impl<const BACKGROUND: bool> Matrix<BACKGROUND> {
         if self.path.is_empty() || !self.done.insert(hook.name()) {
             return Ok(());
         }
-        if hook == EventKind::SETUP {
+        if self.remote.is_none() {
+            // A record of another comes before this one's own `setup`.
             self.remote = Some(run.remote()?);
             let parameters = run.list(TensorSet::Parameters)?;
             self.parameter = parameters.first().map(|first| first.name.clone()).unwrap_or_default();

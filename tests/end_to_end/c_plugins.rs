@@ -139,7 +139,7 @@ fn a_hook_that_fails_gets_a_paragraph() {
     results: [FOLDER]/out
     "#);
     let silent = wrong("silent_failure", "").shown();
-    assert!(silent.contains("it failed without a message"), "{silent}");
+    assert!(silent.contains("failed in `setup`: it gave no message"), "{silent}");
 }
 
 #[test]

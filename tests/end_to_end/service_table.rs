@@ -118,7 +118,10 @@ fn of_messages<T: Callback>(background: bool, journal: &Path) {
     }
     host.put_tensor(TensorSet::Parameters, Tensor::new("fc1.weight", &[1], &[1f32]).expect("a tensor"));
     host.put_hyper_parameter("all", "learning_rate", 0.1);
+    let tensor = |name: &str| Tensor::new(name, &[1], &[1f32]).expect("a tensor");
+    host.put_batch("val", tensor("inputs"), tensor("targets"));
     let _ = host.setup();
+    let _ = host.train_start();
     let value = RecordValue::Scalar { value: 1.0 };
     let _ = host.record("matrix", &Record { name: "matrix".to_owned(), value });
     let _ = host.custom("matrix", "matrix", b"");
@@ -160,7 +163,7 @@ fn every_host_answers_every_service_in_every_hook_alike() {
         let hook = key.split(' ').nth(1).unwrap_or_default();
         let comes_between = events_between.contains(&hook);
         // Whether there is a value yet depends on the time of such an event.
-        if comes_between && key.ends_with("metric later") {
+        if (comes_between || hook == "load_state") && key.ends_with("metric later") {
             continue;
         }
         for (host, answers) in [("check", &check), ("fake", if comes_between { &messages } else { &fake })] {

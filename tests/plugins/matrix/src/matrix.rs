@@ -141,7 +141,10 @@ fn cases(parameter: &str) -> Vec<Case> {
 
 impl<const BACKGROUND: bool> Matrix<BACKGROUND> {
     fn ask(&mut self, run: &mut Run<'_>, hook: EventKind) -> Result<()> {
-        if self.path.is_empty() || !self.done.insert(hook.name()) {
+        // Records of others come during `setup`, too, when an instance of the background is not there yet.
+        let is_early = matches!(hook, EventKind::RECORD | EventKind::CUSTOM | EventKind::ARTIFACT | EventKind::ERROR)
+            && !self.done.contains(EventKind::TRAIN_START.name());
+        if self.path.is_empty() || is_early || !self.done.insert(hook.name()) {
             return Ok(());
         }
         if self.remote.is_none() {

@@ -224,7 +224,7 @@ pub struct HostTable {
     pub minor: u32,
     /// Calls a service. On the hook's thread with the hook's ticket, or from any thread with the
     /// ticket of a remote. On failure `reply.bytes` gets a
-    /// [`Failure`](crate::protocol::Failure) and the status says what kind.
+    /// [`Failure`](crate::protocol::requests::Failure) and the status says what kind.
     pub call: unsafe extern "C" fn(
         ticket: u64,
         service: ServiceKind,

@@ -222,8 +222,9 @@ typedef uint32_t hp_status;
  *
  * The last line of each says:
  *   - reads or acts: what reads never changes a run;
- *   - in which hooks it may be called. "idle hooks" are all but `step_start`, `gradients`, `eval_step_start` and
- *     `eval_step_end`; "hooks by request" depend on what is asked for. In `create` only `option` may be called;
+ *   - in which hooks it may be called. "idle hooks" are all but those in which a step can be in progress: `step_start`,
+ *     `gradients`, `eval_step_start`, `eval_step_end`, `record`, `custom`, `artifact` and `error`; "hooks by request"
+ *     depend on what is asked for. In `create` only `option` and `fault` may be called;
  *   - background: what it does for a callback in the background: it answers from the `snapshot` that was made with the
  *     event (tensors and the loss only where the descriptor's `needs` name them), acts `later`, before the run's next
  *     event, answers at once (`direct`), or is `never` allowed;
@@ -239,7 +240,7 @@ typedef uint32_t hp_status;
 
 /* Tells why the hook fails; the last one before it returns counts. `place` is where, `file:line`.
  * Request: {message: text, place?: text}. Reply: none.
- * Acts in any hook; background: direct; remote: no; ranks: any. */
+ * Acts in any hook and in `create`; background: direct; remote: no; ranks: any. */
 #define HP_SERVICE_FAULT 1u
 /* Gives the state.
  * Request: the bytes as they are, not MessagePack. Reply: none.
@@ -400,9 +401,9 @@ typedef uint32_t hp_status;
  * Reads in any hook; background: snapshot; remote: yes; ranks: any. */
 #define HP_SERVICE_METRIC 38u
 /* One option of the instance, checked against the schema, with its default filled in; `a.b` is `b` in the table
- * `a`. May be called in `create`, too. HP_NO_SUCH_NAME where neither run file nor schema gives one.
+ * `a`. HP_NO_SUCH_NAME where neither run file nor schema gives one.
  * Request: {name: text}. Reply: whatever the option is.
- * Reads in any hook; background: direct; remote: no; ranks: any. */
+ * Reads in any hook and in `create`; background: direct; remote: no; ranks: any. */
 #define HP_SERVICE_OPTION 39u
 
 /* ----------------------------------------------------------------------------------------------------------- tables */

@@ -192,6 +192,7 @@ fn sentence(rule: &Rule) -> String {
         Effect::Acts => "Acts",
     };
     let hooks = match rule.hooks {
+        Hooks::In(HookSet::ALWAYS) => "any hook and in `create`".to_owned(),
         Hooks::In(HookSet::ANY) => "any hook".to_owned(),
         Hooks::In(HookSet::IDLE) => "idle hooks".to_owned(),
         Hooks::In(set) => {

@@ -99,7 +99,7 @@ fn an_instance_that_is_not_made_gets_a_paragraph() {
         (
             "wrong_calls",
             "options = { create = 'metric' }",
-            "it failed without a message, with status 6: not allowed here",
+            "`metric_put` cannot be called while an instance is created",
         ),
     ] {
         let ran = wrong(library, options);

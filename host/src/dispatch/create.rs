@@ -16,9 +16,12 @@ pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>
     let event = Event::at(EventKind::CREATE, Position::default());
     let mut hook = Hook::new(&event, std::slice::from_ref(identity), Answers::Nobody, hub, &HOST_TABLE);
     hook.enter(1, |entered| {
-        let made = Instance::create(kind, &identity.name, &identity.options, entered.handle(0));
+        let handle = entered.handle(0);
+        // A constructor that only passes on the status of a service: the service told why.
+        let reported = || entered.finish().and_then(|left| left.fault).map(|fault| fault.message);
+        let created = Instance::create(kind, &identity.name, &identity.options, handle, reported);
         entered.finish();
-        made
+        created
     })
 }
 

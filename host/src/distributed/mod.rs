@@ -1,8 +1,8 @@
 //! The interface for runs on several machines: their processes, and the four operations that they do together.
 //!
 //! The training calls a [`ProcessGroup`] where several processes must act as one run: gradients are averaged after
-//! backward, weights come from rank zero before the first step, the sums of an evaluation are added up, and what
-//! callbacks and signals asked for is decided once for all. A [`SingleProcess`] is the only group so far: each of its
+//! backward, weights come from rank zero before the first step, all ranks meet before a checkpoint, and what callbacks
+//! and signals asked for is decided once for all. Evaluations do not add up their sums yet, nor is a pause shared. A [`SingleProcess`] is the only group so far: each of its
 //! operations is the identity, and the loop asks [`ProcessGroup::is_single`] before it prepares anything for one.
 
 use tch::Tensor;

@@ -197,7 +197,7 @@ impl StatusFile {
         status.waited_for_data = session.waited_for_data().as_secs_f64();
         status.time_left = (gained > 0.0).then(|| elapsed / gained * (1.0 - progress));
         status.metrics =
-            session.metrics().present().iter().map(|(name, metric)| (name.to_owned(), number(metric.value))).collect();
+            session.metrics().iter().map(|(name, metric)| (name.to_owned(), number(metric.value))).collect();
     }
 
     /// Writes the file. A failure to write it does not end the run.

@@ -33,13 +33,19 @@ pub struct Instance {
 unsafe impl Send for Instance {}
 
 impl Instance {
-    /// Makes an instance called `name` with `options`, which satisfy the kind's schema. `host` answers what it asks for
-    /// while it is made.
+    /// Creates an instance called `name` with `options`, which satisfy the kind's schema. `host` answers what it asks for
+    /// meanwhile; `reported` is the last failure that it reported there.
     ///
     /// # Errors
     ///
     /// The callback's own refusal, or its panic.
-    pub fn create(kind: &Kind, name: &str, options: &serde_json::Value, host: HostHandle) -> Result<Self, Fault> {
+    pub fn create(
+        kind: &Kind,
+        name: &str,
+        options: &serde_json::Value,
+        host: HostHandle,
+        reported: impl FnOnce() -> Option<String>,
+    ) -> Result<Self, Fault> {
         let options = options.to_string();
         let request = CreateTable {
             size: size_of::<CreateTable>() as u32,
@@ -58,6 +64,7 @@ impl Instance {
         let message = match status {
             Status::OK if pointer.is_null() => "it said that it had made an instance, and left it null".to_owned(),
             Status::OK => return Ok(Self { handle: table.handle, destroy: table.destroy, index, pointer }),
+            failed if words.is_empty() => reported().unwrap_or_else(|| words_of(failed, &words)),
             failed => words_of(failed, &words),
         };
         Err(Fault { message, panicked: status == Status::PANIC, place: String::new() })

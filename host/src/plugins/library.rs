@@ -27,7 +27,7 @@ impl Library {
     /// See [`LoadError`]. Nothing of the library runs before its file was inspected.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let (entry, symbol) = bind(path, inspect(path)?)?;
-        // SAFETY: the entry's symbol, of a library that `bind` leaves open for ever.
+        // SAFETY: the entry's symbol, of a library that `bind` never closes.
         let table = unsafe { entry.open(path, symbol) }?;
         if table.unwinds == 0 {
             return Err(LoadError::Aborts { path: path.to_owned() });
@@ -126,7 +126,7 @@ fn describe(path: &Path, table: &LibraryTable, index: u32) -> Result<Descriptor,
         failed(format!("{what}{error}"))
     })?;
     if !is_name(&descriptor.kind) {
-        return Err(failed(format!("`{}` is no name: use `[a-z0-9-]+`", descriptor.kind)));
+        return Err(failed(format!("`{}` is not a name: use `[a-z0-9-]+`", descriptor.kind)));
     }
     if descriptor.requires_minor > abi::MINOR {
         return Err(LoadError::TooNew {

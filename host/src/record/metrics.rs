@@ -93,11 +93,6 @@ impl LiveMetrics {
         self.metrics.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The values as they were renewed last, for the thread that renews them.
-    pub fn present(&self) -> RwLockReadGuard<'_, Metrics> {
-        self.metrics.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether they must be renewed with each step.
     #[inline]
     pub fn is_read(&self) -> bool {

@@ -37,7 +37,7 @@ use crate::data::Data;
 use crate::dispatch::Emitter;
 use crate::distributed::ProcessGroup;
 use crate::model::Network;
-use crate::record::{LiveMetrics, Position};
+use crate::record::{Metrics, Position};
 use crate::services::Screen;
 
 /// What to train and how; already checked.
@@ -199,9 +199,9 @@ impl Session {
         &self.info
     }
 
-    /// The latest value of each metric, as other threads see it.
-    pub fn metrics(&self) -> &Arc<LiveMetrics> {
-        &self.measured.live
+    /// The latest value of each metric that was put.
+    pub fn metrics(&self) -> &Metrics {
+        &self.measured.latest
     }
 
     /// The model.

@@ -9,7 +9,7 @@
 //! For each service, the table says:
 //!
 //! * **reads** or **acts**: a service that reads never changes a run;
-//! * in which hooks it may be called: `any`, a list, or `idle`, which is every hook but those in which a step or a batch
+//! * in which hooks it may be called: `any`, `always` (while an instance is created, too), a list, or `idle`, which is every hook but those in which a step or a batch
 //!   of an evaluation can be in progress (`step_start`, `gradients`, `eval_step_start`, `eval_step_end`, `record`,
 //!   `custom`, `artifact`, `error`);
 //! * what it does for a callback in the background: it answers from the `snapshot` that was made with the event, acts
@@ -148,6 +148,7 @@ macro_rules! rule_sentence {
     ($effect:ident [$($hook:ident)*] $($rest:tt)*) => {
         rule_sentence!(@ $effect concat!("in", $(" `", stringify!($hook), "`",)*) ; $($rest)*)
     };
+    ($effect:ident always $($rest:tt)*) => { rule_sentence!(@ $effect "in any hook and in `create`"; $($rest)*) };
     ($effect:ident any $($rest:tt)*) => { rule_sentence!(@ $effect "in any hook"; $($rest)*) };
     ($effect:ident idle $($rest:tt)*) => { rule_sentence!(@ $effect "in hooks in which no step can be in progress"; $($rest)*) };
     ($effect:ident content $($rest:tt)*) => { rule_sentence!(@ $effect "in hooks that depend on the request"; $($rest)*) };
@@ -165,7 +166,7 @@ macro_rules! rule_sentence {
 services! {
     /// The SDK's glue reports why a hook failed.
     FAULT = 1 "fault" since 0: Failure => Nothing;
-        Acts, hooks any, background Direct, remote no, ranks Any.
+        Acts, hooks always, background Direct, remote no, ranks Any.
     /// Passes the state that a `save_state` hook returns.
     SAVE_STATE = 2 "save_state" since 0: Raw => Nothing;
         Acts, hooks [SAVE_STATE], background Direct, remote no, ranks Any.
@@ -281,7 +282,7 @@ services! {
     /// One option of the instance, or its default, as a MessagePack value; `a.b` is `b` in the table `a`. It may also be
     /// called while the instance is created.
     OPTION = 39 "option" since 0: Name => AnyValue;
-        Reads, hooks any, background Direct, remote no, ranks Any.
+        Reads, hooks always, background Direct, remote no, ranks Any.
 }
 
 #[cfg(test)]

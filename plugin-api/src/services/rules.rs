@@ -13,8 +13,11 @@ use crate::protocol::{Control, CopyAction, Need, TensorSet};
 pub struct HookSet(pub u64);
 
 impl HookSet {
+    /// Every hook, and the creation of an instance.
+    pub const ALWAYS: Self = Self(u64::MAX);
+
     /// Every hook.
-    pub const ANY: Self = Self(u64::MAX);
+    pub const ANY: Self = Self::ALWAYS.without(&[EventKind::CREATE]);
 
     /// The hooks in which no step and no batch of an evaluation can be in progress, so that weights may change. Events
     /// between callbacks, and events about a failure, can also come in the middle of a step.
@@ -232,7 +235,7 @@ pub fn permit(service: ServiceKind, site: &Site<'_>, payload: &[u8]) -> Result<R
         }
         return Ok(if rule.effect == Effect::Acts { Route::Later } else { Route::Snapshot });
     }
-    if hook == EventKind::CREATE && service != ServiceKind::OPTION {
+    if hook == EventKind::CREATE && rule.hooks != Hooks::In(HookSet::ALWAYS) {
         return Err(Refusal::not_allowed(format!("`{name}` cannot be called while an instance is created")));
     }
     match rule.hooks {
@@ -362,6 +365,7 @@ pub const fn tensors_writable(set: &TensorSet) -> Option<HookSet> {
 
 /// The hooks of a row.
 macro_rules! hooks {
+    (always) => { $crate::services::rules::Hooks::In($crate::services::rules::HookSet::ALWAYS) };
     (any) => { $crate::services::rules::Hooks::In($crate::services::rules::HookSet::ANY) };
     (idle) => { $crate::services::rules::Hooks::In($crate::services::rules::HookSet::IDLE) };
     (content) => { $crate::services::rules::Hooks::ByContent };

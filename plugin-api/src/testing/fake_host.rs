@@ -93,7 +93,8 @@ impl FakeHost {
             unsafe { (library.create)(0, &raw const request, &raw mut instance, &raw const *reply_into(&mut text)) }
         });
         if status != Status::OK {
-            return Err(Error::new(String::from_utf8_lossy(&text).into_owned()));
+            let reported = world.hook.fault.take().filter(|_| text.is_empty()).map(|fault| fault.message);
+            return Err(Error::new(reported.unwrap_or_else(|| String::from_utf8_lossy(&text).into_owned())));
         }
         world.hook.event = EventKind::SETUP;
         let host = Self { library, descriptor, instance, panicked: false, background: false, world, folder };

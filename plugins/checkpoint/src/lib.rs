@@ -25,7 +25,7 @@ struct Options {
     keep_last: usize,
     /// The best ones to keep in addition. The pointer `best` follows the first rule.
     keep_best: Vec<KeepBest>,
-    /// Ignore checkpoint requests of others (plugins, `host stop`).
+    /// Ignore checkpoint requests of others (other plugins).
     only_own_requests: bool,
 }
 

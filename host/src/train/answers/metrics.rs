@@ -8,8 +8,8 @@ use crate::record::Metrics;
 use crate::services::ServiceError;
 
 impl Session {
-    /// The present value of every metric.
-    pub(in super::super) fn present_metrics(&mut self) -> Result<Metrics, TrainError> {
+    /// The present value of every metric, for a snapshot.
+    pub(super) fn present_metrics(&mut self) -> Result<Metrics, TrainError> {
         let mut metrics = self.measured.latest.clone();
         let position = self.progress.position;
         for (name, value) in self.running_metrics()? {
@@ -36,7 +36,7 @@ impl Session {
         Ok(())
     }
 
-    fn running_metrics(&mut self) -> Result<Vec<(String, f64)>, TrainError> {
+    pub(super) fn running_metrics(&mut self) -> Result<Vec<(String, f64)>, TrainError> {
         if self.progress.epoch_is_over {
             return Ok(Vec::new());
         }

@@ -11,6 +11,7 @@ mod taps;
 mod tensors;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
@@ -36,7 +37,13 @@ impl Services for Session {
                 let name = call.request(typed::METRIC)?.name;
                 reply.answer(typed::METRIC, &self.present_metric(&name)?)
             }
-            ServiceKind::METRICS => services::metrics(&self.present_metrics()?, reply),
+            ServiceKind::METRICS => {
+                let running = self.running_metrics()?;
+                // Running values replace the latest ones, and nothing is copied: some callbacks ask at each step.
+                let latest = self.measured.latest.iter().map(|(name, metric)| (name, metric.value));
+                let present = latest.chain(running.iter().map(|(name, value)| (name.as_str(), *value)));
+                reply.value(&present.collect::<BTreeMap<_, _>>())
+            }
             ServiceKind::HISTORY_NAMES | ServiceKind::HISTORY_SERIES | ServiceKind::HISTORY_ARRAYS => {
                 services::history(&HistoryView::now(Arc::clone(&self.measured.history)), call, reply)
             }

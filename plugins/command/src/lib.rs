@@ -21,13 +21,10 @@
 mod environment;
 mod process;
 
-use std::time::Duration;
+use notice::{Event, Notice, Notifier, Notify, Queue, Settings, Template, seconds};
+use plugin_api::{Creation, Error, Kind, Result, plugin};
 
-use notice::{Event, Notice, Queue, Template, Watch, seconds};
-use plugin_api::event::{ArtifactPublished, At, Failed, Stopping, TrainEnd, Trigger};
-use plugin_api::{Callback, Creation, Dispatch, Error, Kind, Result, Run, When, plugin};
-
-use crate::process::Program;
+pub use crate::process::Program;
 
 /// Options of `command`.
 #[plugin]
@@ -70,33 +67,20 @@ impl Default for Options {
 }
 
 /// Runs the command.
-pub struct Command {
-    watch: Watch,
-    /// Held here until `setup` moves it into the queue.
-    program: Option<Program>,
-    /// `None` in a trial.
-    queue: Option<Queue<Notice>>,
-    capacity: usize,
-    drain: Duration,
-    left_out: usize,
-}
+pub type Command = Notifier<Program>;
 
-#[plugin]
-impl Callback for Command {
+impl Notify for Program {
     const KIND: &'static str = "command";
     const SUMMARY: &'static str = "Runs your command when something happens to the run";
-    // With nothing to say between start and end: a `when` cannot be empty.
-    const WHEN: When = When { every: None, at: &["end"] };
-    const DISPATCH: Dispatch = Dispatch::Background;
-    const BY_DEFAULT: bool = false;
+    const TOO_MANY: &'static str = "commands take longer than the time between their events: some are dropped";
+    const LEFT: &'static str = "commands not finished";
     type Options = Options;
 
-    fn new(options: Options, creation: &Creation<'_>) -> Result<Self> {
-        let watch = Watch::new(options.events)?;
+    fn new(options: Options, creation: &Creation<'_>) -> Result<(Self, Settings)> {
         let timeout = seconds("timeout_seconds", options.timeout_seconds)?;
         let drain = seconds("drain_seconds", options.drain_seconds)?;
-        if options.queue == 0 || timeout.is_zero() {
-            return Err(Error::new("`queue` and `timeout_seconds` must be more than 0"));
+        if timeout.is_zero() {
+            return Err(Error::new("`timeout_seconds` must be more than 0"));
         }
         let Some((first, arguments)) = options.command.split_first().filter(|(first, _)| !first.is_empty()) else {
             return Err(Error::new("`command` must say what to run, as `command = [\"notify-send\", \"{title}\"]`"));
@@ -108,75 +92,12 @@ impl Callback for Command {
         } else {
             Program::new(creation.instance, first, arguments, timeout)
         };
-        let capacity = usize::from(options.queue);
-        Ok(Self { watch, program: Some(program), queue: None, capacity, drain, left_out: 0 })
+        let Options { events, queue, .. } = options;
+        Ok((program, Settings { events, queue, drain, required: false }))
     }
 
-    fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        if let (true, Some(program)) = (self.watch.setup(run)?, self.program.take()) {
-            let work = move |notice: Notice, deadline: &_| program.run(&notice, deadline);
-            self.queue = Some(Queue::start("command", self.capacity, work)?);
-        }
-        Ok(())
-    }
-
-    fn on_train_start(&mut self, run: &mut Run<'_>, at: &At<'_>) -> Result<()> {
-        let notice = self.watch.train_start(run, at)?;
-        self.send(notice);
-        Ok(())
-    }
-
-    fn on_trigger(&mut self, run: &mut Run<'_>, trigger: &Trigger<'_>) -> Result<()> {
-        let notice = self.watch.trigger(run, trigger)?;
-        self.send(notice);
-        Ok(())
-    }
-
-    fn on_artifact(&mut self, run: &mut Run<'_>, artifact: &ArtifactPublished<'_>) -> Result<()> {
-        let notice = self.watch.artifact(run, artifact)?;
-        self.send(notice);
-        Ok(())
-    }
-
-    fn on_stopping(&mut self, _: &mut Run<'_>, stopping: &Stopping<'_>) -> Result<()> {
-        self.watch.stopping(stopping);
-        Ok(())
-    }
-
-    fn on_error(&mut self, _: &mut Run<'_>, failed: &Failed<'_>) -> Result<()> {
-        self.watch.error(failed);
-        Ok(())
-    }
-
-    fn on_train_end(&mut self, run: &mut Run<'_>, end: &TrainEnd<'_>) -> Result<()> {
-        let notice = self.watch.train_end(run, end)?;
-        self.send(notice);
-        Ok(())
-    }
-
-    fn on_teardown(&mut self, run: &mut Run<'_>, at: &At<'_>) -> Result<()> {
-        let notice = self.watch.teardown(run, at)?;
-        self.send(notice);
-        if let Some(queue) = self.queue.take() {
-            let left = queue.drain(self.drain).left;
-            if left > 0 {
-                let limit = self.drain.as_secs_f64();
-                plugin_api::tracing::warn!("commands not finished within the {limit} s of `drain_seconds`: {left}");
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Command {
-    fn send(&mut self, notice: Option<Notice>) {
-        let (Some(queue), Some(notice)) = (&self.queue, notice) else { return };
-        if !queue.offer(notice) {
-            if self.left_out == 0 {
-                plugin_api::tracing::warn!("commands take longer than the time between their events: some are dropped");
-            }
-            self.left_out += 1;
-        }
+    fn start(self, capacity: usize) -> Result<Queue<Notice>> {
+        Queue::start("command", capacity, move |notice: Notice, deadline: &_| self.run(&notice, deadline))
     }
 }
 

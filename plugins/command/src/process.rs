@@ -20,7 +20,7 @@ const LONGEST_LINE: u64 = 4096;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A command with placeholders for the fields of a notice.
-pub(crate) struct Program {
+pub struct Program {
     /// The instance's name, for the log.
     instance: String,
     program: String,

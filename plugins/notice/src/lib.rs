@@ -4,6 +4,7 @@
 mod duration;
 mod event;
 mod notice;
+mod notifier;
 mod queue;
 mod template;
 mod watch;
@@ -11,6 +12,7 @@ mod watch;
 pub use duration::seconds;
 pub use event::Event;
 pub use notice::{Field, Notice};
+pub use notifier::{Notifier, Notify, Settings};
 pub use queue::{Deadline, Queue, Unfinished};
 pub use template::Template;
 pub use watch::Watch;

@@ -26,19 +26,19 @@ const NO_TLS: &str = "the server has no trusted certificate for its name, or doe
 const MOST_REDIRECTS: usize = 3;
 
 /// Sends notices to one server.
-pub(crate) struct Delivery {
-    pub endpoint: Endpoint,
-    pub signer: Option<Signer>,
-    pub format: Format,
-    pub text: Option<Template>,
-    pub timeout: Duration,
-    pub retries: u32,
-    pub backoff: Duration,
-    pub agent: Agent,
+pub struct Delivery {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) signer: Option<Signer>,
+    pub(crate) format: Format,
+    pub(crate) text: Option<Template>,
+    pub(crate) timeout: Duration,
+    pub(crate) retries: u32,
+    pub(crate) backoff: Duration,
+    pub(crate) agent: Agent,
     /// Warn once only: a server that is down for a night would fill the log.
-    pub warned: bool,
+    pub(crate) warned: bool,
     /// The server has said that this address no longer exists.
-    pub gone: bool,
+    pub(crate) gone: bool,
 }
 
 /// The result of an attempt. Its texts contain nothing of the address.

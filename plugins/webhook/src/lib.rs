@@ -19,52 +19,34 @@ mod payload;
 mod secret;
 mod signature;
 
-use std::time::Duration;
-
-use notice::{Notice, Queue, Template, Watch, seconds};
-use plugin_api::event::{ArtifactPublished, At, Failed, Stopping, TrainEnd, Trigger};
-use plugin_api::{Callback, Creation, Dispatch, Error, Kind, Result, Run, When, plugin};
+use notice::{Notice, Notifier, Notify, Queue, Settings, Template, seconds};
+use plugin_api::{Creation, Error, Kind, Result, plugin};
 
 pub use crate::options::Options;
 pub use crate::payload::Format;
 
-use crate::delivery::Delivery;
+pub use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
 use crate::signature::Signer;
 
 /// Sends notices to a URL.
-pub struct Webhook {
-    watch: Watch,
-    /// Held here until `setup` moves it into the queue.
-    delivery: Option<Delivery>,
-    /// `None` in a trial.
-    queue: Option<Queue<Notice>>,
-    capacity: usize,
-    drain: Duration,
-    required: bool,
-    /// Notices that found the queue full.
-    left_out: usize,
-}
+pub type Webhook = Notifier<Delivery>;
 
-#[plugin]
-impl Callback for Webhook {
+impl Notify for Delivery {
     const KIND: &'static str = "webhook";
     const SUMMARY: &'static str = "Sends notices of the run to chats and servers";
-    // With nothing to say between start and end: a `when` cannot be empty.
-    const WHEN: When = When { every: None, at: &["end"] };
-    const DISPATCH: Dispatch = Dispatch::Background;
-    const BY_DEFAULT: bool = false;
+    const TOO_MANY: &'static str = "notices come faster than they can be sent: some are dropped";
+    const LEFT: &'static str = "notices not sent";
     type Options = Options;
 
-    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        let watch = Watch::new(options.events)?;
+    fn new(options: Options, _: &Creation<'_>) -> Result<(Self, Settings)> {
         let text = options.text.as_deref().map(Template::parse).transpose();
         let text = text.map_err(|error| error.context("`text`"))?;
         let timeout = seconds("timeout_seconds", options.timeout_seconds)?;
         let (backoff, drain) =
             (seconds("backoff_seconds", options.backoff_seconds)?, seconds("drain_seconds", options.drain_seconds)?);
-        if options.queue == 0 || timeout.is_zero() {
-            return Err(Error::new("`queue` and `timeout_seconds` must be more than 0"));
+        if timeout.is_zero() {
+            return Err(Error::new("`timeout_seconds` must be more than 0"));
         }
         let url = secret::read("url", options.url_env.as_deref(), options.url_file.as_deref())?;
         let url = url.ok_or_else(|| {
@@ -87,85 +69,16 @@ impl Callback for Webhook {
             warned: false,
             gone: false,
         };
-        let (capacity, required) = (usize::from(options.queue), options.required);
-        Ok(Self { watch, delivery: Some(delivery), queue: None, capacity, drain, required, left_out: 0 })
+        let Options { events, queue, required, .. } = options;
+        Ok((delivery, Settings { events, queue, drain, required }))
     }
 
-    fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        if let (true, Some(mut delivery)) = (self.watch.setup(run)?, self.delivery.take()) {
-            if delivery.endpoint.is_exposed() {
-                let place = &delivery.endpoint.place;
-                plugin_api::tracing::warn!("the URL in {place} starts with `http://`: notices are sent unencrypted");
-            }
-            let work = move |notice: Notice, deadline: &_| delivery.deliver(&notice, deadline);
-            self.queue = Some(Queue::start("webhook", self.capacity, work)?);
+    fn start(mut self, capacity: usize) -> Result<Queue<Notice>> {
+        if self.endpoint.is_exposed() {
+            let place = &self.endpoint.place;
+            plugin_api::tracing::warn!("the URL in {place} starts with `http://`: notices are sent unencrypted");
         }
-        Ok(())
-    }
-
-    fn on_train_start(&mut self, run: &mut Run<'_>, at: &At<'_>) -> Result<()> {
-        let notice = self.watch.train_start(run, at)?;
-        self.send(notice);
-        Ok(())
-    }
-
-    fn on_trigger(&mut self, run: &mut Run<'_>, trigger: &Trigger<'_>) -> Result<()> {
-        let notice = self.watch.trigger(run, trigger)?;
-        self.send(notice);
-        Ok(())
-    }
-
-    fn on_artifact(&mut self, run: &mut Run<'_>, artifact: &ArtifactPublished<'_>) -> Result<()> {
-        let notice = self.watch.artifact(run, artifact)?;
-        self.send(notice);
-        Ok(())
-    }
-
-    fn on_stopping(&mut self, _: &mut Run<'_>, stopping: &Stopping<'_>) -> Result<()> {
-        self.watch.stopping(stopping);
-        Ok(())
-    }
-
-    fn on_error(&mut self, _: &mut Run<'_>, failed: &Failed<'_>) -> Result<()> {
-        self.watch.error(failed);
-        Ok(())
-    }
-
-    fn on_train_end(&mut self, run: &mut Run<'_>, end: &TrainEnd<'_>) -> Result<()> {
-        let notice = self.watch.train_end(run, end)?;
-        self.send(notice);
-        Ok(())
-    }
-
-    fn on_teardown(&mut self, run: &mut Run<'_>, at: &At<'_>) -> Result<()> {
-        let notice = self.watch.teardown(run, at)?;
-        self.send(notice);
-        let Some(queue) = self.queue.take() else { return Ok(()) };
-        let unfinished = queue.drain(self.drain);
-        if unfinished.left > 0 {
-            let (left, limit) = (unfinished.left, self.drain.as_secs_f64());
-            plugin_api::tracing::warn!("notices not sent within the {limit} s of `drain_seconds`: {left}");
-        }
-        match unfinished.left + unfinished.failed + self.left_out {
-            lost if self.required && lost > 0 => {
-                Err(Error::new(format!("notices not delivered, which `required` does not allow: {lost}")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Webhook {
-    fn send(&mut self, notice: Option<Notice>) {
-        let (Some(queue), Some(notice)) = (&self.queue, notice) else { return };
-        if self.required {
-            queue.push(notice);
-        } else if !queue.offer(notice) {
-            if self.left_out == 0 {
-                plugin_api::tracing::warn!("notices come faster than they can be sent: some are dropped");
-            }
-            self.left_out += 1;
-        }
+        Queue::start("webhook", capacity, move |notice: Notice, deadline: &_| self.deliver(&notice, deadline))
     }
 }
 

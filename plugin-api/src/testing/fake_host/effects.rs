@@ -1,0 +1,88 @@
+//! What the callback did.
+
+use std::path::Path;
+
+use super::FakeHost;
+use crate::protocol::requests::{Artifact, ControlRequest, Custom, StatusLine};
+use crate::protocol::{CheckpointWritten, Control, Record, Tap, TensorSet};
+use crate::tensor::Tensor;
+
+/// What the callback did. What it did through a `Remote` is visible from the next event on.
+impl FakeHost {
+    /// The run folder.
+    pub fn folder(&self) -> &Path {
+        Path::new(&self.world.given.info.folder)
+    }
+
+    /// The latest value of a metric.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.world.given.metrics.get(name).copied().flatten()
+    }
+
+    /// A hyper-parameter, in the first group that has it.
+    pub fn hyper_parameter(&self, name: &str) -> Option<f64> {
+        self.world.given.groups.iter().find_map(|group| group.values.get(name)).copied()
+    }
+
+    /// A tensor of a set.
+    pub fn tensor(&self, set: &TensorSet, name: &str) -> Option<&Tensor> {
+        self.world.given.tensors.get(set)?.iter().find(|tensor| tensor.name() == name)
+    }
+
+    /// All requests to the loop.
+    pub fn requests(&self) -> &[ControlRequest] {
+        &self.world.seen.requests
+    }
+
+    /// Whether `action` was requested.
+    pub fn requested(&self, action: Control) -> bool {
+        self.requests().iter().any(|request| request.action == action)
+    }
+
+    /// The reason of the first stop request.
+    pub fn stopped(&self) -> Option<&str> {
+        let stop = self.requests().iter().find(|request| request.action == Control::Stop)?;
+        Some(&stop.reason)
+    }
+
+    /// The records that were put.
+    pub fn records(&self) -> &[Record] {
+        &self.world.seen.records
+    }
+
+    /// The custom events that were sent.
+    pub fn emitted(&self) -> &[Custom] {
+        &self.world.seen.emitted
+    }
+
+    /// The lines on the console.
+    pub fn lines(&self) -> &[String] {
+        &self.world.seen.lines
+    }
+
+    /// A status line that is on the console now.
+    pub fn status(&self, name: &str) -> Option<&StatusLine> {
+        self.world.seen.statuses.get(name)
+    }
+
+    /// What was published.
+    pub fn artifacts(&self) -> &[Artifact] {
+        &self.world.seen.artifacts
+    }
+
+    /// The checkpoints that were written; each is an empty folder.
+    pub fn checkpoints(&self) -> &[CheckpointWritten] {
+        &self.world.seen.checkpoints
+    }
+
+    /// The requested taps.
+    pub fn taps(&self) -> &[Tap] {
+        &self.world.seen.taps
+    }
+
+    /// What hooks logged with `tracing`, as `WARN message field=value`; nothing if the test has set
+    /// a subscriber of its own.
+    pub fn logs(&self) -> &[String] {
+        &self.world.seen.logs
+    }
+}

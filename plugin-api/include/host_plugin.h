@@ -316,10 +316,10 @@ typedef uint32_t hp_status;
  * Request: {name: text, action: text}. Reply: none.
  * Acts in hooks by request; background: never; remote: no; ranks: every. */
 #define HP_SERVICE_WEIGHTS_COPY 18u
-/* The same for a snapshot of the whole training state: weights, optimizer, random generators.
+/* The same for a named copy of the whole training state: weights, optimizer, random generators.
  * Request: {name: text, action: text}. Reply: none.
  * Acts in hooks by request; background: never; remote: no; ranks: every. */
-#define HP_SERVICE_SNAPSHOT 19u
+#define HP_SERVICE_TRAINING_STATE_COPY 19u
 /* Trains some updates outside the run's history, and gives their losses. The weights change.
  * Request: {steps: int}. Reply: [number].
  * Acts in idle hooks; background: never; remote: no; ranks: every. */
@@ -358,8 +358,8 @@ typedef uint32_t hp_status;
  * Request: {kind: text, path: text}. Reply: none.
  * Acts in any hook; background: later; remote: no; ranks: any. */
 #define HP_SERVICE_ARTIFACT 28u
-/* What the run is. `plan` is the resolved run file as JSON; `epochs` is 0 for a run planned in steps.
- * Request: none. Reply: {instance: text, name: text, folder: text, plan: text, host_version: text, device: text,
+/* What the run is. `run_file` is the resolved run file as JSON; `epochs` is 0 for a run planned in steps.
+ * Request: none. Reply: {instance: text, name: text, folder: text, run_file: text, host_version: text, device: text,
  * epochs: int, steps_per_epoch: int, total_steps: int, training_samples: int, trial: bool,
  * resumed_from: text or nil, data: {splits: {text: int}, classes: int, target_names: [text], offset: [number],
  * scale: [number]}}.

@@ -55,7 +55,7 @@ impl Run<'_> {
             .collect()
     }
 
-    /// The instance's name, the run folder, the plan, ….
+    /// The instance's name, the run folder, the run file, ….
     ///
     /// # Errors
     ///
@@ -306,16 +306,16 @@ impl Run<'_> {
         self.call(typed::WEIGHTS_COPY, &CopyRequest { name, action }).map(drop)
     }
 
-    /// Takes, restores or drops a snapshot of the whole training state: weights, optimizer and
+    /// Takes, restores or drops a named copy of the whole training state: weights, optimizer and
     /// random generators, but not position and history.
     ///
     /// # Errors
     ///
-    /// When there is no snapshot of that name, or the weights cannot be written in this hook.
-    #[doc = service_rule!(SNAPSHOT)]
-    pub fn snapshot(&mut self, name: &str, action: CopyAction) -> Result<()> {
+    /// When there is no copy of that name, or the weights cannot be written in this hook.
+    #[doc = service_rule!(TRAINING_STATE_COPY)]
+    pub fn copy_training_state(&mut self, name: &str, action: CopyAction) -> Result<()> {
         let name = name.to_owned();
-        self.call(typed::SNAPSHOT, &CopyRequest { name, action }).map(drop)
+        self.call(typed::TRAINING_STATE_COPY, &CopyRequest { name, action }).map(drop)
     }
 
     /// In `on_setup`: asks for a value to be fetched with each step; it is in `TensorSet::Taps`
@@ -423,7 +423,7 @@ impl Run<'_> {
     }
 
     /// Trains `steps` updates outside the run's history and data order, and gives their losses.
-    /// The weights change: take a snapshot before and restore it afterwards.
+    /// The weights change: take a copy of the training state before and restore it afterwards.
     ///
     /// # Errors
     ///

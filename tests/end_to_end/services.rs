@@ -51,8 +51,8 @@ fn every_service_answers_in_its_hook() {
         json!(["services", "small", "cpu", 2, STEPS_PER_EPOCH])
     );
     assert_eq!(json!([info["total_steps"], info["training_samples"], info["resumed_from"]]), json!([46, 1438, null]));
-    let plan: Value = serde_json::from_str(info["plan"].as_str().unwrap_or_default()).expect("the plan is JSON");
-    assert_eq!(plan["train"]["batch_size"], 64);
+    let run_file: Value = serde_json::from_str(info["run_file"].as_str().unwrap_or_default()).expect("JSON");
+    assert_eq!(run_file["train"]["batch_size"], 64);
 
     assert_eq!(answers.value("setup", "graph")["output"], "fc2");
     let parameters = answers.value("setup", "tensor_list parameters");
@@ -131,7 +131,7 @@ fn unknown_names_get_the_nearest() {
     let errors: Vec<String> = [
         ("setup", "tap of no node"),
         ("setup", "tensor_list batch"),
-        ("train_start", "snapshot of no name"),
+        ("train_start", "state of no name"),
         ("train_start", "weights_copy of no name"),
         ("train_start", "tensor_write of no name"),
         ("train_start", "batch of no split"),
@@ -153,7 +153,7 @@ fn unknown_names_get_the_nearest() {
     insta::assert_snapshot!(errors.join("\n"), @r#"
     tap of no node: NoSuchName: there is no node `no-such-node`
     tensor_list batch: NotAllowed: `batch` can be read only in `step_start`, `step_end`, `gradients`, `eval_step_start`, `eval_step_end` and `trigger`, not in `setup`
-    snapshot of no name: NoSuchName: there is no snapshot `before`
+    state of no name: NoSuchName: there is no copy of the training state `before`
     weights_copy of no name: NoSuchName: there is no copy of the weights `copy`
     tensor_write of no name: NoSuchName: there is no tensor `no-such-parameter`
     batch of no split: NoSuchName: there is no split `vall`; did you mean `val`?
@@ -307,7 +307,7 @@ fn a_background_callback_sees_the_moment_of_its_event() {
     copy: NotAllowed: `copy:none` was not copied for `step_end`: a callback that reads it in the background must name it in `NEEDS`
     tensor_write: NotAllowed: `tensor_write` needs the training thread: set `dispatch = "inline"` for this callback
     weights_copy: NotAllowed: `weights_copy` needs the training thread: set `dispatch = "inline"` for this callback
-    snapshot: NotAllowed: `snapshot` needs the training thread: set `dispatch = "inline"` for this callback
+    copy_training_state: NotAllowed: `training_state_copy` needs the training thread: set `dispatch = "inline"` for this callback
     train_steps: NotAllowed: `train_steps` needs the training thread: set `dispatch = "inline"` for this callback
     predict: NotAllowed: `predict` needs the training thread: set `dispatch = "inline"` for this callback
     measure: NotAllowed: `measure` needs the training thread: set `dispatch = "inline"` for this callback

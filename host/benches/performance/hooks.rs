@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::dispatch::Dispatcher;
-use host::record::{LiveMetrics, Position};
+use host::history::{LiveMetrics, Position};
 use host::services::{Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
 use plugin_api::EventKind;
 

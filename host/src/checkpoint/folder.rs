@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Checkpoint, CheckpointError, TEMPORARY_PREFIX};
-use crate::record::Position;
+use crate::history::Position;
 
 /// The name of a checkpoint's folder: `epoch-0003-step-00000084`, with the global step.
 pub fn folder_name(position: Position) -> String {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::hashing::digest;
 use super::tensors::TensorFile;
 use super::{CheckpointError, GRAPH, MANIFEST, RUN_FILE, STATE};
-use crate::record::Position;
+use crate::history::Position;
 
 /// The format's name in the manifest.
 const FORMAT: &str = "host-checkpoint";

@@ -8,7 +8,7 @@ use super::hashing::HashingReader;
 use super::manifest::{ListedFile, Manifest};
 use super::tensors::{self, OwnedTensor, TensorFile, TensorSink};
 use super::{CheckpointError, GRAPH, PLUGINS, RUN_FILE, STATE, State, plugin_path};
-use crate::record::Position;
+use crate::history::Position;
 
 /// A verified checkpoint. It holds no open file and no content in memory.
 #[derive(Clone, Debug)]

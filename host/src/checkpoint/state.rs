@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Exact, History, Position};
+use crate::history::{Exact, History, Position};
 
 /// The state of a run at a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{Exact, History, Position};
+use crate::history::{Exact, History, Position};
 use crate::report::{Problem, Report};
 
 fn position(epoch: u64, global_step: u64) -> Position {

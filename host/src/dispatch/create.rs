@@ -8,8 +8,8 @@ use super::event::Event;
 use super::hook::{Answers, Hook, Identity};
 use super::host_call::HOST_TABLE;
 use super::remote::RemoteHub;
+use crate::history::Position;
 use crate::plugins::{Fault, Instance, Kind};
-use crate::record::Position;
 
 /// Creates an instance; its constructor may ask for its options.
 pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>) -> Result<Instance, Fault> {

@@ -6,7 +6,7 @@ use plugin_api::abi::kinds::EventKind;
 
 use super::event::{Event, EventData};
 use super::inbox::{Inbox, Message};
-use crate::record::Position;
+use crate::history::Position;
 
 /// Sends `custom` events to the callbacks, from any thread. Each is delivered before the next event of the loop, at the
 /// position that the run has then.

@@ -7,7 +7,7 @@ use plugin_api::abi::kinds::EventKind;
 use plugin_api::abi::{Bytes, EvaluationTable, EventTable, Text, TextsTable};
 use plugin_api::protocol::Record;
 
-use crate::record::Position;
+use crate::history::Position;
 
 /// Something that happened, and where.
 #[derive(Clone, Debug)]

@@ -16,8 +16,8 @@ use super::event::{Event, EventData};
 use super::inbox::{Inbox, Message};
 use super::remote::{RemoteHub, is_remote};
 use super::request::Request;
+use crate::history::Position;
 use crate::plugins::Fault;
-use crate::record::Position;
 use crate::services::{Call, Reply, ServiceError, Services, Snapshot};
 
 /// What a call needs to know about its instance.

@@ -2,8 +2,8 @@
 
 use super::dispatcher::Dispatcher;
 use super::inbox::Message;
+use crate::history::Position;
 use crate::plugins::{Fault, reply_into};
-use crate::record::Position;
 use crate::services::{Call, Reply, Services};
 
 impl Dispatcher {

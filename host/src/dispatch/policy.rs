@@ -12,8 +12,8 @@ use super::inline::Stopped;
 use super::passes::ROUNDS;
 use super::plan::OnError;
 use super::subscriber::Runner;
+use crate::history::Position;
 use crate::plugins::Fault;
-use crate::record::Position;
 use crate::services::Services;
 
 impl Dispatcher {

@@ -12,7 +12,7 @@ use plugin_api::services::{Caller, Site, permit, typed};
 use super::event::{Event, EventData};
 use super::inbox::{Inbox, Message};
 use super::request::Request;
-use crate::record::{LiveMetrics, Position};
+use crate::history::{LiveMetrics, Position};
 use crate::services::{self, Call, Reply, ServiceError};
 
 const REMOTE_BIT: u64 = 1 << 63;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{At, Every, When};
-use crate::record::Position;
+use crate::history::Position;
 
 /// A moment at which triggers may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

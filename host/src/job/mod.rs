@@ -1,7 +1,8 @@
 //! A job from the command line to its end: everything is checked, the run folder is created, the training runs.
 //!
-//! `plan.rs` turns a run file into a plan and creates nothing; `run.rs` executes it; `folder.rs`, `status.rs` and
-//! `log.rs` write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
+//! `plan.rs` turns a run file into a plan and creates nothing; `start.rs` finds the run folder and the checkpoint to
+//! resume from; `run.rs` executes the plan; `messages.rs` tells it on the console; `folder.rs`, `status.rs` and `log.rs`
+//! write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
 //! own.
 
 mod builder;
@@ -10,11 +11,13 @@ mod folder;
 mod interrupt;
 mod learning;
 mod log;
+mod messages;
 mod model;
 mod plan;
 mod program;
 mod request;
 mod run;
+mod start;
 mod status;
 
 pub use builder::Job;

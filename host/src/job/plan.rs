@@ -18,7 +18,7 @@ use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::train::metrics::Metric;
-use crate::train::{self, BatchStepFunction, EvaluationPlan, Plan};
+use crate::train::{self, BatchStepFunction, EvaluationPlan, TrainingPlan};
 
 /// Everything that a run needs.
 pub struct JobPlan {
@@ -31,7 +31,7 @@ pub struct JobPlan {
     /// The model.
     pub model: PlannedModel,
     /// The training.
-    pub plan: Plan,
+    pub plan: TrainingPlan,
     /// A program's own way from a training batch to its loss.
     pub batch_step: Option<Box<BatchStepFunction>>,
     /// Where the tensors live.
@@ -115,7 +115,7 @@ impl JobPlan {
         };
         let (threads, threads_reason) = threads(run_file.run.threads, &model, &data, run_file.train.batch_size);
         let test = test(&run_file, &data, &evaluation, &metrics);
-        let plan = Plan {
+        let plan = TrainingPlan {
             length,
             batch_size: run_file.train.batch_size,
             accumulate: run_file.train.accumulate,

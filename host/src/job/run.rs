@@ -1,7 +1,7 @@
-//! Runs a job: run folder, log, model, callbacks, training, and the summary at the end.
+//! Runs a job: log, run folder, model, callbacks, training, status.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,19 +9,21 @@ use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
 
 use super::builtin;
-use super::folder::{RunFolder, by_start_time, newest_unfinished};
+use super::folder::RunFolder;
 use super::interrupt;
 use super::log::{Log, Verbosity};
+use super::messages;
 use super::plan::JobPlan;
 use super::program::Program;
-use super::request::{Request, ResumeFrom};
+use super::request::Request;
+use super::start::Start;
 use super::status::{StatusFile, StatusOutputs};
-use crate::checkpoint::{Checkpoint, find_latest, remove_temporaries};
+use crate::checkpoint::Checkpoint;
 use crate::console::Console;
 use crate::dispatch::{Dispatcher, Failure, HookTime, Order, ScheduleState};
 use crate::distributed::SingleProcess;
 use crate::model::InitialWeights;
-use crate::report::{Problem, Problems, Style, render};
+use crate::report::{Problem, Problems};
 use crate::services::Screen;
 use crate::torch;
 use crate::train::optimizer::Optimizer;
@@ -44,26 +46,19 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     let log = Log::start(&console, verbosity);
     let mut plan = JobPlan::with(request, program)?;
     for problem in &plan.rejected {
-        tell(&console, "warning", std::slice::from_ref(problem));
+        messages::tell(&console, "warning", std::slice::from_ref(problem));
     }
     for warning in &plan.order.warnings {
         tracing::warn!("{warning}");
     }
     let trial_folder;
-    let (folder, resume_from) = if request.trial {
+    let start = if request.trial {
         trial_folder = tempfile::tempdir().map_err(|error| system("make a folder for the trial", &error))?;
-        (RunFolder::take(trial_folder.path(), false), None)
+        RunFolder::take(trial_folder.path(), false).map(Start::fresh).map_err(|error| Problem::from(&error).into())
     } else {
-        let (path, fresh) = folder_path(request, plan.run_file.run.out.as_deref().map(Path::new), &plan);
-        let folder = RunFolder::take(&path, fresh);
-        let resume_from = match (&folder, &request.resume) {
-            (Ok(_), ResumeFrom::Checkpoint(path)) => Some(path.clone()),
-            (Ok(folder), _) if !fresh => latest(folder, &console)?,
-            _ => None,
-        };
-        (folder, resume_from)
+        Start::find(request, &plan.run_file.run, &console)
     };
-    let folder = folder.map_err(|error| Problem::from(&error))?;
+    let Start { folder, resume_from } = start?;
     log.open(folder.path()).map_err(|error| system("open `log.jsonl` in the run folder", &error))?;
     let resume = match resume_from {
         None => None,
@@ -75,7 +70,7 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
     let status =
         Rc::new(StatusFile::new(folder.path().join("status.json"), &plan.run_file.run.name, Arc::clone(&console)));
-    announce(&console, &plan, &folder, resume.as_ref());
+    messages::announce(&console, &plan, &folder, resume.as_ref());
     let kept =
         resume.as_ref().map_or_else(Default::default, |resume| (resume.plugins().clone(), resume.schedules().clone()));
     let order = plan.order.clone();
@@ -102,24 +97,25 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     let (outcome, reason) = (ended.ended.outcome, ended.ended.reason.clone());
     let error = ended.ended.error.as_ref().map(|error| {
         let problem = Problem::from(error);
-        tell(&console, "error", std::slice::from_ref(&problem));
+        messages::tell(&console, "error", std::slice::from_ref(&problem));
         std::iter::once(problem.message().to_owned())
             .chain(problem.causes().iter().cloned())
             .collect::<Vec<_>>()
             .join(": ")
     });
     status.end(outcome, &reason, error, &ended.failures, &ended.times);
-    conclude(&console, &status, &folder, &ended, request.trial);
+    messages::conclude(&console, &status.status(), &folder, &ended, request.trial);
     let status = serde_json::to_value(status.status()).map_err(|error| system("write the status", &error))?;
     Ok(JobOutcome { outcome, folder: folder.path().to_owned(), status })
 }
 
 /// A training that ended, and what its callbacks cost.
-struct EndedJob {
-    ended: Ended,
+pub(super) struct EndedJob {
+    pub(super) ended: Ended,
     failures: Vec<Failure>,
-    times: Vec<HookTime>,
-    seconds: f64,
+    /// The costliest first.
+    pub(super) times: Vec<HookTime>,
+    pub(super) seconds: f64,
 }
 
 /// What callbacks and schedules saved in the checkpoint that a run resumes from.
@@ -174,7 +170,7 @@ fn session(
     let info = RunInfo {
         name: plan.run_file.run.name.clone(),
         folder: folder.path().display().to_string(),
-        plan: serde_json::to_string(&plan.run_file).unwrap_or_default(),
+        run_file: serde_json::to_string(&plan.run_file).unwrap_or_default(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         device: match plan.device {
             tch::Device::Cuda(index) => format!("cuda:{index}"),
@@ -200,113 +196,6 @@ fn session(
         session.set_batch_step(step);
     }
     Ok(session)
-}
-
-/// The run folder, and whether it must be new.
-fn folder_path(request: &Request, out: Option<&Path>, plan: &JobPlan) -> (PathBuf, bool) {
-    match (out, &request.resume) {
-        (Some(out), ResumeFrom::Unsaid | ResumeFrom::Auto) => (out.to_owned(), false),
-        (Some(out), ResumeFrom::Never) => (out.to_owned(), true),
-        // A checkpoint of this folder continues its run; one of another folder begins a new run.
-        (Some(out), ResumeFrom::Checkpoint(path)) => (out.to_owned(), !is_within(path, out)),
-        (None, ResumeFrom::Auto) => match newest_unfinished(&plan.run_file.run.name) {
-            Some(path) => (path, false),
-            None => (by_start_time(&plan.run_file.run.name), true),
-        },
-        (None, _) => (by_start_time(&plan.run_file.run.name), true),
-    }
-}
-
-fn is_within(path: &Path, folder: &Path) -> bool {
-    matches!((path.canonicalize(), folder.canonicalize()), (Ok(path), Ok(folder)) if path.starts_with(&folder))
-}
-
-/// The newest whole checkpoint of a run folder.
-fn latest(folder: &RunFolder, console: &Arc<Console>) -> Result<Option<PathBuf>, Problems> {
-    let checkpoints = folder.path().join("checkpoints");
-    for path in remove_temporaries(&checkpoints).map_err(|error| Problem::from(&error))? {
-        tracing::info!(path = %path.display(), "removed what an interrupted write left");
-    }
-    let latest = find_latest(&checkpoints).map_err(|error| Problem::from(&error))?;
-    for skipped in &latest.skipped {
-        let path = skipped.path.display();
-        let problem = Problem::new(format!("the checkpoint `{path}` is skipped")).with_cause(&skipped.error);
-        tell(console, "warning", &[problem]);
-    }
-    Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
-}
-
-fn announce(console: &Arc<Console>, plan: &JobPlan, folder: &RunFolder, resume: Option<&Resume>) {
-    let device = match plan.device {
-        tch::Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".to_owned(),
-    };
-    let threads = match resume {
-        Some(resume) if resume.threads() != plan.threads => format!("{} (from the checkpoint)", resume.threads()),
-        _ => format!("{} ({})", plan.threads, plan.threads_reason),
-    };
-    let run = &plan.run_file.run;
-    console.line(&format!("run `{}`: {device}, threads {threads}, seed {}", run.name, run.seed));
-    let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
-    console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
-    let names: Vec<&str> = plan.order.planned.iter().map(|planned| planned.name()).collect();
-    let available = match plan.order.available.as_slice() {
-        [] => String::new(),
-        kinds => format!("; also available: {}", kinds.join(", ")),
-    };
-    console.line(&format!("callbacks, in order: {}{available}", names.join(", ")));
-    if let Some(resume) = resume {
-        console.line(&format!(
-            "resuming after epoch {}, step {} from {}",
-            resume.position().epoch,
-            resume.position().global_step,
-            resume.path().display()
-        ));
-    }
-    for planned in &plan.order.planned {
-        let descriptor = planned.kind.descriptor();
-        tracing::info!(
-            plugin = planned.name(),
-            kind = descriptor.kind,
-            version = descriptor.version,
-            library = %planned.kind.path().display(),
-            hooks = descriptor.hooks.join(" "),
-            "callback"
-        );
-    }
-    tracing::info!(folder = %folder.path().display(), "run folder");
-}
-
-fn conclude(console: &Arc<Console>, status: &StatusFile, folder: &RunFolder, ended: &EndedJob, trial: bool) {
-    let status = status.status();
-    let reason = match &status.reason {
-        Some(reason) if ended.ended.error.is_none() => format!(" ({reason})"),
-        _ => String::new(),
-    };
-    let steps = status.position.in_words();
-    console.line(&format!("{}{reason}: {steps} in {:.1} s", ended.ended.outcome.name(), ended.seconds));
-    // The loop did not wait for what ran in the background.
-    let held: Vec<_> = ended.times.iter().filter(|time| !time.background).collect();
-    if let Some(slowest) = held.first() {
-        let all: f64 = held.iter().map(|time| time.total.as_secs_f64()).sum();
-        console.line(&format!(
-            "callbacks took {all:.2} s in all, most of it `{}` in `{}`: {:.2} s over {} calls",
-            slowest.instance,
-            slowest.hook,
-            slowest.total.as_secs_f64(),
-            slowest.calls
-        ));
-    }
-    if trial {
-        console.line("this was a trial: nothing is kept");
-    } else {
-        console.line(&format!("results: {}", folder.path().display()));
-    }
-}
-
-/// Tells problems on the console.
-fn tell(console: &Arc<Console>, severity: &str, problems: &[Problem]) {
-    console.write(format!("{severity}: {}", render(problems, Style::of_stderr()).trim_start()).as_bytes());
 }
 
 fn system(action: &str, error: &(dyn std::error::Error + 'static)) -> Problem {

@@ -13,7 +13,7 @@ use super::folder::write_whole;
 use crate::config::OnError;
 use crate::console::Console;
 use crate::dispatch::{Failure, HookTime};
-use crate::record::Position;
+use crate::history::Position;
 use crate::services::{Screen, Services};
 use crate::train::{RunOutputs, Session};
 

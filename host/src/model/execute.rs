@@ -37,7 +37,7 @@ pub(super) struct Weights<'a> {
 
 /// A graph with its names resolved.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct ExecutionPlan {
     /// One for each node.
     steps: Vec<Step>,
     output: Source,
@@ -63,8 +63,8 @@ struct Step {
     release: Vec<usize>,
 }
 
-impl Plan {
-    pub(super) fn new(graph: &Graph) -> Result<Plan, ModelError> {
+impl ExecutionPlan {
+    pub(super) fn new(graph: &Graph) -> Result<ExecutionPlan, ModelError> {
         let mut sources: HashMap<&str, Source> =
             graph.inputs().iter().map(|input| (input.name.as_str(), Source::Input)).collect();
         let mut steps: Vec<Step> = Vec::with_capacity(graph.nodes().len());
@@ -106,7 +106,7 @@ impl Plan {
                 steps[*reader].release.push(node);
             }
         }
-        Ok(Plan { steps, output })
+        Ok(ExecutionPlan { steps, output })
     }
 
     pub(super) fn run(&self, weights: Weights<'_>, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {

@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use super::{
     custom::{BoxError, Forward, check_tensors},
     error::ModelError,
-    execute::{Mode, Plan, Weights},
+    execute::{ExecutionPlan, Mode, Weights},
     graph::Graph,
     initialize::initialize,
     named_tensor::NamedTensor,
@@ -34,7 +34,7 @@ pub struct Network {
 /// How the output is computed.
 #[derive(Debug)]
 enum Computation {
-    Graph { graph: Arc<Graph>, plan: Plan },
+    Graph { graph: Arc<Graph>, plan: ExecutionPlan },
     Custom(Forward),
 }
 
@@ -43,7 +43,7 @@ impl Network {
     /// default generator.
     pub fn new(graph: Arc<Graph>, seed: u64, device: Device) -> Result<Network, ModelError> {
         let (parameters, buffers) = initialize(&graph, seed, device)?;
-        let plan = Plan::new(&graph)?;
+        let plan = ExecutionPlan::new(&graph)?;
         let output_shape = Some(graph.output_shape().to_vec());
         Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, device, output_shape))
     }

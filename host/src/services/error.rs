@@ -3,7 +3,7 @@
 use plugin_api::abi::kinds::Status;
 use plugin_api::services::{self, Refusal};
 
-use crate::record::RecordError;
+use crate::history::HistoryError;
 use crate::report::Report;
 
 /// Why a service was refused or failed.
@@ -60,14 +60,14 @@ impl From<Refusal> for ServiceError {
     }
 }
 
-impl From<RecordError> for ServiceError {
-    fn from(error: RecordError) -> Self {
+impl From<HistoryError> for ServiceError {
+    fn from(error: HistoryError) -> Self {
         match &error {
-            RecordError::UnknownName { .. } => {
+            HistoryError::UnknownName { .. } => {
                 let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
                 Self::NoSuchName(format!("{error}{hint}"))
             }
-            RecordError::NoValue { .. } => Self::NoValue(error.to_string()),
+            HistoryError::NoValue { .. } => Self::NoValue(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }

@@ -21,7 +21,7 @@ use plugin_api::protocol::ConsoleLine;
 use plugin_api::services::Service;
 use serde::de::DeserializeOwned;
 
-use crate::record::{LiveMetrics, Position};
+use crate::history::{LiveMetrics, Position};
 
 pub use error::ServiceError;
 pub use readings::{console, history, metric, metrics, run_info};

@@ -7,7 +7,7 @@ use plugin_api::protocol::{ArrayPoint, Point, RunInfo};
 use plugin_api::services::typed;
 
 use super::{Call, Reply, Screen, ServiceError};
-use crate::record::{HistoryView, Metrics};
+use crate::history::{HistoryView, Metrics};
 
 /// Answers the latest value of every metric that has one.
 ///

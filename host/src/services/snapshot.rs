@@ -10,7 +10,7 @@ use plugin_api::protocol::{CheckpointWritten, ParameterGroup, RunInfo, TensorSet
 use plugin_api::services::typed;
 
 use super::{Call, Reply, Screen, ServiceError, SharedTensor, readings};
-use crate::record::{HistoryView, Metrics};
+use crate::history::{HistoryView, Metrics};
 
 /// Writes the checkpoint that a snapshot holds to a folder; on any thread.
 pub type WriteCheckpoint = dyn Fn(&Path) -> Result<CheckpointWritten, ServiceError> + Send + Sync;

@@ -9,8 +9,8 @@ use tch::{Kind, Tensor};
 use super::error::TrainError;
 use super::learner::Learner;
 use super::loss::LossOptions;
+use crate::history::Position;
 use crate::model::{BoxError, Mode, Network, contained};
-use crate::record::Position;
 
 /// The mean loss of a batch from its outputs and targets: a scalar with an autograd graph.
 pub type LossFunction = dyn Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError>;

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use crate::config::Every;
 use crate::data::{Batch, Loader};
 use crate::dispatch::{Event, EventData};
-use crate::record::Position;
+use crate::history::Position;
 use crate::torch::values;
 
 /// What to evaluate.

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::error::TrainError;
 use crate::data::{Data, Loader, LoaderOptions, Order, TRAIN};
-use crate::record::Position;
+use crate::history::Position;
 
 /// A seed other than the run's, so that steps outside the run do not repeat the batches that come next.
 const APART: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,4 +1,4 @@
-//! State kept beside the training: copies of the weights, snapshots of its state, and the checkpoint in progress.
+//! State kept beside the training: copies of the weights and of its whole state, and the checkpoint in progress.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use crate::torch::random;
 pub(super) struct Kept {
     /// Named copies of the weights; a checkpoint holds them too.
     pub(super) copies: BTreeMap<String, Vec<NamedTensor>>,
-    pub(super) snapshots: BTreeMap<String, TrainingSnapshot>,
+    pub(super) training_states: BTreeMap<String, TrainingStateCopy>,
     /// The checkpoint that is being taken.
     pub(super) pending: Option<Arc<PendingCheckpoint>>,
 }
 
 /// Weights, optimizer state and random generators at one moment.
-pub(super) struct TrainingSnapshot {
+pub(super) struct TrainingStateCopy {
     weights: Vec<NamedTensor>,
     optimizer: Vec<(String, Tensor)>,
     generators: Tensor,
 }
 
-impl TrainingSnapshot {
+impl TrainingStateCopy {
     pub(super) fn take(learner: &Learner) -> Result<Self, TrainError> {
         let optimizer = learner
             .optimizer

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::error::TrainError;
 use super::metrics::{Accumulator, Average, Metric, MetricValue};
-use crate::record::{History, LiveMetrics, Metrics, Position};
+use crate::history::{History, LiveMetrics, Metrics, Position};
 
 /// What is measured.
 ///

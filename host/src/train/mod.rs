@@ -43,4 +43,4 @@ pub use evaluate::EvaluationPlan;
 pub use precision::Precision;
 pub use progress::{Length, Started};
 pub use run::{Ended, Trainer};
-pub use session::{Parts, Plan, RunOutputs, Session};
+pub use session::{Parts, RunOutputs, Session, TrainingPlan};

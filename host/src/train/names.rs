@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::learner::Learner;
 use super::metrics::Metric;
-use super::session::Plan;
+use super::session::TrainingPlan;
 
 /// The name of every number that the loop or a callback will put. Arrays cannot be read as a number.
-pub(super) fn metric_names(plan: &Plan, learner: &Learner) -> BTreeSet<String> {
+pub(super) fn metric_names(plan: &TrainingPlan, learner: &Learner) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = ["epoch_seconds", "step_seconds", "data_wait_seconds"].map(str::to_owned).into();
     names.extend(of_split("train", &plan.metrics));
     for evaluation in plan.evaluation.iter().chain(&plan.test) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::control::Controls;
-use crate::record::Position;
+use crate::history::Position;
 
 /// How long to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //! | [`Progress`] | where it is: position, length, clock |
 //! | [`Measured`] | measurements: averages, latest values, history |
 //! | [`Controls`] | requests that are not handled yet |
-//! | [`Kept`] | state kept beside it: copies, snapshots, the checkpoint in progress |
+//! | [`Kept`] | state kept beside it: copies, the checkpoint in progress |
 //! | [`Feed`] | the input: data and batches |
 //!
 //! A session only combines them, and does what needs several of them: beginning and ending an epoch.
@@ -36,13 +36,13 @@ use crate::config::Every;
 use crate::data::Data;
 use crate::dispatch::Emitter;
 use crate::distributed::ProcessGroup;
+use crate::history::{Metrics, Position};
 use crate::model::Network;
-use crate::record::{Metrics, Position};
 use crate::services::Screen;
 
 /// What to train and how; already checked.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct TrainingPlan {
     /// How long.
     pub length: Length,
     /// Samples of a batch.
@@ -104,7 +104,7 @@ pub struct Session {
 /// The parts of a session.
 pub struct Parts {
     /// The plan.
-    pub plan: Plan,
+    pub plan: TrainingPlan,
     /// The model.
     pub network: Network,
     /// The optimizer over its parameters.

@@ -8,7 +8,7 @@ use super::learner::Learner;
 use super::measured::Measured;
 use super::progress::Progress;
 use crate::distributed::ProcessGroup;
-use crate::record::Position;
+use crate::history::Position;
 use crate::torch::values;
 
 /// The part of the current step that callbacks see.

@@ -93,7 +93,7 @@ pub struct TensorsRequest {
     pub names: Vec<String>,
 }
 
-/// Named copies of weights, and snapshots of the training state.
+/// Named copies of the weights, or of the whole training state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CopyRequest {
     /// The copy's name.

@@ -99,7 +99,7 @@ pub struct RunInfo {
     pub folder: String,
     /// The resolved run file, as JSON text.
     #[serde(default)]
-    pub plan: String,
+    pub run_file: String,
     /// The host's version.
     #[serde(default)]
     pub host_version: String,

@@ -218,8 +218,8 @@ services! {
     /// Takes, restores or drops a named copy of the weights.
     WEIGHTS_COPY = 18 "weights_copy" since 0: CopyRequest => Nothing;
         Acts, hooks content, background Never, remote no, ranks Every.
-    /// Takes, restores or drops a snapshot of the whole training state.
-    SNAPSHOT = 19 "snapshot" since 0: CopyRequest => Nothing;
+    /// Takes, restores or drops a named copy of the whole training state.
+    TRAINING_STATE_COPY = 19 "training_state_copy" since 0: CopyRequest => Nothing;
         Acts, hooks content, background Never, remote no, ranks Every.
     /// Trains some updates outside the run's history, and returns their losses.
     TRAIN_STEPS = 20 "train_steps" since 0: TrainSteps => Vec<f64>;

@@ -173,7 +173,7 @@ impl World {
                 return Ok(Answer::tensors(tensors.iter().map(TensorView::to_owned).collect::<Result<_>>()?));
             }
             ServiceKind::WEIGHTS_COPY => self.copy_weights(decode(payload)?)?,
-            ServiceKind::SNAPSHOT => self.snapshot(decode(payload)?)?,
+            ServiceKind::TRAINING_STATE_COPY => self.copy_training_state(decode(payload)?)?,
             ServiceKind::TAP => self.seen.taps.push(decode(payload)?),
             ServiceKind::LOSS => {
                 return Answer::of(&self.given.loss.ok_or_else(|| not_set("loss", "set_loss"))?);
@@ -303,20 +303,20 @@ impl World {
         Ok(())
     }
 
-    fn snapshot(&mut self, request: CopyRequest) -> Result<()> {
+    fn copy_training_state(&mut self, request: CopyRequest) -> Result<()> {
         let state = [TensorSet::Parameters, TensorSet::Buffers, TensorSet::Optimizer];
         if request.action == CopyAction::Take {
             let taken = state.into_iter().filter_map(|set| Some((set.clone(), self.given.tensors.get(&set)?.clone())));
             let taken = taken.collect();
-            self.given.snapshots.insert(request.name, taken);
+            self.given.training_states.insert(request.name, taken);
             return Ok(());
         }
-        let Some(kept) = self.given.snapshots.get(&request.name).cloned() else {
-            let names = self.given.snapshots.keys().map(String::as_str);
-            return Err(no_such_name("snapshot", &request.name, names));
+        let Some(kept) = self.given.training_states.get(&request.name).cloned() else {
+            let names = self.given.training_states.keys().map(String::as_str);
+            return Err(no_such_name("copy of the training state", &request.name, names));
         };
         if request.action == CopyAction::Drop {
-            self.given.snapshots.remove(&request.name);
+            self.given.training_states.remove(&request.name);
             return Ok(());
         }
         self.given.tensors.extend(kept);

@@ -83,7 +83,7 @@ impl Facts {
             resumed_from: info.resumed_from,
             splits: info.data.splits,
             model: Model::read(run)?,
-            settings: settings(&info.plan),
+            settings: settings(&info.run_file),
         })
     }
 }
@@ -136,9 +136,9 @@ fn elements(shape: &[i64]) -> u64 {
 
 /// The run file as lines: `train.optimizer.learning_rate`, `0.003`. Plugins and layers are omitted, since they are
 /// shown elsewhere.
-fn settings(plan: &str) -> Vec<(String, String)> {
+fn settings(run_file: &str) -> Vec<(String, String)> {
     let mut lines = Vec::new();
-    if let Ok(Value::Object(sections)) = serde_json::from_str(plan) {
+    if let Ok(Value::Object(sections)) = serde_json::from_str(run_file) {
         for (section, value) in sections {
             if section != "plugins" {
                 flatten(&section, &value, &mut lines);
@@ -171,13 +171,13 @@ mod tests {
 
     #[test]
     fn a_run_file_is_a_list_of_settings() {
-        let plan = r#"{
+        let run_file = r#"{
             "run": { "name": "digits", "seed": 42, "out": null },
             "model": { "layers": [{ "type": "relu" }] },
             "train": { "optimizer": { "type": "adamw", "betas": [0.9, 0.999] }, "metrics": [] },
             "plugins": [{ "kind": "report" }]
         }"#;
-        let found = settings(plan);
+        let found = settings(run_file);
         let lines: Vec<(&str, &str)> = found.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let mut sorted = lines.clone();
         sorted.sort_unstable();

@@ -142,7 +142,7 @@ impl Mlflow {
             // The server rejects an empty name.
             experiment: if experiment.is_empty() { "Default".to_owned() } else { experiment },
             run_name: self.options.run_name.clone().or(folder).unwrap_or_else(|| info.name.clone()),
-            parameters: names::parameters(&serde_json::from_str(&info.plan).unwrap_or_default()),
+            parameters: names::parameters(&serde_json::from_str(&info.run_file).unwrap_or_default()),
             tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
         }
     }

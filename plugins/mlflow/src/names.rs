@@ -33,10 +33,10 @@ pub(crate) fn number(value: f64) -> Json {
 }
 
 /// Single values of a resolved run file, and lists of them, by their paths.
-pub(crate) fn parameters(plan: &Json) -> BTreeMap<String, String> {
+pub(crate) fn parameters(run_file: &Json) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for part in PARTS {
-        if let Some(value) = plan.pointer(part) {
+        if let Some(value) = run_file.pointer(part) {
             flatten(&part.trim_start_matches('/').replace('/', "."), value, &mut found);
         }
     }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn parameters_are_the_single_values() {
-        let plan = json!({
+        let run_file = json!({
             "run": { "seed": 7, "name": "digits" },
             "model": { "layers": [{ "type": "relu" }] },
             "train": { "metrics": ["accuracy", "f1"], "loss": { "type": "mse" }, "warmup": null },
@@ -90,7 +90,7 @@ mod tests {
         });
         let expected = [("run.seed", "7"), ("train.loss.type", "mse"), ("train.metrics", "[\"accuracy\",\"f1\"]")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(parameters(&plan), BTreeMap::from(expected));
+        assert_eq!(parameters(&run_file), BTreeMap::from(expected));
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn content(host: &FakeHost) -> Value {
 
 #[test]
 fn the_page_has_what_there_is_to_know_of_a_run() {
-    let mut host = host(json!({})).with_info(|info| info.plan = r#"{"run":{"seed":42}}"#.to_owned());
+    let mut host = host(json!({})).with_info(|info| info.run_file = r#"{"run":{"seed":42}}"#.to_owned());
     host.train_start().unwrap();
     assert_eq!(content(&host)["progress"]["state"], "running", "it exists from the start");
     for (epoch, loss) in [(1, 0.5), (2, f64::NAN), (3, 0.25)] {

@@ -15,10 +15,10 @@ use crate::summary;
 const PARTS: [&str; 3] = ["/run/seed", "/model", "/train"];
 
 /// The hyper-parameters of a resolved run file.
-pub(crate) fn of_plan(plan: &Json) -> BTreeMap<String, HparamValue> {
+pub(crate) fn of_run_file(run_file: &Json) -> BTreeMap<String, HparamValue> {
     let mut found = BTreeMap::new();
     for part in PARTS {
-        if let Some(value) = plan.pointer(part) {
+        if let Some(value) = run_file.pointer(part) {
             flatten(&part.trim_start_matches('/').replace('/', "."), value, &mut found);
         }
     }

@@ -109,7 +109,7 @@ impl Callback for TensorBoard {
         let info = run.info()?;
         let folder = self.options.folder(&info);
         let mut runs = Runs::begin(folder, &self.instance, event.global_step, self.options.flush_every()?)?;
-        self.hparams = hparams::of_plan(&serde_json::from_str(&info.plan).unwrap_or_default());
+        self.hparams = hparams::of_run_file(&serde_json::from_str(&info.run_file).unwrap_or_default());
         self.name = info.name;
         runs.begin_whole(event.global_step, hparams::start(&self.name, self.hparams.clone()))?;
         match run.graph() {
@@ -213,8 +213,8 @@ impl Callback for TensorBoard {
 impl TensorBoard {
     /// Reads the samples that are shown later, and requests the model's outputs for them.
     fn prepare_samples(&mut self, run: &mut Run<'_>, info: &RunInfo) -> Result<()> {
-        let plan: serde_json::Value = serde_json::from_str(&info.plan).unwrap_or_default();
-        let split = plan.pointer("/eval/split").and_then(serde_json::Value::as_str);
+        let run_file: serde_json::Value = serde_json::from_str(&info.run_file).unwrap_or_default();
+        let split = run_file.pointer("/eval/split").and_then(serde_json::Value::as_str);
         let split = split.ok_or_else(|| {
             Error::new("`image_shape` and `embeddings` show samples of the evaluated split: set `split` in `[eval]`")
         })?;

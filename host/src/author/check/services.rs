@@ -12,7 +12,7 @@ use plugin_api::services::typed;
 
 use super::tensors::Values;
 use super::world::{SPLITS, Weights, World, batch, outputs};
-use crate::record::{LiveMetrics, Position};
+use crate::history::{LiveMetrics, Position};
 use crate::services::{Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
 
 /// The simulated run as dispatch sees it.
@@ -60,9 +60,12 @@ impl Services for Simulated {
             ServiceKind::WEIGHTS_COPY => {
                 copy("copy of the weights", &mut world.copies, &mut world.weights, &call.request(typed::WEIGHTS_COPY)?)
             }
-            ServiceKind::SNAPSHOT => {
-                copy("snapshot", &mut world.snapshots, &mut world.weights, &call.request(typed::SNAPSHOT)?)
-            }
+            ServiceKind::TRAINING_STATE_COPY => copy(
+                "copy of the training state",
+                &mut world.training_states,
+                &mut world.weights,
+                &call.request(typed::TRAINING_STATE_COPY)?,
+            ),
             ServiceKind::TRAIN_STEPS => {
                 let steps = call.request(typed::TRAIN_STEPS)?.steps;
                 // A range test needs hundreds; more is a mistake.

@@ -9,7 +9,7 @@ use super::progress::Observer;
 use super::services::Simulated;
 use super::world::{BATCH, EPOCHS, EVALUATION_BATCHES, STEPS, World, batch};
 use crate::dispatch::{Dispatcher, Event, EventData, Failure, HookTime, Order, Planned};
-use crate::record::{History, Metrics, Position};
+use crate::history::{History, Metrics, Position};
 use crate::report::Problem;
 
 /// The instance that the simulated run's records and events come from.

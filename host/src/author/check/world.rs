@@ -8,8 +8,8 @@ use plugin_api::abi::kinds::EventKind;
 use plugin_api::protocol::{CheckpointWritten, ParameterGroup, RunInfo, Tap, TapOf, TapReduce, TensorSet};
 
 use super::tensors::Values;
+use crate::history::{History, HistoryView, Metrics, Position};
 use crate::model::{Dtype, Graph, ModelError, ModelOptions, TensorSpec};
-use crate::record::{History, HistoryView, Metrics, Position};
 use crate::report::Problem;
 use crate::services::{Screen, ServiceError, Snapshot};
 
@@ -62,7 +62,7 @@ pub(super) struct World {
     pub(super) history: History,
     pub(super) groups: Vec<ParameterGroup>,
     pub(super) copies: BTreeMap<String, Weights>,
-    pub(super) snapshots: BTreeMap<String, Weights>,
+    pub(super) training_states: BTreeMap<String, Weights>,
     pub(super) taps: Vec<Tap>,
 }
 
@@ -96,7 +96,7 @@ impl World {
             metrics: known.iter().cloned().collect(),
             name: "check".to_owned(),
             folder: folder.display().to_string(),
-            plan: serde_json::json!({ "run": { "name": "check" }, "train": { "epochs": EPOCHS } }).to_string(),
+            run_file: serde_json::json!({ "run": { "name": "check" }, "train": { "epochs": EPOCHS } }).to_string(),
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
             device: "cpu".to_owned(),
             epochs: EPOCHS,
@@ -118,7 +118,7 @@ impl World {
             history: History::new(),
             groups,
             copies: BTreeMap::new(),
-            snapshots: BTreeMap::new(),
+            training_states: BTreeMap::new(),
             taps: Vec::new(),
         })
     }

@@ -4,7 +4,7 @@
 
 use super::super::error::TrainError;
 use super::super::session::Session;
-use crate::record::Metrics;
+use crate::history::Metrics;
 use crate::services::ServiceError;
 
 impl Session {

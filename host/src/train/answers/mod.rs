@@ -21,7 +21,7 @@ use plugin_api::services::typed;
 use super::error::TrainError;
 use super::learner::Learner;
 use super::session::Session;
-use crate::record::{HistoryView, LiveMetrics, Position};
+use crate::history::{HistoryView, LiveMetrics, Position};
 use crate::services::{self, Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
 use crate::torch::values;
 
@@ -88,9 +88,11 @@ impl Services for Session {
             ServiceKind::WEIGHTS_COPY => {
                 weights::copy(&mut self.learner, &mut self.kept, &call.request(typed::WEIGHTS_COPY)?)
             }
-            ServiceKind::SNAPSHOT => {
-                weights::snapshot(&mut self.learner, &mut self.kept, &call.request(typed::SNAPSHOT)?)
-            }
+            ServiceKind::TRAINING_STATE_COPY => weights::copy_training_state(
+                &mut self.learner,
+                &mut self.kept,
+                &call.request(typed::TRAINING_STATE_COPY)?,
+            ),
             ServiceKind::TAP => taps::add(&mut self.learner, call.request(typed::TAP)?),
             ServiceKind::TRAIN_STEPS => {
                 let steps = call.request(typed::TRAIN_STEPS)?.steps;

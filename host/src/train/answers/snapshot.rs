@@ -11,7 +11,7 @@ use super::super::checkpointing::{CheckpointData, HostTensor};
 use super::super::error::TrainError;
 use super::super::session::Session;
 use super::{hyper_parameters, loss, tensors};
-use crate::record::HistoryView;
+use crate::history::HistoryView;
 use crate::services::{ServiceError, Snapshot, SnapshotNeeds, WriteCheckpoint};
 
 impl Session {

@@ -1,10 +1,10 @@
-//! Named copies of the weights, and snapshots of the whole training state.
+//! Named copies of the weights, and of the whole training state.
 
 use plugin_api::protocol::CopyAction;
 use plugin_api::protocol::requests::CopyRequest;
 
 use super::super::error::TrainError;
-use super::super::kept::{Kept, TrainingSnapshot};
+use super::super::kept::{Kept, TrainingStateCopy};
 use super::super::learner::Learner;
 use crate::services::ServiceError;
 
@@ -33,18 +33,24 @@ pub(super) fn no_copy(kept: &Kept, name: &str) -> ServiceError {
     ServiceError::no_such_name("copy of the weights", name, kept.copies.keys().map(String::as_str))
 }
 
-/// Takes, restores or drops a snapshot of the training state.
-pub(super) fn snapshot(learner: &mut Learner, kept: &mut Kept, request: &CopyRequest) -> Result<(), ServiceError> {
+/// Takes, restores or drops a named copy of the training state.
+pub(super) fn copy_training_state(
+    learner: &mut Learner,
+    kept: &mut Kept,
+    request: &CopyRequest,
+) -> Result<(), ServiceError> {
     let CopyRequest { name, action } = request;
-    let missing = || ServiceError::no_such_name("snapshot", name, kept.snapshots.keys().map(String::as_str));
+    let missing = || {
+        ServiceError::no_such_name("copy of the training state", name, kept.training_states.keys().map(String::as_str))
+    };
     match action {
         CopyAction::Take => {
-            kept.snapshots.insert(name.clone(), TrainingSnapshot::take(learner)?);
+            kept.training_states.insert(name.clone(), TrainingStateCopy::take(learner)?);
         }
-        CopyAction::Restore => kept.snapshots.get(name).ok_or_else(missing)?.restore(learner)?,
+        CopyAction::Restore => kept.training_states.get(name).ok_or_else(missing)?.restore(learner)?,
         CopyAction::Drop => {
             let missing = missing();
-            kept.snapshots.remove(name).ok_or(missing)?;
+            kept.training_states.remove(name).ok_or(missing)?;
         }
     }
     Ok(())

@@ -17,8 +17,8 @@ use super::metrics::{AccumulatorState, AverageState};
 use super::session::Session;
 use crate::checkpoint::{self, CheckpointContents, CheckpointError, HyperParameter, PluginState, State};
 use crate::dispatch::ScheduleState;
+use crate::history::{Exact, Position};
 use crate::model::NamedTensor;
-use crate::record::{Exact, Position};
 use crate::torch::random;
 
 pub use resume::{Resume, ResumeError};

@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 use super::{LOOP, LoopState, SCHEDULES};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, OwnedTensor, State, TensorFile};
 use crate::dispatch::ScheduleState;
+use crate::history::Position;
 use crate::model::NamedTensor;
-use crate::record::Position;
 use crate::report::Report;
 
 /// A checkpoint to resume from, read and verified.

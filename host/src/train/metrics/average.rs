@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::Exact;
+use crate::history::Exact;
 
 /// A mean weighted by true counts, in f64: of batch losses by batch sizes, so that a short last batch counts less.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

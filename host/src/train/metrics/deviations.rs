@@ -1,7 +1,7 @@
 //! Metrics that compare numbers.
 
 use super::AccumulatorState;
-use crate::record::Exact;
+use crate::history::Exact;
 
 /// Sums over the samples, for each number of a sample.
 #[derive(Debug, Default)]

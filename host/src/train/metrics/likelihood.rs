@@ -3,7 +3,7 @@
 use tch::{Reduction, Tensor};
 
 use super::AccumulatorState;
-use crate::record::Exact;
+use crate::history::Exact;
 use crate::torch::{TorchError, values};
 
 /// The sum of negative log-likelihoods.

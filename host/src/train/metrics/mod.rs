@@ -29,7 +29,7 @@ use likelihood::Likelihood;
 use ranking::Ranking;
 
 use crate::data::Target;
-use crate::record::Exact;
+use crate::history::Exact;
 use crate::torch::TorchError;
 
 /// A metric, as named in run files.

@@ -10,7 +10,7 @@ use crate::server::{Request, Server, usual};
 fn host(uri: &str, drain: f64) -> FakeHost {
     FakeHost::new::<Mlflow>(json!({ "tracking_uri": uri, "drain": drain, "timeout": 5.0 })).unwrap().with_info(|info| {
         info.data.splits = [("train".to_owned(), 320), ("val".to_owned(), 4)].into();
-        info.plan = json!({ "train": { "batch_size": 32 } }).to_string();
+        info.run_file = json!({ "train": { "batch_size": 32 } }).to_string();
     })
 }
 

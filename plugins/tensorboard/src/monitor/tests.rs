@@ -16,7 +16,7 @@ fn host(options: Json) -> FakeHost {
     let mut host = FakeHost::new::<TensorBoard>(options).unwrap().with_info(|info| {
         info.data.splits = [("train".to_owned(), 320), ("val".to_owned(), 4), ("val_small".to_owned(), 2)].into();
         info.data.classes = 2;
-        info.plan = json!({ "eval": { "split": "val" }, "train": { "batch_size": 32 } }).to_string();
+        info.run_file = json!({ "eval": { "split": "val" }, "train": { "batch_size": 32 } }).to_string();
     });
     host.set_graph(json!({
         "inputs": [{ "name": "inputs", "shape": [4], "dtype": "f32" }],

@@ -88,7 +88,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                     }
                 }
             }
-            ServiceKind::WEIGHTS_COPY | ServiceKind::SNAPSHOT => {
+            ServiceKind::WEIGHTS_COPY | ServiceKind::TRAINING_STATE_COPY => {
                 for action in [CopyAction::Take, CopyAction::Restore, CopyAction::Drop] {
                     add(&format!("{action:?}"), bytes(&CopyRequest { name: "matrix".to_owned(), action }));
                 }

@@ -85,7 +85,7 @@ impl Observer {
         journal.refused("copy", run.tensors(TensorSet::Copy("none".to_owned())).map(drop))?;
         journal.refused("tensor_write", run.write(TensorSet::Parameters, &[]))?;
         journal.refused("weights_copy", run.copy_weights("copy", CopyAction::Take))?;
-        journal.refused("snapshot", run.snapshot("copy", CopyAction::Take))?;
+        journal.refused("copy_training_state", run.copy_training_state("copy", CopyAction::Take))?;
         journal.refused("train_steps", run.train_steps(1))?;
         journal.refused("predict", run.predict_split("val", 1, &[]).map(drop))?;
         journal.refused("measure", run.measure("val", &[], None))?;

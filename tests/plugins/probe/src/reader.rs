@@ -46,12 +46,12 @@ impl Callback for Reader {
                 .collect()
         };
         let before = state(run)?;
-        run.snapshot("before", CopyAction::Take)?;
+        run.copy_training_state("before", CopyAction::Take)?;
         let losses = run.train_steps(3)?;
         let trained = state(run)?;
         let differ = before.iter().zip(&trained).all(|(before, after)| before != after);
         self.journal.check("train_steps trains", differ && losses.len() == 3, json!(losses))?;
-        run.snapshot("before", CopyAction::Restore)?;
+        run.copy_training_state("before", CopyAction::Restore)?;
         self.journal.check("the state is put back", state(run)? == before, json!(null))?;
         // The generator is restored too: dropout draws the same again.
         let again = run.train_steps(3)?;
@@ -63,9 +63,9 @@ impl Callback for Reader {
         run.recalibrate_batch_norm("train", 2)?;
         let weights = mapped(&owned(run, TensorSet::Parameters)?, |_| 0.0)?;
         run.write(TensorSet::Parameters, &views(&weights))?;
-        run.snapshot("before", CopyAction::Restore)?;
+        run.copy_training_state("before", CopyAction::Restore)?;
         self.journal.check("the state is put back twice", state(run)? == before, json!(null))?;
-        run.snapshot("before", CopyAction::Drop)
+        run.copy_training_state("before", CopyAction::Drop)
     }
 
     fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {

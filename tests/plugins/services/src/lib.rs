@@ -129,14 +129,14 @@ impl Callback for Services {
         let before = fingerprint(run)?;
 
         // The whole training state, changed and restored.
-        journal.note("snapshot take", run.snapshot("before", CopyAction::Take))?;
+        journal.note("state take", run.copy_training_state("before", CopyAction::Take))?;
         journal.note("train_steps", run.train_steps(2))?;
         journal.note("changed by train_steps", fingerprint(run).map(|after| after != before))?;
         journal.note("recalibrate_batch_norm", run.recalibrate_batch_norm("train", 1))?;
-        journal.note("snapshot restore", run.snapshot("before", CopyAction::Restore))?;
+        journal.note("state restore", run.copy_training_state("before", CopyAction::Restore))?;
         journal.note("same after restore", fingerprint(run).map(|after| after == before))?;
-        journal.note("snapshot drop", run.snapshot("before", CopyAction::Drop))?;
-        journal.note("snapshot of no name", run.snapshot("before", CopyAction::Restore))?;
+        journal.note("state drop", run.copy_training_state("before", CopyAction::Drop))?;
+        journal.note("state of no name", run.copy_training_state("before", CopyAction::Restore))?;
 
         // A named copy of the weights.
         journal.note("weights_copy take", run.copy_weights("copy", CopyAction::Take))?;

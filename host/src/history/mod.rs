@@ -5,14 +5,14 @@
 //! checkpoint, and can be read as of an earlier moment ([`HistoryView`]) while the training thread continues.
 
 mod exact;
-mod history;
 mod metrics;
+mod series;
 mod stored;
 mod view;
 
 pub use exact::Exact;
-pub use history::{Array, AsOf, History, Point, RecordError, SeriesId};
 pub use metrics::{LiveMetrics, Metric, Metrics};
+pub use series::{Array, AsOf, History, HistoryError, Point, SeriesId};
 pub use view::HistoryView;
 
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Position, RecordError};
+use super::{HistoryError, Position};
 
 /// A metric's latest value and the point of the training that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,13 +44,13 @@ impl Metrics {
     ///
     /// # Errors
     /// A name that the run does not know, with the nearest ones; one that has no value yet.
-    pub fn get(&self, name: &str) -> Result<Metric, RecordError> {
+    pub fn get(&self, name: &str) -> Result<Metric, HistoryError> {
         match self.latest.get(name) {
             Some(metric) => Ok(*metric),
-            None if self.known.contains(name) => Err(RecordError::NoValue { name: name.to_owned() }),
+            None if self.known.contains(name) => Err(HistoryError::NoValue { name: name.to_owned() }),
             None => {
                 let names: BTreeSet<&str> = self.names().chain(self.known.iter().map(String::as_str)).collect();
-                Err(RecordError::unknown(name, names))
+                Err(HistoryError::unknown(name, names))
             }
         }
     }
@@ -119,7 +119,7 @@ mod tests {
         metrics.put("val_loss", later, 0.5);
         assert_eq!(metrics.get("val_loss"), Ok(Metric { value: 0.5, position: later }));
         assert_eq!(metrics.names().collect::<Vec<_>>(), ["val_loss"]);
-        assert!(matches!(metrics.get("val_accuracy"), Err(RecordError::NoValue { .. })));
+        assert!(matches!(metrics.get("val_accuracy"), Err(HistoryError::NoValue { .. })));
         assert_eq!(metrics.get("val_acuracy").unwrap_err().hint().as_deref(), Some("did you mean `val_accuracy`?"));
         assert_eq!(metrics.get("valloss").unwrap_err().hint().as_deref(), Some("did you mean `val_loss`?"));
     }

@@ -35,7 +35,7 @@ pub struct Array {
 
 /// Why a history does not have the requested values, or does not accept the given ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
+pub enum HistoryError {
     /// There is no value of this name.
     #[error("there is no metric `{name}`")]
     UnknownName {
@@ -70,17 +70,17 @@ pub enum RecordError {
     },
 }
 
-impl RecordError {
-    pub(super) fn unknown<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> RecordError {
-        RecordError::UnknownName { name: name.to_owned(), hint: did_you_mean(name, names) }
+impl HistoryError {
+    pub(super) fn unknown<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> HistoryError {
+        HistoryError::UnknownName { name: name.to_owned(), hint: did_you_mean(name, names) }
     }
 }
 
-impl Report for RecordError {
+impl Report for HistoryError {
     fn hint(&self) -> Option<String> {
         match self {
-            RecordError::UnknownName { hint, .. } => hint.clone(),
-            RecordError::NoValue { .. } | RecordError::OtherKind { .. } | RecordError::ShapeMismatch { .. } => None,
+            HistoryError::UnknownName { hint, .. } => hint.clone(),
+            HistoryError::NoValue { .. } | HistoryError::OtherKind { .. } | HistoryError::ShapeMismatch { .. } => None,
         }
     }
 }
@@ -145,10 +145,10 @@ impl History {
     ///
     /// # Errors
     /// The name is one of arrays.
-    pub fn id(&mut self, name: &str) -> Result<SeriesId, RecordError> {
+    pub fn id(&mut self, name: &str) -> Result<SeriesId, HistoryError> {
         match self.names.get(name) {
             Some(Slot::Numbers(index)) => Ok(SeriesId(*index)),
-            Some(Slot::Arrays(_)) => Err(RecordError::OtherKind { name: name.to_owned(), holds: "arrays" }),
+            Some(Slot::Arrays(_)) => Err(HistoryError::OtherKind { name: name.to_owned(), holds: "arrays" }),
             None => {
                 let index = self.numbers.len();
                 self.numbers.push(Series::new(name));
@@ -162,7 +162,7 @@ impl History {
     ///
     /// # Errors
     /// The name is one of arrays.
-    pub fn put(&mut self, name: &str, position: Position, value: f64) -> Result<u64, RecordError> {
+    pub fn put(&mut self, name: &str, position: Position, value: f64) -> Result<u64, HistoryError> {
         let id = self.id(name)?;
         Ok(self.put_by_id(id, position, value))
     }
@@ -189,14 +189,14 @@ impl History {
         position: Position,
         shape: Vec<usize>,
         values: Vec<f32>,
-    ) -> Result<u64, RecordError> {
+    ) -> Result<u64, HistoryError> {
         if !fits(&shape, values.len()) {
-            return Err(RecordError::ShapeMismatch { name: name.to_owned(), shape, values: values.len() });
+            return Err(HistoryError::ShapeMismatch { name: name.to_owned(), shape, values: values.len() });
         }
         let index = match self.names.get(name) {
             Some(Slot::Arrays(index)) => *index,
             Some(Slot::Numbers(_)) => {
-                return Err(RecordError::OtherKind { name: name.to_owned(), holds: "numbers" });
+                return Err(HistoryError::OtherKind { name: name.to_owned(), holds: "numbers" });
             }
             None => {
                 self.names.insert(name.to_owned(), Slot::Arrays(self.arrays.len()));
@@ -230,7 +230,7 @@ impl History {
     ///
     /// # Errors
     /// No value of that name, or one of arrays.
-    pub fn series(&self, name: &str) -> Result<impl ExactSizeIterator<Item = Point>, RecordError> {
+    pub fn series(&self, name: &str) -> Result<impl ExactSizeIterator<Item = Point>, HistoryError> {
         self.as_of(self.next).series(name)
     }
 
@@ -238,7 +238,7 @@ impl History {
     ///
     /// # Errors
     /// No value of that name, or one of arrays.
-    pub fn latest(&self, name: &str) -> Result<Point, RecordError> {
+    pub fn latest(&self, name: &str) -> Result<Point, HistoryError> {
         self.as_of(self.next).latest(name)
     }
 
@@ -275,7 +275,7 @@ impl<'a> AsOf<'a> {
     ///
     /// # Errors
     /// No value of that name, or one of arrays.
-    pub fn series(self, name: &str) -> Result<impl ExactSizeIterator<Item = Point> + use<'a>, RecordError> {
+    pub fn series(self, name: &str) -> Result<impl ExactSizeIterator<Item = Point> + use<'a>, HistoryError> {
         let (series, length) = self.numbers(name)?;
         Ok((0..length).map(move |index| self.point(series, index)))
     }
@@ -284,7 +284,7 @@ impl<'a> AsOf<'a> {
     ///
     /// # Errors
     /// No value of that name, or one of arrays.
-    pub fn latest(self, name: &str) -> Result<Point, RecordError> {
+    pub fn latest(self, name: &str) -> Result<Point, HistoryError> {
         let (series, length) = self.numbers(name)?;
         // A name without entries is an error above.
         Ok(self.point(series, length - 1))
@@ -294,7 +294,7 @@ impl<'a> AsOf<'a> {
     ///
     /// # Errors
     /// No value of that name, or one of numbers.
-    pub fn arrays(self, name: &str) -> Result<impl ExactSizeIterator<Item = Array> + use<'a>, RecordError> {
+    pub fn arrays(self, name: &str) -> Result<impl ExactSizeIterator<Item = Array> + use<'a>, HistoryError> {
         let (series, length) = self.array_series(name)?;
         Ok((0..length).map(move |index| self.array(series, index)))
     }
@@ -303,31 +303,31 @@ impl<'a> AsOf<'a> {
     ///
     /// # Errors
     /// No value of that name, or one of numbers.
-    pub fn latest_array(self, name: &str) -> Result<Array, RecordError> {
+    pub fn latest_array(self, name: &str) -> Result<Array, HistoryError> {
         let (series, length) = self.array_series(name)?;
         Ok(self.array(series, length - 1))
     }
 
-    fn numbers(self, name: &str) -> Result<(&'a Series<f64>, usize), RecordError> {
+    fn numbers(self, name: &str) -> Result<(&'a Series<f64>, usize), HistoryError> {
         match self.history.names.get(name) {
             Some(Slot::Numbers(index)) => self.begun(&self.history.numbers[*index]),
-            Some(Slot::Arrays(_)) => Err(RecordError::OtherKind { name: name.to_owned(), holds: "arrays" }),
-            None => Err(RecordError::unknown(name, self.names())),
+            Some(Slot::Arrays(_)) => Err(HistoryError::OtherKind { name: name.to_owned(), holds: "arrays" }),
+            None => Err(HistoryError::unknown(name, self.names())),
         }
     }
 
-    fn array_series(self, name: &str) -> Result<(&'a ArraySeries, usize), RecordError> {
+    fn array_series(self, name: &str) -> Result<(&'a ArraySeries, usize), HistoryError> {
         match self.history.names.get(name) {
             Some(Slot::Arrays(index)) => self.begun(&self.history.arrays[*index]),
-            Some(Slot::Numbers(_)) => Err(RecordError::OtherKind { name: name.to_owned(), holds: "numbers" }),
-            None => Err(RecordError::unknown(name, self.names())),
+            Some(Slot::Numbers(_)) => Err(HistoryError::OtherKind { name: name.to_owned(), holds: "numbers" }),
+            None => Err(HistoryError::unknown(name, self.names())),
         }
     }
 
     /// A series with the number of its entries so far, which is not zero.
-    fn begun<T>(self, series: &'a Series<T>) -> Result<(&'a Series<T>, usize), RecordError> {
+    fn begun<T>(self, series: &'a Series<T>) -> Result<(&'a Series<T>, usize), HistoryError> {
         match series.sequence.partition_point(|&sequence| sequence < self.until) {
-            0 => Err(RecordError::unknown(&series.name, self.names())),
+            0 => Err(HistoryError::unknown(&series.name, self.names())),
             length => Ok((series, length)),
         }
     }
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(then.names(), ["a"]);
         assert_eq!(then.latest("a").unwrap().value, 1.0);
         assert_eq!(then.series("a").unwrap().len(), 1);
-        assert!(matches!(then.latest("b"), Err(RecordError::UnknownName { .. })));
+        assert!(matches!(then.latest("b"), Err(HistoryError::UnknownName { .. })));
     }
 
     #[test]
@@ -394,6 +394,6 @@ mod tests {
         let error = history.put_array("val_loss", at(1), vec![], vec![1.0]).unwrap_err();
         assert_eq!(error.to_string(), "`val_loss` has numbers");
         let error = history.put_array("x", at(1), vec![usize::MAX, 2], vec![1.0]).unwrap_err();
-        assert!(matches!(error, RecordError::ShapeMismatch { values: 1, .. }));
+        assert!(matches!(error, HistoryError::ShapeMismatch { values: 1, .. }));
     }
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{History, Series, Slot, fits};
+use super::series::{History, Series, Slot, fits};
 use super::{Exact, Position};
 
 #[derive(Serialize, Deserialize)]

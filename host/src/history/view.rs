@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::RecordError;
-use super::history::{Array, AsOf, History, Point};
+use super::HistoryError;
+use super::series::{Array, AsOf, History, Point};
 
 /// The content of a [`History`] at one moment, readable from any thread while it grows: a background plugin sees the
 /// history of the event that it handles, however far the training has continued.
@@ -36,7 +36,7 @@ impl HistoryView {
     ///
     /// # Errors
     /// No value of that name, or one of arrays.
-    pub fn series(&self, name: &str) -> Result<Vec<Point>, RecordError> {
+    pub fn series(&self, name: &str) -> Result<Vec<Point>, HistoryError> {
         self.read(|history| Ok(history.series(name)?.collect()))
     }
 
@@ -44,7 +44,7 @@ impl HistoryView {
     ///
     /// # Errors
     /// No value of that name, or one of arrays.
-    pub fn latest(&self, name: &str) -> Result<Point, RecordError> {
+    pub fn latest(&self, name: &str) -> Result<Point, HistoryError> {
         self.read(|history| history.latest(name))
     }
 
@@ -52,7 +52,7 @@ impl HistoryView {
     ///
     /// # Errors
     /// No value of that name, or one of numbers.
-    pub fn arrays(&self, name: &str) -> Result<Vec<Array>, RecordError> {
+    pub fn arrays(&self, name: &str) -> Result<Vec<Array>, HistoryError> {
         self.read(|history| Ok(history.arrays(name)?.collect()))
     }
 
@@ -66,7 +66,7 @@ impl HistoryView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Position;
+    use crate::history::Position;
 
     #[test]
     fn a_view_does_not_grow() {

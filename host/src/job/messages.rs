@@ -1,0 +1,84 @@
+//! What a job tells on the console: how it starts, its problems, how it ended.
+
+use super::folder::RunFolder;
+use super::plan::JobPlan;
+use super::run::EndedJob;
+use super::status::Status;
+use crate::console::Console;
+use crate::report::{Problem, Style, render};
+use crate::services::Screen;
+use crate::train::Resume;
+
+/// Tells what starts: device, model, data, callbacks, and what is resumed.
+pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, resume: Option<&Resume>) {
+    let device = match plan.device {
+        tch::Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    };
+    let threads = match resume {
+        Some(resume) if resume.threads() != plan.threads => format!("{} (from the checkpoint)", resume.threads()),
+        _ => format!("{} ({})", plan.threads, plan.threads_reason),
+    };
+    let run = &plan.run_file.run;
+    console.line(&format!("run `{}`: {device}, threads {threads}, seed {}", run.name, run.seed));
+    let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
+    console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
+    let names: Vec<&str> = plan.order.planned.iter().map(|planned| planned.name()).collect();
+    let available = match plan.order.available.as_slice() {
+        [] => String::new(),
+        kinds => format!("; also available: {}", kinds.join(", ")),
+    };
+    console.line(&format!("callbacks, in order: {}{available}", names.join(", ")));
+    if let Some(resume) = resume {
+        console.line(&format!(
+            "resuming after epoch {}, step {} from {}",
+            resume.position().epoch,
+            resume.position().global_step,
+            resume.path().display()
+        ));
+    }
+    for planned in &plan.order.planned {
+        let descriptor = planned.kind.descriptor();
+        tracing::info!(
+            plugin = planned.name(),
+            kind = descriptor.kind,
+            version = descriptor.version,
+            library = %planned.kind.path().display(),
+            hooks = descriptor.hooks.join(" "),
+            "callback"
+        );
+    }
+    tracing::info!(folder = %folder.path().display(), "run folder");
+}
+
+/// Tells how it ended, what its callbacks cost, and where the results are.
+pub(super) fn conclude(console: &Console, status: &Status, folder: &RunFolder, ended: &EndedJob, trial: bool) {
+    let reason = match &status.reason {
+        Some(reason) if ended.ended.error.is_none() => format!(" ({reason})"),
+        _ => String::new(),
+    };
+    let steps = status.position.in_words();
+    console.line(&format!("{}{reason}: {steps} in {:.1} s", ended.ended.outcome.name(), ended.seconds));
+    // The loop did not wait for what ran in the background.
+    let held: Vec<_> = ended.times.iter().filter(|time| !time.background).collect();
+    if let Some(slowest) = held.first() {
+        let all: f64 = held.iter().map(|time| time.total.as_secs_f64()).sum();
+        console.line(&format!(
+            "callbacks took {all:.2} s in all, most of it `{}` in `{}`: {:.2} s over {} calls",
+            slowest.instance,
+            slowest.hook,
+            slowest.total.as_secs_f64(),
+            slowest.calls
+        ));
+    }
+    if trial {
+        console.line("this was a trial: nothing is kept");
+    } else {
+        console.line(&format!("results: {}", folder.path().display()));
+    }
+}
+
+/// Tells problems on the console.
+pub(super) fn tell(console: &Console, severity: &str, problems: &[Problem]) {
+    console.write(format!("{severity}: {}", render(problems, Style::of_stderr()).trim_start()).as_bytes());
+}

@@ -1,0 +1,72 @@
+//! Where a job starts: its run folder, and the checkpoint that it resumes from.
+
+use std::path::{Path, PathBuf};
+
+use super::folder::{RunFolder, by_start_time, newest_unfinished};
+use super::messages;
+use super::request::{Request, ResumeFrom};
+use crate::checkpoint::{find_latest, remove_temporaries};
+use crate::console::Console;
+use crate::report::{Problem, Problems};
+use crate::run_file::RunOptions;
+
+/// The place that a run starts from.
+pub(super) struct Start {
+    /// The run folder, owned by this process.
+    pub(super) folder: RunFolder,
+    /// The checkpoint to resume from.
+    pub(super) resume_from: Option<PathBuf>,
+}
+
+impl Start {
+    /// A run that resumes nothing.
+    pub(super) fn fresh(folder: RunFolder) -> Self {
+        Self { folder, resume_from: None }
+    }
+
+    /// Takes the run folder that `request` and the run file ask for, and finds the checkpoint to resume from.
+    pub(super) fn find(request: &Request, run: &RunOptions, console: &Console) -> Result<Self, Problems> {
+        let (path, fresh) = folder_path(request, run);
+        let folder = RunFolder::take(&path, fresh).map_err(|error| Problem::from(&error))?;
+        let resume_from = match &request.resume {
+            ResumeFrom::Checkpoint(path) => Some(path.clone()),
+            _ if !fresh => latest(&folder, console)?,
+            _ => None,
+        };
+        Ok(Self { folder, resume_from })
+    }
+}
+
+/// The run folder, and whether it must be new.
+fn folder_path(request: &Request, run: &RunOptions) -> (PathBuf, bool) {
+    match (run.out.as_deref().map(Path::new), &request.resume) {
+        (Some(out), ResumeFrom::Unsaid | ResumeFrom::Auto) => (out.to_owned(), false),
+        (Some(out), ResumeFrom::Never) => (out.to_owned(), true),
+        // A checkpoint of this folder continues its run; one of another folder begins a new run.
+        (Some(out), ResumeFrom::Checkpoint(path)) => (out.to_owned(), !is_within(path, out)),
+        (None, ResumeFrom::Auto) => match newest_unfinished(&run.name) {
+            Some(path) => (path, false),
+            None => (by_start_time(&run.name), true),
+        },
+        (None, _) => (by_start_time(&run.name), true),
+    }
+}
+
+fn is_within(path: &Path, folder: &Path) -> bool {
+    matches!((path.canonicalize(), folder.canonicalize()), (Ok(path), Ok(folder)) if path.starts_with(&folder))
+}
+
+/// The newest whole checkpoint of a run folder.
+fn latest(folder: &RunFolder, console: &Console) -> Result<Option<PathBuf>, Problems> {
+    let checkpoints = folder.path().join("checkpoints");
+    for path in remove_temporaries(&checkpoints).map_err(|error| Problem::from(&error))? {
+        tracing::info!(path = %path.display(), "removed what an interrupted write left");
+    }
+    let latest = find_latest(&checkpoints).map_err(|error| Problem::from(&error))?;
+    for skipped in &latest.skipped {
+        let path = skipped.path.display();
+        let problem = Problem::new(format!("the checkpoint `{path}` is skipped")).with_cause(&skipped.error);
+        messages::tell(console, "warning", &[problem]);
+    }
+    Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
+}

@@ -328,8 +328,8 @@ typedef uint32_t hp_status;
  * Request: none. Reply: JSON, not MessagePack.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_GRAPH 21u
-/* Outputs in inference mode: of the tensor `inputs`, or of the first batches of a split. `nodes` are those of the
- * graph whose values are wanted, too.
+/* Outputs in inference mode, in f32 whatever the run's precision: of the tensor `inputs`, or of the first batches of a
+ * split. `nodes` are those of the graph whose values are wanted, too.
  * Request: {split?: text, batches?: int, nodes?: [text]}, and the tensor. Reply: the tensors `outputs`, `targets`
  * for a split, and one for each node.
  * Reads in any hook; background: never; remote: no; ranks: any. */
@@ -361,8 +361,8 @@ typedef uint32_t hp_status;
 /* What the run is. `run_file` is the resolved run file as JSON; `epochs` is 0 for a run planned in steps.
  * Request: none. Reply: {instance: text, name: text, folder: text, run_file: text, host_version: text, device: text,
  * epochs: int, steps_per_epoch: int, total_steps: int, training_samples: int, trial: bool,
- * resumed_from: text or nil, data: {splits: {text: int}, classes: int, target_names: [text], offset: [number],
- * scale: [number]}}.
+ * console_width: int, console_colors: bool, resumed_from: text or nil, data: {splits: {text: int}, classes: int,
+ * target_names: [text], offset: [number], scale: [number], tokens: [text]}}.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_RUN_INFO 29u
 /* Prints a line on the host's console.
@@ -405,6 +405,11 @@ typedef uint32_t hp_status;
  * Request: {name: text}. Reply: whatever the option is.
  * Reads in any hook and in `create`; background: direct; remote: no; ranks: any. */
 #define HP_SERVICE_OPTION 39u
+/* The latest value of each metric, with the position at which it was measured: one of an earlier step than the event's
+ * belongs to other weights.
+ * Request: none. Reply: {text: {epoch: int, global_step: int, value: number}}.
+ * Reads in any hook; background: snapshot; remote: no; ranks: any. */
+#define HP_SERVICE_METRIC_POINTS 40u
 
 /* ----------------------------------------------------------------------------------------------------------- tables */
 

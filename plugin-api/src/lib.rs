@@ -150,7 +150,8 @@
 //! | the same, `"disable"` | this instance gets only `teardown`; `error` to the others, which see everything as usual |
 //! | the same, `"ignore"` | `error` to all; everything as usual |
 //! | a hook panics | this instance gets nothing more, not even `teardown`, and is not dropped; its last saved state stays in the checkpoints; for the others as after an error: with `"ignore"` they continue, as with `"disable"` |
-//! | `new` or `setup` fails | `teardown` for every instance that was created; the run does not start |
+//! | `new` fails | `teardown` for every instance that was created; the run does not start, whatever `on_error` says |
+//! | `setup` fails | with `on_error = "stop"` the same; with `"disable"` the run goes on, and the instance gets only `teardown` |
 //! | the host itself fails (a disk, a device) | `error` to all; `train_end` (failed); `teardown` |
 //!
 //! A stop is not a failure, no matter who asks for it: a run that stopped early succeeds. A callback that cannot do

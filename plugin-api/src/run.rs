@@ -101,6 +101,17 @@ impl Run<'_> {
         self.call(typed::METRICS, &Nothing)
     }
 
+    /// The latest value of each metric, with the position at which it was measured. One of an earlier step belongs to
+    /// other weights: compare its `global_step` with the event's before you say that a value is of these.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    #[doc = service_rule!(METRIC_POINTS)]
+    pub fn metric_points(&self) -> Result<BTreeMap<String, Point>> {
+        self.call(typed::METRIC_POINTS, &Nothing)
+    }
+
     /// Puts a metric: it is readable at once, also by later callbacks in the same pass, and part of the history.
     ///
     /// # Errors
@@ -353,8 +364,8 @@ impl Run<'_> {
         serde_json::from_slice(&json).map_err(|error| Error::from(error).context("the model's graph cannot be read"))
     }
 
-    /// Outputs for `inputs` in inference mode; changes no generator, buffer or mode, and sends no events.
-    /// The answer is the tensor `outputs`, then the values of `nodes`.
+    /// Outputs for `inputs` in inference mode, computed and answered in f32 whatever the run's precision; changes no
+    /// generator, buffer or mode, and sends no events. The answer is the tensor `outputs`, then the values of `nodes`.
     ///
     /// # Errors
     ///

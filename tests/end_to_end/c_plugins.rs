@@ -114,7 +114,7 @@ fn an_instance_that_is_not_made_gets_a_paragraph() {
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
-    callbacks, in order: wrong; also available: recorder
+    callbacks, in order: wrong
     error: × plugin `wrong` failed in `new`: it said that it had made an instance, and left it null
       hint: kind `wrong` of `[PLUGINS]/libnull_instance.so`
     failed: 0 epochs, 0 steps in [TIME] s
@@ -131,8 +131,7 @@ fn a_hook_that_fails_gets_a_paragraph() {
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
-    callbacks, in order: wrong; also available: recorder
-    ERROR plugin `wrong` failed in `setup`: na�ve: � plugin=wrong hook="setup" place= panicked=false
+    callbacks, in order: wrong
     error: × plugin `wrong` failed in `setup`: na�ve: �
       hint: kind `wrong` of `[PLUGINS]/libnot_utf8.so`; `on_error = "disable"` would let the run continue without it
     failed: 0 epochs, 0 steps in [TIME] s
@@ -152,16 +151,16 @@ fn what_the_host_answers_is_what_a_hook_fails_with() {
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
-    callbacks, in order: wrong; also available: recorder
-    ERROR plugin `wrong` failed in `setup`: there is no metric `val_los`; did you mean `val_loss`? plugin=wrong hook="setup" place= panicked=false
-    ERROR plugin `wrong` failed in `train_start`: the metric `val_loss` has no value yet plugin=wrong hook="train_start" place= panicked=false
-    ERROR plugin `wrong` failed in `epoch_start`: `loss` can be called only in `step_end`, `gradients`, `eval_step_end` and `trigger`, not in `epoch_start` plugin=wrong hook="epoch_start" place= panicked=false
-    ERROR plugin `wrong` failed in `epoch_trained`: the request is not understood: wrong msgpack marker Reserved plugin=wrong hook="epoch_trained" place= panicked=false
-    ERROR plugin `wrong` failed in `epoch_end`: the host of an earlier hook is spent plugin=wrong hook="epoch_end" place= panicked=false
-    ERROR plugin `wrong` failed in `epoch_start`: `loss` can be called only in `step_end`, `gradients`, `eval_step_end` and `trigger`, not in `epoch_start` plugin=wrong hook="epoch_start" place= panicked=false
-    ERROR plugin `wrong` failed in `epoch_trained`: the request is not understood: wrong msgpack marker Reserved plugin=wrong hook="epoch_trained" place= panicked=false
-    ERROR plugin `wrong` failed in `epoch_end`: the host of an earlier hook is spent plugin=wrong hook="epoch_end" place= panicked=false
-    ERROR plugin `wrong` failed in `train_end`: this host has no service 9999; use a newer host plugin=wrong hook="train_end" place= panicked=false
+    callbacks, in order: wrong
+    ERROR plugin `wrong` failed in `setup`: there is no metric `val_los`; did you mean `val_loss`? plugin="wrong" hook="setup"
+    ERROR plugin `wrong` failed in `train_start`: the metric `val_loss` has no value yet plugin="wrong" hook="train_start"
+    ERROR plugin `wrong` failed in `epoch_start`: `loss` can be called only in `step_end`, `gradients`, `eval_step_end` and `trigger`, not in `epoch_start` plugin="wrong" hook="epoch_start"
+    ERROR plugin `wrong` failed in `epoch_trained`: the request is not understood: wrong msgpack marker Reserved plugin="wrong" hook="epoch_trained"
+    ERROR plugin `wrong` failed in `epoch_end`: the host of an earlier hook is spent plugin="wrong" hook="epoch_end"
+    ERROR plugin `wrong` failed in `epoch_start`: `loss` can be called only in `step_end`, `gradients`, `eval_step_end` and `trigger`, not in `epoch_start` plugin="wrong" hook="epoch_start"
+    ERROR plugin `wrong` failed in `epoch_trained`: the request is not understood: wrong msgpack marker Reserved plugin="wrong" hook="epoch_trained"
+    ERROR plugin `wrong` failed in `epoch_end`: the host of an earlier hook is spent plugin="wrong" hook="epoch_end"
+    ERROR plugin `wrong` failed in `train_end`: this host has no service 9999; use a newer host plugin="wrong" hook="train_end"
     finished: 2 epochs, 6 steps in [TIME] s
     results: [FOLDER]/out
     "#);

@@ -51,7 +51,9 @@ fn help_for_run() {
 
     Options:
           --plugins [<DIR|FILE>]      A folder of plugin libraries or a library; may be given again.
-                                      Without a value, `./plugins`
+                                      Without a value, `./plugins`. Without the option, what
+                                      `HOST_PLUGINS` names, or else the folder `plugins` beside the
+                                      program
           --plugin <KIND[=NAME]>      Adds a callback after the declared ones, unless one of that name
                                       is declared
           --set <KEY=VALUE>           Overrides a key of the run file: `train.epochs=3`,
@@ -63,18 +65,22 @@ fn help_for_run() {
           --try                       One training and one evaluation batch through every hook and
                                       trigger; publishes nothing
           --json                      Prints the final status as JSON to stdout, instead of the run
-                                      folder
+                                      folder; or, if nothing was started, the errors
       -q, --quiet                     Shows only errors
-      -v, --verbose...                Shows what the host does; twice: everything
+      -v, --verbose...                Shows what the host does; twice: everything, and each call of a
+                                      hook in `log.jsonl`
       -h, --help                      Print help
       -V, --version                   Print version
 
     Examples:
-      host run --plugins target/plugins                         the built-in digits run
+      host run                                                  the built-in digits run
       host run run.toml --plugins plugins --plugins libmine.so  a run file, a folder, a library
-      host run run.toml --plugins plugins --set train.epochs=3 --plugin early-stopping
-      host run run.toml --plugins plugins --out runs/long       started, or resumed where it stopped
-      host run run.toml --plugins plugins --try                 one batch through every hook
+      host run run.toml --set train.epochs=3 --plugin early-stopping
+      host run run.toml --out runs/long                         started, or resumed where it stopped
+      host run run.toml --try                                   one batch through every hook
+
+    Environment:
+      HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`
     ");
 }
 
@@ -201,6 +207,6 @@ fn an_invalid_instance_name() {
        · ──────────┬─────────
        ·           ╰── here
        ╰────
-      hint: a plugin's name consists of lower-case letters, digits and `-`, since it names folders and keys
+      hint: did you mean `my-recorder`? a plugin's name consists of lower-case letters, digits and `-`, since it names folders and keys
     ");
 }

@@ -52,7 +52,8 @@ impl DataRun {
         let run_file =
             format!("[run]\nname = \"data\"\nseed = 5\nthreads = 1\ndevice = \"cpu\"\n\n[data]\n{data}\n{REST}");
         self.write("run.toml", run_file);
-        let plugins = folder_of([build_workspace_plugins()["standard"].as_path()]);
+        let plugins = ["standard", "checkpoint"].map(|name| build_workspace_plugins()[name].as_path());
+        let plugins = folder_of(plugins);
         let mut command = host();
         command
             .current_dir(self.folder.path())
@@ -254,6 +255,100 @@ fn augmented_images_resume_to_the_same_bits() {
     assert_eq!(resumed.last(), expected.last());
 }
 
+/// Writes a folder of two classes for each kind of picture, and what Pillow makes of the first pixel in gray.
+const WRITE_PICTURES: &str = "
+import json, os
+import numpy
+from PIL import Image
+one = lambda color: Image.new('RGB', (8, 8), color)
+pictures = {
+    'blue.png': one((0, 0, 255)), 'mixed.bmp': one((200, 100, 50)), 'red.gif': one((255, 0, 0)),
+    'green.webp': one((0, 255, 0)), 'palette.png': one((12, 200, 77)).quantize(4), 'alpha.png': one((12, 200, 77)).convert('RGBA'),
+    'bits.png': one((255, 255, 255)).convert('1'), 'deep.png': Image.fromarray(numpy.full((8, 8), 1000, numpy.uint16)),
+    'deep.tiff': Image.fromarray(numpy.full((8, 8), 65535, numpy.uint16)), 'gray.jpg': one((90, 90, 90)).convert('L'),
+    'cmyk.jpg': one((200, 100, 50)).convert('CMYK'),
+}
+expected = {}
+for name, picture in pictures.items():
+    for part in 'ab':
+        os.makedirs(f'{name}.d/{part}')
+        options = {'lossless': True} if name.endswith('webp') else {'quality': 100} if name.endswith('jpg') else {}
+        picture.save(f'{name}.d/{part}/{name}', **options)
+    read = Image.open(f'{name}.d/a/{name}')
+    value = read.getpixel((0, 0))
+    expected[name] = value / 257 if read.mode.startswith('I') else read.convert('RGB').convert('L').getpixel((0, 0))
+json.dump(expected, open('expected.json', 'w'))
+";
+
+#[test]
+fn pictures_are_read_as_pillow_reads_them() {
+    let run = DataRun::new();
+    if !run.python(WRITE_PICTURES) {
+        return;
+    }
+    let text = std::fs::read_to_string(run.folder.path().join("expected.json")).expect("it was written");
+    let expected: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("it is JSON");
+    for (name, value) in &expected {
+        // The least value of a picture of one color is that value.
+        let out = format!("{name}.out");
+        let data = format!("format = \"images\"\npath = \"{name}.d\"\ncolor = \"gray\"\nnormalize = \"range\"");
+        let output = run.run(&out, &data, &few("model.layers.3.out_features=2"));
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let data = std::fs::read_to_string(run.folder.path().join(&out).join("data.json")).expect("it was written");
+        let data: Value = serde_json::from_str(&data).expect("it is JSON");
+        let found = data["normalization"]["offset"][0].as_f64().expect("a number");
+        let expected = value.as_f64().expect("a number");
+        let limit = if name == "cmyk.jpg" { 2.0 } else { 1e-9 };
+        assert!((found - expected).abs() <= limit, "{name}: {found}, but Pillow reads {expected}");
+    }
+    assert_eq!(expected.len(), 11);
+}
+
+/// A training that fits a few samples of `classes` classes.
+fn few(classes: &str) -> Vec<&str> {
+    let mut arguments = vec!["--set", "train.batch_size=2", "--set", "train.epochs=1", "--set", "eval.split=train"];
+    arguments.extend(["--set", classes]);
+    arguments
+}
+
+#[test]
+fn what_is_left_out_or_lost_is_said_at_the_start_and_the_data_is_described() {
+    let run = DataRun::new();
+    let pixel = b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\x18\0\0\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x02\x03\0";
+    run.write("images/cat/1.bmp", pixel).write("images/cat/2024/2.bmp", pixel).write("images/dog/1.bmp", pixel);
+    run.write("images/dog/notes.txt", "").write("images/dog/.hidden", "");
+    let data = "format = \"images\"\npath = \"images\"\nclasses = [\"dog\", \"cat\", \"bird\"]";
+    let output =
+        run.run("images-out", data, &[few("model.layers.3.out_features=3"), vec!["--plugin", "checkpoint"]].concat());
+    let told = shown(&output, &[(run.folder.path(), "[FOLDER]")]);
+    assert!(told.contains("data: train 3"), "{told}");
+    assert!(told.contains("data: `images`: 2 files are left out: 1 `.txt`, 1 hidden; images in the folder"), "{told}");
+    assert!(told.contains("the split `train` has no sample of 1 of 3 classes (`bird`)"), "{told}");
+    let out = run.folder.path().join("images-out");
+    let read = |path: PathBuf| std::fs::read_to_string(path).expect("it was written");
+    let described: Value = serde_json::from_str(&read(out.join("data.json"))).expect("it is JSON");
+    assert_eq!(described["target"]["names"], serde_json::json!(["dog", "cat", "bird"]));
+    assert_eq!(
+        described["samples"],
+        serde_json::json!({"type": "images", "color": "rgb", "orientation": "apply", "resize": null})
+    );
+    assert_eq!(read(out.join("checkpoints/last/data.json")), read(out.join("data.json")));
+
+    run.write(
+        "times.csv",
+        (0..400).map(|index| format!("{},{}\n", 1_700_000_000 + index, index % 10)).collect::<String>(),
+    );
+    let told = |out: &str, normalize: &str| {
+        let data = format!("format = \"csv\"\npath = \"times.csv\"\ntarget = 1\nnormalize = \"{normalize}\"");
+        let output = run.run(out, &data, &few("model.layers.3.out_features=10"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let lost = told("times", "none");
+    assert!(lost.contains("data: `times.csv`: feature 0: of 400 different values, 4 stay different"), "{lost}");
+    assert!(!told("normalized", "standard").contains("different values"));
+}
+
 /// The last line of each kind in an example's metrics; a copy of its run file is in `folder`.
 fn last_lines(folder: &Path, run_file: &Path) -> (Value, Option<Value>) {
     let plugins = folder_of(build_workspace_plugins().values().map(PathBuf::as_path));
@@ -372,7 +467,7 @@ fn errors_in_a_file_are_reported_with_their_place() {
 
     exit code: 2
     -- stderr
-      × split `val` has no sample of class 1 (0 in the data)
+      × split `val` has no sample of class 12 (1 in the data)
        ╭─[run.toml:7:2]
      6 │ 
      7 │ [data]
@@ -393,14 +488,13 @@ fn errors_in_a_file_are_reported_with_their_place() {
 
     exit code: 2
     -- stderr
-      × split `train` has no sample of class 1 (0 in the data)
-       ╭─[run.toml:7:2]
-     6 │ 
-     7 │ [data]
-       ·  ────
-     8 │ format = "csv"
-       ╰────
-      hint: change the split's `fraction`, set `stratified = false`, or check `classes`
+      × `data.augment` = `1 changes for samples of shape [2]` must be omitted for samples that are not images; an image has the shape [channels, height, width]
+        ╭─[run.toml:11:11]
+     10 │ target = 2
+     11 │ augment = [{ type = "random_flip" }]
+        ·           ──────────────────────────
+     12 │ classes = 13
+        ╰────
 
     exit code: 2
     -- stderr
@@ -414,7 +508,7 @@ fn errors_in_a_file_are_reported_with_their_place() {
 
     exit code: 2
     -- stderr
-      × `images/a/1.png` is not a PNG or JPEG image that can be decoded: Format error decoding Png: Invalid PNG signature.
+      × `images/a/1.png` is not an image that can be decoded: The image format could not be determined
         ╭─[run.toml:9:8]
       8 │ format = "images"
       9 │ path = "images"

@@ -4,6 +4,8 @@ use std::process::Command;
 
 use fixture::{build_workspace_plugins, folder_of, host, temporary_folder, workspace_root};
 
+use crate::training::Training;
+
 /// Prints the file's metadata, and how many digits it classifies correctly from stored pixels.
 const READ: &str = "
 import csv, gzip, json, subprocess, sys
@@ -137,4 +139,43 @@ fn a_full_disk_fails_the_export_and_leaves_nothing_of_it() {
     assert!(output.status.success(), "{told}");
     let left: Vec<_> = std::fs::read_dir(folder.path().join("out/exports")).expect("the folder is there").collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// In bf16 the weights stay f32, and so do the files, whatever the outputs of the training were rounded to.
+#[test]
+fn a_run_in_bf16_is_exported_and_looked_into() {
+    let training = Training::new(
+        r#"
+[[plugins]]
+kind = "onnx"
+options = { verify = "required" }
+[[plugins]]
+kind = "onnx"
+name = "eight"
+options = { name = "eight", quantize = "int8" }
+[[plugins]]
+kind = "tflite"
+options = { verify = "required" }
+[[plugins]]
+kind = "tensorboard"
+options = { every = 1, image_shape = [8, 8, 1], embeddings = 50 }
+[[plugins]]
+kind = "json-lines"
+"#,
+    )
+    .with("[train]\n", "[train]\nprecision = \"bf16\"\n");
+    training.run("run", &[]);
+    let status = training.status("run");
+    let exports = ["exports/model.onnx", "exports/eight.onnx", "exports/model.tflite"];
+    assert_eq!(status["artifacts"]["exports"], serde_json::json!(exports), "{status}");
+    assert!(status["artifacts"].get("unverified_export").is_none(), "{status}");
+    assert!(training.path("run").join("tensorboard").is_dir());
+    // What eight bits cost is measured after the last epoch, over the whole validation split.
+    let metrics = training.metrics("run");
+    let last = metrics.last().expect("a line");
+    assert_eq!(last["kind"], "end", "{last}");
+    let [before, after] = ["before", "after"].map(|when| last[format!("eight_accuracy_{when}")].as_f64());
+    let accuracy = status["metrics"]["val_accuracy"].as_f64();
+    let apart = |one: Option<f64>, other: Option<f64>| one.zip(other).map_or(1.0, |(one, other)| (one - other).abs());
+    assert!(apart(before, accuracy) < 0.01 && apart(before, after) < 0.03, "{last} {accuracy:?}");
 }

@@ -120,6 +120,14 @@ for name, tensor in tensors.items():
     for other in (state_dict[name], arrays[name]):
         assert other.dtype == tensor.dtype and other.shape == tensor.shape, (name, other.dtype, other.shape)
         assert numpy.array_equal(other, tensor), name
+assert len(metadata.pop('run_file')) == 40
+run = json.loads(archive.read('archive/extra/run.json'))
+assert run == json.loads(zipfile.ZipFile(f'{folder}/model.npz').comment) and len(run.pop('run_file')) == 40
+texts = {name: value for name, value in metadata.items() if name != 'format'}
+assert run == {name: value if name == 'run' else json.loads(value) for name, value in texts.items()}
+(offset,), (scale,) = (json.loads(metadata.pop(name)) for name in ('offset', 'scale'))
+assert 4.8 < offset < 5.0 and 5.9 < scale < 6.1
+metadata.pop('target_names', None)
 metrics = json.loads(metadata.pop('metrics'))
 print(sorted(metadata.items()), sorted(metrics))
 for name in sorted(tensors):

@@ -117,7 +117,6 @@ fn what_a_failure_looks_like() {
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: first, bad, last
-    ERROR plugin `bad` failed in `epoch_end`: the recorder was told to fail in `epoch_end` plugin=bad hook="epoch_end" place= panicked=false
     error: × plugin `bad` failed in `epoch_end`: the recorder was told to fail in `epoch_end`
       hint: kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 3 steps in [TIME] s
@@ -137,7 +136,6 @@ fn what_a_panic_looks_like() {
     run `small`: cpu, threads 1 (as the run file says), seed 7
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: first, bad, last
-    ERROR plugin `bad` panicked in `epoch_end`: the recorder was told to panic in `epoch_end` plugin=bad hook="epoch_end" place=recorder/src/lib.rs:[PLACE] panicked=true
     error: × plugin `bad` panicked in `epoch_end`: the recorder was told to panic in `epoch_end`
       hint: at recorder/src/lib.rs:[PLACE], kind `recorder` of `[PLUGINS]/librecorder.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 3 steps in [TIME] s

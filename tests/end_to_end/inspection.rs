@@ -37,6 +37,7 @@ optimizer = { type = "sgd", learning_rate = 0.1 }
 
 [[plugins]]
 kind = "early-stopping"
+options = { metric = "train_loss" }
 "#;
 
 /// A folder with the run file, changed by replacing texts, and its data.
@@ -207,4 +208,108 @@ fn the_examples_pass_a_trial() {
         let output = command.output().expect("the host starts");
         assert_eq!(output.status.code(), Some(0), "{example}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// The problems of `config check --json`, each as `pointer: message | hint`.
+fn problems(replace: &[(&str, &str)]) -> Vec<String> {
+    let folder = folder(replace);
+    let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
+    let plugins = plugins.path().display().to_string();
+    let output = host_in(&folder, &["config", "check", "run.toml", "--json", "--plugins", &plugins]);
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(2), b"".as_slice()));
+    let told: Value = serde_json::from_slice(&output.stdout).expect("the problems are JSON");
+    assert_eq!(told["valid"], false);
+    let problems = told["problems"].as_array().expect("there is a list");
+    let text = |problem: &Value, key: &str| problem[key].as_str().unwrap_or("-").to_owned();
+    problems
+        .iter()
+        .map(|found| format!("{}: {} | {}", text(found, "pointer"), text(found, "message"), text(found, "hint")))
+        .collect()
+}
+
+#[test]
+fn words_of_other_tools_lead_to_ours() {
+    assert_eq!(
+        problems(&[("learning_rate = 0.1", "lr = 0.1")]),
+        ["/train/optimizer/lr: unknown key `lr` in `train.optimizer` | did you mean `learning_rate`?"]
+    );
+    assert_eq!(
+        problems(&[("out_features = 10", "in_features = 8, out_features = 10")]),
+        [
+            "/model/layers/4/in_features: unknown key `in_features` in `model.layers.4` | remove it: `in_features` is inferred \
+          from what the layer before gives, or from the data"
+        ]
+    );
+    let kind = problems(&[("kind = \"early-stopping\"", "kind = \"early_stopping\"")]);
+    assert!(
+        kind.iter().all(|problem| problem.contains("did you mean `early-stopping`?")) && !kind.is_empty(),
+        "{kind:?}"
+    );
+}
+
+#[test]
+fn a_wrong_last_layer_is_underlined() {
+    let folder = folder(&[("out_features = 10", "out_features = 12")]);
+    let plugins = folder_of(build_workspace_plugins().values().map(std::path::PathBuf::as_path));
+    let plugins = plugins.path().display().to_string();
+    insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &["config", "check", "run.toml", "--plugins", &plugins])), @r#"
+    exit code: 2
+    -- stderr
+      × `cross_entropy` takes one output for each of 10 classes, but the model gives [12]
+        ╭─[run.toml:21:3]
+     20 │   { type = "flatten" },
+     21 │   { type = "linear", out_features = 12 },
+        ·   ───────────────────┬──────────────────
+        ·                      ╰── gives [12] for a sample
+     22 │ ]
+     23 │ 
+     24 │ [train]
+     25 │ epochs = 1
+     26 │ batch_size = 64
+     27 │ loss = { type = "cross_entropy" }
+        · ──┬─
+        ·   ╰── takes one output for each of 10 classes
+     28 │ optimizer = { type = "sgd", learning_rate = 0.1 }
+        ╰────
+      hint: let the last layer give [10] for a sample
+    "#);
+}
+
+#[test]
+fn a_target_that_is_not_in_the_table_is_underlined() {
+    let folder = folder(&[
+        ("target = 64", "target = \"spcies\""),
+        ("path = \"digits.csv.gz\"", "path = \"table.csv\"\nheader = true"),
+    ]);
+    std::fs::write(folder.path().join("table.csv"), "species,length\n0,1.5\n1,2.5\n")
+        .expect("the table can be written");
+    insta::assert_snapshot!(shown_in(&folder, &host_in(&folder, &["model", "run.toml"])), @r#"
+    exit code: 2
+    -- stderr
+      × `table.csv` has no column `spcies`; it has `species`, `length`
+       ╭─[run.toml:8:10]
+     7 │ header = true
+     8 │ target = "spcies"
+       ·          ────┬───
+       ·              ╰── not in the file
+     9 │ shape = [1, 8, 8]
+       ╰────
+      hint: did you mean `species`?
+    "#);
+}
+
+#[test]
+fn problems_for_programs() {
+    let broken = folder(&[("classes = 10", "clases = 10")]);
+    let output = host_in(&broken, &["model", "run.toml", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).expect("the problems are JSON");
+    let expected = serde_json::json!({
+        "severity": "error", "message": "unknown key `clases` in `data`", "causes": [], "hint": "did you mean `classes`?",
+        "file": "run.toml", "line": 9, "column": 1, "pointer": "/data/clases",
+    });
+    assert_eq!(told["problems"][0], expected);
+    let right = folder(&[("[[plugins]]\nkind = \"early-stopping\"\noptions = { metric = \"train_loss\" }\n", "")]);
+    let output = host_in(&right, &["config", "check", "run.toml", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).expect("the answer is JSON");
+    assert_eq!(told, serde_json::json!({ "valid": true, "problems": [] }));
 }

@@ -16,6 +16,8 @@ mod run;
 mod events;
 // In which order callbacks run, and what they see of each other.
 mod order;
+// What is known and told before the training.
+mod plan;
 // When triggers come, and what a condition gates.
 mod schedule;
 // Callbacks on threads of their own.
@@ -37,6 +39,10 @@ mod failures;
 // The weights that a run exports, as other programs read them.
 mod exports_weights;
 mod inspection;
+// What a person meets first: no options, nothing saved, a loss that is NaN.
+mod first_contact;
+// The page of all layers, and their names.
+mod layers;
 // What the command line says.
 mod cli;
 // The run that these share.

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use fixture::shown;
+use fixture::{shown, temporary_folder};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::small_run::SmallRun;
 use crate::training::{STEPS_PER_EPOCH, Training, read_json};
 
 /// What a resume must restore, and two folders of checkpoints: of steps, and of epochs.
@@ -373,10 +374,9 @@ fn another_model_is_a_clear_error() {
     insta::assert_snapshot!(words(&wider), @r#"
     exit code: 2
     -- stderr
-    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
-      × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
-      ╰─▶ tensor `fc1.bias` has shape [32] and dtype Float, but the value has [16] and Float
-      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
+      × this run cannot resume from `[FOLDER]/run/checkpoints/epoch-0001-step-00000023`: it would not be the same run
+      ╰─▶ `model.layers.6.out_features` was `16` and is `32`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights
     "#);
     let more = "{ type = \"linear\", out_features = 16 },\n  { type = \"relu\" },\n  { type = \"linear\", out_features = 10 },\n  { type = \"linear\", out_features = 10 }";
     let deeper = wider.with(
@@ -386,19 +386,17 @@ fn another_model_is_a_clear_error() {
     insta::assert_snapshot!(words(&deeper), @r#"
     exit code: 2
     -- stderr
-    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
-      × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
-      ╰─▶ it has no tensor `fc3.weight`, which the model has
-      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
+      × this run cannot resume from `[FOLDER]/run/checkpoints/epoch-0001-step-00000023`: it would not be the same run
+      ╰─▶ `model.layers` had 9 entries and has 10
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights
     "#);
     let shallower = deeper.with(more, "{ type = \"linear\", out_features = 10 }");
     insta::assert_snapshot!(words(&shallower), @r#"
     exit code: 2
     -- stderr
-    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
-      × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
-      ╰─▶ tensor `fc1.bias` has shape [10] and dtype Float, but the value has [16] and Float
-      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
+      × this run cannot resume from `[FOLDER]/run/checkpoints/epoch-0001-step-00000023`: it would not be the same run
+      ╰─▶ `model.layers` had 9 entries and has 7
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights
     "#);
 }
 
@@ -410,10 +408,9 @@ fn another_optimizer_is_a_clear_error() {
     insta::assert_snapshot!(told(&training, &training.output("run", &["--resume", "auto"])), @r#"
     exit code: 2
     -- stderr
-    resuming after epoch 1, step 23 from [FOLDER]/run/checkpoints/epoch-0001-step-00000023
-      × the checkpoint `[FOLDER]/run/checkpoints/epoch-0001-step-00000023` does not fit this run
-      ╰─▶ the optimizer's state lacks `momentum_buffer.conv1.weight`; it was saved by another optimizer or model
-      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`
+      × this run cannot resume from `[FOLDER]/run/checkpoints/epoch-0001-step-00000023`: it would not be the same run
+      ╰─▶ `train.optimizer.type` was `"adamw"` and is `"sgd"`
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights
     "#);
 }
 
@@ -461,6 +458,83 @@ fn the_last_and_the_best_are_kept() {
     assert_eq!(artifacts["last_checkpoint"], "checkpoints/epoch-0005-step-00000115");
 }
 
+/// Two epochs with a checkpoint each; more arguments change the run.
+fn checkpointed() -> SmallRun {
+    SmallRun::with_libraries(&["checkpoint", "recorder"]).instance("kind = 'checkpoint'")
+}
+
+#[test]
+fn a_run_that_would_be_another_is_not_resumed() {
+    let first = checkpointed().run().succeeded();
+    let refused = |changes: &[&str]| {
+        let run = changes.iter().fold(checkpointed(), |run, change| run.set(change)).set("train.epochs=3");
+        let ran = run.run_in(first.out.clone());
+        assert_eq!(ran.code(), Some(2), "{}", ran.shown());
+        let shown = ran.shown();
+        let causes: Vec<&str> =
+            shown.lines().filter_map(|line| line.trim_start().split_once("─▶ ")).map(|(_, cause)| cause).collect();
+        causes.join("\n")
+    };
+    insta::assert_snapshot!(refused(&["run.seed=8"]), @"`run.seed` was `7` and is `8`");
+    insta::assert_snapshot!(refused(&["train.batch_size=240", "data.normalize=\"standard\""]), @r#"
+    `data.normalize` was `"range"` and is `"standard"`
+    `train.batch_size` was `480` and is `240`
+    "#);
+    insta::assert_snapshot!(refused(&["train.optimizer.learning_rate=0.5", "data.splits.val.fraction=0.3"]), @"
+    `data.splits.val.fraction` was `0.2` and is `0.3`
+    `train.optimizer.learning_rate` was `0.01` and is `0.5`
+    ");
+    insta::assert_snapshot!(refused(&["model.layers.0.out_features=8", "train.precision=\"bf16\""]), @r#"
+    `model.layers.0.out_features` was `16` and is `8`
+    `train.precision` was `"f32"` and is `"bf16"`
+    "#);
+}
+
+#[test]
+fn a_longer_run_and_other_callbacks_are_listed() {
+    let first = checkpointed().run().succeeded();
+    let ran = checkpointed().recorder("new", "", "").set("train.epochs=3").run_in(first.out.clone()).succeeded();
+    let shown = ran.shown();
+    let told: Vec<&str> = shown.lines().filter(|line| line.starts_with("since the checkpoint")).collect();
+    insta::assert_snapshot!(told.join("\n"), @"
+    since the checkpoint: `train.epochs` was `2` and is `3`
+    since the checkpoint: new callbacks: `new`
+    ");
+}
+
+#[test]
+fn other_rows_are_not_resumed_and_moved_ones_are() {
+    let row = |number: usize| {
+        let features: String = (0..64).map(|column| format!("{},", (number * 31 + column * 17) % 97)).collect();
+        format!("{features}{}\n", number % 10)
+    };
+    let text: String = (0..600).map(row).collect();
+    let folder = temporary_folder();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        format!("data.path=\"{}\"", path.display())
+    };
+    let original = write("a.csv", &text);
+    let moved = write("b.csv", &text);
+    let (first_line, rest) = text.split_once('\n').expect("two lines");
+    let reordered = write("c.csv", &format!("{rest}{first_line}\n"));
+    let first = checkpointed().set(&original).run().succeeded();
+    let refused = checkpointed().set(&reordered).set("train.epochs=3").run_in(first.out.clone());
+    assert_eq!(refused.code(), Some(2));
+    assert!(
+        refused.shown().contains("the data has changed: other rows, another order, or other values"),
+        "{}",
+        refused.shown()
+    );
+    let resumed = checkpointed().set(&moved).set("train.epochs=3").run_in(first.out.clone()).succeeded();
+    assert!(
+        resumed.shown().contains("since the checkpoint: the data has moved; its content is the same"),
+        "{}",
+        resumed.shown()
+    );
+}
+
 #[test]
 fn retention_resumes_with_the_run() {
     let rules = "keep_last = 1, keep_best = [{ metric = \"epoch_number\", mode = \"min\", top = 1 }]";
@@ -499,7 +573,6 @@ fn a_folder_that_cannot_be_created_follows_on_error() {
     -- stdout
     [FOLDER]/run
     -- stderr
-    ERROR plugin `checkpoint` failed in `checkpoint`: cannot read `[FOLDER]/run/log.jsonl/deep/epoch-0001-step-00000023`: Not a directory (os error 20) plugin=checkpoint hook="checkpoint" place= panicked=false
     error: × plugin `checkpoint` failed in `checkpoint`: cannot read `[FOLDER]/run/log.jsonl/deep/epoch-0001-step-00000023`: Not a directory (os error 20)
       hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 23 steps in [TIME]
@@ -551,7 +624,6 @@ fn a_full_disk_leaves_no_partial_checkpoint() {
     -- stdout
     [FOLDER]/run
     -- stderr
-    ERROR plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/optimizer.safetensors`: File too large (os error 27) plugin=checkpoint hook="checkpoint" place= panicked=false
     error: × plugin `checkpoint` failed in `checkpoint`: cannot write `[FOLDER]/run/checkpoints/.tmp-epoch-0001-step-00000023-[PROCESS]/optimizer.safetensors`: File too large (os error 27)
       hint: kind `checkpoint` of `[LIBRARIES]/libcheckpoint.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 23 steps in [TIME]

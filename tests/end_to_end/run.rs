@@ -88,6 +88,7 @@ fn the_status_of_a_finished_run() {
         "time_left",
         "updated",
         "waited_for_data",
+        "warnings",
     ]
     "#);
     insta::assert_debug_snapshot!(names(&status["artifacts"]), @r#"
@@ -110,8 +111,25 @@ fn the_status_of_a_finished_run() {
 }
 
 #[test]
-fn the_log_tells_the_hooks_in_declared_order() {
+fn the_log_has_a_line_for_each_epoch_and_none_for_each_hook() {
     let log = lines(&digits().0.join("out/log.jsonl"));
+    let epochs: Vec<_> = log.iter().filter(|line| line["target"] == "epoch").collect();
+    assert_eq!(epochs.len(), 12);
+    let last = &epochs[11]["fields"];
+    assert_eq!((&last["epoch"], &last["step"]), (&12.into(), &276.into()));
+    let metrics = text(last, "metrics");
+    assert!(metrics.contains("train_loss=") && metrics.contains("val_accuracy="), "{metrics}");
+    assert!(log.iter().all(|line| line["target"] != "hook"));
+}
+
+#[test]
+fn a_verbose_log_tells_the_hooks_in_declared_order() {
+    let (folder, plugins) = (temporary_folder(), shipped());
+    let mut command = host();
+    command.args(["run", "-vv", "--out", "out", "--set", "train.epochs=1", "--set", "run.device=cpu", "--plugins"]);
+    let ran = output(command.arg(plugins.path()).current_dir(folder.path()));
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    let log = lines(&folder.path().join("out/log.jsonl"));
     let hooks: Vec<(&str, &str)> = log
         .iter()
         .filter(|line| line["target"] == "hook")

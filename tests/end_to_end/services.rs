@@ -131,7 +131,7 @@ fn unknown_names_get_the_nearest() {
     let errors: Vec<String> = [
         ("setup", "tap of no node"),
         ("setup", "tensor_list batch"),
-        ("train_start", "state of no name"),
+        ("train_start", "training_state_copy of no name"),
         ("train_start", "weights_copy of no name"),
         ("train_start", "tensor_write of no name"),
         ("train_start", "batch of no split"),
@@ -153,7 +153,7 @@ fn unknown_names_get_the_nearest() {
     insta::assert_snapshot!(errors.join("\n"), @r#"
     tap of no node: NoSuchName: there is no node `no-such-node`
     tensor_list batch: NotAllowed: `batch` can be read only in `step_start`, `step_end`, `gradients`, `eval_step_start`, `eval_step_end` and `trigger`, not in `setup`
-    state of no name: NoSuchName: there is no copy of the training state `before`
+    training_state_copy of no name: NoSuchName: there is no copy of the training state `before`
     weights_copy of no name: NoSuchName: there is no copy of the weights `copy`
     tensor_write of no name: NoSuchName: there is no tensor `no-such-parameter`
     batch of no split: NoSuchName: there is no split `vall`; did you mean `val`?

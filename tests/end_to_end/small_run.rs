@@ -106,6 +106,13 @@ impl SmallRun {
         self
     }
 
+    /// Takes out `[eval]`.
+    pub fn without_evaluation(mut self) -> Self {
+        let at = self.sections.find("[eval]").expect("there is an evaluation");
+        self.sections.truncate(at);
+        self
+    }
+
     /// Adds arguments to the command.
     pub fn arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         self.arguments.extend(arguments.into_iter().map(str::to_owned));
@@ -203,12 +210,16 @@ impl Ran {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
-    /// Code, stdout and stderr, without what differs between runs.
+    /// Code, stdout and stderr, without what differs between runs, and without the warning that nothing keeps the
+    /// weights: these runs are watched, not kept.
     pub fn shown(&self) -> String {
         let root = workspace_root();
         let folders = [(self.plugins.path(), "[PLUGINS]"), (self.folder.path(), "[FOLDER]"), (root, "[ROOT]")];
         static TIMES: OnceLock<Regex> = OnceLock::new();
-        let times = TIMES.get_or_init(|| Regex::new(r"(?m)\d+\.\d+ s\b|^callbacks took .*\n").expect("a pattern"));
+        let times = TIMES.get_or_init(|| {
+            Regex::new(r"(?m)\d+\.\d+ s\b|^callbacks took .*\n|^warning: × nothing keeps the weights.*\n  hint: .*\n")
+                .expect("a pattern")
+        });
         times
             .replace_all(&shown(&self.output, &folders), |found: &regex::Captures<'_>| {
                 if found[0].ends_with('\n') { String::new() } else { "[TIME] s".to_owned() }

@@ -70,6 +70,20 @@ fn callbacks_are_told_that_there_is_no_graph() {
 }
 
 #[test]
+fn exporters_of_whole_models_refuse_one_without_a_graph_before_the_training() {
+    for (kind, format) in [("onnx", "ONNX"), ("tflite", "TFLite")] {
+        let training = training(&format!("[[plugins]]\nkind = \"{kind}\"\n"));
+        let told = shown(&training.output("run", &[]), &[training.folder()]);
+        let expected = format!(
+            "a TorchScript module, which {format} files are made from; give it as `[model] layers`, or export its weights \
+             with the kind `weights`"
+        );
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(&expected) && told.contains("failed: 0 epochs, 0 steps"), "{told}");
+    }
+}
+
+#[test]
 fn misfits_are_reported_at_their_place() {
     let refused = |training: &Training, arguments: &[&str]| {
         let output = training.output("run", arguments);

@@ -31,7 +31,7 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, libtorch: &Libtorch) -> Result<
         }
     };
     let readme = folder.join("README.md");
-    let text = format!("Train with `./host run RUN.toml --plugins plugins`; {text}.\n");
+    let text = format!("Train with `./host run RUN.toml`; {text}.\n");
     std::fs::write(&readme, text).on("write", &readme)?;
     eprintln!("dist: ready in `{}`", workspace.shown(&folder));
     Ok(())

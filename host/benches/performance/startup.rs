@@ -96,8 +96,8 @@ fn first_step(libraries: &Libraries, number: usize) -> Result<Duration> {
     let trained = log
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find(|line| line["fields"]["hook"] == "epoch_trained")
+        .find(|line| line["target"] == "epoch")
         .and_then(|line| line["timestamp"].as_str()?.parse::<jiff::Timestamp>().ok())
-        .ok_or("the log does not say when the epoch was trained")?;
+        .ok_or("the log does not say when the epoch ended")?;
     Ok(SystemTime::from(trained).duration_since(started)?)
 }

@@ -139,6 +139,7 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
         network,
         optimizer,
         data: plan.data.clone(),
+        data_fingerprint: String::new(),
         info: RunInfo::default(),
         outputs: Box::new(OnlyScreen(Arc::clone(screen))),
         interrupt: Interrupt::default(),

@@ -1,31 +1,16 @@
 //! `host plugins …`: its commands.
 
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use super::check::{self, CheckKind, CheckOptions};
+use super::folders::Folders;
 use super::new::{NewOptions, new};
 use super::output::cannot_write;
 use super::{describe, list};
-use crate::report::Problems;
-
-/// The plugin folders of a command.
-#[derive(Clone, Debug, Args)]
-pub struct Folders {
-    /// A folder of plugin libraries, or one library file; may be given several times. Without a value, `./plugins`.
-    #[arg(
-        long = "plugins",
-        value_name = "DIR|FILE",
-        num_args = 0..=1,
-        default_missing_value = "plugins",
-        default_value = "plugins",
-        hide_default_value = true
-    )]
-    pub paths: Vec<PathBuf>,
-}
+use crate::report::{Problems, terminal};
 
 /// `host plugins …`
 #[derive(Debug, Subcommand)]
@@ -38,7 +23,7 @@ pub enum PluginsCommand {
     /// Lists the kinds of plugins in the folders.
     ///
     /// Files that cannot be loaded are warnings.
-    #[command(after_help = "Example:\n  host plugins list --plugins plugins")]
+    #[command(after_help = "Examples:\n  host plugins list\n  host plugins list --plugins ./libmine.so")]
     List {
         /// Where the libraries are.
         #[command(flatten)]
@@ -48,7 +33,7 @@ pub enum PluginsCommand {
         json: bool,
     },
     /// Shows what a kind does, which hooks it has, and its options, with an entry for the run file.
-    #[command(after_help = "Example:\n  host plugins describe checkpoint --plugins plugins")]
+    #[command(after_help = "Example:\n  host plugins describe checkpoint")]
     Describe {
         /// The kind's name, as `host plugins list` shows it.
         kind: String,
@@ -67,6 +52,17 @@ pub enum PluginsCommand {
     CheckKind(CheckKind),
 }
 
+impl PluginsCommand {
+    /// Whether what it says is for a program.
+    pub fn writes_json(&self) -> bool {
+        match self {
+            Self::List { json, .. } => *json,
+            Self::Check(options) => options.json,
+            _ => false,
+        }
+    }
+}
+
 /// Runs `host plugins …`: data goes to stdout, warnings to stderr.
 ///
 /// # Errors
@@ -76,11 +72,16 @@ pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
     let mut out = std::io::stdout().lock();
     let done = match command {
         PluginsCommand::New(options) => new(&options, &mut out)?,
-        PluginsCommand::List { folders, json } => list(&folders.paths, json, &mut out, &mut std::io::stderr())?,
-        PluginsCommand::Describe { kind, folders } => describe(&kind, &folders.paths, &mut out)?,
+        PluginsCommand::List { folders, json } => {
+            let mut notes = std::io::stderr();
+            list(&folders.require(&mut notes)?, json, &mut out, &mut notes)?
+        }
+        PluginsCommand::Describe { kind, folders } => {
+            describe(&kind, &folders.require(&mut std::io::stderr())?, &mut out)?
+        }
         PluginsCommand::Check(options) => {
             // The child's output comes through this process's stderr, the findings through stdout.
-            return check::run(&options, wants_color(), &mut out);
+            return check::run(&options, terminal::shows_colors(&std::io::stdout()), &mut out);
         }
         PluginsCommand::CheckKind(options) => {
             // The library may print, and would deadlock on the lock.
@@ -90,11 +91,4 @@ pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
     };
     out.flush().map_err(cannot_write)?;
     Ok(done)
-}
-
-/// Whether to color: stdout is a terminal that shows colors, and `NO_COLOR` is unset or empty (<https://no-color.org>).
-fn wants_color() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-    std::io::stdout().is_terminal() && !refused && !dumb
 }

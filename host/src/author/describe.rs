@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::options::{OptionRow, example, rows};
 use super::output::cannot_write;
 use crate::plugins::{Catalogue, Kind};
-use crate::report::{Problem, Problems, Report, did_you_mean, list, table};
+use crate::report::{Problem, Problems, Report, did_you_mean, list, table, terminal};
 
 /// No kind has that name.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ fn write_kind(kind: &Kind, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "It has no options.")?;
     } else {
         let rows: Vec<[String; 4]> = options.iter().map(option_row).collect();
-        table::write(["OPTION", "TYPE", "DEFAULT", "DESCRIPTION"], &rows, out)?;
+        table::write(["OPTION", "TYPE", "DEFAULT", "DESCRIPTION"], &rows, terminal::stdout_width(), out)?;
     }
     writeln!(out, "\nIn the run file:\n")?;
     write!(out, "{}", entry(descriptor, &options))

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output::cannot_write;
 use crate::plugins::{Catalogue, Kind};
-use crate::report::{Problem, Problems, Style, render, table};
+use crate::report::{Problem, Problems, Style, render, table, terminal};
 
 /// A kind in the JSON that `--json` writes: its descriptor and where it comes from.
 #[derive(Serialize)]
@@ -43,8 +43,13 @@ pub fn list(
         writeln!(out).map_err(cannot_write)?;
     } else {
         let rows: Vec<[String; 6]> = catalogue.kinds().iter().map(row).collect();
-        table::write(["KIND", "VERSION", "BY DEFAULT", "DISPATCH", "LIBRARY", "SUMMARY"], &rows, out)
-            .map_err(cannot_write)?;
+        table::write(
+            ["KIND", "VERSION", "BY DEFAULT", "DISPATCH", "LIBRARY", "SUMMARY"],
+            &rows,
+            terminal::stdout_width(),
+            out,
+        )
+        .map_err(cannot_write)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@
 mod check;
 mod command;
 mod describe;
+mod folders;
 mod list;
 mod new;
 mod options;
@@ -14,5 +15,6 @@ mod output;
 pub use check::{Check, CheckOptions, Checked, Finding, Scope, Verdict, check};
 pub use command::{PluginsCommand, run};
 pub use describe::describe;
+pub use folders::Folders;
 pub use list::list;
 pub use new::{Language, NewError, NewOptions, new};

@@ -13,6 +13,7 @@
 //! | `rng.safetensors` | the states of the random number generators, `U8`, by name |
 //! | `state.json` | [`State`]: position, history, hyper-parameters and their owners, threads, … |
 //! | `graph.json` | the model's graph; `null` if there is none |
+//! | `data.json` | what the model was trained on: classes, normalization, …; checkpoints of older hosts have none |
 //! | `run.toml` | the resolved run file |
 //! | `plugins/<instance>.bin` | the plugin instance's state, byte for byte |
 //! | `manifest.json` | format version, host version, position, and each other file with its size and SHA-256 |
@@ -59,6 +60,7 @@ const TEMPORARY_PREFIX: &str = ".tmp-";
 const MANIFEST: &str = "manifest.json";
 const STATE: &str = "state.json";
 const GRAPH: &str = "graph.json";
+const DATA: &str = "data.json";
 const RUN_FILE: &str = "run.toml";
 const PLUGINS: &str = "plugins";
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::hashing::HashingReader;
 use super::manifest::{ListedFile, Manifest};
 use super::tensors::{self, OwnedTensor, TensorFile, TensorSink};
-use super::{CheckpointError, GRAPH, PLUGINS, RUN_FILE, STATE, State, plugin_path};
+use super::{CheckpointError, DATA, GRAPH, PLUGINS, RUN_FILE, STATE, State, plugin_path};
 use crate::history::Position;
 
 /// A verified checkpoint. It holds no open file and no content in memory.
@@ -65,6 +65,16 @@ impl Checkpoint {
     /// The file has changed since [`Checkpoint::open`], or is not UTF-8.
     pub fn graph(&self) -> Result<String, CheckpointError> {
         String::from_utf8(self.read(GRAPH)?).map_err(|error| self.malformed(GRAPH, error))
+    }
+
+    /// What the model was trained on, as JSON; `None` in a checkpoint of an older host.
+    ///
+    /// # Errors
+    /// The file has changed since [`Checkpoint::open`], or is not UTF-8.
+    pub fn data(&self) -> Result<Option<String>, CheckpointError> {
+        self.listed(DATA)
+            .map(|_| String::from_utf8(self.read(DATA)?).map_err(|error| self.malformed(DATA, error)))
+            .transpose()
     }
 
     /// The resolved run file.

@@ -44,6 +44,7 @@ fn contents(state: &State) -> CheckpointContents<'_> {
         rng: vec![TensorRef { name: "cpu", dtype: Dtype::U8, shape: &[4], bytes: &[1, 2, 3, 4] }],
         state,
         graph: "{\"nodes\": []}",
+        data: "{\"splits\": {}}",
         run_file: "[run]\nname = \"digits\"\n",
         plugins: vec![
             PluginState { instance: "early-stopping", bytes: b"\x00\xffwaited" },
@@ -88,6 +89,7 @@ fn everything_comes_back() {
     let expected = serde_json::to_string(&state(position(3, 84))).unwrap();
     assert_eq!(serde_json::to_string(&checkpoint.state().unwrap()).unwrap(), expected);
     assert_eq!(checkpoint.graph().unwrap(), "{\"nodes\": []}");
+    assert_eq!(checkpoint.data().unwrap().as_deref(), Some("{\"splits\": {}}"));
     assert_eq!(checkpoint.run_file().unwrap(), "[run]\nname = \"digits\"\n");
     assert_eq!(checkpoint.plugins().collect::<Vec<_>>(), ["early-stopping", "checkpoint"]);
     assert_eq!(checkpoint.plugin("early-stopping").unwrap().as_deref(), Some(&b"\x00\xffwaited"[..]));
@@ -214,6 +216,20 @@ fn forge(checkpoint: &Path, file: &str, bytes: &[u8]) {
     let manifest = manifest::Manifest::new(manifest.position, manifest.files).unwrap();
     fs::write(checkpoint.join(file), bytes).unwrap();
     fs::write(checkpoint.join(MANIFEST), manifest.text().unwrap()).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_an_older_host_has_no_description_of_its_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = write_at(folder.path(), position(1, 28));
+    let mut manifest = manifest::Manifest::read(&written.path).unwrap();
+    manifest.files.retain(|listed| listed.path != DATA);
+    let manifest = manifest::Manifest::new(manifest.position, manifest.files).unwrap();
+    fs::write(written.path.join(MANIFEST), manifest.text().unwrap()).unwrap();
+    fs::remove_file(written.path.join(DATA)).unwrap();
+    let checkpoint = Checkpoint::open(&written.path).unwrap();
+    assert_eq!(checkpoint.data().unwrap(), None);
+    checkpoint.state().unwrap();
 }
 
 #[test]

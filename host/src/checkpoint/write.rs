@@ -8,7 +8,7 @@ use super::durable::{TemporaryFolder, create_folders, replace_folder, sync_folde
 use super::hashing::HashingWriter;
 use super::manifest::{ListedFile, Manifest};
 use super::tensors::{TensorFile, TensorRef, TensorWriter};
-use super::{CheckpointError, GRAPH, MANIFEST, PLUGINS, RUN_FILE, STATE, State, plugin_path};
+use super::{CheckpointError, DATA, GRAPH, MANIFEST, PLUGINS, RUN_FILE, STATE, State, plugin_path};
 
 /// Smaller writes are buffered in pieces of this many bytes; larger ones are not.
 const BUFFER: usize = 1024 * 1024;
@@ -28,6 +28,8 @@ pub struct CheckpointContents<'a> {
     pub state: &'a State,
     /// The model's graph as JSON; `null` if there is none.
     pub graph: &'a str,
+    /// What the model was trained on, as JSON.
+    pub data: &'a str,
     /// The resolved run file.
     pub run_file: &'a str,
     /// The states of the plugin instances.
@@ -150,6 +152,7 @@ fn fill(folder: &Path, contents: &CheckpointContents<'_>) -> Result<u64, Checkpo
     }
     files.push(write_file(folder, STATE, |output| Ok(serde_json::to_writer(output, contents.state)?))?);
     files.push(write_file(folder, GRAPH, |output| output.write_all(contents.graph.as_bytes()))?);
+    files.push(write_file(folder, DATA, |output| output.write_all(contents.data.as_bytes()))?);
     files.push(write_file(folder, RUN_FILE, |output| output.write_all(contents.run_file.as_bytes()))?);
 
     let plugins = folder.join(PLUGINS);

@@ -7,6 +7,7 @@ mod config;
 mod model;
 mod openmp;
 mod run;
+mod streams;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::author;
 use crate::job::Job;
-use crate::report::{Problem, Problems, Style, render};
+use crate::report::{Problem, ProblemJson, Problems, Style, render};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -49,13 +50,26 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let json = arguments.command.writes_json();
     let outcome = match arguments.command {
         Command::Run(arguments) => run::run(arguments, |job| job),
         Command::Model(arguments) => model::show(&arguments),
         Command::Config(command) => config::run(command),
         Command::Plugins(command) => author::run(command),
     };
-    outcome.unwrap_or_else(refused)
+    outcome.unwrap_or_else(|problems| refused(problems, json))
+}
+
+impl Command {
+    /// Whether what it says is for a program, errors too.
+    fn writes_json(&self) -> bool {
+        match self {
+            Self::Run(arguments) => arguments.json,
+            Self::Model(arguments) => arguments.json,
+            Self::Config(command) => command.writes_json(),
+            Self::Plugins(command) => command.writes_json(),
+        }
+    }
 }
 
 /// Runs the command line of a program that trains with parts of its own: it takes what `host run` takes, and `complete`
@@ -74,12 +88,32 @@ pub fn main() -> ExitCode {
 /// ```
 pub fn run_with(complete: impl FnOnce(Job) -> Job) -> ExitCode {
     let run::ProgramArguments { run: arguments } = run::ProgramArguments::parse();
-    run::run(arguments, complete).unwrap_or_else(refused)
+    let json = arguments.json;
+    run::run(arguments, complete).unwrap_or_else(|problems| refused(problems, json))
 }
 
-fn refused(Problems(problems): Problems) -> ExitCode {
-    eprint!("{}", render(&problems, Style::of_stderr()));
+/// Tells people on stderr, or a program on stdout.
+fn refused(Problems(problems): Problems, json: bool) -> ExitCode {
+    // A stdout that is closed leaves nobody to tell.
+    let told = json && print_problems(&problems, &[]).is_ok();
+    if !told {
+        eprint!("{}", render(&problems, Style::of_stderr()));
+    }
     ExitCode::from(2)
+}
+
+/// Writes errors and warnings as `{ "valid": …, "problems": […] }`.
+fn print_problems(errors: &[Problem], warnings: &[Problem]) -> Result<(), Problems> {
+    #[derive(serde::Serialize)]
+    struct Told<'a> {
+        valid: bool,
+        problems: Vec<ProblemJson<'a>>,
+    }
+    let errors = errors.iter().map(|problem| ProblemJson::new("error", problem));
+    let warnings = warnings.iter().map(|problem| ProblemJson::new("warning", problem));
+    let valid = errors.len() == 0;
+    let text = serde_json::to_string_pretty(&Told { valid, problems: errors.chain(warnings).collect() });
+    print(&format!("{}\n", text.map_err(|error| cannot("write the problems", &error))?))
 }
 
 /// Writes to stdout; a reader that stopped reading, such as `head`, is not an error.

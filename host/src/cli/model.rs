@@ -8,7 +8,7 @@ use clap::{ArgAction, Args};
 use super::{cannot, print};
 use crate::job::{ModelPlan, PlannedModel, Request};
 use crate::model::{ModelError, Network};
-use crate::report::{Problems, table};
+use crate::report::{Problems, table, terminal};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +27,7 @@ pub(super) struct ModelArguments {
     overrides: Vec<String>,
     /// Prints the graph as JSON, as plugins get it.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
@@ -63,8 +63,13 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
         ]);
     }
     let mut text = Vec::new();
-    table::write(["NODE", "OPERATOR", "READS", "SHAPE", "PARAMETERS", "FLOPS"], &rows, &mut text)
-        .map_err(|error| cannot("write the table", &error))?;
+    table::write(
+        ["NODE", "OPERATOR", "READS", "SHAPE", "PARAMETERS", "FLOPS"],
+        &rows,
+        terminal::stdout_width(),
+        &mut text,
+    )
+    .map_err(|error| cannot("write the table", &error))?;
     print(&String::from_utf8_lossy(&text))?;
     let (parameters, flops) = (graph.parameter_count(), graph.flops_per_sample());
     print(&format!(
@@ -89,7 +94,7 @@ fn show_tensors(network: &Network, json: bool) -> Result<ExitCode, Problems> {
         rows.push([named.name.clone(), role.to_owned(), format!("{shape:?}"), named.tensor.numel().to_string()]);
     }
     let mut text = Vec::new();
-    table::write(["TENSOR", "ROLE", "SHAPE", "VALUES"], &rows, &mut text)
+    table::write(["TENSOR", "ROLE", "SHAPE", "VALUES"], &rows, terminal::stdout_width(), &mut text)
         .map_err(|error| cannot("write the table", &error))?;
     print(&String::from_utf8_lossy(&text))?;
     let parameters: usize = network.parameters().iter().map(|named| named.tensor.numel()).sum();

@@ -1,23 +1,27 @@
 //! `host run`.
 
-use std::io::Write as _;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser};
 use plugin_api::event::Outcome;
 
-use super::openmp;
+use super::{openmp, streams};
+use crate::author::Folders;
 use crate::job::{Job, Request, ResumeFrom, Verbosity};
 use crate::report::{Problem, Problems};
 
 const EXAMPLES: &str = "\
 Examples:
-  host run --plugins target/plugins                         the built-in digits run
+  host run                                                  the built-in digits run
   host run run.toml --plugins plugins --plugins libmine.so  a run file, a folder, a library
-  host run run.toml --plugins plugins --set train.epochs=3 --plugin early-stopping
-  host run run.toml --plugins plugins --out runs/long       started, or resumed where it stopped
-  host run run.toml --plugins plugins --try                 one batch through every hook";
+  host run run.toml --set train.epochs=3 --plugin early-stopping
+  host run run.toml --out runs/long                         started, or resumed where it stopped
+  host run run.toml --try                                   one batch through every hook
+
+Environment:
+  HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`";
 
 /// Trains what a run file says, with the callbacks of plugin libraries.
 #[derive(Args)]
@@ -25,9 +29,8 @@ Examples:
 pub(super) struct RunArguments {
     /// The run file; without one, the digits example that is built in.
     run_file: Option<PathBuf>,
-    /// A folder of plugin libraries or a library; may be given again. Without a value, `./plugins`.
-    #[arg(long, value_name = "DIR|FILE", num_args = 0..=1, default_missing_value = "plugins", action = ArgAction::Append)]
-    plugins: Vec<PathBuf>,
+    #[command(flatten)]
+    folders: Folders,
     /// Adds a callback after the declared ones, unless one of that name is declared.
     #[arg(long = "plugin", value_name = "KIND[=NAME]", action = ArgAction::Append)]
     plugin: Vec<String>,
@@ -44,13 +47,13 @@ pub(super) struct RunArguments {
     /// One training and one evaluation batch through every hook and trigger; publishes nothing.
     #[arg(long = "try")]
     trial: bool,
-    /// Prints the final status as JSON to stdout, instead of the run folder.
+    /// Prints the final status as JSON to stdout, instead of the run folder; or, if nothing was started, the errors.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Shows only errors.
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
-    /// Shows what the host does; twice: everything.
+    /// Shows what the host does; twice: everything, and each call of a hook in `log.jsonl`.
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -72,9 +75,12 @@ pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) ->
         (false, 1) => Verbosity::Verbose,
         (false, _) => Verbosity::Debug,
     };
+    let mut silent = std::io::sink();
+    let mut shown = std::io::stderr();
+    let notes: &mut dyn Write = if arguments.quiet { &mut silent } else { &mut shown };
     let request = Request {
         run_file: arguments.run_file,
-        plugins: arguments.plugins,
+        plugins: arguments.folders.find(notes)?,
         appended: arguments.plugin,
         overrides: arguments.overrides,
         out: arguments.out,
@@ -91,7 +97,8 @@ pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) ->
         let text = serde_json::to_string_pretty(&outcome.status)
             .map_err(|error| Problem::new("cannot write the status as JSON").with_cause(&error))?;
         writeln!(std::io::stdout(), "{text}")
-    } else if arguments.trial {
+    } else if arguments.trial || (!arguments.quiet && streams::stdout_is_stderr()) {
+        // The console has told the run folder, or there is none.
         Ok(())
     } else {
         writeln!(std::io::stdout(), "{}", outcome.folder.display())

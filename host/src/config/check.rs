@@ -8,7 +8,8 @@ use super::defaults::resolved;
 use super::document::{Document, child, key_path};
 use super::formats::FORMATS;
 use super::renamed::new_name;
-use crate::report::{Problem, did_you_mean, list, nearest};
+use super::synonyms::{did_you_mean, inferred, meant};
+use crate::report::{Problem, list};
 
 /// Checks the part of a document at `pointer` against a JSON Schema: the whole run file at `""`, a plugin's options
 /// at `/plugins/0/options`. A missing part is checked as an empty table.
@@ -183,10 +184,11 @@ impl<'a> Checker<'a> {
             "" if self.base.is_empty() => format!("unknown key `{key}`"),
             _ => format!("unknown key `{key}` in `{}`", self.key(path)),
         };
-        let hint = did_you_mean(key, known.iter().copied())
+        let hint = inferred(&self.full(path), key)
+            .or_else(|| did_you_mean(key, known.iter().copied()))
             .or_else(|| (!known.is_empty()).then(|| format!("known keys: {}", list(known.iter().copied(), "and"))));
         let label = self.document.label_key(&self.full(&place), "not known here");
-        let near = nearest(key, known.iter().copied());
+        let near = meant(key, known.iter().copied());
         let near = near.into_iter().map(|key| child(path, key)).collect();
         let problem = Problem::new(message).with_label(label).with_hint(hint);
         self.add(&place, Breach::Unknown(near), problem);
@@ -223,7 +225,7 @@ impl<'a> Checker<'a> {
             return self.add(path, Breach::Other, renamed(&self.key(path), old, new).with_label(label));
         }
         let message = format!("`{}` cannot be {}", self.key(path), literal(value));
-        let near = word.and_then(|word| did_you_mean(word, words));
+        let near = word.and_then(|word| did_you_mean(word, words.iter().copied()));
         let label = self.label_value(path, "not known here");
         let problem =
             Problem::new(message).with_label(label).with_hint(near.unwrap_or_else(|| accepted(options, others)));

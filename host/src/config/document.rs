@@ -71,13 +71,13 @@ impl Document {
     pub fn label_key(&self, pointer: &str, text: impl Into<String>) -> Option<Label> {
         let place = self.nearest_place(pointer)?;
         let span = place.key.clone().unwrap_or_else(|| place.value.clone());
-        Some(label(&place.source, span, text))
+        Some(Label { pointer: Some(pointer.to_owned()), ..label(&place.source, span, text) })
     }
 
     /// A label on the value of a part; on the nearest part around it if it was not written.
     pub fn label_value(&self, pointer: &str, text: impl Into<String>) -> Option<Label> {
         let place = self.nearest_place(pointer)?;
-        Some(label(&place.source, place.value.clone(), text))
+        Some(Label { pointer: Some(pointer.to_owned()), ..label(&place.source, place.value.clone(), text) })
     }
 
     /// The value as serde reads it: outside plugin options, a float without a fraction is an integer, as in JSON

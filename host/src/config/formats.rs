@@ -55,7 +55,12 @@ fn run_name(text: &str) -> Result<(), FormatError> {
 pub fn instance_name(text: &str) -> Result<(), FormatError> {
     let fits = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     if text.is_empty() || !text.chars().all(fits) {
-        let hint = "a plugin's name consists of lower-case letters, digits and `-`, since it names folders and keys";
+        let rule = "a plugin's name consists of lower-case letters, digits and `-`, since it names folders and keys";
+        let corrected = text.to_ascii_lowercase().replace(['_', ' '], "-");
+        let hint = match instance_name(&corrected) {
+            Ok(()) if corrected != text => format!("did you mean `{corrected}`? {rule}"),
+            _ => rule.to_owned(),
+        };
         return Err(FormatError::new(format!("`{text}` cannot be the name of a plugin"), hint));
     }
     Ok(())

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plugin_api::protocol::ConsoleLine;
 
+use crate::report::terminal;
 use crate::services::Screen;
 
 /// The console of a run. Shared by all threads.
@@ -21,10 +22,21 @@ pub struct Console {
     kept: Mutex<VecDeque<ConsoleLine>>,
     quiet: bool,
     on_terminal: bool,
+    colors: bool,
 }
 
 /// Steps of a bar: progress comes as a number from 0 to 1.
 const STEPS: u64 = 1000;
+
+/// The columns of a bar and the space after it.
+const BAR: usize = 24 + 1;
+
+/// The columns that a status line leaves free: for the `^C` that a terminal prints where the cursor is. In a full line it
+/// would begin a new one, and the line above it would stay.
+const FREE: usize = 4;
+
+/// The columns of a terminal that does not tell how many it has.
+const USUAL_WIDTH: usize = 80;
 
 /// How many lines are kept, and the most bytes of each.
 const KEPT: usize = 500;
@@ -36,7 +48,8 @@ impl Console {
         let on_terminal = std::io::stderr().is_terminal() && !quiet;
         let target = if on_terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
         let bars = MultiProgress::with_draw_target(target);
-        Self { bars, lines: Mutex::default(), kept: Mutex::default(), quiet, on_terminal }
+        let colors = on_terminal && terminal::shows_colors(&std::io::stderr());
+        Self { bars, lines: Mutex::default(), kept: Mutex::default(), quiet, on_terminal, colors }
     }
 
     /// Writes bytes to stderr, above the status lines. A closed stderr does not end the run.
@@ -48,7 +61,7 @@ impl Console {
     fn keep(&self, text: &str) {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        for line in terminal::without_colors(text).lines().filter(|line| !line.trim().is_empty()) {
             let number = kept.back().map_or(1, |last| last.number + 1);
             if kept.len() == KEPT {
                 kept.pop_front();
@@ -77,8 +90,20 @@ impl Screen for Console {
     fn line(&self, text: &str) {
         self.keep(text);
         if !self.quiet {
+            let text = if self.colors { text.into() } else { terminal::without_colors(text) };
             self.show(format!("{text}\n").as_bytes());
         }
+    }
+
+    fn width(&self) -> u64 {
+        if !self.on_terminal {
+            return 0;
+        }
+        terminal::stderr_width().unwrap_or(USUAL_WIDTH) as u64
+    }
+
+    fn has_colors(&self) -> bool {
+        self.colors
     }
 
     fn lines_after(&self, number: u64) -> Vec<ConsoleLine> {
@@ -100,7 +125,7 @@ impl Screen for Console {
         let bar = lines.entry(name.to_owned()).or_insert_with(|| {
             let bar = self.bars.add(ProgressBar::new(STEPS));
             // A template without a bar if there is no progress; both are constants that parse.
-            let template = if progress.is_some() { "{bar:24} {wide_msg}" } else { "{wide_msg}" };
+            let template = if progress.is_some() { "{bar:24} {msg}" } else { "{msg}" };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("━╸ "));
             bar
@@ -108,6 +133,8 @@ impl Screen for Console {
         if let Some(progress) = progress {
             bar.set_position((progress.clamp(0.0, 1.0) * STEPS as f64) as u64);
         }
-        bar.set_message(text.to_owned());
+        let taken = FREE + if progress.is_some() { BAR } else { 0 };
+        let left = (self.width() as usize).saturating_sub(taken);
+        bar.set_message(text.chars().take(left).collect::<String>());
     }
 }

@@ -3,6 +3,9 @@
 use super::DataError;
 use super::options::ClassOptions;
 
+/// More classes than this have no names made for them.
+const MOST_NAMES: usize = 1 << 20;
+
 /// The number of classes, and their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClassTable {
@@ -34,5 +37,30 @@ impl ClassTable {
                 Ok(ClassTable { count: names.len(), names: names.clone() })
             }
         }
+    }
+
+    /// The classes of whole numbers: from `first` on, or as many as the options give; `largest` is the largest number
+    /// that occurs.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ClassTable::new`].
+    pub(super) fn of_numbers(
+        options: Option<&ClassOptions>,
+        first: i64,
+        largest: i64,
+    ) -> Result<ClassTable, DataError> {
+        let mut table = match options {
+            Some(options) => ClassTable::new(options)?,
+            None => {
+                let count = largest.saturating_sub(first).saturating_add(1);
+                ClassTable { count: usize::try_from(count).unwrap_or(0).max(1), names: Vec::new() }
+            }
+        };
+        // Class 0 of the model is not the number 0. So many names that they fill the memory are of no use to anybody.
+        if table.names.is_empty() && first != 0 && table.count <= MOST_NAMES {
+            table.names = (0..).take(table.count).map(|class: i64| first.saturating_add(class).to_string()).collect();
+        }
+        Ok(table)
     }
 }

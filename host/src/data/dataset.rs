@@ -107,9 +107,7 @@ impl Dataset for StoredDataset {
         let wanted: Option<Vec<u32>> = indices.iter().map(|index| self.indices.get(*index as usize).copied()).collect();
         let wanted = wanted.ok_or_else(|| DataError::out_of_range(indices, self.len()))?;
         let inputs = fill(&batch_shape(indices.len(), &self.sample_shape), |values: &mut [f32]| {
-            self.rows.read(&wanted, values)?;
-            self.normalization.apply(values, &self.sample_shape);
-            Ok::<_, DataError>(())
+            self.rows.read(&wanted, &self.normalization, values)
         })?;
         Ok(Batch { inputs, targets: self.targets.gather(indices)?, size: indices.len() })
     }

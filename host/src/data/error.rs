@@ -1,5 +1,6 @@
 //! Errors about data.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::options::Column;
@@ -106,6 +107,16 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A normalized number is too large for f32.
+    #[error(
+        "`data.normalize` makes the number at position {position} of sample {sample} too large for f32, which the model takes"
+    )]
+    Overflow {
+        /// The sample, counted from 0.
+        sample: usize,
+        /// The position in the sample, counted from 0.
+        position: usize,
+    },
     /// The samples of a split and of the training data have different shapes.
     #[error("`{path}` has samples of shape {found:?}, but the training data has shape {expected:?}", path = path.display())]
     OtherShape {
@@ -115,6 +126,30 @@ pub enum DataError {
         found: Vec<i64>,
         /// The training data's.
         expected: Vec<i64>,
+    },
+    /// A number is not the number of a class.
+    #[error("`{path}` sample {sample} has the target `{label}`, but the classes are {first} to {last}", path = path.display())]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// The sample, counted from 0.
+        sample: usize,
+        /// The number.
+        label: i64,
+        /// The first class.
+        first: i64,
+        /// The last class.
+        last: i64,
+        /// The smallest and the largest number in the data.
+        range: [i64; 2],
+    },
+    /// The training split has no sample of a class, which the options do not name.
+    #[error("split `train` has no sample of {}", classes(.class, *.others))]
+    UntrainedClass {
+        /// The first such class, by its name or number.
+        class: String,
+        /// How many others there are.
+        others: usize,
     },
     /// A split with its own files has no sample of a class.
     #[error("split `{split}`, `{path}`, has no sample of class {class}", path = path.display())]
@@ -195,6 +230,14 @@ pub enum DataError {
     Torch(#[from] TorchError),
 }
 
+fn classes(class: &str, others: usize) -> String {
+    match others {
+        0 => format!("class {class}"),
+        1 => format!("class {class}, nor of another one"),
+        others => format!("class {class}, nor of {others} others"),
+    }
+}
+
 impl DataError {
     /// A file that does not have its format.
     pub(super) fn malformed(path: &Path, problem: &str) -> DataError {
@@ -219,6 +262,7 @@ impl DataError {
             | DataError::NotUtf8 { path, .. }
             | DataError::Malformed { path, .. }
             | DataError::Sample { path, .. }
+            | DataError::Label { path, .. }
             | DataError::OtherShape { path, .. }
             | DataError::MissingClass { path, .. } => Some(path),
             _ => None,
@@ -229,30 +273,43 @@ impl DataError {
     pub fn option(&self) -> Option<&str> {
         match self {
             DataError::Option { option, .. } => Some(option),
+            DataError::Overflow { .. } => Some("data.normalize"),
             _ => None,
         }
     }
 
     /// The hint, if there is one.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            DataError::Malformed { hint, .. } => *hint,
-            DataError::MissingClass { .. } => Some(
-                "metrics over classes ignore absent classes: if that is acceptable, set `stratified = false` for the split",
-            ),
-            DataError::Field { line: 1, .. } => {
-                Some("if the first line names the columns, set `header = true` in `[data]`")
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
+            DataError::Malformed { hint, .. } => return hint.map(Cow::Borrowed),
+            DataError::Label { first, last, range: [smallest, largest], .. } => {
+                if smallest != first && largest - smallest <= last - first {
+                    return Some(Cow::Owned(format!(
+                        "set `first_class = {smallest}` in `[data]`, since the targets are {smallest} to {largest}"
+                    )));
+                }
+                "correct the target, or `classes` and `first_class` in `[data]`"
             }
+            DataError::UntrainedClass { .. } => {
+                "if the numbers of the classes do not begin at 0, set `first_class` to the first one; if some classes \
+                 have no samples, set `classes` to the number of all, or to their names"
+            }
+            DataError::MissingClass { .. } => {
+                "metrics over classes ignore absent classes: if that is acceptable, set `stratified = false` for the split"
+            }
+            DataError::Field { line: 1, .. } => "if the first line names the columns, set `header = true` in `[data]`",
             DataError::NameWithoutHeader { .. } => {
-                Some("set `header = true` in `[data]`, or give the column's index, counted from 0")
+                "set `header = true` in `[data]`, or give the column's index, counted from 0"
             }
-            DataError::Shape { .. } => Some("the features are all columns but `target`"),
+            DataError::Shape { .. } => "the features are all columns but `target`",
             DataError::TooFewSamples { .. } => {
-                Some("change the split's `fraction`, set `stratified = false`, or check `classes`")
+                "change the split's `fraction`, set `stratified = false`, or check `classes`"
             }
-            DataError::ShortText { .. } => Some("make `context` or the other splits smaller"),
-            DataError::NotUtf8 { .. } => Some("`tokens = \"bytes\"` takes any file"),
-            _ => None,
-        }
+            DataError::ShortText { .. } => "make `context` or the other splits smaller",
+            DataError::Overflow { .. } => "make `scale` larger, or let `standard` or `range` fit the normalization",
+            DataError::NotUtf8 { .. } => "`tokens = \"bytes\"` takes any file",
+            _ => return None,
+        };
+        Some(Cow::Borrowed(hint))
     }
 }

@@ -8,9 +8,12 @@ mod assemble;
 mod augment;
 mod classes;
 mod dataset;
+mod description;
 mod error;
+mod fingerprint;
 mod formats;
 mod loader;
+mod narrowing;
 mod normalize;
 mod options;
 mod order;
@@ -24,12 +27,13 @@ use plugin_api::protocol::DataInfo;
 
 pub use augment::{Augment, Augmentation, Axis};
 pub use dataset::{Batch, Dataset, MemoryDataset};
+pub use description::{DataDescription, Samples, TargetDescription};
 pub use error::DataError;
 pub use loader::{LoadedBatch, Loader, LoaderOptions};
 pub use normalize::{GivenNormalization, Normalization, Normalize, NormalizeOptions};
 pub use options::{
     ArchiveOptions, ClassOptions, Color, Column, Columns, CsvOptions, DataOptions, FilesOptions, FilesSplitOptions,
-    ImagesOptions, SplitOptions, Task, TextOptions, TextSplitOptions, Tokens,
+    ImagesOptions, Orientation, SplitOptions, Task, TextOptions, TextSplitOptions, Tokens,
 };
 pub use order::{Order, epoch_order};
 pub use target::{SampleType, Target, Targets};
@@ -56,6 +60,8 @@ pub struct Data {
     pub splits: BTreeMap<String, Arc<dyn Dataset>>,
     /// What is predicted.
     pub target: Target,
+    /// What samples are made from.
+    pub samples: Samples,
     /// The shape of one sample.
     pub sample_shape: Vec<i64>,
     /// The dtype of samples.
@@ -64,6 +70,8 @@ pub struct Data {
     pub normalization: Normalization,
     /// The random changes to the samples of the training split.
     pub augmentation: Option<Arc<Augmentation>>,
+    /// What somebody should know before the training: what was left out or changed, what f32 cannot hold.
+    pub notes: Vec<String>,
 }
 
 impl Data {
@@ -80,21 +88,28 @@ impl Data {
                 (formats::safetensors(options, source)?, &options.normalize, &options.augment)
             }
         };
-        assemble::assemble(pools, normalize, augment, seed)
+        let mut data = assemble::assemble(pools, normalize, augment, seed)?;
+        if let DataOptions::Images(ImagesOptions { color, orientation, resize, .. }) = *options {
+            data.samples = Samples::Images { color, orientation, resize };
+        }
+        Ok(data)
     }
 
-    /// The description for callbacks.
+    /// The description for callbacks, which get numbers as f32.
     pub fn info(&self) -> DataInfo {
         let (classes, target_names) = match &self.target {
             Target::Classes { count, names, .. } => (*count as u64, names.clone()),
             Target::Values { names, .. } => (0, names.clone()),
         };
+        // The tokens of a text are also its classes: each sample continues with one.
+        let tokens = if self.sample_type == SampleType::I64 { target_names.clone() } else { Vec::new() };
         DataInfo {
             splits: self.splits.iter().map(|(name, split)| (name.clone(), split.len() as u64)).collect(),
             classes,
             target_names,
-            offset: self.normalization.offset.clone(),
-            scale: self.normalization.scale.clone(),
+            offset: self.normalization.offset.iter().map(|number| *number as f32).collect(),
+            scale: self.normalization.scale.iter().map(|number| *number as f32).collect(),
+            tokens,
         }
     }
 

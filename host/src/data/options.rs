@@ -23,7 +23,7 @@ pub enum DataOptions {
     Npz(ArchiveOptions),
     /// Tensors of one safetensors file.
     Safetensors(ArchiveOptions),
-    /// PNG and JPEG images, one folder per class.
+    /// Images, one folder for each class: PNG, JPEG, WebP, BMP, TIFF, and the first frame of GIF.
     Images(ImagesOptions),
     /// A text whose next token is predicted.
     Text(TextOptions),
@@ -37,7 +37,19 @@ impl DataOptions {
     ///
     /// When `folder` is relative and the working folder is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
-        let paths: Vec<&mut PathBuf> = match self {
+        for path in self.paths() {
+            *path = std::path::absolute(folder.join(&*path))?;
+        }
+        Ok(())
+    }
+
+    /// Makes all paths empty: what remains is how the data is read, wherever it lies.
+    pub fn forget_paths(&mut self) {
+        self.paths().into_iter().for_each(|path| *path = PathBuf::new());
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        match self {
             Self::Csv(options) => with_splits(&mut options.path, &mut options.splits),
             Self::Npz(options) | Self::Safetensors(options) => with_splits(&mut options.path, &mut options.splits),
             Self::Images(options) => with_splits(&mut options.path, &mut options.splits),
@@ -47,11 +59,7 @@ impl DataOptions {
                 [&mut options.inputs, &mut options.targets].into_iter().chain(given).collect()
             }
             Self::Text(options) => vec![&mut options.path],
-        };
-        for path in paths {
-            *path = std::path::absolute(folder.join(&*path))?;
         }
-        Ok(())
     }
 }
 
@@ -109,9 +117,13 @@ pub struct FilesOptions {
     /// Whether the targets are classes or numbers; if not given, whole numbers are classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// The number of classes, or their names in order; one more than the largest target if not given.
+    /// The number of classes, or their names in order, beginning with the name of `first_class`. Those of them that
+    /// have no samples are allowed. If not given: the numbers from `first_class` to the largest target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
+    /// The number of the first class; 0 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_class: Option<i64>,
     /// How samples are normalized, fitted on the training split.
     #[serde(default)]
     pub normalize: NormalizeOptions,
@@ -139,9 +151,13 @@ pub struct ArchiveOptions {
     /// Whether the targets are classes or numbers; if not given, whole numbers are classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// The number of classes, or their names in order; one more than the largest target if not given.
+    /// The number of classes, or their names in order, beginning with the name of `first_class`. Those of them that
+    /// have no samples are allowed. If not given: the numbers from `first_class` to the largest target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
+    /// The number of the first class; 0 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_class: Option<i64>,
     /// How samples are normalized, fitted on the training split.
     #[serde(default)]
     pub normalize: NormalizeOptions,
@@ -153,19 +169,28 @@ pub struct ArchiveOptions {
     pub splits: BTreeMap<String, SplitOptions>,
 }
 
-/// A folder of images: each folder in it is a class, with the folder's name.
+/// A folder of images: each folder in it is a class, with the folder's name. The images of a class are those in its
+/// folder and in the folders within, in the order of their paths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImagesOptions {
     /// The folder, relative to the run file.
     pub path: PathBuf,
-    /// The channels of a pixel; every image is converted to them.
+    /// The classes in their order: the names of their folders. Those of them that have no images are allowed, and a
+    /// folder that is not among them is an error. If not given: all folders, in alphabetical order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
+    /// The channels of a pixel; every image is converted to them. An alpha channel is left out.
     #[serde(default)]
     pub color: Color,
+    /// What is done with the orientation that cameras and telephones write beside the pixels (EXIF).
+    #[serde(default)]
+    pub orientation: Orientation,
     /// Height and width that every image is resized to. If not given, all images must have the same size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<[u32; 2]>,
-    /// How channels are normalized, fitted on the training split. Without it, the values of a channel are 0 to 255.
+    /// How channels are normalized, fitted on the training split. Without it, the values of a channel are 0 to 255;
+    /// images of 16 bits keep all of them, as 257ths.
     #[serde(default)]
     pub normalize: NormalizeOptions,
     /// Random changes to images of the training split, in this order, new in each epoch.
@@ -183,8 +208,19 @@ pub enum Color {
     /// Three channels: red, green, blue.
     #[default]
     Rgb,
-    /// One channel.
+    /// One channel: 0.299 red + 0.587 green + 0.114 blue (ITU-R BT.601), as Pillow and OpenCV compute it.
     Gray,
+}
+
+/// What is done with the orientation of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Orientation {
+    /// The image is turned and mirrored as its file says, as people see it.
+    #[default]
+    Apply,
+    /// The pixels stay as they are stored.
+    Ignore,
 }
 
 /// What is predicted.

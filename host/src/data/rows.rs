@@ -1,27 +1,50 @@
 //! Stored samples.
 
-use super::DataError;
+use super::{DataError, Normalization};
 
-/// Stored samples of one shape, which are converted to f32 when they are read. Shared by threads.
+/// Stored samples of one shape. Shared by threads.
 pub(super) trait Rows: Send + Sync {
     /// The number of samples.
     fn len(&self) -> usize;
 
-    /// Reads the samples at `indices`, one after another, into `values`, which has exactly the room for them.
+    /// Whether f32 holds every stored number exactly, so that samples can be kept as f32 before they are normalized.
+    fn fits_f32(&self) -> bool;
+
+    /// Whether the samples are in memory already, so that it saves nothing to read them for each batch.
+    fn in_memory(&self) -> bool {
+        false
+    }
+
+    /// Reads the samples at `indices` as they are stored, one after another, into `values`, which has exactly the room
+    /// for them.
     ///
     /// # Errors
     ///
     /// A sample that does not exist, cannot be decoded, or contains a number that is not finite.
-    fn read(&self, indices: &[u32], values: &mut [f32]) -> Result<(), DataError>;
+    fn read_stored(&self, indices: &[u32], values: &mut [f64]) -> Result<(), DataError>;
+
+    /// Reads the samples at `indices`, one after another, into `values`: normalized in f64, and only then narrowed.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Rows::read_stored`], and a number that f32 cannot hold once it is normalized.
+    fn read(&self, indices: &[u32], normalization: &Normalization, values: &mut [f32]) -> Result<(), DataError>;
 }
 
 /// Samples in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Table {
-    /// One row after another.
-    pub(super) values: Vec<f32>,
+    /// One row after another; finite.
+    pub(super) values: Vec<f64>,
     /// Values of a row, at least one.
     pub(super) row_length: usize,
+}
+
+impl Table {
+    fn row(&self, index: u32) -> Result<&[f64], DataError> {
+        let row = self.values.get(index as usize * self.row_length..).and_then(|rest| rest.get(..self.row_length));
+        row.ok_or_else(|| DataError::out_of_range(&[index], self.len()))
+    }
 }
 
 impl Rows for Table {
@@ -29,14 +52,25 @@ impl Rows for Table {
         self.values.len() / self.row_length
     }
 
-    fn read(&self, indices: &[u32], values: &mut [f32]) -> Result<(), DataError> {
+    fn fits_f32(&self) -> bool {
+        false
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+
+    fn read_stored(&self, indices: &[u32], values: &mut [f64]) -> Result<(), DataError> {
         for (index, row) in indices.iter().zip(values.chunks_exact_mut(self.row_length)) {
-            let stored = self
-                .values
-                .get(*index as usize * self.row_length..)
-                .and_then(|rest| rest.get(..self.row_length))
-                .ok_or_else(|| DataError::out_of_range(&[*index], self.len()))?;
-            row.copy_from_slice(stored);
+            row.copy_from_slice(self.row(*index)?);
+        }
+        Ok(())
+    }
+
+    fn read(&self, indices: &[u32], normalization: &Normalization, values: &mut [f32]) -> Result<(), DataError> {
+        for (index, row) in indices.iter().zip(values.chunks_exact_mut(self.row_length)) {
+            let written = normalization.write(self.row(*index)?, |value| value, row);
+            written.map_err(|position| DataError::Overflow { sample: *index as usize, position })?;
         }
         Ok(())
     }

@@ -42,39 +42,43 @@ impl<T> Place<T> {
 /// The indices of each split, ascending: those of `options`, and `train`, which takes the rest. Every sample is in one
 /// split. A pure function of its arguments.
 ///
-/// `targets` are below `classes`. A stratified split takes its share of every class, rounded by the largest remainder
-/// so that its size is its share of the whole. A split that is not stratified takes its share of what the others leave.
+/// A stratified split takes its share of every class that occurs, rounded by the largest remainder so that its size is
+/// its share of the whole. A split that is not stratified takes its share of what the others leave. Messages show a
+/// class as `name` does.
 pub(super) fn split(
     targets: &[i64],
-    classes: usize,
     options: &BTreeMap<String, HeldOut>,
     seed: u64,
+    name: impl Fn(usize) -> String,
 ) -> Result<BTreeMap<String, Vec<u32>>, DataError> {
     check(options)?;
     let mut generator = generator(seed, Purpose::Split, 0);
-    let mut remaining: Vec<Vec<u32>> = vec![Vec::new(); classes];
+    let mut by_class: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
     for (index, target) in (0..).zip(targets) {
-        remaining[*target as usize].push(index);
+        by_class.entry(*target).or_default().push(index);
     }
+    let (classes, mut remaining): (Vec<i64>, Vec<Vec<u32>>) = by_class.into_iter().unzip();
     let totals: Vec<usize> = remaining.iter().map(Vec::len).collect();
     for indices in &mut remaining {
         shuffle(indices, &mut generator);
     }
     let mut splits = BTreeMap::new();
-    for (name, split) in options.iter().filter(|(_, split)| split.stratified) {
+    for (split_name, split) in options.iter().filter(|(_, split)| split.stratified) {
         let mut taken = Vec::new();
         for (class, count) in shares(&totals, split.fraction).into_iter().enumerate() {
             let indices = &mut remaining[class];
             let count = count.min(indices.len());
             if count == 0 {
-                return Err(too_few(name, class, totals[class]));
+                let class_name = name(usize::try_from(classes[class]).unwrap_or(0));
+                return Err(DataError::TooFewSamples {
+                    split: split_name.clone(),
+                    what: format!("no sample of class {class_name}"),
+                    available: totals[class],
+                });
             }
             taken.extend(indices.drain(indices.len() - count..));
         }
-        splits.insert(name.clone(), taken);
-    }
-    if let Some(class) = remaining.iter().position(Vec::is_empty) {
-        return Err(too_few(TRAIN, class, totals[class]));
+        splits.insert(split_name.clone(), taken);
     }
     let mut rest: Vec<u32> = remaining.into_iter().flatten().collect();
     rest.sort_unstable();
@@ -136,10 +140,6 @@ fn shares(totals: &[usize], fraction: f64) -> Vec<usize> {
     counts
 }
 
-fn too_few(split: &str, class: usize, available: usize) -> DataError {
-    DataError::TooFewSamples { split: split.to_owned(), what: format!("no sample of class {class}"), available }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -164,8 +164,8 @@ mod tests {
             stratified: bool,
         ) {
             let options = options(&[("test", 0.1, stratified), ("val", 0.25, true)]);
-            let splits = split(&targets, 4, &options, seed).unwrap();
-            prop_assert_eq!(&splits, &split(&targets, 4, &options, seed).unwrap());
+            let splits = split(&targets, &options, seed, |class| class.to_string()).unwrap();
+            prop_assert_eq!(&splits, &split(&targets, &options, seed, |class| class.to_string()).unwrap());
             let mut all: Vec<u32> = splits.values().flatten().copied().collect();
             all.sort_unstable();
             prop_assert_eq!(all, (0..targets.len() as u32).collect::<Vec<_>>());
@@ -182,12 +182,24 @@ mod tests {
     fn another_seed_gives_another_split() {
         let targets: Vec<i64> = (0..100).map(|index| index % 2).collect();
         let options = options(&[("val", 0.2, true)]);
-        assert_ne!(split(&targets, 2, &options, 1).unwrap(), split(&targets, 2, &options, 2).unwrap());
+        let split = |seed| split(&targets, &options, seed, |class| class.to_string()).unwrap();
+        assert_ne!(split(1), split(2));
+    }
+
+    #[test]
+    fn classes_without_samples_change_nothing() {
+        let options = options(&[("val", 0.2, true), ("test", 0.1, false)]);
+        let near: Vec<i64> = (0..100).map(|index| index % 2).collect();
+        let far: Vec<i64> = near.iter().map(|class| class * 1_000_000_000).collect();
+        let split = |targets: &[i64]| split(targets, &options, 1, |class| class.to_string()).unwrap();
+        assert_eq!(split(&near), split(&far));
     }
 
     #[test]
     fn impossible_splits_are_refused() {
-        let message = |targets: &[i64], splits| split(targets, 2, &options(splits), 0).unwrap_err().to_string();
+        let message = |targets: &[i64], splits| {
+            split(targets, &options(splits), 0, |class| format!("`{class}`")).unwrap_err().to_string()
+        };
         let targets: Vec<i64> = (0..10).map(|index| index % 2).collect();
         let train = Place::of("train", Some(0.5), true, None::<()>).err().unwrap().to_string();
         assert!(train.contains("omitted"), "{train}");
@@ -195,9 +207,8 @@ mod tests {
         assert!(message(&targets, &[("val", 0.5, true), ("test", 0.5, true)]).contains("less than 1"));
         assert_eq!(
             message(&[0, 0, 0, 0, 0, 0, 0, 1], &[("val", 0.25, true)]),
-            "split `val` has no sample of class 1 (1 in the data)"
+            "split `val` has no sample of class `1` (1 in the data)"
         );
-        assert_eq!(message(&[0, 0, 0], &[]), "split `train` has no sample of class 1 (0 in the data)");
         assert_eq!(message(&targets, &[("val", 0.01, false)]), "split `val` has no samples (10 in the data)");
     }
 }

@@ -32,6 +32,14 @@ impl Target {
     pub fn classes(count: usize) -> Target {
         Target::Classes { count, names: Vec::new(), shape: Vec::new() }
     }
+
+    /// A class in messages: its name, or its number.
+    pub(super) fn class_name(&self, class: usize) -> String {
+        match self {
+            Target::Classes { names, .. } => names.get(class).map_or(class.to_string(), |name| format!("`{name}`")),
+            Target::Values { .. } => class.to_string(),
+        }
+    }
 }
 
 /// The dtype of samples.

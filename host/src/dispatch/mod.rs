@@ -41,4 +41,5 @@ pub use event::{Event, EventData};
 pub use failure::Failure;
 pub use host_call::stale_calls;
 pub use plan::{Dispatch, OnError, Order, PlanError, Planned, order};
+pub(crate) use policy::ENDS_RUN;
 pub use schedule::{Moment, ScheduleState};

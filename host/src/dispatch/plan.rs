@@ -133,7 +133,8 @@ fn plan(kind: &Kind, mut options: PluginOptions, document: &Document, place: &st
     let mut problems = Vec::new();
     if let Some(schema) = &descriptor.options {
         problems.extend(check(document, &format!("{place}/options"), schema));
-        fill_defaults(&mut options.options, schema);
+        let instance = Some(&*options.name).filter(|name| *name != descriptor.kind);
+        fill_defaults(&mut options.options, schema, instance);
     }
     let when = match (&options.when, &descriptor.when) {
         (Some(when), _) => when.clone(),

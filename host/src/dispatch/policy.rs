@@ -16,6 +16,21 @@ use crate::history::Position;
 use crate::plugins::Fault;
 use crate::services::Services;
 
+/// The target of the log's lines about a failure that ends the run: the end of the run shows it with what to do, so the
+/// console leaves these out.
+pub(crate) const ENDS_RUN: &str = "ends_run";
+
+/// Logs a failure, with what the message does not say.
+fn report(failure: &Failure, ends_run: bool) {
+    let Failure { instance, hook, fault, .. } = failure;
+    let place = (!fault.place.is_empty()).then_some(fault.place.as_str());
+    if ends_run {
+        tracing::error!(target: ENDS_RUN, plugin = instance, hook, place, "{failure}");
+    } else {
+        tracing::error!(plugin = instance, hook, place, "{failure}");
+    }
+}
+
 impl Dispatcher {
     /// Handles a hook that failed or left something; returns the events.
     pub(super) fn settle(&mut self, event: &Event, stopped: Stopped) -> Vec<Event> {
@@ -58,13 +73,8 @@ impl Dispatcher {
             fault,
             on_error: subscriber.on_error(),
         };
-        tracing::error!(
-            plugin = %failure.instance,
-            hook = failure.hook,
-            place = %failure.fault.place,
-            panicked = failure.fault.panicked,
-            "{failure}"
-        );
+        let ends_run = failure.on_error == OnError::Stop && self.stopping.is_none();
+        report(&failure, ends_run);
         if failure.fault.panicked {
             // An instance that a panic left inconsistent must not run again, not even its destructor.
             if let Runner::Inline(instance) = std::mem::replace(&mut subscriber.runner, Runner::Gone) {
@@ -76,7 +86,7 @@ impl Dispatcher {
         self.index();
         let event =
             Event::with_texts(EventKind::ERROR, position, [&failure.instance, failure.hook, &failure.fault.message]);
-        if failure.on_error == OnError::Stop && self.stopping.is_none() {
+        if ends_run {
             self.stopping = Some(Box::new(failure.clone()));
         }
         self.failures.push(failure);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{HistoryError, Position};
+use crate::config::fits;
 
 /// A metric's latest value and the point of the training that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,7 +20,7 @@ pub struct Metric {
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     latest: BTreeMap<String, Metric>,
-    /// Shared by every copy: a snapshot of each event would copy it otherwise.
+    /// Names, in which `*` stands for any text. Shared by every copy: a snapshot of each event would copy it otherwise.
     known: Arc<BTreeSet<String>>,
 }
 
@@ -47,7 +48,9 @@ impl Metrics {
     pub fn get(&self, name: &str) -> Result<Metric, HistoryError> {
         match self.latest.get(name) {
             Some(metric) => Ok(*metric),
-            None if self.known.contains(name) => Err(HistoryError::NoValue { name: name.to_owned() }),
+            None if self.known.iter().any(|known| fits(known, name)) => {
+                Err(HistoryError::NoValue { name: name.to_owned() })
+            }
             None => {
                 let names: BTreeSet<&str> = self.names().chain(self.known.iter().map(String::as_str)).collect();
                 Err(HistoryError::unknown(name, names))

@@ -7,6 +7,7 @@ use crate::config::{Document, child};
 use crate::data::Target;
 use crate::report::{Problem, Report, did_you_mean};
 use crate::run_file::TrainOptions;
+use crate::train::loss::LossError;
 use crate::train::metrics::Metric;
 use crate::train::{Loss, LossFunction};
 
@@ -39,7 +40,11 @@ pub(super) fn check(document: &Document, train: &TrainOptions, fitted: Option<Fi
         None => loss.check_values(),
     });
     if let Some(Err(error)) = loss {
-        problems.push(problem(document, "/train/loss", error.key(), &error));
+        let problem = match &error {
+            LossError::Outputs { found, wanted, .. } => outputs(document, &error, found, wanted),
+            _ => problem(document, "/train/loss", error.key(), &error),
+        };
+        problems.push(problem);
     }
     let optimizer = train.optimizer.check().and_then(|()| match fitted {
         Some(Fitted { model, .. }) => train.optimizer.check_groups(&model.parameter_names()),
@@ -102,6 +107,17 @@ fn unknown_metric(name: &str) -> String {
     let names: Vec<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
     let near = did_you_mean(name, names.iter().map(AsRef::as_ref));
     near.unwrap_or_else(|| format!("the loss is always measured; the other metrics are {}", names.join(", ")))
+}
+
+/// A model whose outputs do not fit the loss, at its last layer.
+fn outputs(document: &Document, error: &LossError, found: &[i64], wanted: &str) -> Problem {
+    let layers = document.value().pointer("/model/layers").and_then(serde_json::Value::as_array);
+    let last = layers.and_then(|layers| layers.len().checked_sub(1)).map(|last| format!("/model/layers/{last}"));
+    let layer = last.and_then(|last| document.label_value(&last, format!("gives {found:?} for a sample")));
+    Problem::new(error.to_string())
+        .with_label(layer)
+        .with_label(document.label_key("/train/loss", format!("takes {wanted}")))
+        .with_hint(error.hint())
 }
 
 /// An error at the option that it is about, or at the table if the option is not given.
@@ -179,6 +195,14 @@ mod tests {
         the metric `f1` is listed twice | "f1" | remove one of them
         the metric `top3_error` takes more classes than it counts, but the data has 3 classes | "top3_error" | name one of fewer, as in `top2_error`
         "#);
+    }
+
+    #[test]
+    fn outputs_that_do_not_fit_the_loss_are_told_at_the_last_layer() {
+        let found = problems(&["model.layers.0.out_features=12", "train.metrics=[]"]);
+        let message = "`cross_entropy` takes one output for each of 3 classes, but the model gives [12] | \
+                       { type = \"linear\", out_features = 3 } | let the last layer give [3] for a sample";
+        assert_eq!(found, [message]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::console::Console;
+use crate::dispatch::ENDS_RUN;
+use crate::train::EPOCH_LOG;
 
 /// How much of the log people see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +44,8 @@ impl Log {
             Verbosity::Verbose => "info",
             Verbosity::Debug => "debug",
         };
+        // `print-metrics` shows the epochs, in its own words.
+        let level = format!("{level},{ENDS_RUN}=off,{EPOCH_LOG}=off");
         // `HOST_LOG` takes tracing's directives.
         let filter = EnvFilter::try_from_env("HOST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
         let people = tracing_subscriber::fmt::layer()
@@ -50,7 +54,7 @@ impl Log {
             .without_time()
             .with_target(false)
             .with_filter(filter);
-        let detail = if verbosity == Verbosity::Debug { "debug" } else { "info,hook=debug" };
+        let detail = if verbosity == Verbosity::Debug { "debug" } else { "info" };
         let machine =
             tracing_subscriber::fmt::layer().json().with_writer(log.clone()).with_filter(EnvFilter::new(detail));
         let _ = tracing_subscriber::registry().with(people).with(machine).try_init();

@@ -23,12 +23,15 @@ pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, re
     console.line(&format!("run `{}`: {device}, threads {threads}, seed {}", run.name, run.seed));
     let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
     console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
+    for note in &plan.data.notes {
+        console.line(&format!("data: {note}"));
+    }
     let names: Vec<&str> = plan.order.planned.iter().map(|planned| planned.name()).collect();
-    let available = match plan.order.available.as_slice() {
-        [] => String::new(),
-        kinds => format!("; also available: {}", kinds.join(", ")),
-    };
-    console.line(&format!("callbacks, in order: {}{available}", names.join(", ")));
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    console.line(&format!("callbacks, in order: {names}"));
+    if !plan.order.available.is_empty() {
+        tracing::info!("also available: {}", plan.order.available.join(", "));
+    }
     if let Some(resume) = resume {
         console.line(&format!(
             "resuming after epoch {}, step {} from {}",
@@ -52,7 +55,14 @@ pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, re
 }
 
 /// Tells how it ended, what its callbacks cost, and where the results are.
-pub(super) fn conclude(console: &Console, status: &Status, folder: &RunFolder, ended: &EndedJob, trial: bool) {
+pub(super) fn conclude(
+    console: &Console,
+    status: &Status,
+    folder: &RunFolder,
+    ended: &EndedJob,
+    warnings: &[Problem],
+    trial: bool,
+) {
     let reason = match &status.reason {
         Some(reason) if ended.ended.error.is_none() => format!(" ({reason})"),
         _ => String::new(),
@@ -76,9 +86,22 @@ pub(super) fn conclude(console: &Console, status: &Status, folder: &RunFolder, e
     } else {
         console.line(&format!("results: {}", folder.path().display()));
     }
+    // Last, where they are seen.
+    for warning in warnings {
+        warn(console, warning);
+    }
 }
 
-/// Tells problems on the console.
-pub(super) fn tell(console: &Console, severity: &str, problems: &[Problem]) {
-    console.write(format!("{severity}: {}", render(problems, Style::of_stderr()).trim_start()).as_bytes());
+/// Tells a problem that ends the run, to a quiet console too.
+pub(super) fn fail(console: &Console, problem: &Problem) {
+    console.write(rendered("error", problem).as_bytes());
+}
+
+/// Tells a problem that the run survives.
+pub(super) fn warn(console: &Console, problem: &Problem) {
+    console.line(rendered("warning", problem).trim_end());
+}
+
+fn rendered(severity: &str, problem: &Problem) -> String {
+    format!("{severity}: {}", render(std::slice::from_ref(problem), Style::of_stderr()).trim_start())
 }

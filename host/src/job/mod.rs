@@ -1,24 +1,30 @@
 //! A job from the command line to its end: everything is checked, the run folder is created, the training runs.
 //!
 //! `plan.rs` turns a run file into a plan and creates nothing; `start.rs` finds the run folder and the checkpoint to
-//! resume from; `run.rs` executes the plan; `messages.rs` tells it on the console; `folder.rs`, `status.rs` and `log.rs`
+//! resume from; `run.rs` executes the plan; `warnings.rs` says
+//! what is wrong with a run that goes on; `messages.rs` tells it on the console; `folder.rs`, `status.rs` and `log.rs`
 //! write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
 //! own.
 
 mod builder;
 mod builtin;
+mod changes;
+mod columns;
 mod folder;
 mod interrupt;
 mod learning;
 mod log;
 mod messages;
+mod metric_names;
 mod model;
+mod output_paths;
 mod plan;
 mod program;
 mod request;
 mod run;
 mod start;
 mod status;
+mod warnings;
 
 pub use builder::Job;
 pub use folder::{FolderError, RunFolder};

@@ -72,8 +72,13 @@ impl PlannedModel {
 
     /// Its description for people.
     pub fn description(&self) -> String {
-        let nodes =
-            self.graph().map_or_else(|| "no graph".to_owned(), |graph| format!("{} nodes", graph.nodes().len()));
+        let nodes = self.graph().map_or_else(
+            || "no graph".to_owned(),
+            |graph| match graph.nodes().len() {
+                1 => "1 node".to_owned(),
+                nodes => format!("{nodes} nodes"),
+            },
+        );
         format!("{nodes}, {} parameters", self.parameter_count())
     }
 

@@ -1,13 +1,18 @@
 //! From a run file to everything that a run needs: checked, with nothing created.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tch::Device;
 
 use super::builtin;
+use super::columns;
 use super::learning::{self, Fitted};
+use super::metric_names;
 use super::model::{self, PlannedModel};
+use super::output_paths;
 use super::program::Program;
 use super::request::Request;
 use crate::config::{self, Document, Every};
@@ -78,6 +83,7 @@ impl JobPlan {
                 Order::default()
             },
         );
+        problems.extend(output_paths::check(&document, &order));
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();
 
         let data = data(&run_file, &document, base.as_deref()).map_err(|problem| problems.push(problem));
@@ -100,6 +106,17 @@ impl JobPlan {
             .eval
             .as_ref()
             .and_then(|eval| evaluation(&document, eval, data.as_ref().ok(), fitted, &mut problems));
+        if let Ok(model) = &model
+            && model.parameter_names().is_empty()
+        {
+            problems.push(
+                Problem::new("the model has no parameters: there is nothing to train")
+                    .with_label(document.label_key("/model", ""))
+                    .with_hint(
+                        "add a layer that learns, such as `{ type = \"linear\", out_features = 10 }`".to_owned(),
+                    ),
+            );
+        }
         if let Ok(data) = &data {
             problems.extend(batch_size(&document, run_file.train.batch_size, data));
         }
@@ -115,7 +132,7 @@ impl JobPlan {
         };
         let (threads, threads_reason) = threads(run_file.run.threads, &model, &data, run_file.train.batch_size);
         let test = test(&run_file, &data, &evaluation, &metrics);
-        let plan = TrainingPlan {
+        let mut plan = TrainingPlan {
             length,
             batch_size: run_file.train.batch_size,
             accumulate: run_file.train.accumulate,
@@ -128,9 +145,16 @@ impl JobPlan {
             evaluation,
             evaluate_every: run_file.eval.as_ref().map_or(Every::EPOCH, |eval| eval.every),
             test,
-            produced: order.planned.iter().flat_map(|planned| planned.kind.descriptor().produces.clone()).collect(),
+            known: BTreeSet::new(),
             trial: request.trial,
         };
+        let rates = run_file.train.optimizer.learning_rate_names(&model.parameter_names());
+        plan.known = train::metric_names(&plan, rates);
+        plan.known.extend(metric_names::produced(&order));
+        let unknown = metric_names::check(&document, &order, &plan);
+        if !unknown.is_empty() {
+            return Err(Problems(unknown));
+        }
         let initial_weights = run_file.model.init_from.as_ref().map(|path| {
             InitialWeights::read(path, model.tensors())
                 .map_err(|error| Problem::from(&error).with_label(document.label_value("/model/init_from", "")))
@@ -160,12 +184,13 @@ fn data(run_file: &RunFile, document: &Document, folder: Option<&Path>) -> Resul
         None => Source::Bytes(builtin::DATA),
     };
     Data::load(&run_file.data, source, run_file.run.seed).map_err(|error| {
-        let label = match (error.option(), error.path()) {
+        let label = columns::label(document, &error).or_else(|| match (error.option(), error.path()) {
             (Some(option), _) => document.label_value(&format!("/{}", option.replace('.', "/")), ""),
             (None, Some(path)) => document.label_value(&named_by(document, "/data", path), ""),
             (None, None) => document.label_key("/data", ""),
-        };
-        Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(str::to_owned))
+        });
+        let hint = columns::hint(&error).or_else(|| error.hint().map(Cow::into_owned));
+        Problem::new(error.to_string()).with_label(label).with_hint(hint)
     })
 }
 

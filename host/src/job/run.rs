@@ -9,6 +9,7 @@ use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
 
 use super::builtin;
+use super::changes;
 use super::folder::RunFolder;
 use super::interrupt;
 use super::log::{Log, Verbosity};
@@ -18,16 +19,18 @@ use super::program::Program;
 use super::request::Request;
 use super::start::Start;
 use super::status::{StatusFile, StatusOutputs};
+use super::warnings;
 use crate::checkpoint::Checkpoint;
 use crate::console::Console;
-use crate::dispatch::{Dispatcher, Failure, HookTime, Order, ScheduleState};
+use crate::data::DataDescription;
+use crate::dispatch::{Dispatcher, Failure, HookTime, OnError, Order, ScheduleState};
 use crate::distributed::SingleProcess;
 use crate::model::InitialWeights;
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
 use crate::torch;
 use crate::train::optimizer::Optimizer;
-use crate::train::{Ended, Parts, Resume, Session, TrainError, Trainer};
+use crate::train::{Ended, NotFinite, Parts, Resume, Session, TrainError, Trainer};
 
 /// How a job that started ended.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     let log = Log::start(&console, verbosity);
     let mut plan = JobPlan::with(request, program)?;
     for problem in &plan.rejected {
-        messages::tell(&console, "warning", std::slice::from_ref(problem));
+        messages::warn(&console, problem);
     }
     for warning in &plan.order.warnings {
         tracing::warn!("{warning}");
@@ -67,10 +70,25 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
             Some(Resume::read(&checkpoint).map_err(|error| Problem::from(&error))?)
         }
     };
+    let data_fingerprint = plan.data.fingerprint().map_err(|error| Problem::new(error.to_string()))?;
+    let changes = match &resume {
+        Some(resume) => changes::check(resume, &plan.run_file, &data_fingerprint)?,
+        None => Vec::new(),
+    };
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
     let status =
         Rc::new(StatusFile::new(folder.path().join("status.json"), &plan.run_file.run.name, Arc::clone(&console)));
     messages::announce(&console, &plan, &folder, resume.as_ref());
+    for change in changes {
+        console.line(&format!("since the checkpoint: {change}"));
+    }
+    let mut warnings = Vec::new();
+    if let Some(warning) = warnings::weights_are_lost(&plan.order)
+        && !request.trial
+    {
+        messages::warn(&console, &warning);
+        warnings.push(warning);
+    }
     let kept =
         resume.as_ref().map_or_else(Default::default, |resume| (resume.plugins().clone(), resume.schedules().clone()));
     let order = plan.order.clone();
@@ -81,11 +99,14 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     if let Some(weights) = &initial_weights {
         console.line(&weights.report());
     }
+    let data = DataDescription::new(&plan.data).text();
+    let data = data.map_err(|error| system("write the description of the data", &error))?;
     // A checkpoint that does not fit is refused here, before anything in its folder is overwritten.
-    let session =
-        session(plan, initial_weights, &folder, resume, resolved.as_str().into(), Rc::clone(&status), request.trial)
-            .map_err(|error| Problem::from(&error))?;
+    let origin = Origin { initial_weights, resume, data_fingerprint, run_file: resolved.as_str().into() };
+    let session = session(plan, origin, &folder, Rc::clone(&status), &console, request.trial)
+        .map_err(|error| Problem::from(&error))?;
     folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
+    folder.write("data.json", data.as_bytes()).map_err(|error| Problem::from(&error))?;
     if request.run_file.is_none() {
         // Beside the resolved run file, which names it and must itself be runnable.
         folder.write(builtin::DATA_FILE, builtin::DATA).map_err(|error| Problem::from(&error))?;
@@ -97,14 +118,23 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     let (outcome, reason) = (ended.ended.outcome, ended.ended.reason.clone());
     let error = ended.ended.error.as_ref().map(|error| {
         let problem = Problem::from(error);
-        messages::tell(&console, "error", std::slice::from_ref(&problem));
+        messages::fail(&console, &problem);
         std::iter::once(problem.message().to_owned())
             .chain(problem.causes().iter().cloned())
             .collect::<Vec<_>>()
             .join(": ")
     });
+    // The log leaves the first of these to the end of the run; here the run had already ended for another reason.
+    let stopping = ended.failures.iter().find(|failure| failure.on_error == OnError::Stop);
+    if let (Some(failure), Some(error)) = (stopping, &ended.ended.error)
+        && failure.to_string() != error.to_string()
+    {
+        messages::fail(&console, &Problem::from(failure));
+    }
+    warnings.extend(warnings::losses(&ended.not_finite));
+    status.warn(&warnings);
     status.end(outcome, &reason, error, &ended.failures, &ended.times);
-    messages::conclude(&console, &status.status(), &folder, &ended, request.trial);
+    messages::conclude(&console, &status.status(), &folder, &ended, &warnings, request.trial);
     let status = serde_json::to_value(status.status()).map_err(|error| system("write the status", &error))?;
     Ok(JobOutcome { outcome, folder: folder.path().to_owned(), status })
 }
@@ -113,6 +143,7 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
 pub(super) struct EndedJob {
     pub(super) ended: Ended,
     failures: Vec<Failure>,
+    not_finite: Vec<NotFinite>,
     /// The costliest first.
     pub(super) times: Vec<HookTime>,
     pub(super) seconds: f64,
@@ -135,28 +166,38 @@ fn train(session: Session, order: Order, kept: &Kept, status: &StatusFile, trial
     status.take_position(&trainer.session);
     let waited = trainer.session.waited_for_data();
     tracing::info!(seconds = waited.as_secs_f64(), "the loop waited for data");
+    let not_finite = trainer.session.losses_not_finite();
     let dispatcher = &trainer.dispatcher;
     let (failures, times) = (dispatcher.failures().to_vec(), dispatcher.times());
-    EndedJob { ended, failures, times, seconds: began.elapsed().as_secs_f64() }
+    EndedJob { ended, failures, not_finite, times, seconds: began.elapsed().as_secs_f64() }
 }
 
 fn failed(error: TrainError) -> Ended {
     Ended { outcome: Outcome::Failed, reason: error.to_string(), error: Some(error) }
 }
 
+/// Where a training comes from; its checkpoints hold the last two.
+struct Origin {
+    initial_weights: Option<InitialWeights>,
+    resume: Option<Resume>,
+    data_fingerprint: String,
+    /// The resolved run file.
+    run_file: Arc<str>,
+}
+
 fn session(
     plan: JobPlan,
-    initial_weights: Option<InitialWeights>,
+    origin: Origin,
     folder: &RunFolder,
-    resume: Option<Resume>,
-    resolved: Arc<str>,
     status: Rc<StatusFile>,
+    console: &Arc<Console>,
     trial: bool,
 ) -> Result<Session, TrainError> {
-    let interrupt = interrupt::watch().map_err(|error| TrainError::System {
+    let interrupt = interrupt::watch(console).map_err(|error| TrainError::System {
         action: "cannot watch for signals",
         source: std::io::Error::other(error),
     })?;
+    let Origin { initial_weights, resume, data_fingerprint, run_file } = origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     tch::set_num_threads(threads as i32);
     torch::keep_freed_memory();
@@ -185,11 +226,12 @@ fn session(
         network,
         optimizer,
         data: plan.data,
+        data_fingerprint,
         info,
         outputs: Box::new(StatusOutputs(status)),
         interrupt,
         group: Box::new(SingleProcess),
-        run_file: resolved,
+        run_file,
         resume,
     })?;
     if let Some(step) = plan.batch_step {

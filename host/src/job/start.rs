@@ -66,7 +66,7 @@ fn latest(folder: &RunFolder, console: &Console) -> Result<Option<PathBuf>, Prob
     for skipped in &latest.skipped {
         let path = skipped.path.display();
         let problem = Problem::new(format!("the checkpoint `{path}` is skipped")).with_cause(&skipped.error);
-        messages::tell(console, "warning", &[problem]);
+        messages::warn(console, &problem);
     }
     Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
 }

@@ -14,6 +14,7 @@ use crate::config::OnError;
 use crate::console::Console;
 use crate::dispatch::{Failure, HookTime};
 use crate::history::Position;
+use crate::report::Problem;
 use crate::services::{Screen, Services};
 use crate::train::{RunOutputs, Session};
 
@@ -26,6 +27,8 @@ pub(super) struct Status {
     pub(super) outcome: Option<&'static str>,
     pub(super) reason: Option<String>,
     pub(super) error: Option<String>,
+    /// What is wrong with a run that did not fail: its loss is NaN, nothing keeps its weights.
+    pub(super) warnings: Vec<String>,
     pub(super) process: u32,
     pub(super) started: String,
     pub(super) updated: String,
@@ -129,6 +132,7 @@ impl StatusFile {
             outcome: None,
             reason: None,
             error: None,
+            warnings: Vec::new(),
             process: std::process::id(),
             started: now.clone(),
             updated: now,
@@ -176,6 +180,11 @@ impl StatusFile {
                 .collect();
         }
         self.write();
+    }
+
+    pub(super) fn warn(&self, warnings: &[Problem]) {
+        let told = warnings.iter().map(|warning| warning.message().to_owned());
+        self.state.borrow_mut().status.warnings.extend(told);
     }
 
     pub(super) fn status(&self) -> Status {

@@ -83,7 +83,9 @@ pub enum ModelError {
         expected: &'static str,
     },
     /// A layer's `name` has characters that names cannot have.
-    #[error("`{path}` has the name `{name}`; a name consists of letters, digits and `_`, and starts with a letter")]
+    #[error(
+        "`{path}` has the name `{name}`; a name consists of letters, digits and `_`, or is a path of such names, as in `net.0`"
+    )]
     InvalidName {
         /// Its place in the run file.
         path: LayerPath,

@@ -119,7 +119,7 @@ fn same_file(first: &Path, second: &Path) -> bool {
 }
 
 /// The library files of a folder, by file name.
-fn libraries_in(folder: &Path) -> Result<Vec<PathBuf>, CatalogueError> {
+pub(super) fn libraries_in(folder: &Path) -> Result<Vec<PathBuf>, CatalogueError> {
     let extension = std::env::consts::DLL_EXTENSION;
     let unlistable = |source| CatalogueError::Unlistable { path: folder.to_owned(), source };
     let mut files = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::search::VARIABLE;
 use crate::report::Report;
 
 /// Why one file was not loaded.
@@ -178,6 +179,12 @@ impl Report for LoadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CatalogueError {
+    /// No folder was named, and none was found.
+    #[error("no plugins were named, and none were found")]
+    NotFound {
+        /// The folders that were searched.
+        searched: Vec<String>,
+    },
     /// A folder or file that `--plugins` names is not there.
     #[error("the plugins folder `{path}` does not exist")]
     Missing {
@@ -218,6 +225,10 @@ pub enum CatalogueError {
 impl Report for CatalogueError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::NotFound { searched } => Some(format!(
+                "give the folder that holds the plugin libraries: `--plugins DIR`, or set `{VARIABLE}`; searched: {}",
+                searched.join(", ")
+            )),
             Self::Missing { .. } => Some("give the folder that holds the plugin libraries: `--plugins DIR`".to_owned()),
             Self::Empty { .. } => Some("copy plugin libraries into it; folders within it are not searched".to_owned()),
             Self::Unlistable { .. } => Some("check the path and its permissions".to_owned()),

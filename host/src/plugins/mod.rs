@@ -12,6 +12,7 @@ mod inspect;
 mod instance;
 mod library;
 mod log;
+mod search;
 
 pub use catalogue::{Catalogue, Kind, Rejected};
 pub use entry::Entry;
@@ -19,3 +20,4 @@ pub use error::{CatalogueError, LoadError};
 pub use instance::{Fault, Instance};
 pub use library::Library;
 pub(crate) use library::reply_into;
+pub use search::{Found, VARIABLE};

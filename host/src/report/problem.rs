@@ -49,6 +49,8 @@ pub struct Label {
     pub span: Range<usize>,
     /// The text at the place; may be empty.
     pub text: String,
+    /// The JSON pointer (RFC 6901) of the part of the run file that it is about, if it is about one.
+    pub pointer: Option<String>,
 }
 
 impl Label {
@@ -61,7 +63,15 @@ impl Label {
         if start == source.text().len() {
             start = inside(start.saturating_sub(1));
         }
-        Label { source: source.clone(), span: start..end, text: text.into() }
+        Label { source: source.clone(), span: start..end, text: text.into(), pointer: None }
+    }
+
+    /// The line and the column of its start, both counted from 1; columns count characters.
+    pub fn position(&self) -> (usize, usize) {
+        let before = &self.source.text()[..self.span.start];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        (line, column)
     }
 }
 
@@ -95,6 +105,13 @@ impl Problem {
             self.causes.push(error.to_string());
             next = error.source();
         }
+        self
+    }
+
+    /// Adds one of several causes that have no error of their own.
+    #[must_use]
+    pub fn with_reason(mut self, reason: String) -> Problem {
+        self.causes.push(reason);
         self
     }
 

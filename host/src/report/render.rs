@@ -1,35 +1,40 @@
 //! Problems as text.
 
 use std::fmt;
-use std::io::IsTerminal;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
 use super::problem::{Label, Problem};
+use super::terminal;
 
 /// The style of rendered problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     color: bool,
+    /// Lines are broken between words to fit.
+    width: Option<usize>,
 }
 
 impl Style {
     /// Without color: the same bytes everywhere, since lines are never wrapped.
     pub fn plain() -> Style {
-        Style { color: false }
+        Style { color: false, width: None }
     }
 
     /// With ANSI colors.
     pub fn colored() -> Style {
-        Style { color: true }
+        Style { color: true, width: None }
     }
 
-    /// Colored when the standard error is a terminal that shows colors and `NO_COLOR` is unset or empty
-    /// (<https://no-color.org>).
+    /// As the standard error shows it: colored and wrapped on a terminal, unless [`terminal::shows_colors`] says no.
     pub fn of_stderr() -> Style {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        Style { color: std::io::stderr().is_terminal() && !refused && !dumb }
+        Style { color: terminal::shows_colors(&std::io::stderr()), width: terminal::stderr_width() }
+    }
+
+    /// The same, with lines of at most `width` characters.
+    #[must_use]
+    pub fn within(self, width: usize) -> Style {
+        Style { width: Some(width), ..self }
     }
 }
 
@@ -38,7 +43,8 @@ pub fn render(problems: &[Problem], style: Style) -> String {
     let theme = if style.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
-        .with_wrap_lines(false)
+        .with_wrap_lines(style.width.is_some())
+        .with_width(style.width.unwrap_or(usize::MAX))
         .with_break_words(false)
         .with_cause_chain()
         .without_syntax_highlighting();
@@ -55,7 +61,10 @@ pub fn render(problems: &[Problem], style: Style) -> String {
         }
         for hint in problem.hints() {
             let (start, end) = if style.color { ("\u{1b}[36m", "\u{1b}[0m") } else { ("", "") };
-            text.push_str(&format!("  {start}hint:{end} {hint}\n"));
+            const INDENT: &str = "        ";
+            let width = style.width.map_or(usize::MAX, |width| width.saturating_sub(INDENT.len()));
+            let lines = terminal::wrap(hint, width).join(&format!("\n{INDENT}"));
+            text.push_str(&format!("  {start}hint:{end} {lines}\n"));
         }
     }
     text
@@ -215,6 +224,19 @@ mod tests {
     fn color_comes_only_when_asked_for() {
         assert!(!render(&[example()], Style::plain()).contains('\u{1b}'));
         assert!(render(&[example()], Style::colored()).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_terminal_breaks_lines_between_words() {
+        let hint = "give the folder that holds the plugin libraries: `--plugins DIR`, or set `HOST_PLUGINS`";
+        let problem =
+            Problem::new("no plugins were named, and none were found beside the program").with_hint(hint.to_owned());
+        let text = render(&[problem], Style::plain().within(40));
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(
+            text.contains("  hint: give the folder that holds the\n        plugin libraries: `--plugins DIR`,\n"),
+            "{text}"
+        );
     }
 
     #[test]

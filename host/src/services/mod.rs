@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::history::{LiveMetrics, Position};
 
 pub use error::ServiceError;
-pub use readings::{console, history, metric, metrics, run_info};
+pub use readings::{console, history, metric, metric_points, metrics, run_info};
 pub use reply::{Lent, Reply, SharedTensor, contiguous_strides};
 pub use snapshot::{Snapshot, WriteCheckpoint};
 
@@ -104,6 +104,14 @@ pub trait Screen: Send + Sync {
     fn line(&self, text: &str);
     /// Shows a status line, with a bar if there is a progress from 0 to 1; removes it when the text is empty.
     fn status(&self, name: &str, text: &str, progress: Option<f64>);
+    /// Columns of its terminal; 0 if it is none.
+    fn width(&self) -> u64 {
+        0
+    }
+    /// Whether it shows ANSI colors; where it does not, it takes them out.
+    fn has_colors(&self) -> bool {
+        false
+    }
     /// The newest lines after the number `number`, oldest first; none if none are kept.
     fn lines_after(&self, _number: u64) -> Vec<ConsoleLine> {
         Vec::new()

@@ -7,7 +7,7 @@ use plugin_api::protocol::{ArrayPoint, Point, RunInfo};
 use plugin_api::services::typed;
 
 use super::{Call, Reply, Screen, ServiceError};
-use crate::history::{HistoryView, Metrics};
+use crate::history::{HistoryView, Metric, Metrics};
 
 /// Answers the latest value of every metric that has one.
 ///
@@ -16,6 +16,20 @@ use crate::history::{HistoryView, Metrics};
 /// Those of [`Reply::value`].
 pub fn metrics(metrics: &Metrics, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
     reply.value(&metrics.iter().map(|(name, metric)| (name, metric.value)).collect::<BTreeMap<_, _>>())
+}
+
+/// Answers the latest value of every metric that has one, with its position.
+///
+/// # Errors
+///
+/// Those of [`Reply::value`].
+pub fn metric_points(metrics: &Metrics, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    let point = |metric: Metric| Point {
+        epoch: metric.position.epoch,
+        global_step: metric.position.global_step,
+        value: metric.value,
+    };
+    reply.value(&metrics.iter().map(|(name, metric)| (name, point(metric))).collect::<BTreeMap<_, _>>())
 }
 
 /// Answers the latest value of one metric.

@@ -169,13 +169,19 @@ impl Learner {
             return Ok((as_float(self.network.forward(inputs, Mode::Train)?)?, Vec::new()));
         }
         let (outputs, tapped) = self.network.forward_with(inputs, Mode::Train, nodes)?;
-        Ok((as_float(outputs)?, tapped.iter().map(Tensor::f_detach).collect::<Result<_, _>>()?))
+        let detached = |value: Tensor| widened(value.f_detach()?);
+        Ok((as_float(outputs)?, tapped.into_iter().map(detached).collect::<Result<_, _>>()?))
     }
 }
 
 /// The loss and what callbacks see are f32 in every precision.
-fn as_float(tensor: Tensor) -> Result<Tensor, TrainError> {
+pub(super) fn as_float(tensor: Tensor) -> Result<Tensor, TrainError> {
     if tensor.kind() == Kind::Float { Ok(tensor) } else { Ok(tensor.f_to_kind(Kind::Float)?) }
+}
+
+/// A value inside the model, in f32 where autocast made it shorter; indices stay integers.
+pub(super) fn widened(value: Tensor) -> Result<Tensor, TrainError> {
+    if matches!(value.kind(), Kind::BFloat16 | Kind::Half) { as_float(value) } else { Ok(value) }
 }
 
 /// A program's loss, which must be a scalar.

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use plugin_api::protocol::Tap;
 use tch::{Kind, Tensor};
 
-use super::custom::{BatchStepFunction, Loss};
+use super::custom::{BatchStepFunction, Loss, as_float, widened};
 use super::error::TrainError;
 use super::evaluate::EvaluationBatch;
-use super::optimizer::Optimizer;
+use super::optimizer::{Optimizer, ParameterGroup, learning_rate_names};
 use super::precision::Precision;
 use super::schedule::Schedule;
 use super::step::Step;
@@ -102,24 +102,26 @@ impl Learner {
         Ok(())
     }
 
-    /// Outputs (f32) and the values of `nodes` in inference mode.
-    pub(super) fn infer_inputs(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
-        let _no_gradients = tch::no_grad_guard();
+    /// Outputs (f32) and the values of `nodes` in inference mode, in the run's precision.
+    fn infer_inputs(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
         let _autocast = self.autocast()?;
+        self.predict(inputs, nodes)
+    }
+
+    /// What the weights, which are f32 in every precision, give for `inputs` in inference mode: outputs and the values
+    /// of `nodes`.
+    pub(super) fn predict(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let _no_gradients = tch::no_grad_guard();
         let (outputs, tapped) = self.network.forward_with(inputs, Mode::Evaluate, nodes)?;
-        let outputs = if outputs.kind() == Kind::Float { outputs } else { outputs.f_to_kind(Kind::Float)? };
-        Ok((outputs, tapped))
+        Ok((as_float(outputs)?, tapped.into_iter().map(widened).collect::<Result<_, _>>()?))
     }
 
     /// The present learning rates by the names of their metrics: `learning_rate`, or `learning_rate_<group>` of each
     /// group.
     pub(super) fn learning_rates(&self) -> Vec<(String, f64)> {
-        match self.optimizer.groups() {
-            [group] => vec![("learning_rate".to_owned(), group.learning_rate())],
-            groups => {
-                groups.iter().map(|group| (format!("learning_rate_{}", group.name()), group.learning_rate())).collect()
-            }
-        }
+        let groups = self.optimizer.groups();
+        let names = learning_rate_names(groups.iter().map(ParameterGroup::name));
+        names.into_iter().zip(groups.iter().map(ParameterGroup::learning_rate)).collect()
     }
 
     /// The running values of a step: learning rates, the norm of its gradients, its time.

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use super::learner::Learner;
 use super::metrics::Metric;
 use super::session::TrainingPlan;
 
-/// The name of every number that the loop or a callback will put. Arrays cannot be read as a number.
-pub(super) fn metric_names(plan: &TrainingPlan, learner: &Learner) -> BTreeSet<String> {
+/// The name of every number that the loop will put; callbacks put more. Arrays cannot be read as a number.
+///
+/// `learning_rates` are the names of the learning rates.
+pub fn metric_names(plan: &TrainingPlan, learning_rates: Vec<String>) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = ["epoch_seconds", "step_seconds", "data_wait_seconds"].map(str::to_owned).into();
     names.extend(of_split("train", &plan.metrics));
     for evaluation in plan.evaluation.iter().chain(&plan.test) {
         names.extend(of_split(&evaluation.split, &evaluation.metrics));
     }
-    names.extend(learner.learning_rates().into_iter().map(|(name, _)| name));
+    names.extend(learning_rates);
     if plan.clip_gradient_norm.is_some() {
         names.insert("gradient_norm".to_owned());
     }
-    names.extend(plan.produced.iter().cloned());
     names
 }
 

@@ -11,6 +11,7 @@
 //!
 //! A session only combines them, and does what needs several of them: beginning and ending an epoch.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +28,12 @@ use super::kept::Kept;
 use super::learner::Learner;
 use super::measured::Measured;
 use super::metrics::Metric;
-use super::names::metric_names;
 use super::optimizer::Optimizer;
 use super::precision::Precision;
 use super::progress::{Length, Progress, Started};
 use super::schedule::Schedule;
 use crate::config::Every;
-use crate::data::Data;
+use crate::data::{Data, DataDescription};
 use crate::dispatch::Emitter;
 use crate::distributed::ProcessGroup;
 use crate::history::{Metrics, Position};
@@ -67,11 +67,15 @@ pub struct TrainingPlan {
     pub evaluate_every: Every,
     /// The single evaluation after the training.
     pub test: Option<EvaluationPlan>,
-    /// Metrics that callbacks declare.
-    pub produced: Vec<String>,
+    /// The names of the metrics that the run will give: those of [`metric_names`](super::metric_names), and what
+    /// callbacks declare, in which `*` stands for any text.
+    pub known: BTreeSet<String>,
     /// Only one batch of each split.
     pub trial: bool,
 }
+
+/// The target of the log's line about each epoch.
+pub(crate) const EPOCH_LOG: &str = "epoch";
 
 /// The outputs of the loop: the console, the run folder, the status file.
 pub trait RunOutputs {
@@ -97,6 +101,9 @@ pub struct Session {
     pub(super) info: RunInfo,
     /// The graph as JSON, once it was requested.
     pub(super) graph_text: Option<Arc<str>>,
+    pub(super) data_fingerprint: String,
+    /// The description of the data as JSON, for checkpoints.
+    pub(super) data_text: Arc<str>,
     /// The resolved run file, for checkpoints.
     pub(super) run_file: Arc<str>,
 }
@@ -111,6 +118,8 @@ pub struct Parts {
     pub optimizer: Optimizer,
     /// The data; it has the split `train`.
     pub data: Data,
+    /// Its fingerprint, which checkpoints hold.
+    pub data_fingerprint: String,
     /// The description of the run; the session fills in what the plan determines.
     pub info: RunInfo,
     /// The outputs of the loop.
@@ -132,9 +141,26 @@ impl Session {
     ///
     /// When the data cannot be loaded, or the checkpoint does not fit the model.
     pub fn new(parts: Parts) -> Result<Self, TrainError> {
-        let Parts { plan, network, optimizer, data, mut info, outputs, interrupt, group, run_file, resume } = parts;
+        let Parts {
+            plan,
+            network,
+            optimizer,
+            data,
+            data_fingerprint,
+            mut info,
+            outputs,
+            interrupt,
+            group,
+            run_file,
+            resume,
+        } = parts;
         let position = resume.as_ref().map_or_else(Position::default, |resume| resume.position());
         info.data = data.info();
+        let data_text = DataDescription::new(&data).text();
+        let data_text = data_text.map_err(|error| TrainError::System {
+            action: "cannot write the description of the data",
+            source: error.into(),
+        })?;
         let feed = Feed::new(data, plan.batch_size, plan.accumulate, plan.seed, position)?;
         let progress = Progress::new(position, plan.length, feed.steps_per_epoch());
         info.steps_per_epoch = progress.steps_per_epoch;
@@ -149,10 +175,9 @@ impl Session {
             plan.clip_gradient_norm,
             plan.precision,
         );
-        let known = metric_names(&plan, &learner);
-        info.metrics = known.iter().cloned().collect();
+        info.metrics = plan.known.iter().cloned().collect();
         let mut session = Self {
-            measured: Measured::new(plan.metrics, known),
+            measured: Measured::new(plan.metrics, plan.known),
             learner,
             progress,
             controls: Controls::new(interrupt),
@@ -168,8 +193,11 @@ impl Session {
             outputs,
             info,
             graph_text: None,
+            data_fingerprint,
+            data_text: data_text.into(),
             run_file,
         };
+        session.look_at_screen();
         if let Some(resume) = resume {
             let path = resume.path().to_owned();
             session.restore(resume).map_err(|source| TrainError::Resume { path, source: Box::new(source) })?;
@@ -305,8 +333,23 @@ impl Session {
             // The prefetched batches belong to the epoch that was cut short.
             self.feed.restart(self.progress.next_epoch())?;
         }
+        self.log_epoch();
         self.outputs.progress(self);
         Ok(())
+    }
+
+    /// Logs the metrics that the epoch that ends has put.
+    fn log_epoch(&self) {
+        let Position { epoch, global_step, .. } = self.progress.position;
+        let of_epoch = self.measured.latest.iter().filter(|(_, metric)| metric.position == self.progress.position);
+        let metrics: Vec<String> = of_epoch.map(|(name, metric)| format!("{name}={}", metric.value)).collect();
+        tracing::info!(target: EPOCH_LOG, epoch, step = global_step, metrics = metrics.join(" "), "epoch");
+    }
+
+    /// Takes note of the terminal, whose size changes.
+    pub(super) fn look_at_screen(&mut self) {
+        let screen = self.outputs.screen();
+        (self.info.console_width, self.info.console_colors) = (screen.width(), screen.has_colors());
     }
 
     // --- evaluation

@@ -130,6 +130,12 @@ pub struct RunInfo {
     /// Whether this is a trial (`--try`) that publishes nothing.
     #[serde(default)]
     pub trial: bool,
+    /// The columns of the terminal that shows the console; 0 if it is shown on none.
+    #[serde(default)]
+    pub console_width: u64,
+    /// Whether the console shows ANSI colors.
+    #[serde(default)]
+    pub console_colors: bool,
 }
 
 /// What a run is trained on.
@@ -151,6 +157,10 @@ pub struct DataInfo {
     /// What every sample was then divided by, as `offset`.
     #[serde(default)]
     pub scale: Vec<f32>,
+    /// What each token of a sample stands for, in the order of their numbers; empty if samples are not tokens, or are
+    /// bytes.
+    #[serde(default)]
+    pub tokens: Vec<String>,
 }
 
 /// A line that the console showed: of a callback, a warning or the host. The host keeps the newest ones.

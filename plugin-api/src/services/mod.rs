@@ -283,6 +283,9 @@ services! {
     /// called while the instance is created.
     OPTION = 39 "option" since 0: Name => AnyValue;
         Reads, hooks always, background Direct, remote no, ranks Any.
+    /// The latest value of each metric, with the position at which it was measured.
+    METRIC_POINTS = 40 "metric_points" since 0: Nothing => BTreeMap<String, Point>;
+        Reads, hooks any, background Snapshot, remote no, ranks Any.
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ impl World {
             ServiceKind::METRIC_PUT
             | ServiceKind::METRIC
             | ServiceKind::METRICS
+            | ServiceKind::METRIC_POINTS
             | ServiceKind::RECORD_PUT
             | ServiceKind::RECORD
             | ServiceKind::HISTORY_NAMES
@@ -120,6 +121,11 @@ impl World {
             ServiceKind::METRICS => {
                 let with_value = self.given.metrics.iter().filter_map(|(name, value)| Some((name, (*value)?)));
                 return Answer::of(&with_value.collect::<std::collections::BTreeMap<_, _>>());
+            }
+            ServiceKind::METRIC_POINTS => {
+                let with_value = self.given.metrics.iter().filter(|(_, value)| value.is_some());
+                let points = with_value.filter_map(|(name, _)| Some((name, self.given.history.get(name)?.last()?)));
+                return Answer::of(&points.collect::<std::collections::BTreeMap<_, _>>());
             }
             ServiceKind::METRIC => return Answer::of(&metric(&self.given.metrics, &decode::<Name>(payload)?.name)?),
             ServiceKind::RECORD_PUT => self.seen.records.push(decode::<Record>(payload)?),

@@ -96,6 +96,8 @@ impl World {
             resumed_from: None,
             data: crate::protocol::DataInfo::default(),
             trial: false,
+            console_width: 0,
+            console_colors: false,
         };
         let given = Given {
             info,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use monitor::direction_of;
 use plugin_api::Direction;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -106,7 +105,7 @@ impl Curves {
     pub fn push(&mut self, name: &str, step: u64, value: f64) {
         if let Some(curve) = self.curves.get_mut(name) {
             curve.push(step, value);
-        } else if self.curves.len() < if direction_of(name).is_some() { 2 * MOST_CURVES } else { MOST_CURVES } {
+        } else if self.curves.len() < if Direction::of_metric(name).is_some() { 2 * MOST_CURVES } else { MOST_CURVES } {
             self.curves.entry(name.to_owned()).or_default().push(step, value);
         } else {
             self.left_out += 1;
@@ -155,7 +154,7 @@ impl Drawn {
     /// The points of `curve` from `from` on.
     pub fn of(name: &str, curve: &Curve, from: usize) -> Self {
         let faint = name == STEP_LOSS;
-        let better = if faint { None } else { direction_of(name) };
+        let better = if faint { None } else { Direction::of_metric(name) };
         Self { better, faint, chart: faint.then_some("loss"), points: curve.points_from(from) }
     }
 }

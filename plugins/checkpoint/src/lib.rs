@@ -10,16 +10,17 @@ mod retention;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use plugin_api::event::{At, Checkpoint, Position, Trigger};
+use plugin_api::event::{At, Checkpoint, Evaluation, Position, TrainEnd, Trigger};
 use plugin_api::protocol::Control;
 use plugin_api::{Callback, Creation, Error, Kind, Need, Result, Run, When, decode_state, encode_state, plugin};
 
-use crate::retention::{Action, Entry, KeepBest, Pointer, plan};
+use crate::retention::{Action, Entry, KeepBest, Pointer, plan, settle};
 
 /// Options of `checkpoint`.
 #[plugin]
 struct Options {
     /// The folder of the checkpoints, relative to the run folder. Two instances need two folders.
+    #[schemars(extend("format" = "output-folder"))]
     folder: String,
     /// How many of the newest to keep; 0 keeps all.
     keep_last: usize,
@@ -70,6 +71,12 @@ impl Callback for Checkpoints {
         }
         if let Some(rule) = options.keep_best.iter().find(|rule| rule.top == 0 || rule.metric.is_empty()) {
             return Err(Error::new(format!("`keep_best` needs a metric and a `top` of at least 1, not {rule:?}")));
+        }
+        if let Some(rule) = options.keep_best.iter().find(|rule| rule.direction().is_none()) {
+            let metric = &rule.metric;
+            return Err(Error::new(format!(
+                "`keep_best`: whether `{metric}` is better lower or higher is not known: set `mode` to `min` or `max`"
+            )));
         }
         Ok(Self {
             options,
@@ -128,7 +135,44 @@ impl Callback for Checkpoints {
         self.asked = false;
         let new = self.entry(run, event)?;
         let (keep_last, keep_best) = (self.options.keep_last, &self.options.keep_best);
-        for action in plan(keep_last, keep_best, &self.kept, &new, self.resumed_from.as_deref()) {
+        let actions = plan(keep_last, keep_best, &self.kept, &new, self.resumed_from.as_deref());
+        self.act(run, actions, &new)
+    }
+
+    /// A checkpoint that was written before its weights were evaluated gets their metrics now, so that it can be the
+    /// best.
+    fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        let Some(index) = self.kept.iter().position(|entry| entry.global_step == event.global_step) else {
+            return Ok(());
+        };
+        let evaluated = self.entry(run, event)?;
+        if evaluated.metrics == self.kept[index].metrics {
+            return Ok(());
+        }
+        self.kept[index].metrics = evaluated.metrics.clone();
+        let all: Vec<&Entry> = self.kept.iter().collect();
+        let (keep_last, keep_best) = (self.options.keep_last, &self.options.keep_best);
+        let actions = settle(keep_last, keep_best, &all, self.resumed_from.as_deref());
+        self.act(run, actions, &evaluated)
+    }
+
+    fn on_train_end(&mut self, run: &mut Run<'_>, _: &TrainEnd<'_>) -> Result<()> {
+        for KeepBest { metric, .. } in &self.options.keep_best {
+            let is_measured = matches!(run.latest_metric(metric), Ok(Some(_)));
+            if is_measured && !self.kept.is_empty() && !self.kept.iter().any(|kept| kept.metrics.contains_key(metric)) {
+                plugin_api::tracing::warn!(
+                    "no checkpoint was written at a step at which `{metric}` was measured: none is the best"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Checkpoints {
+    /// Does what was decided; `new` is the entry of the checkpoint to save.
+    fn act(&mut self, run: &mut Run<'_>, actions: Vec<Action>, new: &Entry) -> Result<()> {
+        for action in actions {
             match action {
                 Action::Save(name) => {
                     run.write_checkpoint(&self.path_of(&name))?;
@@ -141,9 +185,7 @@ impl Callback for Checkpoints {
         }
         Ok(())
     }
-}
 
-impl Checkpoints {
     /// Whether this instance writes the current checkpoint.
     fn writes_it(&self) -> bool {
         self.asked || !self.options.only_own_requests

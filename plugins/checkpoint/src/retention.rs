@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 #[plugin]
 pub(crate) struct KeepBest {
     /// The metric. It counts for a checkpoint only if it was measured at that very step.
+    #[schemars(extend("format" = "metric"))]
     pub(crate) metric: String,
-    /// Whether lower or higher is better.
-    pub(crate) mode: Direction,
+    /// Whether lower or higher is better. Not needed where the metric's name says it: losses and errors go down;
+    /// accuracy, precision, recall, F1, AUC and R² go up.
+    pub(crate) mode: Option<Direction>,
     /// How many.
     #[schemars(range(min = 1))]
     pub(crate) top: usize,
@@ -19,7 +21,7 @@ pub(crate) struct KeepBest {
 
 impl Default for KeepBest {
     fn default() -> Self {
-        Self { metric: "val_loss".to_owned(), mode: Direction::Min, top: 1 }
+        Self { metric: "val_loss".to_owned(), mode: None, top: 1 }
     }
 }
 
@@ -70,7 +72,20 @@ pub(crate) fn plan(
     let mut all: Vec<&Entry> = kept.iter().filter(|entry| entry.name != new.name).collect();
     all.push(new);
     let mut actions = vec![Action::Save(new.name.clone()), Action::Point(Pointer::Last, new.name.clone())];
-    let best: Vec<Vec<&Entry>> = keep_best.iter().map(|rule| rule.best_of(&all)).collect();
+    actions.extend(settle(keep_last, keep_best, &all, resumed_from));
+    actions
+}
+
+/// The actions once the metrics of the checkpoints `all`, oldest first, are as they are: the pointer `best`, and what
+/// is deleted.
+pub(crate) fn settle(
+    keep_last: usize,
+    keep_best: &[KeepBest],
+    all: &[&Entry],
+    resumed_from: Option<&str>,
+) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let best: Vec<Vec<&Entry>> = keep_best.iter().map(|rule| rule.best_of(all)).collect();
     if let Some(first) = best.first().and_then(|best| best.first()) {
         actions.push(Action::Point(Pointer::Best, first.name.clone()));
     }
@@ -89,6 +104,11 @@ pub(crate) fn plan(
 }
 
 impl KeepBest {
+    /// Which way its metric improves; `None` if neither `mode` nor the metric's name says it.
+    pub(crate) fn direction(&self) -> Option<Direction> {
+        self.mode.or_else(|| Direction::of_metric(&self.metric))
+    }
+
     /// The best of `entries`, the best first; of equal ones the earlier is better. NaN does not count.
     fn best_of<'e>(&self, entries: &[&'e Entry]) -> Vec<&'e Entry> {
         let mut valued: Vec<(f64, &Entry)> = entries
@@ -100,9 +120,9 @@ impl KeepBest {
         // differ.
         valued.sort_by(|(left, _), (right, _)| {
             let order = left.partial_cmp(right).unwrap_or(std::cmp::Ordering::Equal);
-            match self.mode {
-                Direction::Min => order,
-                Direction::Max => order.reverse(),
+            match self.direction() {
+                Some(Direction::Max) => order.reverse(),
+                _ => order,
             }
         });
         valued.into_iter().take(self.top).map(|(_, entry)| entry).collect()
@@ -121,7 +141,7 @@ mod tests {
     }
 
     fn rule(mode: Direction, top: usize) -> KeepBest {
-        KeepBest { mode, top, ..KeepBest::default() }
+        KeepBest { mode: Some(mode), top, ..KeepBest::default() }
     }
 
     /// Checkpoints with these losses, one after another; returns those that remain and the target of `best`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Error, Result, Run};
 
-use crate::{Samples, Value, predict};
+use crate::{Samples, TRAIN, Value, predict};
 
 /// The smallest and the largest value; the range includes 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Range {
 pub struct Ranges {
     /// The range of the model's input.
     pub input: Range,
+    /// The batches of the training split that were observed.
+    pub batches: Vec<u64>,
     nodes: BTreeMap<String, Range>,
 }
 
@@ -79,26 +81,34 @@ pub fn symmetric_code(value: f32, scale: f32) -> i8 {
 }
 
 impl Ranges {
-    /// Lets the model predict up to `batches` batches of the split that evaluates the run, and observes the outputs of
-    /// `nodes`.
+    /// Lets the model predict up to `batches` batches of the training split, spread over it, and observes the outputs of
+    /// `nodes`. The split that evaluates the run is left to measure the result.
     ///
     /// # Errors
     ///
-    /// There is no batch, no such node, or the callback is in the background, where the model is not available.
-    pub fn calibrate(run: &mut Run<'_>, info: &RunInfo, batches: u64, nodes: &[&str]) -> Result<Ranges> {
-        let mut ranges = Ranges::default();
-        for index in 0..batches {
-            let samples = match Samples::read(run, info, index, usize::MAX) {
-                Ok(samples) => samples,
-                Err(error) if index == 0 => return Err(error.context("there is nothing to calibrate with")),
-                // The split has no more batches.
-                Err(_) => break,
-            };
+    /// There is no batch, no such node, a value that is not finite unless that is allowed, or the callback is in the
+    /// background, where the model is not available.
+    pub fn calibrate(
+        run: &mut Run<'_>,
+        info: &RunInfo,
+        batches: u64,
+        nodes: &[&str],
+        allow_non_finite: bool,
+    ) -> Result<Ranges> {
+        let mut ranges = Ranges { batches: spread(run, info, batches)?, ..Ranges::default() };
+        for index in ranges.batches.clone() {
+            let samples = Samples::read(run, TRAIN, index, usize::MAX)?;
             if let Ok(inputs) = samples.inputs.view().as_slice::<f32>() {
                 ranges.input = ranges.input.and(Range::of(inputs));
             }
             let predicted = predict(run, &samples.inputs, nodes)?;
             for (node, Value { values, .. }) in nodes.iter().zip(predicted.iter().skip(1)) {
+                if let Some(value) = values.iter().find(|value| !value.is_finite() && !allow_non_finite) {
+                    return Err(Error::new(format!(
+                        "the value of the node `{node}` is `{value}` for a sample of the data, which eight bits cannot hold; \
+                         set `allow_non_finite = true` to export it anyway"
+                    )));
+                }
                 let range = ranges.nodes.entry((*node).to_owned()).or_default();
                 *range = range.and(Range::of(values));
             }
@@ -113,6 +123,16 @@ impl Ranges {
     pub fn node(&self, name: &str) -> Option<Range> {
         self.nodes.get(name).copied()
     }
+}
+
+/// The indices of up to `count` batches of the training split, at equal distances: it may be sorted.
+fn spread(run: &Run<'_>, info: &RunInfo, count: u64) -> Result<Vec<u64>> {
+    let first = Samples::read(run, TRAIN, 0, usize::MAX);
+    let first = first.map_err(|error| error.context("there is nothing to calibrate with"))?;
+    let samples = info.data.splits.get(TRAIN).copied().unwrap_or_default();
+    let all = samples.div_ceil((first.rows() as u64).max(1)).max(1);
+    let count = count.min(all);
+    Ok((0..count).map(|place| place * all / count).collect())
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Result, Run, Tensor, TensorView};
 
-/// Samples of the split that evaluates the run.
+/// The split that is trained on.
+pub const TRAIN: &str = "train";
+
+/// Samples of a split.
 #[derive(Clone, Debug)]
 pub struct Samples {
     /// The inputs of the model, with the batch dimension first.
@@ -22,13 +25,17 @@ pub struct Value {
 }
 
 impl Samples {
-    /// Up to `rows` samples of a batch of the split that evaluates the run: `val`, if it exists.
+    /// The split that evaluates the run: `val`, if it exists.
+    pub fn evaluating(info: &RunInfo) -> &'static str {
+        if info.data.splits.contains_key("val") { "val" } else { TRAIN }
+    }
+
+    /// Up to `rows` samples of a batch of a split.
     ///
     /// # Errors
     ///
     /// When the split has fewer batches.
-    pub fn read(run: &Run<'_>, info: &RunInfo, index: u64, rows: usize) -> Result<Samples> {
-        let split = if info.data.splits.contains_key("val") { "val" } else { "train" };
+    pub fn read(run: &Run<'_>, split: &str, index: u64, rows: usize) -> Result<Samples> {
         let [inputs, targets] = run.batch(split, index)?;
         Ok(Samples { inputs: first(&inputs, rows)?, targets: first(&targets, rows)? })
     }

@@ -6,11 +6,14 @@ use std::io::{self, Write};
 use plugin_api::protocol::TensorSet;
 use plugin_api::{Error, Result, Run, TensorView};
 
+use crate::{Precision, check_finite};
+
 /// Parameters and buffers by their names in the state dict, borrowed until the hook returns: those on the CPU are not
 /// copied.
 #[derive(Debug, Default)]
 pub struct Weights<'a> {
     all: BTreeMap<&'a str, Weight<'a>>,
+    allow_non_finite: bool,
 }
 
 /// A parameter or buffer.
@@ -40,7 +43,7 @@ impl<'a> Weights<'a> {
     ///
     /// A weight that is NaN or infinite, unless those are allowed, or one of an unsupported type.
     pub fn read(run: &'a Run<'_>, allow_non_finite: bool) -> Result<Weights<'a>> {
-        let mut weights = Weights::default();
+        let mut weights = Weights { allow_non_finite, ..Weights::default() };
         for set in [TensorSet::Parameters, TensorSet::Buffers] {
             for view in run.tensors(set)? {
                 let name = view.name();
@@ -48,8 +51,10 @@ impl<'a> Weights<'a> {
                 weights.insert(Weight { name, shape: view.shape(), values: values(name, &view)? });
             }
         }
-        if !allow_non_finite {
-            weights.check_finite()?;
+        for weight in weights.iter() {
+            if let Values::F32(values) = weight.values {
+                weights.check(weight.name, values, Precision::Full)?;
+            }
         }
         Ok(weights)
     }
@@ -85,29 +90,15 @@ impl<'a> Weights<'a> {
         self.all.values().copied()
     }
 
-    fn check_finite(&self) -> Result<()> {
-        for weight in self.all.values() {
-            if let Values::F32(values) = weight.values
-                && let Some(position) = first_non_finite(values)
-            {
-                let (name, value) = (weight.name, values[position]);
-                return Err(Error::new(format!(
-                    "the weight `{name}` is `{value}` at element {position}; set `allow_non_finite = true` to export it anyway"
-                )));
-            }
-        }
-        Ok(())
+    /// Rejects numbers that are computed from weights if they are not finite once they are written, unless that is
+    /// allowed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_finite`].
+    pub fn check(&self, name: &str, values: &[f32], precision: Precision) -> Result<()> {
+        if self.allow_non_finite { Ok(()) } else { check_finite(name, values, precision) }
     }
-}
-
-/// The position of the first NaN or infinity. Whole blocks are checked without an early exit, as fast as memory is
-/// read.
-fn first_non_finite(values: &[f32]) -> Option<usize> {
-    const BLOCK: usize = 1024;
-    let block =
-        values.chunks(BLOCK).position(|block| block.iter().fold(false, |any, value| any | !value.is_finite()))?;
-    let begin = block * BLOCK;
-    values[begin..].iter().position(|value| !value.is_finite()).map(|position| begin + position)
 }
 
 /// Writes numbers in the byte order of the formats, little-endian, without a copy.

@@ -4,7 +4,6 @@
 //! by default at the end; for example `when = { best = { val_loss = "min" } }`.
 
 mod lower;
-mod metadata;
 mod options;
 mod proto;
 mod quantize;
@@ -13,18 +12,18 @@ mod write;
 
 use std::path::Path;
 
-use export::{Publication, Ranges, Template, Weights};
+use export::{Ending, Include, Normalization, Origin, Precision, Publication, Ranges, Template, Weights};
 use plugin_api::event::{At, Position, Trigger};
 use plugin_api::graph::{Dtype, Graph};
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
 
-pub use crate::options::{ExternalData, Include, Opset, Options, Quantize};
+pub use crate::options::{ExternalData, Opset, Options, Quantize};
 
 use verify::{Point, Policy};
 
-use crate::lower::{Lowered, Request};
-use crate::proto::{GraphHead, ModelHead, Node, OperatorSetId, ValueInfo, element};
+use crate::lower::{Elements, Lowered, Request};
+use crate::proto::{GraphHead, ModelHead, Node, OperatorSetId, StringEntry, ValueInfo, element};
 use crate::write::{ModelFile, half_name};
 
 /// Larger weights, in bytes, are stored in a separate file, unless the options say otherwise: a message of the format's
@@ -35,8 +34,16 @@ const LARGEST_WITHIN: u64 = 3 << 29;
 pub struct Onnx {
     options: Options,
     name: Template,
-    /// Known from `setup` on.
-    graph: Option<Graph>,
+    /// From `setup` on.
+    known: Option<Known>,
+}
+
+/// What is known of the run before training.
+struct Known {
+    graph: Graph,
+    ending: Ending,
+    /// The normalization that the file includes.
+    normalization: Option<Normalization>,
 }
 
 #[plugin]
@@ -55,13 +62,17 @@ impl Callback for Onnx {
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
         let name = options.check()?;
-        Ok(Self { options, name, graph: None })
+        Ok(Self { options, name, known: None })
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        let graph = run.graph()?;
+        let graph = export::graph(run, "ONNX")?;
         lower::check(&graph).map_err(|error| error.context("the model cannot be exported as ONNX"))?;
-        self.graph = Some(graph);
+        let info = run.info()?;
+        let ending = Ending::new(&self.options.include, &info, graph.shape(&graph.output).unwrap_or_default())?;
+        let includes_normalization = self.options.include.contains(&Include::Normalize);
+        let normalization = Normalization::of(&info.data).filter(|_| includes_normalization);
+        self.known = Some(Known { graph, ending, normalization });
         Ok(())
     }
 
@@ -87,7 +98,7 @@ impl Onnx {
         let unverified = match self.options.verify {
             Policy::Off => false,
             policy => {
-                let verdict = self.verify(run, &info, &publication.partial(&file), &points)?;
+                let verdict = self.verify(run, &info, &publication.partial(&file), &points, ranges.as_ref())?;
                 policy.marks_unverified(&verdict, &folder.join(&file))?
             }
         };
@@ -100,11 +111,15 @@ impl Onnx {
         if unverified { run.publish("unverified_export", &path) } else { Ok(()) }
     }
 
+    fn known(&self) -> Result<&Known> {
+        self.known.as_ref().ok_or_else(|| Error::new("`setup` did not run"))
+    }
+
     /// The ranges of the model's nodes for samples of the run's data.
     fn calibrate(&self, run: &mut Run<'_>, info: &RunInfo) -> Result<Ranges> {
-        let graph = self.graph.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
+        let graph = &self.known()?.graph;
         let nodes: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
-        Ranges::calibrate(run, info, self.options.calibration_batches, &nodes)
+        Ranges::calibrate(run, info, self.options.calibration_batches, &nodes, self.options.allow_non_finite)
     }
 
     /// Writes everything without publishing it.
@@ -115,7 +130,7 @@ impl Onnx {
         ranges: Option<&Ranges>,
         [folder, file]: [&Path; 2],
     ) -> Result<(Publication, Vec<Point>)> {
-        let graph = self.graph.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
+        let Known { graph, ending, normalization } = self.known()?;
         let info = run.info()?;
         let weights = Weights::read(run, self.options.allow_non_finite)?;
         let request = Request {
@@ -123,23 +138,30 @@ impl Onnx {
             opset: self.options.opset,
             // A norm between two conversions to eight bits would round twice.
             fold_batch_norm: self.options.fold_batch_norm || ranges.is_some(),
-            include: &self.options.include,
-            offset: &info.data.offset,
-            scale: &info.data.scale,
+            ending: *ending,
+            normalization: normalization.as_ref(),
         };
         let mut lowered = lower::lower(&request, &weights)?;
+        let half = self.options.quantize == Quantize::Fp16;
+        let precision = if half { Precision::Half } else { Precision::Full };
+        for initializer in lowered.builder.initializers.iter().filter(|initializer| initializer.is_weight) {
+            if let Elements::F32(values) = &initializer.elements {
+                weights.check(&initializer.name, values, precision)?;
+            }
+        }
         if let Some(ranges) = ranges {
             quantize::quantize(&mut lowered, ranges);
         }
+        let metadata = Origin::read(run, &info, position)?;
+        let metadata = metadata.texts().map(|(key, value)| StringEntry { key: key.to_owned(), value }).collect();
         let (opset, ir_version) = self.options.opset.versions();
-        let half = self.options.quantize == Quantize::Fp16;
         let model = ModelFile {
             head: ModelHead {
                 ir_version,
                 producer_name: env!("CARGO_PKG_NAME").to_owned(),
                 producer_version: env!("CARGO_PKG_VERSION").to_owned(),
                 opset_import: vec![OperatorSetId { domain: String::new(), version: opset }],
-                metadata_props: metadata::of(run, &info, position)?,
+                metadata_props: metadata,
             },
             graph: graph_head(&info.name, &lowered, half),
             initializers: &lowered.builder.initializers,
@@ -173,7 +195,7 @@ fn graph_head(name: &str, lowered: &Lowered<'_>, half: bool) -> GraphHead {
         Dtype::F32 => element::FLOAT,
         Dtype::I64 => element::INT64,
     };
-    let output_type = if lowered.is_class { element::INT64 } else { element::FLOAT };
+    let output_type = if lowered.ending.is_class() { element::INT64 } else { element::FLOAT };
     let widened = lowered.builder.initializers.iter().filter(|initializer| half && initializer.is_weight);
     let casts = widened.map(|initializer| Node {
         input: vec![half_name(&initializer.name)],
@@ -270,6 +292,17 @@ mod tests {
     }
 
     #[test]
+    fn weights_that_sixteen_bits_cannot_hold_are_refused_without_verification_too() {
+        let half = |weight, allow: bool| host(json!({ "quantize": "fp16", "allow_non_finite": allow }), weight);
+        let found = failure(&mut half(1e5, false));
+        assert!(found.starts_with("the weight `fc1.weight` is `100000` at element 0, but 16 bits"), "{found}");
+        for (weight, allow) in [(65504.0, false), (1e5, true)] {
+            let mut host = half(weight, allow);
+            host.setup().and_then(|()| host.trigger("end")).unwrap();
+        }
+    }
+
+    #[test]
     fn what_stands_in_the_way_is_an_error_and_nothing_is_left_behind() {
         let mut there = host(json!({ "overwrite": false }), 1.0);
         there.setup().and_then(|()| there.trigger("end")).unwrap();
@@ -299,6 +332,12 @@ mod tests {
         newer.set_graph(graph);
         let found = newer.setup().unwrap_err().message().to_owned();
         assert!(found.contains("unknown variant `fast_fourier_transform`"), "{found}");
+
+        let numbers = r#"{ "train": { "loss": { "type": "mse" } } }"#;
+        let mut regression =
+            host(json!({ "include": ["softmax"] }), 1.0).with_info(|info| info.run_file = numbers.to_owned());
+        let found = regression.setup().unwrap_err().message().to_owned();
+        assert!(found.contains("`softmax` needs classes, but this run predicts numbers, with `mse`"), "{found}");
 
         for (options, expected) in [
             (json!({ "opset": 19 }), "opset `19` is not supported"),

@@ -1,6 +1,6 @@
 //! Options of `onnx`.
 
-use export::Template;
+use export::{Include, Template};
 use plugin_api::{Error, Result, plugin};
 use serde::{Deserialize, Serialize};
 use verify::Policy;
@@ -12,6 +12,7 @@ pub struct Options {
     pub log_dir: String,
     /// The file name, without its extension; `{epoch}` and `{step}` stand for the position. Without them, each export
     /// replaces the one before.
+    #[schemars(extend("format" = "output-name"))]
     pub name: String,
     /// Whether an export may replace an existing file.
     pub overwrite: bool,
@@ -19,12 +20,12 @@ pub struct Options {
     pub opset: Opset,
     /// Whether batch norms become part of the convolutions before them.
     pub fold_batch_norm: bool,
-    /// What is built in, in addition to the model: its data's normalization before it, a softmax and the choice of the
-    /// largest output after it.
+    /// What is built in, in addition to the model: its data's normalization before it; probabilities, or the class,
+    /// after it, as the loss defines them.
     pub include: Vec<Include>,
     /// How weights are stored.
     pub quantize: Quantize,
-    /// With `quantize = "int8"`: how many batches of the validation split are used to find the ranges of values.
+    /// With `quantize = "int8"`: how many batches of the training split are used to find the ranges of values.
     pub calibration_batches: u64,
     /// Where weights are stored.
     pub external_data: ExternalData,
@@ -63,11 +64,7 @@ impl Default for Options {
 impl Options {
     /// Rules that a JSON Schema cannot express.
     pub(crate) fn check(&self) -> Result<Template> {
-        if self.include.contains(&Include::Argmax) && self.include.last() != Some(&Include::Argmax) {
-            return Err(Error::new(
-                "`include`: `argmax` must come last, since nothing can follow the choice of a class",
-            ));
-        }
+        Include::check(&self.include)?;
         if self.tolerance.is_some_and(|tolerance| tolerance.is_nan() || tolerance < 0.0) {
             return Err(Error::new("`tolerance` must be 0 or more"));
         }
@@ -99,7 +96,7 @@ pub enum Opset {
     V18,
     /// Of ONNX 1.15, the first with `Gelu`.
     V20,
-    /// Of ONNX 1.16, the first with today's `GroupNormalization`.
+    /// Of ONNX 1.16.
     V21,
     /// Of ONNX 1.18, the first with `RMSNormalization`.
     V23,
@@ -132,19 +129,6 @@ impl TryFrom<i64> for Opset {
             .find(|opset| opset.versions().0 == version)
             .ok_or_else(|| format!("opset `{version}` is not supported; use 18, 20, 21 or 23"))
     }
-}
-
-/// What is built in, in addition to the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, plugin_api::schemars::JsonSchema)]
-#[schemars(crate = "plugin_api::schemars")]
-#[serde(rename_all = "snake_case")]
-pub enum Include {
-    /// The normalization of the data, so that the model takes samples as they are stored.
-    Normalize,
-    /// A softmax over the last dimension of the output.
-    Softmax,
-    /// The index of the largest output in place of the outputs.
-    Argmax,
 }
 
 /// How weights are stored.

@@ -2,7 +2,8 @@
 //! `DequantizeLinear`, which runtimes fuse with the operators around them into integer operators (the "QDQ" form).
 //!
 //! Weights have a scale for each output channel and the zero point 0; activations have one scale, from the calibration.
-//! Biases and the scales of norms stay floats. The output of the model stays unchanged.
+//! Biases and the scales of norms stay floats. The output of the model stays unchanged, so that what follows it reads
+//! the same numbers as a caller.
 
 use std::collections::{HashMap, HashSet};
 
@@ -49,7 +50,7 @@ fn activations(lowered: &Lowered<'_>, ranges: &Ranges) -> HashMap<String, Affine
         |value: &str| matches!(readers.get(value).map(Vec::as_slice), Some([reader]) if reader.op_type == "Relu");
     let measured = lowered.points.iter().filter_map(|point| Some((&point.value, ranges.node(&point.node)?)));
     let mut all: HashMap<String, Affine> = measured
-        .filter(|(value, _)| **value != lowered.output && !is_inner(value))
+        .filter(|(value, _)| **value != lowered.given && !is_inner(value))
         .map(|(value, range)| (value.clone(), range.affine()))
         .collect();
     if ranges.input != Range::default() {

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 #[plugin]
 pub struct Options {
     /// The file, relative to the run folder.
+    #[schemars(extend("format" = "output-file"))]
     pub file: String,
     /// Metrics to show; `*` stands for any characters.
     pub include: Vec<String>,

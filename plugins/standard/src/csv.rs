@@ -21,41 +21,48 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder, WriterBuilder};
-use plugin_api::event::{At, Evaluation, Position};
+use plugin_api::event::{At, Evaluation, Position, TrainEnd};
 use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
 use crate::line_file::LineFile;
-
-const FILE: &str = "metrics.csv";
+use crate::rows::{self, LastRows, Rows};
 
 /// The columns of each row.
 const FIXED: [&str; 3] = ["kind", "epoch", "step"];
 
-/// The split that the host evaluates once, after the training.
-const TEST: &str = "test";
-
 /// Options of `csv`.
 #[plugin]
-#[derive(Default)]
 pub(crate) struct Options {
+    /// The file, relative to the run folder. Two instances need two files.
+    #[schemars(extend("format" = "output-file"))]
+    file: String,
     /// The number of steps between additional rows; 0 for none.
     every_steps: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { file: "metrics.csv".to_owned(), every_steps: 0 }
+    }
 }
 
 /// The state in checkpoints: the number of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct State {
     rows: u64,
+    /// What the rows that come next do not repeat.
+    #[serde(default)]
+    last: LastRows,
 }
 
 pub(crate) struct Csv {
-    every_steps: u64,
+    /// The name of the file.
+    name: String,
+    rows: Rows,
     /// From the checkpoint that the run resumed from.
     resumed: Option<State>,
     table: Option<Table>,
-    /// The last epoch that ended: an evaluation after it belongs to no epoch.
-    ended: u64,
 }
 
 #[plugin]
@@ -66,11 +73,16 @@ impl Callback for Csv {
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        Ok(Self { every_steps: options.every_steps, resumed: None, table: None, ended: 0 })
+        if options.file.is_empty() {
+            return Err(Error::new("`file` must not be empty"));
+        }
+        Ok(Self { name: options.file, rows: Rows::new(options.every_steps), resumed: None, table: None })
     }
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
-        self.resumed = Some(decode_state(state)?);
+        let state: State = decode_state(state)?;
+        self.rows.resume(state.last);
+        self.resumed = Some(state);
         Ok(())
     }
 
@@ -79,41 +91,46 @@ impl Callback for Csv {
             (Some(table), _) => table.rows,
             (None, resumed) => resumed.map_or(0, |state| state.rows),
         };
-        encode_state(&State { rows })
+        encode_state(&State { rows, last: self.rows.last() })
     }
 
     fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        let path = Path::new(&run.info()?.folder).join(FILE);
+        let path = Path::new(&run.info()?.folder).join(&self.name);
         self.table = Some(Table::open(path, self.resumed.map(|state| state.rows), event.global_step)?);
-        self.ended = event.epoch;
-        run.publish("metrics", FILE)
+        self.rows.begin(run, event)?;
+        run.publish("metrics", &self.name)
     }
 
     fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        if self.every_steps == 0 || !event.global_step.is_multiple_of(self.every_steps) {
-            return Ok(());
+        match self.rows.step(run, event)? {
+            Some(row) => self.append(event, &row),
+            None => Ok(()),
         }
-        self.append("step", event, &run.metrics()?)
     }
 
     fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        self.ended = event.epoch;
-        self.append("epoch", event, &run.metrics()?)
+        let row = self.rows.epoch(run, event)?;
+        self.append(event, &row)
     }
 
     fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
-        if event.split != TEST || event.epoch != self.ended {
-            return Ok(());
+        match self.rows.evaluation(run, event)? {
+            Some(row) => self.append(event, &row),
+            None => Ok(()),
         }
-        let mut metrics = run.metrics()?;
-        metrics.retain(|name, _| name.split_once('_').is_some_and(|(split, _)| split == TEST));
-        self.append(TEST, event, &metrics)
+    }
+
+    fn on_train_end(&mut self, run: &mut Run<'_>, event: &TrainEnd<'_>) -> Result<()> {
+        match self.rows.end(run, event)? {
+            Some(row) => self.append(event, &row),
+            None => Ok(()),
+        }
     }
 }
 
 impl Csv {
-    fn append(&mut self, kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> Result<()> {
-        self.table.as_mut().map_or(Ok(()), |table| table.append(kind, position, metrics))
+    fn append(&mut self, position: &Position, row: &rows::Row) -> Result<()> {
+        self.table.as_mut().map_or(Ok(()), |table| table.append(row.kind, position, &row.metrics))
     }
 }
 

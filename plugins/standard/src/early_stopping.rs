@@ -6,7 +6,7 @@
 //! The reason of a stop starts with a keyword for programs: `patience_exhausted`,
 //! `stopping_threshold_reached`, `divergence_threshold_passed` or `non_finite_metric`.
 
-use plugin_api::event::{At, Trigger};
+use plugin_api::event::{At, TrainEnd, Trigger};
 use plugin_api::protocol::{CopyAction, Point};
 use plugin_api::{
     Callback, Creation, Direction, Error, ErrorKind, Need, Result, Run, decode_state, encode_state, plugin,
@@ -16,10 +16,12 @@ use serde::{Deserialize, Serialize};
 /// Options of `early-stopping`.
 #[plugin]
 pub(crate) struct Options {
-    /// The metric to watch.
+    /// The metric to watch. It is waited for until it has a first value.
+    #[schemars(extend("format" = "metric"))]
     metric: String,
-    /// Whether lower or higher is better.
-    mode: Direction,
+    /// Whether lower or higher is better. Not needed where the metric's name says it: losses and errors go down;
+    /// accuracy, precision, recall, F1, AUC and R² go up.
+    mode: Option<Direction>,
     /// Stop after this number of values in a row without an improvement.
     #[schemars(range(min = 1))]
     patience: u64,
@@ -43,7 +45,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             metric: "val_loss".to_owned(),
-            mode: Direction::Min,
+            mode: None,
             patience: 5,
             min_delta: 0.0,
             stopping_threshold: None,
@@ -75,6 +77,7 @@ struct Best {
 
 pub(crate) struct EarlyStopping {
     options: Options,
+    direction: Direction,
     state: State,
     /// The name of the host's copy of the best weights.
     copy: String,
@@ -96,7 +99,14 @@ impl Callback for EarlyStopping {
         if !(options.min_delta >= 0.0 && options.min_delta.is_finite()) {
             return Err(Error::new(format!("`min_delta` must be 0 or more, not {}", options.min_delta)));
         }
-        Ok(Self { options, state: State::default(), copy: format!("{}-best", creation.instance), total_steps: 0 })
+        let direction = options.mode.or_else(|| Direction::of_metric(&options.metric)).ok_or_else(|| {
+            let metric = &options.metric;
+            Error::new(format!(
+                "whether `{metric}` is better lower or higher is not known: set `mode` to `min` or `max`"
+            ))
+        })?;
+        let copy = format!("{}-best", creation.instance);
+        Ok(Self { options, direction, state: State::default(), copy, total_steps: 0 })
     }
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
@@ -117,10 +127,16 @@ impl Callback for EarlyStopping {
         if event.epoch < self.options.start_from_epoch {
             return Ok(());
         }
-        let latest = run.history(&self.options.metric)?.pop();
-        let latest = latest.ok_or_else(|| Error::new(format!("`{}` has no value yet", self.options.metric)))?;
+        // One that is running but has not been measured has no point in the history.
+        let Some(_) = run.latest_metric(&self.options.metric)? else { return Ok(()) };
+        let points = run.history(&self.options.metric);
+        let latest = match points {
+            Err(error) if error.kind() == ErrorKind::NoSuchName => None,
+            points => points?.pop(),
+        };
+        let Some(latest) = latest else { return Ok(()) };
         let before = self.state.best;
-        let reason = self.options.judge(&mut self.state, latest);
+        let reason = self.options.judge(self.direction, &mut self.state, latest);
         if self.options.restore_best && self.state.best != before {
             run.copy_weights(&self.copy, CopyAction::Take)?;
         }
@@ -130,11 +146,18 @@ impl Callback for EarlyStopping {
         }
         reason.map_or(Ok(()), |reason| run.stop(&reason))
     }
+
+    fn on_train_end(&mut self, _: &mut Run<'_>, _: &TrainEnd<'_>) -> Result<()> {
+        if self.state.counted.is_none() && self.options.start_from_epoch == 0 {
+            plugin_api::tracing::warn!("`{}` had no value during the run: nothing was watched", self.options.metric);
+        }
+        Ok(())
+    }
 }
 
 impl Options {
     /// Counts a value, and returns the reason to stop, if there is one.
-    fn judge(&self, state: &mut State, latest: Point) -> Option<String> {
+    fn judge(&self, direction: Direction, state: &mut State, latest: Point) -> Option<String> {
         if state.counted == Some(latest.global_step) {
             return None;
         }
@@ -145,9 +168,9 @@ impl Options {
         }
         let improved = match state.best {
             None => !value.is_nan(),
-            Some(best) => match self.mode {
-                Direction::Min => self.mode.better(value, best.value - self.min_delta),
-                Direction::Max => self.mode.better(value, best.value + self.min_delta),
+            Some(best) => match direction {
+                Direction::Min => direction.better(value, best.value - self.min_delta),
+                Direction::Max => direction.better(value, best.value + self.min_delta),
             },
         };
         if improved {
@@ -157,12 +180,12 @@ impl Options {
             state.waited = state.waited.saturating_add(1);
         }
         if let Some(threshold) = self.stopping_threshold
-            && (self.mode.better(value, threshold) || value == threshold)
+            && (direction.better(value, threshold) || value == threshold)
         {
             return Some(format!("stopping_threshold_reached: `{metric}` is {value}, the threshold {threshold}"));
         }
         if let Some(threshold) = self.divergence_threshold
-            && self.mode.better(threshold, value)
+            && direction.better(threshold, value)
         {
             return Some(format!("divergence_threshold_passed: `{metric}` is {value}, the threshold {threshold}"));
         }
@@ -273,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_missing_metric_is_named() {
-        let mut host = host(json!({ "metric": "val_los" }));
+        let mut host = host(json!({ "metric": "val_los", "mode": "min" }));
         let error = epoch(&mut host, 1, 1.0).unwrap_err();
         assert_eq!(error.message(), "there is no metric `val_los`; did you mean `val_loss`?");
     }

@@ -4,8 +4,10 @@
 //! {"kind":"epoch","epoch":3,"step":84,"train_loss":0.31,"val_loss":"NaN"}
 //! ```
 //!
-//! `kind` is `epoch`, `step`, or `test` for the evaluation of the test split when training is over. `step` is the
-//! global step. JSON cannot write NaN and the infinities; they are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`,
+//! `kind` is `epoch`, `step`, `evaluation` for one within an epoch or asked for after it, `test` for the evaluation of the
+//! test split when training is over, or `end` for what callbacks measured after that. `step` is the global step. A line
+//! has only what was measured for it. JSON cannot write NaN and the infinities; they are the strings `"NaN"`,
+//! `"Infinity"` and `"-Infinity"`,
 //! which `float()` in Python and `Number()` in JavaScript read.
 //!
 //! A resumed run cuts the file back to its length at the checkpoint, so that it continues like that of an
@@ -14,38 +16,45 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use plugin_api::event::{At, Evaluation, Position};
-use plugin_api::{Callback, Creation, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::event::{At, Evaluation, Position, TrainEnd};
+use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
 use crate::line_file::LineFile;
-
-const FILE: &str = "metrics.jsonl";
-
-/// The split that the host evaluates once, after the training.
-const TEST: &str = "test";
+use crate::rows::{LastRows, Row, Rows};
 
 /// Options of `json-lines`.
 #[plugin]
-#[derive(Default)]
 pub(crate) struct Options {
+    /// The file, relative to the run folder. Two instances need two files.
+    #[schemars(extend("format" = "output-file"))]
+    file: String,
     /// The number of steps between additional lines; 0 for none.
     every_steps: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { file: "metrics.jsonl".to_owned(), every_steps: 0 }
+    }
 }
 
 /// The state in checkpoints: the file's length.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct State {
     bytes: u64,
+    /// What the rows that come next do not repeat.
+    #[serde(default)]
+    last: LastRows,
 }
 
 pub(crate) struct JsonLines {
-    every_steps: u64,
+    /// The name of the file.
+    name: String,
+    rows: Rows,
     /// From the checkpoint that the run resumed from.
     resumed: Option<State>,
     file: Option<LineFile>,
-    /// The last epoch that ended: an evaluation after it belongs to no epoch.
-    ended: u64,
 }
 
 #[plugin]
@@ -55,51 +64,62 @@ impl Callback for JsonLines {
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        Ok(Self { every_steps: options.every_steps, resumed: None, file: None, ended: 0 })
+        if options.file.is_empty() {
+            return Err(Error::new("`file` must not be empty"));
+        }
+        Ok(Self { name: options.file, rows: Rows::new(options.every_steps), resumed: None, file: None })
     }
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
-        self.resumed = Some(decode_state(state)?);
+        let state: State = decode_state(state)?;
+        self.rows.resume(state.last);
+        self.resumed = Some(state);
         Ok(())
     }
 
     fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
         let resumed = self.resumed.map_or(0, |state| state.bytes);
-        encode_state(&State { bytes: self.file.as_ref().map_or(resumed, LineFile::bytes) })
+        let bytes = self.file.as_ref().map_or(resumed, LineFile::bytes);
+        encode_state(&State { bytes, last: self.rows.last() })
     }
 
     fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        let path = Path::new(&run.info()?.folder).join(FILE);
+        let path = Path::new(&run.info()?.folder).join(&self.name);
         self.file = Some(open(&path, self.resumed.map(|state| state.bytes), event.global_step)?);
-        self.ended = event.epoch;
-        run.publish("metrics", FILE)
+        self.rows.begin(run, event)?;
+        run.publish("metrics", &self.name)
     }
 
     fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        if self.every_steps == 0 || !event.global_step.is_multiple_of(self.every_steps) {
-            return Ok(());
+        match self.rows.step(run, event)? {
+            Some(row) => self.append(event, &row),
+            None => Ok(()),
         }
-        self.append("step", event, &run.metrics()?)
     }
 
     fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        self.ended = event.epoch;
-        self.append("epoch", event, &run.metrics()?)
+        let row = self.rows.epoch(run, event)?;
+        self.append(event, &row)
     }
 
     fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
-        if event.split != TEST || event.epoch != self.ended {
-            return Ok(());
+        match self.rows.evaluation(run, event)? {
+            Some(row) => self.append(event, &row),
+            None => Ok(()),
         }
-        let mut metrics = run.metrics()?;
-        metrics.retain(|name, _| name.split_once('_').is_some_and(|(split, _)| split == TEST));
-        self.append(TEST, event, &metrics)
+    }
+
+    fn on_train_end(&mut self, run: &mut Run<'_>, event: &TrainEnd<'_>) -> Result<()> {
+        match self.rows.end(run, event)? {
+            Some(row) => self.append(event, &row),
+            None => Ok(()),
+        }
     }
 }
 
 impl JsonLines {
-    fn append(&mut self, kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> Result<()> {
-        let line = line(kind, position, metrics);
+    fn append(&mut self, position: &Position, row: &Row) -> Result<()> {
+        let line = line(row.kind, position, &row.metrics);
         self.file.as_mut().map_or(Ok(()), |file| file.append(line.as_bytes()))
     }
 }
@@ -168,6 +188,7 @@ fn lines_until(content: &[u8], global_step: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use plugin_api::abi::kinds::EventKind;
+    use plugin_api::event::Outcome;
     use plugin_api::protocol::RunInfo;
     use plugin_api::testing::{FakeHost, json};
     use proptest::prelude::*;
@@ -175,11 +196,14 @@ mod tests {
     use super::*;
 
     fn host() -> FakeHost {
-        FakeHost::new::<JsonLines>(json!({ "every_steps": 5 })).unwrap()
+        let splits = ["train", "val", "test"].map(|split| (split.to_owned(), 100));
+        FakeHost::new::<JsonLines>(json!({ "every_steps": 5 }))
+            .unwrap()
+            .with_info(|info| info.data.splits = splits.into())
     }
 
     fn content(host: &FakeHost) -> String {
-        std::fs::read_to_string(host.folder().join(FILE)).unwrap()
+        std::fs::read_to_string(host.folder().join("metrics.jsonl")).unwrap()
     }
 
     /// Epochs of ten steps; a checkpoint's state is taken after `saved` steps.
@@ -210,12 +234,15 @@ mod tests {
              {\"kind\":\"step\",\"epoch\":1,\"step\":10,\"train_loss\":0.1}\n\
              {\"kind\":\"epoch\",\"epoch\":1,\"step\":10,\"train_loss\":0.1,\"val_loss\":0.2}\n"
         );
-        assert_eq!((host.artifacts()[0].kind.as_str(), host.artifacts()[0].path.as_str()), ("metrics", FILE));
+        assert_eq!(
+            (host.artifacts()[0].kind.as_str(), host.artifacts()[0].path.as_str()),
+            ("metrics", "metrics.jsonl")
+        );
         assert_eq!(host.artifacts().len(), 1);
     }
 
     #[test]
-    fn the_evaluation_behind_the_last_epoch_has_a_line_of_its_own() {
+    fn an_evaluation_after_the_last_epoch_has_a_line_of_its_own() {
         let mut host = host();
         host.train_start().unwrap();
         train(&mut host, 1..=10, 0);
@@ -225,7 +252,26 @@ mod tests {
         host.evaluation(EventKind::EVAL_END, "test", 0, 3).unwrap();
         assert_eq!(
             content(&host).strip_prefix(&before),
-            Some("{\"kind\":\"test\",\"epoch\":1,\"step\":10,\"test_loss\":0.5}\n")
+            Some(
+                "{\"kind\":\"evaluation\",\"epoch\":1,\"step\":10,\"val_loss\":0.2}\n\
+                 {\"kind\":\"test\",\"epoch\":1,\"step\":10,\"test_loss\":0.5}\n"
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_measured_after_the_last_epoch_has_a_line_too() {
+        let mut host = host();
+        host.train_start().unwrap();
+        train(&mut host, 1..=10, 0);
+        let before = content(&host);
+        host.train_end(Outcome::Finished).unwrap();
+        assert_eq!(content(&host), before);
+        host.put_metric("onnx_accuracy_after", 0.75);
+        host.train_end(Outcome::Finished).unwrap();
+        assert_eq!(
+            content(&host).strip_prefix(&before),
+            Some("{\"kind\":\"end\",\"epoch\":1,\"step\":10,\"onnx_accuracy_after\":0.75}\n")
         );
     }
 
@@ -243,10 +289,11 @@ mod tests {
             resumed.load_state(&state).unwrap();
             if saved >= 10 {
                 // The host restores the history.
+                resumed.set_position(1, saved / 10 * 10);
                 resumed.put_metric("val_loss", 2.0 / (saved / 10 * 10) as f64);
             }
-            resumed.put_metric("train_loss", 1.0 / saved as f64);
             resumed.set_position(1, saved);
+            resumed.put_metric("train_loss", 1.0 / saved as f64);
             resumed.train_start().unwrap();
             train(&mut resumed, saved + 1..=30, 0);
             assert_eq!(content(&resumed), content(&unbroken), "resumed after {saved}");
@@ -259,7 +306,7 @@ mod tests {
         first.train_start().unwrap();
         train(&mut first, 1..=20, 0);
         let whole = content(&first);
-        let path = first.folder().join(FILE);
+        let path = first.folder().join("metrics.jsonl");
         std::fs::write(&path, format!("{whole}{{\"kind\":\"st")).unwrap();
         let expected = whole.lines().take(3).map(|line| format!("{line}\n")).collect::<String>();
         for (step, expected) in [(14, expected), (20, whole), (0, String::new())] {
@@ -275,9 +322,9 @@ mod tests {
     #[test]
     fn a_state_of_another_file_is_not_believed() {
         let mut host = host();
-        host.load_state(&encode_state(&State { bytes: 10_000 }).unwrap()).unwrap();
+        host.load_state(&encode_state(&State { bytes: 10_000, last: LastRows::default() }).unwrap()).unwrap();
         host.set_position(2, 15);
-        std::fs::write(host.folder().join(FILE), "{\"step\":5}\n{\"step\":20}\n").unwrap();
+        std::fs::write(host.folder().join("metrics.jsonl"), "{\"step\":5}\n{\"step\":20}\n").unwrap();
         host.train_start().unwrap();
         assert_eq!(content(&host), "{\"step\":5}\n");
     }
@@ -303,7 +350,7 @@ mod tests {
         let mut host = host();
         host.train_start().unwrap();
         host.epoch_end(1).unwrap();
-        std::fs::remove_file(host.folder().join(FILE)).unwrap();
+        std::fs::remove_file(host.folder().join("metrics.jsonl")).unwrap();
         let told = host.epoch_end(2).unwrap_err().message().to_owned();
         assert!(
             told.starts_with("the file was removed during the run: ") && told.contains("/metrics.jsonl: "),
@@ -347,8 +394,8 @@ mod tests {
             #[test]
             fn any_file_is_cut_at_a_line(before in prop::collection::vec("[a-z{}:\"0-9\n]{0,12}", 0..6), bytes: u16) {
                 let mut host = host();
-                host.load_state(&encode_state(&State { bytes: u64::from(bytes) % 64 }).unwrap()).unwrap();
-                std::fs::write(host.folder().join(FILE), before.concat()).unwrap();
+                host.load_state(&encode_state(&State { bytes: u64::from(bytes) % 64, last: LastRows::default() }).unwrap()).unwrap();
+                std::fs::write(host.folder().join("metrics.jsonl"), before.concat()).unwrap();
                 host.set_position(1, 3);
                 host.train_start().unwrap();
                 let kept = content(&host);

@@ -9,6 +9,7 @@ mod line_file;
 mod metrics_table;
 mod print_metrics;
 mod progress;
+mod rows;
 mod terminate_on_nan;
 
 use plugin_api::{Kind, plugin};

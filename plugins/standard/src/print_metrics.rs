@@ -1,10 +1,9 @@
 //! `print-metrics`: the metrics on the console, after each epoch and after the evaluation of the test split: a line, or
-//! a table if there are many. A `*` follows a value that is the best so far; values of the training split are not
+//! a table if there are many. A line that would be wider than the terminal leaves out what matters least. A `*` follows a value that is the best so far; values of the training split are not
 //! marked, since they improve whatever is learned.
 
 use std::collections::BTreeMap;
 
-use monitor::direction_of;
 use plugin_api::event::{At, Evaluation, Position, Trigger};
 use plugin_api::{Callback, Creation, Direction, Error, Result, Run, plugin};
 
@@ -32,7 +31,7 @@ pub(crate) struct Options {
     exclude: Vec<String>,
     /// A line, or a table with one row per split.
     layout: Layout,
-    /// The width of a table, in characters.
+    /// The width of a table, in characters; on a terminal, at most its own width.
     #[schemars(range(min = 40, max = 1000))]
     width: usize,
     /// Mark values that are the best so far. A metric's name tells which way it improves (`val_loss`, `val_accuracy`).
@@ -42,7 +41,7 @@ pub(crate) struct Options {
 #[plugin]
 #[derive(Copy, PartialEq)]
 enum Layout {
-    /// A line for up to 8 metrics, a table for more.
+    /// A line for up to 8 metrics, a table for more. On a terminal a line with the most important ones that fit.
     Auto,
     /// A line.
     Line,
@@ -135,7 +134,7 @@ impl PrintMetrics {
     /// The direction of a metric that can be marked.
     fn direction(&self, name: &str) -> Option<Direction> {
         let (split, _) = split_of(name, &self.splits)?;
-        (self.options.mark_best && split != TRAIN && split != TEST).then(|| direction_of(name)).flatten()
+        (self.options.mark_best && split != TRAIN && split != TEST).then(|| Direction::of_metric(name)).flatten()
     }
 
     fn print(&mut self, run: &mut Run<'_>, place: &str, metrics: &BTreeMap<String, f64>) -> Result<()> {
@@ -148,16 +147,40 @@ impl PrintMetrics {
             }
         }
         shown.sort_by(|a, b| (rank(&a.name), &a.name).cmp(&(rank(&b.name), &b.name)));
+        let info = run.info()?;
+        let terminal = usize::try_from(info.console_width).ok().filter(|&width| width > 0);
         let is_table = match self.options.layout {
-            Layout::Auto => shown.len() > MOST_IN_A_LINE,
+            Layout::Auto => terminal.is_none() && shown.len() > MOST_IN_A_LINE,
             Layout::Line => false,
             Layout::Table => true,
         };
-        if !is_table {
-            return run.console_line(&line(place, &shown));
-        }
-        table(place, &shown, &self.splits, self.options.width).iter().try_for_each(|line| run.console_line(line))
+        let lines = if is_table {
+            let width = terminal.map_or(self.options.width, |terminal| terminal.min(self.options.width));
+            table(place, &shown, &self.splits, width)
+        } else {
+            vec![match terminal {
+                Some(width) => line_within(place, shown, width),
+                None => line(place, &shown, 0),
+            }]
+        };
+        lines.iter().try_for_each(|line| {
+            if info.console_colors { run.console_line(&colored(line)) } else { run.console_line(line) }
+        })
     }
+}
+
+/// Marked values in green.
+fn colored(line: &str) -> String {
+    let mut text = String::new();
+    for (index, part) in line.split('*').enumerate() {
+        if index > 0 {
+            let value = text.rfind(' ').map_or(0, |space| space + 1);
+            text.insert_str(value, "\u{1b}[32m");
+            text.push_str("*\u{1b}[0m");
+        }
+        text.push_str(part);
+    }
+    text
 }
 
 /// Updates the best value, and returns whether there was a worse one before.
@@ -183,13 +206,45 @@ fn place(position: &Position, epochs: u64) -> String {
     }
 }
 
-fn line(place: &str, shown: &[Shown]) -> String {
+/// A line of at most `width` characters, with the most important metrics; it says how many more there are.
+fn line_within(place: &str, mut shown: Vec<Shown>, width: usize) -> String {
+    let mut left_out = 0;
+    loop {
+        let text = line(place, &shown, left_out);
+        let least = (0..shown.len()).max_by_key(|&index| (importance(&shown[index].name), index));
+        match least {
+            Some(least) if text.chars().count() > width && shown.len() > 1 => drop(shown.remove(least)),
+            _ => return text,
+        }
+        left_out += 1;
+    }
+}
+
+/// The losses first, then how well the model does on data that it does not learn from, what callbacks measure, the training
+/// split, and the host's own figures.
+fn importance(name: &str) -> u8 {
+    match (rank(name), name) {
+        ((3, ..), _) => 4,
+        ((0, _, false), _) => 0,
+        ((0, ..), _) => 3,
+        (_, name) if name.ends_with("_loss") => 0,
+        ((1, ..), _) => 1,
+        (_, name) if name.starts_with("test_") => 1,
+        _ => 2,
+    }
+}
+
+/// The metrics in a line, and the number of those that are `left_out`.
+fn line(place: &str, shown: &[Shown], left_out: usize) -> String {
     let mut line = place.to_owned();
     let mut gap = "  ";
     for metric in shown {
         line.push_str(&format!("{gap}{} {:>WIDTH$}{}", metric.name, display::number(metric.value), mark(metric)));
         // The mark is in the gap, so that lines stay aligned.
         gap = if metric.is_best { " " } else { "  " };
+    }
+    if left_out > 0 {
+        line.push_str(&format!("{gap}+{left_out}"));
     }
     line
 }
@@ -323,6 +378,46 @@ mod tests {
                 "  epoch_seconds   1.2500  learning_rate  1.00e-4",
             ]
         );
+    }
+
+    #[test]
+    fn a_terminal_gets_a_line_of_what_fits() {
+        let within = |width| {
+            let mut host = FakeHost::new::<PrintMetrics>(json!({})).unwrap().with_info(|info| {
+                (info.epochs, info.console_width) = (12, width);
+            });
+            for (name, value) in
+                [("train_loss", 0.3), ("train_accuracy", 0.9), ("val_loss", 0.35), ("val_accuracy", 0.8)]
+            {
+                host.put_metric(name, value);
+            }
+            host.put_metric("weight_norm", 1.5);
+            host.put_metric("learning_rate", 1e-3);
+            host.train_start().unwrap();
+            host.set_position(3, 30);
+            host.trigger("epoch").unwrap();
+            host.lines().to_vec()
+        };
+        assert_eq!(within(80), ["epoch  3/12  train_loss   0.3000  val_loss   0.3500  val_accuracy   0.8000  +3"]);
+        assert_eq!(within(60), ["epoch  3/12  train_loss   0.3000  val_loss   0.3500  +4"]);
+        assert_eq!(within(20), ["epoch  3/12  train_loss   0.3000  +5"], "one is always there");
+        let all = within(200).remove(0);
+        assert!(all.contains("learning_rate") && !all.contains('+'), "{all}");
+    }
+
+    #[test]
+    fn what_improved_is_green_where_there_are_colors() {
+        assert_eq!(colored("a   0.5000* b   1.0000"), "a   \u{1b}[32m0.5000*\u{1b}[0m b   1.0000");
+        let mut host = FakeHost::new::<PrintMetrics>(json!({ "include": ["val_loss"] }))
+            .unwrap()
+            .with_info(|info| (info.console_width, info.console_colors) = (80, true));
+        host.train_start().unwrap();
+        for value in [0.5, 0.4] {
+            host.put_metric("val_loss", value);
+            host.set_position(1, 10);
+            host.trigger("epoch").unwrap();
+        }
+        assert_eq!(host.lines()[1], "epoch 1/3  val_loss   \u{1b}[32m0.4000*\u{1b}[0m");
     }
 
     #[test]

@@ -19,7 +19,8 @@ const LONGEST_STRIDE: u64 = 1 << 14;
 /// Options of `progress`.
 #[plugin]
 pub(crate) struct Options {
-    /// The metrics to show; those that do not exist (yet) are omitted.
+    /// The metrics to show; those without a value yet are omitted.
+    #[schemars(extend("items" = { "type": "string", "format": "metric" }))]
     metrics: Vec<String>,
 }
 
@@ -121,17 +122,21 @@ impl Progress {
     }
 
     fn show(&self, run: &mut Run<'_>, position: &Position, doing: &str) -> Result<()> {
+        // A narrow terminal cuts off the end, so what matters most comes first.
         let mut parts = Vec::new();
         match self.epochs {
             0 => parts.push(format!("epoch {}", position.epoch)),
             epochs => parts.push(format!("epoch {}/{epochs}", position.epoch)),
         }
         let progress = (self.total_steps > 0).then(|| position.global_step as f64 / self.total_steps as f64);
+        if let Some(progress) = progress {
+            parts.push(format!("{:.0} %", progress * 100.0));
+        }
+        if let Some(left) = self.time_left(self.started.elapsed(), position.global_step) {
+            parts.push(format!("{} left", display::duration(left)));
+        }
         match progress {
-            Some(progress) => {
-                parts.push(format!("step {}/{}", position.global_step, self.total_steps));
-                parts.push(format!("{:.0} %", progress * 100.0));
-            }
+            Some(_) => parts.push(format!("step {}/{}", position.global_step, self.total_steps)),
             None => parts.push(format!("step {}", position.global_step)),
         }
         if !doing.is_empty() {
@@ -145,9 +150,6 @@ impl Progress {
         }
         if let Some(rate) = self.rate {
             parts.push(format!("{rate:.0} steps/s"));
-        }
-        if let Some(left) = self.time_left(self.started.elapsed(), position.global_step) {
-            parts.push(format!("{} left", display::duration(left)));
         }
         run.console_status(LINE, &parts.join("  "), progress)
     }
@@ -190,7 +192,7 @@ mod tests {
         host.set_position(1, 6);
         host.train_start().unwrap();
         let status = host.status("progress").unwrap();
-        assert_eq!(status.text, "epoch 1/3  step 6/30  20 %  train_loss 0.2500");
+        assert_eq!(status.text, "epoch 1/3  20 %  step 6/30  train_loss 0.2500");
         assert_eq!(status.progress, Some(0.2));
         host.train_end(Outcome::Failed).unwrap();
         assert!(host.status("progress").is_none());

@@ -12,6 +12,7 @@ use plugin_api::{Direction, Error, Result, plugin};
 pub struct Options {
     /// The folder of the event files, relative to the run folder; pass it, or any folder above it, to `tensorboard
     /// --logdir`.
+    #[schemars(extend("format" = "output-folder"))]
     pub log_dir: String,
     /// The number of triggers between two histograms of all weights and gradients; 0 for none. The run's `when` decides
     /// about triggers: by default after each epoch.
@@ -29,6 +30,7 @@ pub struct Options {
     pub embedding_node: Option<String>,
     /// A metric and whether lower or higher is better, as in `{ val_loss = "min" }`: histograms, images and embeddings
     /// are written only when it has improved. Scalars are always written.
+    #[schemars(extend("propertyNames" = { "format": "metric" }))]
     pub basis: Option<BTreeMap<String, Direction>>,
     /// The most seconds that events wait to be written together; 0 for none.
     #[schemars(range(min = 0.0))]

@@ -99,8 +99,12 @@ builtins! {
     Transpose = 39, options 26, activation None;
     Mean = 40, options 27, activation None;
     Sub = 41, options 28, activation None;
+    Div = 42, options 29, activation Some(0);
     Split = 49, options 35, activation None;
+    Cast = 53, options 37, activation None;
+    ArgMax = 56, options 40, activation None;
     PadV2 = 60, options 43, activation None;
+    Greater = 61, options 44, activation None;
     Slice = 65, options 48, activation None;
     Rsqrt = 76, options 0, activation None;
     Pack = 83, options 59, activation None;
@@ -183,12 +187,12 @@ pub(crate) fn first_runtime(builtin: Builtin, version: i32) -> [u8; 3] {
         (Builtin::DepthwiseConv2d, 2) => [1, 12, 0],
         // Operators with eight bits that had only floats before.
         (_, 2) => [1, 14, 0],
-        (Builtin::Logistic | Builtin::Tanh | Builtin::Elu | Builtin::Slice, _) => [1, 14, 0],
+        (Builtin::Logistic | Builtin::Tanh | Builtin::Elu | Builtin::Slice | Builtin::Greater, _) => [1, 14, 0],
         (Builtin::LeakyRelu | Builtin::SquaredDifference, _) => [1, 13, 1],
         (Builtin::Pack | Builtin::Unpack, _) => [1, 11, 0],
         (Builtin::Rsqrt, _) => [1, 10, 0],
-        (Builtin::PadV2, _) => [1, 9, 0],
-        (Builtin::Transpose | Builtin::Mean | Builtin::Sub | Builtin::Gather, _) => [1, 6, 0],
+        (Builtin::PadV2 | Builtin::ArgMax, _) => [1, 9, 0],
+        (Builtin::Transpose | Builtin::Mean | Builtin::Sub | Builtin::Div | Builtin::Gather, _) => [1, 6, 0],
         _ => [1, 5, 0],
     }
 }

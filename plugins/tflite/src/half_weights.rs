@@ -1,7 +1,7 @@
 //! Weights of 16 bits, which the runtime converts to f32 when it loads them.
 
 use crate::builtin::Builtin;
-use crate::program::{Content, Element, Operator, Program};
+use crate::program::{Content, Element, HALF, Operator, Program};
 
 /// Stores every weight in 16 bits; constants of the operators stay unchanged.
 pub(crate) fn halve(program: &mut Program) {
@@ -12,7 +12,7 @@ pub(crate) fn halve(program: &mut Program) {
             continue;
         }
         let mut stored = tensor.clone();
-        stored.name.push_str("/half");
+        stored.name.push_str(HALF);
         stored.element = Element::F16;
         program.tensors[place].content = None;
         let half = program.tensors.len();

@@ -17,7 +17,7 @@ mod write;
 use std::borrow::Cow;
 use std::path::Path;
 
-use export::{PartialFile, Publication, Ranges, Template, Weights};
+use export::{Ending, Include, Normalization, Origin, PartialFile, Publication, Ranges, Template, Weights};
 use plugin_api::event::{At, Position, Trigger};
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
@@ -29,7 +29,7 @@ pub use crate::options::{ImageLayout, Options, Quantize};
 use crate::program::Program;
 use crate::write::Description;
 
-/// The file that is verified in place of an integer model with float inputs and outputs. It is never published.
+/// The file that is verified in place of one with operators that the reader does not have. It is never published.
 const INSIDE: &str = "inside";
 
 /// Exports the model as TFLite.
@@ -44,6 +44,16 @@ struct Lowered {
     program: Program,
     inputs: Vec<String>,
     output: String,
+    ending: Ending,
+    /// The normalization that the file includes.
+    normalization: Option<Normalization>,
+}
+
+/// A program that is verified in place of the published one.
+struct Inside<'l> {
+    program: Cow<'l, Program>,
+    ending: Ending,
+    normalization: Option<&'l Normalization>,
 }
 
 #[plugin]
@@ -66,16 +76,22 @@ impl Callback for Tflite {
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        let graph = run.graph()?;
-        let mut program = lower::lower(&graph, self.options.layout)
-            .map_err(|error| error.context("the model cannot be exported as TFLite"))?;
+        let graph = export::graph(run, "TFLite")?;
+        let info = run.info()?;
+        let ending = Ending::new(&self.options.include, &info, graph.shape(&graph.output).unwrap_or_default())?;
+        let includes_normalization = self.options.include.contains(&Include::Normalize);
+        let normalization = Normalization::of(&info.data).filter(|_| includes_normalization);
+        let request = lower::Request { images: self.options.layout, normalization: normalization.as_ref(), ending };
+        let mut program =
+            lower::lower(&graph, &request).map_err(|error| error.context("the model cannot be exported as TFLite"))?;
         match self.options.quantize {
             Quantize::None => {}
             Quantize::Fp16 => half_weights::halve(&mut program),
             Quantize::Int8 => quantize::check(&program)?,
         }
         let inputs = graph.inputs.into_iter().map(|input| input.name).collect();
-        self.lowered = Some(Lowered { program, inputs, output: graph.output });
+        let output = lower::output_name(ending.added).map_or(graph.output, str::to_owned);
+        self.lowered = Some(Lowered { program, inputs, output, ending, normalization });
         Ok(())
     }
 
@@ -104,11 +120,10 @@ impl Tflite {
         let unverified = match self.options.verify {
             Policy::Off => false,
             policy => {
-                // The reader has no operator that quantizes floats: verify the part between the conversions.
-                let inside = self.program(run, &lowered.program, ranges.as_ref(), true)?;
+                let inside = self.inside(run, lowered, ranges.as_ref())?;
                 let path = publication.partial(INSIDE);
-                self.write(run, &info, position, &inside, PartialFile::create(&path)?)?;
-                let verdict = self.verify(run, &info, &path, &inside)?;
+                self.write(run, &info, position, &inside.program, PartialFile::create(&path)?)?;
+                let verdict = self.verify(run, &info, &path, &inside, ranges.as_ref())?;
                 policy.marks_unverified(&verdict, &folder.join(&file))?
             }
         };
@@ -123,7 +138,8 @@ impl Tflite {
 
     /// The ranges of the nodes whose values are in the program.
     fn calibrate(&self, run: &mut Run<'_>, info: &RunInfo, program: &Program) -> Result<Ranges> {
-        Ranges::calibrate(run, info, self.options.calibration_batches, &quantize::nodes(program))
+        let Options { calibration_batches, allow_non_finite, .. } = self.options;
+        Ranges::calibrate(run, info, calibration_batches, &quantize::nodes(program), allow_non_finite)
     }
 
     /// The program to write: in integers if there are `ranges`.
@@ -139,6 +155,25 @@ impl Tflite {
         quantize::quantize(program, ranges, &weights, integer_boundary).map(Cow::Owned)
     }
 
+    /// The part of a file that the reader in this library can run: it has no operators that quantize floats or choose a
+    /// class.
+    fn inside<'l>(&self, run: &Run<'_>, lowered: &'l Lowered, ranges: Option<&Ranges>) -> Result<Inside<'l>> {
+        let Lowered { program, ending, normalization, .. } = lowered;
+        Ok(match ranges {
+            Some(ranges) => Inside {
+                program: Cow::Owned(self.program(run, program, Some(ranges), true)?.into_owned().alone()),
+                ending: ending.without_addition(),
+                normalization: None,
+            },
+            None if ending.is_class() => Inside {
+                program: Cow::Owned(program.clone().without_ending()),
+                ending: ending.without_addition(),
+                normalization: normalization.as_ref(),
+            },
+            None => Inside { program: Cow::Borrowed(program), ending: *ending, normalization: normalization.as_ref() },
+        })
+    }
+
     /// Writes a file without publishing it.
     fn write(
         &self,
@@ -150,17 +185,12 @@ impl Tflite {
     ) -> Result<()> {
         let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
         let weights = Weights::read(run, self.options.allow_non_finite)?;
-        let origin = serde_json::json!({
-            "run": info.name,
-            "epoch": position.epoch,
-            "step": position.global_step,
-            "metrics": run.metrics()?,
-        });
+        let origin = Origin::read(run, info, position)?;
         let description = Description {
             text: &format!("{} {}: {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), info.name),
             inputs: lowered.inputs.iter().map(String::as_str).collect(),
             output: &lowered.output,
-            metadata: vec![("training_run", serde_json::to_vec(&origin)?)],
+            metadata: vec![("training_run", origin.json().into_bytes())],
         };
         write::write(program, &description, &weights, &mut file)?;
         file.finish(self.options.sync)

@@ -1,6 +1,6 @@
 //! Options of `tflite`.
 
-use export::Template;
+use export::{Include, Template};
 use plugin_api::{Error, Result, plugin};
 use verify::Policy;
 
@@ -11,12 +11,16 @@ pub struct Options {
     pub log_dir: String,
     /// The file name, without its extension; `{epoch}` and `{step}` stand for the position. Without them, each export
     /// replaces the one before.
+    #[schemars(extend("format" = "output-name"))]
     pub name: String,
     /// Whether an export may replace an existing file.
     pub overwrite: bool,
+    /// What is built in, in addition to the model: its data's normalization before it; probabilities, or the class,
+    /// after it, as the loss defines them.
+    pub include: Vec<Include>,
     /// How weights are stored.
     pub quantize: Quantize,
-    /// With `quantize = "int8"`: how many batches of the validation split are used to find the ranges of values.
+    /// With `quantize = "int8"`: how many batches of the training split are used to find the ranges of values.
     pub calibration_batches: u64,
     /// With `quantize = "int8"`: whether inputs and outputs are integers too, with the scales in the file.
     pub integer_boundary: bool,
@@ -64,6 +68,7 @@ impl Default for Options {
             log_dir: "exports".to_owned(),
             name: "model".to_owned(),
             overwrite: true,
+            include: Vec::new(),
             quantize: Quantize::None,
             calibration_batches: 8,
             integer_boundary: false,
@@ -79,6 +84,13 @@ impl Default for Options {
 impl Options {
     /// Rejects impossible options.
     pub(crate) fn check(&self) -> Result<Template> {
+        Include::check(&self.include)?;
+        if self.integer_boundary && !self.include.is_empty() {
+            return Err(Error::new(
+                "`include` computes with floats, but `integer_boundary = true` makes inputs and outputs integers; remove one \
+                 of them",
+            ));
+        }
         if self.tolerance.is_some_and(|tolerance| tolerance.is_nan() || tolerance < 0.0) {
             return Err(Error::new("`tolerance` must be 0 or more"));
         }

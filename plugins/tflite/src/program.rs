@@ -14,6 +14,9 @@ pub(crate) type TensorId = usize;
 /// Computes a constant from the weights during an export; it borrows what it does not change.
 pub(crate) type Recipe = Arc<dyn for<'w> Fn(&Weights<'w>) -> Result<Cow<'w, [f32]>> + Send + Sync>;
 
+/// What is added to the name of a weight that is stored in 16 bits.
+pub(crate) const HALF: &str = "/half";
+
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
@@ -22,6 +25,7 @@ pub(crate) enum Element {
     I8,
     I32,
     I64,
+    Bool,
 }
 
 impl Element {
@@ -32,13 +36,14 @@ impl Element {
             Element::F16 => 1,
             Element::I32 => 2,
             Element::I64 => 4,
+            Element::Bool => 6,
             Element::I8 => 9,
         }
     }
 
     pub(crate) fn bytes(self) -> u64 {
         match self {
-            Element::I8 => 1,
+            Element::I8 | Element::Bool => 1,
             Element::F16 => 2,
             Element::F32 | Element::I32 => 4,
             Element::I64 => 8,
@@ -90,6 +95,12 @@ pub(crate) struct Tensor {
 }
 
 impl Tensor {
+    /// The name of the node that a weight belongs to.
+    pub(crate) fn weight_name(&self) -> &str {
+        let name = self.name.strip_suffix(HALF).unwrap_or(&self.name);
+        name.rsplit_once('/').map_or(name, |(node, _)| node)
+    }
+
     pub(crate) fn elements(&self) -> u64 {
         self.shape.iter().map(|length| u64::from(length.unsigned_abs())).product()
     }
@@ -113,8 +124,15 @@ pub(crate) struct Operator {
 #[derive(Clone, Default)]
 pub(crate) struct Program {
     pub(crate) tensors: Vec<Tensor>,
+    /// Before the model: the normalization of the data, if it is included. It computes `taken` from the input.
+    pub(crate) front: Vec<Operator>,
+    /// The model: it computes `given` from `taken`.
     pub(crate) operators: Vec<Operator>,
+    /// After the model: what turns its output into probabilities, and then into classes, if they are included.
+    pub(crate) ending: Vec<Operator>,
     pub(crate) inputs: Vec<TensorId>,
+    pub(crate) taken: TensorId,
+    pub(crate) given: TensorId,
     pub(crate) output: TensorId,
     /// The prefix of new tensors' names.
     pub(crate) scope: String,
@@ -172,7 +190,26 @@ impl Program {
         &self.tensors[tensor].shape
     }
 
-    /// The operator that computes a tensor.
+    /// All operators, in the order in which they run.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Operator> {
+        self.front.iter().chain(&self.operators).chain(&self.ending)
+    }
+
+    /// The same with nothing before and after the model.
+    pub(crate) fn alone(mut self) -> Program {
+        self.inputs = vec![self.taken];
+        self.front.clear();
+        self.without_ending()
+    }
+
+    /// The same with nothing after the model.
+    pub(crate) fn without_ending(mut self) -> Program {
+        self.output = self.given;
+        self.ending.clear();
+        self
+    }
+
+    /// The operator of the part in progress that computes a tensor.
     pub(crate) fn producer(&self, tensor: TensorId) -> Option<usize> {
         self.operators.iter().rposition(|operator| operator.outputs.contains(&tensor))
     }
@@ -225,6 +262,12 @@ impl Program {
     /// Removes unused operators, and then unused tensors.
     pub(crate) fn prune(&mut self) {
         let mut is_read = vec![false; self.tensors.len()];
+        for tensor in
+            self.ending.iter().chain(&self.front).flat_map(|part| part.inputs.iter().flatten().chain(&part.outputs))
+        {
+            is_read[*tensor] = true;
+        }
+        is_read[self.given] = true;
         is_read[self.output] = true;
         let mut kept = Vec::with_capacity(self.operators.len());
         for operator in std::mem::take(&mut self.operators).into_iter().rev() {
@@ -236,7 +279,7 @@ impl Program {
             }
         }
         kept.reverse();
-        for input in &self.inputs {
+        for input in self.inputs.iter().chain([&self.taken]) {
             is_read[*input] = true;
         }
         let mut places = vec![0; self.tensors.len()];
@@ -247,11 +290,11 @@ impl Program {
                 tensors.push(tensor);
             }
         }
-        for operator in &mut kept {
+        for operator in self.front.iter_mut().chain(&mut kept).chain(&mut self.ending) {
             operator.inputs.iter_mut().flatten().chain(&mut operator.outputs).for_each(|place| *place = places[*place]);
         }
-        self.inputs.iter_mut().for_each(|place| *place = places[*place]);
-        self.output = places[self.output];
+        let ends = [&mut self.taken, &mut self.given, &mut self.output];
+        self.inputs.iter_mut().chain(ends).for_each(|place| *place = places[*place]);
         (self.tensors, self.operators) = (tensors, kept);
     }
 }

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use export::{Affine, Range, Ranges, Weights, symmetric_code, symmetric_scale};
+use export::{Affine, Precision, Range, Ranges, Weights, symmetric_code, symmetric_scale};
 use plugin_api::{Error, Result};
 
 use crate::builtin::{Activation, Builtin};
@@ -107,8 +107,8 @@ fn scales(
 ) -> Result<Vec<Option<Affine>>> {
     let mut scales: Vec<Option<Affine>> = vec![None; program.tensors.len()];
     let is_number = |tensor: TensorId| program.tensors[tensor].element == Element::F32;
-    for tensor in program.inputs.iter().filter(|tensor| is_number(**tensor)) {
-        scales[*tensor] = Some(input);
+    if is_number(program.taken) {
+        scales[program.taken] = Some(input);
     }
     let of_origin = |tensor: TensorId| measured(&program.tensors[tensor].origin.as_ref()?.node);
     for operator in &program.operators {
@@ -163,7 +163,11 @@ fn plain_constants(operator: &Operator) -> std::ops::Range<usize> {
 fn numbers<'c>(tensor: &'c Tensor, weights: &Weights<'c>) -> Result<Cow<'c, [f32]>> {
     match &tensor.content {
         Some(Content::F32(values)) => Ok(Cow::Borrowed(values)),
-        Some(Content::Weight(recipe)) => recipe(weights),
+        Some(Content::Weight(recipe)) => {
+            let values = recipe(weights)?;
+            weights.check(tensor.weight_name(), &values, Precision::Full)?;
+            Ok(values)
+        }
         _ => Err(Error::new(format!("the tensor `{}` does not have floats", tensor.name))),
     }
 }
@@ -178,8 +182,8 @@ struct Quantizing<'a> {
 
 impl Quantizing<'_> {
     fn run(&mut self, is_integer_outside: bool) -> Result<()> {
-        let float_input = self.program.inputs.first().map(|input| self.program.tensors[*input].clone());
-        let float_output = self.program.tensors[self.program.output].clone();
+        let float_input = self.program.tensors[self.program.taken].clone();
+        let float_output = self.program.tensors[self.program.given].clone();
         let operators = std::mem::take(&mut self.program.operators);
         for operator in &operators {
             self.weights_of(operator)?;
@@ -196,8 +200,8 @@ impl Quantizing<'_> {
         }
         self.program.operators = made;
         if !is_integer_outside {
-            if let Some(input) = float_input.filter(|input| input.element == Element::F32) {
-                self.float_input(input);
+            if float_input.element == Element::F32 {
+                self.float_input(float_input);
             }
             self.float_output(float_output);
         }
@@ -218,7 +222,8 @@ impl Quantizing<'_> {
             return Err(refused(operator, "multiplies two activations"));
         }
         let input = self.scales[input].ok_or_else(|| refused(operator, "reads a value without a scale"))?;
-        let channels = self.weight(weight, axis)?;
+        let least = self.least_scales(place(2), input.scale)?;
+        let channels = self.weight(weight, axis, &least)?;
         if let Some(bias) = place(2) {
             let scales: Vec<f32> = channels.iter().map(|scale| scale * input.scale).collect();
             let codes = {
@@ -230,8 +235,20 @@ impl Quantizing<'_> {
         Ok(())
     }
 
-    /// Quantizes a weight, with a scale for each index along `axis`, the first or the last; returns the scales.
-    fn weight(&mut self, tensor: TensorId, axis: usize) -> Result<Vec<f32>> {
+    /// For each channel, the least scale of its weights with which its bias fits 32 bits: the scale of a bias is that of
+    /// the weights times that of the input.
+    fn least_scales(&self, bias: Option<TensorId>, input: f32) -> Result<Vec<f32>> {
+        /// Far enough from the end that rounding does not reach it.
+        const LARGEST_CODE: f64 = (1u32 << 30) as f64;
+        let Some(bias) = bias else { return Ok(Vec::new()) };
+        let numbers = numbers(&self.program.tensors[bias], self.weights)?;
+        let least = |value: &f32| (f64::from(value.abs()) / LARGEST_CODE / f64::from(input)) as f32;
+        Ok(numbers.iter().map(least).collect())
+    }
+
+    /// Quantizes a weight, with a scale for each index along `axis`, the first or the last, which is at least that in
+    /// `least`; returns the scales.
+    fn weight(&mut self, tensor: TensorId, axis: usize, least: &[f32]) -> Result<Vec<f32>> {
         let (codes, scales) = {
             let constant = &self.program.tensors[tensor];
             let numbers = numbers(constant, self.weights)?;
@@ -244,7 +261,9 @@ impl Quantizing<'_> {
                 let range = &mut largest[channel(place)];
                 range.most = range.most.max(value.abs());
             }
-            let scales: Vec<f32> = largest.iter().map(|range| symmetric_scale(std::iter::once(range.most))).collect();
+            let least = least.iter().copied().chain(std::iter::repeat(0.0));
+            let scale = |(range, least): (&Range, f32)| symmetric_scale(std::iter::once(range.most)).max(least);
+            let scales: Vec<f32> = largest.iter().zip(least).map(scale).collect();
             let code = |(place, value): (usize, &f32)| symmetric_code(*value, scales[channel(place)]);
             let codes: Vec<i8> = numbers.iter().enumerate().map(code).collect();
             (codes, scales)
@@ -324,29 +343,35 @@ impl Quantizing<'_> {
         self.program.tensors.len() - 1
     }
 
-    /// Callers pass floats: the first operator quantizes them.
+    /// The model gets floats: its first operator quantizes them.
     fn float_input(&mut self, float: Tensor) {
-        let Some(input) = self.program.inputs.first().copied() else { return };
+        let input = self.program.taken;
         let mut integers = self.program.tensors[input].clone();
         integers.name.push_str("/quantized");
         let integers = self.add(integers);
         for operator in &mut self.program.operators {
             operator.inputs.iter_mut().flatten().filter(|read| **read == input).for_each(|read| *read = integers);
         }
-        if self.program.output == input {
-            self.program.output = integers;
+        if self.program.given == input {
+            self.program.given = integers;
         }
         self.program.tensors[input] = float;
         self.program.operators.insert(0, converter(Builtin::Quantize, input, integers, ""));
     }
 
-    /// Callers get floats: the last operator dequantizes them.
+    /// The model gives floats: its last operator dequantizes them.
     fn float_output(&mut self, float: Tensor) {
-        let output = self.program.output;
+        let output = self.program.given;
         self.program.tensors[output].name.push_str("/quantized");
         let floats = self.add(Tensor { origin: None, ..float });
         self.program.operators.push(converter(Builtin::Dequantize, output, floats, ""));
-        self.program.output = floats;
+        self.program.given = floats;
+        for operator in &mut self.program.ending {
+            operator.inputs.iter_mut().flatten().filter(|read| **read == output).for_each(|read| *read = floats);
+        }
+        if self.program.ending.is_empty() {
+            self.program.output = floats;
+        }
     }
 }
 

@@ -164,7 +164,11 @@ fn models_that_cannot_be_exported_are_refused_before_training() {
         graph["nodes"][0]["shape"] = json!([2]);
     });
     assert!(eight_bits.starts_with("node `fc1` cannot be quantized to eight bits"), "{eight_bits}");
+    let mut regression = host(json!({ "include": ["argmax"] }), 1.0, 0.0);
+    let found = regression.setup().unwrap_err().message().to_owned();
+    assert!(found.contains("`argmax` needs classes, but this run predicts numbers"), "{found}");
     for (options, expected) in [
+        (json!({ "include": ["normalize"], "integer_boundary": true }), "`include` computes with floats"),
         (json!({ "name": "a/b" }), "must not lead into another folder"),
         (json!({ "tolerance": -1.0 }), "`tolerance` must be 0 or more"),
         (json!({ "calibration_batches": 0 }), "`calibration_batches` must be 1 or more"),
@@ -172,6 +176,50 @@ fn models_that_cannot_be_exported_are_refused_before_training() {
         let found = FakeHost::new::<Tflite>(options).err().unwrap().message().to_owned();
         assert!(found.contains(expected), "{found}");
     }
+}
+
+#[test]
+fn weights_that_sixteen_bits_cannot_hold_are_refused_without_verification_too() {
+    let half = |weight, allow: bool| {
+        host(json!({ "quantize": "fp16", "verify": false, "allow_non_finite": allow }), weight, 0.0)
+    };
+    let found = failure(&mut half(-1e5, false));
+    assert!(found.starts_with("the weight `fc1` is `-100000` at element 0, but 16 bits"), "{found}");
+    for (weight, allow) in [(65504.0, false), (1e5, true)] {
+        let mut host = half(weight, allow);
+        host.setup().and_then(|()| host.trigger("end")).unwrap();
+    }
+}
+
+#[test]
+fn everything_that_cannot_be_verified_is_named() {
+    let mut host = host(json!({}), 1.0, 0.0);
+    let mut graph = graph();
+    let node = |name: &str, input: &str, op: Value| json!({ "name": name, "op": op, "inputs": [input], "shape": [3], "parameters": [], "buffers": [] });
+    let more = [
+        node("first", "fc1", json!({ "type": "elu", "alpha": 1.0 })),
+        node("second", "first", json!({ "type": "gelu", "approximate": "none" })),
+        node("third", "second", json!({ "type": "elu", "alpha": 1.0 })),
+    ];
+    graph["nodes"].as_array_mut().unwrap().extend(more);
+    graph["output"] = json!("third");
+    host.set_graph(graph);
+    host.setup().and_then(|()| host.trigger("end")).unwrap();
+    let told = host.logs().join("\n");
+    assert!(
+        told.contains("the runtime does not run `Elu` (of `first`, `third`), does not run `Gelu` (of `second`)"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_bias_that_is_large_beside_its_weights_fits() {
+    // With the scale of these weights alone, the bias would need more than 32 bits, and be cut off.
+    let mut host = host(json!({ "quantize": "int8", "verify": false }), 1e-12, 0.0);
+    host.setup().and_then(|()| host.trigger("end")).unwrap();
+    let bytes = std::fs::read(&files(&host)[0]).unwrap();
+    let cut_off = i32::MAX.to_le_bytes();
+    assert!(!bytes.windows(4).any(|window| window == cut_off));
 }
 
 #[test]

@@ -1,36 +1,77 @@
 //! Compares the file with the model, before it is published.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use export::Ranges;
 use plugin_api::protocol::RunInfo;
-use plugin_api::{Result, Run, Tensor};
-use verify::{Inputs, Point, Verdict, Verification, reordered};
+use plugin_api::{Result, Run};
+use verify::{Point, Verdict, Verification, reordered};
 
-use crate::Tflite;
 use crate::builtin::Builtin;
-use crate::options::{ImageLayout, Quantize};
+use crate::options::ImageLayout;
 use crate::program::{Element, Operator, Program};
+use crate::{Inside, Tflite};
 
-/// Operators that the reader computes incorrectly, which is no error of the file: it rounds means of floats, and adds
-/// integers of several scales as if they had the same scale (tract-tflite 0.23.9).
-fn misread(program: &Program) -> Option<&'static str> {
-    let is_wrong = |operator: &&Operator| match operator.builtin {
-        Builtin::Mean => true,
-        Builtin::Add => operator.outputs.iter().any(|output| program.tensors[*output].element == Element::I8),
-        _ => false,
+/// How the reader fails at an operator (tract-tflite 0.23.9), as a verb.
+///
+/// What it misreads is no error of the file: it rounds means of floats, and adds integers of several scales as if they
+/// had the same scale.
+fn failing(program: &Program, operator: &Operator) -> Option<&'static str> {
+    let is_integer = |tensor: &usize| program.tensors[*tensor].element == Element::I8;
+    match operator.builtin {
+        Builtin::Mean => Some("misreads"),
+        Builtin::Add if operator.outputs.iter().any(is_integer) => Some("misreads"),
+        Builtin::ArgMax
+        | Builtin::Cast
+        | Builtin::DepthToSpace
+        | Builtin::Dequantize
+        | Builtin::Elu
+        | Builtin::Gather
+        | Builtin::Gelu
+        | Builtin::Pack
+        | Builtin::Quantize
+        | Builtin::Split
+        | Builtin::SquaredDifference
+        | Builtin::Unpack => Some("does not run"),
+        _ => None,
+    }
+}
+
+/// Everything that the reader cannot verify, as a clause; `None` if there is nothing.
+fn unverifiable(program: &Program) -> Option<String> {
+    let mut found: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for operator in program.all() {
+        if let Some(failing) = failing(program, operator) {
+            found.entry((failing, operator.builtin.name())).or_default().insert(&operator.node);
+        }
+    }
+    let clause = |((failing, name), nodes): (&(&str, &str), &BTreeSet<&str>)| {
+        let nodes: Vec<String> = nodes.iter().filter(|node| !node.is_empty()).map(|node| format!("`{node}`")).collect();
+        let of = if nodes.is_empty() { String::new() } else { format!(" (of {})", nodes.join(", ")) };
+        format!("{failing} `{name}`{of}")
     };
-    program.operators.iter().find(is_wrong).map(|operator| operator.builtin.name())
+    let clauses: Vec<String> = found.iter().map(clause).collect();
+    (!clauses.is_empty()).then(|| format!("the runtime {}", clauses.join(", ")))
 }
 
 /// The number of samples to compare. The reader runs them one by one.
 const ROWS: usize = 16;
 
 impl Tflite {
-    /// Runs the file at `path`, which contains `program`, on samples of the run's data. For integers, it also reports
-    /// how many samples are classified correctly with and without them.
-    pub(crate) fn verify(&self, run: &mut Run<'_>, info: &RunInfo, path: &Path, program: &Program) -> Result<Verdict> {
-        if let Some(operator) = misread(program) {
-            return Ok(Verdict::Unverified(format!("the runtime misreads the operator `{operator}`")));
+    /// Runs the file at `path`, which contains the program of `inside`, on samples of the run's data. With `ranges`, of
+    /// integers, it also reports how many samples are classified correctly with and without them.
+    pub(crate) fn verify(
+        &self,
+        run: &mut Run<'_>,
+        info: &RunInfo,
+        path: &Path,
+        inside: &Inside<'_>,
+        ranges: Option<&Ranges>,
+    ) -> Result<Verdict> {
+        let program = &*inside.program;
+        if let Some(reason) = unverifiable(program) {
+            return Ok(Verdict::Unverified(reason));
         }
         let images_move = self.options.layout == ImageLayout::Nhwc;
         let input = program.inputs.first().map(|input| &program.tensors[*input]);
@@ -44,24 +85,18 @@ impl Tflite {
                 .skip(1)
                 .map(|length| i64::from(*length))
                 .collect(),
-            given: &|inputs| given(images_move, inputs),
-            expected: &|value| channels_last(images_move, &value.values, &value.shape),
+            normalization: inside.normalization,
+            ending: inside.ending,
+            layout: &|values, shape| channels_last(images_move, values, shape),
             points: &points,
             tolerance: self.options.tolerance(),
+            allow_non_finite: self.options.allow_non_finite,
         };
-        if self.options.quantize == Quantize::Int8 {
-            verification.report_accuracy(run, info, self.options.calibration_batches)?;
+        if let Some(ranges) = ranges {
+            verification.report_accuracy(run, info, ranges)?;
         }
         verification.run(run, info, ROWS)
     }
-}
-
-fn given(images_move: bool, inputs: &Tensor) -> Result<Inputs> {
-    let view = inputs.view();
-    Ok(match view.as_slice::<i64>() {
-        Ok(indices) => Inputs::I64(indices.to_vec()),
-        Err(_) => Inputs::F32(channels_last(images_move, &view.to_vec::<f32>()?, view.shape())),
-    })
 }
 
 /// Images in the layout of the file, which may differ from the model's.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use export::Weights;
+use export::{Precision, Weights};
 use flatbuffers::{FlatBufferBuilder, TableFinishedWIPOffset, UnionWIPOffset, VOffsetT, WIPOffset};
 use half::f16;
 use plugin_api::{Error, Result};
@@ -134,6 +134,10 @@ fn write_buffer(buffer: &Buffer<'_>, weights: &Weights<'_>, writer: &mut impl Wr
         let (found, expected) = (numbers.len(), &tensor.shape);
         return Err(Error::new(format!("the weights of `{}` have {found} numbers, not {expected:?}", tensor.name)));
     }
+    if let Content::Weight(_) = content {
+        let precision = if tensor.element == Element::F16 { Precision::Half } else { Precision::Full };
+        weights.check(tensor.weight_name(), &numbers, precision)?;
+    }
     match tensor.element {
         Element::F16 => encoded(&numbers, |value| f16::from_f32(value).to_le_bytes(), writer)?,
         _ => export::write_numbers(&numbers, writer)?,
@@ -166,7 +170,7 @@ fn head(
     let mut builder = FlatBufferBuilder::with_capacity(64 * 1024);
     let mut codes: Vec<(crate::builtin::Builtin, i32)> = Vec::new();
     let mut operators = Vec::with_capacity(program.operators.len());
-    for operator in &program.operators {
+    for operator in program.all() {
         let key = (operator.builtin, version(operator, &program.tensors));
         let code = codes.iter().position(|code| *code == key).unwrap_or_else(|| {
             codes.push(key);

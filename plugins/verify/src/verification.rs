@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use export::{Samples, Value, difference, predict};
+use export::{Ending, Normalization, Ranges, Samples, TRAIN, Value, predict};
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Error, Result, Run, Tensor};
 
@@ -21,6 +21,9 @@ pub struct Point {
     pub dims: Vec<usize>,
 }
 
+/// Lays the values of a tensor of this shape out as the file has them.
+pub type Layout<'a> = dyn Fn(&[f32], &[i64]) -> Vec<f32> + 'a;
+
 /// A file to compare with the model.
 pub struct Verification<'a> {
     /// Its format.
@@ -29,14 +32,18 @@ pub struct Verification<'a> {
     pub path: &'a Path,
     /// The shape of a sample of its input.
     pub sample_shape: Vec<i64>,
-    /// The input of the file for an input of the model.
-    pub given: &'a dyn Fn(&Tensor) -> Result<Inputs>,
-    /// The expected output of the file for an output of the model.
-    pub expected: &'a dyn Fn(&Value) -> Vec<f32>,
+    /// The normalization that the file includes.
+    pub normalization: Option<&'a Normalization>,
+    /// What the model's outputs are, and what the file adds after them.
+    pub ending: Ending,
+    /// The layout of the file's images, in which it differs from the model.
+    pub layout: &'a Layout<'a>,
     /// Intermediate values, in the order of computation.
     pub points: &'a [Point],
     /// The largest allowed difference between the outputs and the model's: `max |a - b| / max(1, max |b|)`.
     pub tolerance: f64,
+    /// Whether the model may return numbers that are NaN or infinite.
+    pub allow_non_finite: bool,
 }
 
 /// The result.
@@ -54,32 +61,37 @@ impl Verification<'_> {
     ///
     /// # Errors
     ///
-    /// When the outputs differ by more than the tolerance; names the first node that does.
+    /// When the outputs differ by more than the tolerance, with the first node that does; or when they are not finite.
     pub fn run(&self, run: &mut Run<'_>, info: &RunInfo, rows: usize) -> Result<Verdict> {
-        let samples = match Samples::read(run, info, 0, rows) {
+        let samples = match Samples::read(run, Samples::evaluating(info), 0, rows) {
             Ok(samples) => samples,
             Err(error) => return Ok(Verdict::Unverified(format!("there are no samples: {error}"))),
         };
-        let inputs = (self.given)(&samples.inputs)?;
-        let predicted = match predict(run, &samples.inputs, &[]) {
+        let (inputs, taken) = self.given(&samples.inputs)?;
+        let predicted = match predict(run, &taken, &[]) {
             Ok(predicted) => predicted,
             Err(error) => return Ok(Verdict::Unverified(format!("the host cannot predict: {error}"))),
         };
         let Some(outputs) = predicted.first() else { return Err(Error::new("the host returned no predictions")) };
-        let expected = (self.expected)(outputs);
+        if let Some(value) = outputs.values.iter().find(|value| !value.is_finite() && !self.allow_non_finite) {
+            return Err(Error::new(format!(
+                "the model returns `{value}` for a sample of the data; set `allow_non_finite = true` to export it anyway"
+            )));
+        }
         let found = match self.outputs(&inputs, samples.rows(), &[]) {
             Ok((_, found)) => found,
             Err(reason) => return Ok(Verdict::Unverified(format!("the runtime cannot run {reason}"))),
         };
         let found = found.into_iter().next().unwrap_or_default();
-        let Some(difference) = difference(&found, &expected) else {
-            let (found, expected) = (found.len(), expected.len());
+        let outputs = Value { shape: outputs.shape.clone(), values: (self.layout)(&outputs.values, &outputs.shape) };
+        let Some(difference) = self.ending.difference(&found, &outputs) else {
+            let (found, expected) = (found.len(), self.ending.apply(&outputs).len());
             return Err(Error::new(format!("the file returns {found} numbers, but the model returns {expected}")));
         };
         if difference.is_within(self.tolerance) {
             return Ok(Verdict::Verified(difference.relative));
         }
-        let first = self.first_difference(run, &samples, &inputs)?;
+        let first = self.first_difference(run, &taken, &inputs)?;
         Err(Error::new(format!(
             "`{}` differs from the model: its outputs are off by {:.2e} (tolerance {:.0e}){first}",
             self.path.display(),
@@ -88,31 +100,59 @@ impl Verification<'_> {
         )))
     }
 
-    /// Puts two metrics: how many of the samples are classified correctly, by the model and by the file. Puts none if
-    /// there are no classes, or the runtime cannot run the file.
+    /// Puts two metrics: the share of the samples that are classified correctly, by the model and by the file, over the
+    /// whole split that evaluates the run. Puts none if there are no classes, or the runtime cannot run the file.
     ///
     /// # Errors
     ///
     /// When the host cannot predict.
-    pub fn report_accuracy(&self, run: &mut Run<'_>, info: &RunInfo, batches: u64) -> Result<()> {
-        if info.data.classes < 2 {
+    pub fn report_accuracy(&self, run: &mut Run<'_>, info: &RunInfo, ranges: &Ranges) -> Result<()> {
+        let split = Samples::evaluating(info);
+        // Without a validation split, some batches have been calibrated with.
+        let is_seen = |index: u64| split == TRAIN && ranges.batches.contains(&index);
+        let batches = if info.trial { 1 } else { u64::MAX };
+        let [mut rows, mut before, mut after] = [0usize; 3];
+        for index in (0..batches).filter(|index| !is_seen(*index)) {
+            // The split has no more batches.
+            let Ok(samples) = Samples::read(run, split, index, usize::MAX) else { break };
+            let Ok(targets) = samples.targets.view().as_slice::<i64>().map(<[i64]>::to_vec) else { return Ok(()) };
+            let (inputs, taken) = self.given(&samples.inputs)?;
+            let Some(outputs) = predict(run, &taken, &[])?.into_iter().next() else { return Ok(()) };
+            let Ok((_, found)) = self.outputs(&inputs, samples.rows(), &[]) else { return Ok(()) };
+            let Some(found) = found.into_iter().next() else { return Ok(()) };
+            let width = outputs.shape.last().map_or(1, |width| *width as usize);
+            let model = self.ending.without_addition().classes(&outputs.values, width);
+            let file = self.ending.classes(&found, width);
+            let (Some(model), Some(file)) = (model, file) else { return Ok(()) };
+            rows += targets.len();
+            before += right(&model, &targets);
+            after += right(&file, &targets);
+        }
+        if rows == 0 {
             return Ok(());
         }
-        let [mut rows, mut before, mut after] = [0usize; 3];
-        for index in 0..batches {
-            let Ok(samples) = Samples::read(run, info, index, usize::MAX) else { break };
-            let Ok(targets) = samples.targets.view().as_slice::<i64>().map(<[i64]>::to_vec) else { return Ok(()) };
-            let inputs = (self.given)(&samples.inputs)?;
-            let predicted = predict(run, &samples.inputs, &[])?.into_iter().next();
-            let expected = predicted.map(|outputs| (self.expected)(&outputs)).unwrap_or_default();
-            let Ok((_, found)) = self.outputs(&inputs, samples.rows(), &[]) else { return Ok(()) };
-            rows += targets.len();
-            before += right(&expected, &targets);
-            after += found.first().map_or(0, |found| right(found, &targets));
-        }
         let name = &info.instance;
-        run.put_metric(&format!("{name}_accuracy_before"), before as f64 / rows.max(1) as f64)?;
-        run.put_metric(&format!("{name}_accuracy_after"), after as f64 / rows.max(1) as f64)
+        run.put_metric(&format!("{name}_accuracy_before"), before as f64 / rows as f64)?;
+        run.put_metric(&format!("{name}_accuracy_after"), after as f64 / rows as f64)
+    }
+
+    /// The inputs of the file for samples that the model takes, and what the model takes for these: the same up to the
+    /// rounding of a normalization that the file includes.
+    fn given(&self, samples: &Tensor) -> Result<(Inputs, Tensor)> {
+        let view = samples.view();
+        if let Ok(indices) = view.as_slice::<i64>() {
+            return Ok((Inputs::I64(indices.to_vec()), samples.clone()));
+        }
+        let (stored, taken) = match self.normalization {
+            Some(normalization) => {
+                let stored = normalization.undone(samples)?;
+                let taken = normalization.applied(&stored)?;
+                (stored, taken)
+            }
+            None => (samples.clone(), samples.clone()),
+        };
+        let view = stored.view();
+        Ok((Inputs::F32((self.layout)(&view.to_vec::<f32>()?, view.shape())), taken))
     }
 
     /// The requested values, with their names; the file's output if there are none.
@@ -135,18 +175,19 @@ impl Verification<'_> {
     }
 
     /// Where the values start to differ, as the end of a sentence.
-    fn first_difference(&self, run: &mut Run<'_>, samples: &Samples, inputs: &Inputs) -> Result<String> {
+    fn first_difference(&self, run: &mut Run<'_>, taken: &Tensor, inputs: &Inputs) -> Result<String> {
         let nodes: Vec<&str> = self.points.iter().map(|point| point.node.as_str()).collect();
-        let predicted = predict(run, &samples.inputs, &nodes)?;
+        let predicted = predict(run, taken, &nodes)?;
+        let rows = taken.view().shape().first().map_or(0, |rows| *rows as usize);
         let asked: Vec<String> = self.points.iter().map(|point| point.value.clone()).collect();
-        let Ok((names, found)) = self.outputs(inputs, samples.rows(), &asked) else { return Ok(String::new()) };
+        let Ok((names, found)) = self.outputs(inputs, rows, &asked) else { return Ok(String::new()) };
         for (point, value) in self.points.iter().zip(predicted.iter().skip(1)) {
             let Some(found) = names.iter().position(|name| *name == point.value).and_then(|place| found.get(place))
             else {
                 continue;
             };
             let expected = crate::reordered(&value.values, &value.shape, &point.dims);
-            if difference(found, &expected).is_none_or(|difference| !difference.is_within(self.tolerance)) {
+            if export::difference(found, &expected).is_none_or(|difference| !difference.is_within(self.tolerance)) {
                 return Ok(format!("; the first node that differs is `{}` ({})", point.node, point.operator));
             }
         }
@@ -154,26 +195,7 @@ impl Verification<'_> {
     }
 }
 
-/// How many rows of `outputs` predict the target class: by their largest value, or by their only value as an index.
-fn right(outputs: &[f32], targets: &[i64]) -> usize {
-    let width = (outputs.len() / targets.len().max(1)).max(1);
-    let class = |row: &[f32]| match row {
-        [class] => *class as i64,
-        row => {
-            row.iter().enumerate().fold(0, |best, (place, value)| if *value > row[best] { place } else { best }) as i64
-        }
-    };
-    outputs.chunks_exact(width).zip(targets).filter(|(row, target)| class(row) == **target).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_right_by_their_largest_value_or_by_the_class_that_they_are() {
-        assert_eq!(right(&[0.1, 0.9, 0.8, 0.2, 0.3, 0.7], &[1, 1, 1]), 2);
-        assert_eq!(right(&[3.0, 1.0], &[3, 2]), 1);
-        assert_eq!(right(&[], &[]), 0);
-    }
+/// How many classes are those of the targets.
+fn right(classes: &[i64], targets: &[i64]) -> usize {
+    classes.iter().zip(targets).filter(|(class, target)| class == target).count()
 }

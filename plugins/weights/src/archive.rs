@@ -3,7 +3,7 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
-use plugin_api::{Error, Result};
+use plugin_api::{Error, Result, tracing};
 use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -33,6 +33,19 @@ pub(crate) struct Archive<W: Write + Seek> {
 }
 
 impl<W: Write + Seek> Archive<W> {
+    /// Sets the archive's comment. One of more than 65,535 bytes, which the format cannot hold, is left out with a
+    /// warning.
+    pub(crate) fn comment(&mut self, text: &str) {
+        if u16::try_from(text.len()).is_ok() {
+            self.zip.set_comment(text);
+        } else {
+            tracing::warn!(
+                "the file says nothing about its run: {} bytes are too many for a comment in it",
+                text.len()
+            );
+        }
+    }
+
     /// Adds an entry that consists of `parts`, one after the other.
     ///
     /// # Errors

@@ -2,21 +2,21 @@
 
 use std::io::{Seek, Write};
 
-use export::{Values, Weight, Weights};
+use export::{Origin, Values, Weight, Weights};
 use plugin_api::{Result, plugin};
 
-use crate::metadata::Metadata;
 use crate::{npz, safetensors, state_dict};
 
 /// A format of files of weights.
 #[plugin]
 #[derive(Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Hugging Face's safetensors, with the run, the position and the metrics as metadata.
+    /// Hugging Face's safetensors, with what is known of the run as metadata.
     Safetensors,
-    /// A state dict as `torch.save` writes it; `torch.load(weights_only=True)` reads it.
+    /// A state dict as `torch.save` writes it; `torch.load(weights_only=True)` reads it. What is known of the run is
+    /// the archive's entry `archive/extra/run.json`.
     Pt,
-    /// NumPy's archive of arrays, not compressed.
+    /// NumPy's archive of arrays, not compressed. What is known of the run is the archive's comment.
     Npz,
 }
 
@@ -35,16 +35,11 @@ impl Format {
     /// # Errors
     ///
     /// Errors of `writer`, and names that the format does not allow.
-    pub(crate) fn write(
-        self,
-        writer: &mut (impl Write + Seek),
-        weights: &Weights<'_>,
-        metadata: &Metadata,
-    ) -> Result<()> {
+    pub(crate) fn write(self, writer: &mut (impl Write + Seek), weights: &Weights<'_>, origin: &Origin) -> Result<()> {
         match self {
-            Self::Safetensors => safetensors::write(writer, weights, metadata),
-            Self::Pt => state_dict::write(writer, weights),
-            Self::Npz => npz::write(writer, weights),
+            Self::Safetensors => safetensors::write(writer, weights, origin),
+            Self::Pt => state_dict::write(writer, weights, origin),
+            Self::Npz => npz::write(writer, weights, origin),
         }
     }
 }

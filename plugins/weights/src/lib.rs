@@ -6,7 +6,6 @@
 
 mod archive;
 mod format;
-mod metadata;
 mod npz;
 mod pickle;
 mod safetensors;
@@ -14,12 +13,11 @@ mod state_dict;
 
 use std::path::Path;
 
-use export::{PartialFile, Publication, Template, Weights};
+use export::{Origin, PartialFile, Publication, Template, Weights};
 use plugin_api::event::{At, Position, Trigger};
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
 
 use crate::format::Format;
-use crate::metadata::Metadata;
 
 #[cfg(target_endian = "big")]
 compile_error!("the files have little-endian numbers, and weights are written as they are in memory");
@@ -30,6 +28,7 @@ pub struct Options {
     /// The folder of the files, relative to the run folder or absolute. It is created if it is missing.
     log_dir: String,
     /// The file name, without its extension; `{epoch}` and `{step}` stand for the position.
+    #[schemars(extend("format" = "output-name"))]
     name: String,
     /// The formats to write, each to its own file.
     formats: Vec<Format>,
@@ -115,11 +114,11 @@ impl Callback for WeightsExport {
 impl WeightsExport {
     fn export(&self, run: &mut Run<'_>, position: &Position) -> Result<()> {
         let info = run.info()?;
-        let metadata = Metadata::read(run, &info.name, position)?;
+        let origin = Origin::read(run, &info, position)?;
         // Open all files first, so that obstacles are found before anything is written.
         let begun = self.begin(&info.folder, position)?;
         let mut published = Vec::new();
-        let written = self.write(run, &metadata, begun, !info.trial, &mut published);
+        let written = self.write(run, &origin, begun, !info.trial, &mut published);
         // Announce complete files, even if a later one fails.
         for name in published {
             run.publish("export", &format!("{}/{name}", self.options.log_dir.trim_end_matches('/')))?;
@@ -144,14 +143,14 @@ impl WeightsExport {
     fn write(
         &self,
         run: &Run<'_>,
-        metadata: &Metadata,
+        origin: &Origin,
         begun: Vec<Begun>,
         publish: bool,
         published: &mut Vec<String>,
     ) -> Result<()> {
         let weights = Weights::read(run, self.options.allow_non_finite)?;
         for Begun { format, name, publication, mut file } in begun {
-            format.write(&mut file, &weights, metadata)?;
+            format.write(&mut file, &weights, origin)?;
             file.finish(publication.syncs())?;
             if publish {
                 publication.publish()?;

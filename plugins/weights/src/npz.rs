@@ -2,7 +2,7 @@
 
 use std::io::{Seek, Write};
 
-use export::{Values, Weight, Weights};
+use export::{Origin, Values, Weight, Weights};
 use plugin_api::Result;
 
 use crate::archive;
@@ -18,8 +18,10 @@ const ALIGNMENT: usize = 64;
 /// # Errors
 ///
 /// Errors of `writer`, and a name that is too long for the archive.
-pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>) -> Result<()> {
+pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>, origin: &Origin) -> Result<()> {
     archive::write(writer, |archive| {
+        // Every entry is an array for its readers.
+        archive.comment(&origin.json());
         weights
             .iter()
             .try_for_each(|weight| archive.add(&format!("{}.npy", weight.name), &[&header(&weight), bytes(&weight)]))

@@ -3,21 +3,21 @@
 //! The crate of that name writes its own files under their final names; here the elements go straight to the writer.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io::Write;
 
-use export::{Values, Weight, Weights};
+use export::{Origin, Values, Weight, Weights};
 use plugin_api::Result;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::format::bytes;
-use crate::metadata::Metadata;
 
 /// The header is padded, so that the elements start at a multiple of this.
 const ALIGNMENT: usize = 8;
 
 struct Header<'a> {
-    metadata: &'a Metadata,
+    metadata: &'a BTreeMap<&'a str, String>,
     weights: &'a [Weight<'a>],
 }
 
@@ -52,11 +52,13 @@ impl Serialize for Header<'_> {
 /// # Errors
 ///
 /// Errors of `writer`.
-pub(crate) fn write(writer: &mut impl Write, weights: &Weights<'_>, metadata: &Metadata) -> Result<()> {
+pub(crate) fn write(writer: &mut impl Write, weights: &Weights<'_>, origin: &Origin) -> Result<()> {
+    // The layout of the tensors is PyTorch's; readers that know several look for this key.
+    let metadata: BTreeMap<&str, String> = std::iter::once(("format", "pt".to_owned())).chain(origin.texts()).collect();
     let mut weights: Vec<Weight<'_>> = weights.iter().collect();
     // The widest elements first, so that every element is aligned; then by name.
     weights.sort_by_key(|weight| Reverse(matches!(weight.values, Values::I64(_))));
-    let mut header = serde_json::to_vec(&Header { metadata, weights: &weights })?;
+    let mut header = serde_json::to_vec(&Header { metadata: &metadata, weights: &weights })?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
     writer.write_all(&(header.len() as u64).to_le_bytes())?;
     writer.write_all(&header)?;

@@ -3,7 +3,7 @@
 
 use std::io::{Seek, Write};
 
-use export::{Values, Weight, Weights};
+use export::{Origin, Values, Weight, Weights};
 use plugin_api::Result;
 
 use crate::archive;
@@ -20,13 +20,15 @@ const VERSION: &[u8] = b"3\n";
 /// # Errors
 ///
 /// Errors of `writer`.
-pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>) -> Result<()> {
+pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>, origin: &Origin) -> Result<()> {
     archive::write(writer, |archive| {
         archive.add(&format!("{ROOT}/data.pkl"), &[&dictionary(weights)])?;
         archive.add(&format!("{ROOT}/byteorder"), &[b"little"])?;
         for (key, weight) in weights.iter().enumerate() {
             archive.add(&format!("{ROOT}/data/{key}"), &[bytes(&weight)])?;
         }
+        // Readers of state dicts ignore what is in this folder.
+        archive.add(&format!("{ROOT}/extra/run.json"), &[origin.json().as_bytes()])?;
         archive.add(&format!("{ROOT}/version"), &[VERSION])
     })
 }

@@ -63,20 +63,47 @@ fn every_format_has_the_weights() {
 }
 
 #[test]
-fn safetensors_tells_of_the_run_and_of_what_was_measured_there() {
-    let mut host =
-        host(json!({ "name": "model-{epoch}-{step}" })).unwrap().with_info(|info| info.name = "é".to_owned());
+fn a_file_tells_of_its_run_and_of_what_was_measured_there() {
+    let mut host = host(json!({ "name": "model-{epoch}-{step}", "formats": ALL })).unwrap().with_info(|info| {
+        info.name = "é".to_owned();
+        info.data.target_names = vec!["no".to_owned(), "yes".to_owned()];
+        (info.data.offset, info.data.scale) = (vec![0.5], vec![2.0]);
+    });
     host.put_metric("val_loss", 0.25);
     host.set_position(2, 20);
     host.put_metric("train_loss", 0.5);
+    host.put_metric("val_auc", f64::NAN);
     host.put_metric("epoch_seconds", 3.0);
     host.fire(EventKind::EXPORT).unwrap();
     let bytes = std::fs::read(host.folder().join("exports/model-0002-00000020.safetensors")).unwrap();
     let (_, header) = ::safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-    let expected =
-        [("format", "pt"), ("run", "é"), ("epoch", "2"), ("step", "20"), ("metrics", r#"{"train_loss":0.5}"#)];
+    let expected = [
+        ("format", "pt"),
+        ("run", "é"),
+        ("epoch", "2"),
+        ("step", "20"),
+        ("metrics", r#"{"train_loss":0.5}"#),
+        ("target_names", r#"["no","yes"]"#),
+        ("offset", "[0.5]"),
+        ("scale", "[2.0]"),
+    ];
     let expected = expected.map(|(name, text)| (name.to_owned(), text.to_owned()));
     assert_eq!(header.metadata().as_ref(), Some(&expected.into_iter().collect()));
+
+    // The other formats have one object.
+    let origin = json!({
+        "run": "é", "epoch": 2, "step": 20, "metrics": { "train_loss": 0.5 }, "target_names": ["no", "yes"],
+        "offset": [0.5], "scale": [2.0],
+    });
+    let open = |format: &str| {
+        let file = std::fs::File::open(host.folder().join(format!("exports/model-0002-00000020.{format}"))).unwrap();
+        zip::ZipArchive::new(file).unwrap()
+    };
+    let value = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
+    assert_eq!(value(open("npz").comment()), origin);
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut open("pt").by_name("archive/extra/run.json").unwrap(), &mut text).unwrap();
+    assert_eq!(value(&text), origin);
 }
 
 #[test]

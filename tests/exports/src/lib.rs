@@ -3,6 +3,7 @@
 //! A program can have only one plugin library, so each exporter has its own test programs.
 
 mod coverage;
+mod endings;
 mod memory;
 mod models;
 mod reader;
@@ -11,9 +12,10 @@ mod skipped;
 mod speed;
 mod subject;
 
-pub use coverage::{coverage, outcome, told};
+pub use coverage::{Coverage, outcome};
+pub use endings::{Surrounded, surrounded};
 pub use memory::{Counting, extra_memory};
-pub use models::{Model, has_room_for_large, large, operators, random_model, zoo};
+pub use models::{Model, has_room_for_large, large, limits, operators, random_model, zoo};
 pub use reader::{Reader, Runtime};
 pub use skipped::skipped;
 pub use speed::measure_speed;

@@ -49,7 +49,10 @@ pub fn operators() -> Vec<Model> {
         ("conv_transpose2d", r#"{ type = "conv_transpose2d", out_channels = 6, kernel_size = 3, stride = 2, padding = 1, output_padding = 1 }"#, IMAGE),
         ("conv_transpose2d_plain", r#"{ type = "conv_transpose2d", out_channels = 3, kernel_size = 2, stride = 2 }"#, IMAGE),
         ("conv_transpose2d_grouped", r#"{ type = "conv_transpose2d", out_channels = 6, kernel_size = 3, groups = 2, bias = false }"#, IMAGE),
+        ("conv_transpose2d_widely_padded", r#"{ type = "conv_transpose2d", out_channels = 5, kernel_size = 3, dilation = 2, padding = 1, output_padding = 1 }"#, IMAGE),
+        ("conv_transpose2d_padded_beyond", r#"{ type = "conv_transpose2d", out_channels = 5, kernel_size = 3, stride = 2, dilation = 3, padding = [0, 1], output_padding = 2 }"#, IMAGE),
         ("batch_norm", r#"{ type = "batch_norm" }"#, IMAGE),
+        ("batch_norm_of_one", r#"{ type = "batch_norm" }"#, &[1, 7, 9]),
         ("batch_norm_of_vectors", r#"{ type = "batch_norm" }"#, &[6]),
         ("conv_batch_norm", r#"{ type = "conv2d", out_channels = 6, kernel_size = 3 }, { type = "batch_norm" }, { type = "relu" }"#, IMAGE),
         ("layer_norm", r#"{ type = "layer_norm" }"#, SEQUENCE),
@@ -61,10 +64,12 @@ pub fn operators() -> Vec<Model> {
         ("avg_pool2d", r#"{ type = "avg_pool2d", kernel_size = 3, stride = 2, padding = 1, count_include_pad = false }"#, IMAGE),
         ("avg_pool2d_padded", r#"{ type = "avg_pool2d", kernel_size = [3, 2], stride = 2, padding = 1 }"#, IMAGE),
         ("adaptive_avg_pool2d", r#"{ type = "adaptive_avg_pool2d" }"#, IMAGE),
+        ("adaptive_avg_pool2d_uneven", r#"{ type = "adaptive_avg_pool2d", output_size = [3, 2] }"#, IMAGE),
         ("adaptive_avg_pool2d_divided", r#"{ type = "adaptive_avg_pool2d", output_size = [7, 3] }"#, IMAGE),
         ("relu", r#"{ type = "relu" }"#, SEQUENCE),
         ("leaky_relu", r#"{ type = "leaky_relu", negative_slope = 0.2 }"#, SEQUENCE),
         ("elu", r#"{ type = "elu", alpha = 0.7 }"#, SEQUENCE),
+        ("elu_of_one", r#"{ type = "elu" }"#, SEQUENCE),
         ("hard_swish", r#"{ type = "hard_swish" }"#, SEQUENCE),
         ("gelu", r#"{ type = "gelu" }"#, SEQUENCE),
         ("gelu_tanh", r#"{ type = "gelu", approximate = "tanh" }"#, SEQUENCE),
@@ -99,6 +104,18 @@ pub fn operators() -> Vec<Model> {
     let embedding = r#"{ type = "embedding", num_embeddings = 11, embedding_dim = 6 }"#;
     models.push(Model::of_tokens("embedding", embedding, &[5], 11));
     models
+}
+
+/// Models at which a format may end: operators with attributes that one of them does not have.
+pub fn limits() -> Vec<Model> {
+    vec![
+        Model::new(
+            "conv_transpose2d_uneven",
+            r#"{ type = "conv_transpose2d", out_channels = 3, kernel_size = 3, stride = [2, 1] }"#,
+            IMAGE,
+        ),
+        Model::new("gru_long", r#"{ type = "gru", hidden_size = 1 }"#, &[2049, 1]),
+    ]
 }
 
 /// Ten small nets of common kinds.

@@ -67,12 +67,29 @@ def operators(model):
     return [operator["op_name"] for operator in interpreter._get_ops_details()]
 
 
+def origin(model, kind):
+    """What a file says about its run, as one object."""
+    if kind == "onnx":
+        import onnx
+
+        texts = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
+        return {key: value if key in ("run", "run_file") else json.loads(value) for key, value in texts.items()}
+    from ai_edge_litert import schema_py_generated as schema
+
+    with open(model, "rb") as file:
+        tables = schema.ModelT.InitFromPackedBuf(file.read(), 0)
+    (entry,) = [entry for entry in tables.metadata if entry.name == b"training_run"]
+    return json.loads(bytes(tables.buffers[entry.buffer].data))
+
+
 RUNTIMES = {"onnx": run_onnx, "tflite": run_tflite}
 
 
 def answer(request):
     if request["runtime"] == "operators":
         return {"operators": operators(request["model"])}
+    if request["runtime"] == "origin":
+        return {"origin": origin(request["model"], request["kind"])}
     inputs = numpy.fromfile(request["inputs"], dtype=request["dtype"]).reshape(request["shape"])
     if request["transpose"]:
         inputs = numpy.ascontiguousarray(inputs.transpose(request["transpose"]))

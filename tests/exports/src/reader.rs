@@ -98,6 +98,21 @@ impl Reader {
         Ok(Tensor::from_slice(&values).reshape(&shape))
     }
 
+    /// What a file says about its run.
+    ///
+    /// # Errors
+    ///
+    /// The message of the runtime about the file.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub fn origin(&mut self, runtime: Runtime, model: &Path) -> Result<Value, String> {
+        let kind = if runtime == Runtime::Onnx { "onnx" } else { "tflite" };
+        let answer = self.ask(&json!({ "runtime": "origin", "kind": kind, "model": model }))?;
+        Ok(answer["origin"].clone())
+    }
+
     /// The operators of a TFLite file, by the runtime's names for them.
     ///
     /// # Errors

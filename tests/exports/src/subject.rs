@@ -63,7 +63,8 @@ impl Subject {
         tch::no_grad(|| self.network.forward(inputs, Mode::Evaluate)).expect("the model runs")
     }
 
-    /// A run with this model: its graph, its weights, predictions, and a split `val` of `batches` batches of eight.
+    /// A run with this model: its graph, its weights, predictions, and splits `train` and `val` of `batches` batches of
+    /// eight.
     ///
     /// # Errors
     ///
@@ -71,7 +72,7 @@ impl Subject {
     pub fn run<T: Callback>(&self, options: serde_json::Value, batches: i64) -> plugin_api::Result<FakeHost> {
         let samples = 8 * batches.max(0) as u64;
         let mut host = FakeHost::new::<T>(options)?.with_info(|info| {
-            info.data.splits.insert("val".to_owned(), samples);
+            info.data.splits.extend(["train", "val"].map(|split| (split.to_owned(), samples)));
         });
         host.set_graph(self.graph_json());
         for (set, tensors) in
@@ -86,7 +87,9 @@ impl Subject {
         for index in 0..batches {
             let inputs = batch(index);
             let targets = self.outputs(&inputs);
-            host.put_batch("val", copy("inputs", &inputs), copy("targets", &targets));
+            for split in ["train", "val"] {
+                host.put_batch(split, copy("inputs", &inputs), copy("targets", &targets));
+            }
         }
         let network = Rc::clone(&self.network);
         host.answer_predict(move |request, inputs| {

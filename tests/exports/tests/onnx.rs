@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use exports::{
-    Model, Reader, Runtime, Subject, coverage, has_room_for_large, large, operators, outcome, random_model, told, zoo,
+    Coverage, Model, Reader, Runtime, Subject, Surrounded, has_room_for_large, large, operators, outcome, random_model,
+    surrounded, zoo,
 };
 use onnx::Onnx;
 use plugin_api::testing::FakeHost;
@@ -78,6 +79,79 @@ fn integers_are_near_what_the_model_gives() {
     all_are_right(zoo(), &options, 2.0 * EIGHT_BITS);
 }
 
+/// What is wrong with a file that includes more than the model.
+fn wrong_around(reader: &mut Reader, of: &Surrounded, mut options: Value) -> Option<String> {
+    options["include"] = of.include.clone();
+    let mut host =
+        of.subject.run::<Onnx>(options, 2).expect("the options are right").with_info(|info| of.describe(info));
+    host.setup().unwrap_or_else(|error| panic!("{}: {error}", of.include));
+    host.trigger("end").unwrap_or_else(|error| panic!("{}: {error}", of.include));
+    assert_eq!(host.artifacts().len(), 1, "{}: it is not verified", of.include);
+    let file = host.folder().join(&host.artifacts()[0].path);
+    [1, 7].into_iter().find_map(|batch| {
+        let [inputs, expected] = of.samples(batch);
+        let found = reader.difference(Runtime::Onnx, &file, &inputs, &expected, &[]);
+        match found {
+            Ok(difference) if difference <= FLOAT => None,
+            found => Some(format!("{} of {}, batch {batch}: {found:?}", of.include, of.subject.model.name)),
+        }
+    })
+}
+
+#[test]
+fn probabilities_and_classes_are_those_of_the_loss() {
+    let Some(mut reader) = Reader::shared() else { return };
+    for options in [json!({}), json!({ "opset": 21 })] {
+        let wrong: Vec<String> =
+            surrounded().iter().filter_map(|of| wrong_around(&mut reader, of, options.clone())).collect();
+        assert!(wrong.is_empty(), "{options}:\n{}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn a_file_tells_what_belongs_to_its_weights() {
+    let Some(mut reader) = Reader::shared() else { return };
+    let of = surrounded().remove(1);
+    let host = of.subject.run::<Onnx>(json!({}), 2).expect("the options are right");
+    let mut host = host.with_info(|info| {
+        of.describe(info);
+        info.data.target_names = ["a", "b", "c", "d", "e", "f", "g"].map(str::to_owned).to_vec();
+    });
+    host.setup().expect("it can be exported");
+    host.set_position(2, 20);
+    host.put_metric("val_loss", 0.5);
+    let origin = |host: &FakeHost, reader: &mut Reader| {
+        let file = host.folder().join(&host.artifacts()[0].path);
+        reader.origin(Runtime::Onnx, &file).expect("it is read")
+    };
+    host.trigger("end").expect("it is exported");
+    let found = origin(&host, &mut reader);
+    assert_eq!(found["metrics"], json!({ "val_loss": 0.5 }));
+    assert_eq!(found["target_names"], json!(["a", "b", "c", "d", "e", "f", "g"]));
+    assert_eq!((&found["offset"], &found["scale"]), (&json!([1.5, 0.5, -0.5]), &json!([0.5, 0.75, 1.0])));
+    // The weights of seven steps later have no loss of validation.
+    host.set_position(2, 27);
+    host.put_metric("onnx_own", 1.0);
+    host.trigger("end").expect("it is exported");
+    let found = origin(&host, &mut reader);
+    assert_eq!((&found["step"], &found["metrics"]), (&json!(27), &json!({ "onnx_own": 1.0 })));
+}
+
+/// Around a large mean, a variance that is a difference of squares has no right digit.
+#[test]
+fn norms_around_a_large_mean_are_those_of_the_model() {
+    let Some(mut reader) = Reader::shared() else { return };
+    for layer in [r#"{ type = "group_norm", num_groups = 2 }"#, r#"{ type = "layer_norm", dimensions = 3 }"#] {
+        let subject = Subject::new(Model::new("norm", layer, &[4, 7, 9]));
+        let inputs = subject.inputs(3) + 1000.0;
+        for opset in [18, 21, 23] {
+            let (_host, file) = export(&subject, json!({ "opset": opset }));
+            let found = reader.difference(Runtime::Onnx, &file, &inputs, &subject.outputs(&inputs), &[]);
+            assert!(found.as_ref().is_ok_and(|difference| *difference < 1e-3), "{layer}, {opset}: {found:?}");
+        }
+    }
+}
+
 #[test]
 fn a_wrong_layout_would_be_noticed() {
     let Some(mut reader) = Reader::shared() else { return };
@@ -99,11 +173,12 @@ fn a_wrong_layout_would_be_noticed() {
 
 #[test]
 fn the_table_of_the_page_is_what_is_exported() {
-    let found = coverage(|subject| {
+    let found = Coverage::found(|subject| {
         let opsets = [18, 20, 21, 23].map(|opset| outcome::<Onnx>(subject, json!({ "opset": opset })));
         opsets.into_iter().chain([outcome::<Onnx>(subject, json!({ "quantize": "int8" }))]).collect()
     });
-    assert_eq!(told(include_str!("../../../plugins/onnx/README.md")), found);
+    let told = Coverage::told(include_str!("../../../plugins/onnx/README.md"));
+    assert!(told == found, "the page must have:\n{}", found.tables());
 }
 
 #[test]

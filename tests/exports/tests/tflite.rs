@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use exports::{
-    Model, Reader, Runtime, Subject, coverage, has_room_for_large, large, operators, outcome, random_model, told, zoo,
+    Coverage, Model, Reader, Runtime, Subject, Surrounded, has_room_for_large, large, operators, outcome, random_model,
+    surrounded, zoo,
 };
 use plugin_api::testing::FakeHost;
 use proptest::prelude::*;
@@ -90,7 +91,9 @@ fn integers_are_near_what_the_model_gives() {
     // Their steps have values that are not visible outside.
     let refused: BTreeSet<&str> = refused.iter().map(|model| model.name.trim_end_matches("_deep")).collect();
     let expected = [
+        "adaptive_avg_pool2d_uneven",
         "attention",
+        "batch_norm_of_one",
         "causal_attention",
         "elu",
         "gru",
@@ -141,6 +144,70 @@ fn nothing_is_transposed_inside_a_net_of_convolutions() {
     );
 }
 
+/// What is wrong with a file that includes more than the model.
+fn wrong_around(reader: &mut Reader, of: &Surrounded, mut options: Value) -> Option<String> {
+    options["include"] = of.include.clone();
+    let mut host = of
+        .subject
+        .run::<Tflite>(options.clone(), 2)
+        .expect("the options are right")
+        .with_info(|info| of.describe(info));
+    host.setup().unwrap_or_else(|error| panic!("{}: {error}", of.include));
+    host.trigger("end").unwrap_or_else(|error| panic!("{}: {error}", of.include));
+    // The reader has linear layers only for vectors.
+    let is_verified = of.subject.model.name != "sequence";
+    assert_eq!(host.artifacts().len() == 1, is_verified, "{}", of.include);
+    let file = host.folder().join(&host.artifacts()[0].path);
+    [1, 7].into_iter().find_map(|batch| {
+        let [inputs, expected] = of.samples(batch);
+        let transpose = channels_last(&inputs.size(), &options);
+        let found = reader.difference(Runtime::Tflite, &file, &inputs, &expected, &transpose);
+        match found {
+            Ok(difference) if difference <= FLOAT => None,
+            found => Some(format!("{} of {}, batch {batch}: {found:?}", of.include, of.subject.model.name)),
+        }
+    })
+}
+
+#[test]
+fn probabilities_and_classes_are_those_of_the_loss() {
+    let Some(mut reader) = Reader::shared() else { return };
+    for options in [json!({}), json!({ "layout": "nhwc" })] {
+        let wrong: Vec<String> =
+            surrounded().iter().filter_map(|of| wrong_around(&mut reader, of, options.clone())).collect();
+        assert!(wrong.is_empty(), "{options}:\n{}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn a_file_tells_what_belongs_to_its_weights() {
+    let Some(mut reader) = Reader::shared() else { return };
+    let of = surrounded().remove(1);
+    let host = of.subject.run::<Tflite>(json!({}), 2).expect("the options are right");
+    let mut host = host.with_info(|info| {
+        of.describe(info);
+        info.data.target_names = ["a", "b", "c", "d", "e", "f", "g"].map(str::to_owned).to_vec();
+    });
+    host.setup().expect("it can be exported");
+    host.set_position(2, 20);
+    host.put_metric("val_loss", 0.5);
+    let origin = |host: &FakeHost, reader: &mut Reader| {
+        let file = host.folder().join(&host.artifacts()[0].path);
+        reader.origin(Runtime::Tflite, &file).expect("it is read")
+    };
+    host.trigger("end").expect("it is exported");
+    let found = origin(&host, &mut reader);
+    assert_eq!(found["metrics"], json!({ "val_loss": 0.5 }));
+    assert_eq!(found["target_names"], json!(["a", "b", "c", "d", "e", "f", "g"]));
+    assert_eq!((&found["offset"], &found["scale"]), (&json!([1.5, 0.5, -0.5]), &json!([0.5, 0.75, 1.0])));
+    // The weights of seven steps later have no loss of validation.
+    host.set_position(2, 27);
+    host.put_metric("tflite_own", 1.0);
+    host.trigger("end").expect("it is exported");
+    let found = origin(&host, &mut reader);
+    assert_eq!((&found["step"], &found["metrics"]), (&json!(27), &json!({ "tflite_own": 1.0 })));
+}
+
 #[test]
 fn a_wrong_layout_would_be_noticed() {
     let Some(mut reader) = Reader::shared() else { return };
@@ -159,10 +226,11 @@ fn a_wrong_layout_would_be_noticed() {
 
 #[test]
 fn the_table_of_the_page_is_what_is_exported() {
-    let found = coverage(|subject| {
+    let found = Coverage::found(|subject| {
         [json!({}), json!({ "quantize": "int8" })].map(|options| outcome::<Tflite>(subject, options)).to_vec()
     });
-    assert_eq!(told(include_str!("../../../plugins/tflite/README.md")), found);
+    let told = Coverage::told(include_str!("../../../plugins/tflite/README.md"));
+    assert!(told == found, "the page must have:\n{}", found.tables());
 }
 
 #[test]

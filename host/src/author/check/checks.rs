@@ -43,7 +43,7 @@ checks! {
     Schema = "schema" of Kind;
     /// The default options satisfy the schema, and an instance can be made with them.
     DefaultOptions = "default-options" of Kind;
-    /// Options that the schema refuses are refused with an error, not a panic.
+    /// Options that the schema refuses, which a host does not pass on, do not make it panic.
     GarbageOptions = "garbage-options" of Kind;
     /// Every hook returns without an error and without a panic.
     Hooks = "hooks" of Kind;

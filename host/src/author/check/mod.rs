@@ -8,6 +8,7 @@
 mod checks;
 mod child;
 mod kind;
+mod model;
 mod options;
 mod progress;
 mod report;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Checked;
 use super::checks::{Check, Finding, Scope, Verdict};
-use crate::report::table;
+use crate::report::{table, terminal};
 
 /// Writes the findings as a table, followed by what the failed checks require, and a count.
 pub(super) fn write(file: &Path, checked: &Checked, color: bool, out: &mut dyn Write) -> io::Result<()> {
@@ -17,7 +17,7 @@ pub(super) fn write(file: &Path, checked: &Checked, color: bool, out: &mut dyn W
     }
     writeln!(out)?;
     let rows: Vec<[String; 4]> = checked.findings.iter().flat_map(|finding| rows(finding, color)).collect();
-    table::write(["KIND", "CHECK", "RESULT", "DETAILS"], &rows, out)?;
+    table::write(["KIND", "CHECK", "RESULT", "DETAILS"], &rows, terminal::stdout_width(), out)?;
     let failed: Vec<Check> =
         Check::ALL.iter().copied().filter(|check| checked.findings.iter().any(|found| found.fails(*check))).collect();
     if !failed.is_empty() {

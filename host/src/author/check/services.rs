@@ -10,8 +10,9 @@ use plugin_api::protocol::requests::{ArrayPut, CopyRequest, HyperParameterSet, M
 use plugin_api::protocol::{Control, CopyAction, TensorSet};
 use plugin_api::services::typed;
 
+use super::model::forward;
 use super::tensors::Values;
-use super::world::{SPLITS, Weights, World, batch, outputs};
+use super::world::{SPLITS, Weights, World};
 use crate::history::{LiveMetrics, Position};
 use crate::services::{Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
 
@@ -86,7 +87,7 @@ impl Services for Simulated {
                         "the split `{split}` has {batches} batches, none of index {index}"
                     )));
                 }
-                batch(index).iter().for_each(|tensor| reply.lend(tensor.shared().lend()));
+                world.task.batch(index).iter().for_each(|tensor| reply.lend(tensor.shared().lend()));
                 Ok(())
             }
             ServiceKind::TAP => {
@@ -225,10 +226,11 @@ fn copy(
 
 fn predict(world: &World, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
     let Predict { split, batches, nodes } = call.request(typed::PREDICT)?;
-    let samples = match &split {
+    let (inputs, targets) = match &split {
         Some(split) => {
-            let batches = batches.clamp(1, batches_of(split)?);
-            i64::try_from(batches).unwrap_or(1) * super::world::BATCH
+            let batches = (0..batches.clamp(1, batches_of(split)?)).map(|index| world.task.batch(index));
+            let (inputs, targets): (Vec<_>, Vec<_>) = batches.map(|[inputs, targets]| (inputs, targets)).unzip();
+            (Values::joined(&inputs), Values::joined(&targets))
         }
         None => {
             let inputs = call.tensors.first();
@@ -238,15 +240,19 @@ fn predict(world: &World, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), 
             if found != expected {
                 return Err(ServiceError::Failed(format!("a sample has the shape {expected:?}, not {found:?}")));
             }
-            inputs.shape[0]
+            (Some(inputs), None)
         }
     };
-    let values = nodes.iter().map(|node| world.node(node, samples)).collect::<Result<Vec<_>, _>>()?;
-    reply.lend(outputs(samples).shared().lend());
-    if split.is_some() {
-        reply.lend(Values::i64("targets", vec![samples], |index| index as i64 % 3).shared().lend());
-    }
-    values.iter().for_each(|value| reply.lend(value.shared().lend()));
+    let inputs = inputs.ok_or_else(|| ServiceError::Failed("there are no inputs".to_owned()))?;
+    let computed = forward(world, &inputs)?;
+    let find = |name: &String| {
+        let names = computed.iter().map(|value| value.name.as_str());
+        let found = computed.iter().find(|value| value.name == *name);
+        found.ok_or_else(|| ServiceError::no_such_name("node", name, names))
+    };
+    let wanted = nodes.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+    let outputs = computed.last().map(|outputs| outputs.named("outputs"));
+    outputs.iter().chain(&targets).chain(wanted).for_each(|value| reply.lend(value.shared().lend()));
     Ok(())
 }
 
@@ -258,7 +264,7 @@ fn measure(world: &World, measure: &Measure, reply: &mut Reply<'_>) -> Result<()
         let names = world.copies.keys().map(String::as_str);
         return Err(ServiceError::no_such_name("copy of the weights", name, names));
     }
-    let known = ["loss", "accuracy"];
+    let known = ["loss", world.task.metric()];
     let wanted: Vec<&str> =
         if measure.metrics.is_empty() { known.to_vec() } else { measure.metrics.iter().map(String::as_str).collect() };
     if let Some(unknown) = wanted.iter().find(|name| !known.contains(name)) {

@@ -7,7 +7,7 @@ use plugin_api::protocol::{Record, RecordValue};
 
 use super::progress::Observer;
 use super::services::Simulated;
-use super::world::{BATCH, EPOCHS, EVALUATION_BATCHES, STEPS, World, batch};
+use super::world::{BATCH, EPOCHS, EVALUATION_BATCHES, STEPS, World};
 use crate::dispatch::{Dispatcher, Event, EventData, Failure, HookTime, Order, Planned};
 use crate::history::{History, Metrics, Position};
 use crate::report::Problem;
@@ -57,12 +57,16 @@ impl<'a> Simulation<'a> {
             Ok(()) => {
                 simulation.dispatcher.connect_remotes(&simulation.services);
                 simulation.at(EventKind::SETUP);
-                if let Some(states) = states {
-                    simulation.load_states(states);
+                // A run gives an instance whose `setup` failed no hook but `teardown`; what it would do in others is
+                // no finding.
+                if simulation.dispatcher.failures().is_empty() {
+                    if let Some(states) = states {
+                        simulation.load_states(states);
+                    }
+                    simulation.begin()?;
+                    simulation.training(states.is_some());
+                    simulation.other_jobs();
                 }
-                simulation.begin()?;
-                simulation.training(states.is_some());
-                simulation.other_jobs();
             }
         }
         simulation.at(EventKind::TEARDOWN);
@@ -100,7 +104,7 @@ impl<'a> Simulation<'a> {
         self.services.position.step = 0;
         self.at(EventKind::EPOCH_START);
         for step in 1..=STEPS {
-            self.services.world.batch = batch(self.services.position.global_step);
+            self.services.world.batch = self.services.world.task.batch(self.services.position.global_step);
             self.services.position.step = step;
             self.services.position.global_step += 1;
             self.at(EventKind::STEP_START);

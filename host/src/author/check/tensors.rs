@@ -36,6 +36,30 @@ impl Values {
         Self { name: name.into(), shape, data }
     }
 
+    /// The numbers; none for a tensor of integers.
+    pub(super) fn floats(&self) -> &[f32] {
+        match &self.data {
+            Data::F32(values) => values,
+            Data::I64(_) => &[],
+        }
+    }
+
+    /// Tensors one after another along their first dimension.
+    pub(super) fn joined(tensors: &[Self]) -> Option<Self> {
+        let first = tensors.first()?;
+        let mut shape = first.shape.clone();
+        shape[0] = tensors.iter().map(|tensor| tensor.shape[0]).sum();
+        let mut data = first.data.clone();
+        for tensor in &tensors[1..] {
+            data = match (data, &tensor.data) {
+                (Data::F32(values), Data::F32(more)) => Data::F32(values.iter().chain(&**more).copied().collect()),
+                (Data::I64(values), Data::I64(more)) => Data::I64(values.iter().chain(&**more).copied().collect()),
+                _ => return None,
+            };
+        }
+        Some(Self { name: first.name.clone(), shape, data })
+    }
+
     /// A copy of a plugin's tensor.
     pub(super) fn from_plugin(table: &TensorTable) -> Result<Self, ServiceError> {
         // SAFETY: a request's tensors are valid until the call returns, and the view does not outlive it.

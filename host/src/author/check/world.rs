@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use plugin_api::abi::kinds::EventKind;
-use plugin_api::protocol::{CheckpointWritten, ParameterGroup, RunInfo, Tap, TapOf, TapReduce, TensorSet};
+use plugin_api::protocol::{CheckpointWritten, DataInfo, ParameterGroup, RunInfo, Tap, TapOf, TapReduce, TensorSet};
 
+use super::model::forward;
 use super::tensors::Values;
 use crate::history::{History, HistoryView, Metrics, Position};
 use crate::model::{Dtype, Graph, ModelError, ModelOptions, TensorSpec};
@@ -24,21 +25,65 @@ pub(super) const EVALUATION_BATCHES: u64 = 2;
 /// The splits and how many batches each has.
 pub(super) const SPLITS: [(&str, u64); 2] = [("train", STEPS), ("val", EVALUATION_BATCHES)];
 
-/// The metrics that it gives.
-const METRICS: [&str; 7] =
-    ["train_loss", "train_accuracy", "learning_rate", "epoch_seconds", "step_seconds", "val_loss", "val_accuracy"];
+/// The metrics that it gives whatever it predicts.
+const METRICS: [&str; 5] = ["train_loss", "learning_rate", "epoch_seconds", "step_seconds", "val_loss"];
 
 /// The shape of one sample: an image of one channel.
 const SAMPLE: [i64; 3] = [1, 4, 4];
 const CLASSES: i64 = 3;
 
+/// What the simulated run predicts. A plugin may be for one of them alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// One of three classes.
+    Classes,
+    /// A number.
+    Number,
+}
+
+impl Task {
+    /// The metric beside the loss.
+    pub(super) fn metric(self) -> &'static str {
+        match self {
+            Self::Classes => "accuracy",
+            Self::Number => "mae",
+        }
+    }
+
+    fn outputs(self) -> i64 {
+        match self {
+            Self::Classes => CLASSES,
+            Self::Number => 1,
+        }
+    }
+
+    /// A batch: `inputs`, then `targets`.
+    pub(super) fn batch(self, index: u64) -> [Values; 2] {
+        let shape = std::iter::once(BATCH).chain(SAMPLE).collect();
+        let offset = index as usize;
+        let targets = match self {
+            Self::Classes => Values::i64("targets", vec![BATCH], |element| (element as i64 + index as i64) % CLASSES),
+            Self::Number => Values::f32("targets", vec![BATCH, 1], |element| (element + offset) as f32 / 8.0),
+        };
+        [Values::f32("inputs", shape, |element| ((element + offset) % 16) as f32 / 16.0), targets]
+    }
+
+    fn training_metrics(self, position: Position) -> [(String, f64); 3] {
+        let loss = 1.0 / (position.global_step as f64 + 1.0);
+        let metrics = [("train_loss", loss), ("learning_rate", 1e-3)].map(|(name, value)| (name.to_owned(), value));
+        let [loss_metric, rate] = metrics;
+        [loss_metric, (format!("train_{}", self.metric()), 1.0 - loss / 2.0), rate]
+    }
+}
+
+/// The model, without the width of its output.
 const MODEL: &str = r#"
 layers = [
   { type = "conv2d", out_channels = 2, kernel_size = 3, padding = 1 },
   { type = "batch_norm" },
   { type = "relu" },
   { type = "flatten" },
-  { type = "linear", out_features = 3 },
+  { type = "linear", out_features = OUTPUTS },
 ]
 "#;
 
@@ -52,6 +97,7 @@ pub(super) struct Weights {
 /// Everything that the services answer from. A clone is a snapshot.
 #[derive(Clone)]
 pub(super) struct World {
+    pub(super) task: Task,
     pub(super) info: RunInfo,
     pub(super) graph: Arc<Graph>,
     pub(super) weights: Weights,
@@ -73,8 +119,9 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
 
 impl World {
     /// A run in `folder`, before its training.
-    pub(super) fn new(folder: &Path) -> Result<Self, Problem> {
-        let options: ModelOptions = toml::from_str(MODEL).map_err(|error| broken(&error))?;
+    pub(super) fn new(folder: &Path, task: Task) -> Result<Self, Problem> {
+        let model = MODEL.replace("OUTPUTS", &task.outputs().to_string());
+        let options: ModelOptions = toml::from_str(&model).map_err(|error| broken(&error))?;
         let graph = options.lower(&SAMPLE, Dtype::F32).map_err(|error: ModelError| broken(&error))?;
         let parameters: Vec<Values> =
             graph.nodes().iter().flat_map(|node| &node.parameters).map(|spec| filled(spec, 0.1)).collect();
@@ -91,7 +138,8 @@ impl World {
             values: values.map(|(name, value)| (name.to_owned(), value)).into(),
             owners: BTreeMap::new(),
         }];
-        let known: BTreeSet<String> = METRICS.map(str::to_owned).into();
+        let mut known: BTreeSet<String> = METRICS.map(str::to_owned).into();
+        known.extend(SPLITS.map(|(split, _)| format!("{split}_{}", task.metric())));
         let info = RunInfo {
             metrics: known.iter().cloned().collect(),
             name: "check".to_owned(),
@@ -103,17 +151,23 @@ impl World {
             steps_per_epoch: STEPS,
             total_steps: EPOCHS * STEPS,
             training_samples: STEPS * BATCH.unsigned_abs(),
+            data: DataInfo {
+                splits: SPLITS.map(|(name, batches)| (name.to_owned(), batches * BATCH.unsigned_abs())).into(),
+                classes: if task == Task::Classes { CLASSES.unsigned_abs() } else { 0 },
+                ..DataInfo::default()
+            },
             // A plugin must not publish simulated results.
             trial: true,
             ..RunInfo::default()
         };
         Ok(Self {
+            task,
             info,
             graph: Arc::new(graph),
             weights: Weights { parameters, buffers },
             gradients,
             optimizer,
-            batch: batch(0),
+            batch: task.batch(0),
             metrics: Metrics::new(known),
             history: History::new(),
             groups,
@@ -132,26 +186,25 @@ impl World {
 
     /// The metrics of a step, which go into the history only at the end of the epoch.
     pub(super) fn after_step(&mut self, position: Position) {
-        for (name, value) in training_metrics(position) {
-            self.metrics.put(name, position, value);
+        for (name, value) in self.task.training_metrics(position) {
+            self.metrics.put(&name, position, value);
         }
     }
 
     /// The metrics of an epoch's last step.
     pub(super) fn after_epoch(&mut self, position: Position) {
-        for (name, value) in
-            training_metrics(position).into_iter().chain([("epoch_seconds", 0.4), ("step_seconds", 0.1)])
-        {
+        let seconds = [("epoch_seconds", 0.4), ("step_seconds", 0.1)].map(|(name, value)| (name.to_owned(), value));
+        for (name, value) in self.task.training_metrics(position).into_iter().chain(seconds) {
             // These names hold numbers, unless a plugin put an array under one.
-            let _ = self.put(name, position, value);
+            let _ = self.put(&name, position, value);
         }
     }
 
     /// The metrics of an evaluation.
     pub(super) fn after_evaluation(&mut self, position: Position) {
         let loss = 1.1 / (position.global_step as f64 + 1.0);
-        for (name, value) in [("val_loss", loss), ("val_accuracy", 1.0 - loss / 2.0)] {
-            let _ = self.put(name, position, value);
+        for (name, value) in [("loss", loss), (self.task.metric(), 1.0 - loss / 2.0)] {
+            let _ = self.put(&format!("val_{name}"), position, value);
         }
     }
 
@@ -163,7 +216,10 @@ impl World {
             TensorSet::Optimizer => Ok(self.optimizer.clone()),
             TensorSet::Gradients => Ok(self.gradients.clone()),
             TensorSet::Batch => Ok(self.batch.to_vec()),
-            TensorSet::Outputs => Ok(vec![outputs(BATCH)]),
+            TensorSet::Outputs => {
+                let outputs = forward(self, &self.batch[0])?.pop();
+                Ok(outputs.map(|outputs| outputs.named("outputs")).into_iter().collect())
+            }
             TensorSet::Taps => {
                 let gradients = hook != EventKind::EVAL_STEP_END;
                 let taps = self.taps.iter().filter(|tap| gradients || tap.of == TapOf::Activation);
@@ -250,26 +306,6 @@ fn write_checkpoint(folder: &Path) -> Result<CheckpointWritten, ServiceError> {
     std::fs::create_dir_all(folder).map_err(failed)?;
     std::fs::write(folder.join("manifest.json"), manifest).map_err(failed)?;
     Ok(CheckpointWritten { path: folder.display().to_string(), bytes: manifest.len() as u64, existed })
-}
-
-fn training_metrics(position: Position) -> [(&'static str, f64); 3] {
-    let loss = 1.0 / (position.global_step as f64 + 1.0);
-    [("train_loss", loss), ("train_accuracy", 1.0 - loss / 2.0), ("learning_rate", 1e-3)]
-}
-
-/// A batch: `inputs`, then `targets`.
-pub(super) fn batch(index: u64) -> [Values; 2] {
-    let shape = std::iter::once(BATCH).chain(SAMPLE).collect();
-    let offset = index as usize;
-    [
-        Values::f32("inputs", shape, |element| ((element + offset) % 16) as f32 / 16.0),
-        Values::i64("targets", vec![BATCH], |element| (element as i64 + index as i64) % CLASSES),
-    ]
-}
-
-/// The model's output for `samples` samples.
-pub(super) fn outputs(samples: i64) -> Values {
-    Values::f32("outputs", vec![samples, CLASSES], |index| (index % 3) as f32 - 1.0)
 }
 
 fn filled(spec: &TensorSpec, value: f32) -> Values {

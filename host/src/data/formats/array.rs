@@ -8,8 +8,9 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 
 use super::file;
+use crate::data::normalize::ByteTables;
 use crate::data::rows::Rows;
-use crate::data::{DataError, Source};
+use crate::data::{DataError, Normalization, Source};
 
 /// The bytes of a file.
 pub(super) enum Bytes {
@@ -105,6 +106,47 @@ impl Element {
     }
 }
 
+/// Evaluates an expression with the elements in some bytes, as arrays of bytes, and the function that makes a number of
+/// one: once for each type, so that the compiler can vectorize the loop.
+macro_rules! each_element {
+    ($array:expr, $bytes:expr, |$stored:ident, $number:ident| $body:expr) => {{
+        macro_rules! with {
+            ($type:ty, $value:ident => $convert:expr) => {{
+                const SIZE: usize = size_of::<$type>();
+                let $stored = $bytes.as_chunks::<SIZE>().0;
+                if $array.big_endian {
+                    let $number = |bytes: [u8; SIZE]| {
+                        let $value = <$type>::from_be_bytes(bytes);
+                        $convert
+                    };
+                    $body
+                } else {
+                    let $number = |bytes: [u8; SIZE]| {
+                        let $value = <$type>::from_le_bytes(bytes);
+                        $convert
+                    };
+                    $body
+                }
+            }};
+        }
+        match $array.element {
+            Element::Bool => with!(u8, value => f64::from(u8::from(value != 0))),
+            Element::U8 => with!(u8, value => f64::from(value)),
+            Element::I8 => with!(i8, value => f64::from(value)),
+            Element::U16 => with!(u16, value => f64::from(value)),
+            Element::I16 => with!(i16, value => f64::from(value)),
+            Element::U32 => with!(u32, value => f64::from(value)),
+            Element::I32 => with!(i32, value => f64::from(value)),
+            Element::U64 => with!(u64, value => value as f64),
+            Element::I64 => with!(i64, value => value as f64),
+            Element::F16 => with!(f16, value => value.to_f64()),
+            Element::Bf16 => with!(bf16, value => value.to_f64()),
+            Element::F32 => with!(f32, value => f64::from(value)),
+            Element::F64 => with!(f64, value => value),
+        }
+    }};
+}
+
 /// An array in row-major order.
 pub(super) struct Array {
     /// The file.
@@ -188,42 +230,53 @@ impl Array {
     pub(super) fn numbers(&self) -> Vec<f64> {
         let count = self.shape.iter().product();
         let mut numbers = vec![0.0; count];
-        self.convert(0, &mut numbers, |value| value);
+        self.convert(0, &mut numbers);
         numbers
     }
 
-    /// Reads elements that exist, starting with the one at `first`.
-    fn convert<T>(&self, first: usize, values: &mut [T], from: impl Fn(f64) -> T + Copy) {
+    /// The bytes of `count` elements that exist, starting with the one at `first`.
+    fn stored(&self, first: usize, count: usize) -> &[u8] {
         let size = self.element.size();
         let start = self.start + first * size;
-        let bytes = &self.bytes[start..start + values.len() * size];
-        // One loop for each type, which the compiler can vectorize.
-        macro_rules! convert {
-            ($type:ty, $value:ident => $number:expr) => {{
-                const SIZE: usize = size_of::<$type>();
-                let read: fn([u8; SIZE]) -> $type =
-                    if self.big_endian { <$type>::from_be_bytes } else { <$type>::from_le_bytes };
-                for (bytes, value) in bytes.as_chunks::<SIZE>().0.iter().zip(values) {
-                    let $value = read(*bytes);
-                    *value = from($number);
-                }
-            }};
+        &self.bytes[start..start + count * size]
+    }
+
+    /// Reads elements that exist, starting with the one at `first`.
+    fn convert(&self, first: usize, values: &mut [f64]) {
+        let bytes = self.stored(first, values.len());
+        each_element!(self, bytes, |stored, number| {
+            values.iter_mut().zip(stored).for_each(|(value, stored)| *value = number(*stored));
+        });
+    }
+
+    /// Reads the sample at `index`, which exists, normalized.
+    fn write(&self, index: usize, normalization: &Normalization, row: &mut [f32]) -> Result<(), DataError> {
+        let first = index * row.len();
+        let bytes = self.stored(first, row.len());
+        let written = each_element!(self, bytes, |stored, number| normalization.write(stored, number, row));
+        written.map_err(|position| {
+            let mut stored = [0.0];
+            self.convert(first + position, &mut stored);
+            self.not_finite(index, position, stored[0]).err().unwrap_or(DataError::Overflow { sample: index, position })
+        })
+    }
+
+    /// An error about a stored number that is not finite as f32.
+    fn not_finite(&self, sample: usize, position: usize, number: f64) -> Result<(), DataError> {
+        if (number as f32).is_finite() {
+            return Ok(());
         }
-        match self.element {
-            Element::Bool => convert!(u8, value => f64::from(u8::from(value != 0))),
-            Element::U8 => convert!(u8, value => f64::from(value)),
-            Element::I8 => convert!(i8, value => f64::from(value)),
-            Element::U16 => convert!(u16, value => f64::from(value)),
-            Element::I16 => convert!(i16, value => f64::from(value)),
-            Element::U32 => convert!(u32, value => f64::from(value)),
-            Element::I32 => convert!(i32, value => f64::from(value)),
-            Element::U64 => convert!(u64, value => value as f64),
-            Element::I64 => convert!(i64, value => value as f64),
-            Element::F16 => convert!(f16, value => value.to_f64()),
-            Element::Bf16 => convert!(bf16, value => value.to_f64()),
-            Element::F32 => convert!(f32, value => f64::from(value)),
-            Element::F64 => convert!(f64, value => value),
+        let problem = format!("has `{number}` at position {position}, which is not a finite 32-bit number");
+        Err(self.wrong_sample(sample, problem))
+    }
+
+    /// The samples at `indices`, after a look at whether they are there.
+    fn existing(&self, indices: &[u32]) -> Result<impl Iterator<Item = usize>, DataError> {
+        self.bytes.check(&self.path)?;
+        if indices.iter().any(|index| *index as usize >= self.len()) {
+            return Err(DataError::out_of_range(indices, self.len()));
         }
+        Ok(indices.iter().map(|index| *index as usize))
     }
 }
 
@@ -232,21 +285,35 @@ impl Rows for Array {
         self.shape[0]
     }
 
-    fn read(&self, indices: &[u32], values: &mut [f32]) -> Result<(), DataError> {
-        self.bytes.check(&self.path)?;
-        let row_length = self.row_length();
-        for (index, row) in indices.iter().zip(values.chunks_exact_mut(row_length.max(1))) {
-            let index = *index as usize;
-            if index >= self.len() {
-                return Err(DataError::out_of_range(&[index as u32], self.len()));
+    fn fits_f32(&self) -> bool {
+        match self.element {
+            Element::U32 | Element::I32 | Element::U64 | Element::I64 | Element::F64 => false,
+            Element::Bool | Element::U8 | Element::I8 | Element::U16 | Element::I16 => true,
+            Element::F16 | Element::Bf16 | Element::F32 => true,
+        }
+    }
+
+    fn read_stored(&self, indices: &[u32], values: &mut [f64]) -> Result<(), DataError> {
+        let row_length = self.row_length().max(1);
+        for (index, row) in self.existing(indices)?.zip(values.chunks_exact_mut(row_length)) {
+            self.convert(index * row_length, row);
+            if self.element.is_float() {
+                row.iter().enumerate().try_for_each(|(position, value)| self.not_finite(index, position, *value))?;
             }
-            self.convert(index * row_length, row, |value| value as f32);
-            if self.element.is_float()
-                && let Some(position) = row.iter().position(|value| !value.is_finite())
-            {
-                let problem =
-                    format!("has `{}` at position {position}, which is not a finite 32-bit number", row[position]);
-                return Err(self.wrong_sample(index, problem));
+        }
+        Ok(())
+    }
+
+    fn read(&self, indices: &[u32], normalization: &Normalization, values: &mut [f32]) -> Result<(), DataError> {
+        let row_length = self.row_length().max(1);
+        let tables = match self.element {
+            Element::U8 => ByteTables::new(normalization, values.len(), f64::from),
+            _ => None,
+        };
+        for (index, row) in self.existing(indices)?.zip(values.chunks_exact_mut(row_length)) {
+            match &tables {
+                Some(tables) => tables.write(self.stored(index * row_length, row_length), row),
+                None => self.write(index, normalization, row)?,
             }
         }
         Ok(())

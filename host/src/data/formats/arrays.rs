@@ -7,10 +7,14 @@ use std::sync::Arc;
 use super::array::Array;
 use super::{Pool, Pools};
 use crate::data::classes::ClassTable;
+use crate::data::narrowing;
 use crate::data::options::{ArchiveOptions, ClassOptions, FilesOptions, Task};
 use crate::data::rows::Rows as _;
 use crate::data::split::{HeldOut, Place};
 use crate::data::{DataError, Source, Target, Targets};
+
+/// The numbers of classes are between this and its negative.
+const LARGEST_CLASS: i64 = 1_000_000_000;
 
 /// Opens the array of a file.
 pub(super) type OpenFile = fn(&Path, Source<'_>) -> Result<Array, DataError>;
@@ -48,6 +52,7 @@ pub(super) fn read_files(options: &FilesOptions, source: Source<'_>, open: OpenF
         shape: options.shape.as_deref(),
         task: options.task,
         classes: options.classes.as_ref(),
+        first_class: options.first_class,
         name: "target",
     };
     meaning.pools(pair(&options.inputs, &options.targets)?, given, held_out)
@@ -72,8 +77,13 @@ pub(super) fn read_archives(
         }
     }
     let name = options.targets.as_str();
-    let meaning =
-        Meaning { shape: options.shape.as_deref(), task: options.task, classes: options.classes.as_ref(), name };
+    let meaning = Meaning {
+        shape: options.shape.as_deref(),
+        task: options.task,
+        classes: options.classes.as_ref(),
+        first_class: options.first_class,
+        name,
+    };
     meaning.pools(pair(&options.path)?, given, held_out)
 }
 
@@ -88,6 +98,7 @@ struct Meaning<'a> {
     shape: Option<&'a [u32]>,
     task: Option<Task>,
     classes: Option<&'a ClassOptions>,
+    first_class: Option<i64>,
     /// What is predicted.
     name: &'a str,
 }
@@ -103,36 +114,44 @@ impl Meaning<'_> {
             true => Task::Regression,
             false => Task::Classification,
         });
+        let mut notes = Vec::new();
         let all = || std::iter::once(&main).chain(given.values().map(|(pair, _)| pair));
         let target = match task {
-            Task::Regression => self.values(all())?,
+            Task::Regression => self.values(all(), &mut notes)?,
             Task::Classification => self.classes(all())?,
         };
         let pool = |pair: Pair| self.pool(pair, &target);
         let main = pool(main)?;
         let given = given.into_iter().map(|(name, (pair, may_lack))| Ok((name, (pool(pair)?, may_lack))));
         let given = given.collect::<Result<_, DataError>>()?;
-        Ok(Pools { main, given, held_out, target })
+        Ok(Pools { main, given, held_out, target, classes_given: self.classes.is_some(), notes })
     }
 
     /// The classes of all `pairs`.
     fn classes<'a>(&self, pairs: impl Iterator<Item = &'a Pair>) -> Result<Target, DataError> {
-        let mut largest = 0;
+        let first = self.first_class.unwrap_or(0);
+        if !(-LARGEST_CLASS..=LARGEST_CLASS).contains(&first) {
+            return Err(DataError::Option {
+                option: "data.first_class".to_owned(),
+                value: first.to_string(),
+                expected: "a whole number between -1000000000 and 1000000000",
+            });
+        }
         let mut shape = Vec::new();
+        let mut labels = Vec::new();
         for Pair { targets, .. } in pairs {
-            let width = targets.row_length();
-            for (position, number) in targets.numbers().into_iter().enumerate() {
-                // Not lossy: whole, not negative and far below 2^53.
-                match number {
-                    number if number.fract() == 0.0 && (0.0..1e9).contains(&number) => {
-                        largest = largest.max(number as usize)
-                    }
-                    number => {
+            let width = targets.row_length().max(1);
+            let numbers = targets.numbers().into_iter().enumerate().map(|(position, number)| {
+                // Not lossy: whole, and far below 2^53.
+                match number.fract() == 0.0 && number.abs() <= LARGEST_CLASS as f64 {
+                    true => Ok(number as i64),
+                    false => {
                         let problem = format!("has the target `{number}`, which is not a class");
-                        return Err(targets.wrong_sample(position / width.max(1), problem));
+                        Err(targets.wrong_sample(position / width, problem))
                     }
                 }
-            }
+            });
+            labels.push((targets, width, numbers.collect::<Result<Vec<i64>, _>>()?));
             shape = match targets.shape() {
                 // A column of classes has one class per sample.
                 [_] | [_, 1] => Vec::new(),
@@ -140,44 +159,53 @@ impl Meaning<'_> {
                 [] => Vec::new(),
             };
         }
-        let table = match self.classes {
-            Some(options) => ClassTable::new(options)?,
-            None => ClassTable { count: largest + 1, names: Vec::new() },
-        };
+        let all = || labels.iter().flat_map(|(_, _, numbers)| numbers.iter().copied());
+        let range = [all().min().unwrap_or(first), all().max().unwrap_or(first)];
+        let table = ClassTable::of_numbers(self.classes, first, range[1])?;
+        let last = first + i64::try_from(table.count).unwrap_or(i64::MAX).min(2 * LARGEST_CLASS + 1) - 1;
+        for (targets, width, numbers) in &labels {
+            if let Some(position) = numbers.iter().position(|number| !(first..=last).contains(number)) {
+                let (path, sample, label) = (targets.path.clone(), position / width, numbers[position]);
+                return Err(DataError::Label { path, sample, label, first, last, range });
+            }
+        }
         Ok(Target::Classes { count: table.count, names: table.names, shape })
     }
 
     /// The numbers of all `pairs`.
-    fn values<'a>(&self, pairs: impl Iterator<Item = &'a Pair>) -> Result<Target, DataError> {
+    fn values<'a>(&self, pairs: impl Iterator<Item = &'a Pair>, notes: &mut Vec<String>) -> Result<Target, DataError> {
+        let given = [("classes", self.classes.is_some()), ("first_class", self.first_class.is_some())];
+        if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(DataError::Option {
+                option: format!("data.{key}"),
+                value: "given".to_owned(),
+                expected: "omitted for a regression; for classes, use whole numbers as targets, or `task = \
+                            \"classification\"`",
+            });
+        }
         let mut names = Vec::new();
         let mut within_unit = true;
         for Pair { targets, .. } in pairs {
             let width = targets.row_length();
-            if targets.shape().len() > 2 || self.classes.is_some() {
-                let found = targets.shape();
-                return Err(match self.classes {
-                    Some(_) => DataError::Option {
-                        option: "data.classes".to_owned(),
-                        value: "given".to_owned(),
-                        expected: "omitted for a regression; for classes, use whole numbers as targets, or `task = \
-                                    \"classification\"`",
-                    },
-                    None => targets.malformed(&format!(
-                        "has the shape {found:?}, but numbers to predict need [samples] or [samples, numbers]"
-                    )),
-                });
+            let found = targets.shape();
+            if found.len() > 2 {
+                return Err(targets.malformed(&format!(
+                    "has the shape {found:?}, but numbers to predict need [samples] or [samples, numbers]"
+                )));
             }
-            for (position, number) in targets.numbers().into_iter().enumerate() {
-                if !(number as f32).is_finite() {
+            let numbers = targets.numbers();
+            for (position, number) in numbers.iter().enumerate() {
+                if !(*number as f32).is_finite() {
                     let problem = format!("has the target `{number}`, which is not a finite 32-bit number");
                     return Err(targets.wrong_sample(position / width.max(1), problem));
                 }
-                within_unit &= (0.0..=1.0).contains(&number);
+                within_unit &= (0.0..=1.0).contains(number);
             }
             names = match width {
                 1 => vec![self.name.to_owned()],
                 width => (0..width).map(|index| format!("{}.{index}", self.name)).collect(),
             };
+            notes.extend(narrowing::targets(&targets.path, &numbers, &names));
         }
         Ok(Target::Values { names, within_unit })
     }
@@ -198,16 +226,10 @@ impl Meaning<'_> {
                 values: numbers.into_iter().map(|number| number as f32).collect(),
                 width: names.len(),
             },
-            Target::Classes { count, shape, .. } if targets.row_length() == lengths_product(shape) => {
-                let width = targets.row_length().max(1);
-                if let Some(position) = numbers.iter().position(|number| *number >= *count as f64) {
-                    let problem = format!("has the target `{}`; the classes are 0 to {}", numbers[position], count - 1);
-                    return Err(targets.wrong_sample(position / width, problem));
-                }
-                Targets::Classes {
-                    values: numbers.into_iter().map(|number| number as i64).collect(),
-                    shape: shape.clone(),
-                }
+            Target::Classes { shape, .. } if targets.row_length() == lengths_product(shape) => {
+                let first = self.first_class.unwrap_or(0);
+                let values = numbers.into_iter().map(|number| number as i64 - first).collect();
+                Targets::Classes { values, shape: shape.clone() }
             }
             _ => {
                 let found = targets.row_length();
@@ -261,6 +283,7 @@ mod tests {
             shape: options.shape.as_deref(),
             task: options.task,
             classes: options.classes.as_ref(),
+            first_class: options.first_class,
             name: "y",
         };
         let inputs = array("x", Element::U8, &[2, 4], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
@@ -300,6 +323,32 @@ mod tests {
     }
 
     #[test]
+    fn classes_may_begin_at_another_number_than_zero() {
+        let letters = |rest| pools(bytes(&[2], &[1.0, 3.0]), rest);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let classes = |pools: &Pools| (pools.target.clone(), pools.main.targets.clone());
+        let of = |count, names| Target::Classes { count, names, shape: Vec::new() };
+        assert_eq!(
+            classes(&letters("first_class = 1").unwrap()),
+            (of(3, names(&["1", "2", "3"])), Targets::classes(vec![0, 2]))
+        );
+        assert_eq!(
+            classes(&letters("first_class = 1\nclasses = [\"a\", \"b\", \"c\", \"d\"]").unwrap()),
+            (of(4, names(&["a", "b", "c", "d"])), Targets::classes(vec![0, 2]))
+        );
+        let error = letters("classes = [\"a\", \"b\", \"c\"]").err().unwrap();
+        assert_eq!(error.to_string(), "`y` sample 1 has the target `3`, but the classes are 0 to 2");
+        assert_eq!(error.hint().as_deref(), Some("set `first_class = 1` in `[data]`, since the targets are 1 to 3"));
+        let error = letters("first_class = 2").err().unwrap();
+        assert_eq!(error.to_string(), "`y` sample 0 has the target `1`, but the classes are 2 to 3");
+        let signs = pools(floats(&[2], &[-1.0, 1.0]), "task = \"classification\"\nfirst_class = -1").unwrap();
+        assert_eq!(signs.main.targets, Targets::classes(vec![0, 2]));
+        assert!(letters("first_class = 5000000000").err().unwrap().to_string().contains("data.first_class"));
+        let regression = pools(floats(&[2], &[0.5, 1.0]), "first_class = 1").err().unwrap().to_string();
+        assert!(regression.contains("`data.first_class` = `given` must be omitted"), "{regression}");
+    }
+
+    #[test]
     fn samples_take_the_shape_that_is_asked_for() {
         let shape = |rest| pools(bytes(&[2], &[0.0, 1.0]), rest).map(|pools| pools.main.sample_shape);
         assert_eq!(shape("").unwrap(), [4]);
@@ -315,7 +364,7 @@ mod tests {
         let message = |targets, rest| pools(targets, rest).err().unwrap().to_string();
         assert_eq!(
             message(bytes(&[2], &[0.0, 3.0]), "classes = 3"),
-            "`y` sample 1 has the target `3`; the classes are 0 to 2"
+            "`y` sample 1 has the target `3`, but the classes are 0 to 2"
         );
         assert_eq!(
             message(floats(&[2], &[0.0, 0.5]), "task = \"classification\""),

@@ -9,6 +9,7 @@ use csv::{ByteRecord, ReaderBuilder, Trim};
 
 use super::{Pool, Pools, file};
 use crate::data::classes::ClassTable;
+use crate::data::narrowing;
 use crate::data::options::{Column, CsvOptions, Task};
 use crate::data::rows::Table;
 use crate::data::split::Place;
@@ -31,9 +32,12 @@ pub(in crate::data) fn read(options: &CsvOptions, source: Source<'_>) -> Result<
         }
     }
     let target = target(options, &main, given.values().map(|(table, _)| table))?;
+    let all = std::iter::once(&main).chain(given.values().map(|(table, _)| table));
+    let notes = all.filter_map(CsvTable::note).collect();
     let given = given.into_iter().map(|(name, (table, may_lack))| Ok((name, (table.pool(&target)?, may_lack))));
     let given = given.collect::<Result<_, DataError>>()?;
-    Ok(Pools { main: main.pool(&target)?, given, held_out, target })
+    let classes_given = options.classes.is_some();
+    Ok(Pools { main: main.pool(&target)?, given, held_out, target, classes_given, notes })
 }
 
 /// What is predicted, from the options and all files.
@@ -88,7 +92,7 @@ enum TargetColumns {
     /// The one column of a classification.
     Classes(Labels),
     /// Those of a regression, one row after another.
-    Values(Vec<f32>),
+    Values(Vec<f64>),
 }
 
 /// A column of labels, each stored once.
@@ -147,6 +151,14 @@ impl CsvTable<'_> {
         }
     }
 
+    /// What f32 cannot hold apart of the numbers to predict.
+    fn note(&self) -> Option<String> {
+        match &self.targets {
+            TargetColumns::Classes(_) => None,
+            TargetColumns::Values(values) => narrowing::targets(&self.file.path, values, &self.target_names),
+        }
+    }
+
     /// One more than the largest class.
     fn class_count(&self) -> Result<usize, DataError> {
         let mut count = 0;
@@ -193,7 +205,8 @@ impl CsvTable<'_> {
                 Targets::classes(labels.rows.iter().map(|label| classes[*label as usize]).collect())
             }
             (TargetColumns::Values(values), _) => {
-                Targets::Values { values: values.clone(), width: self.target_names.len() }
+                let values = values.iter().map(|value| *value as f32).collect();
+                Targets::Values { values, width: self.target_names.len() }
             }
             (TargetColumns::Classes(_), Target::Values { .. }) => {
                 return Err(DataError::Empty { path: self.file.path });
@@ -352,10 +365,11 @@ impl<'a> CsvFile<'a> {
         })
     }
 
-    fn number(&self, start: u64, column: usize, field: &[u8]) -> Result<f32, DataError> {
-        let value = std::str::from_utf8(field).ok().and_then(|text| text.parse::<f32>().ok());
+    /// A number that f32 can hold, as exact as it is written.
+    fn number(&self, start: u64, column: usize, field: &[u8]) -> Result<f64, DataError> {
+        let value = std::str::from_utf8(field).ok().and_then(|text| text.parse::<f64>().ok());
         match value {
-            Some(value) if value.is_finite() => Ok(value),
+            Some(value) if (value as f32).is_finite() => Ok(value),
             Some(_) => Err(self.field(start, column, field, "not a finite 32-bit number".to_owned())),
             None => Err(self.field(start, column, field, "not a number".to_owned())),
         }
@@ -397,6 +411,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::data::Normalization;
 
     fn options(rest: &str) -> CsvOptions {
         toml::from_str(&format!("path = \"table.csv\"\n{rest}")).unwrap()
@@ -410,7 +425,7 @@ mod tests {
         let Pool { rows, sample_shape, targets, .. } = pools.main;
         let indices: Vec<u32> = (0..rows.len() as u32).collect();
         let mut features = vec![0.0; indices.len() * sample_shape.iter().product::<i64>() as usize];
-        rows.read(&indices, &mut features)?;
+        rows.read(&indices, &Normalization::none(), &mut features)?;
         Ok((features, sample_shape, targets))
     }
 

@@ -44,6 +44,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::data::Normalization;
     use crate::data::rows::Rows;
 
     fn read(bytes: &[u8]) -> Result<Array, DataError> {
@@ -56,9 +57,9 @@ mod tests {
         bytes.extend([1i16, -2, 300, 4].iter().flat_map(|value| value.to_be_bytes()));
         let array = read(&bytes).unwrap();
         let mut values = [0.0; 4];
-        array.read(&[1, 0], &mut values).unwrap();
+        array.read(&[1, 0], &Normalization::none(), &mut values).unwrap();
         assert_eq!(values, [300.0, 4.0, 1.0, -2.0]);
-        assert!(array.read(&[2], &mut values[..2]).is_err());
+        assert!(array.read(&[2], &Normalization::none(), &mut values[..2]).is_err());
     }
 
     #[test]
@@ -91,7 +92,7 @@ mod tests {
             if let Ok(array) = read(&bytes) {
                 let mut row = vec![0.0; array.row_length()];
                 for index in 0..array.len().min(10) as u32 {
-                    let _ = array.read(&[index], &mut row);
+                    let _ = array.read(&[index], &Normalization::none(), &mut row);
                 }
             }
         }

@@ -44,6 +44,10 @@ pub(super) struct Pools {
     pub(super) held_out: BTreeMap<String, HeldOut>,
     /// What is predicted, the same in all.
     pub(super) target: Target,
+    /// Whether the options give the classes: then some may have no samples.
+    pub(super) classes_given: bool,
+    /// What somebody should know before the training.
+    pub(super) notes: Vec<String>,
 }
 
 /// Arrays of IDX files.

@@ -142,6 +142,7 @@ mod tests {
     use zip::write::SimpleFileOptions;
 
     use super::*;
+    use crate::data::Normalization;
     use crate::data::rows::Rows;
 
     /// A `.npy` file of version 1.
@@ -195,10 +196,10 @@ mod tests {
         std::fs::write(&path, npy("'|u1'", false, "(100000, 1)", &[1; 100_000])).unwrap();
         let array = open(Path::new("a.npy"), Source::Folder(folder.path())).unwrap();
         let mut value = [0.0];
-        array.read(&[99_999], &mut value).unwrap();
+        array.read(&[99_999], &Normalization::none(), &mut value).unwrap();
         assert_eq!(value, [1.0]);
         std::fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
-        let error = array.read(&[99_999], &mut value).unwrap_err().to_string();
+        let error = array.read(&[99_999], &Normalization::none(), &mut value).unwrap_err().to_string();
         assert!(error.ends_with("a.npy` was shortened while it was read"), "{error}");
         std::fs::write(&path, "").unwrap();
         let error = open(Path::new("a.npy"), Source::Folder(folder.path())).err().unwrap().to_string();
@@ -227,9 +228,9 @@ mod tests {
         assert!(message(&huge).contains("is truncated"), "{}", message(&huge));
         let array = read(&npy("'<f4'", false, "(2, 1)", &[0, 0, 0, 0, 0, 0, 0xc0, 0x7f])).unwrap();
         let mut value = [0.0];
-        array.read(&[0], &mut value).unwrap();
+        array.read(&[0], &Normalization::none(), &mut value).unwrap();
         assert_eq!(
-            array.read(&[1], &mut value).unwrap_err().to_string(),
+            array.read(&[1], &Normalization::none(), &mut value).unwrap_err().to_string(),
             "`a.npy` sample 1 has `NaN` at position 0, which is not a finite 32-bit number"
         );
     }

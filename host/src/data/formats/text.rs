@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::file;
 use crate::data::options::{TextOptions, Tokens};
-use crate::data::{Batch, Data, DataError, Dataset, Normalization, SampleType, Source, TRAIN, Target};
+use crate::data::{Batch, Data, DataError, Dataset, Normalization, SampleType, Samples, Source, TRAIN, Target};
 use crate::torch::TorchError;
 
 /// Reads the text and splits it.
@@ -39,13 +39,19 @@ pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result
         splits.insert(name, Arc::new(dataset));
     }
     let shape = vec![i64::from(options.context)];
+    let samples = match options.tokens {
+        Tokens::Bytes => Samples::Bytes,
+        Tokens::Characters => Samples::Characters { tokens: names.clone() },
+    };
     Ok(Data {
         splits,
+        samples,
         target: Target::Classes { count, names, shape: shape.clone() },
         sample_shape: shape,
         sample_type: SampleType::I64,
         normalization: Normalization::none(),
         augmentation: None,
+        notes: Vec::new(),
     })
 }
 

@@ -47,9 +47,10 @@ impl Scope {
     }
 }
 
+/// Whether it is a name, or a path of names as PyTorch's modules have: `net.0`.
 fn is_name(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_alphabetic())
-        && name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
+    let fits = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    name.split('.').all(|part| !part.is_empty() && part.chars().all(fits))
 }
 
 struct Lowering {

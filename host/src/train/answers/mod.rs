@@ -37,6 +37,7 @@ impl Services for Session {
                 let name = call.request(typed::METRIC)?.name;
                 reply.answer(typed::METRIC, &self.present_metric(&name)?)
             }
+            ServiceKind::METRIC_POINTS => services::metric_points(&self.present_metrics()?, reply),
             ServiceKind::METRICS => {
                 let running = self.running_metrics()?;
                 // Running values replace the latest ones, and nothing is copied: some callbacks ask at each step.
@@ -124,7 +125,10 @@ impl Services for Session {
                 self.outputs.artifact(&artifact.kind, &artifact.path);
                 Ok(())
             }
-            ServiceKind::RUN_INFO => services::run_info(&self.info, call, reply),
+            ServiceKind::RUN_INFO => {
+                self.look_at_screen();
+                services::run_info(&self.info, call, reply)
+            }
             ServiceKind::CONSOLE_LINE | ServiceKind::CONSOLE_LINES | ServiceKind::CONSOLE_STATUS => {
                 services::console(&*self.outputs.screen(), call, reply)
             }

@@ -49,7 +49,7 @@ impl Session {
                 for _ in 0..batches {
                     let batch = loader.next_batch().map_err(TrainError::from)?.batch;
                     let batch = EvaluationBatch::new(batch, &self.learner)?;
-                    let (output, tapped) = self.learner.infer_inputs(&batch.inputs, &nodes)?;
+                    let (output, tapped) = self.learner.predict(&batch.inputs, &nodes)?;
                     outputs.push(output);
                     targets.push(batch.targets);
                     values.push(tapped);
@@ -58,7 +58,7 @@ impl Session {
             (None, [inputs]) => {
                 let inputs = self.learner.to_device(borrowed(inputs)?)?;
                 check_inputs(&self.feed.data, &inputs)?;
-                let (output, tapped) = self.learner.infer_inputs(&inputs, &nodes)?;
+                let (output, tapped) = self.learner.predict(&inputs, &nodes)?;
                 outputs.push(output);
                 values.push(tapped);
             }

@@ -45,6 +45,9 @@ struct LoopState {
     /// The norm of the last step's gradients, if they are clipped.
     #[serde(default)]
     gradient_norm: Option<Exact>,
+    /// The fingerprint of the data.
+    #[serde(default)]
+    data: Option<String>,
     /// The latest value of each metric and its position.
     latest: BTreeMap<String, (Exact, Position)>,
 }
@@ -64,6 +67,7 @@ pub(super) struct CheckpointData {
     rng: Vec<HostTensor>,
     state: State,
     graph: Arc<str>,
+    data: Arc<str>,
     run_file: Arc<str>,
     pending: Arc<PendingCheckpoint>,
 }
@@ -79,6 +83,7 @@ impl CheckpointData {
             rng: self.rng.iter().map(HostTensor::as_ref).collect(),
             state: &self.state,
             graph: &self.graph,
+            data: &self.data,
             run_file: &self.run_file,
             plugins: self.pending.plugins.iter().map(|(instance, bytes)| PluginState { instance, bytes }).collect(),
         };
@@ -146,6 +151,7 @@ impl Session {
             loss: self.measured.loss.state(),
             metrics: accumulated,
             gradient_norm: self.learner.step.gradient_norm.map(Exact),
+            data: Some(self.data_fingerprint.clone()),
             latest: self
                 .measured
                 .latest
@@ -173,6 +179,7 @@ impl Session {
             rng,
             state,
             graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
+            data: Arc::clone(&self.data_text),
             run_file: Arc::clone(&self.run_file),
             pending,
         }))
@@ -189,18 +196,17 @@ impl Session {
         for parameter in &state.hyper_parameters {
             let Some(group) = self.learner.optimizer.groups().get(parameter.group) else { continue };
             let group = group.name().to_owned();
-            // The schedule and the options set those without an owner.
+            // The options set those without an owner, and the schedule the learning rate, from the next step on.
             if let Some(owner) = &parameter.owner {
                 self.learner.optimizer.set(&group, &parameter.name, parameter.value.0)?;
                 self.learner.owners.insert((group, parameter.name.clone()), owner.clone());
+            } else if parameter.name == "learning_rate" {
+                // That of the last step: an epoch that ends before the next step puts it among its metrics. Its
+                // schedule may have been another, since the length may change.
+                self.learner.optimizer.restore_learning_rate(parameter.group, parameter.value.0);
             }
         }
         self.learner.optimizer.load_state(&optimizer)?;
-        if self.progress.position.global_step > 0 {
-            // That of the last step: an epoch that ends before the next step puts it among its metrics.
-            let factor = self.learner.schedule_factor(&self.progress);
-            self.learner.optimizer.schedule(factor);
-        }
         self.learner.step.gradient_norm = loop_state.gradient_norm.map(|norm| norm.0);
         for (name, tensor) in copies {
             // A copy's name may contain slashes; a tensor's cannot.

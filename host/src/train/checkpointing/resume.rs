@@ -23,6 +23,7 @@ pub struct Resume {
     pub(super) optimizer: Vec<(String, Tensor)>,
     pub(super) copies: Vec<(String, Tensor)>,
     pub(super) rng: Vec<(String, Tensor)>,
+    run_file: String,
 }
 
 /// Why a run cannot resume from a checkpoint.
@@ -82,7 +83,7 @@ impl Resume {
             let path = path.clone();
             move |source| ResumeError::State { path, part, source }
         };
-        let loop_state = serde_json::from_value(part(LOOP)).map_err(not_understood(LOOP))?;
+        let loop_state: LoopState = serde_json::from_value(part(LOOP)).map_err(not_understood(LOOP))?;
         let schedules = serde_json::from_value(part(SCHEDULES)).map_err(not_understood(SCHEDULES))?;
         let mut plugins = BTreeMap::new();
         for instance in checkpoint.plugins() {
@@ -97,7 +98,8 @@ impl Resume {
             tensors(TensorFile::Model)?.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
         let (optimizer, copies) = (tensors(TensorFile::Optimizer)?, tensors(TensorFile::Copies)?);
         let rng = tensors(TensorFile::Rng)?;
-        Ok(Self { path, state, loop_state, schedules, plugins, model, optimizer, copies, rng })
+        let run_file = checkpoint.run_file()?;
+        Ok(Self { path, state, loop_state, schedules, plugins, model, optimizer, copies, rng, run_file })
     }
 
     /// The checkpoint's folder.
@@ -108,6 +110,16 @@ impl Resume {
     /// Where the run was.
     pub fn position(&self) -> Position {
         self.state.position
+    }
+
+    /// The resolved run file of the run that wrote it.
+    pub fn run_file(&self) -> &str {
+        &self.run_file
+    }
+
+    /// The fingerprint of the data that the run had; see [`Data::fingerprint`](crate::data::Data::fingerprint).
+    pub fn data_fingerprint(&self) -> Option<&str> {
+        self.loop_state.data.as_deref()
     }
 
     /// Threads of one tensor operation: sums depend on their number.

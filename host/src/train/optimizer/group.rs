@@ -130,6 +130,10 @@ impl ParameterGroup {
         }
     }
 
+    pub(super) fn restore_learning_rate(&mut self, value: f64) {
+        *self.hyper_parameters.learning_rate() = value;
+    }
+
     pub(super) fn set(&mut self, name: &str, value: f64) -> Result<(), OptimizerError> {
         let mut changed = self.hyper_parameters;
         match changed.slot(name) {

@@ -48,17 +48,14 @@ impl Optimizer {
                 name: parameters[*index].name.clone(),
                 tensor: parameters[*index].tensor.shallow_clone(),
             });
-            let (name, own, decay) = match group {
+            let (own, decay) = match group {
                 Some(group) => {
                     let decay = if group.weight_decay.is_some() { Decay::All } else { options.decay() };
-                    (group.name(), options.group_hyper_parameters(group), decay)
+                    (options.group_hyper_parameters(group), decay)
                 }
-                None => {
-                    let name = if options.groups().is_empty() { ALL } else { REST };
-                    (name, options.hyper_parameters(), options.decay())
-                }
+                None => (options.hyper_parameters(), options.decay()),
             };
-            groups.push(ParameterGroup::new(name, indices.clone(), shared.collect(), own, decay)?);
+            groups.push(ParameterGroup::new(options.name_of(group), indices.clone(), shared.collect(), own, decay)?);
         }
         Ok(Optimizer { groups, parameters: TensorList::new(parameters.iter().map(|parameter| &parameter.tensor))? })
     }
@@ -90,6 +87,13 @@ impl Optimizer {
     pub fn schedule(&mut self, factor: f64) {
         for group in &mut self.groups {
             group.schedule(factor);
+        }
+    }
+
+    /// Sets the present learning rate of the group at `index`, which the schedule still owns.
+    pub(super) fn restore_learning_rate(&mut self, index: usize, value: f64) {
+        if let Some(group) = self.groups.get_mut(index) {
+            group.restore_learning_rate(value);
         }
     }
 
@@ -209,6 +213,28 @@ impl OptimizerOptions {
     /// Checks that each group has parameters among those of these names.
     pub fn check_groups(&self, names: &[&str]) -> Result<(), OptimizerError> {
         members(self, names).map(drop)
+    }
+
+    /// The metrics that hold the learning rates of a model with parameters of these names.
+    pub fn learning_rate_names(&self, names: &[&str]) -> Vec<String> {
+        let groups = members(self, names).unwrap_or_default();
+        learning_rate_names(groups.iter().map(|members| self.name_of(members.group)))
+    }
+
+    fn name_of<'a>(&self, group: Option<&'a GroupOptions>) -> &'a str {
+        match group {
+            Some(group) => group.name(),
+            None if self.groups().is_empty() => ALL,
+            None => REST,
+        }
+    }
+}
+
+/// The metric of each group's learning rate; a run without groups has one.
+pub(super) fn learning_rate_names<'a>(groups: impl ExactSizeIterator<Item = &'a str>) -> Vec<String> {
+    match groups.len() {
+        0 | 1 => vec!["learning_rate".to_owned()],
+        _ => groups.map(|group| format!("learning_rate_{group}")).collect(),
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::OptimizerError;
 use super::error::range;
 use super::hyper_parameters::HyperParameters;
+use crate::config::fits;
 use crate::torch::optimizer_kernels::{Adagrad, Adam, RmsProp, Sgd};
 
 /// `[train] optimizer`: how gradients change the parameters.
@@ -220,31 +221,7 @@ impl GroupOptions {
 
     /// Whether a parameter of this name belongs to it.
     pub(super) fn fits(&self, parameter: &str) -> bool {
-        fits(self.pattern.as_bytes(), parameter.as_bytes())
-    }
-}
-
-/// Whether `pattern`, in which `*` stands for any bytes, is `text`.
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
-    // The last star, and where in the text the rest of the pattern was tried.
-    let mut retry: Option<(&[u8], &[u8])> = None;
-    let (mut pattern, mut text) = (pattern, text);
-    loop {
-        match (pattern, text) {
-            ([b'*', rest @ ..], _) => {
-                retry = Some((rest, text));
-                pattern = rest;
-            }
-            ([own, rest @ ..], [other, others @ ..]) if own == other => (pattern, text) = (rest, others),
-            ([], []) => return true,
-            _ => match retry {
-                Some((rest, [_, others @ ..])) => {
-                    retry = Some((rest, others));
-                    (pattern, text) = (rest, others);
-                }
-                _ => return false,
-            },
-        }
+        fits(&self.pattern, parameter)
     }
 }
 
@@ -335,32 +312,5 @@ impl OptimizerOptions {
             *rate *= factor;
         }
         own
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::fits;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        for (pattern, text) in
-            [("*", ""), ("*.bias", "fc1.bias"), ("fc*.b*", "fc1.bias"), ("a*b*c", "aXbYbZc"), ("fc1.bias", "fc1.bias")]
-        {
-            assert!(fits(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
-        }
-        for (pattern, text) in [("", "a"), ("*.bias", "fc1.weight"), ("fc", "fc1"), ("a*b", "a"), ("*a", "ab")] {
-            assert!(!fits(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_text_with_parts_taken_out_fits(parts in prop::collection::vec("[ab.]{0,4}", 1..5), others in "[ab.]{0,4}") {
-            let pattern = parts.join("*");
-            prop_assert!(fits(pattern.as_bytes(), parts.join(&others).as_bytes()));
-        }
     }
 }

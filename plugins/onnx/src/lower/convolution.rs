@@ -43,6 +43,38 @@ struct Attributes {
     bias: bool,
 }
 
+impl Attributes {
+    /// Whether the output padding of a transposed convolution reaches its stride, which dilation allows and runtimes
+    /// refuse.
+    fn is_widely_padded(&self) -> bool {
+        let more = self.output_padding.iter().flatten();
+        more.zip(&self.stride).any(|(more, stride)| more >= stride)
+    }
+
+    /// What a transposed convolution removes at each end once its output padding is deducted.
+    fn ends(&self) -> impl Iterator<Item = i64> {
+        let more = self.output_padding.iter().flatten();
+        self.padding.iter().zip(more).map(|(padding, more)| padding - more)
+    }
+
+    /// Whether its output goes on where no window ends.
+    fn pads_beyond(&self) -> bool {
+        self.is_widely_padded() && self.ends().any(|end| end < 0)
+    }
+
+    /// Those of the format for a window that removes its padding at the start and `ends` at the end.
+    fn window(&self, ends: &[i64]) -> Vec<Attribute> {
+        vec![
+            Attribute::ints("kernel_shape", self.kernel.iter().copied()),
+            Attribute::ints("strides", self.stride.iter().copied()),
+            Attribute::ints("dilations", self.dilation.iter().copied()),
+            Attribute::int("group", self.groups),
+            // First all starts, then all ends.
+            Attribute::ints("pads", self.padding.iter().chain(ends).copied()),
+        ]
+    }
+}
+
 fn attributes(op: &Op) -> Option<Attributes> {
     Some(match op {
         Op::Conv1d { kernel_size, stride, padding, dilation, groups, bias, .. } => Attributes {
@@ -86,19 +118,15 @@ impl<'a> Lowering<'a, '_> {
             Some(norm) => inputs.extend(self.fold(node, norm, of.bias)?),
             None => {
                 inputs.push(self.weight(node, "weight", None)?);
-                if of.bias {
+                if of.bias && !of.pads_beyond() {
                     inputs.push(self.weight(node, "bias", None)?);
                 }
             }
         }
-        let mut attributes = vec![
-            Attribute::ints("kernel_shape", of.kernel),
-            Attribute::ints("strides", of.stride),
-            Attribute::ints("dilations", of.dilation),
-            Attribute::int("group", of.groups),
-            // First all starts, then all ends.
-            Attribute::ints("pads", of.padding.iter().chain(&of.padding).copied()),
-        ];
+        if of.is_widely_padded() {
+            return self.widely_padded(node, &of, &inputs);
+        }
+        let mut attributes = of.window(&of.padding);
         let operator = match of.output_padding {
             Some(output_padding) => {
                 attributes.push(Attribute::ints("output_padding", output_padding));
@@ -107,6 +135,28 @@ impl<'a> Lowering<'a, '_> {
             None => "Conv",
         };
         Ok(self.builder.node(operator, &node.name, &inputs, attributes))
+    }
+
+    /// A widely padded transposed convolution: it removes less at the end, and where that is not enough, zeros follow, and
+    /// then the bias.
+    fn widely_padded(&mut self, node: &Node, of: &Attributes, inputs: &[String]) -> Result<String> {
+        let part = |part: &str| format!("{}/{part}", node.name);
+        let (ends, beyond): (Vec<i64>, Vec<i64>) = of.ends().map(|end| (end.max(0), (-end).max(0))).unzip();
+        if !of.pads_beyond() {
+            return Ok(self.builder.node("ConvTranspose", &node.name, inputs, of.window(&ends)));
+        }
+        let computed = self.builder.node("ConvTranspose", &part("computed"), inputs, of.window(&ends));
+        // Batch and channels first; first all starts, then all ends.
+        let zeros: Vec<i64> = std::iter::repeat_n(0, 4 + beyond.len()).chain(beyond).collect();
+        let zeros = self.builder.integers(&part("zeros"), &zeros);
+        if !of.bias {
+            return Ok(self.builder.node("Pad", &node.name, &[computed, zeros], Vec::new()));
+        }
+        let padded = self.builder.node("Pad", &part("padded"), &[computed, zeros], Vec::new());
+        let mut channels = vec![1; node.shape.len()];
+        channels[0] = node.shape.first().copied().unwrap_or(1);
+        let bias = self.weight(node, "bias", Some(&channels))?;
+        Ok(self.builder.node("Add", &node.name, &[padded, bias], Vec::new()))
     }
 
     /// Weight and bias of a convolution that includes the batch norm after it. Computed in f64, so that the result is

@@ -11,14 +11,15 @@ mod shape;
 
 use std::collections::HashMap;
 
-use export::Weights;
+use export::{Added, Ending, Normalization, Weights};
 use plugin_api::graph::{Dtype, Graph, Input, Node, Op};
 use plugin_api::{Error, Result};
 use verify::Point;
 
 pub use builder::{Builder, Elements, Initializer};
 
-use crate::options::{Include, Opset};
+use crate::options::Opset;
+use crate::proto::{Attribute, element};
 
 /// A model in ONNX, with borrowed weights.
 pub struct Lowered<'a> {
@@ -26,10 +27,12 @@ pub struct Lowered<'a> {
     pub input: Input,
     /// The input of the model: that of the file, or its normalized value.
     pub taken: String,
-    /// The name of the output, its shape for a sample, and whether it contains class indices.
+    /// The output of the model: that of the file, or what its ending reads.
+    pub given: String,
+    /// The name of the file's output, its shape for a sample, and what it contains.
     pub output: String,
     pub output_shape: Vec<i64>,
-    pub is_class: bool,
+    pub ending: Ending,
     /// Values of the model that are also values of the file.
     pub points: Vec<Point>,
 }
@@ -40,11 +43,10 @@ pub struct Request<'a> {
     pub opset: Opset,
     /// Whether batch norms become part of the convolutions before them.
     pub fold_batch_norm: bool,
-    /// What is added before and after the model.
-    pub include: &'a [Include],
-    /// The numbers that the data's normalization subtracts and divides by.
-    pub offset: &'a [f32],
-    pub scale: &'a [f32],
+    /// What is added before the model.
+    pub normalization: Option<&'a Normalization>,
+    /// What is added after it.
+    pub ending: Ending,
 }
 
 /// The state of lowering a graph.
@@ -98,8 +100,8 @@ pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered
         values: HashMap::from([(input.name.as_str(), input.name.clone())]),
         folded: if request.fold_batch_norm { convolution::foldable(graph) } else { HashMap::new() },
     };
-    if request.include.contains(&Include::Normalize) && !request.offset.is_empty() && input.dtype == Dtype::F32 {
-        let normalized = lowering.normalize(input, request.offset, request.scale);
+    if let Some(normalization) = request.normalization.filter(|_| input.dtype == Dtype::F32) {
+        let normalized = lowering.normalize(input, normalization);
         lowering.values.insert(&input.name, normalized);
     }
     for node in &graph.nodes {
@@ -107,8 +109,8 @@ pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered
             lowering.node(node).map_err(|error| error.context(format!("node `{}` ({})", node.name, node.op.name())))?;
         lowering.values.insert(&node.name, value);
     }
-    let output_shape = graph.shape(&graph.output).unwrap_or_default().to_vec();
-    lowering.finish(input.clone(), output_shape, request.include)
+    let shape = request.ending.shape(graph.shape(&graph.output).unwrap_or_default());
+    lowering.finish(input.clone(), shape, request.ending)
 }
 
 impl<'a, 'w> Lowering<'a, 'w> {
@@ -187,15 +189,15 @@ impl<'a, 'w> Lowering<'a, 'w> {
         if bias {
             inputs.push(self.weight(node, "bias", None)?);
         }
-        Ok(self.builder.node("Gemm", &node.name, &inputs, vec![crate::proto::Attribute::int("transB", 1)]))
+        Ok(self.builder.node("Gemm", &node.name, &inputs, vec![Attribute::int("transB", 1)]))
     }
 
     /// The data's normalization, as the first nodes.
-    fn normalize(&mut self, input: &Input, offset: &[f32], scale: &[f32]) -> String {
+    fn normalize(&mut self, input: &Input, normalization: &Normalization) -> String {
         let dims: Vec<i64> =
             input.shape.iter().enumerate().map(|(axis, length)| if axis == 0 { *length } else { 1 }).collect();
-        let offset = self.builder.constant("normalize/offset", &dims, offset.to_vec());
-        let scale = self.builder.constant("normalize/scale", &dims, scale.to_vec());
+        let offset = self.builder.constant("normalize/offset", &dims, normalization.offset.clone());
+        let scale = self.builder.constant("normalize/scale", &dims, normalization.scale.clone());
         let shifted = self.builder.node("Sub", "normalize/shifted", &[&input.name, &offset], Vec::new());
         self.builder.node("Div", "normalize/scaled", &[shifted, scale], Vec::new())
     }
@@ -211,26 +213,33 @@ impl<'a, 'w> Lowering<'a, 'w> {
         nodes.filter_map(point).collect()
     }
 
-    /// Adds the nodes after the model, and returns the name of the output.
-    fn finish(mut self, input: Input, mut output_shape: Vec<i64>, include: &[Include]) -> Result<Lowered<'w>> {
-        use crate::proto::Attribute;
-        let mut value = self.value(&self.graph.output)?;
-        let mut is_class = false;
-        if include.contains(&Include::Softmax) {
-            value = self.builder.node("Softmax", "probabilities", &[value], vec![Attribute::int("axis", -1)]);
-        }
-        if include.contains(&Include::Argmax) {
-            let attributes = vec![Attribute::int("axis", -1), Attribute::int("keepdims", 0)];
-            value = self.builder.node("ArgMax", "class", &[value], attributes);
-            output_shape.pop();
-            is_class = true;
-        }
+    /// Adds the nodes after the model.
+    fn finish(mut self, input: Input, output_shape: Vec<i64>, ending: Ending) -> Result<Lowered<'w>> {
+        let given = self.value(&self.graph.output)?;
+        let last = || vec![Attribute::int("axis", -1)];
+        let mut value = match ending.added {
+            Added::Nothing => given.clone(),
+            Added::Softmax => self.builder.node("Softmax", "probabilities", &[&given], last()),
+            Added::Sigmoid => self.builder.node("Sigmoid", "probabilities", &[&given], Vec::new()),
+            Added::Largest => {
+                let attributes = [last(), vec![Attribute::int("keepdims", 0)]].concat();
+                self.builder.node("ArgMax", "class", &[&given], attributes)
+            }
+            Added::AboveZero => {
+                let zero = self.builder.constant("class/zero", &[], vec![0.0]);
+                let axes = self.builder.integers("class/axes", &[-1]);
+                let is_above = self.builder.node("Greater", "class/is_second", &[&given, &zero], Vec::new());
+                let to = vec![Attribute::int("to", i64::from(element::INT64))];
+                let number = self.builder.node("Cast", "class/number", &[is_above], to);
+                self.builder.node("Squeeze", "class", &[number, axes], Vec::new())
+            }
+        };
         // An input or a weight cannot itself be an output.
         if value == input.name || !self.builder.nodes.iter().any(|node| node.output.contains(&value)) {
             value = self.builder.node("Identity", "output", &[value], Vec::new());
         }
         let points = self.points();
         let taken = self.value(&input.name)?;
-        Ok(Lowered { builder: self.builder, input, taken, output: value, output_shape, is_class, points })
+        Ok(Lowered { builder: self.builder, input, taken, given, output: value, output_shape, ending, points })
     }
 }

@@ -5,11 +5,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn host() -> FakeHost {
-    FakeHost::new::<Csv>(json!({ "every_steps": 5 })).unwrap()
+    let splits = ["train", "val", "test"].map(|split| (split.to_owned(), 100));
+    FakeHost::new::<Csv>(json!({ "every_steps": 5 })).unwrap().with_info(|info| info.data.splits = splits.into())
 }
 
 fn content(host: &FakeHost) -> String {
-    fs::read_to_string(host.folder().join(FILE)).unwrap()
+    fs::read_to_string(host.folder().join("metrics.csv")).unwrap()
 }
 
 /// Epochs of ten steps; a checkpoint's state is taken after `saved` steps.
@@ -38,7 +39,7 @@ fn a_metric_that_comes_up_becomes_a_column() {
         content(&host),
         "kind,epoch,step,train_loss,val_loss\nstep,1,5,0.2,\nstep,1,10,0.1,\nepoch,1,10,0.1,0.2\n"
     );
-    assert_eq!((host.artifacts()[0].kind.as_str(), host.artifacts()[0].path.as_str()), ("metrics", FILE));
+    assert_eq!((host.artifacts()[0].kind.as_str(), host.artifacts()[0].path.as_str()), ("metrics", "metrics.csv"));
     assert_eq!(fs::read_dir(host.folder()).unwrap().count(), 1);
 }
 
@@ -66,10 +67,11 @@ fn a_resumed_run_leaves_the_file_of_an_unbroken_one() {
         resumed.load_state(&state).unwrap();
         if saved > 10 {
             // The host restores the history.
+            resumed.set_position(1, (saved - 1) / 10 * 10);
             resumed.put_metric("val_loss", 2.0 / ((saved - 1) / 10 * 10) as f64);
         }
-        resumed.put_metric("train_loss", 1.0 / saved as f64);
         resumed.set_position(1, saved);
+        resumed.put_metric("train_loss", 1.0 / saved as f64);
         resumed.train_start().unwrap();
         if saved % 10 == 0 {
             resumed.put_metric("val_loss", 2.0 / saved as f64);
@@ -86,7 +88,7 @@ fn without_a_state_the_rows_say_what_stays() {
     first.train_start().unwrap();
     train(&mut first, 1..=20, 0);
     let whole = content(&first);
-    let path = first.folder().join(FILE);
+    let path = first.folder().join("metrics.csv");
     fs::write(&path, format!("{whole}step,3,2")).unwrap();
     let expected = whole.lines().take(4).map(|line| format!("{line}\n")).collect::<String>();
     for (step, expected) in [(14, expected), (20, whole), (0, String::new())] {
@@ -120,12 +122,12 @@ fn a_file_that_is_gone_or_in_the_way_is_an_error_with_its_path() {
     gone.train_start().unwrap();
     gone.put_metric("train_loss", 1.0);
     gone.epoch_end(1).unwrap();
-    fs::remove_file(gone.folder().join(FILE)).unwrap();
+    fs::remove_file(gone.folder().join("metrics.csv")).unwrap();
     let told = gone.epoch_end(2).unwrap_err().message().to_owned();
     assert!(told.starts_with("the file was removed during the run: ") && told.contains("/metrics.csv: "), "{told}");
 
     let mut folder = host();
-    fs::create_dir(folder.folder().join(FILE)).unwrap();
+    fs::create_dir(folder.folder().join("metrics.csv")).unwrap();
     assert!(folder.train_start().unwrap_err().message().contains("/metrics.csv: "));
 }
 
@@ -134,11 +136,12 @@ proptest! {
     fn any_metrics_are_read_back(metrics in prop::collection::btree_map(any::<String>(), any::<f64>(), 1..4)) {
         let mut host = host();
         host.train_start().unwrap();
-        for (name, value) in &metrics {
-            host.put_metric(name, *value);
+        for epoch in 1..3 {
+            for (name, value) in &metrics {
+                host.put_metric(name, *value);
+            }
+            host.epoch_end(epoch).unwrap();
         }
-        host.epoch_end(1).unwrap();
-        host.epoch_end(2).unwrap();
         let rows = whole_rows(content(&host).as_bytes());
         prop_assert_eq!(rows.len(), 3);
         for row in &rows[1..] {
@@ -157,9 +160,9 @@ proptest! {
     ) {
         let mut host = host();
         if let Some(rows) = rows {
-            host.load_state(&encode_state(&State { rows }).unwrap()).unwrap();
+            host.load_state(&encode_state(&State { rows, last: LastRows::default() }).unwrap()).unwrap();
         }
-        fs::write(host.folder().join(FILE), before.concat()).unwrap();
+        fs::write(host.folder().join("metrics.csv"), before.concat()).unwrap();
         host.set_position(1, 3);
         host.train_start().unwrap();
         let kept = content(&host);

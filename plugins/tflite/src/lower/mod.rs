@@ -3,6 +3,7 @@
 mod attention;
 mod convolution;
 mod elementwise;
+mod ends;
 mod linear;
 mod normalization;
 mod pooling;
@@ -12,8 +13,11 @@ mod shape;
 
 use std::collections::{HashMap, HashSet};
 
+use export::{Added, Ending, Normalization};
 use plugin_api::graph::{Dtype, Graph, Node, Op};
 use plugin_api::{Error, Result};
+
+pub(crate) use ends::output_name;
 
 use crate::builtin::Builtin;
 use crate::layout::Layout;
@@ -48,12 +52,25 @@ struct Lowering<'g> {
     reordered: HashMap<(TensorId, Vec<usize>), TensorId>,
 }
 
+/// What to lower a graph with.
+pub(crate) struct Request<'a> {
+    /// The layout of the file's images.
+    pub(crate) images: ImageLayout,
+    /// What is added before the model.
+    pub(crate) normalization: Option<&'a Normalization>,
+    /// What is added after it.
+    pub(crate) ending: Ending,
+}
+
 /// Lowers a graph. It reads no weights: a program gets them when it is written.
 ///
 /// # Errors
 ///
 /// The first node that cannot be exported, with its operator.
-pub(crate) fn lower(graph: &Graph, images: ImageLayout) -> Result<Program> {
+pub(crate) fn lower(graph: &Graph, request: &Request<'_>) -> Result<Program> {
+    if graph.inputs.len() != 1 {
+        return Err(Error::new(format!("the model has {} inputs, but only one can be exported", graph.inputs.len())));
+    }
     let mut readers: HashMap<&str, usize> = HashMap::new();
     for name in graph.nodes.iter().flat_map(|node| &node.inputs).chain([&graph.output]) {
         *readers.entry(name).or_default() += 1;
@@ -66,18 +83,18 @@ pub(crate) fn lower(graph: &Graph, images: ImageLayout) -> Result<Program> {
         absorbed: HashSet::new(),
         reordered: HashMap::new(),
     };
-    lowering.take_inputs(images)?;
+    lowering.take_inputs(request)?;
     for node in &graph.nodes {
         lowering.node(node).map_err(|error| error.context(format!("node `{}` (`{}`)", node.name, node.op.name())))?;
     }
-    lowering.give_output(images)?;
+    lowering.give_output(request)?;
     Ok(lowering.program)
 }
 
 impl<'g> Lowering<'g> {
-    fn take_inputs(&mut self, images: ImageLayout) -> Result<()> {
+    fn take_inputs(&mut self, request: &Request<'_>) -> Result<()> {
         for input in &self.graph.inputs {
-            let layout = match images {
+            let layout = match request.images {
                 ImageLayout::Nhwc if input.shape.len() == 3 => Layout::channels_last(3),
                 _ => Layout::plain(input.shape.len()),
             };
@@ -89,15 +106,26 @@ impl<'g> Lowering<'g> {
             let tensor = self.program.tensor(&shape, element, None);
             self.program.tensors[tensor].name.clone_from(&input.name);
             self.program.inputs.push(tensor);
+            let tensor = match request.normalization {
+                Some(normalization) if element == Element::F32 => self.normalized(tensor, &layout, normalization),
+                _ => tensor,
+            };
+            self.program.taken = tensor;
             self.keep(&input.name, Value { tensor, shape: input.shape.clone(), layout, is_shared: false })?;
         }
         Ok(())
     }
 
-    fn give_output(&mut self, images: ImageLayout) -> Result<()> {
+    fn give_output(&mut self, request: &Request<'_>) -> Result<()> {
         let value = self.value(&self.graph.output)?;
         self.program.scope = "output".to_owned();
-        let tensor = match images {
+        if request.ending.added != Added::Nothing && value.shape.len() > 2 {
+            return Err(Error::new(format!(
+                "`include` needs a model whose outputs are vectors or sequences, not of shape {:?}",
+                value.shape
+            )));
+        }
+        let tensor = match request.images {
             ImageLayout::Nhwc if value.shape.len() == 3 => self.ordered(&value, &[1, 2, 0]),
             _ => self.plain(&value),
         };
@@ -111,8 +139,9 @@ impl<'g> Lowering<'g> {
                 self.program.apply(Builtin::Reshape, &[], &[tensor, target], &shape)
             }
         };
-        self.program.output = tensor;
         self.program.tensors[tensor].name.clone_from(&self.graph.output);
+        self.program.given = tensor;
+        self.program.output = self.ended(tensor, request.ending.added);
         self.program.prune();
         Ok(())
     }

@@ -43,6 +43,7 @@ struct Options {
     /// The only global step at which the hooks do any of this; 0: at each.
     at_step: u64,
     /// The metric that `epoch_end` puts, the epoch as its value.
+    #[schemars(extend("format" = "produced-metric"))]
     puts: String,
     /// The metric that `epoch_end` reads; its value is in the line's texts.
     reads: String,

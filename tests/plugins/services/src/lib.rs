@@ -86,6 +86,7 @@ impl Callback for Services {
         journal.note("run_info", run.info())?;
         let graph = journal.note("graph", run.graph())?;
         journal.note("metrics", run.metrics())?;
+        journal.note("metric_points", run.metric_points())?;
         journal.note("history_names", run.history_names())?;
         journal.note("hyper_parameters", run.hyper_parameters())?;
         let parameters = journal.note("tensor_list parameters", run.list(TensorSet::Parameters))?;
@@ -129,14 +130,14 @@ impl Callback for Services {
         let before = fingerprint(run)?;
 
         // The whole training state, changed and restored.
-        journal.note("state take", run.copy_training_state("before", CopyAction::Take))?;
+        journal.note("training_state_copy take", run.copy_training_state("before", CopyAction::Take))?;
         journal.note("train_steps", run.train_steps(2))?;
         journal.note("changed by train_steps", fingerprint(run).map(|after| after != before))?;
         journal.note("recalibrate_batch_norm", run.recalibrate_batch_norm("train", 1))?;
-        journal.note("state restore", run.copy_training_state("before", CopyAction::Restore))?;
+        journal.note("training_state_copy restore", run.copy_training_state("before", CopyAction::Restore))?;
         journal.note("same after restore", fingerprint(run).map(|after| after == before))?;
-        journal.note("state drop", run.copy_training_state("before", CopyAction::Drop))?;
-        journal.note("state of no name", run.copy_training_state("before", CopyAction::Restore))?;
+        journal.note("training_state_copy drop", run.copy_training_state("before", CopyAction::Drop))?;
+        journal.note("training_state_copy of no name", run.copy_training_state("before", CopyAction::Restore))?;
 
         // A named copy of the weights.
         journal.note("weights_copy take", run.copy_weights("copy", CopyAction::Take))?;

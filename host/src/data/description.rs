@@ -1,0 +1,143 @@
+//! What a model was trained on, in the form that checkpoints and run folders keep.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::options::{Color, Orientation};
+use super::{Data, Normalization, Target};
+
+/// All that must be known to give a trained model other samples, and to understand its answers.
+///
+/// Written as `data.json` into the run folder and into each checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataDescription {
+    /// The samples of each split.
+    pub splits: BTreeMap<String, u64>,
+    /// What a sample is made from.
+    pub samples: Samples,
+    /// The shape of one sample.
+    pub sample_shape: Vec<i64>,
+    /// What is predicted.
+    pub target: TargetDescription,
+    /// What every sample was normalized with; the last bit counts.
+    pub normalization: Normalization,
+}
+
+/// What samples are made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Samples {
+    /// Numbers, as they are stored.
+    Numbers,
+    /// Images, from 0 to 255.
+    Images {
+        /// The channels of a pixel.
+        color: Color,
+        /// Whether images are turned as their files say.
+        orientation: Orientation,
+        /// Height and width that every image is resized to, if it is.
+        #[serde(default)]
+        resize: Option<[u32; 2]>,
+    },
+    /// The characters of a text, as indices of `tokens`.
+    Characters {
+        /// In order.
+        tokens: Vec<String>,
+    },
+    /// The bytes of a text, as numbers.
+    Bytes,
+}
+
+/// What is predicted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TargetDescription {
+    /// One of `count` classes.
+    Classes {
+        /// How many there are.
+        count: u64,
+        /// Their names, in order; empty if they are the numbers from 0 on.
+        names: Vec<String>,
+    },
+    /// Numbers.
+    Values {
+        /// Their names, in order.
+        names: Vec<String>,
+    },
+}
+
+impl DataDescription {
+    /// The description of `data`.
+    pub fn new(data: &Data) -> DataDescription {
+        DataDescription {
+            splits: data.splits.iter().map(|(name, split)| (name.clone(), split.len() as u64)).collect(),
+            samples: data.samples.clone(),
+            sample_shape: data.sample_shape.clone(),
+            target: match &data.target {
+                Target::Classes { count, names, .. } => {
+                    TargetDescription::Classes { count: *count as u64, names: names.clone() }
+                }
+                Target::Values { names, .. } => TargetDescription::Values { names: names.clone() },
+            },
+            normalization: data.normalization.clone(),
+        }
+    }
+
+    /// Reads the description that a checkpoint or a run folder holds.
+    ///
+    /// # Errors
+    ///
+    /// Text that is not such a description.
+    pub fn parse(text: &str) -> serde_json::Result<DataDescription> {
+        serde_json::from_str(text)
+    }
+
+    /// The text of `data.json`.
+    ///
+    /// # Errors
+    ///
+    /// None that is known: every part of it can be written as JSON.
+    pub fn text(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self).map(|text| text + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn example(offset: f64) -> DataDescription {
+        DataDescription {
+            splits: BTreeMap::from([("train".to_owned(), 7)]),
+            samples: Samples::Images { color: Color::Gray, orientation: Orientation::Apply, resize: Some([4, 5]) },
+            sample_shape: vec![1, 4, 5],
+            target: TargetDescription::Classes { count: 2, names: vec!["cat".to_owned(), "dog".to_owned()] },
+            normalization: Normalization { offset: vec![offset], scale: vec![1.0 / 3.0] },
+        }
+    }
+
+    #[test]
+    fn the_text_is_that_of_the_docs() {
+        let value: serde_json::Value = serde_json::from_str(&example(0.5).text().unwrap()).unwrap();
+        let expected = json!({
+            "splits": {"train": 7},
+            "samples": {"type": "images", "color": "gray", "orientation": "apply", "resize": [4, 5]},
+            "sample_shape": [1, 4, 5],
+            "target": {"type": "classes", "count": 2, "names": ["cat", "dog"]},
+            "normalization": {"offset": [0.5], "scale": [0.333_333_333_333_333_3]},
+        });
+        assert_eq!(value, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn every_bit_of_the_normalization_comes_back(offset in any::<f64>().prop_filter("finite", |x| x.is_finite())) {
+            let description = example(offset);
+            prop_assert_eq!(&DataDescription::parse(&description.text().unwrap()).unwrap(), &description);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What has changed since the checkpoint that a run resumes from.
+//!
+//! A change after which the numbers would no longer be those of one run is refused: another seed or other rows would
+//! train on what was held out; another model, loss, optimizer or batch size is another experiment. The rest is listed.
+
+use serde_json::Value;
+
+use crate::config::child;
+use crate::report::{Problem, Problems};
+use crate::run_file::{self, RunFile};
+use crate::train::Resume;
+
+/// Longer values are not shown.
+const SHOWN_CHARACTERS: usize = 60;
+
+/// The key that says which other keys a table has.
+const TYPE: &str = "type";
+
+/// Sections and keys that must stay, as pointers; a section stands for all of its keys.
+const FIXED: [&str; 4] = ["/run/seed", "/data", "/model", "/train"];
+
+/// Keys in those that may change.
+const FREE: [&str; 5] = ["/train/epochs", "/train/steps", "/train/metrics", "/model/init_from", "/model/torchscript"];
+
+/// Keys that are always those of this start.
+const IGNORED: [&str; 4] = ["/run/out", "/run/threads", "/run/by_default", "/plugins"];
+
+/// What differs from the run file in the checkpoint and is allowed, as lines for people.
+///
+/// `fingerprint` is that of this run's data.
+///
+/// # Errors
+///
+/// What differs and is not allowed.
+pub(super) fn check(resume: &Resume, now: &RunFile, fingerprint: &str) -> Result<Vec<String>, Problems> {
+    let before = match run_file::load("run.toml of the checkpoint", resume.run_file(), &[], &[]) {
+        Ok(loaded) => loaded.run_file,
+        // Another version of the host wrote it: the shapes of the tensors are still compared.
+        Err(_) => return Ok(vec!["its settings cannot be compared: this host does not read its run file".to_owned()]),
+    };
+    let (mut refused, mut allowed) = (Vec::new(), Vec::new());
+    let mut moved = false;
+    let with_paths = |run_file: &RunFile| serde_json::to_value(&run_file.data).unwrap_or_default();
+    let (mut old, mut new) = (before.clone(), now.clone());
+    moved |= with_paths(&old) != with_paths(&new);
+    old.data.forget_paths();
+    new.data.forget_paths();
+    moved &= with_paths(&old) == with_paths(&new);
+    let values = [&old, &new].map(|run_file| serde_json::to_value(run_file).unwrap_or_default());
+    differences(&values[0], &values[1], "", &mut |place, before, now| {
+        let is_in = |keys: &[&str]| keys.iter().any(|key| place == *key || place.starts_with(&format!("{key}/")));
+        if is_in(&IGNORED) {
+            return;
+        }
+        let key = place.trim_start_matches('/').replace('/', ".");
+        let line = match (shown(before), shown(now)) {
+            (Some(before), Some(now)) => format!("`{key}` was {before} and is {now}"),
+            _ => match (before, now) {
+                (Value::Array(before), Value::Array(now)) => {
+                    format!("`{key}` had {} entries and has {}", before.len(), now.len())
+                }
+                _ => format!("`{key}` has changed"),
+            },
+        };
+        if is_in(&FIXED) && !is_in(&FREE) { refused.push(line) } else { allowed.push(line) }
+    });
+    // Where settings differ, other values follow from them.
+    if refused.is_empty()
+        && let Some(saved) = resume.data_fingerprint()
+        && saved != fingerprint
+    {
+        refused.push("the data has changed: other rows, another order, or other values".to_owned());
+    } else if moved {
+        allowed.push("the data has moved; its content is the same".to_owned());
+    }
+    allowed.extend(plugins(&before, now));
+    if refused.is_empty() {
+        return Ok(allowed);
+    }
+    let problem = Problem::new(format!(
+        "this run cannot resume from `{}`: it would not be the same run",
+        resume.path().display()
+    ));
+    let problem = refused.into_iter().fold(problem, Problem::with_reason);
+    let hint = format!(
+        "use the run file that it was written with, `{}`, or begin a new run: `--resume never --out DIR`, with \
+         `[model] init_from` for these weights",
+        resume.path().join("run.toml").display()
+    );
+    Err(problem.with_hint(hint).into())
+}
+
+/// Instances that are gone or new.
+fn plugins(before: &RunFile, now: &RunFile) -> Vec<String> {
+    let names = |run_file: &RunFile| run_file.plugins.iter().map(|plugin| plugin.name.clone()).collect::<Vec<_>>();
+    let (before, now) = (names(before), names(now));
+    let only = |these: &[String], others: &[String], what: &str| {
+        let names: Vec<String> =
+            these.iter().filter(|name| !others.contains(name)).map(|name| format!("`{name}`")).collect();
+        (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
+    };
+    only(&before, &now, "callbacks that are gone").into_iter().chain(only(&now, &before, "new callbacks")).collect()
+}
+
+/// Calls `found` for each value that differs, with its place. Tables are compared key by key, lists of one length value
+/// by value.
+fn differences(before: &Value, now: &Value, place: &str, found: &mut dyn FnMut(&str, &Value, &Value)) {
+    match (before, now) {
+        // Of another type, everything else differs too.
+        (Value::Object(old), Value::Object(new)) if old.get(TYPE) != new.get(TYPE) => {
+            let value = |members: &serde_json::Map<String, Value>| members.get(TYPE).cloned().unwrap_or_default();
+            found(&child(place, TYPE), &value(old), &value(new));
+        }
+        (Value::Object(old), Value::Object(new)) => {
+            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            for key in keys {
+                let value = |members: &serde_json::Map<String, Value>| members.get(key).cloned().unwrap_or_default();
+                differences(&value(old), &value(new), &child(place, key), found);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (index, (old, new)) in old.iter().zip(new).enumerate() {
+                differences(old, new, &format!("{place}/{index}"), found);
+            }
+        }
+        _ if before == now => {}
+        _ => found(place, before, now),
+    }
+}
+
+/// A value as people write it; `None` for a long one.
+fn shown(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Null => "not set".to_owned(),
+        value => format!("`{value}`"),
+    };
+    (text.chars().count() <= SHOWN_CHARACTERS).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_value_that_differs_is_found_at_its_place() {
+        let before = json!({"train": {"batch_size": 16, "metrics": ["a"]}, "model": {"layers": [{"n": 1}, {"n": 2}]}});
+        let now = json!({"train": {"batch_size": 8, "metrics": ["a", "b"]}, "model": {"layers": [{"n": 1}, {"n": 3}]}});
+        let mut places = Vec::new();
+        differences(&before, &now, "", &mut |place, _, _| places.push(place.to_owned()));
+        assert_eq!(places, ["/model/layers/1/n", "/train/batch_size", "/train/metrics"]);
+        let (sgd, adam) = (json!({"o": {"type": "sgd", "momentum": 1}}), json!({"o": {"type": "adam", "eps": 1}}));
+        let mut places = Vec::new();
+        differences(&sgd, &adam, "", &mut |place, _, _| places.push(place.to_owned()));
+        assert_eq!(places, ["/o/type"]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Columns of a table that the run file names and the file does not have.
+
+use serde_json::Value;
+
+use crate::config::{Document, child};
+use crate::data::DataError;
+use crate::report::{Label, did_you_mean};
+
+/// The keys of `[data]` that name columns.
+const KEYS: [&str; 2] = ["target", "features"];
+
+/// The place in the run file that names the column that an error is about; `None` for other errors.
+pub(super) fn label(document: &Document, error: &DataError) -> Option<Label> {
+    let column = match error {
+        DataError::UnknownColumn { column, .. } => serde_json::to_value(column).ok()?,
+        DataError::NameWithoutHeader { name, .. } => Value::from(name.as_str()),
+        _ => return None,
+    };
+    for key in KEYS {
+        let pointer = child("/data", key);
+        let named = document.value().pointer(&pointer);
+        let entry = named.and_then(|value| value.as_array()?.iter().position(|entry| *entry == column));
+        let pointer = match entry {
+            Some(entry) => format!("{pointer}/{entry}"),
+            None if named == Some(&column) => pointer,
+            None => continue,
+        };
+        return document.label_value(&pointer, "not in the file");
+    }
+    None
+}
+
+/// The columns that were probably meant.
+pub(super) fn hint(error: &DataError) -> Option<String> {
+    let DataError::UnknownColumn { column, available, .. } = error else { return None };
+    let names = available.split(", ").map(|name| name.trim_matches('`'));
+    did_you_mean(&column.to_string(), names)
+}

@@ -57,10 +57,8 @@ pub fn instance_name(text: &str) -> Result<(), FormatError> {
     if text.is_empty() || !text.chars().all(fits) {
         let rule = "a plugin's name consists of lower-case letters, digits and `-`, since it names folders and keys";
         let corrected = text.to_ascii_lowercase().replace(['_', ' '], "-");
-        let hint = match instance_name(&corrected) {
-            Ok(()) if corrected != text => format!("did you mean `{corrected}`? {rule}"),
-            _ => rule.to_owned(),
-        };
+        let is_better = corrected != text && instance_name(&corrected).is_ok();
+        let hint = if is_better { format!("did you mean `{corrected}`? {rule}") } else { rule.to_owned() };
         return Err(FormatError::new(format!("`{text}` cannot be the name of a plugin"), hint));
     }
     Ok(())

@@ -35,7 +35,7 @@ impl Installed {
         self
     }
 
-    /// A run file that declares no plugin, in `work`.
+    /// A run file that declares no plugin, in `project`.
     fn with_run_file(self) -> Self {
         let data = workspace_root().join("examples/digits/digits.csv.gz");
         let text = format!(
@@ -46,15 +46,15 @@ impl Installed {
              optimizer = {{ type = \"sgd\", learning_rate = 0.1 }}\n",
             data.display()
         );
-        std::fs::create_dir_all(self.path("work")).expect("a folder can be made");
-        std::fs::write(self.path("work/run.toml"), text).expect("the run file can be written");
+        std::fs::create_dir_all(self.path("project")).expect("a folder can be made");
+        std::fs::write(self.path("project/run.toml"), text).expect("the run file can be written");
         self
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        std::fs::create_dir_all(self.path("work")).expect("a folder can be made");
+        std::fs::create_dir_all(self.path("project")).expect("a folder can be made");
         let mut command = program(&self.path("bin/host"));
-        command.args(arguments).current_dir(self.path("work"));
+        command.args(arguments).current_dir(self.path("project"));
         command
     }
 
@@ -89,17 +89,17 @@ fn a_bare_run_is_the_example_with_the_plugins_beside_the_program() {
     assert_eq!(output.status.code(), Some(0), "{told}");
     let folder = installed.path("bin/plugins").canonicalize().expect("the folder exists");
     assert!(told.starts_with(&format!("plugins: {} (found beside the program)\n", folder.display())), "{told}");
-    assert!(installed.path("work/out/checkpoints/last/model.safetensors").is_file());
+    assert!(installed.path("project/out/checkpoints/last/model.safetensors").is_file());
     assert!(!told.contains("warning"), "{told}");
 }
 
 #[test]
 fn the_working_folder_is_searched_only_when_it_is_asked_for() {
-    let installed = Installed::new().with_plugins("work/plugins", &["standard", "checkpoint"]).with_run_file();
+    let installed = Installed::new().with_plugins("project/plugins", &["standard", "checkpoint"]).with_run_file();
     insta::assert_snapshot!(installed.shown(&installed.output(&["run", "run.toml", "--out", "out"])), @"
     exit code: 0
     -- stdout
-    [FOLDER]/work/out
+    [FOLDER]/project/out
     -- stderr
     run `bare`: cpu, threads 1 (as the run file says), seed 0
     model: 1 node, 650 parameters; data: train 1797
@@ -107,7 +107,7 @@ fn the_working_folder_is_searched_only_when_it_is_asked_for() {
     warning: × nothing keeps the weights of this run: no plugin writes checkpoints or exports
       hint: give the folder of a plugin that keeps them, such as `checkpoint`: `--plugins DIR`, or set `HOST_PLUGINS`
     finished: 1 epoch, 3 steps in [TIME]
-    results: [FOLDER]/work/out
+    results: [FOLDER]/project/out
     warning: × nothing keeps the weights of this run: no plugin writes checkpoints or exports
       hint: give the folder of a plugin that keeps them, such as `checkpoint`: `--plugins DIR`, or set `HOST_PLUGINS`
     ");
@@ -250,19 +250,19 @@ fn the_run_folder_is_told_once() {
     assert!(ran.stderr().contains(&format!("results: {out}\n")), "{}", ran.stderr());
     let installed = Installed::new().with_run_file();
     let script = format!("'{}' run run.toml --out out 2>&1", installed.path("bin/host").display());
-    let output = program(Path::new("/bin/sh")).args(["-c", &script]).current_dir(installed.path("work")).output();
+    let output = program(Path::new("/bin/sh")).args(["-c", &script]).current_dir(installed.path("project")).output();
     let output = output.expect("a shell starts");
     let told = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(told.matches("work/out").count(), 1, "{told}");
+    assert_eq!(told.matches("project/out").count(), 1, "{told}");
 }
 
 /// What the built-in run shows on a terminal of so many columns, as the bytes that it is sent.
 fn on_terminal(columns: u32, arguments: &str) -> Option<String> {
     let installed = Installed::new().with_plugins("bin/plugins", &["standard", "checkpoint", "onnx", "tflite"]);
-    std::fs::create_dir_all(installed.path("work")).expect("a folder can be made");
+    std::fs::create_dir_all(installed.path("project")).expect("a folder can be made");
     let script = format!("stty cols {columns} rows 40; '{}' {arguments}", installed.path("bin/host").display());
     let mut command = program(Path::new("script"));
-    command.args(["-qec", &script, "/dev/null"]).env("TERM", "xterm").current_dir(installed.path("work"));
+    command.args(["-qec", &script, "/dev/null"]).env("TERM", "xterm").current_dir(installed.path("project"));
     match command.stdin(std::process::Stdio::null()).output() {
         Ok(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
         Err(_) => {
@@ -293,7 +293,7 @@ fn on_a_terminal_an_epoch_is_a_line_that_fits() {
     assert!(told.contains("\u{1b}[32m"), "what improved is green: {told}");
     assert!(!told.contains("also available"), "{told}");
     // Both streams are one terminal.
-    assert_eq!(told.matches("work/out").count(), 1, "{told}");
+    assert_eq!(told.matches("project/out").count(), 1, "{told}");
 }
 
 #[test]

@@ -570,9 +570,11 @@ typedef struct host_plugin_library {
      * line), `license` (an SPDX expression), `hooks` ([event]), `needs` ([{hook?, what, write?}]: what hooks read
      * beyond position and metrics, or write: a set of tensors, `training_state` or the name of a service; what a
      * callback in the background does not name it cannot read), `requires_minor` (the least minor version that it
-     * works with), `options` (a JSON Schema with defaults), `when` (when `trigger` comes: {every: "5 epochs"}),
-     * `dispatch` (`inline` or `background`), `by_default` (true: it runs without being named; the default is true),
-     * `produces` and `reads` ([metric]), `ranks` (draft: `zero` or `all`). Unknown keys are ignored. */
+     * works with), `options` (a JSON Schema with defaults; the formats `metric`, `produced-metric`, `output-file`,
+     * `output-folder` and `output-name` say what a text names, so that the host checks it before the training), `when`
+     * (when `trigger` comes: {every: "5 epochs"}), `dispatch` (`inline` or `background`), `by_default` (true: it runs
+     * without being named; the default is true), `produces` ([metric], `*` for any text) and `reads` ([metric]),
+     * `ranks` (draft: `zero` or `all`). Unknown keys are ignored. */
     hp_status (*describe)(uint32_t index, const hp_reply *reply);
     /* Makes an instance of kind `index` and writes a pointer to it, not null, to `*instance`: the host only passes
      * it back. The options satisfy the schema. On failure give the message to `reply->bytes` (`hp_refuse`) and free

@@ -183,11 +183,22 @@ macro_rules! callback_trait {
             const BY_DEFAULT: bool = true;
             /// Draft: on which ranks of a distributed run it works. Runs have one rank so far.
             const RANKS: Ranks = Ranks::Zero;
-            /// The metrics that it puts.
+            /// The metrics that it puts; `*` in a name stands for any text. The host refuses a run file that waits for a
+            /// metric that nobody says to put. One whose name is an option is said by the option's format instead: see
+            /// [`Callback::Options`].
             const PRODUCES: &'static [&'static str] = &[];
             /// The metrics that it reads; a warning says so when their producer comes later in the order.
             const READS: &'static [&'static str] = &[];
             /// Its options. They are checked against their JSON Schema before an instance is created.
+            ///
+            /// A `format` in the schema, `#[schemars(extend("format" = "metric"))]`, says what a text names, so that the
+            /// host checks it before the training:
+            ///
+            /// * `metric`: a metric that it reads, which the run must give
+            /// * `produced-metric`: a metric that it puts
+            /// * `output-file`, `output-folder`: what it writes, relative to the run folder. Two instances may not write
+            ///   the same, and the default of an instance with a name of its own carries that name.
+            /// * `output-name`: the same for the name of files whose folder and extension are the kind's
             type Options: DeserializeOwned + JsonSchema;
 
             /// Creates an instance.

@@ -112,6 +112,24 @@ impl Run<'_> {
         self.call(typed::METRIC_POINTS, &Nothing)
     }
 
+    /// The metrics that were put at `global_step`, at which the run is: those of the weights as they are. A value that is
+    /// still being averaged, during an epoch, is not among them.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn metrics_of_step(&self, global_step: u64) -> Result<BTreeMap<String, f64>> {
+        let known = self.history_names()?;
+        let mut metrics = BTreeMap::new();
+        let points = self.metric_points()?.into_iter();
+        for (name, _) in points.filter(|(name, point)| point.global_step == global_step && known.contains(name)) {
+            if let Some(put) = self.history(&name)?.pop().filter(|put| put.global_step == global_step) {
+                metrics.insert(name, put.value);
+            }
+        }
+        Ok(metrics)
+    }
+
     /// Puts a metric: it is readable at once, also by later callbacks in the same pass, and part of the history.
     ///
     /// # Errors

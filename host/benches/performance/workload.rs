@@ -140,6 +140,7 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
         optimizer,
         data: plan.data.clone(),
         data_fingerprint: String::new(),
+        data_text: Arc::from(""),
         info: RunInfo::default(),
         outputs: Box::new(OnlyScreen(Arc::clone(screen))),
         interrupt: Interrupt::default(),

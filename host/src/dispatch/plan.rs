@@ -2,6 +2,7 @@
 //! folders offer, and checked before an instance is created.
 
 use plugin_api::abi::kinds::EventKind;
+use plugin_api::services::fits;
 
 use crate::config::{Condition, Document, PluginOptions, When, check, fill_defaults};
 use crate::plugins::{Catalogue, Kind};
@@ -192,7 +193,8 @@ fn readers_before_producers(planned: &[Planned]) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, reader) in planned.iter().enumerate() {
         for metric in &reader.kind.descriptor().reads {
-            let produces = |planned: &&Planned| planned.kind.descriptor().produces.contains(metric);
+            let produces =
+                |planned: &&Planned| planned.kind.descriptor().produces.iter().any(|produced| fits(produced, metric));
             let earlier = planned[..index].iter().any(|planned| produces(&planned));
             if let Some(producer) = planned[index + 1..].iter().find(produces)
                 && !earlier

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use plugin_api::services::fits;
+
 use super::{HistoryError, Position};
-use crate::config::fits;
 
 /// A metric's latest value and the point of the training that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq)]

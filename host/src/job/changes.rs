@@ -3,6 +3,8 @@
 //! A change after which the numbers would no longer be those of one run is refused: another seed or other rows would
 //! train on what was held out; another model, loss, optimizer or batch size is another experiment. The rest is listed.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::config::child;
@@ -13,8 +15,8 @@ use crate::train::Resume;
 /// Longer values are not shown.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// The key that says which other keys a table has.
-const TYPE: &str = "type";
+/// The keys that say which other keys a table has.
+const TAGS: [&str; 2] = ["type", "format"];
 
 /// Sections and keys that must stay, as pointers; a section stands for all of its keys.
 const FIXED: [&str; 4] = ["/run/seed", "/data", "/model", "/train"];
@@ -39,15 +41,8 @@ pub(super) fn check(resume: &Resume, now: &RunFile, fingerprint: &str) -> Result
         Err(_) => return Ok(vec!["its settings cannot be compared: this host does not read its run file".to_owned()]),
     };
     let (mut refused, mut allowed) = (Vec::new(), Vec::new());
-    let mut moved = false;
-    let with_paths = |run_file: &RunFile| serde_json::to_value(&run_file.data).unwrap_or_default();
-    let (mut old, mut new) = (before.clone(), now.clone());
-    moved |= with_paths(&old) != with_paths(&new);
-    old.data.forget_paths();
-    new.data.forget_paths();
-    moved &= with_paths(&old) == with_paths(&new);
-    let values = [&old, &new].map(|run_file| serde_json::to_value(run_file).unwrap_or_default());
-    differences(&values[0], &values[1], "", &mut |place, before, now| {
+    let [old, new] = [&before, now].map(without_paths);
+    differences(&old, &new, "", &mut |place, before, now| {
         let is_in = |keys: &[&str]| keys.iter().any(|key| place == *key || place.starts_with(&format!("{key}/")));
         if is_in(&IGNORED) {
             return;
@@ -64,14 +59,15 @@ pub(super) fn check(resume: &Resume, now: &RunFile, fingerprint: &str) -> Result
         };
         if is_in(&FIXED) && !is_in(&FREE) { refused.push(line) } else { allowed.push(line) }
     });
-    // Where settings differ, other values follow from them.
-    if refused.is_empty()
-        && let Some(saved) = resume.data_fingerprint()
-        && saved != fingerprint
-    {
-        refused.push("the data has changed: other rows, another order, or other values".to_owned());
-    } else if moved {
-        allowed.push("the data has moved; its content is the same".to_owned());
+    match resume.data_fingerprint() {
+        // Where settings differ, other values follow from them.
+        _ if !refused.is_empty() => {}
+        Some(saved) if saved != fingerprint => {
+            refused.push("the data has changed: other rows, another order, or other values".to_owned());
+        }
+        _ if before.data == now.data => {}
+        Some(_) => allowed.push("the data has moved; its content is the same".to_owned()),
+        None => allowed.push("the data has moved; whether its content is the same is not known".to_owned()),
     }
     allowed.extend(plugins(&before, now));
     if refused.is_empty() {
@@ -90,6 +86,13 @@ pub(super) fn check(resume: &Resume, now: &RunFile, fingerprint: &str) -> Result
     Err(problem.with_hint(hint).into())
 }
 
+/// A run file whose data may lie anywhere: its content counts.
+fn without_paths(run_file: &RunFile) -> Value {
+    let mut run_file = run_file.clone();
+    run_file.data.forget_paths();
+    serde_json::to_value(run_file).unwrap_or_default()
+}
+
 /// Instances that are gone or new.
 fn plugins(before: &RunFile, now: &RunFile) -> Vec<String> {
     let names = |run_file: &RunFile| run_file.plugins.iter().map(|plugin| plugin.name.clone()).collect::<Vec<_>>();
@@ -106,18 +109,16 @@ fn plugins(before: &RunFile, now: &RunFile) -> Vec<String> {
 /// by value.
 fn differences(before: &Value, now: &Value, place: &str, found: &mut dyn FnMut(&str, &Value, &Value)) {
     match (before, now) {
-        // Of another type, everything else differs too.
-        (Value::Object(old), Value::Object(new)) if old.get(TYPE) != new.get(TYPE) => {
-            let value = |members: &serde_json::Map<String, Value>| members.get(TYPE).cloned().unwrap_or_default();
-            found(&child(place, TYPE), &value(old), &value(new));
-        }
         (Value::Object(old), Value::Object(new)) => {
-            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
-            keys.sort_unstable();
-            keys.dedup();
+            // Of another type, everything else differs too.
+            let tag = TAGS.into_iter().find(|tag| old.get(*tag) != new.get(*tag));
+            let keys: BTreeSet<&str> = match tag {
+                Some(tag) => BTreeSet::from([tag]),
+                None => old.keys().chain(new.keys()).map(String::as_str).collect(),
+            };
             for key in keys {
-                let value = |members: &serde_json::Map<String, Value>| members.get(key).cloned().unwrap_or_default();
-                differences(&value(old), &value(new), &child(place, key), found);
+                let [old, new] = [old, new].map(|members| members.get(key).unwrap_or(&Value::Null));
+                differences(old, new, &child(place, key), found);
             }
         }
         (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {

@@ -3,9 +3,10 @@
 //! A schema says of an option that it names a metric by its format: `metric` for one that the plugin reads,
 //! `produced-metric` for one that it puts. So the names are checked before the training, for every plugin alike.
 
+use plugin_api::services::fits;
 use serde_json::Value;
 
-use crate::config::{Document, child, default_of, fits, resolved};
+use crate::config::{Document, child, default_of, resolved};
 use crate::dispatch::{Order, Planned};
 use crate::report::{Problem, did_you_mean};
 use crate::train::TrainingPlan;

@@ -99,14 +99,22 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     if let Some(weights) = &initial_weights {
         console.line(&weights.report());
     }
-    let data = DataDescription::new(&plan.data).text();
-    let data = data.map_err(|error| system("write the description of the data", &error))?;
+    let data_text: Arc<str> = DataDescription::new(&plan.data)
+        .text()
+        .map_err(|error| system("write the description of the data", &error))?
+        .into();
     // A checkpoint that does not fit is refused here, before anything in its folder is overwritten.
-    let origin = Origin { initial_weights, resume, data_fingerprint, run_file: resolved.as_str().into() };
+    let origin = Origin {
+        initial_weights,
+        resume,
+        data_fingerprint,
+        data_text: Arc::clone(&data_text),
+        run_file: resolved.as_str().into(),
+    };
     let session = session(plan, origin, &folder, Rc::clone(&status), &console, request.trial)
         .map_err(|error| Problem::from(&error))?;
     folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
-    folder.write("data.json", data.as_bytes()).map_err(|error| Problem::from(&error))?;
+    folder.write("data.json", data_text.as_bytes()).map_err(|error| Problem::from(&error))?;
     if request.run_file.is_none() {
         // Beside the resolved run file, which names it and must itself be runnable.
         folder.write(builtin::DATA_FILE, builtin::DATA).map_err(|error| Problem::from(&error))?;
@@ -176,11 +184,13 @@ fn failed(error: TrainError) -> Ended {
     Ended { outcome: Outcome::Failed, reason: error.to_string(), error: Some(error) }
 }
 
-/// Where a training comes from; its checkpoints hold the last two.
+/// Where a training comes from; its checkpoints hold the texts.
 struct Origin {
     initial_weights: Option<InitialWeights>,
     resume: Option<Resume>,
     data_fingerprint: String,
+    /// The description of the data, as JSON.
+    data_text: Arc<str>,
     /// The resolved run file.
     run_file: Arc<str>,
 }
@@ -197,7 +207,7 @@ fn session(
         action: "cannot watch for signals",
         source: std::io::Error::other(error),
     })?;
-    let Origin { initial_weights, resume, data_fingerprint, run_file } = origin;
+    let Origin { initial_weights, resume, data_fingerprint, data_text, run_file } = origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     tch::set_num_threads(threads as i32);
     torch::keep_freed_memory();
@@ -227,6 +237,7 @@ fn session(
         optimizer,
         data: plan.data,
         data_fingerprint,
+        data_text,
         info,
         outputs: Box::new(StatusOutputs(status)),
         interrupt,

@@ -18,18 +18,19 @@ pub fn metrics(metrics: &Metrics, reply: &mut Reply<'_>) -> Result<(), ServiceEr
     reply.value(&metrics.iter().map(|(name, metric)| (name, metric.value)).collect::<BTreeMap<_, _>>())
 }
 
-/// Answers the latest value of every metric that has one, with its position.
+/// Answers the value of each of these metrics with its position; of two with one name, the last.
 ///
 /// # Errors
 ///
 /// Those of [`Reply::value`].
-pub fn metric_points(metrics: &Metrics, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
-    let point = |metric: Metric| Point {
-        epoch: metric.position.epoch,
-        global_step: metric.position.global_step,
-        value: metric.value,
-    };
-    reply.value(&metrics.iter().map(|(name, metric)| (name, point(metric))).collect::<BTreeMap<_, _>>())
+pub fn metric_points<'m>(
+    metrics: impl Iterator<Item = (&'m str, Metric)>,
+    reply: &mut Reply<'_>,
+) -> Result<(), ServiceError> {
+    let points = metrics.map(|(name, Metric { value, position })| {
+        (name, Point { epoch: position.epoch, global_step: position.global_step, value })
+    });
+    reply.value(&points.collect::<BTreeMap<_, _>>())
 }
 
 /// Answers the latest value of one metric.

@@ -48,7 +48,7 @@ impl Snapshot {
     pub fn answer(&self, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
         match call.service {
             ServiceKind::METRICS => readings::metrics(&self.metrics, reply),
-            ServiceKind::METRIC_POINTS => readings::metric_points(&self.metrics, reply),
+            ServiceKind::METRIC_POINTS => readings::metric_points(self.metrics.iter(), reply),
             ServiceKind::METRIC => readings::metric(&self.metrics, call, reply),
             ServiceKind::HISTORY_NAMES | ServiceKind::HISTORY_SERIES | ServiceKind::HISTORY_ARRAYS => {
                 readings::history(&self.history, call, reply)

@@ -33,7 +33,7 @@ use super::precision::Precision;
 use super::progress::{Length, Progress, Started};
 use super::schedule::Schedule;
 use crate::config::Every;
-use crate::data::{Data, DataDescription};
+use crate::data::Data;
 use crate::dispatch::Emitter;
 use crate::distributed::ProcessGroup;
 use crate::history::{Metrics, Position};
@@ -101,8 +101,8 @@ pub struct Session {
     pub(super) info: RunInfo,
     /// The graph as JSON, once it was requested.
     pub(super) graph_text: Option<Arc<str>>,
+    /// The fingerprint and the description of the data, for checkpoints.
     pub(super) data_fingerprint: String,
-    /// The description of the data as JSON, for checkpoints.
     pub(super) data_text: Arc<str>,
     /// The resolved run file, for checkpoints.
     pub(super) run_file: Arc<str>,
@@ -120,6 +120,8 @@ pub struct Parts {
     pub data: Data,
     /// Its fingerprint, which checkpoints hold.
     pub data_fingerprint: String,
+    /// Its description as JSON, which checkpoints hold.
+    pub data_text: Arc<str>,
     /// The description of the run; the session fills in what the plan determines.
     pub info: RunInfo,
     /// The outputs of the loop.
@@ -147,6 +149,7 @@ impl Session {
             optimizer,
             data,
             data_fingerprint,
+            data_text,
             mut info,
             outputs,
             interrupt,
@@ -156,11 +159,6 @@ impl Session {
         } = parts;
         let position = resume.as_ref().map_or_else(Position::default, |resume| resume.position());
         info.data = data.info();
-        let data_text = DataDescription::new(&data).text();
-        let data_text = data_text.map_err(|error| TrainError::System {
-            action: "cannot write the description of the data",
-            source: error.into(),
-        })?;
         let feed = Feed::new(data, plan.batch_size, plan.accumulate, plan.seed, position)?;
         let progress = Progress::new(position, plan.length, feed.steps_per_epoch());
         info.steps_per_epoch = progress.steps_per_epoch;
@@ -194,7 +192,7 @@ impl Session {
             info,
             graph_text: None,
             data_fingerprint,
-            data_text: data_text.into(),
+            data_text,
             run_file,
         };
         session.look_at_screen();

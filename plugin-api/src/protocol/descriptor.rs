@@ -42,7 +42,7 @@ pub struct Descriptor {
     /// Draft: `zero` or `all`: on which ranks of a distributed run it works.
     #[serde(default = "zero")]
     pub ranks: String,
-    /// Metrics that it puts.
+    /// Metrics that it puts; `*` stands for any text.
     #[serde(default)]
     pub produces: Vec<String>,
     /// Metrics that it reads.

@@ -33,7 +33,7 @@ use crate::protocol::{
     ArrayPoint, CheckpointWritten, ConsoleLine, HookTime, ParameterGroup, Point, Record, RunInfo, Tap, TensorInfo,
 };
 
-pub use names::{did_you_mean, list_names, nearest, no_such_name, no_value, option_of};
+pub use names::{did_you_mean, fits, list_names, nearest, no_such_name, no_value, option_of};
 pub use rules::{
     Background, Caller, Effect, HookSet, Hooks, Ranks, Refusal, Route, Rule, Site, permit, tensors_readable,
     tensors_writable,

@@ -1,4 +1,4 @@
-//! Unknown names: the message, and the names that were probably meant.
+//! Names: patterns of them, and what is said of one that is not known, with those that were probably meant.
 
 use std::cmp::Reverse;
 
@@ -37,6 +37,30 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let near = nearest(word, candidates);
     (!near.is_empty()).then(|| format!("did you mean {}?", list_names(near, "or")))
+}
+
+/// Whether `name` fits `pattern`, in which `*` stands for any text.
+pub fn fits(pattern: &str, name: &str) -> bool {
+    // The last star, and where in the name the rest of the pattern was tried.
+    let mut retry: Option<(&[u8], &[u8])> = None;
+    let (mut pattern, mut name) = (pattern.as_bytes(), name.as_bytes());
+    loop {
+        match (pattern, name) {
+            ([], []) => return true,
+            ([b'*', rest @ ..], _) => {
+                retry = Some((rest, name));
+                pattern = rest;
+            }
+            ([own, rest @ ..], [other, others @ ..]) if own == other => (pattern, name) = (rest, others),
+            _ => match retry {
+                Some((rest, [_, others @ ..])) => {
+                    retry = Some((rest, others));
+                    (pattern, name) = (rest, others);
+                }
+                _ => return false,
+            },
+        }
+    }
 }
 
 /// There is no `what` called `name`: the message of every host, with the nearest of `names`.
@@ -122,5 +146,17 @@ mod tests {
     #[test]
     fn several_offers_read_as_a_sentence() {
         assert_eq!(did_you_mean("conv", ["conv1d", "conv2d"]).as_deref(), Some("did you mean `conv1d` or `conv2d`?"));
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, text) in
+            [("*", ""), ("*.bias", "fc1.bias"), ("fc*.b*", "fc1.bias"), ("a*b*c", "aXbYbZc"), ("fc1.bias", "fc1.bias")]
+        {
+            assert!(fits(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("", "a"), ("*.bias", "fc1.weight"), ("fc", "fc1"), ("a*b", "a"), ("*a", "ab")] {
+            assert!(!fits(pattern, text), "{pattern} {text}");
+        }
     }
 }

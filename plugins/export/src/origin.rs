@@ -66,17 +66,9 @@ impl Origin {
 /// The metrics that were measured at this position: those of an earlier step belong to other weights. JSON has no NaN,
 /// which says nothing about the model anyway.
 fn measured(run: &Run<'_>, position: &Position) -> Result<Map<String, Value>> {
-    let known = run.history_names()?;
-    let mut measured = Map::new();
-    for name in run.metrics()?.into_keys().filter(|name| known.contains(name) && !name.ends_with("_seconds")) {
-        if let Some(point) = run.history(&name)?.last()
-            && point.global_step == position.global_step
-            && point.value.is_finite()
-        {
-            measured.insert(name, json!(point.value));
-        }
-    }
-    Ok(measured)
+    let metrics = run.metrics_of_step(position.global_step)?.into_iter();
+    let told = metrics.filter(|(name, value)| value.is_finite() && !name.ends_with("_seconds"));
+    Ok(told.map(|(name, value)| (name, json!(value))).collect())
 }
 
 /// The hash of a content in Git, as `git hash-object` prints it.

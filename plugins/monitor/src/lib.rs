@@ -2,4 +2,4 @@
 
 mod pattern;
 
-pub use pattern::{matches, selected};
+pub use pattern::selected;

@@ -1,26 +1,11 @@
 //! Patterns for the names of metrics.
 
+use plugin_api::services::fits;
+
 /// Whether a metric matches a pattern of `include` and none of `exclude`.
 pub fn selected(include: &[String], exclude: &[String], name: &str) -> bool {
-    let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
+    let any = |patterns: &[String]| patterns.iter().any(|pattern| fits(pattern, name));
     any(include) && !any(exclude)
-}
-
-/// Whether `name` matches `pattern`, where `*` stands for any characters.
-pub fn matches(pattern: &str, name: &str) -> bool {
-    let mut pieces = pattern.split('*');
-    let first = pieces.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let mut pieces: Vec<_> = pieces.collect();
-    // Without a star there is no last piece, and nothing may remain.
-    let Some(last) = pieces.pop() else { return rest.is_empty() };
-    for piece in pieces {
-        match rest.split_once(piece) {
-            Some((_, tail)) => rest = tail,
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]
@@ -45,7 +30,7 @@ mod tests {
             ("", "a", false),
         ];
         for (pattern, name, expected) in cases {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
         }
     }
 
@@ -62,8 +47,8 @@ mod tests {
         #[test]
         fn a_pattern_made_from_a_name_matches_it(parts in prop::collection::vec("[a-c]{0,3}", 1..5)) {
             let pattern = parts.join("*");
-            prop_assert!(matches(&pattern, &parts.join("")));
-            prop_assert!(matches(&pattern, &parts.join("aa")));
+            prop_assert!(fits(&pattern, &parts.join("")));
+            prop_assert!(fits(&pattern, &parts.join("aa")));
         }
     }
 }

@@ -52,6 +52,7 @@ impl Callback for Onnx {
     const SUMMARY: &'static str = "Exports the model as ONNX";
     const WHEN: When = When { every: None, at: &["end"] };
     const BY_DEFAULT: bool = false;
+    const PRODUCES: &'static [&'static str] = &["*_accuracy_before", "*_accuracy_after"];
     const NEEDS: &'static [Need] = &[
         Need::parameters(EventKind::TRIGGER),
         Need::buffers(EventKind::TRIGGER),

@@ -102,35 +102,30 @@ impl Callback for Csv {
     }
 
     fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        match self.rows.step(run, event)? {
-            Some(row) => self.append(event, &row),
-            None => Ok(()),
-        }
+        let row = self.rows.step(run, event)?;
+        self.append(event, row)
     }
 
     fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
         let row = self.rows.epoch(run, event)?;
-        self.append(event, &row)
+        self.append(event, row)
     }
 
     fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
-        match self.rows.evaluation(run, event)? {
-            Some(row) => self.append(event, &row),
-            None => Ok(()),
-        }
+        let row = self.rows.evaluation(run, event)?;
+        self.append(event, row)
     }
 
     fn on_train_end(&mut self, run: &mut Run<'_>, event: &TrainEnd<'_>) -> Result<()> {
-        match self.rows.end(run, event)? {
-            Some(row) => self.append(event, &row),
-            None => Ok(()),
-        }
+        let row = self.rows.end(run, event)?;
+        self.append(event, row)
     }
 }
 
 impl Csv {
-    fn append(&mut self, position: &Position, row: &rows::Row) -> Result<()> {
-        self.table.as_mut().map_or(Ok(()), |table| table.append(row.kind, position, &row.metrics))
+    fn append(&mut self, position: &Position, row: Option<rows::Row>) -> Result<()> {
+        let (Some(table), Some(row)) = (&mut self.table, row) else { return Ok(()) };
+        table.append(row.kind, position, &row.metrics)
     }
 }
 

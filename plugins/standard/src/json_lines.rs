@@ -7,8 +7,7 @@
 //! `kind` is `epoch`, `step`, `evaluation` for one within an epoch or asked for after it, `test` for the evaluation of the
 //! test split when training is over, or `end` for what callbacks measured after that. `step` is the global step. A line
 //! has only what was measured for it. JSON cannot write NaN and the infinities; they are the strings `"NaN"`,
-//! `"Infinity"` and `"-Infinity"`,
-//! which `float()` in Python and `Number()` in JavaScript read.
+//! `"Infinity"` and `"-Infinity"`, which `float()` in Python and `Number()` in JavaScript read.
 //!
 //! A resumed run cuts the file back to its length at the checkpoint, so that it continues like that of an
 //! uninterrupted run.
@@ -91,36 +90,30 @@ impl Callback for JsonLines {
     }
 
     fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        match self.rows.step(run, event)? {
-            Some(row) => self.append(event, &row),
-            None => Ok(()),
-        }
+        let row = self.rows.step(run, event)?;
+        self.append(event, row)
     }
 
     fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
         let row = self.rows.epoch(run, event)?;
-        self.append(event, &row)
+        self.append(event, row)
     }
 
     fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
-        match self.rows.evaluation(run, event)? {
-            Some(row) => self.append(event, &row),
-            None => Ok(()),
-        }
+        let row = self.rows.evaluation(run, event)?;
+        self.append(event, row)
     }
 
     fn on_train_end(&mut self, run: &mut Run<'_>, event: &TrainEnd<'_>) -> Result<()> {
-        match self.rows.end(run, event)? {
-            Some(row) => self.append(event, &row),
-            None => Ok(()),
-        }
+        let row = self.rows.end(run, event)?;
+        self.append(event, row)
     }
 }
 
 impl JsonLines {
-    fn append(&mut self, position: &Position, row: &Row) -> Result<()> {
-        let line = line(row.kind, position, &row.metrics);
-        self.file.as_mut().map_or(Ok(()), |file| file.append(line.as_bytes()))
+    fn append(&mut self, position: &Position, row: Option<Row>) -> Result<()> {
+        let (Some(file), Some(row)) = (&mut self.file, row) else { return Ok(()) };
+        file.append(line(row.kind, position, &row.metrics).as_bytes())
     }
 }
 

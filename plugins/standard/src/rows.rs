@@ -92,13 +92,13 @@ impl Rows {
         Ok(Some(Row { kind: "step", metrics }))
     }
 
-    pub(crate) fn epoch(&mut self, run: &Run<'_>, event: &At<'_>) -> Result<Row> {
+    pub(crate) fn epoch(&mut self, run: &Run<'_>, event: &At<'_>) -> Result<Option<Row>> {
         let metrics = self.measured(run, event, self.last.epoch)?;
         self.ended = event.epoch;
         self.written = Some(event.epoch);
         self.last.epoch = event.global_step;
         self.shown.extend(metrics.clone());
-        Ok(Row { kind: "epoch", metrics })
+        Ok(Some(Row { kind: "epoch", metrics }))
     }
 
     /// The row of an evaluation that no row of an epoch will have.
@@ -118,19 +118,8 @@ impl Rows {
 
     /// The row of what callbacks measured after all others, at the end.
     pub(crate) fn end(&self, run: &Run<'_>, event: &TrainEnd<'_>) -> Result<Option<Row>> {
-        let names = run.history_names()?;
-        let mut metrics = BTreeMap::new();
-        for (name, point) in run.metric_points()? {
-            let is_shown = self.shown.get(&name).is_some_and(|shown| shown.to_bits() == point.value.to_bits());
-            if point.global_step != event.global_step || is_shown || !names.contains(&name) {
-                continue;
-            }
-            // Of an epoch that was interrupted, the values so far are in no history.
-            let last = run.history(&name)?.pop();
-            if last.is_some_and(|last| last.value.to_bits() == point.value.to_bits()) {
-                metrics.insert(name, point.value);
-            }
-        }
+        let mut metrics = run.metrics_of_step(event.global_step)?;
+        metrics.retain(|name, value| self.shown.get(name).is_none_or(|shown| shown.to_bits() != value.to_bits()));
         Ok((!metrics.is_empty()).then_some(Row { kind: "end", metrics }))
     }
 

@@ -62,6 +62,7 @@ impl Callback for Tflite {
     const SUMMARY: &'static str = "Exports the model as TFLite";
     const BY_DEFAULT: bool = false;
     const WHEN: When = When { every: None, at: &["end"] };
+    const PRODUCES: &'static [&'static str] = &["*_accuracy_before", "*_accuracy_after"];
     const NEEDS: &'static [Need] = &[
         Need::parameters(EventKind::TRIGGER),
         Need::buffers(EventKind::TRIGGER),

@@ -1,11 +1,12 @@
 //! What a file may include around the model, and what it must then return.
 
+use plugin_api::Callback;
 use plugin_api::protocol::RunInfo;
-use serde_json::Value;
-use serde_json::json;
+use plugin_api::testing::FakeHost;
+use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use crate::{Model, Subject};
+use crate::{Model, Reader, Runtime, Subject};
 
 /// A run whose file includes more than the model.
 pub struct Surrounded {
@@ -104,4 +105,35 @@ impl Surrounded {
         let taken = (&stored - offset) / scale;
         [stored, (self.expected)(&self.subject.outputs(&taken))]
     }
+}
+
+/// Exports with `T`, reads the file in its runtime, and compares what it tells of its weights: the metrics of their own
+/// step, and what was learned from the data. `own` is a metric that is put later, at another step.
+///
+/// # Panics
+///
+/// When the file tells something else.
+pub fn assert_origin<T: Callback>(reader: &mut Reader, runtime: Runtime, own: &str) {
+    let of = surrounded().remove(1);
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let mut host = of.subject.run::<T>(json!({}), 2).expect("the options are right").with_info(|info| {
+        of.describe(info);
+        info.data.target_names = names.map(str::to_owned).to_vec();
+    });
+    host.setup().expect("it can be exported");
+    host.set_position(2, 20);
+    host.put_metric("val_loss", 0.5);
+    let mut origin = |host: &mut FakeHost| {
+        host.trigger("end").expect("it is exported");
+        reader.origin(runtime, &host.folder().join(&host.artifacts()[0].path)).expect("it is read")
+    };
+    let found = origin(&mut host);
+    assert_eq!(found["metrics"], json!({ "val_loss": 0.5 }));
+    assert_eq!(found["target_names"], json!(names));
+    assert_eq!((&found["offset"], &found["scale"]), (&json!([1.5, 0.5, -0.5]), &json!([0.5, 0.75, 1.0])));
+    // The weights of seven steps later have no loss of validation.
+    host.set_position(2, 27);
+    host.put_metric(own, 1.0);
+    let found = origin(&mut host);
+    assert_eq!((&found["step"], &found["metrics"]), (&json!(27), &json!({ own: 1.0 })));
 }

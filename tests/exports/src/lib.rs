@@ -13,7 +13,7 @@ mod speed;
 mod subject;
 
 pub use coverage::{Coverage, outcome};
-pub use endings::{Surrounded, surrounded};
+pub use endings::{Surrounded, assert_origin, surrounded};
 pub use memory::{Counting, extra_memory};
 pub use models::{Model, has_room_for_large, large, limits, operators, random_model, zoo};
 pub use reader::{Reader, Runtime};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use exports::{
-    Coverage, Model, Reader, Runtime, Subject, Surrounded, has_room_for_large, large, operators, outcome, random_model,
-    surrounded, zoo,
+    Coverage, Model, Reader, Runtime, Subject, Surrounded, assert_origin, has_room_for_large, large, operators,
+    outcome, random_model, surrounded, zoo,
 };
 use plugin_api::testing::FakeHost;
 use proptest::prelude::*;
@@ -182,30 +182,7 @@ fn probabilities_and_classes_are_those_of_the_loss() {
 #[test]
 fn a_file_tells_what_belongs_to_its_weights() {
     let Some(mut reader) = Reader::shared() else { return };
-    let of = surrounded().remove(1);
-    let host = of.subject.run::<Tflite>(json!({}), 2).expect("the options are right");
-    let mut host = host.with_info(|info| {
-        of.describe(info);
-        info.data.target_names = ["a", "b", "c", "d", "e", "f", "g"].map(str::to_owned).to_vec();
-    });
-    host.setup().expect("it can be exported");
-    host.set_position(2, 20);
-    host.put_metric("val_loss", 0.5);
-    let origin = |host: &FakeHost, reader: &mut Reader| {
-        let file = host.folder().join(&host.artifacts()[0].path);
-        reader.origin(Runtime::Tflite, &file).expect("it is read")
-    };
-    host.trigger("end").expect("it is exported");
-    let found = origin(&host, &mut reader);
-    assert_eq!(found["metrics"], json!({ "val_loss": 0.5 }));
-    assert_eq!(found["target_names"], json!(["a", "b", "c", "d", "e", "f", "g"]));
-    assert_eq!((&found["offset"], &found["scale"]), (&json!([1.5, 0.5, -0.5]), &json!([0.5, 0.75, 1.0])));
-    // The weights of seven steps later have no loss of validation.
-    host.set_position(2, 27);
-    host.put_metric("tflite_own", 1.0);
-    host.trigger("end").expect("it is exported");
-    let found = origin(&host, &mut reader);
-    assert_eq!((&found["step"], &found["metrics"]), (&json!(27), &json!({ "tflite_own": 1.0 })));
+    assert_origin::<Tflite>(&mut reader, Runtime::Tflite, "tflite_own");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use plugin_api::services::typed;
 use super::error::TrainError;
 use super::learner::Learner;
 use super::session::Session;
-use crate::history::{HistoryView, LiveMetrics, Position};
+use crate::history::{HistoryView, LiveMetrics, Metric, Position};
 use crate::services::{self, Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
 use crate::torch::values;
 
@@ -37,7 +37,11 @@ impl Services for Session {
                 let name = call.request(typed::METRIC)?.name;
                 reply.answer(typed::METRIC, &self.present_metric(&name)?)
             }
-            ServiceKind::METRIC_POINTS => services::metric_points(&self.present_metrics()?, reply),
+            ServiceKind::METRIC_POINTS => {
+                let (running, position) = (self.running_metrics()?, self.progress.position);
+                let running = running.iter().map(|(name, value)| (name.as_str(), Metric { value: *value, position }));
+                services::metric_points(self.measured.latest.iter().chain(running), reply)
+            }
             ServiceKind::METRICS => {
                 let running = self.running_metrics()?;
                 // Running values replace the latest ones, and nothing is copied: some callbacks ask at each step.

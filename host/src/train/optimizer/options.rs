@@ -1,12 +1,12 @@
 //! `[train] optimizer` of the run file.
 
+use plugin_api::services::fits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::OptimizerError;
 use super::error::range;
 use super::hyper_parameters::HyperParameters;
-use crate::config::fits;
 use crate::torch::optimizer_kernels::{Adagrad, Adam, RmsProp, Sgd};
 
 /// `[train] optimizer`: how gradients change the parameters.

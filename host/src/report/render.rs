@@ -234,7 +234,7 @@ mod tests {
         let text = render(&[problem], Style::plain().within(40));
         assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
         assert!(
-            text.contains("  hint: give the folder that holds the\n        plugin libraries: `--plugins DIR`,\n"),
+            text.contains("  hint: give the folder that holds the\n        plugin libraries: `--plugins\n        DIR`, or set `HOST_PLUGINS`\n"),
             "{text}"
         );
     }

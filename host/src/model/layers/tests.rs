@@ -118,7 +118,11 @@ fn errors_name_the_layer_and_both_shapes() {
         "`layers[0]` (`repeat1`, repeat) has `times` = `0`, which must be at least 1"
     );
     assert_eq!(message("layers = []", &[4]), "the model has no layers");
-    assert!(message(r#"layers = [{ type = "relu", name = "a.b" }]"#, &[4]).contains("`a.b`"));
+    for name in ["a..b", ".a", "a.", "a b", "a/b", ""] {
+        let layers = format!(r#"layers = [{{ type = "relu", name = "{name}" }}]"#);
+        assert!(message(&layers, &[4]).contains(&format!("`{name}`")), "{name}");
+    }
+    assert!(lower(r#"layers = [{ type = "relu", name = "net.0" }]"#, &[4]).is_ok());
     assert_eq!(
         message(r#"layers = [{ type = "relu", name = "relu2" }, { type = "relu" }]"#, &[4]),
         "two nodes of the model are named `relu2`"

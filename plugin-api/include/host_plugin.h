@@ -148,6 +148,7 @@ typedef uint32_t hp_status;
  *         eval_start; for each batch: eval_step_start, forward, eval_step_end; eval_end
  *         epoch_end, trigger
  *         save_state, checkpoint (when one was asked for)
+ *     trained, the evaluation of `test`, trigger and checkpoint at the end
  *     train_end, teardown
  *
  * The training waits for `step_start`, `gradients`, `step_end` and `epoch_trained`: they must be fast.
@@ -210,6 +211,8 @@ typedef uint32_t hp_status;
 #define HP_EVENT_ERROR 26u
 /* The end of every job, for every instance that was created. */
 #define HP_EVENT_TEARDOWN 27u
+/* Training is over: no step follows. Before what comes at the end, whatever ended it but a failure. */
+#define HP_EVENT_TRAINED 29u
 
 /* ------------------------------------------------------------------------------------------------------------ services
  *
@@ -410,6 +413,15 @@ typedef uint32_t hp_status;
  * Request: none. Reply: {text: {epoch: int, global_step: int, value: number}}.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_METRIC_POINTS 40u
+/* The latest array of each series of arrays, such as a confusion matrix.
+ * Request: none. Reply: {text: {epoch: int, global_step: int, shape: [int], values: [number]}}.
+ * Reads in any hook; background: snapshot; remote: no; ranks: any. */
+#define HP_SERVICE_LATEST_ARRAYS 41u
+/* After which step the model's weights were those of the training, and what was measured of them. A callback may have
+ * restored earlier ones.
+ * Request: none. Reply: {epoch: int, global_step: int, metrics: {text: number}}.
+ * Reads in any hook; background: snapshot; remote: no; ranks: any. */
+#define HP_SERVICE_WEIGHTS_INFO 42u
 
 /* ----------------------------------------------------------------------------------------------------------- tables */
 

@@ -232,6 +232,9 @@ callback_trait! {
     on_train_start(event: &At<'_>) -> () = Ok(());
     /// After the last epoch; always comes, for every outcome.
     on_train_end(event: &TrainEnd<'_>) -> () = Ok(());
+    /// Training is over and no step follows, whatever ended it but a failure. What comes at the end is still to come: the
+    /// evaluation of `test`, triggers, checkpoints, exports; they see the weights that you leave here.
+    on_trained(event: &At<'_>) -> () = Ok(());
     /// Before the first step of an epoch.
     on_epoch_start(event: &At<'_>) -> () = Ok(());
     /// Right after the last step of an epoch, before its evaluation. It counts as training time, so

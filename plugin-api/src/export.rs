@@ -191,6 +191,7 @@ unsafe fn deliver<T: Callback>(instance: *mut c_void, event: &EventTable, host: 
         STOPPING => on_stopping,
         ERROR => on_error,
         TEARDOWN => on_teardown,
+        TRAINED => on_trained,
         #[cfg(feature = "next-minor")]
         SAFE_POINT => on_safe_point,
     }?;

@@ -97,6 +97,7 @@
 //!     eval_start, for each batch: eval_step_start → forward → eval_step_end, then eval_end
 //!     epoch_end, trigger
 //!     save_state, checkpoint (when one was asked for)
+//! trained, the evaluation of `test`, trigger and checkpoint at the end
 //! train_end, teardown
 //! ```
 //!
@@ -138,7 +139,7 @@
 //!
 //! | what happens | what still comes |
 //! |---|---|
-//! | [`Stop`](protocol::Control::Stop) within an epoch | `stopping`; `trigger` for those whose `when` has `at = "end"`, and the checkpoint that they request; `train_end` (stopped); `teardown`. No evaluation, no `epoch_trained`, no `epoch_end` |
+//! | [`Stop`](protocol::Control::Stop) within an epoch | `stopping`; `trained`; `trigger` for those whose `when` has `at = "end"`, and the checkpoint that they request; `train_end` (stopped); `teardown`. No evaluation, no `epoch_trained`, no `epoch_end` |
 //! | `Stop` from `epoch_end` or `trigger` | the event is finished for all; then as above |
 //! | [`EndEpoch`](protocol::Control::EndEpoch) | `epoch_trained`, the evaluation, `epoch_end` and `trigger`, as usual; then the next epoch |
 //! | [`SkipUpdate`](protocol::Control::SkipUpdate) | `step_end`, as usual; the weights do not change |

@@ -12,8 +12,8 @@ use crate::protocol::requests::{
     Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
-    ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, HookTime, ParameterGroup, Point, Record,
-    RecordValue, RunInfo, Tap, TensorInfo, TensorSet,
+    ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, HookTime, ParameterGroup, Point,
+    Record, RecordValue, RunInfo, Tap, TensorInfo, TensorSet, WeightsInfo,
 };
 use crate::remote::Remote;
 use crate::services::{Nothing, Service, ServiceKind, typed};
@@ -112,6 +112,34 @@ impl Run<'_> {
         self.call(typed::METRIC_POINTS, &Nothing)
     }
 
+    /// The metrics that hold at `global_step`, at which the run is: those of evaluated splits only if they were measured
+    /// there, since others are of other weights; all others as they are.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    pub fn current_metrics(&self, global_step: u64) -> Result<BTreeMap<String, f64>> {
+        let splits = self.info()?.data.splits;
+        let is_evaluated = |name: &str| {
+            let evaluated = splits.keys().filter(|split| *split != DataInfo::TRAIN);
+            evaluated.filter_map(|split| name.strip_prefix(split.as_str())).any(|rest| rest.starts_with('_'))
+        };
+        let points = self.metric_points()?.into_iter();
+        let current = points.filter(|(name, point)| point.global_step == global_step || !is_evaluated(name));
+        Ok(current.map(|(name, point)| (name, point.value)).collect())
+    }
+
+    /// After which step the weights of the model were those of the training, and what was measured of them: unless a
+    /// callback restored earlier ones, after the last step.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    #[doc = service_rule!(WEIGHTS_INFO)]
+    pub fn weights_info(&self) -> Result<WeightsInfo> {
+        self.call(typed::WEIGHTS_INFO, &Nothing)
+    }
+
     /// The metrics that were put at `global_step`, at which the run is: those of the weights as they are. A value that is
     /// still being averaged, during an epoch, is not among them.
     ///
@@ -192,6 +220,16 @@ impl Run<'_> {
     pub fn history_arrays(&self, name: &str) -> Result<Vec<ArrayPoint>> {
         let name = name.to_owned();
         self.call(typed::HISTORY_ARRAYS, &Name { name })
+    }
+
+    /// The latest array of each series of arrays, such as a confusion matrix.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    #[doc = service_rule!(LATEST_ARRAYS)]
+    pub fn latest_arrays(&self) -> Result<BTreeMap<String, ArrayPoint>> {
+        self.call(typed::LATEST_ARRAYS, &Nothing)
     }
 
     /// Puts an array into the history.

@@ -33,7 +33,7 @@ fn help() {
       0    the run finished, or a callback stopped it
       1    it failed
       2    the command, the run file or the plugins are wrong; nothing was started
-      130  a signal ended it, after its end hooks
+      130  Ctrl-C ended it, after its end hooks; 143 after SIGTERM, 129 after SIGHUP
     ");
 }
 

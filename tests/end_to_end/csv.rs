@@ -36,8 +36,17 @@ fn rows_are_those_of_the_json_lines() {
     let training = Training::new(PLUGINS);
     training.run("run", &[]);
     let rows = rows(&training, "run");
-    let columns =
-        ["kind", "epoch", "step", "learning_rate", "train_accuracy", "train_loss", "val_accuracy", "val_loss"];
+    let columns = [
+        "kind",
+        "epoch",
+        "step",
+        "learning_rate",
+        "step_loss",
+        "train_accuracy",
+        "train_loss",
+        "val_accuracy",
+        "val_loss",
+    ];
     assert_eq!(rows[0], columns);
     let lines = training.metrics("run");
     assert_eq!(rows.len(), 1 + lines.len());

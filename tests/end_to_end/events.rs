@@ -164,6 +164,43 @@ fn interrupted(run: SmallRun) -> Ran {
 
 #[test]
 #[cfg(unix)]
+fn the_exit_code_says_which_signal_it_was_and_an_ignored_one_stays_ignored() {
+    let send = |signal: &str, process: u32| {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {process}")]).status();
+        assert!(sent.expect("there is a shell").success());
+    };
+    let long = || SmallRun::new().set("train.epochs=100_000").recorder("a", "", "");
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let run = long();
+        let child = run.start();
+        run.wait_for("step_end");
+        send(signal, child.id());
+        let ran = run.ended(child.wait_with_output().expect("the host ends"));
+        assert_eq!((ran.code(), ran.status()["state"].as_str()), (Some(code), Some("interrupted")), "{signal}");
+    }
+    let run = long();
+    let child = run.start_with(|command| {
+        let mut quiet = Command::new("nohup");
+        quiet.arg(command.get_program()).args(command.get_args()).stdin(std::process::Stdio::null());
+        quiet.current_dir(command.get_current_dir().expect("it has one"));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => quiet.env(name, value),
+                None => quiet.env_remove(name),
+            };
+        }
+        *command = quiet;
+    });
+    run.wait_for("step_end");
+    send("HUP", child.id());
+    run.wait_for("epoch_end");
+    send("TERM", child.id());
+    let ran = run.ended(child.wait_with_output().expect("the host ends"));
+    assert_eq!(ran.code(), Some(143), "{}", ran.shown());
+}
+
+#[test]
+#[cfg(unix)]
 fn a_second_signal_ends_the_process_at_once() {
     // The hook that the first signal waits for does not return.
     let sleeps = "sleep_ms = 60_000, sleep_in = 'stopping'";

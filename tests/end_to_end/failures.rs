@@ -1,3 +1,5 @@
+use serde_json::Value;
+
 use crate::small_run::{Ran, SmallRun, text};
 
 /// A run in which `bad` fails at the first epoch's end.
@@ -217,4 +219,34 @@ fn what_a_panicked_one_last_saved_is_in_every_later_checkpoint() {
     let before = state("epoch-0001-step-00000003");
     assert!(!before.is_empty());
     assert_eq!(state("epoch-0002-step-00000006"), before);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_crash_is_told_at_once_and_at_the_next_start() {
+    use std::os::unix::process::ExitStatusExt;
+    let run = || {
+        let run = SmallRun::with_libraries(&["crashes", "checkpoint", "report"]);
+        run.instance("kind = 'checkpoint'").instance("kind = 'report'")
+    };
+    let crashed = run().instance("kind = 'crashes'\noptions = { how = 'segfault', epoch = 2 }").run();
+    assert_eq!(crashed.output.status.signal(), Some(11), "{}", crashed.shown());
+    let told = "host: the process crashed with SIGSEGV in the hook `epoch_end` of `crashes`";
+    assert!(crashed.shown().contains(told), "{}", crashed.shown());
+    // Of a run of a second, the status may not have been written again.
+    assert!(crashed.status()["state"] == "running" || crashed.status()["state"] == "starting");
+
+    let again = run().run_in(crashed.out.clone()).succeeded();
+    let process = &crashed.status()["process"];
+    assert!(process.is_u64());
+    let told = ") crashed with SIGSEGV in the hook `epoch_end` of `crashes`; it was last seen at step ";
+    assert!(again.shown().contains(told), "{}", again.shown());
+    let status: Value =
+        serde_json::from_slice(&std::fs::read(crashed.out.join("status.json")).expect("it is there")).expect("JSON");
+    assert!(status["warnings"][0].as_str().is_some_and(|warning| warning.contains(told)), "{status}");
+    let page = std::fs::read_to_string(crashed.out.join("report.html")).expect("there is a report");
+    assert!(page.contains(told), "the report tells it");
+    assert!(!crashed.out.join("crash.json").exists(), "it is told once");
+    let third = run().set("train.epochs=3").run_in(crashed.out.clone()).succeeded();
+    assert!(!third.shown().contains("the last process"), "{}", third.shown());
 }

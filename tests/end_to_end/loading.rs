@@ -1,6 +1,9 @@
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::{Path, PathBuf};
 
 use fixture::{TempDir, build_test_plugins, folder_of, host, shown, temporary_folder};
+
+use crate::small_run::SmallRun;
 
 /// The recorder, a plugin that loads; tests damage copies of it.
 fn good() -> &'static Path {
@@ -225,4 +228,55 @@ fn a_broken_file_in_a_folder_is_a_warning() {
       × `[FOLDER]/libwrong_major.so` is built for plugin ABI 2.0.0, this host has 1.0.0
       hint: build the plugin with a `plugin-api` or a `host_plugin.h` of this host's major version
     "#);
+}
+
+/// A plugin in C that needs a library in another folder, which its run path names from its own.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_library_finds_what_it_needs_from_its_own_folder() {
+    let folder = fixture::temporary_folder();
+    let within = |name: &str| folder.path().join(name);
+    for name in ["plugins", "lib"] {
+        std::fs::create_dir(within(name)).expect("a folder is made");
+    }
+    std::fs::write(within("neighbor.c"), "int neighbor(void); int neighbor(void) { return 7; }\n").expect("written");
+    fixture::compile_c(&within("neighbor.c"), &within("lib"));
+    let common = fixture::workspace_root().join("tests/plugins/c/common.h");
+    let source = format!(
+        "#define OWN_CREATE\n#include \"{}\"\nint neighbor(void);\n\
+         static hp_status create(uint32_t kind, const hp_create *request, void **instance, const hp_reply *reply) {{\n\
+         (void) kind, (void) request, (void) reply; *instance = &nothing; return neighbor() == 7 ? HP_OK : HP_ERROR; }}\n\
+         HP_LIBRARY(KINDS, create, handle, destroy)\n",
+        common.display()
+    );
+    std::fs::write(within("needs.c"), source).expect("written");
+    let library = format!("-L{}", within("lib").display());
+    let arguments = [library.as_str(), "-lneighbor", "-Wl,-rpath,$ORIGIN/../lib"];
+    fixture::compile_c_with(&within("needs.c"), &within("plugins"), &arguments);
+    std::fs::create_dir(within("temporary")).expect("a folder is made");
+    let plugins = within("plugins").display().to_string();
+    let run = SmallRun::new().instance("kind = 'wrong'").arguments(["--plugins", &plugins]);
+    let child = run.start_with(|command| {
+        command.env("TMPDIR", within("temporary"));
+    });
+    let output = child.wait_with_output().expect("the host ends");
+    run.ended(output).succeeded();
+    let left = std::fs::read_dir(within("temporary")).expect("it can be read").count();
+    assert_eq!(left, 0, "the copies that were loaded are gone");
+}
+
+/// The process would get a signal where code of a file is read that is no longer there.
+#[test]
+#[cfg(unix)]
+fn a_library_that_is_overwritten_while_it_is_in_use_harms_nothing() {
+    let run = SmallRun::new().set("train.epochs=20").recorder("slow", "", "sleep_ms = 20, sleep_in = 'step_end'");
+    let child = run.start();
+    run.wait_for("step_end");
+    let library = run.plugins().join(format!("{DLL_PREFIX}recorder{DLL_SUFFIX}"));
+    let length = std::fs::metadata(&library).expect("it is there").len();
+    // In place: the same file with other content, and shorter.
+    std::fs::write(&library, vec![0u8; length as usize / 2]).expect("it is overwritten");
+    let output = child.wait_with_output().expect("the host ends");
+    let ran = run.ended(output).succeeded();
+    assert_eq!(ran.status()["position"]["epoch"], 20);
 }

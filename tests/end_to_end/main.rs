@@ -26,6 +26,7 @@ mod background;
 mod csv;
 // The formats that data is read from, and what is wrong with files.
 mod data;
+mod data_run;
 // The files of exporters, and their readers.
 mod exports;
 // Headless Chromium, for the tests of pages.
@@ -38,6 +39,7 @@ mod dashboard;
 mod failures;
 // The weights that a run exports, as other programs read them.
 mod exports_weights;
+mod hints;
 mod inspection;
 // What a person meets first: no options, nothing saved, a loss that is NaN.
 mod first_contact;
@@ -48,6 +50,7 @@ mod cli;
 // The run that these share.
 mod small_run;
 // Resuming from a checkpoint: bit for bit, whatever ended the process.
+mod restore_best;
 mod resume;
 // What callbacks ask of the run, and whether the answers are right.
 mod services;
@@ -64,8 +67,10 @@ mod webhook;
 // Commands that a run starts.
 mod command;
 // What a real tracking server has about a run.
+mod metrics;
 mod mlflow;
 // Event files, as TensorBoard's own package and server read them.
+mod tables;
 mod tensorboard;
 // The repository's documentation.
 mod tidy;

@@ -63,7 +63,7 @@ fn metrics_that_the_run_does_not_give_are_errors_at_their_place() {
         ·                                                                      ╰── unknown
      61 │ 
         ╰────
-      hint: the run gives `data_wait_seconds`, `epoch_seconds`, `learning_rate`, `step_seconds`, `train_loss`, `val_accuracy`, `val_loss`; a plugin that puts a metric says so in its descriptor's `produces`
+      hint: the run gives `data_wait_seconds`, `epoch_seconds`, `learning_rate`, `step_loss`, `step_seconds`, `train_loss`, `val_accuracy`, `val_loss`; a plugin that puts a metric says so in its descriptor's `produces`
 
       × `tensorboard` waits for the metric `val_confusion_matrix`, which this run does not give
         ╭─[[FOLDER]/run.toml:64:46]
@@ -258,6 +258,33 @@ fn a_checkpoint_of_a_step_is_the_best_once_it_is_evaluated() {
         rows(&ran.out.join("metrics.jsonl"), "epoch").iter().filter_map(|row| row["val_loss"].as_f64()).collect();
     assert!(losses.len() == 4 && losses.iter().all(|loss| *loss <= losses[0]), "{losses:?}");
     assert!(ran.out.join("checkpoints").join(first).is_dir(), "the one with the largest val_loss is kept");
+}
+
+#[test]
+fn batch_normalization_of_one_sample_is_refused_and_its_hint_cures_it() {
+    let layers = "model.layers=[{ type = \"linear\", out_features = 10 }, { type = \"batch_norm\" }]";
+    let run =
+        |settings: &[&str]| settings.iter().fold(SmallRun::new().set(layers), |run, setting| run.set(setting)).run();
+    // The training split has 1438 samples.
+    let ran = run(&["train.batch_size=479"]);
+    assert_eq!(ran.code(), Some(2));
+    insta::assert_snapshot!(ran.shown(), @r"
+    exit code: 2
+    -- stderr
+      × `bn1` (batch_norm) cannot train on the last batch of an epoch: one sample of 1438 is left, and one value has no deviation
+       ╭─[--set:1:18]
+     1 │ train.batch_size=479
+       ·                  ─┬─
+       ·                   ╰── of 1438 samples
+       ╰────
+      hint: set `drop_last = true` in `[data]`, or another `batch_size`
+    ");
+    let ran = run(&["train.batch_size=479", "data.drop_last=true"]);
+    let position = &ran.succeeded().status()["position"];
+    assert_eq!((&position["global_step"], &position["samples"]), (&Value::from(6), &Value::from(2 * 3 * 479)));
+    run(&["train.batch_size=480"]).succeeded();
+    let ran = run(&["train.batch_size=1"]);
+    assert!(ran.shown().contains("cannot train on batches of one sample"), "{}", ran.shown());
 }
 
 #[test]

@@ -598,6 +598,8 @@ fn a_folder_that_cannot_be_created_follows_on_error() {
 fn a_file_in_place_of_the_folder_is_reported_before_the_training() {
     let training = checkpointing("");
     std::fs::create_dir(training.path("run")).expect("a folder");
+    // What makes it a run's folder.
+    std::fs::write(training.path("run/.host-run"), "").expect("a file");
     std::fs::write(training.path("run/checkpoints"), "in the way").expect("a file");
     insta::assert_snapshot!(told(&training, &training.output("run", &[])), @r#"
     exit code: 2

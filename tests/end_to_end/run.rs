@@ -145,7 +145,6 @@ fn a_verbose_log_tells_the_hooks_in_declared_order() {
             "progress",
             "print-metrics",
             "json-lines",
-            "early-stopping",
         ],
         [
             "print-metrics",
@@ -378,4 +377,60 @@ fn a_run_starts_from_the_weights_of_another() {
     let refused = run().set(&from).run();
     assert_eq!(refused.code(), Some(2));
     assert!(refused.stderr().contains("cannot read the weights"), "{}", refused.stderr());
+}
+
+#[test]
+fn no_file_of_a_users_is_replaced() {
+    // The folder of the run file, as with `--out .`.
+    let run = SmallRun::new();
+    let folder = run.out().parent().expect("it has one").to_owned();
+    let ran = run.run_in(folder.clone());
+    assert_eq!(ran.code(), Some(2));
+    assert!(ran.shown().contains("holds other files, and no run"), "{}", ran.shown());
+    let names: BTreeSet<String> = std::fs::read_dir(&folder)
+        .expect("it can be read")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(names, BTreeSet::from(["run.toml".to_owned()]), "nothing is added");
+
+    // The run file in the run folder is one's own once it is given.
+    let ran = SmallRun::with_libraries(&["checkpoint"]).instance("kind = 'checkpoint'").run().succeeded();
+    let own = ran.out.join("run.toml");
+    let before = std::fs::read_to_string(&own).expect("it is there") + "# a remark\n";
+    std::fs::write(&own, &before).expect("it is written");
+    let plugins = folder_of([build_workspace_plugins()["checkpoint"].as_path()]);
+    let mut again = host();
+    again.arg("run").arg(&own).args(["--set", "train.epochs=3", "--plugins"]).arg(plugins.path());
+    let output = output(again.arg("--out").arg(&ran.out));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(json(&ran.out.join("status.json"))["position"]["epoch"], 3);
+    assert_eq!(std::fs::read_to_string(&own).expect("it is there"), before);
+}
+
+#[test]
+fn more_threads_than_any_machine_has_use_for_are_refused() {
+    let ran = SmallRun::new().set("run.threads=100000").run();
+    assert_eq!(ran.code(), Some(2));
+    assert!(ran.shown().contains("`run.threads` = `100000` is more than 1024"), "{}", ran.shown());
+}
+
+#[test]
+fn a_folder_whose_checkpoints_are_all_damaged_is_refused() {
+    let run = || SmallRun::with_libraries(&["checkpoint"]).instance("kind = 'checkpoint'");
+    let ran = run().run().succeeded();
+    std::fs::write(ran.out.join(".tmp-left"), "half of a status").expect("it is written");
+    let mut damaged = Vec::new();
+    for entry in std::fs::read_dir(ran.out.join("checkpoints")).expect("it can be read") {
+        let model = entry.expect("an entry").path().join("model.safetensors");
+        if model.exists() && !model.parent().expect("a folder").is_symlink() {
+            std::fs::write(&model, "damaged").expect("it is written");
+            damaged.push(model);
+        }
+    }
+    assert!(!damaged.is_empty());
+    let again = run().set("train.epochs=3").run_in(ran.out.clone());
+    assert_eq!(again.code(), Some(2), "{}", again.shown());
+    assert!(again.shown().contains("can be used"), "{}", again.shown());
+    assert!(damaged.iter().all(|model| std::fs::read(model).is_ok_and(|content| content == b"damaged")));
+    assert!(!ran.out.join(".tmp-left").exists(), "what a killed process left is removed");
 }

@@ -106,6 +106,7 @@ fn of_the_fake_host<T: Callback>(background: bool, journal: &Path) {
     let _ = host.save_state();
     let _ = host.checkpoint("matrix", "asked");
     let _ = host.stopping("matrix", "asked");
+    let _ = host.trained();
     let _ = host.train_end(Outcome::Stopped);
     let _ = host.teardown();
 }

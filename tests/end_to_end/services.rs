@@ -90,6 +90,12 @@ fn every_service_answers_in_its_hook() {
         answers.value("epoch_end", "history_arrays"),
         &json!([{ "epoch": 1, "global_step": 1, "shape": [2, 2], "values": [1.0, 2.0, 3.0, 4.0] }])
     );
+    assert_eq!(
+        answers.value("epoch_end", "latest_arrays"),
+        &json!({ "services_array": answers.value("epoch_end", "history_arrays")[0] })
+    );
+    let weights = answers.value("epoch_end", "weights_info");
+    assert_eq!((&weights["epoch"], &weights["metrics"]["train_loss"]), (&json!(1), &series[0]["value"]));
     assert_eq!(answers.value("custom", "services by services"), "epoch 1");
     assert_eq!(answers.value("artifact", "services by services"), "services.txt");
     assert_eq!(training.status("run")["artifacts"]["services"], "services.txt");

@@ -113,6 +113,13 @@ impl SmallRun {
         self
     }
 
+    /// Replaces a line of the run file.
+    pub fn with(mut self, line: &str, other: &str) -> Self {
+        assert!(self.sections.contains(line), "the run file has `{line}`");
+        self.sections = self.sections.replacen(line, other, 1);
+        self
+    }
+
     /// Adds arguments to the command.
     pub fn arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         self.arguments.extend(arguments.into_iter().map(str::to_owned));

@@ -3,6 +3,7 @@ use std::process::Command;
 use fixture::shown;
 use serde_json::Value;
 
+use crate::small_run::SmallRun;
 use crate::training::Training;
 
 const PLUGINS: &str = r#"
@@ -159,6 +160,23 @@ fn the_package_reads_every_value_as_it_was() {
 }
 
 #[test]
+fn evaluations_within_an_epoch_are_points_of_their_own_with_their_confusion_matrices() {
+    let training = Training::new(PLUGINS);
+    training
+        .run("run", &["--set", "eval.every=\"7 steps\"", "--set", "eval.metrics=[\"accuracy\", \"confusion_matrix\"]"]);
+    let Some(found) = python(READ, &training, &format!("run/{LOGS}")) else { return };
+    // The last one is that of the end.
+    let steps = [7, 14, 21, 28, 35, 42, 46];
+    for tag in ["loss", "accuracy"] {
+        let points = points(&found["val"]["scalars"][tag]);
+        assert_eq!(points.iter().map(|(step, _)| *step).collect::<Vec<_>>(), steps, "{tag}");
+    }
+    // Cells of 48 pixels for ten classes, and names of one letter.
+    let pictures: Vec<_> = steps.iter().map(|step| serde_json::json!([step, 497, 497])).collect();
+    assert_eq!(found["val"]["images"]["confusion_matrix"], Value::from(pictures));
+}
+
+#[test]
 fn the_server_shows_every_page() {
     let training = Training::new(PLUGINS);
     training.run("run", &[]);
@@ -189,6 +207,7 @@ fn the_server_shows_every_page() {
         "train/learning_rate",
         "train/loss",
         "train/recorder/recorder",
+        "train/step_loss",
         "val/accuracy",
         "val/loss"
       ],
@@ -277,4 +296,16 @@ fn a_full_disk_hurts_no_other_monitor() {
     // The file is valid up to there.
     let Some(found) = python(READ, &training, &format!("run/{LOGS}")) else { return };
     assert!(!points(&found["val"]["scalars"]["loss"]).is_empty(), "{found}");
+}
+
+#[test]
+fn a_model_of_one_layer_has_features_too() {
+    let ran = SmallRun::with_libraries(&["tensorboard"])
+        .set("model.layers=[{ type = \"linear\", out_features = 10 }]")
+        .instance("kind = 'tensorboard'\nwhen = { every = '1 epoch' }\noptions = { embeddings = 5 }")
+        .run()
+        .succeeded();
+    let features = std::fs::read_to_string(ran.out.join("tensorboard/small/projector/tensors.tsv")).expect("written");
+    let widths: Vec<usize> = features.lines().map(|line| line.split('\t').count()).collect();
+    assert_eq!(widths, [10; 5]);
 }

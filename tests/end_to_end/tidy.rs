@@ -236,6 +236,8 @@ fn check_run_file(text: &str) -> std::process::Output {
         .expect("a copy");
     let mut command = fixture::host();
     command.args(["config", "check", "run.toml"]).current_dir(folder.path());
+    // What the pages read from the environment.
+    command.env("SLACK_URL", "http://localhost/hook");
     for library in fixture::build_workspace_plugins().values() {
         command.arg("--plugins").arg(library);
     }

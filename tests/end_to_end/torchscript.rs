@@ -131,3 +131,17 @@ fn misfits_are_reported_at_their_place() {
     assert!(inputs.contains("the model's forward pass failed: "), "{inputs}");
     assert!(inputs.contains("it is given samples of the shape [64]"), "{inputs}");
 }
+
+#[test]
+fn a_run_does_not_resume_with_another_module() {
+    let training = training("[[plugins]]\nkind = \"checkpoint\"\n");
+    training.run("run", &["--set", "train.epochs=1"]);
+    let mut module = std::fs::read(training.path("model.pt")).expect("the module can be read");
+    // A time in the archive: the module is loaded as before, but it is another file.
+    module[10] ^= 1;
+    std::fs::write(training.path("model.pt"), module).expect("the module can be written");
+    let output = training.output("run", &[]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("the TorchScript module has changed"), "{told}");
+}

@@ -19,8 +19,7 @@ generator = numpy.random.default_rng(7)
 def softmax(outputs):
     outputs = outputs.astype(numpy.float64)
     shifted = numpy.exp(outputs - outputs.max(axis=-1, keepdims=True))
-    # In f32, as in the host.
-    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(numpy.float32)
+    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def one_against_the_rest(outputs, targets, classes):
@@ -44,18 +43,31 @@ def batches(*arrays, sizes):
     return [[array[end - size : end].tolist() for array in arrays] for size, end in zip(sizes, ends)]
 
 
+def averages(targets, predicted, average, ending, **options):
+    options = {"average": average, "zero_division": 0, **options}
+    functions = {"precision": metrics.precision_score, "recall": metrics.recall_score, "f1": metrics.f1_score}
+    return {name + ending: float(function(targets, predicted, **options)) for name, function in functions.items()}
+
+
+def positive_classes(outputs, targets):
+    """The numbers of each of two classes."""
+    predicted = outputs.argmax(axis=1)
+    expected = [averages(targets, predicted, "binary", "", pos_label=label) for label in (0, 1)]
+    return {"batch": [outputs.tolist(), targets.tolist()], "expected": expected}
+
+
 def classification(name, outputs, targets, sizes, classes, top=()):
     if outputs.shape[1] == 1:
         predicted = (outputs[:, 0] > 0).astype(int)
     else:
         predicted = outputs.argmax(axis=1)
-    macro = {"average": "macro", "zero_division": 0}
     labels = list(range(classes))
     expected = {
         "accuracy": metrics.accuracy_score(targets, predicted),
-        "precision": metrics.precision_score(targets, predicted, **macro),
-        "recall": metrics.recall_score(targets, predicted, **macro),
-        "f1": metrics.f1_score(targets, predicted, **macro),
+        **averages(targets, predicted, "binary" if classes == 2 else "macro", ""),
+        **averages(targets, predicted, "macro", "_macro"),
+        **averages(targets, predicted, "micro", "_micro"),
+        **averages(targets, predicted, "weighted", "_weighted"),
         "auc": one_against_the_rest(outputs, targets, classes),
         "confusion_matrix": metrics.confusion_matrix(targets, predicted, labels=labels).ravel().tolist(),
     }
@@ -122,6 +134,7 @@ def main():
             classification("one class of two", quarters(9, 2), numpy.ones(9, int), [5, 4], 2),
             classification("equal outputs", numpy.zeros((9, 3)), numpy.arange(9) % 3, [8, 1], 3, top=(1, 2)),
         ],
+        "positive": positive_classes(generator.integers(-6, 7, (40, 2)) / 4, generator.integers(0, 2, 40)),
         "regression": [
             regression("one number", near[:, :1], values[:, :1], sizes),
             regression("three numbers", near, values, sizes),

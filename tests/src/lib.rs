@@ -70,13 +70,28 @@ fn file_stem(path: &Path) -> String {
 ///
 /// When the compiler finds something to say.
 pub fn compile_c(source: &Path, folder: &Path) -> PathBuf {
+    compile_c_with(source, folder, &[])
+}
+
+/// As [`compile_c`], with more arguments for the compiler.
+///
+/// # Panics
+///
+/// When the compiler finds something to say.
+pub fn compile_c_with(source: &Path, folder: &Path, arguments: &[&str]) -> PathBuf {
     use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
     let library = folder.join(format!("{DLL_PREFIX}{}{DLL_SUFFIX}", file_stem(source)));
     let is_c = source.extension().is_some_and(|end| end == "c");
     let (compiler, standard) = if is_c { ("cc", "-std=c99") } else { ("c++", "-std=c++17") };
     let mut command = Command::new(compiler);
     command.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-shared", "-fPIC", "-I"]);
-    command.arg(workspace_root().join("plugin-api/include")).arg("-o").arg(&library).arg(source).arg("-lm");
+    command
+        .arg(workspace_root().join("plugin-api/include"))
+        .arg("-o")
+        .arg(&library)
+        .arg(source)
+        .arg("-lm")
+        .args(arguments);
     let output = command.output().expect("there is a compiler");
     assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     library
@@ -125,8 +140,27 @@ pub fn program(path: &Path) -> Command {
             command.env(name, value);
         }
     }
+    with_interrupts(&mut command);
     command
 }
+
+/// Has the program take the signals of Ctrl-C and of a terminal that closes: a shell that starts the tests in the background
+/// may let them ignore these, and so would the program.
+#[cfg(unix)]
+fn with_interrupts(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: `signal` may be called between `fork` and `exec`.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+}
+
+#[cfg(not(unix))]
+fn with_interrupts(_: &mut Command) {}
 
 /// The Python that has the packages of `tests/requirements.txt`; `None`, with a message, if there is none.
 pub fn python() -> Option<OsString> {

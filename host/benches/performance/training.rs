@@ -32,7 +32,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
             &mut || train_in_host(&with, &screen),
             &mut || train_bare(&without, MLP.steps),
             &mut || train_in_host(&without, &screen),
-            &mut || samples.train_with_tch(without.plan.batch_size, MLP.steps),
+            &mut || samples.train_with_tch(without.plan.batches.size, MLP.steps),
         ],
     )?;
     table.push(&against_bare(&MLP, &without, &hosted, &bare));

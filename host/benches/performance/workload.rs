@@ -12,7 +12,7 @@ use host::job::{JobPlan, Request};
 use host::model::{Mode, Network};
 use host::services::Screen;
 use host::train::optimizer::Optimizer;
-use host::train::{Interrupt, Parts, RunOutputs, Session, Trainer};
+use host::train::{Fingerprints, Interrupt, Parts, RunOutputs, Session, Trainer};
 use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
 
@@ -139,7 +139,7 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
         network,
         optimizer,
         data: plan.data.clone(),
-        data_fingerprint: String::new(),
+        fingerprints: Fingerprints { data: String::new(), torchscript: None },
         data_text: Arc::from(""),
         info: RunInfo::default(),
         outputs: Box::new(OnlyScreen(Arc::clone(screen))),
@@ -167,7 +167,8 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
 pub fn train_bare(plan: &JobPlan, steps: u64) -> Result<Duration> {
     let (network, mut optimizer) = model(plan)?;
     let options = LoaderOptions {
-        batch_size: plan.plan.batch_size,
+        batch_size: plan.plan.batches.size,
+        drop_last: false,
         order: Order::Shuffled { seed: SEED },
         first_epoch: 1,
         first_batch: 0,

@@ -1,4 +1,4 @@
-//! The host as its next minor version would be, for the compatibility test alone.
+//! The host as its next minor version would be, only for the compatibility test.
 
 fn main() -> std::process::ExitCode {
     host::cli::main()

@@ -1,6 +1,6 @@
 //! `manifest.json`: the files of a checkpoint, and the proof that it is complete.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -21,7 +21,7 @@ const FORMAT_VERSION: u64 = 1;
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The manifest. The order of its fields is the order in the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
     format: String,
@@ -29,9 +29,22 @@ pub(super) struct Manifest {
     /// The version of the host that wrote the checkpoint.
     pub(super) host_version: String,
     pub(super) position: Position,
+    /// Where the weights come from, if not from the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) weights: Option<EarlierWeights>,
     pub(super) files: Vec<ListedFile>,
     /// The digest of the manifest's compact JSON with an empty string here.
     sha256: String,
+}
+
+/// Weights of an earlier step, which a callback restored; the training's own are among the copies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlierWeights {
+    /// When they were those of the training.
+    pub position: Position,
+    /// The finite numbers that were measured of them.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// A file of a checkpoint.
@@ -46,12 +59,17 @@ pub(super) struct ListedFile {
 }
 
 impl Manifest {
-    pub(super) fn new(position: Position, files: Vec<ListedFile>) -> serde_json::Result<Manifest> {
+    pub(super) fn new(
+        position: Position,
+        weights: Option<EarlierWeights>,
+        files: Vec<ListedFile>,
+    ) -> serde_json::Result<Manifest> {
         let mut manifest = Manifest {
             format: FORMAT.to_owned(),
             format_version: FORMAT_VERSION,
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
             position,
+            weights,
             files,
             sha256: String::new(),
         };
@@ -149,7 +167,7 @@ mod tests {
             bytes: 3,
             sha256: digest(b"abc"),
         });
-        Manifest::new(Position::default(), files.collect()).unwrap()
+        Manifest::new(Position::default(), None, files.collect()).unwrap()
     }
 
     fn parse(bytes: &[u8]) -> Result<Manifest, CheckpointError> {

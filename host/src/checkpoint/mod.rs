@@ -47,6 +47,7 @@ mod write;
 
 pub use error::CheckpointError;
 pub use folder::{Latest, Skipped, find_latest, folder_name, remove_temporaries};
+pub use manifest::EarlierWeights;
 pub use pointer::{read_pointer, set_pointer};
 pub use read::Checkpoint;
 pub use safetensors::Dtype;

@@ -38,6 +38,7 @@ const WEIGHT: [u8; 24] = [7; 24];
 fn contents(state: &State) -> CheckpointContents<'_> {
     let weight = TensorRef { name: "0.weight", dtype: Dtype::F32, shape: &[2, 3], bytes: &WEIGHT };
     CheckpointContents {
+        weights: None,
         model: vec![weight, TensorRef { name: "0.running_mean", ..weight }],
         optimizer: vec![TensorRef { name: "0.weight.first_moment", ..weight }],
         copies: Vec::new(),
@@ -213,7 +214,7 @@ fn forge(checkpoint: &Path, file: &str, bytes: &[u8]) {
     let mut manifest = manifest::Manifest::read(checkpoint).unwrap();
     let listed = manifest.files.iter_mut().find(|listed| listed.path == file).unwrap();
     (listed.bytes, listed.sha256) = (bytes.len() as u64, hashing::digest(bytes));
-    let manifest = manifest::Manifest::new(manifest.position, manifest.files).unwrap();
+    let manifest = manifest::Manifest::new(manifest.position, manifest.weights, manifest.files).unwrap();
     fs::write(checkpoint.join(file), bytes).unwrap();
     fs::write(checkpoint.join(MANIFEST), manifest.text().unwrap()).unwrap();
 }
@@ -224,7 +225,7 @@ fn a_checkpoint_of_an_older_host_has_no_description_of_its_data() {
     let written = write_at(folder.path(), position(1, 28));
     let mut manifest = manifest::Manifest::read(&written.path).unwrap();
     manifest.files.retain(|listed| listed.path != DATA);
-    let manifest = manifest::Manifest::new(manifest.position, manifest.files).unwrap();
+    let manifest = manifest::Manifest::new(manifest.position, manifest.weights, manifest.files).unwrap();
     fs::write(written.path.join(MANIFEST), manifest.text().unwrap()).unwrap();
     fs::remove_file(written.path.join(DATA)).unwrap();
     let checkpoint = Checkpoint::open(&written.path).unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::durable::{TemporaryFolder, create_folders, replace_folder, sync_folder};
 use super::hashing::HashingWriter;
-use super::manifest::{ListedFile, Manifest};
+use super::manifest::{EarlierWeights, ListedFile, Manifest};
 use super::tensors::{TensorFile, TensorRef, TensorWriter};
 use super::{CheckpointError, DATA, GRAPH, MANIFEST, PLUGINS, RUN_FILE, STATE, State, plugin_path};
 
@@ -16,6 +16,8 @@ const BUFFER: usize = 1024 * 1024;
 /// The content of a checkpoint, borrowed.
 #[derive(Clone, Debug)]
 pub struct CheckpointContents<'a> {
+    /// Where the weights come from, if not from the last step.
+    pub weights: Option<&'a EarlierWeights>,
     /// Parameters and buffers.
     pub model: Vec<TensorRef<'a>>,
     /// The optimizer's state.
@@ -168,7 +170,7 @@ fn fill(folder: &Path, contents: &CheckpointContents<'_>) -> Result<u64, Checkpo
     sync_folder(&plugins)?;
 
     let in_manifest = |error: serde_json::Error| CheckpointError::io("write", &folder.join(MANIFEST))(error.into());
-    let manifest = Manifest::new(contents.state.position, files).map_err(in_manifest)?;
+    let manifest = Manifest::new(contents.state.position, contents.weights.cloned(), files).map_err(in_manifest)?;
     let text = manifest.text().map_err(in_manifest)?;
     let own = write_file(folder, MANIFEST, |output| output.write_all(text.as_bytes()))?;
     sync_folder(folder)?;

@@ -7,9 +7,11 @@ use clap::{ArgAction, Subcommand};
 
 use super::print;
 use crate::author::Folders;
+use crate::dispatch::Dispatcher;
 use crate::job::{JobPlan, Request};
 use crate::report::{Problem, Problems, Style, render};
 use crate::run_file;
+use crate::train::TrainError;
 
 /// `host config …`
 #[derive(Debug, Subcommand)]
@@ -52,6 +54,10 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
             let request = Request { run_file: Some(run_file), plugins, overrides, ..Request::default() };
             let mut plan = JobPlan::make(&request)?;
             std::mem::replace(&mut plan.initial_weights, Ok(None))?;
+            // What only a callback itself can refuse, such as a combination of its options.
+            let (instances, created) = Dispatcher::create(plan.order.clone());
+            drop(instances);
+            created.map_err(|failure| Problem::from(&TrainError::from(failure)))?;
             let warnings: Vec<Problem> =
                 plan.rejected.iter().cloned().chain(plan.order.warnings.iter().map(Problem::new)).collect();
             if json {

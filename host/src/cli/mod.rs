@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! Exit codes: 0 the run finished, or a callback stopped it; 1 it failed, or a check did; 2 the command, the run file or
-//! the plugins are wrong and nothing was started; 130 a signal ended it.
+//! the plugins are wrong and nothing was started; 128 and its number a signal ended it.
 
 mod config;
 mod model;
@@ -23,7 +23,7 @@ Exit codes:
   0    the run finished, or a callback stopped it
   1    it failed
   2    the command, the run file or the plugins are wrong; nothing was started
-  130  a signal ended it, after its end hooks";
+  130  Ctrl-C ended it, after its end hooks; 143 after SIGTERM, 129 after SIGHUP";
 
 /// Trains networks with libtorch; plugins do everything besides the training.
 #[derive(Parser)]

@@ -9,7 +9,7 @@ use plugin_api::event::Outcome;
 
 use super::{openmp, streams};
 use crate::author::Folders;
-use crate::job::{Job, Request, ResumeFrom, Verbosity};
+use crate::job::{Job, Request, ResumeFrom, Verbosity, interrupted_exit_code};
 use crate::report::{Problem, Problems};
 
 const EXAMPLES: &str = "\
@@ -109,7 +109,7 @@ pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) ->
     }
     Ok(match outcome.outcome {
         Outcome::Finished | Outcome::Stopped => ExitCode::SUCCESS,
-        Outcome::Interrupted => ExitCode::from(130),
+        Outcome::Interrupted => ExitCode::from(interrupted_exit_code()),
         _ => ExitCode::FAILURE,
     })
 }

@@ -5,6 +5,7 @@
 
 use super::condition::Condition;
 use super::device::Device;
+use super::encoding::{Delimiter, Encoding};
 use super::when::{At, Every};
 
 /// Why a string does not have its format.
@@ -32,11 +33,13 @@ impl crate::report::Report for FormatError {
 pub(super) type Parser = fn(&str) -> Result<(), FormatError>;
 
 /// Every format by the name that schemas use.
-pub(super) const FORMATS: [(&str, Parser); 6] = [
+pub(super) const FORMATS: [(&str, Parser); 8] = [
     ("every", |text| text.parse::<Every>().map(drop)),
     ("at", |text| text.parse::<At>().map(drop)),
     ("condition", |text| text.parse::<Condition>().map(drop)),
     ("device", |text| text.parse::<Device>().map(drop)),
+    ("encoding", |text| text.parse::<Encoding>().map(drop)),
+    ("delimiter", |text| text.parse::<Delimiter>().map(drop)),
     ("run-name", run_name),
     ("instance-name", instance_name),
 ];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::augment::{Augment, Augmentation};
-use super::dataset::{StoredDataset, row_length};
+use super::dataset::{IndexDataset, StoredDataset, row_length};
 use super::formats::{Pool, Pools};
 use super::narrowing;
 use super::normalize::{Fit, Normalization, NormalizeOptions};
@@ -41,19 +41,20 @@ pub(super) fn assemble(
 
 fn assemble_within(
     largest_in_memory: usize,
-    pools: Pools,
+    mut pools: Pools,
     normalize: &NormalizeOptions,
     augment: &[Augment],
     seed: u64,
 ) -> Result<Data, DataError> {
-    let Pools { main, given, held_out, target, classes_given, notes } = &pools;
-    let sample_shape = main.sample_shape.clone();
-    let every_one_alike = vec![0; main.targets.len()];
-    let classes = match target {
-        Target::Classes { .. } => main.targets.sample_classes().unwrap_or(&every_one_alike),
+    let every_one_alike = vec![0; pools.main.targets.len()];
+    let classes = match pools.target {
+        Target::Classes { .. } => pools.main.targets.sample_classes().unwrap_or(&every_one_alike),
         Target::Values { .. } => &every_one_alike,
     };
-    let indices = split(classes, held_out, seed, |class| target.class_name(class))?;
+    let indices = split(classes, &pools.held_out, seed, |class| pools.target.class_name(class))?;
+    fill(&mut pools, &indices[TRAIN])?;
+    let Pools { main, given, held_out: _, target, samples, classes_given, gaps: _, notes } = &pools;
+    let sample_shape = main.sample_shape.clone();
     let mut notes = notes.clone();
     notes.extend(check_training(main, &indices[TRAIN], target, *classes_given)?);
     let mut parts: BTreeMap<String, Part<'_>> =
@@ -64,23 +65,44 @@ fn assemble_within(
         parts.insert(name.clone(), Part { pool, indices });
     }
 
-    let samples: usize = parts.values().map(|part| part.indices.len()).sum();
-    let bytes = samples.saturating_mul(row_length(&sample_shape)).saturating_mul(size_of::<f32>());
+    let sample_count: usize = parts.values().map(|part| part.indices.len()).sum();
+    let bytes = sample_count.saturating_mul(row_length(&sample_shape)).saturating_mul(size_of::<f32>());
     let keep = bytes <= largest_in_memory || parts.values().all(|part| part.pool.rows.in_memory());
     let make = if keep { in_memory } else { stored };
-    let (splits, normalization, note) = make(parts, normalize, &sample_shape)?;
+    let (mut splits, normalization, note) = make(parts, normalize, &sample_shape, samples)?;
     notes.extend(note);
+    let sample_type = match samples.vocabulary() {
+        Some(_) => SampleType::I64,
+        None => SampleType::F32,
+    };
+    if sample_type == SampleType::I64 {
+        splits = splits.into_iter().map(|(name, split)| (name, Arc::new(IndexDataset(split)) as _)).collect();
+    }
     let augmentation = Augmentation::new(augment, &sample_shape, seed)?.map(Arc::new);
     Ok(Data {
         splits,
         target: target.clone(),
-        samples: Samples::Numbers,
+        positive: 1,
+        samples: samples.clone(),
         sample_shape,
-        sample_type: SampleType::F32,
+        sample_type,
         normalization,
         augmentation,
         notes,
     })
+}
+
+/// Replaces missing features by what the training split's `indices` say.
+fn fill(pools: &mut Pools, indices: &[u32]) -> Result<(), DataError> {
+    let Some(gaps) = &pools.gaps else { return Ok(()) };
+    let main = &pools.main;
+    let fill = gaps.fit(&main.path, &*main.rows, row_length(&main.sample_shape), indices)?;
+    pools.notes.extend(gaps.notes(&fill));
+    gaps.describe(&fill, &mut pools.samples);
+    for pool in std::iter::once(&mut pools.main).chain(pools.given.values_mut().map(|(pool, _)| pool)) {
+        pool.rows = gaps.apply(&fill, Arc::clone(&pool.rows), row_length(&pool.sample_shape));
+    }
+    Ok(())
 }
 
 /// Checks that the training split, the rows of `main` at `indices`, has every class; what is said if it lacks some that
@@ -140,6 +162,7 @@ fn in_memory(
     mut parts: BTreeMap<String, Part<'_>>,
     normalize: &NormalizeOptions,
     sample_shape: &[i64],
+    made_from: &Samples,
 ) -> Result<(Splits, Normalization, Option<String>), DataError> {
     let row_length = row_length(sample_shape);
     let mut splits = Splits::new();
@@ -163,14 +186,14 @@ fn in_memory(
                 fit.finish()
             }
         };
-        note = examine(&train, Some(&samples), normalize, &fitted, sample_shape)?;
+        note = examine(&train, Some(&samples), normalize, &fitted, made_from)?;
         fitted.apply(&mut samples, row_length).map_err(|(sample, position)| {
             let sample = train.indices.get(sample).map_or(sample, |index| *index as usize);
             DataError::Overflow { sample, position }
         })?;
     } else {
         fitted = fit(&train, normalize, sample_shape)?;
-        note = examine(&train, None, normalize, &fitted, sample_shape)?;
+        note = examine(&train, None, normalize, &fitted, made_from)?;
         train.pool.rows.read(&train.indices, &fitted, &mut samples)?;
     }
     keep(TRAIN, samples, &train);
@@ -187,10 +210,11 @@ fn stored(
     parts: BTreeMap<String, Part<'_>>,
     normalize: &NormalizeOptions,
     sample_shape: &[i64],
+    made_from: &Samples,
 ) -> Result<(Splits, Normalization, Option<String>), DataError> {
     let Some(train) = parts.get(TRAIN) else { return Ok((Splits::new(), Normalization::none(), None)) };
     let normalization = fit(train, normalize, sample_shape)?;
-    let note = examine(train, None, normalize, &normalization, sample_shape)?;
+    let note = examine(train, None, normalize, &normalization, made_from)?;
     let splits = parts.into_iter().map(|(name, part)| {
         let targets = part.pool.targets.select(&part.indices);
         let rows: Arc<dyn Rows> = Arc::clone(&part.pool.rows);
@@ -225,14 +249,14 @@ fn examine(
     read: Option<&[f32]>,
     normalize: &NormalizeOptions,
     normalization: &Normalization,
-    sample_shape: &[i64],
+    made_from: &Samples,
 ) -> Result<Option<String>, DataError> {
     let fitted = matches!(normalize, NormalizeOptions::Fitted(_));
     // What f32 holds, it holds apart when its mean or its least value is subtracted, too.
     if fitted && train.pool.rows.fits_f32() {
         return Ok(None);
     }
-    let row_length = row_length(sample_shape);
+    let row_length = row_length(&train.pool.sample_shape);
     let mut stored: Vec<f64> = Vec::new();
     for block in narrowing::examined(train.indices.len(), row_length) {
         match read {
@@ -247,7 +271,8 @@ fn examine(
             }
         }
     }
-    Ok(narrowing::features(&train.pool.path, &stored, sample_shape, normalization, fitted))
+    let Pool { path, sample_shape, .. } = train.pool;
+    Ok(narrowing::features(path, &stored, sample_shape, &made_from.number_names(), normalization, fitted))
 }
 
 #[cfg(test)]
@@ -296,7 +321,9 @@ mod tests {
             given: BTreeMap::from([(TEST.to_owned(), (given, may_lack))]),
             held_out: BTreeMap::from([("val".to_owned(), HeldOut { fraction: 0.2, stratified: true })]),
             target: Target::classes(2),
+            samples: Samples::Numbers,
             classes_given: false,
+            gaps: None,
             notes: Vec::new(),
         }
     }

@@ -6,6 +6,26 @@ use super::options::ClassOptions;
 /// More classes than this have no names made for them.
 const MOST_NAMES: usize = 1 << 20;
 
+/// The numbers of classes are between this and its negative: a model has an output for each.
+pub(super) const LARGEST_CLASS: i64 = 1_000_000_000;
+
+/// The number of the first class, 0 if the options do not say it.
+///
+/// # Errors
+///
+/// A number beyond [`LARGEST_CLASS`].
+pub(super) fn first_class(option: Option<i64>) -> Result<i64, DataError> {
+    let first = option.unwrap_or(0);
+    if (-LARGEST_CLASS..=LARGEST_CLASS).contains(&first) {
+        return Ok(first);
+    }
+    Err(DataError::Option {
+        option: "data.first_class".to_owned(),
+        value: first.to_string(),
+        expected: "a whole number between -1000000000 and 1000000000",
+    })
+}
+
 /// The number of classes, and their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClassTable {

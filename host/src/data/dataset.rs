@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::{DataError, Normalization, Targets, rows::Rows};
+use crate::torch::TorchError;
 use crate::torch::values::{fill, gather_rows};
 
 /// Samples that belong together, on the CPU.
@@ -110,6 +111,25 @@ impl Dataset for StoredDataset {
             self.rows.read(&wanted, &self.normalization, values)
         })?;
         Ok(Batch { inputs, targets: self.targets.gather(indices)?, size: indices.len() })
+    }
+}
+
+/// Samples of indices: whole numbers of another data set.
+pub(super) struct IndexDataset(pub(super) Arc<dyn Dataset>);
+
+impl Dataset for IndexDataset {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn sample_shape(&self) -> &[i64] {
+        self.0.sample_shape()
+    }
+
+    fn gather(&self, indices: &[u32]) -> Result<Batch, DataError> {
+        let batch = self.0.gather(indices)?;
+        let inputs = batch.inputs.f_to_kind(tch::Kind::Int64).map_err(TorchError::from)?;
+        Ok(Batch { inputs, ..batch })
     }
 }
 

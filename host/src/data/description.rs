@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::options::{Color, Orientation};
+use super::options::{CategoricalAs, Color, Column, Orientation};
 use super::{Data, Normalization, Target};
 
 /// All that must be known to give a trained model other samples, and to understand its answers.
@@ -30,6 +30,13 @@ pub struct DataDescription {
 pub enum Samples {
     /// Numbers, as they are stored.
     Numbers,
+    /// The columns of a table, one after another.
+    Table {
+        /// What a category is in a sample.
+        categorical_as: CategoricalAs,
+        /// In the order of a sample.
+        columns: Vec<FeatureColumn>,
+    },
     /// Images, from 0 to 255.
     Images {
         /// The channels of a pixel.
@@ -47,6 +54,71 @@ pub enum Samples {
     },
     /// The bytes of a text, as numbers.
     Bytes,
+}
+
+impl Samples {
+    /// How many different tokens or indices there are, for samples of those.
+    pub fn vocabulary(&self) -> Option<usize> {
+        match self {
+            Samples::Characters { tokens } => Some(tokens.len()),
+            Samples::Bytes => Some(256),
+            Samples::Table { categorical_as: CategoricalAs::Index, columns } => {
+                Some(columns.iter().map(|column| column.content.category_count()).sum())
+            }
+            Samples::Numbers | Samples::Table { .. } | Samples::Images { .. } => None,
+        }
+    }
+
+    /// The names of a sample's numbers, such as `age` and `city=Paris`; empty if no column has one.
+    pub fn number_names(&self) -> Vec<String> {
+        let Samples::Table { categorical_as, columns } = self else { return Vec::new() };
+        if columns.iter().all(|column| matches!(column.column, Column::Index(_))) {
+            return Vec::new();
+        }
+        let names = |FeatureColumn { column, content }: &FeatureColumn| match (content, categorical_as) {
+            (FeatureContent::Categories { names }, CategoricalAs::OneHot) => {
+                names.iter().map(|name| format!("{column}={name}")).collect()
+            }
+            _ => vec![column.to_string()],
+        };
+        columns.iter().flat_map(names).collect()
+    }
+}
+
+/// A column of a table that is a feature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeatureColumn {
+    /// Its name in the header; without a header its index, counted from 0.
+    pub column: Column,
+    /// What it holds.
+    #[serde(flatten)]
+    pub content: FeatureContent,
+}
+
+/// What a column of a table holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FeatureContent {
+    /// Numbers: one in a sample.
+    Numbers {
+        /// The number that replaces a missing one; `None` if there must be one.
+        #[serde(default)]
+        fill: Option<f64>,
+    },
+    /// Texts: as many numbers as there are categories, or the category's index, counted on over all columns.
+    Categories {
+        /// In order.
+        names: Vec<String>,
+    },
+}
+
+impl FeatureContent {
+    fn category_count(&self) -> usize {
+        match self {
+            FeatureContent::Numbers { .. } => 0,
+            FeatureContent::Categories { names } => names.len(),
+        }
+    }
 }
 
 /// What is predicted.

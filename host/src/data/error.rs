@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::options::Column;
+use super::formats::TableProblem;
 use crate::torch::TorchError;
 
 /// Data that cannot be read or does not fit its options.
@@ -31,61 +31,21 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// A line and the first line have different numbers of columns.
-    #[error("`{path}` line {line} has {found} columns, but the lines before it have {expected}", path = path.display())]
-    Ragged {
+    /// A table cannot be read.
+    #[error("`{path}` {problem}", path = path.display())]
+    Table {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// Columns of the first line.
-        expected: usize,
-        /// Columns of this one.
-        found: usize,
-    },
-    /// A feature is not a finite number, or a target is not a class.
-    #[error("`{path}` line {line}, column {column}: `{text}` is {problem}", path = path.display())]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// The column, counted from 0 as in the run file.
-        column: usize,
-        /// The text there.
-        text: String,
         /// What is wrong with it.
-        problem: String,
+        problem: Box<TableProblem>,
     },
-    /// The target column is not in the file.
-    #[error("`{path}` has no column `{column}`; it has {available}", path = path.display())]
-    UnknownColumn {
+    /// A feature that is missing in all rows of the training split.
+    #[error("`{path}`: no sample of `train` has the feature {feature}", path = path.display())]
+    NothingToFill {
         /// The file.
         path: PathBuf,
-        /// The requested column.
-        column: Column,
-        /// The columns that exist.
-        available: String,
-    },
-    /// A column is given by name, and the file has no header.
-    #[error("column `{name}` is given by its name, but `{path}` is read without a header", path = path.display())]
-    NameWithoutHeader {
-        /// The file.
-        path: PathBuf,
-        /// The name.
-        name: String,
-    },
-    /// The shape of a sample does not match the number of features per line.
-    #[error("`{path}` has {found} features per line, but shape {shape:?} needs {expected}", path = path.display())]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// The shape of the options.
-        shape: Vec<u32>,
-        /// Its number of values.
-        expected: u64,
-        /// The features of a line.
-        found: usize,
+        /// The feature, as messages name it.
+        feature: String,
     },
     /// A file does not have its format.
     #[error("`{path}` {problem}", path = path.display())]
@@ -244,6 +204,11 @@ impl DataError {
         DataError::Malformed { path: path.to_owned(), problem: problem.to_owned(), hint: None }
     }
 
+    /// A table that cannot be read.
+    pub(super) fn table(path: &Path, problem: TableProblem) -> DataError {
+        DataError::Table { path: path.to_owned(), problem: Box::new(problem) }
+    }
+
     /// For requested samples, at least one of which does not exist.
     pub(super) fn out_of_range(indices: &[u32], length: usize) -> DataError {
         DataError::OutOfRange { index: indices.iter().copied().max().unwrap_or(0), length }
@@ -254,11 +219,8 @@ impl DataError {
         match self {
             DataError::Read { path, .. }
             | DataError::Empty { path }
-            | DataError::Ragged { path, .. }
-            | DataError::Field { path, .. }
-            | DataError::UnknownColumn { path, .. }
-            | DataError::NameWithoutHeader { path, .. }
-            | DataError::Shape { path, .. }
+            | DataError::Table { path, .. }
+            | DataError::NothingToFill { path, .. }
             | DataError::NotUtf8 { path, .. }
             | DataError::Malformed { path, .. }
             | DataError::Sample { path, .. }
@@ -281,7 +243,9 @@ impl DataError {
     /// The hint, if there is one.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let hint = match self {
+            DataError::Table { problem, .. } => return problem.hint().map(Cow::Owned),
             DataError::Malformed { hint, .. } => return hint.map(Cow::Borrowed),
+            DataError::NothingToFill { .. } => "leave the column out with `drop`, or set `missing = \"zero\"`",
             DataError::Label { first, last, range: [smallest, largest], .. } => {
                 if smallest != first && largest - smallest <= last - first {
                     return Some(Cow::Owned(format!(
@@ -297,11 +261,6 @@ impl DataError {
             DataError::MissingClass { .. } => {
                 "metrics over classes ignore absent classes: if that is acceptable, set `stratified = false` for the split"
             }
-            DataError::Field { line: 1, .. } => "if the first line names the columns, set `header = true` in `[data]`",
-            DataError::NameWithoutHeader { .. } => {
-                "set `header = true` in `[data]`, or give the column's index, counted from 0"
-            }
-            DataError::Shape { .. } => "the features are all columns but `target`",
             DataError::TooFewSamples { .. } => {
                 "change the split's `fraction`, set `stratified = false`, or check `classes`"
             }

@@ -28,6 +28,8 @@ const MESSAGE_BATCHES: usize = 16;
 pub struct LoaderOptions {
     /// Samples per batch; the last batch of an epoch has the remaining ones.
     pub batch_size: usize,
+    /// Whether a last batch of fewer samples is left out.
+    pub drop_last: bool,
     /// The order of an epoch.
     pub order: Order,
     /// The epoch of the first batch.
@@ -87,11 +89,21 @@ impl Loader {
                 available: 0,
             });
         }
-        let batches_per_epoch = dataset.len().div_ceil(options.batch_size);
+        let batches_per_epoch = match options.drop_last {
+            true => dataset.len() / options.batch_size,
+            false => dataset.len().div_ceil(options.batch_size),
+        };
+        if batches_per_epoch == 0 {
+            return Err(DataError::TooFewSamples {
+                split: "of a loader".to_owned(),
+                what: format!("no whole batch of {} samples", options.batch_size),
+                available: dataset.len(),
+            });
+        }
         let (sender, receiver) = bounded(QUEUED_MESSAGES);
         let worker = std::thread::Builder::new()
             .name("loader".to_owned())
-            .spawn(move || gather_all(&*dataset, length, &options, &sender))
+            .spawn(move || gather_all(&*dataset, length, batches_per_epoch, &options, &sender))
             .map_err(|source| DataError::WorkerNotStarted { source })?;
         Ok(Loader {
             messages: Some(receiver),
@@ -171,7 +183,13 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Gathers batch after batch until the receiver is gone or a batch fails.
-fn gather_all(dataset: &dyn Dataset, length: u32, options: &LoaderOptions, messages: &Sender<Message>) {
+fn gather_all(
+    dataset: &dyn Dataset,
+    length: u32,
+    batches_per_epoch: usize,
+    options: &LoaderOptions,
+    messages: &Sender<Message>,
+) {
     let sample_values: usize =
         dataset.sample_shape().iter().map(|length| usize::try_from(*length).unwrap_or(0)).product();
     let batch_bytes = options.batch_size.saturating_mul(sample_values.saturating_mul(size_of::<f32>()));
@@ -180,8 +198,9 @@ fn gather_all(dataset: &dyn Dataset, length: u32, options: &LoaderOptions, messa
     let mut first_batch = options.first_batch;
     for epoch in options.first_epoch.. {
         let order = epoch_order(options.order, epoch, length);
-        let count = order.chunks(options.batch_size).len();
-        for (index, indices) in order.chunks(options.batch_size).enumerate().skip(first_batch) {
+        let batches = || order.chunks(options.batch_size).take(batches_per_epoch);
+        let count = batches().len();
+        for (index, indices) in batches().enumerate().skip(first_batch) {
             match gather(dataset, indices, epoch, options) {
                 Ok(batch) => ready.push(LoadedBatch { batch, epoch, index, is_last: index + 1 == count }),
                 Err(error) => {
@@ -224,6 +243,7 @@ mod tests {
     fn options(first_epoch: u64, first_batch: usize) -> LoaderOptions {
         LoaderOptions {
             batch_size: 4,
+            drop_last: false,
             order: Order::Shuffled { seed: 3 },
             first_epoch,
             first_batch,
@@ -256,6 +276,25 @@ mod tests {
             samples.sort_by(f64::total_cmp);
             assert_eq!(samples, (0..10).map(f64::from).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_last_batch_that_is_smaller_is_left_out_on_request() {
+        let start = |length, position| {
+            let (epoch, batch) = position;
+            Loader::start(dataset(length), LoaderOptions { drop_last: true, ..options(epoch, batch) })
+        };
+        let whole = take(&mut start(10, (1, 0)).unwrap(), 6);
+        let places: Vec<_> =
+            whole.iter().map(|(epoch, index, last, samples)| (*epoch, *index, *last, samples.len())).collect();
+        assert_eq!(places, (1..=3).flat_map(|epoch| [(epoch, 0, false, 4), (epoch, 1, true, 4)]).collect::<Vec<_>>());
+        // The samples that an epoch leaves out are others in the next one, and a position means the same.
+        assert_eq!(take(&mut start(10, (2, 1)).unwrap(), 3), whole[3..]);
+        assert_eq!(
+            take(&mut start(8, (1, 0)).unwrap(), 4),
+            take(&mut Loader::start(dataset(8), options(1, 0)).unwrap(), 4)
+        );
+        assert!(matches!(start(3, (1, 0)), Err(DataError::TooFewSamples { available: 3, .. })));
     }
 
     #[test]

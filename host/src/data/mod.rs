@@ -10,6 +10,7 @@ mod classes;
 mod dataset;
 mod description;
 mod error;
+mod fill;
 mod fingerprint;
 mod formats;
 mod loader;
@@ -27,13 +28,15 @@ use plugin_api::protocol::DataInfo;
 
 pub use augment::{Augment, Augmentation, Axis};
 pub use dataset::{Batch, Dataset, MemoryDataset};
-pub use description::{DataDescription, Samples, TargetDescription};
+pub use description::{DataDescription, FeatureColumn, FeatureContent, Samples, TargetDescription};
 pub use error::DataError;
+pub use formats::{CellProblem, ColumnPlace, LabelsProblem, TableProblem};
 pub use loader::{LoadedBatch, Loader, LoaderOptions};
 pub use normalize::{GivenNormalization, Normalization, Normalize, NormalizeOptions};
 pub use options::{
-    ArchiveOptions, ClassOptions, Color, Column, Columns, CsvOptions, DataOptions, FilesOptions, FilesSplitOptions,
-    ImagesOptions, Orientation, SplitOptions, Task, TextOptions, TextSplitOptions, Tokens,
+    ArchiveOptions, CategoricalAs, ClassName, ClassOptions, Color, Column, Columns, CsvOptions, DataOptions, Decimal,
+    FilesOptions, FilesSplitOptions, ImagesOptions, Missing, MissingLabel, Orientation, Quote, SplitOptions, Task,
+    TextOptions, TextSplitOptions, Tokens, UnknownCategory,
 };
 pub use order::{Order, epoch_order};
 pub use target::{SampleType, Target, Targets};
@@ -60,6 +63,8 @@ pub struct Data {
     pub splits: BTreeMap<String, Arc<dyn Dataset>>,
     /// What is predicted.
     pub target: Target,
+    /// The class of two that metrics such as `f1` are about.
+    pub positive: u8,
     /// What samples are made from.
     pub samples: Samples,
     /// The shape of one sample.
@@ -70,7 +75,7 @@ pub struct Data {
     pub normalization: Normalization,
     /// The random changes to the samples of the training split.
     pub augmentation: Option<Arc<Augmentation>>,
-    /// What somebody should know before the training: what was left out or changed, what f32 cannot hold.
+    /// What somebody should know before the training, a sentence each: what was left out or changed, what f32 cannot hold.
     pub notes: Vec<String>,
 }
 
@@ -88,11 +93,11 @@ impl Data {
                 (formats::safetensors(options, source)?, &options.normalize, &options.augment)
             }
         };
-        let mut data = assemble::assemble(pools, normalize, augment, seed)?;
-        if let DataOptions::Images(ImagesOptions { color, orientation, resize, .. }) = *options {
-            data.samples = Samples::Images { color, orientation, resize };
+        let data = assemble::assemble(pools, normalize, augment, seed)?;
+        match options.positive() {
+            None => Ok(data),
+            Some(class) => Ok(Data { positive: data.target.one_of_two(class)?, ..data }),
         }
-        Ok(data)
     }
 
     /// The description for callbacks, which get numbers as f32.
@@ -101,8 +106,10 @@ impl Data {
             Target::Classes { count, names, .. } => (*count as u64, names.clone()),
             Target::Values { names, .. } => (0, names.clone()),
         };
-        // The tokens of a text are also its classes: each sample continues with one.
-        let tokens = if self.sample_type == SampleType::I64 { target_names.clone() } else { Vec::new() };
+        let tokens = match &self.samples {
+            Samples::Characters { tokens } => tokens.clone(),
+            Samples::Numbers | Samples::Table { .. } | Samples::Images { .. } | Samples::Bytes => Vec::new(),
+        };
         DataInfo {
             splits: self.splits.iter().map(|(name, split)| (name.clone(), split.len() as u64)).collect(),
             classes,
@@ -110,6 +117,7 @@ impl Data {
             offset: self.normalization.offset.iter().map(|number| *number as f32).collect(),
             scale: self.normalization.scale.iter().map(|number| *number as f32).collect(),
             tokens,
+            feature_names: self.samples.number_names(),
         }
     }
 

@@ -35,24 +35,29 @@ struct Merged {
     example: [f64; 2],
 }
 
-/// What is said about the features of `path`, or about the channels if they are `[channels, …]`; `stored` are rows of
-/// `row_length` numbers.
+/// What is said about the features of `path`, or about the channels if they are `[channels, …]`; `stored` are some of its
+/// samples, and `names` are those of a sample's numbers, if they have any.
 pub(super) fn features(
     path: &Path,
     stored: &[f64],
     sample_shape: &[i64],
+    names: &[String],
     normalization: &Normalization,
     fitted: bool,
 ) -> Option<String> {
     let (row_length, groups) = (row_length(sample_shape), group_count(sample_shape));
     let merged = merged_groups(stored, row_length, groups, normalization);
     let what = if sample_shape.len() > 1 { "channel" } else { "feature" };
+    let name = |group: usize| match names.get(group).filter(|_| names.len() == groups) {
+        Some(name) => format!("{what} `{name}`"),
+        None => format!("{what} {group}"),
+    };
     let cure = match (normalization.is_none(), fitted) {
         (true, _) => "`normalize = \"standard\"` and `\"range\"` are computed before that",
         (false, true) => "make several features of it, such as days and seconds",
         (false, false) => "give an `offset` that is near the values",
     };
-    told(path, &merged, |group| format!("{what} {group}"), "the model", cure)
+    told(path, &merged, name, "the model", cure)
 }
 
 /// What is said about the numbers to predict, `names.len()` for each sample.
@@ -242,11 +247,13 @@ mod tests {
         let stored: Vec<f64> = (0..500).flat_map(|index| [f64::from(index), 1.7e9 + f64::from(index)]).collect();
         let path = Path::new("x.npy");
         assert_eq!(
-            features(path, &stored, &[2], &Normalization::none(), false).unwrap(),
+            features(path, &stored, &[2], &[], &Normalization::none(), false).unwrap(),
             "`x.npy`: feature 1: of 500 different values, 5 stay different in the 32 bits that the model takes \
              (`1700000000` and `1700000064` do not); `normalize = \"standard\"` and `\"range\"` are computed before that"
         );
         let names = ["a".to_owned(), "b".to_owned()];
+        let told = features(path, &stored, &[2], &names, &Normalization::none(), false).unwrap();
+        assert!(told.starts_with("`x.npy`: feature `b`: of 500 different values"), "{told}");
         let told = targets(path, &stored, &names).unwrap();
         assert!(told.starts_with("`x.npy`: the target `b`: of 500 different values, 5 stay different"), "{told}");
         assert_eq!(targets(path, &stored[..2], &names), None);

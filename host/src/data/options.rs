@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
 use super::normalize::NormalizeOptions;
+use crate::config::{Delimiter, Encoding};
 
 /// `[data]`: the training data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +49,39 @@ impl DataOptions {
         self.paths().into_iter().for_each(|path| *path = PathBuf::new());
     }
 
+    /// The class of two that metrics are about, if it is given.
+    pub(super) fn positive(&self) -> Option<&ClassName> {
+        match self {
+            Self::Csv(options) => options.positive.as_ref(),
+            Self::Idx(options) | Self::Npy(options) => options.positive.as_ref(),
+            Self::Npz(options) | Self::Safetensors(options) => options.positive.as_ref(),
+            Self::Images(options) => options.positive.as_ref(),
+            Self::Text(_) => None,
+        }
+    }
+
+    /// Whether the samples of `train` are shuffled in each epoch.
+    pub fn shuffle(&self) -> bool {
+        match self {
+            Self::Csv(options) => options.shuffle,
+            Self::Idx(options) | Self::Npy(options) => options.shuffle,
+            Self::Npz(options) | Self::Safetensors(options) => options.shuffle,
+            Self::Images(options) => options.shuffle,
+            Self::Text(options) => options.shuffle,
+        }
+    }
+
+    /// Whether an epoch ends without a last batch that is smaller than the others.
+    pub fn drop_last(&self) -> bool {
+        match self {
+            Self::Csv(options) => options.drop_last,
+            Self::Idx(options) | Self::Npy(options) => options.drop_last,
+            Self::Npz(options) | Self::Safetensors(options) => options.drop_last,
+            Self::Images(options) => options.drop_last,
+            Self::Text(options) => options.drop_last,
+        }
+    }
+
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Self::Csv(options) => with_splits(&mut options.path, &mut options.splits),
@@ -73,34 +107,159 @@ fn with_splits<'a>(path: &'a mut PathBuf, splits: &'a mut BTreeMap<String, Split
 pub struct CsvOptions {
     /// The file, relative to the run file; plain or compressed with gzip.
     pub path: PathBuf,
-    /// Whether the first line names the columns.
+    /// Whether the first line names the columns. The files of other splits then have a header, too, and their columns
+    /// are found by its names, in any order.
     #[serde(default)]
     pub header: bool,
     /// What is predicted: a column, by its index counted from 0, or by its name if there is a header. Several columns
     /// for a regression of several numbers.
     pub target: Columns,
-    /// The columns of the features, in this order; all but the targets if not given.
+    /// The columns of the features, in this order; all but the targets and those of `drop` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<Column>>,
+    /// The columns that are left out, such as numbers of rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<Column>,
+    /// The features that are texts. Their categories are those of `path`, in alphabetical order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub categorical: Vec<Column>,
+    /// How the samples contain categories.
+    #[serde(default)]
+    pub categorical_as: CategoricalAs,
+    /// What becomes of a category that `path` lacks and the file of another split has.
+    #[serde(default)]
+    pub unknown_category: UnknownCategory,
+    /// What becomes of missing features. Values that replace them are those of the training split.
+    #[serde(default)]
+    pub missing: Missing,
+    /// What becomes of a row without a target.
+    #[serde(default)]
+    pub missing_label: MissingLabel,
+    /// The texts that mean a missing value, beside a blank one; if not given, those of pandas, such as `NA`, `NaN`,
+    /// `null` and `None`. A class that `classes` names is not missing, whatever it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_values: Option<Vec<String>>,
+    /// The character between columns; the one of `,`, `;`, `|` and tab that fits the first lines if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<Delimiter>,
+    /// The character around a text that contains delimiters or line breaks.
+    #[serde(default)]
+    pub quote: Quote,
+    /// The character before the decimals of a number.
+    #[serde(default)]
+    pub decimal: Decimal,
+    /// The encoding of the text.
+    #[serde(default)]
+    pub encoding: Encoding,
     /// The shape of one sample, such as `[channels, height, width]`; a vector of all features if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
     /// Whether the target is a class or numbers.
     #[serde(default)]
     pub task: Task,
-    /// The number of classes, numbered from 0, or their names in order. If not given: one more than the largest
-    /// number or, where the targets are not numbers, the names in alphabetical order.
+    /// The number of classes, or their names in order. A name matches the same text, or a number that is written in
+    /// another way: `1.0` is the class `1`. If not given: the numbers from `first_class` to the largest one or, where
+    /// the targets are not numbers, the names in alphabetical order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassOptions>,
+    /// The number of the first class where targets are numbers; 0 if not given. With it, names in `classes` are those
+    /// of the numbers that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_class: Option<i64>,
+    /// The class of two that `precision`, `recall` and `f1` are about, by its name or number; the second one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive: Option<ClassName>,
     /// How features are normalized, fitted on the training split.
     #[serde(default)]
     pub normalize: NormalizeOptions,
     /// Random changes to images of the training split, in this order, new in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
+    /// Whether the samples of `train` come in another order in each epoch; if not, as they are stored.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// Whether an epoch ends without its last batch if that one is smaller than the others.
+    #[serde(default)]
+    pub drop_last: bool,
     /// The splits that are held out or have their own files, by name; the rest of `path` is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitOptions>,
+}
+
+/// How samples contain categories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CategoricalAs {
+    /// A feature for each category, which is 1 for the row's own and 0 for the others.
+    #[default]
+    OneHot,
+    /// A number for each category, for the layer `embedding`. All features must be categorical; the numbers of a column
+    /// follow those of the one before it.
+    Index,
+}
+
+/// What becomes of a category that is not in the training file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownCategory {
+    /// An error.
+    #[default]
+    Error,
+    /// All features of the column are 0.
+    Zeros,
+}
+
+/// What becomes of missing features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// They are an error.
+    #[default]
+    Error,
+    /// The mean of the column in the training split replaces them. All features of a missing category are 0.
+    Mean,
+    /// The median of the column in the training split replaces them. All features of a missing category are 0.
+    Median,
+    /// A zero replaces them, before normalization. All features of a missing category are 0.
+    Zero,
+    /// Rows with missing features are left out.
+    Drop,
+}
+
+/// What becomes of a row without a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingLabel {
+    /// It is an error.
+    #[default]
+    Error,
+    /// The row is left out.
+    Drop,
+}
+
+/// The character around a text that contains delimiters or line breaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Quote {
+    /// `"`.
+    #[default]
+    Double,
+    /// `'`.
+    Single,
+    /// There is none.
+    None,
+}
+
+/// The character before the decimals of a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Decimal {
+    /// As in `3.14`.
+    #[default]
+    #[serde(rename = ".")]
+    Point,
+    /// As in `3,14`.
+    #[serde(rename = ",")]
+    Comma,
 }
 
 /// Samples and targets in two files.
@@ -124,12 +283,21 @@ pub struct FilesOptions {
     /// The number of the first class; 0 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_class: Option<i64>,
+    /// The class of two that `precision`, `recall` and `f1` are about, by its name or number; the second one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive: Option<ClassName>,
     /// How samples are normalized, fitted on the training split.
     #[serde(default)]
     pub normalize: NormalizeOptions,
     /// Random changes to images of the training split, in this order, new in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
+    /// Whether the samples of `train` come in another order in each epoch; if not, as they are stored.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// Whether an epoch ends without its last batch if that one is smaller than the others.
+    #[serde(default)]
+    pub drop_last: bool,
     /// The splits that are held out or have their own files, by name; the rest of the files above is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, FilesSplitOptions>,
@@ -158,12 +326,21 @@ pub struct ArchiveOptions {
     /// The number of the first class; 0 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_class: Option<i64>,
+    /// The class of two that `precision`, `recall` and `f1` are about, by its name or number; the second one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive: Option<ClassName>,
     /// How samples are normalized, fitted on the training split.
     #[serde(default)]
     pub normalize: NormalizeOptions,
     /// Random changes to images of the training split, in this order, new in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
+    /// Whether the samples of `train` come in another order in each epoch; if not, as they are stored.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// Whether an epoch ends without its last batch if that one is smaller than the others.
+    #[serde(default)]
+    pub drop_last: bool,
     /// The splits that are held out or have their own files, by name; the rest of `path` is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitOptions>,
@@ -189,6 +366,9 @@ pub struct ImagesOptions {
     /// Height and width that every image is resized to. If not given, all images must have the same size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<[u32; 2]>,
+    /// The class of two that `precision`, `recall` and `f1` are about, by its name or number; the second one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive: Option<ClassName>,
     /// How channels are normalized, fitted on the training split. Without it, the values of a channel are 0 to 255;
     /// images of 16 bits keep all of them, as 257ths.
     #[serde(default)]
@@ -196,6 +376,12 @@ pub struct ImagesOptions {
     /// Random changes to images of the training split, in this order, new in each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
+    /// Whether the samples of `train` come in another order in each epoch; if not, as they are stored.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// Whether an epoch ends without its last batch if that one is smaller than the others.
+    #[serde(default)]
+    pub drop_last: bool,
     /// The splits that are held out or have their own folders, by name; the rest of `path` is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitOptions>,
@@ -242,6 +428,32 @@ pub enum ClassOptions {
     Count(usize),
     /// Their names.
     Names(Vec<String>),
+}
+
+impl ClassOptions {
+    /// Whether a class has this name.
+    pub(super) fn names(&self, name: &[u8]) -> bool {
+        matches!(self, ClassOptions::Names(names) if names.iter().any(|known| known.as_bytes() == name))
+    }
+}
+
+/// A class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected the name or the number of a class")]
+pub enum ClassName {
+    /// Its number, as it is in the data.
+    Number(i64),
+    /// Its name.
+    Name(String),
+}
+
+impl std::fmt::Display for ClassName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ClassName::Number(number) => write!(formatter, "{number}"),
+            ClassName::Name(name) => formatter.write_str(name),
+        }
+    }
 }
 
 /// A column of a table.
@@ -337,6 +549,12 @@ pub struct TextOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub stride: Option<u32>,
+    /// Whether the samples of `train` come in another order in each epoch; if not, as they are stored.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// Whether an epoch ends without its last batch if that one is smaller than the others.
+    #[serde(default)]
+    pub drop_last: bool,
     /// The parts held out from the end of the text, by name, the last name last; the rest before them is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, TextSplitOptions>,

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::DataError;
+use super::options::ClassName;
 use crate::torch::values::gather_rows;
 
 /// The targets of a data set: what a loss needs to know before the first batch.
@@ -33,6 +34,28 @@ impl Target {
         Target::Classes { count, names: Vec::new(), shape: Vec::new() }
     }
 
+    /// The index of a class of two, by its name or number.
+    ///
+    /// # Errors
+    ///
+    /// Another number of classes, or a class that is not one of them.
+    pub(super) fn one_of_two(&self, class: &ClassName) -> Result<u8, DataError> {
+        let wrong = |expected| {
+            Err(DataError::Option { option: "data.positive".to_owned(), value: class.to_string(), expected })
+        };
+        let Target::Classes { count: 2, names, .. } = self else {
+            return wrong("omitted unless there are two classes");
+        };
+        let text = class.to_string();
+        match [0, 1]
+            .into_iter()
+            .find(|index| names.get(usize::from(*index)).map_or(index.to_string(), String::clone) == text)
+        {
+            Some(index) => Ok(index),
+            None => wrong("the name or the number of one of the two classes"),
+        }
+    }
+
     /// A class in messages: its name, or its number.
     pub(super) fn class_name(&self, class: usize) -> String {
         match self {
@@ -47,7 +70,7 @@ impl Target {
 pub enum SampleType {
     /// Measurements and images, f32.
     F32,
-    /// Tokens, i64.
+    /// Tokens, and indices of categories, i64.
     I64,
 }
 

@@ -181,6 +181,20 @@ pub(super) fn fault(status: Status, told: Option<Failure>) -> Fault {
     Fault { message: told.message, panicked: status == Status::PANIC, place: told.place }
 }
 
+/// The instance and the event of the hook that is on this thread. May be called in a handler of a signal, and while the hook
+/// itself is in use: nothing is changed, allocated or locked.
+#[cfg(unix)]
+pub(super) fn with_current(use_it: impl FnOnce(Option<(&str, EventKind)>)) {
+    let current = CURRENT.get().and_then(|pointer| {
+        // SAFETY: `CURRENT` holds a pointer only while its hook is entered on this thread. Only fields that `handle` has
+        // written before the call of the callback are read, and the thread does nothing else meanwhile.
+        let (instances, entered, event) =
+            unsafe { ((*pointer.as_ptr()).instances, (*pointer.as_ptr()).entered, (*pointer.as_ptr()).event) };
+        Some((&*instances.get(entered)?.name, event))
+    });
+    use_it(current);
+}
+
 /// Answers a call with `ticket`: of the hook on this thread, or of a remote.
 pub(super) fn answer(ticket: u64, request: &Request<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
     if is_remote(ticket) {

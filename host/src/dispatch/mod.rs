@@ -13,6 +13,8 @@
 
 mod account;
 mod background;
+#[cfg(unix)]
+mod crash;
 mod create;
 mod dispatcher;
 mod emitter;
@@ -34,6 +36,8 @@ mod states;
 mod subscriber;
 
 pub use account::HookTime;
+#[cfg(unix)]
+pub use crash::{forget_crash_file, watch_crashes};
 pub use create::create_instance;
 pub use dispatcher::Dispatcher;
 pub use emitter::Emitter;

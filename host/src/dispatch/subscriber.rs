@@ -36,12 +36,13 @@ pub(super) enum Runner {
 }
 
 /// The hooks that `if` does not gate: a callback needs them to stay consistent.
-const UNGATED: [EventKind; 8] = [
+const UNGATED: [EventKind; 9] = [
     EventKind::SETUP,
     EventKind::LOAD_STATE,
     EventKind::SAVE_STATE,
     EventKind::TRAIN_START,
     EventKind::TRAIN_END,
+    EventKind::TRAINED,
     EventKind::STOPPING,
     EventKind::ERROR,
     EventKind::TEARDOWN,

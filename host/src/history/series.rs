@@ -1,6 +1,6 @@
 //! The values of every name, in chronological order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -306,6 +306,23 @@ impl<'a> AsOf<'a> {
     pub fn latest_array(self, name: &str) -> Result<Array, HistoryError> {
         let (series, length) = self.array_series(name)?;
         Ok(self.array(series, length - 1))
+    }
+
+    /// See [`HistoryView::of_weights`](super::HistoryView::of_weights).
+    pub(super) fn of_weights(self, global_step: u64, since: Option<u64>) -> BTreeMap<String, f64> {
+        let of_name = |series: &Series<f64>| {
+            let length = series.sequence.partition_point(|&sequence| sequence < self.until);
+            let last = length.checked_sub(1)?;
+            if since.is_some_and(|since| series.sequence[last] >= since) {
+                return Some(series.values[last]);
+            }
+            // The newest are the likeliest: the positions ascend.
+            let entries = (0..length).rev().map(|index| self.point(series, index));
+            let mut entries = entries.skip_while(|point| point.position.global_step > global_step);
+            entries.next().filter(|point| point.position.global_step == global_step).map(|point| point.value)
+        };
+        let named = self.history.numbers.iter().filter_map(|series| Some((series.name.clone(), of_name(series)?)));
+        named.collect()
     }
 
     fn numbers(self, name: &str) -> Result<(&'a Series<f64>, usize), HistoryError> {

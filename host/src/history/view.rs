@@ -1,5 +1,6 @@
 //! A history as of one moment, while others continue to write it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::HistoryError;
@@ -56,6 +57,20 @@ impl HistoryView {
         self.read(|history| Ok(history.arrays(name)?.collect()))
     }
 
+    /// The last array of each name that has arrays.
+    pub fn latest_arrays(&self) -> BTreeMap<String, Array> {
+        self.read(|history| {
+            let names = history.names().into_iter();
+            names.filter_map(|name| Some((name.to_owned(), history.latest_array(name).ok()?))).collect()
+        })
+    }
+
+    /// The numbers of weights that were the training's after `global_step`: the last one of each name there, and what came
+    /// from the entry `since` on, when they were back.
+    pub fn of_weights(&self, global_step: u64, since: Option<u64>) -> BTreeMap<String, f64> {
+        self.read(|history| history.of_weights(global_step, since))
+    }
+
     fn read<T>(&self, read: impl FnOnce(AsOf<'_>) -> T) -> T {
         // Every entry is complete before the next one starts, so a history can be read after a writer panicked.
         let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
@@ -67,6 +82,26 @@ impl HistoryView {
 mod tests {
     use super::*;
     use crate::history::Position;
+
+    #[test]
+    fn weights_that_are_back_have_their_own_numbers() {
+        let history = Arc::new(RwLock::new(History::new()));
+        let put = |name, global_step, value| {
+            let position = Position { global_step, ..Position::default() };
+            history.write().unwrap().put(name, position, value).unwrap()
+        };
+        put("val_loss", 3, 0.5);
+        put("val_loss", 6, 0.75);
+        put("lr", 3, 0.1);
+        let since = put("val_f1", 6, 0.25) + 1;
+        put("test_loss", 6, 0.625);
+        let view = HistoryView::now(Arc::clone(&history));
+        let named = |values: &[(&str, f64)]| values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let now: BTreeMap<String, f64> = named(&[("val_loss", 0.75), ("val_f1", 0.25), ("test_loss", 0.625)]);
+        assert_eq!(view.of_weights(6, None), now);
+        let back: BTreeMap<String, f64> = named(&[("val_loss", 0.5), ("lr", 0.1), ("test_loss", 0.625)]);
+        assert_eq!(view.of_weights(3, Some(since)), back);
+    }
 
     #[test]
     fn a_view_does_not_grow() {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::config::child;
 use crate::report::{Problem, Problems};
 use crate::run_file::{self, RunFile};
-use crate::train::Resume;
+use crate::train::{Fingerprints, Resume};
 
 /// Longer values are not shown.
 const SHOWN_CHARACTERS: usize = 60;
@@ -22,19 +22,20 @@ const TAGS: [&str; 2] = ["type", "format"];
 const FIXED: [&str; 4] = ["/run/seed", "/data", "/model", "/train"];
 
 /// Keys in those that may change.
-const FREE: [&str; 5] = ["/train/epochs", "/train/steps", "/train/metrics", "/model/init_from", "/model/torchscript"];
+const FREE: [&str; 6] =
+    ["/data/positive", "/train/epochs", "/train/steps", "/train/metrics", "/model/init_from", "/model/torchscript"];
 
 /// Keys that are always those of this start.
 const IGNORED: [&str; 4] = ["/run/out", "/run/threads", "/run/by_default", "/plugins"];
 
 /// What differs from the run file in the checkpoint and is allowed, as lines for people.
 ///
-/// `fingerprint` is that of this run's data.
+/// `fingerprints` are those of this run.
 ///
 /// # Errors
 ///
 /// What differs and is not allowed.
-pub(super) fn check(resume: &Resume, now: &RunFile, fingerprint: &str) -> Result<Vec<String>, Problems> {
+pub(super) fn check(resume: &Resume, now: &RunFile, fingerprints: &Fingerprints) -> Result<Vec<String>, Problems> {
     let before = match run_file::load("run.toml of the checkpoint", resume.run_file(), &[], &[]) {
         Ok(loaded) => loaded.run_file,
         // Another version of the host wrote it: the shapes of the tensors are still compared.
@@ -62,12 +63,15 @@ pub(super) fn check(resume: &Resume, now: &RunFile, fingerprint: &str) -> Result
     match resume.data_fingerprint() {
         // Where settings differ, other values follow from them.
         _ if !refused.is_empty() => {}
-        Some(saved) if saved != fingerprint => {
+        Some(saved) if saved != fingerprints.data => {
             refused.push("the data has changed: other rows, another order, or other values".to_owned());
         }
         _ if before.data == now.data => {}
         Some(_) => allowed.push("the data has moved; its content is the same".to_owned()),
         None => allowed.push("the data has moved; whether its content is the same is not known".to_owned()),
+    }
+    if resume.torchscript_fingerprint().is_some_and(|saved| fingerprints.torchscript.as_deref() != Some(saved)) {
+        refused.push("the TorchScript module has changed".to_owned());
     }
     allowed.extend(plugins(&before, now));
     if refused.is_empty() {

@@ -3,17 +3,18 @@
 use serde_json::Value;
 
 use crate::config::{Document, child};
-use crate::data::DataError;
-use crate::report::{Label, did_you_mean};
+use crate::data::{DataError, TableProblem};
+use crate::report::Label;
 
 /// The keys of `[data]` that name columns.
-const KEYS: [&str; 2] = ["target", "features"];
+const KEYS: [&str; 4] = ["target", "features", "categorical", "drop"];
 
 /// The place in the run file that names the column that an error is about; `None` for other errors.
 pub(super) fn label(document: &Document, error: &DataError) -> Option<Label> {
-    let column = match error {
-        DataError::UnknownColumn { column, .. } => serde_json::to_value(column).ok()?,
-        DataError::NameWithoutHeader { name, .. } => Value::from(name.as_str()),
+    let DataError::Table { problem, .. } = error else { return None };
+    let column = match &**problem {
+        TableProblem::UnknownColumn { column, .. } => serde_json::to_value(column).ok()?,
+        TableProblem::NameWithoutHeader { name } => Value::from(name.as_str()),
         _ => return None,
     };
     for key in KEYS {
@@ -28,11 +29,4 @@ pub(super) fn label(document: &Document, error: &DataError) -> Option<Label> {
         return document.label_value(&pointer, "not in the file");
     }
     None
-}
-
-/// The columns that were probably meant.
-pub(super) fn hint(error: &DataError) -> Option<String> {
-    let DataError::UnknownColumn { column, available, .. } = error else { return None };
-    let names = available.split(", ").map(|name| name.trim_matches('`'));
-    did_you_mean(&column.to_string(), names)
 }

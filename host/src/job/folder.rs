@@ -34,6 +34,12 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
     },
+    /// It holds something else.
+    #[error("the folder `{path}` holds other files, and no run")]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+    },
     /// It holds a run, and the command said not to resume it.
     #[error("the run folder `{path}` already holds a run")]
     Taken {
@@ -47,16 +53,24 @@ impl Report for FolderError {
         match self {
             Self::System { .. } => None,
             Self::InUse { .. } => Some("wait for it, or choose another folder: `--out DIR`".to_owned()),
+            Self::NotARun { .. } => Some("choose a folder that is empty or new: `--out DIR`".to_owned()),
             Self::Taken { .. } => Some("resume it: `--resume auto`; or choose another folder: `--out DIR`".to_owned()),
         }
     }
 }
 
-/// The lock's name: hidden, since people do not need to see it.
-const LOCK: &str = ".lock";
+/// The lock's name: hidden, since people do not need to see it. Where it is, a run is.
+const LOCK: &str = ".host-run";
+
+/// Its name until now.
+const OLD_LOCK: &str = ".lock";
+
+/// The names of files that are not complete begin so.
+const TEMPORARY_PREFIX: &str = ".tmp-";
 
 impl RunFolder {
-    /// Creates `path`, or takes it over. With `fresh`, a folder that holds a run is an error.
+    /// Creates `path`, or takes it over. With `fresh`, a folder that holds a run is an error; one that holds something else
+    /// is one in any case, so that no file of a user's is replaced.
     ///
     /// # Errors
     ///
@@ -68,6 +82,11 @@ impl RunFolder {
         };
         std::fs::create_dir_all(path).map_err(system("create the folder", path))?;
         let path = path.canonicalize().map_err(system("find", path))?;
+        if ![LOCK, OLD_LOCK].iter().any(|lock| path.join(lock).exists())
+            && std::fs::read_dir(&path).map_err(system("list", &path))?.next().is_some()
+        {
+            return Err(FolderError::NotARun { path });
+        }
         let lock_path = path.join(LOCK);
         let lock = File::options()
             .create(true)
@@ -91,6 +110,26 @@ impl RunFolder {
         &self.path
     }
 
+    /// Removes the incomplete files that a killed process left.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn remove_temporaries(&self) -> Result<(), FolderError> {
+        let refused = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::System { action, path, source }
+        };
+        for entry in std::fs::read_dir(&self.path).map_err(refused("list", &self.path))? {
+            let entry = entry.map_err(refused("list", &self.path))?;
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if is_file && entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+                std::fs::remove_file(entry.path()).map_err(refused("remove", &entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a file of the folder whole: to a temporary name, then renamed.
     ///
     /// # Errors
@@ -106,7 +145,7 @@ impl RunFolder {
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp-");
+    builder.prefix(TEMPORARY_PREFIX);
     // By default only the owner could read it.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));

@@ -16,6 +16,8 @@ use crate::train::{Loss, LossFunction};
 pub(super) struct Fitted<'a> {
     pub(super) model: &'a PlannedModel,
     pub(super) target: &'a Target,
+    /// The class of two that metrics are about.
+    pub(super) positive: u8,
 }
 
 /// What is minimized: the program's own loss, or the run file's.
@@ -36,7 +38,7 @@ pub(super) fn loss(document: &Document, train: &TrainOptions, own: Option<Rc<Los
 pub(super) fn check(document: &Document, train: &TrainOptions, fitted: Option<Fitted<'_>>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let loss = train.loss.as_ref().map(|loss| match fitted {
-        Some(Fitted { model, target }) => loss.check(model.output_shape(), target),
+        Some(Fitted { model, target, .. }) => loss.check(model.output_shape(), target),
         None => loss.check_values(),
     });
     if let Some(Err(error)) = loss {
@@ -81,7 +83,7 @@ pub(super) fn metrics(
             );
             continue;
         };
-        if metrics.contains(&metric) {
+        if metrics.iter().any(|listed: &Metric| listed.name() == metric.name()) {
             problems.push(
                 Problem::new(format!("the metric `{name}` is listed twice"))
                     .with_label(document.label_value(&pointer, "again"))
@@ -89,7 +91,7 @@ pub(super) fn metrics(
             );
             continue;
         }
-        if let Some(Fitted { model, target }) = fitted
+        if let Some(Fitted { model, target, .. }) = fitted
             && let Err(error) = metric.check(model.output_shape(), target)
         {
             problems.push(
@@ -98,7 +100,7 @@ pub(super) fn metrics(
                     .with_hint(error.hint()),
             );
         }
-        metrics.push(metric);
+        metrics.push(metric.of_class(fitted.map_or(1, |fitted| fitted.positive)));
     }
     metrics
 }
@@ -160,7 +162,7 @@ mod tests {
         let model = PlannedModel::Graph(loaded.run_file.model.lower(&[4], Dtype::F32).unwrap().into());
         let target = Target::classes(3);
         let (document, train) = (&loaded.document, &loaded.run_file.train);
-        let fitted = Some(Fitted { model: &model, target: &target });
+        let fitted = Some(Fitted { model: &model, target: &target, positive: 1 });
         let mut problems = check(document, train, fitted);
         metrics(document, "/train/metrics", &train.metrics, fitted, &mut problems);
         let told = |problem: &Problem| {

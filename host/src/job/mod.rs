@@ -6,6 +6,7 @@
 //! write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
 //! own.
 
+mod batches;
 mod builder;
 mod builtin;
 mod changes;
@@ -19,6 +20,7 @@ mod metric_names;
 mod model;
 mod output_paths;
 mod plan;
+mod previous;
 mod program;
 mod request;
 mod run;
@@ -28,6 +30,7 @@ mod warnings;
 
 pub use builder::Job;
 pub use folder::{FolderError, RunFolder};
+pub(crate) use interrupt::exit_code as interrupted_exit_code;
 pub use log::Verbosity;
 pub use model::PlannedModel;
 pub use plan::{JobPlan, ModelPlan};

@@ -7,7 +7,7 @@ use tch::{Device, Kind};
 
 use super::program::{MakeNetwork, ModelContext};
 use crate::config::Document;
-use crate::data::{Data, SampleType, Target};
+use crate::data::{Data, SampleType};
 use crate::model::{Dtype, Graph, LayerPath, ModelError, Network, Op, contained};
 use crate::report::Problem;
 use crate::run_file::RunFile;
@@ -157,10 +157,10 @@ fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Result<Graph, 
         let place = error.path().map_or_else(String::new, LayerPath::pointer);
         Problem::new(error.to_string()).with_label(document.label_value(&format!("/model{place}"), ""))
     })?;
-    if let (SampleType::I64, Target::Classes { count, .. }) = (data.sample_type, &data.target) {
+    if let Some(count) = data.samples.vocabulary() {
         for node in graph.nodes() {
             if let Op::Embedding { num_embeddings, .. } = node.op
-                && num_embeddings.unsigned_abs() < *count as u64
+                && num_embeddings.unsigned_abs() < count as u64
             {
                 let message = format!("`{}` has {num_embeddings} rows, and the data has {count} tokens", node.name);
                 return Err(Problem::new(message)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tch::Device;
 
+use super::batches;
 use super::builtin;
 use super::columns;
 use super::learning::{self, Fitted};
@@ -16,14 +17,14 @@ use super::output_paths;
 use super::program::Program;
 use super::request::Request;
 use crate::config::{self, Document, Every};
-use crate::data::{Data, Source, TEST, TRAIN};
+use crate::data::{self, Data, Source, TEST};
 use crate::dispatch::{self, Order};
 use crate::model::InitialWeights;
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::train::metrics::Metric;
-use crate::train::{self, BatchStepFunction, EvaluationPlan, TrainingPlan};
+use crate::train::{self, BatchStepFunction, Batches, EvaluationPlan, TrainingPlan};
 
 /// Everything that a run needs.
 pub struct JobPlan {
@@ -92,13 +93,14 @@ impl JobPlan {
         {
             problems.push(Problem::new("cannot find the working folder").with_cause(&error));
         }
+        problems.extend(too_many_threads(run_file.run.threads, &document));
         let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
         let model = data.as_ref().map_err(|&()| ()).and_then(|data| {
             let device = device.unwrap_or(Device::Cpu);
             model::plan(program.model, &run_file, &document, data, device).map_err(|problem| problems.push(problem))
         });
         let fitted = data.as_ref().ok().zip(model.as_ref().ok());
-        let fitted = fitted.map(|(data, model)| Fitted { model, target: &data.target });
+        let fitted = fitted.map(|(data, model)| Fitted { model, target: &data.target, positive: data.positive });
         let loss = learning::loss(&document, &run_file.train, program.loss).map_err(|problem| problems.push(problem));
         problems.extend(learning::check(&document, &run_file.train, fitted));
         let metrics = learning::metrics(&document, "/train/metrics", &run_file.train.metrics, fitted, &mut problems);
@@ -118,7 +120,7 @@ impl JobPlan {
             );
         }
         if let Ok(data) = &data {
-            problems.extend(batch_size(&document, run_file.train.batch_size, data));
+            problems.extend(batches::check(&document, &run_file, data, model.as_ref().ok()));
         }
         let (Ok(data), Ok(model), Ok(loss), Ok(device), true) = (data, model, loss, device, problems.is_empty()) else {
             return Err(Problems(problems));
@@ -134,8 +136,15 @@ impl JobPlan {
         let test = test(&run_file, &data, &evaluation, &metrics);
         let mut plan = TrainingPlan {
             length,
-            batch_size: run_file.train.batch_size,
-            accumulate: run_file.train.accumulate,
+            batches: Batches {
+                size: run_file.train.batch_size,
+                accumulate: run_file.train.accumulate,
+                order: match run_file.data.shuffle() {
+                    true => data::Order::Shuffled { seed: run_file.run.seed },
+                    false => data::Order::Sequential,
+                },
+                drop_last: run_file.data.drop_last(),
+            },
             loss,
             metrics,
             schedule: run_file.train.schedule(),
@@ -189,8 +198,7 @@ fn data(run_file: &RunFile, document: &Document, folder: Option<&Path>) -> Resul
             (None, Some(path)) => document.label_value(&named_by(document, "/data", path), ""),
             (None, None) => document.label_key("/data", ""),
         });
-        let hint = columns::hint(&error).or_else(|| error.hint().map(Cow::into_owned));
-        Problem::new(error.to_string()).with_label(label).with_hint(hint)
+        Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(Cow::into_owned))
     })
 }
 
@@ -299,18 +307,6 @@ fn test(
     }
 }
 
-/// Refuses a batch that is larger than the training split.
-fn batch_size(document: &Document, batch_size: usize, data: &Data) -> Option<Problem> {
-    let samples = data.splits.get(TRAIN)?.len();
-    (batch_size > samples).then(|| {
-        Problem::new(format!(
-            "a batch of {batch_size} samples is larger than the split `{TRAIN}`, which holds {samples}"
-        ))
-        .with_label(document.label_value("/train/batch_size", ""))
-        .with_hint(format!("make it {samples} or less"))
-    })
-}
-
 fn device(device: config::Device, document: &Document) -> Result<Device, Problem> {
     match device {
         config::Device::Cpu => Ok(Device::Cpu),
@@ -329,6 +325,19 @@ fn device(device: config::Device, document: &Document) -> Result<Device, Problem
                 .with_label(document.label_value("/run/device", "not there"))
                 .with_hint(format!("{found}; `auto` uses one if there is one")))
         }
+    }
+}
+
+/// Refuses more threads than any machine has use for; a number beyond this one's cores is a choice, since sums depend on it.
+fn too_many_threads(threads: Threads, document: &Document) -> Option<Problem> {
+    const MOST: usize = 1024;
+    match threads {
+        Threads::Count(count) if count.get() > MOST => Some(
+            Problem::new(format!("`run.threads` = `{count}` is more than {MOST}"))
+                .with_label(document.label_value("/run/threads", ""))
+                .with_hint("`auto` takes what the model has use for".to_owned()),
+        ),
+        _ => None,
     }
 }
 

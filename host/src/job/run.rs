@@ -1,12 +1,13 @@
 //! Runs a job: log, run folder, model, callbacks, training, status.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
+use sha2::{Digest, Sha256};
 
 use super::builtin;
 use super::changes;
@@ -15,6 +16,7 @@ use super::interrupt;
 use super::log::{Log, Verbosity};
 use super::messages;
 use super::plan::JobPlan;
+use super::previous::{self, CRASH_FILE};
 use super::program::Program;
 use super::request::Request;
 use super::start::Start;
@@ -30,7 +32,7 @@ use crate::report::{Problem, Problems};
 use crate::services::Screen;
 use crate::torch;
 use crate::train::optimizer::Optimizer;
-use crate::train::{Ended, NotFinite, Parts, Resume, Session, TrainError, Trainer};
+use crate::train::{Ended, Fingerprints, NotFinite, Parts, Resume, Session, TrainError, Trainer};
 
 /// How a job that started ended.
 #[derive(Debug)]
@@ -61,7 +63,9 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     } else {
         Start::find(request, &plan.run_file.run, &console)
     };
-    let Start { folder, resume_from } = start?;
+    let Start { folder, resume_from, sudden_end } = start?;
+    #[cfg(unix)]
+    crate::dispatch::watch_crashes(&folder.path().join(CRASH_FILE));
     log.open(folder.path()).map_err(|error| system("open `log.jsonl` in the run folder", &error))?;
     let resume = match resume_from {
         None => None,
@@ -70,9 +74,12 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
             Some(Resume::read(&checkpoint).map_err(|error| Problem::from(&error))?)
         }
     };
-    let data_fingerprint = plan.data.fingerprint().map_err(|error| Problem::new(error.to_string()))?;
+    let fingerprints = Fingerprints {
+        data: plan.data.fingerprint().map_err(|error| Problem::new(error.to_string()))?,
+        torchscript: plan.run_file.model.torchscript.as_deref().map(digest).transpose()?,
+    };
     let changes = match &resume {
-        Some(resume) => changes::check(resume, &plan.run_file, &data_fingerprint)?,
+        Some(resume) => changes::check(resume, &plan.run_file, &fingerprints)?,
         None => Vec::new(),
     };
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
@@ -82,7 +89,7 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     for change in changes {
         console.line(&format!("since the checkpoint: {change}"));
     }
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<Problem> = sudden_end.iter().map(|end| previous::warning(end)).collect();
     if let Some(warning) = warnings::weights_are_lost(&plan.order)
         && !request.trial
     {
@@ -105,15 +112,19 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
         .into();
     // A checkpoint that does not fit is refused here, before anything in its folder is overwritten.
     let origin = Origin {
+        sudden_end,
         initial_weights,
         resume,
-        data_fingerprint,
+        fingerprints,
         data_text: Arc::clone(&data_text),
         run_file: resolved.as_str().into(),
     };
     let session = session(plan, origin, &folder, Rc::clone(&status), &console, request.trial)
         .map_err(|error| Problem::from(&error))?;
-    folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
+    // The file that was given stays as its author wrote it.
+    if !request.run_file.as_ref().is_some_and(|given| is_same_file(given, &folder.path().join("run.toml"))) {
+        folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
+    }
     folder.write("data.json", data_text.as_bytes()).map_err(|error| Problem::from(&error))?;
     if request.run_file.is_none() {
         // Beside the resolved run file, which names it and must itself be runnable.
@@ -122,6 +133,8 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     status.write();
 
     let ended = train(session, order, &kept, &status, request.trial);
+    #[cfg(unix)]
+    crate::dispatch::forget_crash_file();
     console.clear();
     let (outcome, reason) = (ended.ended.outcome, ended.ended.reason.clone());
     let error = ended.ended.error.as_ref().map(|error| {
@@ -186,9 +199,11 @@ fn failed(error: TrainError) -> Ended {
 
 /// Where a training comes from; its checkpoints hold the texts.
 struct Origin {
+    /// How the last process of the run ended, if it did not end by itself.
+    sudden_end: Option<String>,
     initial_weights: Option<InitialWeights>,
     resume: Option<Resume>,
-    data_fingerprint: String,
+    fingerprints: Fingerprints,
     /// The description of the data, as JSON.
     data_text: Arc<str>,
     /// The resolved run file.
@@ -203,11 +218,9 @@ fn session(
     console: &Arc<Console>,
     trial: bool,
 ) -> Result<Session, TrainError> {
-    let interrupt = interrupt::watch(console).map_err(|error| TrainError::System {
-        action: "cannot watch for signals",
-        source: std::io::Error::other(error),
-    })?;
-    let Origin { initial_weights, resume, data_fingerprint, data_text, run_file } = origin;
+    let interrupt = interrupt::watch(console)
+        .map_err(|source| TrainError::System { action: "cannot watch for signals", source })?;
+    let Origin { sudden_end, initial_weights, resume, fingerprints, data_text, run_file } = origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     tch::set_num_threads(threads as i32);
     torch::keep_freed_memory();
@@ -228,6 +241,7 @@ fn session(
             _ => "cpu".to_owned(),
         },
         resumed_from: resume.as_ref().map(|resume| resume.path().display().to_string()),
+        previous_end: sudden_end,
         trial,
         ..RunInfo::default()
     };
@@ -236,7 +250,7 @@ fn session(
         network,
         optimizer,
         data: plan.data,
-        data_fingerprint,
+        fingerprints,
         data_text,
         info,
         outputs: Box::new(StatusOutputs(status)),
@@ -249,6 +263,16 @@ fn session(
         session.set_batch_step(step);
     }
     Ok(session)
+}
+
+fn is_same_file(first: &Path, second: &Path) -> bool {
+    matches!((first.canonicalize(), second.canonicalize()), (Ok(first), Ok(second)) if first == second)
+}
+
+/// The digest of a file.
+fn digest(path: &Path) -> Result<String, Problem> {
+    let bytes = std::fs::read(path).map_err(|error| system(&format!("read `{}`", path.display()), &error))?;
+    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn system(action: &str, error: &(dyn std::error::Error + 'static)) -> Problem {

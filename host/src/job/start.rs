@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::{RunFolder, by_start_time, newest_unfinished};
 use super::messages;
+use super::previous;
 use super::request::{Request, ResumeFrom};
 use crate::checkpoint::{find_latest, remove_temporaries};
 use crate::console::Console;
@@ -16,24 +17,46 @@ pub(super) struct Start {
     pub(super) folder: RunFolder,
     /// The checkpoint to resume from.
     pub(super) resume_from: Option<PathBuf>,
+    /// How the last process of this run ended, if it did not end by itself.
+    pub(super) sudden_end: Option<String>,
 }
 
 impl Start {
     /// A run that resumes nothing.
     pub(super) fn fresh(folder: RunFolder) -> Self {
-        Self { folder, resume_from: None }
+        Self { folder, resume_from: None, sudden_end: None }
     }
 
     /// Takes the run folder that `request` and the run file ask for, and finds the checkpoint to resume from.
     pub(super) fn find(request: &Request, run: &RunOptions, console: &Console) -> Result<Self, Problems> {
         let (path, fresh) = folder_path(request, run);
+        if run.out.is_none() && fresh && !matches!(request.resume, ResumeFrom::Never) {
+            tell_of_the_last(&run.name, console);
+        }
         let folder = RunFolder::take(&path, fresh).map_err(|error| Problem::from(&error))?;
+        folder.remove_temporaries().map_err(|error| Problem::from(&error))?;
+        let sudden_end = previous::sudden_end(folder.path());
+        if let Some(end) = &sudden_end {
+            messages::warn(console, &previous::warning(end));
+            previous::forget(folder.path());
+        }
         let resume_from = match &request.resume {
             ResumeFrom::Checkpoint(path) => Some(path.clone()),
             _ if !fresh => latest(&folder, console)?,
             _ => None,
         };
-        Ok(Self { folder, resume_from })
+        Ok(Self { folder, resume_from, sudden_end })
+    }
+}
+
+/// Says how the newest unfinished run of this name ended, if it did not end by itself: this run is another.
+fn tell_of_the_last(name: &str, console: &Console) {
+    let Some(path) = newest_unfinished(name) else { return };
+    // Nothing is said about a run that goes on.
+    let Ok(last) = RunFolder::take(&path, false) else { return };
+    if let Some(end) = previous::sudden_end(last.path()) {
+        let problem = Problem::new(format!("the last run of this name, `{}`, {end}", path.display()));
+        messages::warn(console, &problem.with_hint("`--resume auto` goes on with it".to_owned()));
     }
 }
 
@@ -56,7 +79,8 @@ fn is_within(path: &Path, folder: &Path) -> bool {
     matches!((path.canonicalize(), folder.canonicalize()), (Ok(path), Ok(folder)) if path.starts_with(&folder))
 }
 
-/// The newest whole checkpoint of a run folder.
+/// The newest whole checkpoint of a run folder; a folder whose checkpoints are all damaged is an error, since a run that
+/// began again would replace them.
 fn latest(folder: &RunFolder, console: &Console) -> Result<Option<PathBuf>, Problems> {
     let checkpoints = folder.path().join("checkpoints");
     for path in remove_temporaries(&checkpoints).map_err(|error| Problem::from(&error))? {
@@ -67,6 +91,11 @@ fn latest(folder: &RunFolder, console: &Console) -> Result<Option<PathBuf>, Prob
         let path = skipped.path.display();
         let problem = Problem::new(format!("the checkpoint `{path}` is skipped")).with_cause(&skipped.error);
         messages::warn(console, &problem);
+    }
+    if latest.checkpoint.is_none() && !latest.skipped.is_empty() {
+        let message = format!("none of the checkpoints in `{}` can be used", checkpoints.display());
+        let hint = "begin the run again in another folder: `--out DIR`, or remove these checkpoints";
+        return Err(Problem::new(message).with_hint(hint.to_owned()).into());
     }
     Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
 }

@@ -196,7 +196,7 @@ pub enum ModelError {
     },
     /// The statistics of a batch need two values.
     #[error(
-        "`{node}` (batch_norm) cannot train on one value per channel; use a larger batch, or data whose last batch has more than one sample"
+        "`{node}` (batch_norm) cannot train on one value per channel; make `batch_size` larger, or leave out a last batch of one sample with `[data] drop_last = true`"
     )]
     SingleValuePerChannel {
         /// The node.

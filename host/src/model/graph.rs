@@ -125,6 +125,13 @@ impl Graph {
             .fold(0, |count: u64, parameter| count.saturating_add(element_count(&parameter.shape)))
     }
 
+    /// The first node that normalizes by the batch and has one value of each channel in a sample: it cannot train on a
+    /// batch of one sample.
+    pub fn normalizes_single_values(&self) -> Option<&Node> {
+        let is_single = |node: &&Node| node.shape.iter().skip(1).all(|length| *length == 1);
+        self.nodes.iter().filter(|node| matches!(node.op, Op::BatchNorm { .. })).find(is_single)
+    }
+
     /// Floating-point operations of one forward pass over one sample; a multiplication and an addition count as two.
     pub fn flops_per_sample(&self) -> u64 {
         self.nodes.iter().fold(0, |flops: u64, node| flops.saturating_add(self.node_flops(node)))

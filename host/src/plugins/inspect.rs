@@ -7,11 +7,11 @@ use object::{Architecture, BinaryFormat, Object, ObjectSegment, ObjectSymbol};
 use super::entry::Entry;
 use super::error::LoadError;
 
-/// Refuses a file that the system's loader could not use, or that is no plugin. Gives its entry, where the file tells.
-pub(super) fn inspect(path: &Path) -> Result<Option<Entry>, LoadError> {
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
-    let kind = object::FileKind::parse(&*bytes).map_err(|_| LoadError::NotALibrary { path: path.to_owned() })?;
-    if let Some((expected, found)) = promised_length(&bytes)
+/// Refuses a file that the system's loader could not use, or that is no plugin: its content is `bytes`. Gives its entry,
+/// where the file tells.
+pub(super) fn inspect(path: &Path, bytes: &[u8]) -> Result<Option<Entry>, LoadError> {
+    let kind = object::FileKind::parse(bytes).map_err(|_| LoadError::NotALibrary { path: path.to_owned() })?;
+    if let Some((expected, found)) = promised_length(bytes)
         && expected > found
     {
         return Err(LoadError::Truncated { path: path.to_owned(), expected, found });
@@ -22,7 +22,7 @@ pub(super) fn inspect(path: &Path) -> Result<Option<Entry>, LoadError> {
         | object::FileKind::MachO32
         | object::FileKind::MachO64
         | object::FileKind::Pe32
-        | object::FileKind::Pe64 => object::File::parse(&*bytes)
+        | object::FileKind::Pe64 => object::File::parse(bytes)
             .map_err(|error| LoadError::Damaged { path: path.to_owned(), detail: error.to_string() })?,
         // A universal Mach-O holds several; the system picks.
         object::FileKind::MachOFat32 | object::FileKind::MachOFat64 => return Ok(None),

@@ -10,6 +10,8 @@ use plugin_api::protocol::Descriptor;
 use super::entry::Entry;
 use super::error::LoadError;
 use super::inspect::inspect;
+#[cfg(unix)]
+use super::private_copy::PrivateCopy;
 
 /// A loaded library; it stays loaded until the process ends.
 pub struct Library {
@@ -26,7 +28,9 @@ impl Library {
     ///
     /// See [`LoadError`]. Nothing of the library runs before its file was inspected.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let (entry, symbol) = bind(path, inspect(path)?)?;
+        let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
+        let known = inspect(path, &bytes)?;
+        let (entry, symbol) = bind_copy(path, &bytes, known).map_or_else(|| bind(path, path, known), Ok)?;
         // SAFETY: the entry's symbol, of a library that `bind` never closes.
         let table = unsafe { entry.open(path, symbol) }?;
         if table.unwinds == 0 {
@@ -68,24 +72,41 @@ impl Library {
     }
 }
 
-/// Binds every symbol of the library now, so that one that is missing is an error here instead of
+/// Binds a private copy, so that nothing happens to the process when the file is overwritten; `None` where that is not
+/// possible: the file itself is bound then, and what is wrong with it is told.
+#[cfg(unix)]
+fn bind_copy(path: &Path, bytes: &[u8], known: Option<Entry>) -> Option<(Entry, *const c_void)> {
+    let told = |error: &dyn std::fmt::Display| {
+        tracing::debug!(path = %path.display(), "the library itself is loaded, not a copy: {error}");
+    };
+    let copy = PrivateCopy::of(path, bytes).inspect_err(|error| told(error)).ok()?;
+    bind(path, copy.path(), known).inspect_err(|error| told(error)).ok()
+}
+
+/// A library that is loaded cannot be overwritten.
+#[cfg(not(unix))]
+fn bind_copy(_: &Path, _: &[u8], _: Option<Entry>) -> Option<(Entry, *const c_void)> {
+    None
+}
+
+/// Binds every symbol of the library at `path` now, from `file`, so that one that is missing is an error here instead of
 /// the end of the process at its first call, and gives its entry with the address of that. An entry that is not `known`
 /// is looked for.
-fn bind(path: &Path, known: Option<Entry>) -> Result<(Entry, *const c_void), LoadError> {
+fn bind(path: &Path, file: &Path, known: Option<Entry>) -> Result<(Entry, *const c_void), LoadError> {
     let failed =
         |error: &libloading::Error| LoadError::NotLoadable { path: path.to_owned(), detail: loader_words(path, error) };
     #[cfg(unix)]
     let library = {
         use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
         // SAFETY: the library's constructors run; that it is a plugin was inspected.
-        unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| failed(&error))?
+        unsafe { Library::open(Some(file), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| failed(&error))?
     };
     #[cfg(windows)]
     let library = {
         use libloading::os::windows::{LOAD_LIBRARY_SEARCH_DEFAULT_DIRS, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, Library};
         let flags = LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS;
         // SAFETY: as on Unix; what it needs is also searched in its own folder.
-        unsafe { Library::load_with_flags(path, flags) }.map_err(|error| failed(&error))?
+        unsafe { Library::load_with_flags(file, flags) }.map_err(|error| failed(&error))?
     };
     let address = |symbol: &str| {
         // SAFETY: nothing is done with the symbol; its address is all that is taken.

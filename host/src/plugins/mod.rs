@@ -12,6 +12,8 @@ mod inspect;
 mod instance;
 mod library;
 mod log;
+#[cfg(unix)]
+mod private_copy;
 mod search;
 
 pub use catalogue::{Catalogue, Kind, Rejected};

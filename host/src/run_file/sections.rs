@@ -146,7 +146,9 @@ pub struct TrainOptions {
     pub loss: Option<LossOptions>,
     /// Metrics of the training split in addition to the loss, from the outputs of the steps: `accuracy`, `top5_error`
     /// (of any number), `precision`, `recall`, `f1`, `auc`, `perplexity` and `confusion_matrix` for classes, `mae`,
-    /// `rmse` and `r2` for numbers.
+    /// `rmse` and `r2` for numbers. Of two classes, `precision`, `recall` and `f1` are those of the class that `[data]
+    /// positive` names, the second one if it names none; of more, the mean over the classes. `f1_macro`, `f1_micro`
+    /// and `f1_weighted`, and the same of the other two, are means over the classes in any case.
     #[serde(default)]
     pub metrics: Vec<String>,
     /// The optimizer.

@@ -172,7 +172,7 @@ fn missing_section() {
        ·         ╰── not known here
     23 │ epochs = 12
        ╰────
-     hint: known keys: `format`, `path`, `header`, `target`, `features`, `shape`, `task`, `classes`, `normalize`, `augment` and `splits`
+     hint: known keys: `format`, `path`, `header`, `target`, `features`, `drop`, `categorical`, `categorical_as`, `unknown_category`, `missing`, `missing_label`, `missing_values`, `delimiter`, `quote`, `decimal`, `encoding`, `shape`, `task`, `classes`, `first_class`, `positive`, `normalize`, `augment`, `shuffle`, `drop_last` and `splits`
     "#);
 }
 
@@ -571,10 +571,19 @@ fn the_defaults_of_the_digits_run() {
     path = "digits.csv.gz"
     header = false
     target = 64
+    categorical_as = "one_hot"
+    unknown_category = "error"
+    missing = "error"
+    missing_label = "error"
+    quote = "double"
+    decimal = "."
+    encoding = "utf-8"
     shape = [1, 8, 8]
     task = "classification"
     classes = 10
     normalize = "none"
+    shuffle = true
+    drop_last = false
 
     [data.splits.val]
     fraction = 0.2

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::history::{LiveMetrics, Position};
 
 pub use error::ServiceError;
-pub use readings::{console, history, metric, metric_points, metrics, run_info};
+pub use readings::{WeightsOrigin, console, history, metric, metric_points, metrics, run_info, weights_info};
 pub use reply::{Lent, Reply, SharedTensor, contiguous_strides};
 pub use snapshot::{Snapshot, WriteCheckpoint};
 

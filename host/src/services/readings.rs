@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use plugin_api::abi::kinds::ServiceKind;
-use plugin_api::protocol::{ArrayPoint, Point, RunInfo};
+use plugin_api::protocol::{ArrayPoint, Point, RunInfo, WeightsInfo};
 use plugin_api::services::typed;
 
 use super::{Call, Reply, Screen, ServiceError};
-use crate::history::{HistoryView, Metric, Metrics};
+use crate::history::{Array, HistoryView, Metric, Metrics, Position};
 
 /// Answers the latest value of every metric that has one.
 ///
@@ -61,15 +61,42 @@ pub fn history(history: &HistoryView, call: &Call<'_>, reply: &mut Reply<'_>) ->
         }
         ServiceKind::HISTORY_ARRAYS => {
             let name = call.request(typed::HISTORY_ARRAYS)?.name;
-            let arrays = history.arrays(&name)?.into_iter().map(|array| ArrayPoint {
-                epoch: array.position.epoch,
-                global_step: array.position.global_step,
-                shape: array.shape.iter().map(|&size| size as u64).collect(),
-                values: array.values,
-            });
-            reply.answer(typed::HISTORY_ARRAYS, &arrays.collect())
+            reply.answer(typed::HISTORY_ARRAYS, &history.arrays(&name)?.into_iter().map(point).collect())
+        }
+        ServiceKind::LATEST_ARRAYS => {
+            let latest = history.latest_arrays().into_iter().map(|(name, array)| (name, point(array)));
+            reply.answer(typed::LATEST_ARRAYS, &latest.collect())
         }
         _ => reply.answer(typed::HISTORY_NAMES, &history.names()),
+    }
+}
+
+/// Where the weights of a model come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WeightsOrigin {
+    /// When they were those of the training.
+    pub position: Position,
+    /// If they are back: the first entry of the history that is of them again.
+    pub since: Option<u64>,
+}
+
+/// Answers where the weights come from, and what was measured of them.
+///
+/// # Errors
+///
+/// Those of [`Reply::answer`].
+pub fn weights_info(history: &HistoryView, origin: WeightsOrigin, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    let WeightsOrigin { position: Position { epoch, global_step, .. }, since } = origin;
+    let metrics = history.of_weights(global_step, since);
+    reply.answer(typed::WEIGHTS_INFO, &WeightsInfo { epoch, global_step, metrics })
+}
+
+fn point(array: Array) -> ArrayPoint {
+    ArrayPoint {
+        epoch: array.position.epoch,
+        global_step: array.position.global_step,
+        shape: array.shape.iter().map(|&size| size as u64).collect(),
+        values: array.values,
     }
 }
 

@@ -9,7 +9,7 @@ use plugin_api::abi::kinds::ServiceKind;
 use plugin_api::protocol::{CheckpointWritten, ParameterGroup, RunInfo, TensorSet};
 use plugin_api::services::typed;
 
-use super::{Call, Reply, Screen, ServiceError, SharedTensor, readings};
+use super::{Call, Reply, Screen, ServiceError, SharedTensor, WeightsOrigin, readings};
 use crate::history::{HistoryView, Metrics};
 
 /// Writes the checkpoint that a snapshot holds to a folder; on any thread.
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub tensors: BTreeMap<String, Vec<SharedTensor>>,
     /// The checkpoint that is being taken, if it was copied.
     pub checkpoint: Option<Box<WriteCheckpoint>>,
+    /// Where the weights come from.
+    pub weights: WeightsOrigin,
     /// The console.
     pub screen: Arc<dyn Screen>,
     /// Seconds since the run began.
@@ -50,9 +52,11 @@ impl Snapshot {
             ServiceKind::METRICS => readings::metrics(&self.metrics, reply),
             ServiceKind::METRIC_POINTS => readings::metric_points(self.metrics.iter(), reply),
             ServiceKind::METRIC => readings::metric(&self.metrics, call, reply),
-            ServiceKind::HISTORY_NAMES | ServiceKind::HISTORY_SERIES | ServiceKind::HISTORY_ARRAYS => {
-                readings::history(&self.history, call, reply)
-            }
+            ServiceKind::HISTORY_NAMES
+            | ServiceKind::HISTORY_SERIES
+            | ServiceKind::HISTORY_ARRAYS
+            | ServiceKind::LATEST_ARRAYS => readings::history(&self.history, call, reply),
+            ServiceKind::WEIGHTS_INFO => readings::weights_info(&self.history, self.weights, reply),
             ServiceKind::HYPER_PARAMETERS => reply.answer(typed::HYPER_PARAMETERS, &self.groups),
             ServiceKind::RUN_INFO => readings::run_info(&self.info, call, reply),
             ServiceKind::GRAPH => {

@@ -12,15 +12,24 @@ use crate::history::Position;
 /// A seed other than the run's, so that steps outside the run do not repeat the batches that come next.
 const APART: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// How the training split becomes batches, and these become updates.
+#[derive(Clone, Copy, Debug)]
+pub struct Batches {
+    /// Samples of a batch.
+    pub size: usize,
+    /// Batches of one update.
+    pub accumulate: u64,
+    /// The samples' order in an epoch.
+    pub order: Order,
+    /// Whether an epoch ends without a last batch that is smaller than the others.
+    pub drop_last: bool,
+}
+
 /// The data and its batches.
 pub(super) struct Feed {
     pub(super) data: Data,
     loader: Loader,
-    /// Samples of a training batch.
-    pub(super) batch_size: usize,
-    /// Batches of one update.
-    accumulate: u64,
-    seed: u64,
+    pub(super) batches: Batches,
     /// How long the loop had waited for data when the epoch began.
     waited_before: Duration,
 }
@@ -33,20 +42,14 @@ pub(super) struct StepBatch {
 
 impl Feed {
     /// The batches from `position` on.
-    pub(super) fn new(
-        data: Data,
-        batch_size: usize,
-        accumulate: u64,
-        seed: u64,
-        position: Position,
-    ) -> Result<Self, TrainError> {
-        let loader = training_loader(&data, batch_size, accumulate, seed, position)?;
-        Ok(Self { data, loader, batch_size, accumulate, seed, waited_before: Duration::ZERO })
+    pub(super) fn new(data: Data, batches: Batches, position: Position) -> Result<Self, TrainError> {
+        let loader = training_loader(&data, batches, position)?;
+        Ok(Self { data, loader, batches, waited_before: Duration::ZERO })
     }
 
     /// Updates of one epoch.
     pub(super) fn steps_per_epoch(&self) -> u64 {
-        (self.loader.batches_per_epoch() as u64).div_ceil(self.accumulate)
+        (self.loader.batches_per_epoch() as u64).div_ceil(self.batches.accumulate)
     }
 
     /// Samples of the training split.
@@ -74,11 +77,11 @@ impl Feed {
         sizes.clear();
         sizes.push(first.batch.size as i64);
         let (inputs, targets) = (first.batch.inputs, first.batch.targets);
-        if self.accumulate == 1 {
+        if self.batches.accumulate == 1 {
             return Ok(StepBatch { inputs, targets });
         }
         let (mut is_last, mut parts) = (first.is_last, (vec![inputs], vec![targets]));
-        while !is_last && sizes.len() < self.accumulate as usize {
+        while !is_last && sizes.len() < self.batches.accumulate as usize {
             let next = self.loader.next_batch()?;
             is_last = next.is_last;
             sizes.push(next.batch.size as i64);
@@ -90,22 +93,33 @@ impl Feed {
 
     /// Begins again at `position`: the prefetched batches belong to an epoch that was cut short.
     pub(super) fn restart(&mut self, position: Position) -> Result<(), TrainError> {
-        self.loader = training_loader(&self.data, self.batch_size, self.accumulate, self.seed, position)?;
+        self.loader = training_loader(&self.data, self.batches, position)?;
         Ok(())
     }
 
     /// The batches of a split in its own order.
     pub(super) fn in_order(&self, split: &str, batch_size: usize) -> Result<Loader, TrainError> {
-        let options =
-            LoaderOptions { batch_size, order: Order::Sequential, first_epoch: 1, first_batch: 0, augmentation: None };
+        let options = LoaderOptions {
+            batch_size,
+            drop_last: false,
+            order: Order::Sequential,
+            first_epoch: 1,
+            first_batch: 0,
+            augmentation: None,
+        };
         Ok(Loader::start(Arc::clone(self.data.split(split)?), options)?)
     }
 
     /// Training batches outside the run's own order.
     pub(super) fn apart(&self, epoch: u64) -> Result<Loader, TrainError> {
+        let order = match self.batches.order {
+            Order::Shuffled { seed } => Order::Shuffled { seed: seed ^ APART },
+            Order::Sequential => Order::Sequential,
+        };
         let options = LoaderOptions {
-            batch_size: self.batch_size,
-            order: Order::Shuffled { seed: self.seed ^ APART },
+            batch_size: self.batches.size,
+            drop_last: self.batches.drop_last,
+            order,
             first_epoch: epoch.max(1),
             first_batch: 0,
             augmentation: self.data.augmentation.clone(),
@@ -114,19 +128,14 @@ impl Feed {
     }
 }
 
-fn training_loader(
-    data: &Data,
-    batch_size: usize,
-    accumulate: u64,
-    seed: u64,
-    position: Position,
-) -> Result<Loader, TrainError> {
+fn training_loader(data: &Data, batches: Batches, position: Position) -> Result<Loader, TrainError> {
     let options = LoaderOptions {
-        batch_size,
-        order: Order::Shuffled { seed },
+        batch_size: batches.size,
+        drop_last: batches.drop_last,
+        order: batches.order,
         first_epoch: position.epoch.max(1),
         // Before the first epoch, its first batch; the loader continues into the next epoch by itself.
-        first_batch: (position.step * accumulate) as usize,
+        first_batch: (position.step * batches.accumulate) as usize,
         augmentation: data.augmentation.clone(),
     };
     Ok(Loader::start(Arc::clone(data.split(TRAIN)?), options)?)

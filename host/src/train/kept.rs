@@ -8,17 +8,76 @@ use tch::Tensor;
 use super::checkpointing::PendingCheckpoint;
 use super::error::TrainError;
 use super::learner::Learner;
+use crate::history::Position;
 use crate::model::NamedTensor;
+use crate::services::WeightsOrigin;
 use crate::torch::random;
 
 /// What is kept.
 #[derive(Default)]
 pub(super) struct Kept {
     /// Named copies of the weights; a checkpoint holds them too.
-    pub(super) copies: BTreeMap<String, Vec<NamedTensor>>,
+    pub(super) copies: BTreeMap<String, WeightsCopy>,
+    /// The weights of an earlier step, if the model has them.
+    pub(super) restored: Option<Restored>,
     pub(super) training_states: BTreeMap<String, TrainingStateCopy>,
     /// The checkpoint that is being taken.
     pub(super) pending: Option<Arc<PendingCheckpoint>>,
+}
+
+/// A copy of the weights.
+pub(super) struct WeightsCopy {
+    pub(super) tensors: Vec<NamedTensor>,
+    /// When they were those of the training.
+    pub(super) position: Position,
+}
+
+/// Weights of an earlier step, which the model has in place of the training's own until the next step.
+pub(super) struct Restored {
+    /// When they were those of the training.
+    pub(super) position: Position,
+    /// The first entry of the history that is of them again.
+    since: u64,
+    /// The training's own weights: a checkpoint holds them, too, so that a run resumes from where it was.
+    pub(super) trained: Vec<NamedTensor>,
+}
+
+/// Where the run is.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) position: Position,
+    /// The next entry of the history.
+    pub(super) since: u64,
+}
+
+impl Kept {
+    /// Where the weights come from that the model has at `position`.
+    pub(super) fn origin(&self, position: Position) -> WeightsOrigin {
+        match &self.restored {
+            Some(restored) => WeightsOrigin { position: restored.position, since: Some(restored.since) },
+            None => WeightsOrigin { position, since: None },
+        }
+    }
+
+    /// Gives the model the weights of a copy; `None` if there is no such copy.
+    pub(super) fn restore(
+        &mut self,
+        name: &str,
+        learner: &mut Learner,
+        Moment { position: now, since }: Moment,
+    ) -> Result<Option<()>, TrainError> {
+        let Some(WeightsCopy { tensors, position }) = self.copies.get(name) else { return Ok(None) };
+        let trained = match self.restored.take() {
+            Some(Restored { trained, .. }) => trained,
+            None => learner.network.copy()?,
+        };
+        learner.network.write_all(tensors)?;
+        // The training's own weights may be back, such as after an evaluation of averaged ones.
+        if position.global_step != now.global_step {
+            self.restored = Some(Restored { position: *position, since, trained });
+        }
+        Ok(Some(()))
+    }
 }
 
 /// Weights, optimizer state and random generators at one moment.

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 use super::custom::{BatchStepFunction, Loss, as_float, widened};
 use super::error::TrainError;
 use super::evaluate::EvaluationBatch;
+use super::names::STEP_LOSS;
 use super::optimizer::{Optimizer, ParameterGroup, learning_rate_names};
 use super::precision::Precision;
 use super::schedule::Schedule;
@@ -16,6 +17,7 @@ use super::step::Step;
 use crate::dispatch::Emitter;
 use crate::model::{Mode, Network};
 use crate::torch::autocast::{self, Autocast};
+use crate::torch::values;
 
 /// What learns.
 pub(super) struct Learner {
@@ -124,9 +126,11 @@ impl Learner {
         names.into_iter().zip(groups.iter().map(ParameterGroup::learning_rate)).collect()
     }
 
-    /// The running values of a step: learning rates, the norm of its gradients, its time.
+    /// The running values of a step: learning rates, its loss, the norm of its gradients, its time.
     pub(super) fn running(&self) -> Vec<(String, f64)> {
         let mut values = self.learning_rates();
+        let loss = self.step.loss.as_ref().and_then(|loss| values::scalar(loss).ok());
+        values.extend(loss.map(|loss| (STEP_LOSS.to_owned(), loss)));
         values.extend(self.step.gradient_norm.map(|norm| ("gradient_norm".to_owned(), norm)));
         values.extend(self.step.last_seconds().map(|seconds| ("step_seconds".to_owned(), seconds)));
         values

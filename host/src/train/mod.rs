@@ -36,11 +36,12 @@ mod session;
 mod step;
 pub mod threads;
 
-pub use checkpointing::{Resume, ResumeError};
+pub use checkpointing::{Fingerprints, Resume, ResumeError};
 pub use control::Interrupt;
 pub use custom::{BatchStep, BatchStepFunction, Computed, Loss, LossFunction};
 pub use error::TrainError;
 pub use evaluate::EvaluationPlan;
+pub use feed::Batches;
 pub use names::metric_names;
 pub use not_finite::NotFinite;
 pub use precision::Precision;

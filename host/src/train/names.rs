@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 use super::metrics::Metric;
 use super::session::TrainingPlan;
 
+/// The loss of a step: it has a value only while the step lasts. `train_loss` is the mean over the epoch so far.
+pub(super) const STEP_LOSS: &str = "step_loss";
+
 /// The name of every number that the loop will put; callbacks put more. Arrays cannot be read as a number.
 ///
 /// `learning_rates` are the names of the learning rates.
 pub fn metric_names(plan: &TrainingPlan, learning_rates: Vec<String>) -> BTreeSet<String> {
-    let mut names: BTreeSet<String> = ["epoch_seconds", "step_seconds", "data_wait_seconds"].map(str::to_owned).into();
+    let mut names: BTreeSet<String> =
+        ["epoch_seconds", "step_seconds", "data_wait_seconds", STEP_LOSS].map(str::to_owned).into();
     names.extend(of_split("train", &plan.metrics));
     for evaluation in plan.evaluation.iter().chain(&plan.test) {
         names.extend(of_split(&evaluation.split, &evaluation.metrics));

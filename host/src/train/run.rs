@@ -110,9 +110,10 @@ impl Trainer {
         Ok(())
     }
 
-    /// After the last epoch, once: the evaluation of the test split, triggers at the end, and the checkpoints
-    /// that they request.
+    /// After the last epoch, once: the last changes to the weights, the evaluation of the test split, triggers at the end,
+    /// and the checkpoints that they request.
     fn finish(&mut self) -> Result<(), TrainError> {
+        self.fire(EventKind::TRAINED)?;
         if let Some(evaluation) = self.session.begin_test()? {
             self.pass_through(evaluation)?;
         }

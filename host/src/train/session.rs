@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use plugin_api::protocol::RunInfo;
 
-use super::checkpointing::Resume;
+use super::checkpointing::{Fingerprints, Resume};
 use super::control::{Controls, Interrupt};
 use super::custom::{BatchStepFunction, Loss};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, EvaluationPlan, Evaluations};
-use super::feed::Feed;
+use super::feed::{Batches, Feed};
 use super::kept::Kept;
 use super::learner::Learner;
 use super::measured::Measured;
@@ -45,10 +45,8 @@ use crate::services::Screen;
 pub struct TrainingPlan {
     /// How long.
     pub length: Length,
-    /// Samples of a batch.
-    pub batch_size: usize,
-    /// Batches of one update.
-    pub accumulate: u64,
+    /// The batches of an epoch.
+    pub batches: Batches,
     /// What is minimized.
     pub loss: Loss,
     /// Metrics of the training split besides the loss.
@@ -101,8 +99,8 @@ pub struct Session {
     pub(super) info: RunInfo,
     /// The graph as JSON, once it was requested.
     pub(super) graph_text: Option<Arc<str>>,
-    /// The fingerprint and the description of the data, for checkpoints.
-    pub(super) data_fingerprint: String,
+    /// The digests of what the run is made from, and the description of the data, for checkpoints.
+    pub(super) fingerprints: Fingerprints,
     pub(super) data_text: Arc<str>,
     /// The resolved run file, for checkpoints.
     pub(super) run_file: Arc<str>,
@@ -118,9 +116,9 @@ pub struct Parts {
     pub optimizer: Optimizer,
     /// The data; it has the split `train`.
     pub data: Data,
-    /// Its fingerprint, which checkpoints hold.
-    pub data_fingerprint: String,
-    /// Its description as JSON, which checkpoints hold.
+    /// The digests of what the run is made from, which checkpoints hold.
+    pub fingerprints: Fingerprints,
+    /// The description of the data as JSON, which checkpoints hold.
     pub data_text: Arc<str>,
     /// The description of the run; the session fills in what the plan determines.
     pub info: RunInfo,
@@ -148,7 +146,7 @@ impl Session {
             network,
             optimizer,
             data,
-            data_fingerprint,
+            fingerprints,
             data_text,
             mut info,
             outputs,
@@ -159,7 +157,7 @@ impl Session {
         } = parts;
         let position = resume.as_ref().map_or_else(Position::default, |resume| resume.position());
         info.data = data.info();
-        let feed = Feed::new(data, plan.batch_size, plan.accumulate, plan.seed, position)?;
+        let feed = Feed::new(data, plan.batches, position)?;
         let progress = Progress::new(position, plan.length, feed.steps_per_epoch());
         info.steps_per_epoch = progress.steps_per_epoch;
         info.total_steps = progress.total_steps;
@@ -191,7 +189,7 @@ impl Session {
             outputs,
             info,
             graph_text: None,
-            data_fingerprint,
+            fingerprints,
             data_text,
             run_file,
         };
@@ -283,6 +281,8 @@ impl Session {
         if !self.progress.has_next_step(&self.controls) {
             return Ok(false);
         }
+        // Whatever weights a callback left are trained from here on.
+        self.kept.restored = None;
         self.learner.begin_step(&mut self.feed, &mut self.progress)?;
         Ok(true)
     }

@@ -128,6 +128,8 @@ events! {
         ERROR = 26 "error" since 0;
         /// The end of every job, for every instance that was created.
         TEARDOWN = 27 "teardown" since 0;
+        /// Training is over: no step follows. Before what comes at the end, whatever ended it but a failure.
+        TRAINED = 29 "trained" since 0;
         /// The next minor's event: after each safe point of the loop.
         SAFE_POINT = 28 "safe_point" since 1 if "next-minor";
     }

@@ -28,6 +28,17 @@ pub struct ArrayPoint {
     pub values: Vec<f32>,
 }
 
+/// Where the weights of the model come from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WeightsInfo {
+    /// The epoch in which they were those of the training, from 1.
+    pub epoch: u64,
+    /// The global step after which they were.
+    pub global_step: u64,
+    /// What was measured of them; values that are still being averaged are not among them.
+    pub metrics: BTreeMap<String, f64>,
+}
+
 /// A parameter group of the optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParameterGroup {
@@ -127,6 +138,10 @@ pub struct RunInfo {
     /// The checkpoint that the run resumed from.
     #[serde(default)]
     pub resumed_from: Option<String>,
+    /// How the last process of the run ended, as the end of a sentence about it, if it did not end by itself: it crashed, or
+    /// it was killed.
+    #[serde(default)]
+    pub previous_end: Option<String>,
     /// Whether this is a trial (`--try`) that publishes nothing.
     #[serde(default)]
     pub trial: bool,
@@ -161,6 +176,14 @@ pub struct DataInfo {
     /// bytes.
     #[serde(default)]
     pub tokens: Vec<String>,
+    /// The names of a sample's numbers, such as `age` and `city=Paris`; empty if they have none.
+    #[serde(default)]
+    pub feature_names: Vec<String>,
+}
+
+impl DataInfo {
+    /// The split that is trained on; the others are evaluated.
+    pub const TRAIN: &'static str = "train";
 }
 
 /// A line that the console showed: of a callback, a warning or the host. The host keeps the newest ones.

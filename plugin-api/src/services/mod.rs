@@ -31,6 +31,7 @@ use crate::protocol::requests::{
 };
 use crate::protocol::{
     ArrayPoint, CheckpointWritten, ConsoleLine, HookTime, ParameterGroup, Point, Record, RunInfo, Tap, TensorInfo,
+    WeightsInfo,
 };
 
 pub use names::{did_you_mean, fits, list_names, nearest, no_such_name, no_value, option_of};
@@ -285,6 +286,13 @@ services! {
         Reads, hooks always, background Direct, remote no, ranks Any.
     /// The latest value of each metric, with the position at which it was measured.
     METRIC_POINTS = 40 "metric_points" since 0: Nothing => BTreeMap<String, Point>;
+        Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// The latest array of each series of arrays, such as a confusion matrix.
+    LATEST_ARRAYS = 41 "latest_arrays" since 0: Nothing => BTreeMap<String, ArrayPoint>;
+        Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// After which step the model's weights were those of the training, and what was measured of them. A callback may have
+    /// restored earlier ones.
+    WEIGHTS_INFO = 42 "weights_info" since 0: Nothing => WeightsInfo;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
 }
 

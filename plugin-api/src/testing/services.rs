@@ -7,11 +7,14 @@ use super::host_call::metric;
 use super::world::{Tensors, World, no_such_name, refused};
 use crate::abi::kinds::{ServiceKind, Status};
 use crate::error::{Error, Result};
+use crate::event::Position;
 use crate::protocol::requests::{
     ArrayPut, BatchRequest, ControlRequest, CopyRequest, HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name,
     Path, Predict, StatusLine, TensorsRequest, TrainSteps,
 };
-use crate::protocol::{ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet};
+use crate::protocol::{
+    ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo,
+};
 use crate::services::{Route, Site, option_of, permit};
 use crate::tensor::{Tensor, TensorView};
 
@@ -104,6 +107,8 @@ impl World {
             | ServiceKind::HISTORY_NAMES
             | ServiceKind::HISTORY_SERIES
             | ServiceKind::HISTORY_ARRAYS
+            | ServiceKind::LATEST_ARRAYS
+            | ServiceKind::WEIGHTS_INFO
             | ServiceKind::ARRAY_PUT => return self.records(service, payload),
             ServiceKind::HYPER_PARAMETERS => return Answer::of(&self.given.groups),
             ServiceKind::HYPER_PARAMETER_SET => self.set_hyper_parameter(decode(payload)?)?,
@@ -138,6 +143,17 @@ impl World {
             }
             ServiceKind::HISTORY_SERIES => return Answer::of(find(&self.given.history, "metric", payload)?.1),
             ServiceKind::HISTORY_ARRAYS => return Answer::of(find(&self.given.arrays, "metric", payload)?.1),
+            ServiceKind::WEIGHTS_INFO => {
+                let Position { epoch, global_step, .. } = self.hook.position;
+                let last = self.given.history.iter().filter_map(|(name, points)| Some((name, points.last()?)));
+                let measured = last.filter(|(_, point)| point.global_step == global_step);
+                let metrics = measured.map(|(name, point)| (name.clone(), point.value)).collect();
+                return Answer::of(&WeightsInfo { epoch, global_step, metrics });
+            }
+            ServiceKind::LATEST_ARRAYS => {
+                let latest = self.given.arrays.iter().filter_map(|(name, arrays)| Some((name, arrays.last()?)));
+                return Answer::of(&latest.collect::<std::collections::BTreeMap<_, _>>());
+            }
             _ => {
                 let ArrayPut { name, shape, values } = decode(payload)?;
                 if shape.iter().product::<u64>() != values.len() as u64 {

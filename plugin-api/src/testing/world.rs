@@ -94,6 +94,7 @@ impl World {
             training_samples: 320,
             metrics: Vec::new(),
             resumed_from: None,
+            previous_end: None,
             data: crate::protocol::DataInfo::default(),
             trial: false,
             console_width: 0,

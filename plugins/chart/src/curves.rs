@@ -148,7 +148,7 @@ pub struct Drawn {
 }
 
 /// The loss of single steps, a curve that only the live page has.
-pub const STEP_LOSS: &str = "step loss";
+pub const STEP_LOSS: &str = "step_loss";
 
 impl Drawn {
     /// The points of `curve` from `from` on.

@@ -30,6 +30,8 @@ pub struct Facts {
     pub total_steps: u64,
     /// The checkpoint that the run resumed from.
     pub resumed_from: Option<String>,
+    /// How the last process of the run ended, if it did not end by itself.
+    pub previous_end: Option<String>,
     /// The samples of each split.
     pub splits: BTreeMap<String, u64>,
     /// The model.
@@ -81,6 +83,7 @@ impl Facts {
             steps_per_epoch: info.steps_per_epoch,
             total_steps: info.total_steps,
             resumed_from: info.resumed_from,
+            previous_end: info.previous_end,
             splits: info.data.splits,
             model: Model::read(run)?,
             settings: settings(&info.run_file),

@@ -119,6 +119,47 @@ function showBest(groups, axis) {
   show("best", ...tiles);
 }
 
+// --- confusion matrices
+
+// Of more classes, the most frequent errors are shown.
+const MOST_CLASSES = 40;
+const MOST_ERRORS = 20;
+
+function showMatrices(facts, matrices) {
+  const inEpochs = facts.steps_per_epoch > 0 && facts.epochs !== 1;
+  const cards = matrices.map((matrix) => {
+    const where = inEpochs ? `epoch ${count(matrix.epoch)}` : `step ${count(matrix.step)}`;
+    const title = html("div", { class: "title" }, html("h3", {}, matrix.name), html("span", { class: "quiet" }, where));
+    return html("figure", { class: "chart matrix" }, title, matrix.classes.length > MOST_CLASSES ? errorsOf(matrix) : gridOf(matrix));
+  });
+  show("matrices", ...cards);
+}
+
+// Rows are the true classes, columns the predicted ones; the shade is the share of the row.
+function gridOf({ classes, counts }) {
+  const rowOf = (index) => counts.slice(index * classes.length, (index + 1) * classes.length);
+  const head = html("tr", {}, html("th", {}, "true \\ predicted"), ...classes.map((name) => html("th", { scope: "col", class: "number" }, name)));
+  const body = classes.map((name, index) => {
+    const row = rowOf(index);
+    const sum = row.reduce((sum, count) => sum + count, 0);
+    const cells = row.map((number, column) => {
+      const cell = html("td", { class: column === index ? "number right" : "number wrong", title: `${name} predicted as ${classes[column]}` }, count(number));
+      cell.style.setProperty("--share", `${sum > 0 ? Math.round((number / sum) * 100) : 0}%`);
+      return cell;
+    });
+    return html("tr", {}, html("th", { scope: "row" }, name), ...cells);
+  });
+  return html("div", { class: "scroll" }, html("table", {}, html("thead", {}, head), html("tbody", {}, ...body)));
+}
+
+function errorsOf({ classes, counts }) {
+  const errors = counts.map((number, place) => [Math.floor(place / classes.length), place % classes.length, number]);
+  const largest = errors.filter(([row, column, number]) => row !== column && number > 0).sort((a, b) => b[2] - a[2]).slice(0, MOST_ERRORS);
+  const rows = largest.map(([row, column, number]) => [classes[row], classes[column], count(number)]);
+  const words = html("p", { class: "quiet" }, `${count(classes.length)} classes; the most frequent errors`);
+  return html("div", {}, words, table([["true class"], ["predicted as"], ["samples", "number"]], rows));
+}
+
 // --- tables
 
 function showTimes(times, elapsed) {
@@ -149,6 +190,7 @@ function showModel(model) {
 function showSettings(facts) {
   const rows = facts.settings.map(([key, value]) => [key, value]);
   const general = [["device", facts.device], ["host", facts.host_version], ["run folder", facts.folder]];
+  if (facts.previous_end) general.push(["the last process", facts.previous_end]);
   if (facts.resumed_from) general.push(["resumed from", facts.resumed_from]);
   for (const [split, samples] of Object.entries(facts.splits)) general.push([`data: ${split}`, plural(samples, "sample")]);
   show("settings", table([["setting"], ["value", "long"]], [...general, ...rows]));

@@ -204,21 +204,14 @@ impl Checkpoints {
             global_step: position.global_step,
             metrics: Default::default(),
         };
-        for rule in &self.options.keep_best {
-            match run.history(&rule.metric) {
-                Ok(points) => {
-                    if let Some(point) = points.last().filter(|point| point.global_step == position.global_step) {
-                        entry.metrics.insert(rule.metric.clone(), point.value);
-                    }
-                }
-                // Before the first evaluation there is no value yet.
-                Err(error) if error.kind() == plugin_api::ErrorKind::NoSuchName => {
-                    if !matches!(run.latest_metric(&rule.metric), Ok(None)) && self.missing.insert(rule.metric.clone())
-                    {
-                        plugin_api::tracing::warn!("this checkpoint cannot become the best: {error}");
-                    }
-                }
-                Err(error) => return Err(error),
+        let measured = run.weights_info()?.metrics;
+        for KeepBest { metric, .. } in &self.options.keep_best {
+            if let Some(value) = measured.get(metric) {
+                entry.metrics.insert(metric.clone(), *value);
+            } else if let Err(error) = run.latest_metric(metric)
+                && self.missing.insert(metric.clone())
+            {
+                plugin_api::tracing::warn!("this checkpoint cannot become the best: {error}");
             }
         }
         Ok(entry)

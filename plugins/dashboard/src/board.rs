@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chart::{Artifact, Artifacts, Curves, Drawn, Facts, PluginTime, Progress};
+use monitor::ConfusionMatrix;
 use plugin_api::protocol::{ConsoleLine, ParameterGroup};
 use serde::Serialize;
 
@@ -33,6 +34,7 @@ pub(crate) struct Shown {
     pub(crate) facts: Facts,
     pub(crate) progress: Progress,
     pub(crate) curves: Curves,
+    pub(crate) matrices: Vec<ConfusionMatrix>,
     pub(crate) groups: Vec<ParameterGroup>,
     pub(crate) times: Vec<PluginTime>,
     pub(crate) artifacts: Artifacts,
@@ -54,6 +56,7 @@ pub(crate) struct Seen {
     line: u64,
     has_facts: bool,
     progress: Option<Progress>,
+    matrices: Vec<ConfusionMatrix>,
     groups: Vec<ParameterGroup>,
     times: Vec<PluginTime>,
     artifacts: Vec<Artifact>,
@@ -79,6 +82,8 @@ pub(crate) struct Update {
     progress: Option<Progress>,
     #[serde(skip_serializing_if = "HashMap::is_empty")]
     curves: HashMap<String, NewPoints>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matrices: Option<Vec<ConfusionMatrix>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<ParameterGroup>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,6 +170,7 @@ impl Shown {
             seen.progress = Some(self.progress.clone());
             update.progress.clone_from(&seen.progress);
         }
+        is_new |= changed(&self.matrices, &mut seen.matrices, &mut update.matrices);
         is_new |= changed(&self.groups, &mut seen.groups, &mut update.groups);
         is_new |= changed(&self.times, &mut seen.times, &mut update.times);
         is_new |= changed(self.artifacts.list(), &mut seen.artifacts, &mut update.artifacts);

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chart::{Facts, Progress, STEP_LOSS};
+use monitor::ConfusionMatrix;
 use plugin_api::event::{ArtifactPublished, At, Evaluation, Failed, Position, RecordPut, Stopping, TrainEnd};
 use plugin_api::{Callback, Creation, Error, ErrorKind, Kind, Result, Run, plugin};
 
@@ -276,7 +277,10 @@ impl Dashboard {
     /// Adds the metrics whose names start with `prefix`: those of an evaluation, or all at the end of an epoch.
     fn measured(&self, run: &Run<'_>, position: &Position, prefix: &str) -> Result<()> {
         let metrics = run.metrics()?;
+        let mut matrices = ConfusionMatrix::latest(run)?;
+        matrices.retain(|matrix| self.shows(&matrix.name));
         let mut shown = self.board.shown();
+        shown.matrices = matrices;
         self.advance(&mut shown, position);
         for (name, &value) in metrics.iter().filter(|(name, _)| name.starts_with(prefix) && self.shows(name)) {
             // At the end of an epoch, a metric without a new measurement is the same to the last bit. Training metrics

@@ -19,6 +19,7 @@ function apply(update) {
   }
   if (update.progress) showProgress(known.facts, known.progress);
   if (update.curves) showCurves(known.facts, known.curves);
+  if (update.matrices) showMatrices(known.facts, update.matrices);
   if (update.times) showTimes(update.times, known.progress.elapsed);
   if (update.artifacts) showArtifacts(update.artifacts);
   if (update.lines) showLines(update.lines);

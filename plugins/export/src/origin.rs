@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use plugin_api::event::Position;
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Result, Run};
 use serde_json::{Map, Value, json};
 use sha1::{Digest, Sha1};
 
-/// The run, the position, the metrics of these weights, and what the run learned from its data: without that, the
+/// The run, the position and the metrics of these weights, and what the run learned from its data: without that, the
 /// weights are of no use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Origin {
@@ -21,17 +20,21 @@ impl Origin {
     /// # Errors
     ///
     /// Those of the services.
-    pub fn read(run: &Run<'_>, info: &RunInfo, position: &Position) -> Result<Origin> {
+    pub fn read(run: &Run<'_>, info: &RunInfo) -> Result<Origin> {
+        let weights = run.weights_info()?;
         let mut values = Map::new();
         let mut put = |name: &str, value: Value| values.insert(name.to_owned(), value);
         put("run", json!(info.name));
-        put("epoch", json!(position.epoch));
-        put("step", json!(position.global_step));
-        put("metrics", Value::Object(measured(run, position)?));
+        put("epoch", json!(weights.epoch));
+        put("step", json!(weights.global_step));
+        // JSON has no NaN, which says nothing about the model anyway.
+        let told = weights.metrics.into_iter().filter(|(name, value)| value.is_finite() && !name.ends_with("_seconds"));
+        put("metrics", told.map(|(name, value)| (name, json!(value))).collect::<Map<_, _>>().into());
         let data = &info.data;
-        // The names of the classes or numbers that are predicted, what was subtracted from samples and what they were
+        // The names of a sample's numbers, those of the classes or numbers that are predicted, what was subtracted from samples and what they were
         // divided by, and what tokens stand for.
         let learned = [
+            ("feature_names", json!(data.feature_names)),
             ("target_names", json!(data.target_names)),
             ("offset", json!(data.offset)),
             ("scale", json!(data.scale)),
@@ -61,14 +64,6 @@ impl Origin {
             (name.as_str(), text)
         })
     }
-}
-
-/// The metrics that were measured at this position: those of an earlier step belong to other weights. JSON has no NaN,
-/// which says nothing about the model anyway.
-fn measured(run: &Run<'_>, position: &Position) -> Result<Map<String, Value>> {
-    let metrics = run.metrics_of_step(position.global_step)?.into_iter();
-    let told = metrics.filter(|(name, value)| value.is_finite() && !name.ends_with("_seconds"));
-    Ok(told.map(|(name, value)| (name, json!(value))).collect())
 }
 
 /// The hash of a content in Git, as `git hash-object` prints it.

@@ -28,7 +28,6 @@ pub struct Mlflow {
     uploader: Option<Uploader>,
     /// Splits other than the training split: their metrics are new only after an evaluation.
     splits: Vec<String>,
-    evaluated: BTreeSet<String>,
     /// The step at which each metric was last sent.
     sent: BTreeMap<String, u64>,
     published: BTreeSet<String>,
@@ -58,16 +57,14 @@ impl Callback for Mlflow {
     }
 
     fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
-        self.evaluated.insert(event.split.to_string());
-        let metrics = run.metrics()?;
+        let metrics = run.current_metrics(event.global_step)?;
         self.tell(&metrics, event, |split| split == Some(&*event.split));
         Ok(())
     }
 
     fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        let metrics = run.metrics()?;
-        let evaluated = std::mem::take(&mut self.evaluated);
-        self.tell(&metrics, event, |split| split.is_none_or(|split| evaluated.contains(split)));
+        let metrics = run.current_metrics(event.global_step)?;
+        self.tell(&metrics, event, |_| true);
         Ok(())
     }
 
@@ -123,7 +120,6 @@ impl Mlflow {
             drain,
             uploader: None,
             splits: Vec::new(),
-            evaluated: BTreeSet::new(),
             sent: BTreeMap::new(),
             published: BTreeSet::new(),
         })

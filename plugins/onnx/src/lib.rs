@@ -95,7 +95,7 @@ impl Onnx {
             Quantize::Int8 => Some(self.calibrate(run, &info)?),
             _ => None,
         };
-        let (publication, points) = self.write(run, position, ranges.as_ref(), [&folder, Path::new(&file)])?;
+        let (publication, points) = self.write(run, ranges.as_ref(), [&folder, Path::new(&file)])?;
         let unverified = match self.options.verify {
             Policy::Off => false,
             policy => {
@@ -127,7 +127,6 @@ impl Onnx {
     fn write(
         &self,
         run: &Run<'_>,
-        position: &Position,
         ranges: Option<&Ranges>,
         [folder, file]: [&Path; 2],
     ) -> Result<(Publication, Vec<Point>)> {
@@ -153,7 +152,7 @@ impl Onnx {
         if let Some(ranges) = ranges {
             quantize::quantize(&mut lowered, ranges);
         }
-        let metadata = Origin::read(run, &info, position)?;
+        let metadata = Origin::read(run, &info)?;
         let metadata = metadata.texts().map(|(key, value)| StringEntry { key: key.to_owned(), value }).collect();
         let (opset, ir_version) = self.options.opset.versions();
         let model = ModelFile {

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use chart::{Artifacts, Curves, Facts, Page, PluginTime, Progress, json_for_script};
+use monitor::ConfusionMatrix;
 use plugin_api::event::{ArtifactPublished, At, Failed, Position, RecordPut, TrainEnd, Trigger};
 use plugin_api::{Callback, Creation, Error, Kind, Result, Run, When, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,7 @@ struct Content<'r, C: Serialize> {
     facts: &'r Facts,
     progress: &'r Progress,
     curves: C,
+    matrices: &'r [ConfusionMatrix],
     times: &'r [PluginTime],
     artifacts: &'r Artifacts,
 }
@@ -167,17 +169,20 @@ impl Report {
     fn page(&self, run: &Run<'_>) -> Result<String> {
         let mut curves = self.state.records.clone();
         for name in run.history_names()?.iter().filter(|name| self.shows(name)) {
-            // A series of arrays, such as a confusion matrix, has no curve.
+            // A series of arrays has no curve.
             let Ok(points) = run.history(name) else { continue };
             for point in points {
                 curves.push(name, point.global_step, point.value);
             }
         }
+        let mut matrices = ConfusionMatrix::latest(run)?;
+        matrices.retain(|matrix| self.shows(&matrix.name));
         let times = chart::times(run)?;
         let content = Content {
             facts: &self.facts,
             progress: &self.progress,
             curves: curves.whole(),
+            matrices: &matrices,
             times: &times,
             artifacts: &self.state.artifacts,
         };

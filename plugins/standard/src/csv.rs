@@ -6,7 +6,8 @@
 //! epoch,2,56,0.31,NaN
 //! ```
 //!
-//! The first three columns are those of `json-lines`. A metric without a value in a row is an empty cell; NaN and the
+//! The first three columns are those of `json-lines`. Each cell of a confusion matrix of at most 32 classes is a column:
+//! `val_confusion_matrix[cat,dog]` counts the cats that were predicted as dogs. A metric without a value in a row is an empty cell; NaN and the
 //! infinities are `NaN`, `inf` and `-inf`, which `float()` in Python and `pandas.read_csv` read. Cells are quoted by
 //! RFC 4180.
 //!
@@ -16,17 +17,20 @@
 //!
 //! A resumed run cuts the file back to the rows that it had at the checkpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder, WriterBuilder};
 use plugin_api::event::{At, Evaluation, Position, TrainEnd};
-use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin, tracing};
 use serde::{Deserialize, Serialize};
 
 use crate::line_file::LineFile;
 use crate::rows::{self, LastRows, Rows};
+
+/// Confusion matrices of more classes are left out: each of their cells would be a column.
+const MOST_CLASSES: usize = 32;
 
 /// The columns of each row.
 const FIXED: [&str; 3] = ["kind", "epoch", "step"];
@@ -63,6 +67,8 @@ pub(crate) struct Csv {
     /// From the checkpoint that the run resumed from.
     resumed: Option<State>,
     table: Option<Table>,
+    /// Confusion matrices that are too large.
+    left_out: BTreeSet<String>,
 }
 
 #[plugin]
@@ -76,7 +82,13 @@ impl Callback for Csv {
         if options.file.is_empty() {
             return Err(Error::new("`file` must not be empty"));
         }
-        Ok(Self { name: options.file, rows: Rows::new(options.every_steps), resumed: None, table: None })
+        Ok(Self {
+            name: options.file,
+            rows: Rows::new(options.every_steps),
+            resumed: None,
+            table: None,
+            left_out: BTreeSet::new(),
+        })
     }
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
@@ -124,7 +136,25 @@ impl Callback for Csv {
 
 impl Csv {
     fn append(&mut self, position: &Position, row: Option<rows::Row>) -> Result<()> {
-        let (Some(table), Some(row)) = (&mut self.table, row) else { return Ok(()) };
+        let (Some(table), Some(mut row)) = (&mut self.table, row) else { return Ok(()) };
+        for matrix in &row.matrices {
+            if matrix.classes.len() > MOST_CLASSES {
+                if self.left_out.insert(matrix.name.clone()) {
+                    let classes = matrix.classes.len();
+                    tracing::warn!(
+                        "`{}` has {classes} classes, too many for columns; `json-lines` writes it",
+                        matrix.name
+                    );
+                }
+                continue;
+            }
+            for (class, counts) in matrix.rows() {
+                let cells = matrix.classes.iter().zip(counts);
+                row.metrics.extend(
+                    cells.map(|(predicted, count)| (format!("{}[{class},{predicted}]", matrix.name), *count as f64)),
+                );
+            }
+        }
         table.append(row.kind, position, &row.metrics)
     }
 }

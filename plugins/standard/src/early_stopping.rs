@@ -36,8 +36,8 @@ pub(crate) struct Options {
     check_finite: bool,
     /// Ignore values before this epoch.
     start_from_epoch: u64,
-    /// Restore the weights of the best value, at the stop and at the end of the run. The host keeps them in memory:
-    /// after a resume, earlier ones are only in the `best` checkpoint.
+    /// Restore the weights of the best value when training is over, whoever or whatever ended it: the evaluation of `test`,
+    /// exports and checkpoints at the end have them. A run that resumes from such a checkpoint goes on from its own weights.
     restore_best: bool,
 }
 
@@ -81,7 +81,6 @@ pub(crate) struct EarlyStopping {
     state: State,
     /// The name of the host's copy of the best weights.
     copy: String,
-    total_steps: u64,
 }
 
 #[plugin]
@@ -106,7 +105,7 @@ impl Callback for EarlyStopping {
             ))
         })?;
         let copy = format!("{}-best", creation.instance);
-        Ok(Self { options, direction, state: State::default(), copy, total_steps: 0 })
+        Ok(Self { options, direction, state: State::default(), copy })
     }
 
     fn on_load_state(&mut self, _: &mut Run<'_>, state: &[u8]) -> Result<()> {
@@ -116,11 +115,6 @@ impl Callback for EarlyStopping {
 
     fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
         encode_state(&self.state)
-    }
-
-    fn on_train_start(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        self.total_steps = run.info()?.total_steps;
-        Ok(())
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
@@ -140,11 +134,11 @@ impl Callback for EarlyStopping {
         if self.options.restore_best && self.state.best != before {
             run.copy_weights(&self.copy, CopyAction::Take)?;
         }
-        let planned_end = self.total_steps > 0 && event.global_step >= self.total_steps;
-        if self.options.restore_best && (reason.is_some() || planned_end) {
-            self.restore(run, event.global_step)?;
-        }
         reason.map_or(Ok(()), |reason| run.stop(&reason))
+    }
+
+    fn on_trained(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        if self.options.restore_best { self.restore(run, event.global_step) } else { Ok(()) }
     }
 
     fn on_train_end(&mut self, _: &mut Run<'_>, _: &TrainEnd<'_>) -> Result<()> {
@@ -207,7 +201,7 @@ impl EarlyStopping {
         };
         match run.copy_weights(&self.copy, CopyAction::Restore) {
             Err(error) if error.kind() == ErrorKind::NoSuchName => {
-                let message = "the best weights are older than the resume: the `best` checkpoint has them";
+                let message = "the best weights are not in the checkpoint that the run resumed from";
                 plugin_api::tracing::warn!(epoch = best.epoch, "{message}");
                 Ok(())
             }
@@ -310,11 +304,14 @@ mod tests {
             epoch(&mut host, number, loss).unwrap();
         }
         assert!(host.stopped().is_some());
+        // Not before training is over: a checkpoint that is taken until then has the weights of its step.
+        assert_eq!(host.tensor(&TensorSet::Parameters, "weight"), Some(&weight(3.0)));
+        host.trained().unwrap();
         assert_eq!(host.tensor(&TensorSet::Parameters, "weight"), Some(&weight(2.0)));
     }
 
     #[test]
-    fn the_best_weights_come_back_at_the_end_of_the_plan() {
+    fn the_best_weights_come_back_at_any_other_end() {
         let mut host = FakeHost::new::<EarlyStopping>(json!({ "restore_best": true })).unwrap();
         host.train_start().unwrap();
         let weight = |value: f32| Tensor::new("weight", &[1], &[value]).unwrap();
@@ -323,6 +320,9 @@ mod tests {
             epoch(&mut host, number, loss).unwrap();
         }
         assert_eq!(host.stopped(), None);
+        // Steps after the last value: someone else ended the run.
+        host.set_position(4, 35);
+        host.trained().unwrap();
         assert_eq!(host.tensor(&TensorSet::Parameters, "weight"), Some(&weight(1.0)));
     }
 
@@ -335,7 +335,8 @@ mod tests {
         resumed.load_state(&state).unwrap();
         epoch(&mut resumed, 2, 0.6).unwrap();
         assert!(resumed.stopped().is_some());
-        assert!(resumed.logs()[0].contains("the `best` checkpoint has them"), "{:?}", resumed.logs());
+        resumed.trained().unwrap();
+        assert!(resumed.logs()[0].contains("the best weights are not in the checkpoint"), "{:?}", resumed.logs());
     }
 
     #[test]

@@ -6,13 +6,13 @@
 //!
 //! `kind` is `epoch`, `step`, `evaluation` for one within an epoch or asked for after it, `test` for the evaluation of the
 //! test split when training is over, or `end` for what callbacks measured after that. `step` is the global step. A line
-//! has only what was measured for it. JSON cannot write NaN and the infinities; they are the strings `"NaN"`,
+//! has only what was measured for it: in the line of a step, `train_loss` is the mean over the epoch so far, and `step_loss`
+//! is that step's own. A confusion matrix is a list of rows, one for each true class. JSON cannot write NaN and the infinities; they are the strings `"NaN"`,
 //! `"Infinity"` and `"-Infinity"`, which `float()` in Python and `Number()` in JavaScript read.
 //!
 //! A resumed run cuts the file back to its length at the checkpoint, so that it continues like that of an
 //! uninterrupted run.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use plugin_api::event::{At, Evaluation, Position, TrainEnd};
@@ -113,19 +113,23 @@ impl Callback for JsonLines {
 impl JsonLines {
     fn append(&mut self, position: &Position, row: Option<Row>) -> Result<()> {
         let (Some(file), Some(row)) = (&mut self.file, row) else { return Ok(()) };
-        file.append(line(row.kind, position, &row.metrics).as_bytes())
+        file.append(line(&row, position).as_bytes())
     }
 }
 
-fn line(kind: &str, position: &Position, metrics: &BTreeMap<String, f64>) -> String {
-    let mut line = format!(r#"{{"kind":"{kind}","epoch":{},"step":{}"#, position.epoch, position.global_step);
-    for (name, value) in metrics {
+fn line(row: &Row, position: &Position) -> String {
+    let mut line = format!(r#"{{"kind":"{}","epoch":{},"step":{}"#, row.kind, position.epoch, position.global_step);
+    for (name, value) in &row.metrics {
         // A metric may have the name of one of the line's own keys; readers keep the last of two.
         let prefix = if matches!(name.as_str(), "kind" | "epoch" | "step") { "metric_" } else { "" };
         line.push(',');
         line.push_str(&serde_json::Value::from(format!("{prefix}{name}")).to_string());
         line.push(':');
         line.push_str(&number(*value));
+    }
+    for matrix in &row.matrices {
+        let rows: Vec<&[u64]> = matrix.rows().map(|(_, counts)| counts).collect();
+        line.push_str(&format!(",{}:{}", serde_json::Value::from(matrix.name.as_str()), serde_json::json!(rows)));
     }
     line.push_str("}\n");
     line

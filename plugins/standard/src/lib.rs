@@ -1,6 +1,7 @@
 //! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default;
 //! `csv`, `early-stopping` and `terminate-on-nan`, which a run file must declare.
 
+mod confusion_table;
 mod csv;
 mod display;
 mod early_stopping;

@@ -1,12 +1,15 @@
 //! `print-metrics`: the metrics on the console, after each epoch and after the evaluation of the test split: a line, or
-//! a table if there are many. A line that would be wider than the terminal leaves out what matters least. A `*` follows a value that is the best so far; values of the training split are not
-//! marked, since they improve whatever is learned.
+//! a table if there are many. A line that would be wider than the terminal leaves out what matters least. A `*` follows a
+//! value that is the best so far; values of the training split are not marked, since they improve whatever is learned. The
+//! last confusion matrix of each split comes at the end; of one that is wider than the terminal, the most frequent errors.
 
 use std::collections::BTreeMap;
 
-use plugin_api::event::{At, Evaluation, Position, Trigger};
+use monitor::ConfusionMatrix;
+use plugin_api::event::{At, Evaluation, Position, TrainEnd, Trigger};
 use plugin_api::{Callback, Creation, Direction, Error, Result, Run, plugin};
 
+use crate::confusion_table;
 use crate::display;
 use crate::metrics_table::{Shown, mark, split_of, table};
 
@@ -98,7 +101,7 @@ impl Callback for PrintMetrics {
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
-        let metrics = run.metrics()?;
+        let metrics = run.current_metrics(event.global_step)?;
         let position = place(event, self.epochs);
         self.print(run, &position, &metrics)
     }
@@ -106,6 +109,10 @@ impl Callback for PrintMetrics {
     fn on_epoch_end(&mut self, _: &mut Run<'_>, event: &At<'_>) -> Result<()> {
         self.ended = event.epoch;
         Ok(())
+    }
+
+    fn on_train_end(&mut self, run: &mut Run<'_>, _: &TrainEnd<'_>) -> Result<()> {
+        self.print_matrices(run)
     }
 
     fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
@@ -119,6 +126,18 @@ impl Callback for PrintMetrics {
 }
 
 impl PrintMetrics {
+    /// Prints the last confusion matrix of each split.
+    fn print_matrices(&self, run: &mut Run<'_>) -> Result<()> {
+        let terminal = usize::try_from(run.info()?.console_width).ok().filter(|&width| width > 0);
+        let width = terminal.unwrap_or(usize::MAX).min(self.options.width);
+        let Options { include, exclude, .. } = &self.options;
+        let shown = ConfusionMatrix::latest(run)?;
+        let mut shown = shown.iter().filter(|matrix| monitor::selected(include, exclude, &matrix.name));
+        shown.try_for_each(|matrix| {
+            confusion_table::lines(matrix, width).iter().try_for_each(|line| run.console_line(line))
+        })
+    }
+
     /// The best values of a run that is resumed.
     fn read_history(&mut self, run: &Run<'_>) -> Result<()> {
         for name in run.history_names()? {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use monitor::ConfusionMatrix;
 use plugin_api::event::{At, Evaluation, Position, TrainEnd};
 use plugin_api::protocol::Point;
 use plugin_api::{Result, Run};
@@ -14,11 +15,12 @@ const TRAIN: &str = "train";
 /// The split that the host evaluates once, after the training.
 const TEST: &str = "test";
 
-/// A row: its `kind` and its metrics.
+/// A row: its `kind`, its metrics and its confusion matrices.
 pub(crate) struct Row {
     /// `epoch`, `step`, `evaluation`, `test`, or `end`.
     pub(crate) kind: &'static str,
     pub(crate) metrics: BTreeMap<String, f64>,
+    pub(crate) matrices: Vec<ConfusionMatrix>,
 }
 
 /// The last rows, for a checkpoint.
@@ -89,7 +91,7 @@ impl Rows {
         }
         let metrics = self.measured(run, event, self.last.step)?;
         self.last.step = event.global_step;
-        Ok(Some(Row { kind: "step", metrics }))
+        Ok(Some(Row { kind: "step", metrics, matrices: Vec::new() }))
     }
 
     pub(crate) fn epoch(&mut self, run: &Run<'_>, event: &At<'_>) -> Result<Option<Row>> {
@@ -98,7 +100,8 @@ impl Rows {
         self.written = Some(event.epoch);
         self.last.epoch = event.global_step;
         self.shown.extend(metrics.clone());
-        Ok(Some(Row { kind: "epoch", metrics }))
+        let matrices = ConfusionMatrix::of_step(run, event.global_step)?;
+        Ok(Some(Row { kind: "epoch", metrics, matrices }))
     }
 
     /// The row of an evaluation that no row of an epoch will have.
@@ -113,14 +116,16 @@ impl Rows {
         points.retain(|name, point| is_of(name, &event.split) && point.global_step == event.global_step);
         let metrics = values(points);
         self.shown.extend(metrics.clone());
-        Ok(Some(Row { kind, metrics }))
+        let mut matrices = ConfusionMatrix::of_step(run, event.global_step)?;
+        matrices.retain(|matrix| is_of(&matrix.name, &event.split));
+        Ok(Some(Row { kind, metrics, matrices }))
     }
 
     /// The row of what callbacks measured after all others, at the end.
     pub(crate) fn end(&self, run: &Run<'_>, event: &TrainEnd<'_>) -> Result<Option<Row>> {
         let mut metrics = run.metrics_of_step(event.global_step)?;
         metrics.retain(|name, value| self.shown.get(name).is_none_or(|shown| shown.to_bits() != value.to_bits()));
-        Ok((!metrics.is_empty()).then_some(Row { kind: "end", metrics }))
+        Ok((!metrics.is_empty()).then_some(Row { kind: "end", metrics, matrices: Vec::new() }))
     }
 
     /// What was measured for a row at `position`. Metrics of evaluated splits must be of this very step, since others

@@ -7,10 +7,13 @@
 //!   projector_config.pbtxt, projector/
 //! ```
 //!
-//! `val_loss` is the scalar `loss` of the run `val`; values without a split are in the run `train`. Positions are
+//! `val_loss` is the scalar `loss` of the run `val`; values without a split are in the run `train`. A confusion matrix is a
+//! picture, with the names of the classes as far as there is room. Positions are
 //! global steps. A resumed run cuts the files back to its checkpoint and makes readers forget later steps that they
 //! have seen.
 
+mod callback;
+mod confusion;
 mod event_file;
 mod examples;
 mod features;
@@ -18,7 +21,7 @@ mod framing;
 mod graph;
 mod histogram;
 mod hparams;
-mod monitor;
+
 mod options;
 mod picture;
 mod plot;
@@ -30,8 +33,8 @@ mod values;
 
 use plugin_api::{Kind, plugin};
 
+pub use crate::callback::TensorBoard;
 pub use crate::event_file::EventFile;
-pub use crate::monitor::TensorBoard;
 pub use crate::options::Options;
 pub use crate::summary::scalar;
 

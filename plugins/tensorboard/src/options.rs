@@ -26,7 +26,8 @@ pub struct Options {
     /// The number of samples of the evaluated split whose features go to the projector; 0 for none.
     #[schemars(range(max = 100_000))]
     pub embeddings: u64,
-    /// The node of the model whose values are the features; if not given, the input of the last node.
+    /// The node of the model whose values are the features; if not given, the input of the last node; of a
+    /// model with one node, its output.
     pub embedding_node: Option<String>,
     /// A metric and whether lower or higher is better, as in `{ val_loss = "min" }`: histograms, images and embeddings
     /// are written only when it has improved. Scalars are always written.

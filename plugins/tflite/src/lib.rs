@@ -117,13 +117,13 @@ impl Tflite {
         };
         let program = self.program(run, &lowered.program, ranges.as_ref(), self.options.integer_boundary)?;
         let mut publication = Publication::begin(&folder, self.options.sync)?;
-        self.write(run, &info, position, &program, publication.create(&file, self.options.overwrite)?)?;
+        self.write(run, &info, &program, publication.create(&file, self.options.overwrite)?)?;
         let unverified = match self.options.verify {
             Policy::Off => false,
             policy => {
                 let inside = self.inside(run, lowered, ranges.as_ref())?;
                 let path = publication.partial(INSIDE);
-                self.write(run, &info, position, &inside.program, PartialFile::create(&path)?)?;
+                self.write(run, &info, &inside.program, PartialFile::create(&path)?)?;
                 let verdict = self.verify(run, &info, &path, &inside, ranges.as_ref())?;
                 policy.marks_unverified(&verdict, &folder.join(&file))?
             }
@@ -162,7 +162,7 @@ impl Tflite {
         let Lowered { program, ending, normalization, .. } = lowered;
         Ok(match ranges {
             Some(ranges) => Inside {
-                program: Cow::Owned(self.program(run, program, Some(ranges), true)?.into_owned().alone()),
+                program: Cow::Owned(self.program(run, program, Some(ranges), true)?.into_owned().model_only()),
                 ending: ending.without_addition(),
                 normalization: None,
             },
@@ -176,17 +176,10 @@ impl Tflite {
     }
 
     /// Writes a file without publishing it.
-    fn write(
-        &self,
-        run: &Run<'_>,
-        info: &RunInfo,
-        position: &Position,
-        program: &Program,
-        mut file: PartialFile,
-    ) -> Result<()> {
+    fn write(&self, run: &Run<'_>, info: &RunInfo, program: &Program, mut file: PartialFile) -> Result<()> {
         let lowered = self.lowered.as_ref().ok_or_else(|| Error::new("`setup` did not run"))?;
         let weights = Weights::read(run, self.options.allow_non_finite)?;
-        let origin = Origin::read(run, info, position)?;
+        let origin = Origin::read(run, info)?;
         let description = Description {
             text: &format!("{} {}: {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), info.name),
             inputs: lowered.inputs.iter().map(String::as_str).collect(),

@@ -196,7 +196,7 @@ impl Program {
     }
 
     /// The same with nothing before and after the model.
-    pub(crate) fn alone(mut self) -> Program {
+    pub(crate) fn model_only(mut self) -> Program {
         self.inputs = vec![self.taken];
         self.front.clear();
         self.without_ending()

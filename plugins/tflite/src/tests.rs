@@ -214,7 +214,7 @@ fn everything_that_cannot_be_verified_is_named() {
 
 #[test]
 fn a_bias_that_is_large_beside_its_weights_fits() {
-    // With the scale of these weights alone, the bias would need more than 32 bits, and be cut off.
+    // With only the scale of these weights, the bias would need more than 32 bits, and be cut off.
     let mut host = host(json!({ "quantize": "int8", "verify": false }), 1e-12, 0.0);
     host.setup().and_then(|()| host.trigger("end")).unwrap();
     let bytes = std::fs::read(&files(&host)[0]).unwrap();

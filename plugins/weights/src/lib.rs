@@ -114,7 +114,7 @@ impl Callback for WeightsExport {
 impl WeightsExport {
     fn export(&self, run: &mut Run<'_>, position: &Position) -> Result<()> {
         let info = run.info()?;
-        let origin = Origin::read(run, &info, position)?;
+        let origin = Origin::read(run, &info)?;
         // Open all files first, so that obstacles are found before anything is written.
         let begun = self.begin(&info.folder, position)?;
         let mut published = Vec::new();

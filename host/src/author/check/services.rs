@@ -100,15 +100,15 @@ impl Services for Simulated {
             ServiceKind::TENSOR_LIST | ServiceKind::TENSOR_READ => {
                 let set = call.request(typed::TENSOR_READ)?.set;
                 world.set(&set, call.hook)?;
-                world.snapshot(call.hook, [&set]).answer(call, reply)
+                world.snapshot(call.hook, self.position, [&set]).answer(call, reply)
             }
-            _ => world.snapshot(call.hook, []).answer(call, reply),
+            _ => world.snapshot(call.hook, self.position, []).answer(call, reply),
         }
     }
 
     fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Arc<Snapshot>, ServiceError> {
         let sets: Vec<TensorSet> = needs.sets.iter().filter_map(|set| set.parse().ok()).collect();
-        Ok(Arc::new(self.world.snapshot(event, &sets)))
+        Ok(Arc::new(self.world.snapshot(event, self.position, &sets)))
     }
 
     fn position(&self) -> Position {

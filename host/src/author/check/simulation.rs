@@ -93,6 +93,7 @@ impl<'a> Simulation<'a> {
         }
         let (by, why) = self.services.stop.clone().unwrap_or_else(|| ("host".to_owned(), "the check ends".to_owned()));
         self.texts(EventKind::STOPPING, [&by, &why, ""]);
+        self.at(EventKind::TRAINED);
         self.texts(EventKind::ERROR, [AUTHOR, "step_end", "simulated by the check"]);
         self.texts(EventKind::TRAIN_END, ["finished", "", ""]);
         self.flush();

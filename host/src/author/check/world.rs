@@ -12,7 +12,7 @@ use super::tensors::Values;
 use crate::history::{History, HistoryView, Metrics, Position};
 use crate::model::{Dtype, Graph, ModelError, ModelOptions, TensorSpec};
 use crate::report::Problem;
-use crate::services::{Screen, ServiceError, Snapshot};
+use crate::services::{Screen, ServiceError, Snapshot, WeightsOrigin};
 
 /// Epochs of the simulated run.
 pub(super) const EPOCHS: u64 = 2;
@@ -32,7 +32,7 @@ const METRICS: [&str; 5] = ["train_loss", "learning_rate", "epoch_seconds", "ste
 const SAMPLE: [i64; 3] = [1, 4, 4];
 const CLASSES: i64 = 3;
 
-/// What the simulated run predicts. A plugin may be for one of them alone.
+/// What the simulated run predicts. A plugin may be for one of them only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// One of three classes.
@@ -236,7 +236,12 @@ impl World {
     }
 
     /// Everything that services read, at this moment, with the tensors of `sets`.
-    pub(super) fn snapshot<'s>(&self, hook: EventKind, sets: impl IntoIterator<Item = &'s TensorSet>) -> Snapshot {
+    pub(super) fn snapshot<'s>(
+        &self,
+        hook: EventKind,
+        position: Position,
+        sets: impl IntoIterator<Item = &'s TensorSet>,
+    ) -> Snapshot {
         let tensors = sets
             .into_iter()
             .filter_map(|set| Some((set.to_string(), self.set(set, hook).ok()?.iter().map(Values::shared).collect())))
@@ -250,6 +255,7 @@ impl World {
             loss: Some(0.5),
             tensors,
             checkpoint: Some(Box::new(write_checkpoint)),
+            weights: WeightsOrigin { position, since: None },
             screen: Arc::new(NoScreen),
             seconds: 1.0,
         }

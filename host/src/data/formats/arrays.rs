@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use super::array::Array;
 use super::{Pool, Pools};
-use crate::data::classes::ClassTable;
+use crate::data::classes::{ClassTable, LARGEST_CLASS, first_class};
 use crate::data::narrowing;
 use crate::data::options::{ArchiveOptions, ClassOptions, FilesOptions, Task};
 use crate::data::rows::Rows as _;
 use crate::data::split::{HeldOut, Place};
-use crate::data::{DataError, Source, Target, Targets};
-
-/// The numbers of classes are between this and its negative.
-const LARGEST_CLASS: i64 = 1_000_000_000;
+use crate::data::{DataError, Samples, Source, Target, Targets};
 
 /// Opens the array of a file.
 pub(super) type OpenFile = fn(&Path, Source<'_>) -> Result<Array, DataError>;
@@ -124,19 +121,13 @@ impl Meaning<'_> {
         let main = pool(main)?;
         let given = given.into_iter().map(|(name, (pair, may_lack))| Ok((name, (pool(pair)?, may_lack))));
         let given = given.collect::<Result<_, DataError>>()?;
-        Ok(Pools { main, given, held_out, target, classes_given: self.classes.is_some(), notes })
+        let samples = Samples::Numbers;
+        Ok(Pools { main, given, held_out, target, samples, classes_given: self.classes.is_some(), gaps: None, notes })
     }
 
     /// The classes of all `pairs`.
     fn classes<'a>(&self, pairs: impl Iterator<Item = &'a Pair>) -> Result<Target, DataError> {
-        let first = self.first_class.unwrap_or(0);
-        if !(-LARGEST_CLASS..=LARGEST_CLASS).contains(&first) {
-            return Err(DataError::Option {
-                option: "data.first_class".to_owned(),
-                value: first.to_string(),
-                expected: "a whole number between -1000000000 and 1000000000",
-            });
-        }
+        let first = first_class(self.first_class)?;
         let mut shape = Vec::new();
         let mut labels = Vec::new();
         for Pair { targets, .. } in pairs {

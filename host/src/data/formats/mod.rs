@@ -15,12 +15,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) use self::csv::read as csv;
+pub use self::csv::{CellProblem, ColumnPlace, LabelsProblem, TableProblem};
 pub(super) use self::images::read as images;
 pub(super) use self::text::load as load_text;
+use super::fill::Gaps;
 use super::options::{ArchiveOptions, FilesOptions};
 use super::rows::Rows;
 use super::split::HeldOut;
-use super::{DataError, Source, Target, Targets};
+use super::{DataError, Samples, Source, Target, Targets};
 
 /// Samples of one file, or of one folder, and their targets.
 pub(super) struct Pool {
@@ -44,8 +46,12 @@ pub(super) struct Pools {
     pub(super) held_out: BTreeMap<String, HeldOut>,
     /// What is predicted, the same in all.
     pub(super) target: Target,
+    /// What samples are made from.
+    pub(super) samples: Samples,
     /// Whether the options give the classes: then some may have no samples.
     pub(super) classes_given: bool,
+    /// The features that some rows may lack.
+    pub(super) gaps: Option<Gaps>,
     /// What somebody should know before the training.
     pub(super) notes: Vec<String>,
 }

@@ -47,6 +47,7 @@ pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result
         splits,
         samples,
         target: Target::Classes { count, names, shape: shape.clone() },
+        positive: 1,
         sample_shape: shape,
         sample_type: SampleType::I64,
         normalization: Normalization::none(),

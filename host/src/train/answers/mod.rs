@@ -19,6 +19,7 @@ use plugin_api::protocol::Control;
 use plugin_api::services::typed;
 
 use super::error::TrainError;
+use super::kept::Moment;
 use super::learner::Learner;
 use super::session::Session;
 use crate::history::{HistoryView, LiveMetrics, Metric, Position};
@@ -49,8 +50,15 @@ impl Services for Session {
                 let present = latest.chain(running.iter().map(|(name, value)| (name.as_str(), *value)));
                 reply.value(&present.collect::<BTreeMap<_, _>>())
             }
-            ServiceKind::HISTORY_NAMES | ServiceKind::HISTORY_SERIES | ServiceKind::HISTORY_ARRAYS => {
+            ServiceKind::HISTORY_NAMES
+            | ServiceKind::HISTORY_SERIES
+            | ServiceKind::HISTORY_ARRAYS
+            | ServiceKind::LATEST_ARRAYS => {
                 services::history(&HistoryView::now(Arc::clone(&self.measured.history)), call, reply)
+            }
+            ServiceKind::WEIGHTS_INFO => {
+                let history = HistoryView::now(Arc::clone(&self.measured.history));
+                services::weights_info(&history, self.kept.origin(self.progress.position), reply)
             }
             ServiceKind::ARRAY_PUT => {
                 let put = call.request(typed::ARRAY_PUT)?;
@@ -91,7 +99,9 @@ impl Services for Session {
             }
             ServiceKind::TENSOR_TO_HOST => tensors::to_host(call.tensors, reply),
             ServiceKind::WEIGHTS_COPY => {
-                weights::copy(&mut self.learner, &mut self.kept, &call.request(typed::WEIGHTS_COPY)?)
+                let since = self.measured.history.read().unwrap_or_else(PoisonError::into_inner).next_sequence();
+                let moment = Moment { position: self.progress.position, since };
+                weights::copy(&mut self.learner, &mut self.kept, moment, &call.request(typed::WEIGHTS_COPY)?)
             }
             ServiceKind::TRAINING_STATE_COPY => weights::copy_training_state(
                 &mut self.learner,

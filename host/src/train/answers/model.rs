@@ -82,7 +82,7 @@ impl Session {
     }
 
     fn inference_batch_size(&self) -> usize {
-        self.evaluations.repeated.as_ref().map_or(self.feed.batch_size, |plan| plan.batch_size)
+        self.evaluations.repeated.as_ref().map_or(self.feed.batches.size, |plan| plan.batch_size)
     }
 
     /// Metrics over a split, of the model or of a named copy, which replaces it meanwhile.
@@ -103,7 +103,7 @@ impl Session {
             Some(name) => return Err(no_copy(&self.kept, name)),
         };
         if let Some(copy) = request.weights.as_ref().and_then(|name| self.kept.copies.get(name)) {
-            self.learner.network.write_all(copy).map_err(TrainError::from)?;
+            self.learner.network.write_all(&copy.tensors).map_err(TrainError::from)?;
         }
         let scored = self.score(&request.split, &metrics);
         if let Some(own) = own {
@@ -127,7 +127,7 @@ impl Session {
         if let Some(shape) = self.learner.network.output_shape() {
             metric.check(shape, &self.feed.data.target).map_err(TrainError::from)?;
         }
-        Ok(metric)
+        Ok(metric.of_class(self.feed.data.positive))
     }
 
     fn score(&self, split: &str, metrics: &[Metric]) -> Result<Vec<(Cow<'static, str>, MetricValue)>, ServiceError> {
@@ -179,7 +179,7 @@ pub(super) fn recalibrate_batch_norm(
 ) -> Result<(), ServiceError> {
     // Only the graph tells which buffers are statistics, and how far a batch moves them.
     let graph = Arc::clone(learner.network.graph().ok_or(ServiceError::NoGraph)?);
-    let mut loader = loader_of(feed, &request.split, feed.batch_size)?;
+    let mut loader = loader_of(feed, &request.split, feed.batches.size)?;
     let generator = random::generator_state(learner.network.device()).map_err(TrainError::from)?;
     let outcome = average_statistics(learner, &graph, &mut loader, request.batches);
     random::set_generator_state(learner.network.device(), &generator).map_err(TrainError::from)?;
@@ -236,7 +236,7 @@ pub(super) fn batch_of_split(
     let split = feed.data.splits.get(&request.split).ok_or_else(|| {
         ServiceError::no_such_name("split", &request.split, feed.data.splits.keys().map(String::as_str))
     })?;
-    let size = feed.batch_size as u64;
+    let size = feed.batches.size as u64;
     let begin = request.index.saturating_mul(size).min(split.len() as u64);
     let end = begin.saturating_add(size).min(split.len() as u64);
     if begin == end {

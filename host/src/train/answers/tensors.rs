@@ -56,7 +56,7 @@ pub(super) fn of_set(
         }
         TensorSet::Taps => tapped(learner, hook).map_err(TrainError::from)?.ok_or_else(not_here)?,
         TensorSet::Copy(name) => match kept.copies.get(name) {
-            Some(copy) => shared(copy),
+            Some(copy) => shared(&copy.tensors),
             None => {
                 let names = kept.copies.keys().map(String::as_str);
                 return Err(ServiceError::no_such_name("copy of the weights", name, names));

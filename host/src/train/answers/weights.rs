@@ -4,22 +4,25 @@ use plugin_api::protocol::CopyAction;
 use plugin_api::protocol::requests::CopyRequest;
 
 use super::super::error::TrainError;
-use super::super::kept::{Kept, TrainingStateCopy};
+use super::super::kept::{Kept, Moment, TrainingStateCopy, WeightsCopy};
 use super::super::learner::Learner;
 use crate::services::ServiceError;
 
 /// Takes, restores or drops a copy of the weights.
-pub(super) fn copy(learner: &mut Learner, kept: &mut Kept, request: &CopyRequest) -> Result<(), ServiceError> {
+pub(super) fn copy(
+    learner: &mut Learner,
+    kept: &mut Kept,
+    moment: Moment,
+    request: &CopyRequest,
+) -> Result<(), ServiceError> {
     let CopyRequest { name, action } = request;
     match action {
         CopyAction::Take => {
-            let copy = learner.network.copy().map_err(TrainError::from)?;
-            kept.copies.insert(name.clone(), copy);
+            let tensors = learner.network.copy().map_err(TrainError::from)?;
+            let position = kept.origin(moment.position).position;
+            kept.copies.insert(name.clone(), WeightsCopy { tensors, position });
         }
-        CopyAction::Restore => {
-            let copy = kept.copies.get(name).ok_or_else(|| no_copy(kept, name))?;
-            learner.network.write_all(copy).map_err(TrainError::from)?;
-        }
+        CopyAction::Restore => kept.restore(name, learner, moment)?.ok_or_else(|| no_copy(kept, name))?,
         CopyAction::Drop => {
             let missing = no_copy(kept, name);
             kept.copies.remove(name).ok_or(missing)?;
@@ -47,7 +50,11 @@ pub(super) fn copy_training_state(
         CopyAction::Take => {
             kept.training_states.insert(name.clone(), TrainingStateCopy::take(learner)?);
         }
-        CopyAction::Restore => kept.training_states.get(name).ok_or_else(missing)?.restore(learner)?,
+        CopyAction::Restore => {
+            kept.training_states.get(name).ok_or_else(missing)?.restore(learner)?;
+            // The weights are those of the whole state now.
+            kept.restored = None;
+        }
         CopyAction::Drop => {
             let missing = missing();
             kept.training_states.remove(name).ok_or(missing)?;

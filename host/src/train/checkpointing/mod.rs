@@ -13,16 +13,28 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::error::TrainError;
+use super::kept::WeightsCopy;
 use super::metrics::{AccumulatorState, AverageState};
 use super::session::Session;
-use crate::checkpoint::{self, CheckpointContents, CheckpointError, HyperParameter, PluginState, State};
+use crate::checkpoint::{
+    self, CheckpointContents, CheckpointError, EarlierWeights, HyperParameter, PluginState, State,
+};
 use crate::dispatch::ScheduleState;
-use crate::history::{Exact, Position};
+use crate::history::{Exact, HistoryView, Position};
 use crate::model::NamedTensor;
 use crate::torch::random;
 
 pub use resume::{Resume, ResumeError};
 pub(super) use tensor::HostTensor;
+
+/// Digests of what a run is made from, which a resume compares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// Of the data; see [`Data::fingerprint`](crate::data::Data::fingerprint).
+    pub data: String,
+    /// Of the file of the TorchScript module, if the model is one.
+    pub torchscript: Option<String>,
+}
 
 /// The states of callbacks and schedules for a checkpoint that is being taken.
 pub(super) struct PendingCheckpoint {
@@ -48,6 +60,12 @@ struct LoopState {
     /// The fingerprint of the data.
     #[serde(default)]
     data: Option<String>,
+    /// The digest of the TorchScript module, of a model that is one.
+    #[serde(default)]
+    torchscript: Option<String>,
+    /// When the weights of each copy were those of the training.
+    #[serde(default)]
+    copies: BTreeMap<String, Position>,
     /// The latest value of each metric and its position.
     latest: BTreeMap<String, (Exact, Position)>,
 }
@@ -55,12 +73,17 @@ struct LoopState {
 /// `graph.json` of a model without a graph.
 const NO_GRAPH: &str = "null";
 
+/// The name of the copy with the training's own weights, if the model has those of an earlier step. No callback's copy
+/// begins with a slash.
+const TRAINED: &str = "/trained";
+
 /// The names of the parts in `state.json`.
 const LOOP: &str = "train";
 const SCHEDULES: &str = "dispatch";
 
 /// The whole content of a checkpoint, independent of the loop: any thread can write it.
 pub(super) struct CheckpointData {
+    weights: Option<EarlierWeights>,
     model: Vec<HostTensor>,
     optimizer: Vec<HostTensor>,
     copies: Vec<HostTensor>,
@@ -77,6 +100,7 @@ impl CheckpointData {
     pub(super) fn write(&self, path: &Path) -> Result<CheckpointWritten, CheckpointError> {
         let existed = path.is_dir();
         let contents = CheckpointContents {
+            weights: self.weights.as_ref(),
             model: self.model.iter().map(HostTensor::as_ref).collect(),
             optimizer: self.optimizer.iter().map(HostTensor::as_ref).collect(),
             copies: self.copies.iter().map(HostTensor::as_ref).collect(),
@@ -124,7 +148,9 @@ impl Session {
             .map(|(name, tensor)| HostTensor::new(name, tensor, copied))
             .collect::<Result<_, _>>()?;
         let mut copies = Vec::new();
-        for (copy, tensors) in &self.kept.copies {
+        let of_callbacks = self.kept.copies.iter().map(|(name, copy)| (name.as_str(), &copy.tensors));
+        let own = self.kept.restored.as_ref().map(|restored| (TRAINED, &restored.trained));
+        for (copy, tensors) in of_callbacks.chain(own) {
             for named in tensors {
                 copies.push(HostTensor::new(&format!("{copy}/{}", named.name), &named.tensor, copied)?);
             }
@@ -151,7 +177,9 @@ impl Session {
             loss: self.measured.loss.state(),
             metrics: accumulated,
             gradient_norm: self.learner.step.gradient_norm.map(Exact),
-            data: Some(self.data_fingerprint.clone()),
+            data: Some(self.fingerprints.data.clone()),
+            torchscript: self.fingerprints.torchscript.clone(),
+            copies: self.kept.copies.iter().map(|(name, copy)| (name.clone(), copy.position)).collect(),
             latest: self
                 .measured
                 .latest
@@ -172,7 +200,15 @@ impl Session {
             ]),
             history: self.measured.history.read().unwrap_or_else(PoisonError::into_inner).clone(),
         };
+        let weights = self.kept.restored.as_ref().map(|restored| {
+            let history = HistoryView::now(Arc::clone(&self.measured.history));
+            let origin = self.kept.origin(self.progress.position);
+            let mut metrics = history.of_weights(restored.position.global_step, origin.since);
+            metrics.retain(|_, value| value.is_finite());
+            EarlierWeights { position: restored.position, metrics }
+        });
         Ok(Some(CheckpointData {
+            weights,
             model,
             optimizer,
             copies,
@@ -193,6 +229,16 @@ impl Session {
             return Err(TrainError::MissingTensor { name: missing.name.clone() });
         }
         self.learner.network.write_all(&model)?;
+        // The checkpoint's model may have the weights of an earlier step; the training goes on from its own.
+        let (own, copies): (Vec<_>, Vec<_>) =
+            copies.into_iter().partition(|(name, _)| name.rsplit_once('/').is_some_and(|(copy, _)| copy == TRAINED));
+        if !own.is_empty() {
+            let named = own.into_iter().filter_map(|(name, tensor)| {
+                let name = name.rsplit_once('/')?.1.to_owned();
+                Some(NamedTensor { name, tensor })
+            });
+            self.learner.network.write_all(&named.collect::<Vec<_>>())?;
+        }
         for parameter in &state.hyper_parameters {
             let Some(group) = self.learner.optimizer.groups().get(parameter.group) else { continue };
             let group = group.name().to_owned();
@@ -212,11 +258,10 @@ impl Session {
             // A copy's name may contain slashes; a tensor's cannot.
             if let Some((copy, name)) = name.rsplit_once('/') {
                 let tensor = self.learner.to_device(tensor)?;
-                self.kept
-                    .copies
-                    .entry(copy.to_owned())
-                    .or_default()
-                    .push(NamedTensor { name: name.to_owned(), tensor });
+                let position = loop_state.copies.get(copy).copied().unwrap_or(state.position);
+                let new = || WeightsCopy { tensors: Vec::new(), position };
+                let copy = self.kept.copies.entry(copy.to_owned()).or_insert_with(new);
+                copy.tensors.push(NamedTensor { name: name.to_owned(), tensor });
             }
         }
         self.progress.epoch_is_over = loop_state.epoch_is_over;

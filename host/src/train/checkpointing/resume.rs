@@ -122,6 +122,11 @@ impl Resume {
         self.loop_state.data.as_deref()
     }
 
+    /// The digest of the TorchScript module that the run had, if it had one.
+    pub fn torchscript_fingerprint(&self) -> Option<&str> {
+        self.loop_state.torchscript.as_deref()
+    }
+
     /// Threads of one tensor operation: sums depend on their number.
     pub fn threads(&self) -> usize {
         self.state.threads

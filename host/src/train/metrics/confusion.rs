@@ -1,7 +1,7 @@
 //! Pairs of true and predicted classes.
 
 use super::batch::{predicted, rows};
-use super::{AccumulatorState, MetricValue};
+use super::{AccumulatorState, Averaging, MetricValue};
 
 /// Counts of pairs of true and predicted class.
 #[derive(Debug, Default)]
@@ -12,11 +12,26 @@ pub(super) struct Confusion {
     counts: Vec<u64>,
 }
 
-/// The counts of one class.
+/// The counts of one class, or of all of them together.
+#[derive(Clone, Copy, Default)]
 struct Class {
     right: u64,
     predicted: u64,
     there: u64,
+}
+
+impl Class {
+    fn precision(self) -> f64 {
+        share(self.right, self.predicted)
+    }
+
+    fn recall(self) -> f64 {
+        share(self.right, self.there)
+    }
+
+    fn f1(self) -> f64 {
+        share(2 * self.right, self.predicted + self.there)
+    }
 }
 
 impl Confusion {
@@ -33,16 +48,16 @@ impl Confusion {
         }
     }
 
-    pub(super) fn precision(&self) -> Option<f64> {
-        self.macro_average(|class| share(class.right, class.predicted))
+    pub(super) fn precision(&self, averaging: Averaging) -> Option<f64> {
+        self.average(averaging, Class::precision)
     }
 
-    pub(super) fn recall(&self) -> Option<f64> {
-        self.macro_average(|class| share(class.right, class.there))
+    pub(super) fn recall(&self, averaging: Averaging) -> Option<f64> {
+        self.average(averaging, Class::recall)
     }
 
-    pub(super) fn f1(&self) -> Option<f64> {
-        self.macro_average(|class| share(2 * class.right, class.predicted + class.there))
+    pub(super) fn f1(&self, averaging: Averaging) -> Option<f64> {
+        self.average(averaging, Class::f1)
     }
 
     pub(super) fn matrix(&self) -> Option<MetricValue> {
@@ -63,20 +78,38 @@ impl Confusion {
         })
     }
 
-    /// The mean over the classes that occur or are predicted.
-    fn macro_average(&self, of_class: impl Fn(&Class) -> f64) -> Option<f64> {
-        let (mut sum, mut present) = (0.0, 0u64);
-        for index in 0..self.classes {
+    /// A number of the classes; `None` before the first sample.
+    fn average(&self, averaging: Averaging, of_class: impl Fn(Class) -> f64) -> Option<f64> {
+        let mean = |of: &dyn Fn(Class) -> u64| {
+            let (mut sum, mut weights) = (0.0, 0);
+            for class in self.of_classes() {
+                sum += of(class) as f64 * of_class(class);
+                weights += of(class);
+            }
+            (weights > 0).then(|| sum / weights as f64)
+        };
+        let together = self.of_classes().fold(Class::default(), |all, class| Class {
+            right: all.right + class.right,
+            predicted: all.predicted + class.predicted,
+            there: all.there + class.there,
+        });
+        match averaging {
+            Averaging::Usual { positive } if self.classes == 2 => {
+                let class = self.of_classes().nth(usize::from(positive))?;
+                (together.there > 0).then(|| of_class(class))
+            }
+            Averaging::Usual { .. } | Averaging::Macro => mean(&|class| u64::from(class.predicted + class.there > 0)),
+            Averaging::Micro => (together.there > 0).then(|| of_class(together)),
+            Averaging::Weighted => mean(&|class| class.there),
+        }
+    }
+
+    fn of_classes(&self) -> impl Iterator<Item = Class> {
+        (0..self.classes).map(|index| {
             let column = self.counts.iter().skip(index).step_by(self.classes);
             let row = self.counts.iter().skip(index * self.classes).take(self.classes);
-            let class =
-                Class { right: self.counts[index * self.classes + index], predicted: column.sum(), there: row.sum() };
-            if class.predicted + class.there > 0 {
-                sum += of_class(&class);
-                present += 1;
-            }
-        }
-        (present > 0).then(|| sum / present as f64)
+            Class { right: self.counts[index * self.classes + index], predicted: column.sum(), there: row.sum() }
+        })
     }
 }
 

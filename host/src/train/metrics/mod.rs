@@ -32,6 +32,40 @@ use crate::data::Target;
 use crate::history::Exact;
 use crate::torch::TorchError;
 
+/// What becomes of the numbers of the classes, as in scikit-learn's `average`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Averaging {
+    /// Of two classes, the number of this one (`"binary"`, with `pos_label`); of more, [`Averaging::Macro`]. Its metrics have
+    /// no ending: `f1`.
+    Usual {
+        /// The positive class of two.
+        positive: u8,
+    },
+    /// The mean over the classes that are predicted or occur: `f1_macro`.
+    Macro,
+    /// Of the counts of all classes together: `f1_micro`. Where each sample has one class, it is the accuracy.
+    Micro,
+    /// The mean over the classes, weighted by their samples: `f1_weighted`.
+    Weighted,
+}
+
+impl Averaging {
+    /// The usual one, of the second of two classes.
+    pub const USUAL: Averaging = Averaging::Usual { positive: 1 };
+
+    const ALL: [Averaging; 4] = [Averaging::USUAL, Averaging::Macro, Averaging::Micro, Averaging::Weighted];
+
+    /// The ending of its metrics' names.
+    fn ending(self) -> &'static str {
+        match self {
+            Averaging::Usual { .. } => "",
+            Averaging::Macro => "_macro",
+            Averaging::Micro => "_micro",
+            Averaging::Weighted => "_weighted",
+        }
+    }
+}
+
 /// A metric, as named in run files.
 ///
 /// The prediction for a sample is the class with the largest output, the first of equal ones; with a single output, the
@@ -43,18 +77,16 @@ pub enum Metric {
     /// `top5_error` and the like: the share of samples whose class is not among the `k` largest outputs; of equal
     /// outputs the last ones count as larger (1 − `sklearn.metrics.top_k_accuracy_score`).
     TopKError(u32),
-    /// `precision`: the share of a class's predictions that is correct, averaged over the classes that are predicted
-    /// or occur; 0 for one that is never predicted (`sklearn.metrics.precision_score(average="macro",
-    /// zero_division=0)`).
-    Precision,
-    /// `recall`: the share of a class's samples that is predicted, averaged as `precision`
-    /// (`sklearn.metrics.recall_score`).
-    Recall,
-    /// `f1`: the harmonic mean of both for each class, averaged as `precision` (`sklearn.metrics.f1_score`).
-    F1,
+    /// `precision`: the share of a class's predictions that is correct; 0 for one that is never predicted
+    /// (`sklearn.metrics.precision_score(zero_division=0)`).
+    Precision(Averaging),
+    /// `recall`: the share of a class's samples that is predicted (`sklearn.metrics.recall_score(zero_division=0)`).
+    Recall(Averaging),
+    /// `f1`: the harmonic mean of both (`sklearn.metrics.f1_score(zero_division=0)`).
+    F1(Averaging),
     /// `auc`: the area under the ROC curve; for more than two classes that of each against the rest by softmax, averaged
-    /// over the classes that have samples (`sklearn.metrics.roc_auc_score(multi_class="ovr")`). It keeps
-    /// every score, and has no value if there is only one class or a score is NaN.
+    /// over the classes that have samples (`sklearn.metrics.roc_auc_score(multi_class="ovr")`), in f64. It keeps
+    /// every output, and has no value if there is only one class or an output is NaN.
     Auc,
     /// `mae`: the mean absolute difference (`sklearn.metrics.mean_absolute_error`).
     Mae,
@@ -73,13 +105,14 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Every metric; `top5_error` stands for those of any `k`.
+    /// Every metric; `top5_error` stands for those of any `k`, `precision`, `recall` and `f1` also for `f1_macro` and the
+    /// like.
     pub const ALL: &'static [Metric] = &[
         Metric::Accuracy,
         Metric::TopKError(5),
-        Metric::Precision,
-        Metric::Recall,
-        Metric::F1,
+        Metric::Precision(Averaging::USUAL),
+        Metric::Recall(Averaging::USUAL),
+        Metric::F1(Averaging::USUAL),
         Metric::Auc,
         Metric::Mae,
         Metric::Rmse,
@@ -95,7 +128,25 @@ impl Metric {
             let k = k.parse().ok().filter(|parsed: &u32| *parsed > 0 && parsed.to_string() == k)?;
             return Some(Metric::TopKError(k));
         }
-        Metric::ALL.iter().copied().find(|metric| metric.name() == name)
+        let averaged =
+            Averaging::ALL.into_iter().find_map(|averaging| match name.strip_suffix(averaging.ending())? {
+                "precision" => Some(Metric::Precision(averaging)),
+                "recall" => Some(Metric::Recall(averaging)),
+                "f1" => Some(Metric::F1(averaging)),
+                _ => None,
+            });
+        averaged.or_else(|| Metric::ALL.iter().copied().find(|metric| metric.name() == name))
+    }
+
+    /// The same metric, of this class where it is of one of two.
+    #[must_use]
+    pub fn of_class(self, positive: u8) -> Metric {
+        match self {
+            Metric::Precision(Averaging::Usual { .. }) => Metric::Precision(Averaging::Usual { positive }),
+            Metric::Recall(Averaging::Usual { .. }) => Metric::Recall(Averaging::Usual { positive }),
+            Metric::F1(Averaging::Usual { .. }) => Metric::F1(Averaging::Usual { positive }),
+            other => other,
+        }
     }
 
     /// Its name in metrics: `val_accuracy` is that of the split `val`.
@@ -103,9 +154,9 @@ impl Metric {
         Cow::Borrowed(match self {
             Metric::Accuracy => "accuracy",
             Metric::TopKError(k) => return Cow::Owned(format!("top{k}_error")),
-            Metric::Precision => "precision",
-            Metric::Recall => "recall",
-            Metric::F1 => "f1",
+            Metric::Precision(averaging) => return Cow::Owned(format!("precision{}", averaging.ending())),
+            Metric::Recall(averaging) => return Cow::Owned(format!("recall{}", averaging.ending())),
+            Metric::F1(averaging) => return Cow::Owned(format!("f1{}", averaging.ending())),
             Metric::Auc => "auc",
             Metric::Mae => "mae",
             Metric::Rmse => "rmse",
@@ -151,7 +202,7 @@ impl Metric {
         let family = match self {
             Metric::Accuracy => Family::Accurate(AccurateHits::default()),
             Metric::TopKError(k) => Family::Top(TopHits::new(k as usize)),
-            Metric::Precision | Metric::Recall | Metric::F1 | Metric::ConfusionMatrix => {
+            Metric::Precision(_) | Metric::Recall(_) | Metric::F1(_) | Metric::ConfusionMatrix => {
                 Family::Confusion(Confusion::default())
             }
             Metric::Auc => Family::Ranking(Ranking::default()),
@@ -185,9 +236,9 @@ pub struct AccumulatorState {
     /// Sums.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sums: Vec<Exact>,
-    /// Scores, as the bits of their f32.
+    /// Outputs, as the bits of their f32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    scores: Vec<u32>,
+    outputs: Vec<u32>,
 }
 
 /// A metric that is being measured.
@@ -238,9 +289,9 @@ impl Accumulator {
             Family::Accurate(hits) => hits.share()?,
             Family::Top(hits) => hits.error(),
             Family::Confusion(confusion) => match self.metric {
-                Metric::Precision => confusion.precision(),
-                Metric::Recall => confusion.recall(),
-                Metric::F1 => confusion.f1(),
+                Metric::Precision(averaging) => confusion.precision(averaging),
+                Metric::Recall(averaging) => confusion.recall(averaging),
+                Metric::F1(averaging) => confusion.f1(averaging),
                 _ => return Ok(confusion.matrix()),
             },
             Family::Ranking(ranking) => ranking.area(),

@@ -73,6 +73,32 @@ fn metrics_of_numbers_are_those_of_scikit_learn() {
 }
 
 #[test]
+fn the_positive_class_may_be_the_first_one() {
+    let case = &figures::scikit_learn()["positive"];
+    let [outputs, targets] = [0, 1].map(|part| figures::numbers(&case["batch"][part]));
+    let outputs = Tensor::from_slice(&outputs).reshape([-1, 2]).to_kind(Kind::Float);
+    let targets = Tensor::from_slice(&targets).to_kind(Kind::Int64);
+    for positive in [0, 1] {
+        for (name, expected) in case["expected"][usize::from(positive)].as_object().unwrap() {
+            let mut accumulator = Metric::from_name(name).unwrap().of_class(positive).accumulator();
+            accumulator.add(&outputs, &targets).unwrap();
+            let expected = MetricValue::Number(expected.as_f64().unwrap());
+            assert_eq!(accumulator.value(), Ok(Some(expected)), "{name} of {positive}");
+        }
+    }
+}
+
+#[test]
+fn outputs_that_differ_little_are_ranked_in_f64() {
+    // The probabilities of class 0 are 1 as f32, whichever sample it is.
+    let outputs = Tensor::from_slice2(&[[30.0f32, 0.0, 0.0], [29.0, 0.0, 0.0], [28.0, 0.0, 0.0], [27.0, 0.0, 0.0]]);
+    let mut auc = Metric::Auc.accumulator();
+    auc.add(&outputs, &Tensor::from_slice(&[0i64, 0, 1, 1])).unwrap();
+    // For class 0 all pairs are in order; for class 1, too: its probability rises where that of class 0 falls.
+    assert_eq!(auc.value(), Ok(Some(MetricValue::Number(1.0))));
+}
+
+#[test]
 fn a_restored_metric_goes_on_bit_for_bit() {
     let figures = figures::scikit_learn();
     for case in ["classification", "regression"].iter().flat_map(|family| figures[*family].as_array().unwrap()) {
@@ -96,12 +122,12 @@ fn a_state_of_another_metric_is_refused() {
         accumulator.state().unwrap()
     };
     for (metric, other) in [
-        (Metric::Accuracy, Metric::F1),
+        (Metric::Accuracy, Metric::F1(Averaging::USUAL)),
         (Metric::TopKError(2), Metric::Mae),
         (Metric::ConfusionMatrix, Metric::Accuracy),
         (Metric::Auc, Metric::Mae),
         (Metric::Perplexity, Metric::Accuracy),
-        (Metric::R2, Metric::F1),
+        (Metric::R2, Metric::F1(Averaging::USUAL)),
     ] {
         let refused = metric.accumulator().restore(&state(other));
         assert_eq!(refused, Err(MetricError::State { metric: metric.name() }), "{metric:?} {other:?}");
@@ -110,11 +136,25 @@ fn a_state_of_another_metric_is_refused() {
 
 #[test]
 fn names_lead_to_their_metrics() {
-    for metric in Metric::ALL.iter().copied().chain([Metric::TopKError(1), Metric::TopKError(12)]) {
+    let others =
+        [Metric::TopKError(1), Metric::TopKError(12), Metric::F1(Averaging::Micro), Metric::Recall(Averaging::Macro)];
+    for metric in Metric::ALL.iter().copied().chain(others) {
         assert_eq!(Metric::from_name(&metric.name()), Some(metric));
         assert_eq!(metric.accumulator().value(), Ok(None));
     }
-    for name in ["", "loss", "top_error", "top0_error", "top05_error", "top+5_error", "top-1_error", "Accuracy"] {
+    for name in [
+        "",
+        "loss",
+        "top_error",
+        "top0_error",
+        "top05_error",
+        "top+5_error",
+        "top-1_error",
+        "Accuracy",
+        "f1_",
+        "_macro",
+        "auc_macro",
+    ] {
         assert_eq!(Metric::from_name(name), None, "{name}");
     }
 }
@@ -128,7 +168,7 @@ fn metrics_fit_the_data_and_the_model() {
     }
     for (metric, shape, target, message) in [
         (Metric::Mae, [10], Target::classes(10), "the metric `mae` takes numbers, but the data has classes"),
-        (Metric::F1, [1], numbers, "the metric `f1` takes classes, but the data has numbers"),
+        (Metric::F1(Averaging::USUAL), [1], numbers, "the metric `f1` takes classes, but the data has numbers"),
         (
             Metric::TopKError(3),
             [3],
@@ -152,7 +192,9 @@ fn metrics_fit_the_data_and_the_model() {
 fn each_position_counts_as_a_sample() {
     let outputs = Tensor::from_slice(&[2.0f32, 0.0, 0.0, 1.0, 0.0, 1.0, 3.0, 0.0]).reshape([2, 2, 2]);
     let targets = Tensor::from_slice(&[0i64, 1, 0, 0]).reshape([2, 2]);
-    for metric in [Metric::Accuracy, Metric::Recall, Metric::Perplexity, Metric::Auc, Metric::TopKError(1)] {
+    for metric in
+        [Metric::Accuracy, Metric::Recall(Averaging::USUAL), Metric::Perplexity, Metric::Auc, Metric::TopKError(1)]
+    {
         let (mut whole, mut flat) = (metric.accumulator(), metric.accumulator());
         whole.add(&outputs, &targets).unwrap();
         flat.add(&outputs.reshape([4, 2]), &targets.reshape([4])).unwrap();
@@ -201,7 +243,7 @@ proptest! {
         let outputs = Tensor::from_slice2(&rows.iter().map(|(row, _)| row.map(f32::from)).collect::<Vec<_>>());
         let targets = Tensor::from_slice(&rows.iter().map(|(_, target)| *target).collect::<Vec<_>>());
         let (count, cut) = (rows.len() as i64, cut.index(rows.len()) as i64);
-        for metric in [Metric::Accuracy, Metric::TopKError(2), Metric::F1, Metric::Auc, Metric::ConfusionMatrix] {
+        for metric in [Metric::Accuracy, Metric::TopKError(2), Metric::F1(Averaging::USUAL), Metric::Auc, Metric::ConfusionMatrix] {
             let (mut whole, mut parts) = (metric.accumulator(), metric.accumulator());
             whole.add(&outputs, &targets).unwrap();
             for (start, size) in [(0, cut), (cut, count - cut)] {

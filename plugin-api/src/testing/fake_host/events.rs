@@ -85,6 +85,15 @@ impl FakeHost {
         self.fire(EventKind::EPOCH_TRAINED)
     }
 
+    /// Sends `trained`, where the run is.
+    ///
+    /// # Errors
+    ///
+    /// The hook's error or panic.
+    pub fn trained(&mut self) -> Result<()> {
+        self.fire(EventKind::TRAINED)
+    }
+
     /// Sends `epoch_end`, after the epoch's last step.
     ///
     /// # Errors

@@ -259,6 +259,9 @@ impl<const BACKGROUND: bool> Callback for Matrix<BACKGROUND> {
     fn on_stopping(&mut self, run: &mut Run<'_>, _: &Stopping<'_>) -> Result<()> {
         self.ask(run, EventKind::STOPPING)
     }
+    fn on_trained(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        self.ask(run, EventKind::TRAINED)
+    }
     fn on_error(&mut self, run: &mut Run<'_>, _: &Failed<'_>) -> Result<()> {
         self.ask(run, EventKind::ERROR)
     }

@@ -292,6 +292,8 @@ impl Callback for Services {
         journal.note("metrics", run.metrics())?;
         journal.note("history_series", run.history("train_loss"))?;
         journal.note("history_arrays", run.history_arrays("services_array"))?;
+        journal.note("latest_arrays", run.latest_arrays())?;
+        journal.note("weights_info", run.weights_info())?;
         journal.note("history of no name", run.history("train_los"))?;
         journal.note("hook_times", run.hook_times())?;
         journal.note("emit", run.emit("services", format!("epoch {}", event.epoch).as_bytes()))?;

@@ -19,7 +19,7 @@ use crate::data::normalize::ByteTables;
 use crate::data::options::{ClassOptions, Color, ImagesOptions, Orientation};
 use crate::data::rows::Rows;
 use crate::data::split::Place;
-use crate::data::{DataError, Normalization, Source, Target, Targets};
+use crate::data::{DataError, Normalization, Samples, Source, Target, Targets};
 use crate::report::did_you_mean;
 
 /// Finds the images and reads their headers; they are decoded when they are needed.
@@ -52,7 +52,17 @@ pub(in crate::data) fn read(options: &ImagesOptions, source: Source<'_>) -> Resu
     let main = reader.pool(main_path)?;
     let notes = reader.notes;
     let target = Target::Classes { count: names.len(), names, shape: Vec::new() };
-    Ok(Pools { main, given, held_out, target, classes_given: options.classes.is_some(), notes })
+    let ImagesOptions { color, orientation, resize, .. } = *options;
+    Ok(Pools {
+        main,
+        given,
+        held_out,
+        target,
+        samples: Samples::Images { color, orientation, resize },
+        classes_given: options.classes.is_some(),
+        gaps: None,
+        notes,
+    })
 }
 
 /// Makes pools of folders.

@@ -1,7 +1,8 @@
 //! The callback.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use monitor::ConfusionMatrix;
 use plugin_api::event::{At, Evaluation, Position, RecordPut, TrainEnd, Trigger};
 use plugin_api::protocol::{RecordValue, RunInfo, Tap, TapOf, TapReduce, TensorSet};
 use plugin_api::{
@@ -16,7 +17,7 @@ use crate::options::{Options, folder_name};
 use crate::proto::{HparamValue, Value, What};
 use crate::runs::{Runs, TRAIN, WHOLE};
 use crate::values::floats;
-use crate::{graph, histogram, hparams, records, summary};
+use crate::{confusion, graph, histogram, hparams, records, summary};
 
 /// The state in checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,8 +39,6 @@ pub struct TensorBoard {
     name: String,
     hparams: BTreeMap<String, HparamValue>,
     splits: Vec<String>,
-    /// Splits that were evaluated since the last epoch ended: metrics of others are old.
-    evaluated: BTreeSet<String>,
     /// The step at which each metric was last written.
     written: BTreeMap<String, u64>,
     split: Option<String>,
@@ -70,7 +69,6 @@ impl Callback for TensorBoard {
             name: String::new(),
             hparams: BTreeMap::new(),
             splits: Vec::new(),
-            evaluated: BTreeSet::new(),
             written: BTreeMap::new(),
             split: None,
             examples: None,
@@ -137,15 +135,15 @@ impl Callback for TensorBoard {
     }
 
     fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
-        self.evaluated.insert(event.split.to_string());
-        let metrics = run.metrics()?;
-        self.scalars(&metrics, event, |split| split == event.split)
+        let metrics = run.current_metrics(event.global_step)?;
+        self.scalars(&metrics, event, |split| split == event.split)?;
+        self.matrices(run, event)
     }
 
     fn on_epoch_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        let metrics = run.metrics()?;
-        let evaluated = std::mem::take(&mut self.evaluated);
-        self.scalars(&metrics, event, |split| split == TRAIN || evaluated.contains(split))
+        let metrics = run.current_metrics(event.global_step)?;
+        self.scalars(&metrics, event, |_| true)?;
+        self.matrices(run, event)
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
@@ -224,8 +222,10 @@ impl TensorBoard {
             self.tap(run, "outputs", &graph.output)?;
         }
         if self.options.embeddings > 0 {
+            let is_node = |name: &&String| graph.nodes.iter().any(|node| node.name == **name);
             let last = graph.nodes.iter().find(|node| node.name == graph.output);
-            let before = last.and_then(|last| last.inputs.first());
+            // The only node of a model reads the samples themselves.
+            let before = last.and_then(|last| last.inputs.first()).filter(is_node);
             let node = self.options.embedding_node.as_ref().or(before).unwrap_or(&graph.output).clone();
             self.tap(run, "features", &node)?;
             self.features = Some(Features::read(run, info, split, self.options.embeddings, node)?);
@@ -256,6 +256,19 @@ impl TensorBoard {
             self.written.insert(name.clone(), position.global_step);
         }
         by_split.into_iter().try_for_each(|(split, values)| self.put(&split, position, values))
+    }
+
+    /// Writes the confusion matrices that were measured here, each once.
+    fn matrices(&mut self, run: &Run<'_>, position: &Position) -> Result<()> {
+        for matrix in ConfusionMatrix::of_step(run, position.global_step)? {
+            if self.written.insert(matrix.name.clone(), matrix.step) == Some(matrix.step) {
+                continue;
+            }
+            let (split, tag) = self.route(&matrix.name);
+            let (split, value) = (split.to_owned(), confusion::summary(&summary::tag(tag), &matrix)?);
+            self.put(&split, position, vec![value])?;
+        }
+        Ok(())
     }
 
     fn put(&mut self, split: &str, position: &Position, values: Vec<Value>) -> Result<()> {

@@ -96,7 +96,7 @@ fn metrics_are_scalars_of_their_splits_once_a_step() {
     start(&mut host);
     epoch(&mut host, 1, 0.5).unwrap();
     // An epoch without an evaluation: the values of the split are old.
-    host.set_position(2, 20);
+    host.set_position(2, 15);
     host.put_metric("val_small_loss", 7.0);
     host.epoch_end(2).unwrap();
     host.train_end(Outcome::Finished).unwrap();

@@ -74,7 +74,8 @@ fn a_missing_label_is_an_error_or_leaves_its_row_out() {
         let text = format!("x,y\n1,cat\n2,{missing}\n3,dog\n");
         let named = "header = true\ntarget = \"y\"";
         let (message, hint) = advice(named, text.as_bytes());
-        assert_eq!(message, format!("`table.csv` line 3, column 2 (`y`): `{missing}` is a missing target"));
+        let shown = if missing.is_empty() { "a blank cell".to_owned() } else { format!("`{missing}`") };
+        assert_eq!(message, format!("`table.csv` line 3, column 2 (`y`): {shown} is a missing target"));
         assert!(hint.contains("missing_label = \"drop\"") && hint.contains("`classes`"), "{hint}");
         let dropping = format!("{named}\nmissing_label = \"drop\"");
         let (features, _, targets) = parsed(&dropping, text.as_bytes()).unwrap();

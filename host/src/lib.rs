@@ -12,8 +12,10 @@ pub mod history;
 pub mod job;
 pub mod model;
 pub mod plugins;
-pub mod report;
+mod regular_file;
 pub mod run_file;
 pub mod services;
 pub mod torch;
 pub mod train;
+
+pub use host_command::report;

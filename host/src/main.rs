@@ -1,5 +1,5 @@
-//! The binary `host`; see `host --help`.
+//! The command `host`: what computes is the program `host-engine`, which it becomes.
 
 fn main() -> std::process::ExitCode {
-    host::cli::main()
+    host_command::main()
 }

@@ -151,12 +151,16 @@ typedef uint32_t hp_status;
  *     trained, the evaluation of `test`, trigger and checkpoint at the end
  *     train_end, teardown
  *
+ * A job on a saved checkpoint has `setup`, then the hooks of an evaluation, or predict_start, predict_step for each batch,
+ * predict_end, or export; then `teardown`.
+ *
  * The training waits for `step_start`, `gradients`, `step_end` and `epoch_trained`: they must be fast.
  */
 
 /* Once, when the model is built and nothing is trained. */
 #define HP_EVENT_SETUP 1u
-/* When a run resumes, after `setup`. hp_texts: `bytes`, what `save_state` gave. */
+/* When a run resumes, after `setup`. hp_texts: `bytes` what `save_state` gave, `first` the version of the plugin that
+ * gave it. */
 #define HP_EVENT_LOAD_STATE 2u
 /* When a checkpoint is taken: give the state with `hp_save_state`. What is not in it is lost at a resume.
  * The same state must give the same bytes. */
@@ -186,13 +190,13 @@ typedef uint32_t hp_status;
 #define HP_EVENT_EVAL_STEP_END 14u
 /* After an evaluation. hp_evaluation. */
 #define HP_EVENT_EVAL_END 15u
-/* Before a prediction job. Draft. */
+/* Before the batches of a prediction job. hp_evaluation. */
 #define HP_EVENT_PREDICT_START 16u
-/* After a batch of it. Draft. */
+/* After a batch of it. hp_evaluation. */
 #define HP_EVENT_PREDICT_STEP 17u
-/* After a prediction job. Draft. */
+/* After the batches of a prediction job. hp_evaluation. */
 #define HP_EVENT_PREDICT_END 18u
-/* An export was asked for. Draft. */
+/* An export was asked for, of a saved checkpoint. */
 #define HP_EVENT_EXPORT 19u
 /* The run's schedule says so. hp_texts: `first` the cause: `epoch`, `step`, `time`, `at`, `end` or `best METRIC`. */
 #define HP_EVENT_TRIGGER 20u

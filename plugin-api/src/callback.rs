@@ -224,7 +224,8 @@ callback_trait! {
     /// Once, when the model is built and nothing is trained. Look at the graph, ask for taps, and
     /// report here what you cannot do.
     on_setup(event: &At<'_>) -> () = Ok(());
-    /// When a run resumes, after `setup`: what `on_save_state` returned for this instance's name.
+    /// When a run resumes, after `setup`: what `on_save_state` returned for this instance's name. `Run::saved_version` says
+    /// which version of the plugin wrote it.
     on_load_state(state: &[u8]) -> () = Ok(());
     /// When a checkpoint is taken: everything that the callback needs to continue as if nothing had happened.
     on_save_state(event: &At<'_>) -> Vec<u8> = Ok(Vec::new());
@@ -257,13 +258,13 @@ callback_trait! {
     on_eval_step_end(event: &Evaluation<'_>) -> () = Ok(());
     /// After an evaluation; its metrics are available.
     on_eval_end(event: &Evaluation<'_>) -> () = Ok(());
-    /// Draft, not sent yet: before a prediction job.
-    on_predict_start(event: &At<'_>) -> () = Ok(());
-    /// Draft, not sent yet: after a batch of a prediction job.
-    on_predict_step(event: &At<'_>) -> () = Ok(());
-    /// Draft, not sent yet: after a prediction job.
-    on_predict_end(event: &At<'_>) -> () = Ok(());
-    /// Draft, not sent yet: an export was asked for.
+    /// Before the batches of a prediction job, `host predict`.
+    on_predict_start(event: &Evaluation<'_>) -> () = Ok(());
+    /// After a batch of a prediction job: its inputs and outputs can be read, and its targets where there are some.
+    on_predict_step(event: &Evaluation<'_>) -> () = Ok(());
+    /// After the batches of a prediction job.
+    on_predict_end(event: &Evaluation<'_>) -> () = Ok(());
+    /// An export of a saved checkpoint was asked for, `host export`.
     on_export(event: &At<'_>) -> () = Ok(());
     /// When the run's `when` says so: the run decides when, the callback what.
     on_trigger(event: &Trigger<'_>) -> () = Ok(());

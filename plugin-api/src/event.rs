@@ -257,12 +257,13 @@ from_texts! {
     Failed(texts) { by: texts.first, hook: texts.second, message: texts.third }
 }
 
-/// The bytes of a `load_state` event.
+/// The bytes of a `load_state` event, and the version of the plugin that saved them; empty of an older host.
 ///
 /// # Safety
 ///
 /// `event` must be a `load_state` event, valid for `'a`.
-pub(crate) unsafe fn state_bytes<'a>(event: &EventTable) -> &'a [u8] {
+pub(crate) unsafe fn saved_state<'a>(event: &EventTable) -> (&'a [u8], Cow<'a, str>) {
     // SAFETY: the kind's table is a `TextsTable`, by this function's contract.
-    unsafe { texts(event) }.bytes
+    let texts = unsafe { texts(event) };
+    (texts.bytes, texts.first)
 }

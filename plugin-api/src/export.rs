@@ -14,7 +14,7 @@ use crate::abi::{
 };
 use crate::callback::{Callback, Creation, Dispatch, Ranks, When};
 use crate::error::{Error, Result};
-use crate::event::{FromTable, state_bytes};
+use crate::event::{FromTable, saved_state};
 use crate::protocol::requests::Failure;
 use crate::protocol::{Descriptor, Need};
 use crate::run::Run;
@@ -149,8 +149,8 @@ unsafe fn deliver<T: Callback>(instance: *mut c_void, event: &EventTable, host: 
                 })*
                 EventKind::LOAD_STATE if T::HOOKS.contains(EventKind::LOAD_STATE) => {
                     // SAFETY: a `load_state` event.
-                    let state = unsafe { state_bytes(event) };
-                    callback.on_load_state(run, state)
+                    let (state, version) = unsafe { saved_state(event) };
+                    callback.on_load_state(&mut Run::new(host).with_saved_version(&version), state)
                 }
                 EventKind::SAVE_STATE if T::HOOKS.contains(EventKind::SAVE_STATE) => {
                     // SAFETY: the event has no table of its own.

@@ -101,6 +101,9 @@
 //! train_end, teardown
 //! ```
 //!
+//! Jobs on a saved checkpoint, which [`RunInfo::job`](protocol::RunInfo::job) names, have `setup`, then the hooks of an
+//! evaluation, or `predict_start`, `predict_step` for each batch and `predict_end`, or `export`; then `teardown`.
+//!
 //! [`Callback`] documents each of them. Each event goes to all its subscribers in the run's order, and
 //! the host has done its own part before the first one sees it. An earlier callback's metric is available to
 //! the later ones of the same event. Records and custom events are delivered when the hook that sent them

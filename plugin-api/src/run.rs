@@ -27,12 +27,27 @@ use crate::tensor::TensorView;
 #[derive(Debug)]
 pub struct Run<'hook> {
     host: HostHandle,
+    /// In `load_state`, the version of the plugin that saved the state.
+    saved_version: &'hook str,
     hook: PhantomData<(&'hook (), *mut ())>,
 }
 
+impl<'hook> Run<'hook> {
+    /// The run in `load_state`.
+    pub(crate) fn with_saved_version(self, saved_version: &'hook str) -> Self {
+        Self { saved_version, ..self }
+    }
+}
+
 impl Run<'_> {
+    /// In `on_load_state`, the version of the plugin that saved the state: another one may have written it in another form.
+    /// Empty in other hooks, and of a checkpoint that does not say.
+    pub fn saved_version(&self) -> &str {
+        self.saved_version
+    }
+
     pub(crate) fn new(host: HostHandle) -> Self {
-        Self { host, hook: PhantomData }
+        Self { host, saved_version: "", hook: PhantomData }
     }
 
     fn call<Q: Encode, R: Decode>(&self, service: Service<Q, R>, request: &Q) -> Result<R> {

@@ -19,19 +19,32 @@ fn help() {
     Usage: host <COMMAND>
 
     Commands:
-      run      Trains what a run file says, with the callbacks of plugin libraries
-      model    Shows the model of a run file: nodes, shapes, parameters and cost
-      config   Checks run files, and prints their JSON Schema
-      plugins  Creates, lists, describes and checks plugins
-      help     Print this message or the help of the given subcommand(s)
+      run          Trains what a run file says, with the callbacks of plugin libraries
+      evaluate     Measures a saved model on a split of its data, or on other data
+      predict      Writes what a saved model says about data, with or without targets
+      export       Exports a saved model with export plugins
+      model        Shows the model of a run file: nodes, shapes, parameters and cost
+      config       Checks run files, and prints their JSON Schema
+      plugins      Creates, lists, describes and checks plugins
+      list         Lists runs with their state, progress, best metrics and age
+      status       Shows where a run is
+      attach       Shows what a running run prints, from another terminal
+      compare      Compares runs: the settings that differ, and the best and last metrics
+      stop         Stops a run at its next safe point, with its end hooks
+      pause        Pauses a run at its next safe point
+      resume       Goes on with a paused run
+      checkpoint   Has a run take a checkpoint at its next safe point
+      completions  Prints a script that completes commands in a shell
+      man          Prints the man page
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
       -V, --version  Print version
 
     Exit codes:
-      0    the run finished, or a callback stopped it
-      1    it failed
+      0    it is done; a run finished, or was stopped
+      1    it failed; the run to steer is not running
       2    the command, the run file or the plugins are wrong; nothing was started
       130  Ctrl-C ended it, after its end hooks; 143 after SIGTERM, 129 after SIGHUP
     ");
@@ -62,10 +75,14 @@ fn help_for_run() {
           --resume <auto|never|PATH>  Where to resume from: the newest whole checkpoint of the run
                                       folder (`auto`; the default where the run folder is given),
                                       nowhere, or a checkpoint
+          --accept <CHANGE>           What may differ from the checkpoint, though the run is then
+                                      another one, with commas between: seed, data, splits,
+                                      normalization, batch_size, model, loss, optimizer, schedule,
+                                      precision
           --try                       One training and one evaluation batch through every hook and
                                       trigger; publishes nothing
-          --json                      Prints the final status as JSON to stdout, instead of the run
-                                      folder; or, if nothing was started, the errors
+          --json                      Prints what happens as JSON to stdout, an object a line; the last
+                                      one is the final status
       -q, --quiet                     Shows only errors
       -v, --verbose...                Shows what the host does; twice: everything, and each call of a
                                       hook in `log.jsonl`

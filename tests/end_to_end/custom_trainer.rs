@@ -101,6 +101,24 @@ fn it_resumes_bit_for_bit() {
 }
 
 #[test]
+fn what_its_step_remembers_is_in_checkpoints() {
+    let training = training(
+        "[[plugins]]\nkind = \"recorder\"\noptions = { path = \"JOURNAL\" }\n[[plugins]]\nkind = \"checkpoint\"\n",
+    );
+    // The event at step 33 is about the steps since 20; the second run has them from two processes.
+    let at_33 = || -> Vec<String> {
+        let journal = training.journal();
+        let events = journal.iter().filter(|line| line["event"] == "custom" && line["global_step"] == 33);
+        events.map(|line| line["texts"]["payload"].to_string()).collect()
+    };
+    training.run("unbroken", &["--set", "train.epochs=2"]);
+    let unbroken = at_33();
+    training.run("broken", &["--set", "train.epochs=1"]);
+    training.run("broken", &["--set", "train.epochs=2", "--resume", "auto"]);
+    assert_eq!((unbroken.len(), at_33()), (1, [unbroken.clone(), unbroken.clone()].concat()));
+}
+
+#[test]
 fn callbacks_are_told_that_there_is_no_graph() {
     let training = training(
         "[[plugins]]\nkind = \"graph-reader\"\noptions = { path = \"JOURNAL\", gradient = \"head.weight\" }\n",
@@ -175,7 +193,7 @@ fn its_own_run_file_does_what_the_readme_says() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("model: no graph, ") && stderr.contains("about"), "{stderr}");
-    let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let status = fixture::events(&output.stdout).pop().expect("the last event is the status");
     let accuracy = status["metrics"]["val_accuracy"].as_f64();
     assert!(accuracy > Some(0.95), "{accuracy:?}");
 }

@@ -211,7 +211,7 @@ fn pictures_are_read_as_pillow_reads_them() {
         let data = format!("format = \"images\"\npath = \"{name}.d\"\ncolor = \"gray\"\nnormalize = \"range\"");
         let output = run.run(&out, &data, &few("model.layers.3.out_features=2"));
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        let data = std::fs::read_to_string(run.folder.path().join(&out).join("data.json")).expect("it was written");
+        let data = std::fs::read_to_string(run.folder.path().join(&out).join("model.json")).expect("it was written");
         let data: Value = serde_json::from_str(&data).expect("it is JSON");
         let found = data["normalization"]["offset"][0].as_f64().expect("a number");
         let expected = value.as_f64().expect("a number");
@@ -243,13 +243,13 @@ fn what_is_left_out_or_lost_is_said_at_the_start_and_the_data_is_described() {
     assert!(told.contains("the split `train` has no sample of 1 of 3 classes (`bird`)"), "{told}");
     let out = run.folder.path().join("images-out");
     let read = |path: PathBuf| std::fs::read_to_string(path).expect("it was written");
-    let described: Value = serde_json::from_str(&read(out.join("data.json"))).expect("it is JSON");
+    let described: Value = serde_json::from_str(&read(out.join("model.json"))).expect("it is JSON");
     assert_eq!(described["target"]["names"], serde_json::json!(["dog", "cat", "bird"]));
     assert_eq!(
         described["samples"],
         serde_json::json!({"type": "images", "color": "rgb", "orientation": "apply", "resize": null})
     );
-    assert_eq!(read(out.join("checkpoints/last/data.json")), read(out.join("data.json")));
+    assert_eq!(read(out.join("checkpoints/last/model.json")), read(out.join("model.json")));
 
     run.write(
         "times.csv",

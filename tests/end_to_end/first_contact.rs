@@ -3,9 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fixture::{TempDir, build_workspace_plugins, host_binary, program, shown, temporary_folder, workspace_root};
+use fixture::{TempDir, build_workspace_plugins, install_host, program, shown, temporary_folder, workspace_root};
 
 use crate::small_run::{Ran, SmallRun};
+
+/// The commands of the README's tour, as somebody copies them.
+#[test]
+fn the_tour_can_be_copied() {
+    let readme = std::fs::read_to_string(workspace_root().join("README.md")).expect("there is a README");
+    let tour = readme.split("## A tour").nth(1).and_then(|rest| rest.split("```sh\n").nth(1)?.split("```").next());
+    let folder = temporary_folder();
+    std::os::unix::fs::symlink(workspace_root().join("examples"), folder.path().join("examples")).expect("a link");
+    let plugins = fixture::folder_of(build_workspace_plugins().values().map(PathBuf::as_path));
+    let mut command = program(Path::new("/bin/sh"));
+    let path = std::env::var("PATH").unwrap_or_default();
+    let of_host = fixture::host_binary().parent().expect("a folder").display().to_string();
+    command.args(["-e", "-x", "-c", tour.expect("there is a tour")]).current_dir(folder.path());
+    command.env("PATH", format!("{of_host}:{path}")).env("HOST_PLUGINS", plugins.path());
+    let output = command.output().expect("the shell starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("train.optimizer.learning_rate") && shown.contains("runs/second  finished"), "{shown}");
+    let is_there = |path: &str| folder.path().join(path).exists();
+    assert!(is_there("curves.svg") && is_there("runs/first/evaluations") && is_there("runs/first/predictions"));
+}
 
 /// A copy of the host without a `plugins` beside it, whatever the workspace has been built into.
 struct Installed {
@@ -15,8 +36,7 @@ struct Installed {
 impl Installed {
     fn new() -> Self {
         let folder = temporary_folder();
-        std::fs::create_dir_all(folder.path().join("bin")).expect("a folder can be made");
-        std::fs::copy(host_binary(), folder.path().join("bin/host")).expect("the program can be copied");
+        install_host(&folder.path().join("bin"));
         Self { folder }
     }
 

@@ -49,9 +49,23 @@ mod layers;
 mod cli;
 // The run that these share.
 mod small_run;
+// What a resumed run takes along.
+mod carried;
+// Hooks that take too long.
+mod limits;
+// What a run trained is used again: evaluate, predict, export.
+mod jobs;
+// A run as other processes see and steer it.
+mod follow;
 // Resuming from a checkpoint: bit for bit, whatever ended the process.
 mod restore_best;
 mod resume;
+// Kills at any instant of a run, which then ends as if there had been none.
+#[cfg(unix)]
+mod kills;
+// Disks that are full or broken for some of a run's files.
+#[cfg(target_os = "linux")]
+mod disk_full;
 // What callbacks ask of the run, and whether the answers are right.
 mod services;
 // What every host answers to every service in every hook.

@@ -188,7 +188,7 @@ fn break_off(training: &Training, out: &str, signal: &str, delay: Duration) -> b
 
 /// Asserts that there are checkpoints, and that every folder with a checkpoint's name is a whole one: what its manifest
 /// says is there.
-fn assert_whole(training: &Training, folder: &str) {
+pub fn assert_whole(training: &Training, folder: &str) {
     let names = training.checkpoints(folder);
     assert!(!names.is_empty(), "there is no checkpoint in {folder}");
     for name in names {
@@ -297,7 +297,7 @@ fn a_damaged_checkpoint_is_skipped() {
         damage(&training.path("damaged/checkpoints").join(name).join("model.safetensors"));
     }
     let output = training.run("damaged", &["--resume", "auto"]);
-    insta::assert_snapshot!(told(&training, &output), @r#"
+    insta::assert_snapshot!(told(&training, &output), @"
     exit code: 0
     -- stdout
     [FOLDER]/damaged
@@ -306,9 +306,9 @@ fn a_damaged_checkpoint_is_skipped() {
       ╰─▶ `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000046/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
     warning: × the checkpoint `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045` is skipped
       ╰─▶ `[FOLDER]/damaged/checkpoints/epoch-0002-step-00000045/model.safetensors` has been changed since it was written: its SHA-256 is `[DIGEST]` instead of `[DIGEST]`
-    resuming after epoch 2, step 40 from [FOLDER]/damaged/checkpoints/epoch-0002-step-00000040
+    resuming after epoch 2, step 46 from [FOLDER]/damaged/epochs/epoch-0002-step-00000046
     results: [FOLDER]/damaged
-    "#);
+    ");
     training.assert_same("unbroken/checkpoints/last", "damaged/checkpoints/last");
     assert_eq!(training.metrics("unbroken"), training.metrics("damaged"));
 }
@@ -371,33 +371,33 @@ fn another_model_is_a_clear_error() {
     training.run("run", &["--set", "train.epochs=1"]);
     let words = |training: &Training| told(training, &training.output("run", &["--resume", "auto"]));
     let wider = training.with("out_features = 16", "out_features = 32");
-    insta::assert_snapshot!(words(&wider), @r#"
+    insta::assert_snapshot!(words(&wider), @"
     exit code: 2
     -- stderr
       × this run cannot resume from `[FOLDER]/run/checkpoints/epoch-0001-step-00000023`: it would not be the same run
       ╰─▶ `model.layers.6.out_features` was `16` and is `32`
-      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights
-    "#);
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights; or accept what differs: `--accept model`
+    ");
     let more = "{ type = \"linear\", out_features = 16 },\n  { type = \"relu\" },\n  { type = \"linear\", out_features = 10 },\n  { type = \"linear\", out_features = 10 }";
     let deeper = wider.with(
         "{ type = \"linear\", out_features = 32 },\n  { type = \"relu\" },\n  { type = \"linear\", out_features = 10 }",
         more,
     );
-    insta::assert_snapshot!(words(&deeper), @r#"
+    insta::assert_snapshot!(words(&deeper), @"
     exit code: 2
     -- stderr
       × this run cannot resume from `[FOLDER]/run/checkpoints/epoch-0001-step-00000023`: it would not be the same run
       ╰─▶ `model.layers` had 9 entries and has 10
-      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights
-    "#);
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights; or accept what differs: `--accept model`
+    ");
     let shallower = deeper.with(more, "{ type = \"linear\", out_features = 10 }");
-    insta::assert_snapshot!(words(&shallower), @r#"
+    insta::assert_snapshot!(words(&shallower), @"
     exit code: 2
     -- stderr
       × this run cannot resume from `[FOLDER]/run/checkpoints/epoch-0001-step-00000023`: it would not be the same run
       ╰─▶ `model.layers` had 9 entries and has 7
-      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights
-    "#);
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights; or accept what differs: `--accept model`
+    ");
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn another_optimizer_is_a_clear_error() {
     -- stderr
       × this run cannot resume from `[FOLDER]/run/checkpoints/epoch-0001-step-00000023`: it would not be the same run
       ╰─▶ `train.optimizer.type` was `"adamw"` and is `"sgd"`
-      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights
+      hint: use the run file that it was written with, `[FOLDER]/run/checkpoints/epoch-0001-step-00000023/run.toml`, or begin a new run: `--resume never --out DIR`, with `[model] init_from` for these weights; or accept what differs: `--accept optimizer`
     "#);
 }
 

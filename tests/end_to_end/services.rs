@@ -156,9 +156,9 @@ fn unknown_names_get_the_nearest() {
     ]
     .map(|(hook, service)| format!("{service}: {}", answers.error(hook, service)))
     .into();
-    insta::assert_snapshot!(errors.join("\n"), @r#"
+    insta::assert_snapshot!(errors.join("\n"), @"
     tap of no node: NoSuchName: there is no node `no-such-node`
-    tensor_list batch: NotAllowed: `batch` can be read only in `step_start`, `step_end`, `gradients`, `eval_step_start`, `eval_step_end` and `trigger`, not in `setup`
+    tensor_list batch: NotAllowed: `batch` can be read only in `step_start`, `step_end`, `gradients`, `eval_step_start`, `eval_step_end`, `predict_step` and `trigger`, not in `setup`
     training_state_copy of no name: NoSuchName: there is no copy of the training state `before`
     weights_copy of no name: NoSuchName: there is no copy of the weights `copy`
     tensor_write of no name: NoSuchName: there is no tensor `no-such-parameter`
@@ -175,7 +175,7 @@ fn unknown_names_get_the_nearest() {
     hyper_parameter_set no name: NoSuchName: there is no hyper-parameter `learning_rat`; did you mean `learning_rate`?
     tensor_read no name: NoSuchName: there is no tensor in `parameters` called `no-such-parameter`
     history of no name: NoSuchName: there is no metric `train_los`; did you mean `train_loss`?
-    "#);
+    ");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn writes_take_effect_or_are_refused() {
         r#"{ type = "sgd", learning_rate = 0.05 }"#,
     );
     training.run("run", &[]);
-    insta::assert_snapshot!(checks(&training.journal()), @r#"
+    insta::assert_snapshot!(checks(&training.journal()), @"
     tap of no node: NoSuchName: there is no node `fc22`; did you mean `fc2`?
     parameters are lent, not copied
     buffers are lent, not copied
@@ -243,12 +243,12 @@ fn writes_take_effect_or_are_refused() {
     no update where it is skipped
     an update where nothing is written
     gradients in epoch_end: NotAllowed: `gradients` can be read only in `step_end`, `gradients` and `trigger`, not in `epoch_end`
-    batch in epoch_end: NotAllowed: `batch` can be read only in `step_start`, `step_end`, `gradients`, `eval_step_start`, `eval_step_end` and `trigger`, not in `epoch_end`
+    batch in epoch_end: NotAllowed: `batch` can be read only in `step_start`, `step_end`, `gradients`, `eval_step_start`, `eval_step_end`, `predict_step` and `trigger`, not in `epoch_end`
     loss in epoch_end: NotAllowed: `loss` can be called only in `step_end`, `gradients`, `eval_step_end` and `trigger`, not in `epoch_end`
     record in epoch_end: NotAllowed: `record` can be called only in `record`, not in `epoch_end`
     write_checkpoint in epoch_end: NotAllowed: `write_checkpoint` can be called only in `checkpoint`, not in `epoch_end`
     tap in epoch_end: NotAllowed: `tap` can be called only in `setup`, not in `epoch_end`
-    "#);
+    ");
 }
 
 /// The last checkpoint of a run without the plugin, as `plain`, and of one with it, as `run`.

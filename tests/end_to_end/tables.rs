@@ -35,7 +35,7 @@ fn what_is_done_to_a_table_is_told_at_the_start() {
             "data: `age`: the median of `train`, 41.5, replaces 1 missing value",
         ]
     );
-    let described = std::fs::read_to_string(run.folder.path().join("people/data.json")).expect("it was written");
+    let described = std::fs::read_to_string(run.folder.path().join("people/model.json")).expect("it was written");
     let described: Value = serde_json::from_str(&described).expect("it is JSON");
     assert_eq!(
         described["samples"],

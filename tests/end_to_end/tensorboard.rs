@@ -26,10 +26,10 @@ options = { every_steps = 10 }
 "#;
 
 /// The folder of event files of a run in `out`.
-const LOGS: &str = "tensorboard/small";
+pub const LOGS: &str = "tensorboard/small";
 
 /// Reads the event files of a folder with the package's own accumulator, each value as it is.
-const READ: &str = r#"
+pub const READ: &str = r#"
 import json, math, os, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -108,7 +108,7 @@ finally:
 "#;
 
 /// What a script prints; `None`, with a message, if there is no Python.
-fn python(script: &str, training: &Training, folder: &str) -> Option<Value> {
+pub fn python(script: &str, training: &Training, folder: &str) -> Option<Value> {
     let python = fixture::python()?;
     let output = Command::new(python).args(["-c", script]).arg(training.path(folder)).output().expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -84,7 +84,7 @@ fn without_comments(text: &str) -> usize {
 fn plugins_know_no_libtorch() {
     let plugins =
         ["standard", "checkpoint", "onnx", "tflite", "weights", "tensorboard", "mlflow", "webhook", "command"];
-    for package in plugins.into_iter().chain(["report", "dashboard", "plugin-api"]) {
+    for package in plugins.into_iter().chain(["report", "dashboard", "kubeflow", "plugin-api"]) {
         let mut command = cargo("tree");
         command.args(["--offline", "--package", package, "--edges", "all", "--prefix", "none", "--format", "{p}"]);
         let output = command.current_dir(workspace_root()).output().expect("cargo starts");
@@ -172,6 +172,18 @@ fn links_have_targets() {
     }
     assert!(broken.is_empty(), "{broken:#?}");
     assert!(checked >= 50, "only {checked} links were found");
+}
+
+#[test]
+fn each_promise_has_its_test() {
+    let page = read("tests/RELIABILITY.md");
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
+    assert!(named.len() >= 20, "{named:?}");
+    for name in named {
+        let (module, function) = name.split_once("::").expect("a module");
+        let source = read(&format!("tests/end_to_end/{module}.rs"));
+        assert!(source.contains(&format!("fn {function}")), "there is no test `{name}`");
+    }
 }
 
 #[test]

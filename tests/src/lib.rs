@@ -123,6 +123,30 @@ pub fn host_binary() -> &'static Path {
     host.and_then(|artifact| artifact.executable.as_deref()).expect("Cargo tells where the program is")
 }
 
+/// Copies the program `host`, and the one that it becomes, into `folder`, as an installation has them.
+///
+/// # Panics
+///
+/// When they cannot be copied.
+pub fn install_host(folder: &Path) -> PathBuf {
+    std::fs::create_dir_all(folder).expect("a folder can be made");
+    for name in ["host", "host-engine"] {
+        let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+        std::fs::copy(host_binary().with_file_name(&name), folder.join(&name)).expect("the program can be copied");
+    }
+    folder.join(format!("host{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// What `--json` wrote: an object a line.
+///
+/// # Panics
+///
+/// When a line is something else.
+pub fn events(stdout: &[u8]) -> Vec<serde_json::Value> {
+    let text = std::str::from_utf8(stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
 /// The program `host`; see [`program`].
 pub fn host() -> Command {
     program(host_binary())

@@ -15,8 +15,12 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, libtorch: &Libtorch) -> Result<
         std::fs::remove_dir_all(&folder).on("remove", &folder)?;
     }
     cargo::gather(&built.plugins, &folder.join("plugins"))?;
-    let host = folder.join(format!("host{}", std::env::consts::EXE_SUFFIX));
-    std::fs::copy(&built.host, &host).on("copy", &built.host)?;
+    // `host` becomes the other one where something is computed.
+    for program in ["host", "host-engine"] {
+        let name = format!("{program}{}", std::env::consts::EXE_SUFFIX);
+        let built = built.host.with_file_name(&name);
+        std::fs::copy(&built, folder.join(&name)).on("copy", &built)?;
+    }
 
     let text = match libtorch {
         Libtorch::Slim(slim) => {

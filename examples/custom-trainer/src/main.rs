@@ -4,6 +4,7 @@
 //! and the plugins, whose hooks run as usual after the code here.
 
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use host::data::Target;
 use host::job::ModelContext;
@@ -13,8 +14,25 @@ use serde_json::json;
 use tch::nn::{self, ModuleT};
 use tch::{Kind, Tensor};
 
+/// The shares since the last event, which the step shares with the checkpoints.
+type Shares = Arc<Mutex<Vec<f64>>>;
+
 fn main() -> ExitCode {
-    host::cli::run_with(|job| job.model(network).loss(focal_loss).batch_step(mixup()))
+    let shares = Shares::default();
+    let (saved, restored) = (Arc::clone(&shares), Arc::clone(&shares));
+    let save = move || in_use(&saved).iter().flat_map(|share| share.to_le_bytes()).collect();
+    let load = move |state: &[u8]| {
+        *in_use(&restored) = state.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        Ok::<(), BoxError>(())
+    };
+    host::cli::run_with(|job| {
+        job.model(network).loss(focal_loss).batch_step(mixup(shares)).batch_step_state(save, load)
+    })
+}
+
+/// The shares for this thread; they are whole even after a panic elsewhere.
+fn in_use(shares: &Shares) -> MutexGuard<'_, Vec<f64>> {
+    shares.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Two convolutions with batch norm, written in tch. The running statistics are variables that need no gradient, so
@@ -52,10 +70,9 @@ fn focal_loss(outputs: &Tensor, targets: &Tensor) -> Result<Tensor, BoxError> {
 /// come from libtorch's generator, so they follow from the run's seed, and a resumed run continues them.
 ///
 /// At the end of each tenth step of an epoch the callbacks get the event `mixup` with the mean share since the last
-/// one.
-fn mixup() -> impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> {
+/// one, whichever process they were in.
+fn mixup(shares: Shares) -> impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> {
     const EVERY: u64 = 10;
-    let mut shares = Vec::new();
     move |step| {
         let (inputs, targets) = (step.inputs(), step.targets());
         let share = Tensor::f_rand([1], (Kind::Float, inputs.device()))?;
@@ -68,6 +85,7 @@ fn mixup() -> impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> {
         let other = step.loss(&outputs, &targets.f_index_select(0, &order)?)?;
         let loss = own * (1.0 - share) + other * share;
 
+        let mut shares = in_use(&shares);
         shares.push(share);
         if step.position().step.is_multiple_of(EVERY) {
             let mean = shares.iter().sum::<f64>() / shares.len() as f64;

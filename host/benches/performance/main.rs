@@ -6,6 +6,7 @@
 //! `cargo xtask bench -- -- hooks startup` measures only those sections.
 
 mod checkpoint;
+mod commands;
 mod hooks;
 mod libraries;
 mod memory;
@@ -25,11 +26,12 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Section = fn(&Libraries, &mut Table) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 6] = [
+const SECTIONS: [(&str, Section); 7] = [
     ("hooks", hooks::measure),
     ("training", training::measure),
     ("threads", training::measure_threads),
     ("startup", startup::measure),
+    ("commands", commands::measure),
     ("memory", memory::measure),
     ("checkpoint", checkpoint::measure),
 ];

@@ -12,7 +12,7 @@ use host::job::{JobPlan, Request};
 use host::model::{Mode, Network};
 use host::services::Screen;
 use host::train::optimizer::Optimizer;
-use host::train::{Fingerprints, Interrupt, Parts, RunOutputs, Session, Trainer};
+use host::train::{Fingerprints, Interrupt, Parts, Purpose, Requests, RunOutputs, Session, Trainer};
 use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
 
@@ -144,9 +144,12 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
         info: RunInfo::default(),
         outputs: Box::new(OnlyScreen(Arc::clone(screen))),
         interrupt: Interrupt::default(),
+        requests: Requests::default(),
         group: Box::new(SingleProcess),
         run_file: Arc::from(""),
+        torchscript: None,
         resume: None,
+        purpose: Purpose::Train,
     })?;
     let (dispatcher, created) = Dispatcher::create(plan.order.clone());
     created?;
@@ -202,6 +205,8 @@ impl RunOutputs for OnlyScreen {
     }
 
     fn artifact(&self, _: &str, _: &str) {}
+
+    fn measured(&self, _: &str, _: &Session) {}
 
     fn progress(&self, _: &Session) {}
 }

@@ -12,9 +12,9 @@ mod new;
 mod options;
 mod output;
 
-pub use check::{Check, CheckOptions, Checked, Finding, Scope, Verdict, check};
-pub use command::{PluginsCommand, run};
+pub use check::{Checked, Finding, Verdict, check};
+pub use command::run;
 pub use describe::describe;
-pub use folders::Folders;
+pub use folders::find as find_plugins;
 pub use list::list;
-pub use new::{Language, NewError, NewOptions, new};
+pub use new::{NewError, new};

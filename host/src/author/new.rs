@@ -4,52 +4,40 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use host_command::arguments::{Language, NewOptions};
 use plugin_api::abi::{C_HEADER, C_HEADER_NAME};
 
 use super::output::cannot_write;
 use crate::report::{Problem, Problems, Report};
 
-/// In which language a plugin is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Language {
-    /// A Cargo project that depends on `plugin-api`.
-    #[default]
-    Rust,
-    /// One file of C with a copy of `host_plugin.h`; nothing of Rust.
-    C,
+/// The files of the project and where they go. The words that [`fill`] replaces, in the paths too, are chosen so that
+/// the templates read as the files that they become.
+fn templates(language: Language) -> &'static [(&'static str, &'static str)] {
+    match language {
+        Language::Rust => &[
+            ("Cargo.toml", include_str!("template/Cargo.toml.template")),
+            ("src/lib.rs", include_str!("template/lib.rs.template")),
+            ("README.md", include_str!("template/README.md.template")),
+            (".gitignore", include_str!("template/gitignore.template")),
+        ],
+        Language::C => &[
+            ("plugin-name.c", include_str!("template/plugin.c.template")),
+            ("README.md", include_str!("template/README.c.md.template")),
+            (".gitignore", include_str!("template/gitignore.c.template")),
+        ],
+    }
 }
 
-impl Language {
-    /// The files of the project and where they go. The words that [`fill`] replaces, in the paths too, are chosen so that
-    /// the templates read as the files that they become.
-    fn templates(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Rust => &[
-                ("Cargo.toml", include_str!("template/Cargo.toml.template")),
-                ("src/lib.rs", include_str!("template/lib.rs.template")),
-                ("README.md", include_str!("template/README.md.template")),
-                (".gitignore", include_str!("template/gitignore.template")),
-            ],
-            Self::C => &[
-                ("plugin-name.c", include_str!("template/plugin.c.template")),
-                ("README.md", include_str!("template/README.c.md.template")),
-                (".gitignore", include_str!("template/gitignore.c.template")),
-            ],
-        }
-    }
-
-    /// How the project is built and where its library is then.
-    fn build(self, name: &str) -> (String, String) {
-        let library = library_file(name);
-        match self {
-            Self::Rust => ("cargo test\ncargo build --release".to_owned(), format!("target/release/{library}")),
-            Self::C => (
-                format!("cc -shared -fPIC -O2 -I include -o {library} {name}.c"),
-                // A path without a folder would be looked for in the system's.
-                format!("./{library}"),
-            ),
-        }
+/// How the project is built and where its library is then.
+fn build(language: Language, name: &str) -> (String, String) {
+    let library = library_file(name);
+    match language {
+        Language::Rust => ("cargo test\ncargo build --release".to_owned(), format!("target/release/{library}")),
+        Language::C => (
+            format!("cc -shared -fPIC -O2 -I include -o {library} {name}.c"),
+            // A path without a folder would be looked for in the system's.
+            format!("./{library}"),
+        ),
     }
 }
 
@@ -133,24 +121,6 @@ const TAKEN_TYPES: [&str; 13] = [
     "Some",
 ];
 
-/// What `host plugins new` is asked for.
-#[derive(Clone, Debug, Args)]
-pub struct NewOptions {
-    /// The name of the project and of its kind: lower-case letters, digits and `-`, a letter first.
-    pub name: String,
-    /// The folder in which the project's folder is made.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub path: PathBuf,
-    /// In which language to write it.
-    #[arg(long, value_enum, value_name = "LANGUAGE", default_value_t)]
-    pub language: Language,
-    /// The folder of `plugin-api`'s sources, for a path dependency.
-    ///
-    /// Needed until `plugin-api` is published: without it the project depends on version 1 from the registry.
-    #[arg(long, value_name = "DIR")]
-    pub plugin_api: Option<PathBuf>,
-}
-
 /// Why no project was made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -209,7 +179,7 @@ impl Report for NewError {
 pub fn new(options: &NewOptions, out: &mut dyn Write) -> Result<ExitCode, Problems> {
     let folder = make(options).map_err(|error| Problem::from(&error))?;
     let name = &options.name;
-    let (build, library) = options.language.build(name);
+    let (build, library) = build(options.language, name);
     write!(
         out,
         "Made the plugin `{name}` in `{folder}`. What to write is marked with `WRITE HERE`.\n\n\
@@ -237,7 +207,7 @@ fn make(options: &NewOptions) -> Result<PathBuf, NewError> {
     }
     let header = format!("include/{C_HEADER_NAME}");
     let mut files: Vec<(String, String)> = Vec::new();
-    for (file, template) in options.language.templates() {
+    for (file, template) in templates(options.language) {
         files.push((file.replace("plugin-name", &options.name), fill(template, &options.name, &dependency)));
     }
     if options.language == Language::C {
@@ -326,7 +296,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (language, name) in [(Language::C, "loss-alarm-in-c"), (Language::Rust, "loss-alarm")] {
             let project = made_in(language, name, folder.path()).unwrap();
-            for (file, _) in language.templates() {
+            for (file, _) in templates(language) {
                 let text = std::fs::read_to_string(project.join(file.replace("plugin-name", name))).unwrap();
                 for placeholder in ["plugin-name", "PluginType", "PLUGIN_API", "LIBRARY_FILE"] {
                     assert!(!text.contains(placeholder), "{file} holds `{placeholder}`");

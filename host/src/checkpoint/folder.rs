@@ -12,6 +12,12 @@ pub fn folder_name(position: Position) -> String {
     format!("epoch-{:04}-step-{:08}", position.epoch, position.global_step)
 }
 
+/// Whether a checkpoint's folder has the name of another position than its own: somebody renamed or copied it.
+pub fn is_misnamed(checkpoint: &Checkpoint) -> bool {
+    let name = checkpoint.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    parse_folder_name(name).is_some() && name != folder_name(checkpoint.position())
+}
+
 /// The global step and the epoch of a checkpoint's name.
 fn parse_folder_name(name: &str) -> Option<(u64, u64)> {
     let (epoch, step) = name.strip_prefix("epoch-")?.split_once("-step-")?;

@@ -1,7 +1,6 @@
 //! `manifest.json`: the files of a checkpoint, and the proof that it is complete.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use super::hashing::digest;
 use super::tensors::TensorFile;
 use super::{CheckpointError, GRAPH, MANIFEST, RUN_FILE, STATE};
 use crate::history::Position;
+use crate::regular_file;
 
 /// The format's name in the manifest.
 const FORMAT: &str = "host-checkpoint";
@@ -82,7 +82,7 @@ impl Manifest {
     pub(super) fn read(folder: &Path) -> Result<Manifest, CheckpointError> {
         let path = folder.join(MANIFEST);
         let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+        let read = regular_file::open(&path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
         if let Err(error) = read {
             return Err(match error.kind() {
                 io::ErrorKind::NotFound if !folder.exists() => CheckpointError::NotFound(folder.to_owned()),

@@ -13,7 +13,8 @@
 //! | `rng.safetensors` | the states of the random number generators, `U8`, by name |
 //! | `state.json` | [`State`]: position, history, hyper-parameters and their owners, threads, … |
 //! | `graph.json` | the model's graph; `null` if there is none |
-//! | `data.json` | what the model was trained on: classes, normalization, …; checkpoints of older hosts have none |
+//! | `model.pt` | the TorchScript module, of a model that is one |
+//! | `model.json` | what the model was trained on: classes, normalization, …; checkpoints of older hosts have none |
 //! | `run.toml` | the resolved run file |
 //! | `plugins/<instance>.bin` | the plugin instance's state, byte for byte |
 //! | `manifest.json` | format version, host version, position, and each other file with its size and SHA-256 |
@@ -36,6 +37,7 @@ mod durable;
 mod error;
 mod folder;
 mod hashing;
+mod in_use;
 mod manifest;
 mod pointer;
 mod read;
@@ -46,7 +48,8 @@ mod tests;
 mod write;
 
 pub use error::CheckpointError;
-pub use folder::{Latest, Skipped, find_latest, folder_name, remove_temporaries};
+pub use folder::{Latest, Skipped, find_latest, folder_name, is_misnamed, remove_temporaries};
+pub use in_use::InUse;
 pub use manifest::EarlierWeights;
 pub use pointer::{read_pointer, set_pointer};
 pub use read::Checkpoint;
@@ -55,14 +58,22 @@ pub use state::{HyperParameter, State};
 pub use tensors::{OwnedTensor, TensorEntry, TensorFile, TensorRef, TensorSink};
 pub use write::{CheckpointContents, PluginState, Written, write};
 
+/// The folder of a run's checkpoints in its run folder.
+pub const FOLDER: &str = "checkpoints";
+
 /// The prefix of temporary folders and links.
 const TEMPORARY_PREFIX: &str = ".tmp-";
 
-const MANIFEST: &str = "manifest.json";
+/// The manifest in a checkpoint's folder: where it is, a checkpoint is.
+pub(crate) const MANIFEST: &str = "manifest.json";
 const STATE: &str = "state.json";
 const GRAPH: &str = "graph.json";
-const DATA: &str = "data.json";
+const DATA: &str = "model.json";
+
+/// Its name until now.
+const OLD_DATA: &str = "data.json";
 const RUN_FILE: &str = "run.toml";
+const TORCHSCRIPT: &str = "model.pt";
 const PLUGINS: &str = "plugins";
 
 /// The path of a plugin instance's state inside a checkpoint.

@@ -5,10 +5,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::hashing::HashingReader;
-use super::manifest::{ListedFile, Manifest};
+use super::manifest::{EarlierWeights, ListedFile, Manifest};
 use super::tensors::{self, OwnedTensor, TensorFile, TensorSink};
-use super::{CheckpointError, DATA, GRAPH, PLUGINS, RUN_FILE, STATE, State, plugin_path};
+use super::{CheckpointError, DATA, GRAPH, OLD_DATA, PLUGINS, RUN_FILE, STATE, State, TORCHSCRIPT, plugin_path};
 use crate::history::Position;
+use crate::regular_file;
 
 /// A verified checkpoint. It holds no open file and no content in memory.
 #[derive(Clone, Debug)]
@@ -50,6 +51,11 @@ impl Checkpoint {
         &self.manifest.host_version
     }
 
+    /// Where the model's weights come from, if not from the last step.
+    pub fn earlier_weights(&self) -> Option<&EarlierWeights> {
+        self.manifest.weights.as_ref()
+    }
+
     /// Position, history and the rest.
     ///
     /// # Errors
@@ -72,8 +78,10 @@ impl Checkpoint {
     /// # Errors
     /// The file has changed since [`Checkpoint::open`], or is not UTF-8.
     pub fn data(&self) -> Result<Option<String>, CheckpointError> {
-        self.listed(DATA)
-            .map(|_| String::from_utf8(self.read(DATA)?).map_err(|error| self.malformed(DATA, error)))
+        [DATA, OLD_DATA]
+            .into_iter()
+            .find(|name| self.listed(name).is_some())
+            .map(|name| String::from_utf8(self.read(name)?).map_err(|error| self.malformed(name, error)))
             .transpose()
     }
 
@@ -83,6 +91,11 @@ impl Checkpoint {
     /// The file has changed since [`Checkpoint::open`], or is not UTF-8.
     pub fn run_file(&self) -> Result<String, CheckpointError> {
         String::from_utf8(self.read(RUN_FILE)?).map_err(|error| self.malformed(RUN_FILE, error))
+    }
+
+    /// The file of the TorchScript module, if the model is one.
+    pub fn torchscript(&self) -> Option<PathBuf> {
+        self.listed(TORCHSCRIPT).map(|listed| self.path.join(&listed.path))
     }
 
     /// The names of the plugin instances with a state.
@@ -152,7 +165,7 @@ impl Checkpoint {
     /// Opens a listed file after checking its size.
     fn open_file(&self, listed: &ListedFile) -> Result<File, CheckpointError> {
         let path = self.path.join(&listed.path);
-        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let opened = regular_file::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         match opened {
             Ok((found, file)) if found == listed.bytes => Ok(file),
             Ok((found, _)) => Err(CheckpointError::SizeDiffers { path, expected: listed.bytes, found }),

@@ -8,7 +8,7 @@ use super::durable::{TemporaryFolder, create_folders, replace_folder, sync_folde
 use super::hashing::HashingWriter;
 use super::manifest::{EarlierWeights, ListedFile, Manifest};
 use super::tensors::{TensorFile, TensorRef, TensorWriter};
-use super::{CheckpointError, DATA, GRAPH, MANIFEST, PLUGINS, RUN_FILE, STATE, State, plugin_path};
+use super::{CheckpointError, DATA, GRAPH, MANIFEST, PLUGINS, RUN_FILE, STATE, State, TORCHSCRIPT, plugin_path};
 
 /// Smaller writes are buffered in pieces of this many bytes; larger ones are not.
 const BUFFER: usize = 1024 * 1024;
@@ -34,6 +34,8 @@ pub struct CheckpointContents<'a> {
     pub data: &'a str,
     /// The resolved run file.
     pub run_file: &'a str,
+    /// The file of the TorchScript module, of a model that is one.
+    pub torchscript: Option<&'a [u8]>,
     /// The states of the plugin instances.
     pub plugins: Vec<PluginState<'a>>,
 }
@@ -157,6 +159,9 @@ fn fill(folder: &Path, contents: &CheckpointContents<'_>) -> Result<u64, Checkpo
     files.push(write_file(folder, DATA, |output| output.write_all(contents.data.as_bytes()))?);
     files.push(write_file(folder, RUN_FILE, |output| output.write_all(contents.run_file.as_bytes()))?);
 
+    if let Some(bytes) = contents.torchscript {
+        files.push(write_file(folder, TORCHSCRIPT, |output| output.write_all(bytes))?);
+    }
     let plugins = folder.join(PLUGINS);
     fs::create_dir(&plugins).map_err(CheckpointError::io("create", &plugins))?;
     for (index, PluginState { instance, bytes }) in contents.plugins.iter().enumerate() {

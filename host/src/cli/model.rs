@@ -1,34 +1,13 @@
 //! `host model`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args};
+use host_command::arguments::ModelArguments;
+use host_command::{cannot, print};
 
-use super::{cannot, print};
 use crate::job::{ModelPlan, PlannedModel, Request};
 use crate::model::{ModelError, Network};
 use crate::report::{Problems, table, terminal};
-
-const EXAMPLES: &str = "\
-Examples:
-  host model run.toml
-  host model run.toml --set 'model.layers.0.out_features=256'
-  host model run.toml --json | jq '.nodes[].name'";
-
-/// What `host model` takes.
-#[derive(Args)]
-#[command(after_help = EXAMPLES)]
-pub(super) struct ModelArguments {
-    /// The run file; without one, the digits example that is built in.
-    run_file: Option<PathBuf>,
-    /// Overrides a key of the run file.
-    #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
-    overrides: Vec<String>,
-    /// Prints the graph as JSON, as plugins get it.
-    #[arg(long)]
-    pub(super) json: bool,
-}
 
 pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
     let request =

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,8 @@ pub struct Console {
     lines: Mutex<BTreeMap<String, ProgressBar>>,
     /// The newest lines, for callbacks that show them.
     kept: Mutex<VecDeque<ConsoleLine>>,
+    /// What is shown, for other terminals.
+    file: Mutex<Option<std::fs::File>>,
     quiet: bool,
     on_terminal: bool,
     colors: bool,
@@ -49,7 +52,15 @@ impl Console {
         let target = if on_terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
         let bars = MultiProgress::with_draw_target(target);
         let colors = on_terminal && terminal::shows_colors(&std::io::stderr());
-        Self { bars, lines: Mutex::default(), kept: Mutex::default(), quiet, on_terminal, colors }
+        Self {
+            bars,
+            lines: Mutex::default(),
+            kept: Mutex::default(),
+            file: Mutex::default(),
+            quiet,
+            on_terminal,
+            colors,
+        }
     }
 
     /// Writes bytes to stderr, above the status lines. A closed stderr does not end the run.
@@ -58,10 +69,29 @@ impl Console {
         self.show(bytes);
     }
 
+    /// From now on, appends all lines to a file; what was shown before comes first. Without the file the run goes on.
+    pub fn keep_in(&self, path: &Path) {
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        match file {
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot keep what the console shows"),
+            Ok(mut file) => {
+                let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let text: String = kept.iter().map(|line| format!("{}\n", line.text)).collect();
+                let _ = file.write_all(text.as_bytes());
+                *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+            }
+        }
+    }
+
     fn keep(&self, text: &str) {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let plain = terminal::without_colors(text);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for line in terminal::without_colors(text).lines().filter(|line| !line.trim().is_empty()) {
+        if let Some(file) = &mut *self.file.lock().unwrap_or_else(PoisonError::into_inner) {
+            // A full disk does not end the run; the terminal has the line.
+            let _ = file.write_all(format!("{}\n", plain.trim_end_matches('\n')).as_bytes());
+        }
+        for line in plain.lines().filter(|line| !line.trim().is_empty()) {
             let number = kept.back().map_or(1, |last| last.number + 1);
             if kept.len() == KEPT {
                 kept.pop_front();

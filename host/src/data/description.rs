@@ -9,7 +9,7 @@ use super::{Data, Normalization, Target};
 
 /// All that must be known to give a trained model other samples, and to understand its answers.
 ///
-/// Written as `data.json` into the run folder and into each checkpoint.
+/// Written as `model.json` into the run folder and into each checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataDescription {
     /// The samples of each split.
@@ -66,6 +66,43 @@ impl Samples {
                 Some(columns.iter().map(|column| column.content.category_count()).sum())
             }
             Samples::Numbers | Samples::Table { .. } | Samples::Images { .. } => None,
+        }
+    }
+
+    /// The tokens of a text, for samples of those.
+    ///
+    /// # Errors
+    ///
+    /// A text that is not UTF-8, or with a character that is no token; or samples that are no text.
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, String> {
+        let tokens = match self {
+            Samples::Bytes => return Ok(text.iter().copied().map(u32::from).collect()),
+            Samples::Characters { tokens } => tokens,
+            _ => return Err("is a text, but the model takes none".to_owned()),
+        };
+        let text =
+            std::str::from_utf8(text).map_err(|error| format!("is not UTF-8 at byte {}", error.valid_up_to()))?;
+        let numbers: BTreeMap<&str, u32> = tokens.iter().map(String::as_str).zip(0..).collect();
+        let mut buffer = [0; 4];
+        text.chars()
+            .map(|character| {
+                let token = numbers.get(&*character.encode_utf8(&mut buffer)).copied();
+                token.ok_or_else(|| format!("has the character {character:?}, which the training text does not have"))
+            })
+            .collect()
+    }
+
+    /// The text of tokens; a token that is not known, or a broken character, is replaced by `\u{fffd}`.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        match self {
+            Samples::Characters { tokens: names } => {
+                let name = |token: &u32| names.get(*token as usize).map_or("\u{fffd}", String::as_str);
+                tokens.iter().map(name).collect()
+            }
+            _ => {
+                let bytes: Vec<u8> = tokens.iter().map(|token| u8::try_from(*token).unwrap_or(b'?')).collect();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
         }
     }
 
@@ -131,6 +168,9 @@ pub enum TargetDescription {
         count: u64,
         /// Their names, in order; empty if they are the numbers from 0 on.
         names: Vec<String>,
+        /// The shape of one sample's classes: empty for one class, a length for one at each position of a sequence.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        shape: Vec<i64>,
     },
     /// Numbers.
     Values {
@@ -147,8 +187,8 @@ impl DataDescription {
             samples: data.samples.clone(),
             sample_shape: data.sample_shape.clone(),
             target: match &data.target {
-                Target::Classes { count, names, .. } => {
-                    TargetDescription::Classes { count: *count as u64, names: names.clone() }
+                Target::Classes { count, names, shape } => {
+                    TargetDescription::Classes { count: *count as u64, names: names.clone(), shape: shape.clone() }
                 }
                 Target::Values { names, .. } => TargetDescription::Values { names: names.clone() },
             },
@@ -165,7 +205,7 @@ impl DataDescription {
         serde_json::from_str(text)
     }
 
-    /// The text of `data.json`.
+    /// The text of `model.json`.
     ///
     /// # Errors
     ///
@@ -187,7 +227,11 @@ mod tests {
             splits: BTreeMap::from([("train".to_owned(), 7)]),
             samples: Samples::Images { color: Color::Gray, orientation: Orientation::Apply, resize: Some([4, 5]) },
             sample_shape: vec![1, 4, 5],
-            target: TargetDescription::Classes { count: 2, names: vec!["cat".to_owned(), "dog".to_owned()] },
+            target: TargetDescription::Classes {
+                count: 2,
+                names: vec!["cat".to_owned(), "dog".to_owned()],
+                shape: Vec::new(),
+            },
             normalization: Normalization { offset: vec![offset], scale: vec![1.0 / 3.0] },
         }
     }

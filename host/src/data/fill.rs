@@ -113,7 +113,7 @@ impl Gaps {
 
 /// What replaces missing features: a value for each of [`Gaps::features`].
 pub(super) struct Fill {
-    values: Vec<f64>,
+    pub(super) values: Vec<f64>,
 }
 
 /// Rows whose missing values have been replaced.

@@ -18,6 +18,7 @@ mod narrowing;
 mod normalize;
 mod options;
 mod order;
+mod other;
 mod rows;
 mod split;
 mod target;
@@ -39,6 +40,7 @@ pub use options::{
     TextOptions, TextSplitOptions, Tokens, UnknownCategory,
 };
 pub use order::{Order, epoch_order};
+pub use other::{OTHER, OtherData, Sources, Wanted};
 pub use target::{SampleType, Target, Targets};
 
 /// The split for training: what the other splits leave.
@@ -94,9 +96,18 @@ impl Data {
             }
         };
         let data = assemble::assemble(pools, normalize, augment, seed)?;
+        data.about(options)
+    }
+
+    /// With the class of two that the options say metrics are about.
+    ///
+    /// # Errors
+    ///
+    /// A class that is not one of two.
+    pub fn about(self, options: &DataOptions) -> Result<Data, DataError> {
         match options.positive() {
-            None => Ok(data),
-            Some(class) => Ok(Data { positive: data.target.one_of_two(class)?, ..data }),
+            None => Ok(self),
+            Some(class) => Ok(Data { positive: self.target.one_of_two(class)?, ..self }),
         }
     }
 

@@ -102,7 +102,7 @@ impl Normalization {
     }
 
     /// The offset and the scale of a feature or a channel.
-    pub(super) fn of(&self, group: usize) -> (f64, f64) {
+    pub(crate) fn of(&self, group: usize) -> (f64, f64) {
         let number = |numbers: &[f64], otherwise| numbers.get(group).copied().unwrap_or(otherwise);
         (number(&self.offset, 0.0), number(&self.scale, 1.0))
     }

@@ -65,6 +65,9 @@ impl Target {
     }
 }
 
+/// The class of a sample without a target, where there may be such.
+pub(super) const NO_CLASS: i64 = -1;
+
 /// The dtype of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SampleType {

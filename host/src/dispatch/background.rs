@@ -1,10 +1,12 @@
 //! A callback on a thread of its own, with a bounded queue: the order is kept, nothing is dropped, and
 //! its requests to the run wait in the inbox.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 use plugin_api::abi::kinds::EventKind;
 
 use super::account::{Account, HookTime};
@@ -14,6 +16,7 @@ use super::host_call::HOST_TABLE;
 use super::inbox::{Inbox, Message};
 use super::remote::RemoteHub;
 use super::snapshots::SharedSnapshot;
+use super::watchdog::Watched;
 use crate::plugins::{Fault, Instance};
 
 /// The most events in a callback's queue; when it is full, the loop waits.
@@ -30,7 +33,11 @@ pub(super) struct Worker {
     queue: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     account: Arc<Mutex<Account>>,
+    watched: Arc<Watched>,
 }
+
+/// How often a wait for a thread looks whether it was abandoned.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Worker {
     /// With `fails_once`, events queued after a failed hook are skipped, except for `teardown`.
@@ -45,22 +52,39 @@ impl Worker {
         let (queue, jobs) = bounded(QUEUE);
         let account = Arc::new(Mutex::new(Account::new()));
         let of_thread = Arc::clone(&account);
+        let watched = Arc::<Watched>::default();
+        let pulse = Arc::clone(&watched);
         let thread = std::thread::Builder::new().name(format!("plugin {}", identity.name)).spawn(move || {
             let instance = Some(instance);
             let (failed, account) = (false, of_thread);
-            Callback { identity, instance, fails_once, failed, inbox, hub, clock, account }.run(&jobs);
+            let watched = pulse;
+            Callback { identity, instance, fails_once, failed, inbox, hub, clock, account, watched }.run(&jobs);
         })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), account })
+        Ok(Self { queue: Some(queue), thread: Some(thread), account, watched })
+    }
+
+    /// What the watchdog watches.
+    pub(super) fn watched(&self) -> &Arc<Watched> {
+        &self.watched
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.watched.abandoned.load(Ordering::Acquire)
     }
 
     /// Queues an event. Returns whether the queue was full, so that the loop had to wait.
     pub(super) fn send(&self, event: Event, snapshot: SharedSnapshot) -> bool {
-        let Some(queue) = &self.queue else { return false };
+        let Some(queue) = self.queue.as_ref().filter(|_| !self.is_abandoned()) else { return false };
         match queue.try_send(Job::Event { event, snapshot }) {
             Ok(()) => false,
-            Err(TrySendError::Full(job)) => {
+            Err(TrySendError::Full(mut job)) => {
                 // The thread ends only when the queue is closed.
-                let _ = queue.send(job);
+                while let Err(SendTimeoutError::Timeout(back)) = queue.send_timeout(job, LOOK_EVERY) {
+                    if self.is_abandoned() {
+                        break;
+                    }
+                    job = back;
+                }
                 true
             }
             Err(TrySendError::Disconnected(_)) => false,
@@ -70,8 +94,8 @@ impl Worker {
     /// Asks for the state, after everything queued before.
     pub(super) fn save_state(&self, event: Event, snapshot: SharedSnapshot) -> Option<Result<Vec<u8>, Fault>> {
         let (answer, answered) = bounded(1);
-        self.queue.as_ref()?.send(Job::SaveState { event, snapshot, answer }).ok()?;
-        answered.recv().ok()
+        self.queue_up(Job::SaveState { event, snapshot, answer })?;
+        self.wait_for(&answered)
     }
 
     /// The cost of its hooks on this thread so far.
@@ -82,17 +106,47 @@ impl Worker {
     /// Waits until everything queued is done.
     pub(super) fn flush(&self) {
         let (done, wait) = bounded(1);
-        if let Some(queue) = &self.queue
-            && queue.send(Job::Flush(done)).is_ok()
-        {
-            let _ = wait.recv();
+        if self.queue_up(Job::Flush(done)).is_some() {
+            self.wait_for(&wait);
         }
+    }
+
+    /// Queues a job when there is room; `None` if nobody will do it.
+    fn queue_up(&self, mut job: Job) -> Option<()> {
+        let queue = self.queue.as_ref()?;
+        while !self.is_abandoned() {
+            match queue.send_timeout(job, LOOK_EVERY) {
+                Ok(()) => return Some(()),
+                Err(SendTimeoutError::Timeout(back)) => job = back,
+                Err(SendTimeoutError::Disconnected(_)) => return None,
+            }
+        }
+        None
+    }
+
+    /// What the thread answers; `None` if it will not.
+    fn wait_for<T>(&self, answer: &Receiver<T>) -> Option<T> {
+        while !self.is_abandoned() {
+            match answer.recv_timeout(LOOK_EVERY) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        None
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.queue.take());
+        // It ends with the process.
+        while !self.is_abandoned() && self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.is_abandoned() {
+            return;
+        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -113,6 +167,7 @@ struct Callback {
     hub: Arc<RemoteHub>,
     clock: quanta::Clock,
     account: Arc<Mutex<Account>>,
+    watched: Arc<Watched>,
 }
 
 impl Callback {
@@ -142,7 +197,8 @@ impl Callback {
         }
         let Some(instance) = &mut self.instance else { return Ok(None) };
         let answers = Answers::Snapshot(snapshot.get(), &self.inbox);
-        let mut hook = Hook::new(event, std::slice::from_ref(&self.identity), answers, &self.hub, &HOST_TABLE);
+        let (instances, pulse) = (std::slice::from_ref(&self.identity), &self.watched.pulse);
+        let mut hook = Hook::new(event, instances, answers, &self.hub, pulse, &HOST_TABLE);
         let before = self.clock.raw();
         let (status, left) = hook.enter(1, |entered| {
             let status = event.lower(|table| instance.handle(table, entered.handle(0)));

@@ -33,6 +33,23 @@ struct Before(UnsafeCell<[MaybeUninit<libc::sigaction>; SIGNALS.len()]>);
 // SAFETY: written once, by `install`, before the handler that reads it is in place.
 unsafe impl Sync for Before {}
 
+/// Has a write beyond the limit of a file's size (`ulimit -f`) fail as one on a full disk does, where the system would end
+/// the process. The signal gets a handler: one that is ignored would be ignored in the programs that callbacks start, too.
+pub fn survive_file_limits() {
+    extern "C" fn nothing(_: c_int) {}
+    // SAFETY: zeros are a valid `sigaction`, which the first call fills in; the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let is_known = libc::sigaction(libc::SIGXFSZ, ptr::null(), &raw mut action) == 0;
+        // What somebody has set stays.
+        if is_known && action.sa_sigaction == libc::SIG_DFL {
+            action.sa_sigaction = nothing as extern "C" fn(c_int) as usize;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(libc::SIGXFSZ, &raw const action, ptr::null_mut());
+        }
+    }
+}
+
 /// Tells of crashes from now on, in `file`, which is written then and not before. The last call counts.
 pub fn watch_crashes(file: &Path) {
     use std::os::unix::ffi::OsStrExt;
@@ -49,6 +66,7 @@ pub fn forget_crash_file() {
 }
 
 fn install() {
+    survive_file_limits();
     for (index, (signal, _)) in SIGNALS.into_iter().enumerate() {
         // SAFETY: zeros are a valid `sigaction`, whose fields are set below; `BEFORE` is written once, by this function, and
         // its place in the array exists.

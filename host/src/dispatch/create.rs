@@ -14,7 +14,7 @@ use crate::plugins::{Fault, Instance, Kind};
 /// Creates an instance; its constructor may ask for its options.
 pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>) -> Result<Instance, Fault> {
     let event = Event::at(EventKind::CREATE, Position::default());
-    let mut hook = Hook::new(&event, std::slice::from_ref(identity), Answers::Nobody, hub, &HOST_TABLE);
+    let mut hook = Hook::new(&event, std::slice::from_ref(identity), Answers::Nobody, hub, &hub.pulse, &HOST_TABLE);
     hook.enter(1, |entered| {
         let handle = entered.handle(0);
         // A constructor that only passes on the status of a service: the service told why.

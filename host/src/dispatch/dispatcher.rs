@@ -3,6 +3,7 @@
 //! `passes.rs` has the passes, `policy.rs` the consequences of failures, `inbox.rs` the requests of other threads,
 //! `states.rs` what callbacks save in a checkpoint.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,9 @@ use super::plan::{Dispatch, OnError, Order};
 use super::remote::RemoteHub;
 use super::schedule::Moment;
 use super::snapshots::Leases;
+use super::states::SavedState;
 use super::subscriber::{Runner, Subscriber};
+use super::watchdog::{HookLimits, OnHang, Watchdog};
 use crate::services::Services;
 
 /// The callbacks of a run, in order.
@@ -42,6 +45,9 @@ pub struct Dispatcher {
     pub(super) failures: Vec<Failure>,
     /// The first failure that stops the run and has not been returned yet.
     pub(super) stopping: Option<Box<Failure>>,
+    watchdog: Option<Watchdog>,
+    /// Saved states of instances that this run does not have.
+    pub(super) carried: BTreeMap<String, SavedState>,
 }
 
 impl Dispatcher {
@@ -64,6 +70,8 @@ impl Dispatcher {
             clock,
             failures: Vec::new(),
             stopping: None,
+            watchdog: None,
+            carried: BTreeMap::new(),
         };
         let mut outcome = Ok(());
         for planned in order.planned {
@@ -98,6 +106,18 @@ impl Dispatcher {
         self.hub.begin(services.live_metrics());
     }
 
+    /// Watches how long hooks take from now on; `on_hang` ends the process when one on the training thread takes longer than
+    /// the timeout.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot start a thread.
+    pub fn watch(&mut self, limits: HookLimits, on_hang: Box<OnHang>) -> std::io::Result<()> {
+        let (instances, hub, inbox) = (self.instances.clone(), Arc::clone(&self.hub), Arc::clone(&self.inbox));
+        self.watchdog = Some(Watchdog::start(limits, instances, hub, inbox, on_hang)?);
+        Ok(())
+    }
+
     /// Moves the instances that run in the background to their threads.
     /// Comes after `setup` and `load_state`, which run on the training thread for every instance.
     ///
@@ -114,6 +134,9 @@ impl Dispatcher {
                     let (inbox, hub) = (Arc::clone(&self.inbox), Arc::clone(&self.hub));
                     let once = subscriber.on_error() == OnError::Disable;
                     let worker = Worker::start(Arc::clone(identity), instance, once, inbox, hub, self.clock.clone())?;
+                    if let Some(watchdog) = &self.watchdog {
+                        watchdog.add(identity, worker.watched());
+                    }
                     subscriber.runner = Runner::Background(worker);
                 }
                 other => subscriber.runner = other,
@@ -198,6 +221,9 @@ impl Dispatcher {
         self.read_inbox(services);
         if matches!(event.kind, EventKind::EPOCH_END | EventKind::TRAIN_END) {
             self.publish_times();
+        }
+        if let (EventKind::TRAIN_END, Some(watchdog)) = (event.kind, &self.watchdog) {
+            watchdog.run_has_ended();
         }
         let Some(targets) = self.by_event.get(event.kind.0 as usize).filter(|targets| !targets.is_empty()) else {
             return self.take_failure();

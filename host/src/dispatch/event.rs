@@ -56,7 +56,12 @@ pub enum EventData {
         payload: Arc<[u8]>,
     },
     /// The state of one instance.
-    State(Arc<[u8]>),
+    State {
+        /// What it saved.
+        bytes: Arc<[u8]>,
+        /// The version of the plugin that saved it.
+        version: String,
+    },
 }
 
 impl Event {
@@ -132,7 +137,10 @@ impl Event {
                 table.second = Text::new(author);
                 table.bytes = Bytes::new(payload);
             }
-            EventData::State(state) => table.bytes = Bytes::new(state),
+            EventData::State { bytes, version } => {
+                table.first = Text::new(version);
+                table.bytes = Bytes::new(bytes);
+            }
             EventData::None | EventData::Evaluation { .. } => {}
         }
         table

@@ -14,6 +14,7 @@ use plugin_api::services::{Caller, Route, Site, option_of, permit, typed};
 
 use super::event::{Event, EventData};
 use super::inbox::{Inbox, Message};
+use super::pulse::Pulse;
 use super::remote::{RemoteHub, is_remote};
 use super::request::Request;
 use crate::history::Position;
@@ -52,6 +53,8 @@ pub(super) struct Hook<'a> {
     entered: usize,
     answers: Answers<'a>,
     hub: &'a Arc<RemoteHub>,
+    /// Where a watchdog sees which hook is in progress.
+    pulse: &'a Pulse,
     record: Option<&'a Arc<plugin_api::protocol::Record>>,
     /// What the hook left; most leave nothing.
     left: Option<Box<Left>>,
@@ -85,6 +88,7 @@ impl<'a> Hook<'a> {
         instances: &'a [Arc<Identity>],
         answers: Answers<'a>,
         hub: &'a Arc<RemoteHub>,
+        pulse: &'a Pulse,
         table: &'static HostTable,
     ) -> Self {
         let record = match &event.data {
@@ -100,6 +104,7 @@ impl<'a> Hook<'a> {
             entered: 0,
             answers,
             hub,
+            pulse,
             record,
             left: None,
             kept: Vec::new(),
@@ -131,6 +136,7 @@ pub(super) struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        self.hook().pulse.leave();
         CURRENT.set(self.previous);
     }
 }
@@ -150,6 +156,7 @@ impl Entered {
         let hook = self.hook();
         hook.ticket = ticket;
         hook.entered = index;
+        hook.pulse.enter(ticket, index, hook.event);
         HostHandle { table: hook.table, ticket }
     }
 

@@ -51,7 +51,7 @@ impl Inline<'_> {
         services: &mut dyn Services,
     ) -> Option<Stopped> {
         let Self { subscribers, instances, hub, sampling } = self;
-        let mut hook = Hook::new(event, instances, Answers::Run(services), hub, &HOST_TABLE);
+        let mut hook = Hook::new(event, instances, Answers::Run(services), hub, &hub.pulse, &HOST_TABLE);
         let frequent = is_frequent(event.kind);
         let mut stopwatch = sampling.next(frequent);
         hook.enter(targets.len() - *next, |entered| {
@@ -87,6 +87,7 @@ fn is_frequent(event: EventKind) -> bool {
             | EventKind::STEP_END
             | EventKind::EVAL_STEP_START
             | EventKind::EVAL_STEP_END
+            | EventKind::PREDICT_STEP
             | EventKind::RECORD
             | EventKind::CUSTOM
     )

@@ -28,16 +28,18 @@ mod messages;
 mod passes;
 mod plan;
 mod policy;
+mod pulse;
 mod remote;
 mod request;
 mod schedule;
 mod snapshots;
 mod states;
 mod subscriber;
+mod watchdog;
 
 pub use account::HookTime;
 #[cfg(unix)]
-pub use crash::{forget_crash_file, watch_crashes};
+pub use crash::{forget_crash_file, survive_file_limits, watch_crashes};
 pub use create::create_instance;
 pub use dispatcher::Dispatcher;
 pub use emitter::Emitter;
@@ -47,3 +49,5 @@ pub use host_call::stale_calls;
 pub use plan::{Dispatch, OnError, Order, PlanError, Planned, order};
 pub(crate) use policy::ENDS_RUN;
 pub use schedule::{Moment, ScheduleState};
+pub use states::SavedState;
+pub use watchdog::{HookLimits, OnHang};

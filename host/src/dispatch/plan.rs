@@ -24,6 +24,11 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// Whether it handles an event.
+    pub fn handles(&self, event: EventKind) -> bool {
+        self.kind.descriptor().hooks.iter().any(|hook| hook == event.name())
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.options.name

@@ -11,6 +11,7 @@ use plugin_api::services::{Caller, Site, permit, typed};
 
 use super::event::{Event, EventData};
 use super::inbox::{Inbox, Message};
+use super::pulse::Pulse;
 use super::request::Request;
 use crate::history::{LiveMetrics, Position};
 use crate::services::{self, Call, Reply, ServiceError};
@@ -41,6 +42,8 @@ pub(super) struct RemoteHub {
     times: Mutex<Vec<HookTime>>,
     /// Whether a [`Message::Times`] is pending.
     times_wanted: AtomicBool,
+    /// The hook in progress on the training thread.
+    pub(super) pulse: Pulse,
 }
 
 impl RemoteHub {
@@ -50,6 +53,7 @@ impl RemoteHub {
             metrics: Mutex::new(None),
             times: Mutex::default(),
             times_wanted: AtomicBool::new(false),
+            pulse: Pulse::default(),
         })
     }
 

@@ -11,6 +11,15 @@ use super::schedule::ScheduleState;
 use super::subscriber::Runner;
 use crate::services::Services;
 
+/// What an instance saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SavedState {
+    /// The state, as the instance wrote it.
+    pub bytes: Vec<u8>,
+    /// The version of the plugin that wrote it; empty where that is not known.
+    pub version: String,
+}
+
 impl Dispatcher {
     /// Collects every instance's state, in order, each after the events queued for it. An instance
     /// that panicked contributes its last saved state.
@@ -18,7 +27,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// As [`Self::fire_at`].
-    pub fn save_states(&mut self, services: &mut dyn Services) -> Result<BTreeMap<String, Vec<u8>>, Box<Failure>> {
+    pub fn save_states(&mut self, services: &mut dyn Services) -> Result<BTreeMap<String, SavedState>, Box<Failure>> {
         let event = Event::at(EventKind::SAVE_STATE, services.position());
         for target in self.targets(EventKind::SAVE_STATE).iter() {
             if self.subscribers[target.index].is_background() {
@@ -34,27 +43,34 @@ impl Dispatcher {
             }
         }
         self.take_failure()?;
-        Ok(self
-            .subscribers
-            .iter()
-            .filter_map(|subscriber| Some((subscriber.name.to_string(), subscriber.state.clone()?)))
-            .collect())
+        let own = self.subscribers.iter().filter_map(|subscriber| {
+            let version = subscriber.planned.kind.descriptor().version.clone();
+            Some((subscriber.name.to_string(), SavedState { bytes: subscriber.state.clone()?, version }))
+        });
+        Ok(self.carried.clone().into_iter().chain(own).collect())
     }
 
-    /// Gives every instance the state saved under its name.
+    /// Gives every instance the state saved under its name. States of instances that this run does not have are carried on,
+    /// so that a run that has them again finds them.
     ///
     /// # Errors
     ///
     /// As [`Self::fire_at`].
     pub fn load_states(
         &mut self,
-        states: &BTreeMap<String, Vec<u8>>,
+        states: &BTreeMap<String, SavedState>,
         services: &mut dyn Services,
     ) -> Result<(), Box<Failure>> {
+        let is_here = |name: &str| self.subscribers.iter().any(|subscriber| &*subscriber.name == name);
+        self.carried = states
+            .iter()
+            .filter(|(name, _)| !is_here(name))
+            .map(|(name, state)| (name.clone(), state.clone()))
+            .collect();
         for target in self.targets(EventKind::LOAD_STATE).iter() {
             let Some(state) = states.get(&*self.subscribers[target.index].name) else { continue };
-            self.subscribers[target.index].state = Some(state.clone());
-            let data = EventData::State(state.as_slice().into());
+            self.subscribers[target.index].state = Some(state.bytes.clone());
+            let data = EventData::State { bytes: state.bytes.as_slice().into(), version: state.version.clone() };
             let event = Event { kind: EventKind::LOAD_STATE, position: services.position(), data };
             self.deliver(&event, &[*target], services);
         }

@@ -28,6 +28,11 @@ impl HistoryView {
         HistoryView { history, until }
     }
 
+    /// The same history as it is now.
+    pub fn renewed(&self) -> HistoryView {
+        HistoryView::now(Arc::clone(&self.history))
+    }
+
     /// Every name that had a value.
     pub fn names(&self) -> Vec<String> {
         self.read(|history| history.names().into_iter().map(str::to_owned).collect())

@@ -1,9 +1,9 @@
 //! Jobs of programs that bring parts of the training themselves.
 
-use std::rc::Rc;
-
 use tch::Tensor;
 
+use super::events::Events;
+use super::handle::{JobHandle, Link};
 use super::log::Verbosity;
 use super::program::{ModelContext, Program};
 use super::request::Request;
@@ -47,7 +47,7 @@ impl Job {
     #[must_use]
     pub fn model<E: Into<BoxError>>(
         mut self,
-        make: impl FnOnce(&ModelContext) -> Result<Network, E> + 'static,
+        make: impl FnOnce(&ModelContext) -> Result<Network, E> + Send + 'static,
     ) -> Self {
         self.program.model = Some(Box::new(|context| make(context).map_err(Into::into)));
         self
@@ -56,17 +56,33 @@ impl Job {
     /// Minimizes the scalar that `loss` computes from a batch's outputs (f32) and targets; evaluations give its mean.
     /// The run file then has no `loss`.
     #[must_use]
-    pub fn loss(mut self, loss: impl Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError> + 'static) -> Self {
-        self.program.loss = Some(Rc::new(loss));
+    pub fn loss(mut self, loss: impl Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError> + Send + 'static) -> Self {
+        self.program.loss = Some(Box::new(loss));
         self
     }
 
     /// Computes outputs and loss of each training batch with `step`. The loop still does backward, hooks and update,
-    /// and evaluations compute the model's outputs and the run's loss. Checkpoints do not hold what `step` remembers
-    /// from one batch to the next.
+    /// and evaluations compute the model's outputs and the run's loss. What `step` remembers from one batch to the next
+    /// is in checkpoints if [`Self::batch_step_state`] says how.
     #[must_use]
-    pub fn batch_step(mut self, step: impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> + 'static) -> Self {
+    pub fn batch_step(
+        mut self,
+        step: impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> + Send + 'static,
+    ) -> Self {
         self.program.batch_step = Some(Box::new(step));
+        self
+    }
+
+    /// Keeps what the batch step remembers in checkpoints, so that a resumed run equals an unbroken one: `save` gives it, and
+    /// `load` takes it back before the first step of a run that resumes.
+    #[must_use]
+    pub fn batch_step_state<E: Into<BoxError>>(
+        mut self,
+        save: impl Fn() -> Vec<u8> + Send + 'static,
+        load: impl FnOnce(&[u8]) -> Result<(), E> + Send + 'static,
+    ) -> Self {
+        self.program.save_state = Some(Box::new(save));
+        self.program.load_state = Some(Box::new(|state| load(state).map_err(Into::into)));
         self
     }
 
@@ -77,7 +93,45 @@ impl Job {
     /// What prevents the run from starting: a wrong run file, plugin or data, or a checkpoint that does not fit. A
     /// run that started and failed is an outcome; the console and `status.json` tell its error.
     pub fn run(self, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
-        run::run(&self.request, self.program, verbosity)
+        run::run(&self.request, self.program, verbosity, Events::Off, &Link::default())
+    }
+
+    /// The same, with an event a line on stdout, as `host run --json`.
+    pub(crate) fn run_with_events(self, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
+        run::run(&self.request, self.program, verbosity, Events::Stdout, &Link::default())
+    }
+
+    /// Trains on a thread of its own.
+    ///
+    /// ```
+    /// use host::job::{Job, Request, Verbosity};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let out = folder.path().join("run");
+    /// // The built-in run; `run_file` names another.
+    /// let request = Request { out: Some(out), overrides: vec!["train.epochs=2".to_owned()], ..Request::default() };
+    /// let job = Job::new(request).start(Verbosity::Quiet)?;
+    /// while !job.is_finished() {
+    ///     println!("{:.0} %, {:?} left", job.progress() * 100.0, job.remaining());
+    ///     std::thread::sleep(std::time::Duration::from_millis(50));
+    /// }
+    /// assert!(!job.is_failed() && job.metrics().len() == 2);
+    /// println!("epoch 2: {:?}", job.metrics()[1]);
+    /// let results = job.join().expect("nothing is wrong with it").results();
+    /// assert!(results.run_folder.join("status.json").is_file());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread. What prevents the run from starting is told by
+    /// [`JobHandle::join`](super::JobHandle::join).
+    pub fn start(self, verbosity: Verbosity) -> std::io::Result<JobHandle> {
+        let link = Link::default();
+        let of_job = link.clone();
+        let work = move || run::run(&self.request, self.program, verbosity, Events::Off, &of_job);
+        let thread = std::thread::Builder::new().name("job".to_owned()).spawn(work)?;
+        Ok(JobHandle::new(link, thread))
     }
 }
 

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use host_command::arguments::Change;
 use serde_json::Value;
 
 use crate::config::child;
 use crate::report::{Problem, Problems};
 use crate::run_file::{self, RunFile};
+use crate::train::schedule::ScheduleOptions;
 use crate::train::{Fingerprints, Resume};
 
 /// Longer values are not shown.
@@ -22,20 +24,58 @@ const TAGS: [&str; 2] = ["type", "format"];
 const FIXED: [&str; 4] = ["/run/seed", "/data", "/model", "/train"];
 
 /// Keys in those that may change.
-const FREE: [&str; 6] =
-    ["/data/positive", "/train/epochs", "/train/steps", "/train/metrics", "/model/init_from", "/model/torchscript"];
+const FREE: [&str; 7] = [
+    "/data/positive",
+    "/train/epochs",
+    "/train/start_epoch",
+    "/train/steps",
+    "/train/metrics",
+    "/model/init_from",
+    "/model/torchscript",
+];
 
 /// Keys that are always those of this start.
-const IGNORED: [&str; 4] = ["/run/out", "/run/threads", "/run/by_default", "/plugins"];
+const IGNORED: [&str; 7] = [
+    "/run/out",
+    "/run/threads",
+    "/run/by_default",
+    "/run/checkpoint_signal",
+    "/run/hook_warning",
+    "/run/hook_timeout",
+    "/plugins",
+];
+
+/// The change that the key at a place of the run file is.
+fn change_at(place: &str) -> Change {
+    let of = [
+        ("/run/seed", Change::Seed),
+        ("/data/splits", Change::Splits),
+        ("/data/normalize", Change::Normalization),
+        ("/data", Change::Data),
+        ("/model", Change::Model),
+        ("/train/batch_size", Change::BatchSize),
+        ("/train/accumulate", Change::BatchSize),
+        ("/train/loss", Change::Loss),
+        ("/train/schedule", Change::Schedule),
+        ("/train/warmup", Change::Schedule),
+        ("/train/precision", Change::Precision),
+    ];
+    of.into_iter().find(|(key, _)| place.starts_with(key)).map_or(Change::Optimizer, |(_, change)| change)
+}
 
 /// What differs from the run file in the checkpoint and is allowed, as lines for people.
 ///
-/// `fingerprints` are those of this run.
+/// `fingerprints` are those of this run; changes that are `accepted` are allowed, too.
 ///
 /// # Errors
 ///
 /// What differs and is not allowed.
-pub(super) fn check(resume: &Resume, now: &RunFile, fingerprints: &Fingerprints) -> Result<Vec<String>, Problems> {
+pub(super) fn check(
+    resume: &Resume,
+    now: &RunFile,
+    fingerprints: &Fingerprints,
+    accepted: &[Change],
+) -> Result<Vec<String>, Problems> {
     let before = match run_file::load("run.toml of the checkpoint", resume.run_file(), &[], &[]) {
         Ok(loaded) => loaded.run_file,
         // Another version of the host wrote it: the shapes of the tensors are still compared.
@@ -58,22 +98,26 @@ pub(super) fn check(resume: &Resume, now: &RunFile, fingerprints: &Fingerprints)
                 _ => format!("`{key}` has changed"),
             },
         };
-        if is_in(&FIXED) && !is_in(&FREE) { refused.push(line) } else { allowed.push(line) }
+        if is_in(&FIXED) && !is_in(&FREE) { refused.push((change_at(place), line)) } else { allowed.push(line) }
     });
     match resume.data_fingerprint() {
         // Where settings differ, other values follow from them.
         _ if !refused.is_empty() => {}
         Some(saved) if saved != fingerprints.data => {
-            refused.push("the data has changed: other rows, another order, or other values".to_owned());
+            let line = "the data has changed: other rows, another order, or other values".to_owned();
+            refused.push((Change::Data, line));
         }
         _ if before.data == now.data => {}
         Some(_) => allowed.push("the data has moved; its content is the same".to_owned()),
         None => allowed.push("the data has moved; whether its content is the same is not known".to_owned()),
     }
     if resume.torchscript_fingerprint().is_some_and(|saved| fingerprints.torchscript.as_deref() != Some(saved)) {
-        refused.push("the TorchScript module has changed".to_owned());
+        refused.push((Change::Model, "the TorchScript module has changed".to_owned()));
     }
     allowed.extend(plugins(&before, now));
+    allowed.extend(stretched(&before, now));
+    let (accepted, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(change, _)| accepted.contains(change));
+    allowed.extend(accepted.into_iter().map(|(change, line)| format!("{line} (accepted: `{}`)", change.name())));
     if refused.is_empty() {
         return Ok(allowed);
     }
@@ -81,11 +125,14 @@ pub(super) fn check(resume: &Resume, now: &RunFile, fingerprints: &Fingerprints)
         "this run cannot resume from `{}`: it would not be the same run",
         resume.path().display()
     ));
-    let problem = refused.into_iter().fold(problem, Problem::with_reason);
+    let changes: BTreeSet<Change> = refused.iter().map(|(change, _)| *change).collect();
+    let changes: Vec<&str> = changes.into_iter().map(Change::name).collect();
+    let problem = refused.into_iter().fold(problem, |problem, (_, line)| problem.with_reason(line));
     let hint = format!(
         "use the run file that it was written with, `{}`, or begin a new run: `--resume never --out DIR`, with \
-         `[model] init_from` for these weights",
-        resume.path().join("run.toml").display()
+         `[model] init_from` for these weights; or accept what differs: `--accept {}`",
+        resume.path().join("run.toml").display(),
+        changes.join(",")
     );
     Err(problem.with_hint(hint).into())
 }
@@ -95,6 +142,19 @@ fn without_paths(run_file: &RunFile) -> Value {
     let mut run_file = run_file.clone();
     run_file.data.forget_paths();
     serde_json::to_value(run_file).unwrap_or_default()
+}
+
+/// A schedule that depends on the length, if that differs.
+fn stretched(before: &RunFile, now: &RunFile) -> Option<String> {
+    let name = match now.train.schedule {
+        ScheduleOptions::Cosine { .. } => "cosine",
+        ScheduleOptions::OneCycle { .. } => "one_cycle",
+        _ => return None,
+    };
+    let lengths = |run_file: &RunFile| (run_file.train.epochs, run_file.train.steps);
+    (lengths(before) != lengths(now)).then(|| {
+        format!("the schedule `{name}` spans the new length, so the learning rates from here on are not those planned before")
+    })
 }
 
 /// Instances that are gone or new.

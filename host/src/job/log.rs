@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tracing_subscriber::fmt::MakeWriter;
@@ -12,6 +12,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::console::Console;
 use crate::dispatch::ENDS_RUN;
+use crate::services::Screen;
 use crate::train::EPOCH_LOG;
 
 /// How much of the log people see.
@@ -31,13 +32,22 @@ pub enum Verbosity {
 /// The log of the process: `log.jsonl` can be opened later, when the run folder is known.
 #[derive(Clone)]
 pub(super) struct Log {
-    file: Arc<RwLock<Option<Arc<Mutex<File>>>>>,
+    file: Arc<RwLock<Option<Arc<Mutex<LogFile>>>>>,
+    console: Arc<Console>,
+}
+
+/// The open file.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// Whether the last line was lost, which is told once.
+    is_behind: bool,
 }
 
 impl Log {
     /// Starts logging to the console. The log of a program that embeds the host is kept.
     pub(super) fn start(console: &Arc<Console>, verbosity: Verbosity) -> Self {
-        let log = Self { file: Arc::default() };
+        let log = Self { file: Arc::default(), console: Arc::clone(console) };
         let level = match verbosity {
             Verbosity::Quiet => "error",
             Verbosity::Normal => "warn",
@@ -63,28 +73,52 @@ impl Log {
 
     /// From now on everything is also written to `log.jsonl` in the folder; a resumed run appends to it.
     pub(super) fn open(&self, folder: &Path) -> std::io::Result<()> {
-        let file = OpenOptions::new().create(true).append(true).open(folder.join("log.jsonl"))?;
+        let path = folder.join("log.jsonl");
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let file = LogFile { path, file, is_behind: false };
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Mutex::new(file)));
         Ok(())
+    }
+}
+
+impl LogFile {
+    /// Appends a line, or nothing of it.
+    fn append(&mut self, line: &[u8]) -> std::io::Result<()> {
+        let before = self.file.metadata()?.len();
+        self.file.write_all(line).inspect_err(|_| {
+            // What cannot be cut back is a line that readers skip.
+            let _ = self.file.set_len(before);
+        })
     }
 }
 
 impl<'a> MakeWriter<'a> for Log {
     type Writer = ToFile;
     fn make_writer(&'a self) -> ToFile {
-        ToFile(self.file.read().unwrap_or_else(PoisonError::into_inner).clone())
+        let file = self.file.read().unwrap_or_else(PoisonError::into_inner).clone();
+        ToFile { file, console: Arc::clone(&self.console) }
     }
 }
 
 /// A line of `log.jsonl`; dropped until the run folder exists.
-pub(super) struct ToFile(Option<Arc<Mutex<File>>>);
+pub(super) struct ToFile {
+    file: Option<Arc<Mutex<LogFile>>>,
+    console: Arc<Console>,
+}
 
 impl Write for ToFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match &self.0 {
-            Some(file) => file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),
-            None => Ok(bytes.len()),
+        let Some(file) = &self.file else { return Ok(bytes.len()) };
+        let mut log = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = log.append(bytes);
+        let was_behind = std::mem::replace(&mut log.is_behind, written.is_err());
+        if let Err(error) = &written
+            && !was_behind
+        {
+            let lost = format!("warning: cannot write `{}`: {error}; its lines are lost", log.path.display());
+            self.console.line(&lost);
         }
+        written.map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -1,9 +1,10 @@
 //! What a job tells on the console: how it starts, its problems, how it ended.
 
-use super::folder::RunFolder;
+use host_command::runs::folder::RunFolder;
+use host_command::runs::status::Status;
+
 use super::plan::JobPlan;
 use super::run::EndedJob;
-use super::status::Status;
 use crate::console::Console;
 use crate::report::{Problem, Style, render};
 use crate::services::Screen;

@@ -2,7 +2,7 @@
 //!
 //! `plan.rs` turns a run file into a plan and creates nothing; `start.rs` finds the run folder and the checkpoint to
 //! resume from; `run.rs` executes the plan; `warnings.rs` says
-//! what is wrong with a run that goes on; `messages.rs` tells it on the console; `folder.rs`, `status.rs` and `log.rs`
+//! what is wrong with a run that goes on; `messages.rs` tells it on the console ; `status.rs` and `log.rs`
 //! write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
 //! own.
 
@@ -10,30 +10,43 @@ mod batches;
 mod builder;
 mod builtin;
 mod changes;
+mod closure;
 mod columns;
-mod folder;
+mod events;
+mod handle;
 mod interrupt;
 mod learning;
 mod log;
 mod messages;
 mod metric_names;
 mod model;
+mod on_checkpoint;
 mod output_paths;
 mod plan;
-mod previous;
 mod program;
 mod request;
 mod run;
 mod start;
 mod status;
+mod torchelastic;
 mod warnings;
 
+/// The folders of the run folder that have the results of jobs on its checkpoints.
+const RESULT_FOLDERS: [&str; 3] = ["evaluations", "predictions", "exports"];
+
 pub use builder::Job;
-pub use folder::{FolderError, RunFolder};
+pub use closure::{ClosureJob, EpochMetrics};
+pub use handle::JobHandle;
+pub use host_command::arguments::{Change, PredictionFormat};
+pub use host_command::runs::folder::{FolderError, RunFolder};
 pub(crate) use interrupt::exit_code as interrupted_exit_code;
 pub use log::Verbosity;
 pub use model::PlannedModel;
+pub use on_checkpoint::{
+    CheckpointJobOutcome, CheckpointRequest, Continuation, EvaluateRequest, ExportRequest, PredictRequest,
+    PredictedFrom, evaluate, export, predict,
+};
 pub use plan::{JobPlan, ModelPlan};
 pub use program::ModelContext;
 pub use request::{Request, ResumeFrom};
-pub use run::JobOutcome;
+pub use run::{JobOutcome, Results};

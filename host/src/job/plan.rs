@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tch::Device;
@@ -14,17 +15,18 @@ use super::learning::{self, Fitted};
 use super::metric_names;
 use super::model::{self, PlannedModel};
 use super::output_paths;
-use super::program::Program;
+use super::program::{LoadState, Program, SaveState};
 use super::request::Request;
 use crate::config::{self, Document, Every};
-use crate::data::{self, Data, Source, TEST};
+use crate::data::{self, Data, DataError, Source, TEST};
 use crate::dispatch::{self, Order};
 use crate::model::InitialWeights;
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
+use crate::train::loss::LossOptions;
 use crate::train::metrics::Metric;
-use crate::train::{self, BatchStepFunction, Batches, EvaluationPlan, TrainingPlan};
+use crate::train::{self, BatchStepFunction, Batches, EvaluationPlan, LossFunction, Meaning, TrainingPlan};
 
 /// Everything that a run needs.
 pub struct JobPlan {
@@ -40,6 +42,9 @@ pub struct JobPlan {
     pub plan: TrainingPlan,
     /// A program's own way from a training batch to its loss.
     pub batch_step: Option<Box<BatchStepFunction>>,
+    /// What that remembers, for checkpoints.
+    pub(super) save_state: Option<Box<SaveState>>,
+    pub(super) load_state: Option<Box<LoadState>>,
     /// Where the tensors live.
     pub device: Device,
     /// Threads of one tensor operation, unless a checkpoint sets them.
@@ -101,13 +106,14 @@ impl JobPlan {
         });
         let fitted = data.as_ref().ok().zip(model.as_ref().ok());
         let fitted = fitted.map(|(data, model)| Fitted { model, target: &data.target, positive: data.positive });
-        let loss = learning::loss(&document, &run_file.train, program.loss).map_err(|problem| problems.push(problem));
+        let loss =
+            learning::loss(&document, &run_file.train, program.loss.map(|loss| Rc::from(loss as Box<LossFunction>)))
+                .map_err(|problem| problems.push(problem));
         problems.extend(learning::check(&document, &run_file.train, fitted));
         let metrics = learning::metrics(&document, "/train/metrics", &run_file.train.metrics, fitted, &mut problems);
-        let evaluation = run_file
-            .eval
-            .as_ref()
-            .and_then(|eval| evaluation(&document, eval, data.as_ref().ok(), fitted, &mut problems));
+        let evaluation = run_file.eval.as_ref().and_then(|eval| {
+            evaluation(&document, eval, data.as_ref().ok(), fitted, run_file.train.loss.as_ref(), &mut problems)
+        });
         if let Ok(model) = &model
             && model.parameter_names().is_empty()
         {
@@ -126,6 +132,9 @@ impl JobPlan {
             return Err(Problems(problems));
         };
 
+        if let Some(problem) = starts_after_the_end(&run_file, &document) {
+            return Err(problem.into());
+        }
         let length = match (request.trial, run_file.train.length()) {
             (true, _) => train::Length::Steps(1),
             (_, Some(Length::Epochs(epochs))) => train::Length::Epochs(epochs),
@@ -136,6 +145,7 @@ impl JobPlan {
         let test = test(&run_file, &data, &evaluation, &metrics);
         let mut plan = TrainingPlan {
             length,
+            start_epoch: run_file.train.start_epoch,
             batches: Batches {
                 size: run_file.train.batch_size,
                 accumulate: run_file.train.accumulate,
@@ -169,7 +179,7 @@ impl JobPlan {
                 .map_err(|error| Problem::from(&error).with_label(document.label_value("/model/init_from", "")))
         });
         let initial_weights = initial_weights.transpose();
-        let batch_step = program.batch_step;
+        let batch_step = program.batch_step.map(|step| step as Box<BatchStepFunction>);
         Ok(Self {
             run_file,
             order,
@@ -177,6 +187,8 @@ impl JobPlan {
             model,
             plan,
             batch_step,
+            save_state: program.save_state,
+            load_state: program.load_state,
             device,
             threads,
             threads_reason,
@@ -186,20 +198,33 @@ impl JobPlan {
     }
 }
 
+/// Refuses a first epoch after the last one.
+fn starts_after_the_end(run_file: &RunFile, document: &Document) -> Option<Problem> {
+    let (start, last) = (run_file.train.start_epoch, run_file.train.epochs?);
+    (start > last).then(|| {
+        Problem::new(format!("the first epoch, {start}, comes after the last one, {last}"))
+            .with_label(document.label_value("/train/start_epoch", ""))
+            .with_hint(format!("`epochs` is the number of the last epoch: make it {start} or more"))
+    })
+}
+
 /// The data of a run file in `folder`; without a folder, that of the built-in run.
 fn data(run_file: &RunFile, document: &Document, folder: Option<&Path>) -> Result<Data, Problem> {
     let source = match folder {
         Some(folder) => Source::Folder(folder),
         None => Source::Bytes(builtin::DATA),
     };
-    Data::load(&run_file.data, source, run_file.run.seed).map_err(|error| {
-        let label = columns::label(document, &error).or_else(|| match (error.option(), error.path()) {
-            (Some(option), _) => document.label_value(&format!("/{}", option.replace('.', "/")), ""),
-            (None, Some(path)) => document.label_value(&named_by(document, "/data", path), ""),
-            (None, None) => document.label_key("/data", ""),
-        });
-        Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(Cow::into_owned))
-    })
+    Data::load(&run_file.data, source, run_file.run.seed).map_err(|error| data_problem(document, &error))
+}
+
+/// What is wrong with the data, at the place in the run file that names it.
+pub(super) fn data_problem(document: &Document, error: &DataError) -> Problem {
+    let label = columns::label(document, error).or_else(|| match (error.option(), error.path()) {
+        (Some(option), _) => document.label_value(&format!("/{}", option.replace('.', "/")), ""),
+        (None, Some(path)) => document.label_value(&named_by(document, "/data", path), ""),
+        (None, None) => document.label_key("/data", ""),
+    });
+    Problem::new(error.to_string()).with_label(label).with_hint(error.hint().map(Cow::into_owned))
 }
 
 /// The place, in the part of the document at `pointer`, of the value that names `path` or a folder around it; the
@@ -264,11 +289,12 @@ fn read(request: &Request) -> Result<(String, String, Option<PathBuf>), Problems
     Ok((name, text, Some(folder)))
 }
 
-fn evaluation(
+pub(super) fn evaluation(
     document: &Document,
     eval: &EvalOptions,
     data: Option<&Data>,
     fitted: Option<Fitted<'_>>,
+    loss: Option<&LossOptions>,
     problems: &mut Vec<Problem>,
 ) -> Option<EvaluationPlan> {
     let metrics = learning::metrics(document, "/eval/metrics", &eval.metrics, fitted, problems);
@@ -287,7 +313,11 @@ fn evaluation(
         return None;
     }
     let split = Arc::from(eval.split.as_str());
-    Some(EvaluationPlan { split, metrics, batch_size: eval.batch_size })
+    let shown = fitted.filter(|_| eval.show_results > 0).map(|fitted| {
+        let width = fitted.model.output_shape().iter().product::<i64>();
+        (eval.show_results, Meaning::of(fitted.target, usize::try_from(width).unwrap_or(0), loss))
+    });
+    Some(EvaluationPlan { split, metrics, batch_size: eval.batch_size, shown })
 }
 
 /// The evaluation of the split `test`, if there is one and no other evaluation takes it: with the metrics of `[eval]`,
@@ -303,11 +333,16 @@ fn test(
     match evaluation {
         Some(evaluation) if &*evaluation.split == TEST => None,
         Some(evaluation) => Some(EvaluationPlan { split, ..evaluation.clone() }),
-        None => Some(EvaluationPlan { split, metrics: metrics.to_vec(), batch_size: run_file.train.batch_size }),
+        None => Some(EvaluationPlan {
+            split,
+            metrics: metrics.to_vec(),
+            batch_size: run_file.train.batch_size,
+            shown: None,
+        }),
     }
 }
 
-fn device(device: config::Device, document: &Document) -> Result<Device, Problem> {
+pub(super) fn device(device: config::Device, document: &Document) -> Result<Device, Problem> {
     match device {
         config::Device::Cpu => Ok(Device::Cpu),
         config::Device::Auto => Ok(Device::cuda_if_available()),

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use host_command::arguments::Change;
+
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -17,6 +19,8 @@ pub struct Request {
     pub out: Option<PathBuf>,
     /// Where to resume from.
     pub resume: ResumeFrom,
+    /// Changes since the checkpoint that are accepted.
+    pub accepted: Vec<Change>,
     /// One batch of everything; publishes nothing.
     pub trial: bool,
 }

@@ -2,37 +2,41 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
+use host_command::runs::folder::{CONSOLE_FILE, RunFolder};
+use host_command::runs::history::METRICS_FILE;
+use host_command::runs::{self, CRASH_FILE};
 use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
 use sha2::{Digest, Sha256};
 
 use super::builtin;
 use super::changes;
-use super::folder::RunFolder;
+use super::events::Events;
+use super::handle::Link;
 use super::interrupt;
 use super::log::{Log, Verbosity};
 use super::messages;
 use super::plan::JobPlan;
-use super::previous::{self, CRASH_FILE};
 use super::program::Program;
 use super::request::Request;
 use super::start::Start;
-use super::status::{StatusFile, StatusOutputs};
+use super::status::{RunError, RunStatus, StatusOutputs};
+use super::torchelastic;
 use super::warnings;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::Every;
 use crate::console::Console;
 use crate::data::DataDescription;
-use crate::dispatch::{Dispatcher, Failure, HookTime, OnError, Order, ScheduleState};
+use crate::dispatch::{Dispatcher, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState};
 use crate::distributed::SingleProcess;
 use crate::model::InitialWeights;
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
 use crate::torch;
 use crate::train::optimizer::Optimizer;
-use crate::train::{Ended, Fingerprints, NotFinite, Parts, Resume, Session, TrainError, Trainer};
+use crate::train::{Ended, Fingerprints, NotFinite, Parts, Purpose, Requests, Resume, Session, TrainError, Trainer};
 
 /// How a job that started ended.
 #[derive(Debug)]
@@ -45,8 +49,57 @@ pub struct JobOutcome {
     pub status: serde_json::Value,
 }
 
+/// The folder of predictions in the run folder: a folder for each checkpoint.
+pub(super) const PREDICTIONS_FOLDER: &str = "predictions";
+
+/// Where the results of a run are.
+#[derive(Clone, Debug, Default)]
+pub struct Results {
+    /// The run folder.
+    pub run_folder: PathBuf,
+    /// The best checkpoint.
+    pub best_checkpoint: Option<PathBuf>,
+    /// The last checkpoint.
+    pub last_checkpoint: Option<PathBuf>,
+    /// The metrics of all epochs, which `json-lines` writes.
+    pub metrics_file: Option<PathBuf>,
+    /// Where `host predict` writes predictions of this run's checkpoints; it may not be there yet.
+    pub inference_folder: PathBuf,
+    /// Where `host predict --draw` writes pictures, in the folder of each checkpoint; it may not be there yet.
+    pub drawings_folder: PathBuf,
+    /// The files that exporters wrote.
+    pub exported_files: Vec<PathBuf>,
+}
+
+impl JobOutcome {
+    /// Where the results are.
+    pub fn results(&self) -> Results {
+        let checkpoints = self.folder.join(checkpoint::FOLDER);
+        let pointer = |name| checkpoint::read_pointer(&checkpoints, name).ok().flatten().filter(|path| path.is_dir());
+        let metrics_file = self.folder.join(METRICS_FILE);
+        let exports = self.status.pointer("/artifacts/exports").and_then(serde_json::Value::as_array);
+        let exported = exports.into_iter().flatten().filter_map(|path| Some(self.folder.join(path.as_str()?)));
+        let inference_folder = self.folder.join(PREDICTIONS_FOLDER);
+        Results {
+            run_folder: self.folder.clone(),
+            best_checkpoint: pointer("best"),
+            last_checkpoint: pointer("last"),
+            metrics_file: Some(metrics_file).filter(|path| path.is_file()),
+            drawings_folder: inference_folder.clone(),
+            inference_folder,
+            exported_files: exported.collect(),
+        }
+    }
+}
+
 /// Trains what `request` asks for with what the program brings itself; see [`Job::run`](super::Job::run).
-pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> Result<JobOutcome, Problems> {
+pub(super) fn run(
+    request: &Request,
+    program: Program,
+    verbosity: Verbosity,
+    events: Events,
+    link: &Link,
+) -> Result<JobOutcome, Problems> {
     let console = Arc::new(Console::new(verbosity == Verbosity::Quiet));
     let log = Log::start(&console, verbosity);
     let mut plan = JobPlan::with(request, program)?;
@@ -67,29 +120,45 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     #[cfg(unix)]
     crate::dispatch::watch_crashes(&folder.path().join(CRASH_FILE));
     log.open(folder.path()).map_err(|error| system("open `log.jsonl` in the run folder", &error))?;
+    if !request.trial {
+        console.keep_in(&folder.path().join(CONSOLE_FILE));
+    }
     let resume = match resume_from {
         None => None,
         Some(path) => {
             let checkpoint = Checkpoint::open(&path).map_err(|error| Problem::from(&error))?;
+            if checkpoint::is_misnamed(&checkpoint) {
+                let position = checkpoint.position();
+                let message = format!(
+                    "the checkpoint `{}` is of epoch {} and step {}, which its name does not say: it was renamed or copied",
+                    path.display(),
+                    position.epoch,
+                    position.global_step
+                );
+                messages::warn(&console, &Problem::new(message));
+            }
             Some(Resume::read(&checkpoint).map_err(|error| Problem::from(&error))?)
         }
     };
+    let torchscript = plan.run_file.model.torchscript.as_deref().map(read).transpose()?;
     let fingerprints = Fingerprints {
         data: plan.data.fingerprint().map_err(|error| Problem::new(error.to_string()))?,
-        torchscript: plan.run_file.model.torchscript.as_deref().map(digest).transpose()?,
+        torchscript: torchscript.as_deref().map(digest),
     };
     let changes = match &resume {
-        Some(resume) => changes::check(resume, &plan.run_file, &fingerprints)?,
+        Some(resume) => changes::check(resume, &plan.run_file, &fingerprints, &request.accepted)?,
         None => Vec::new(),
     };
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
-    let status =
-        Rc::new(StatusFile::new(folder.path().join("status.json"), &plan.run_file.run.name, Arc::clone(&console)));
+    let name = &plan.run_file.run.name;
+    let status = Arc::new(RunStatus::new(&folder, name, Arc::clone(&console), events, link.requests.clone()));
+    let _ = link.status.set(Arc::clone(&status));
+    events.start(folder.path(), name, resume.as_ref().map(Resume::path));
     messages::announce(&console, &plan, &folder, resume.as_ref());
     for change in changes {
         console.line(&format!("since the checkpoint: {change}"));
     }
-    let mut warnings: Vec<Problem> = sudden_end.iter().map(|end| previous::warning(end)).collect();
+    let mut warnings: Vec<Problem> = sudden_end.iter().map(|end| warnings::sudden_end(end)).collect();
     if let Some(warning) = warnings::weights_are_lost(&plan.order)
         && !request.trial
     {
@@ -99,6 +168,11 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     let kept =
         resume.as_ref().map_or_else(Default::default, |resume| (resume.plugins().clone(), resume.schedules().clone()));
     let order = plan.order.clone();
+    let time = |every: Every| if let Every::Time(time) = every { Some(time) } else { None };
+    let limits = HookLimits {
+        warning: time(plan.run_file.run.hook_warning),
+        timeout: plan.run_file.run.hook_timeout.and_then(time),
+    };
     let initial_weights = match &resume {
         Some(_) => None,
         None => std::mem::replace(&mut plan.initial_weights, Ok(None))?,
@@ -118,21 +192,27 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
         fingerprints,
         data_text: Arc::clone(&data_text),
         run_file: resolved.as_str().into(),
+        torchscript,
     };
-    let session = session(plan, origin, &folder, Rc::clone(&status), &console, request.trial)
-        .map_err(|error| Problem::from(&error))?;
+    let outputs = Outputs { folder: folder.path(), status: &status, console: &console, requests: &link.requests };
+    let session = session(plan, origin, &outputs, request.trial).map_err(|error| Problem::from(&error))?;
     // The file that was given stays as its author wrote it.
     if !request.run_file.as_ref().is_some_and(|given| is_same_file(given, &folder.path().join("run.toml"))) {
         folder.write("run.toml", resolved.as_bytes()).map_err(|error| Problem::from(&error))?;
     }
-    folder.write("data.json", data_text.as_bytes()).map_err(|error| Problem::from(&error))?;
+    folder.write("model.json", data_text.as_bytes()).map_err(|error| Problem::from(&error))?;
     if request.run_file.is_none() {
         // Beside the resolved run file, which names it and must itself be runnable.
         folder.write(builtin::DATA_FILE, builtin::DATA).map_err(|error| Problem::from(&error))?;
     }
-    status.write();
+    status.write_now();
+    // Nothing refuses the run any more, and its report tells how the last process ended.
+    runs::forget(folder.path());
 
-    let ended = train(session, order, &kept, &status, request.trial);
+    let follower = status.follow(&session).map_err(|error| system("start the thread of the status", &error))?;
+
+    let hooks = Hooks { order, limits, on_hang: on_hang(&status, &console, events) };
+    let ended = train(session, hooks, &kept, &status, request.trial);
     #[cfg(unix)]
     crate::dispatch::forget_crash_file();
     console.clear();
@@ -140,10 +220,11 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     let error = ended.ended.error.as_ref().map(|error| {
         let problem = Problem::from(error);
         messages::fail(&console, &problem);
-        std::iter::once(problem.message().to_owned())
-            .chain(problem.causes().iter().cloned())
-            .collect::<Vec<_>>()
-            .join(": ")
+        events.error(&problem);
+        let chain = std::iter::once(problem.message()).chain(problem.causes().iter().map(String::as_str));
+        let message = chain.collect::<Vec<_>>().join(": ");
+        torchelastic::tell(&message, error.kind(), &problem.hints().join("; "));
+        RunError { kind: error.kind(), message }
     });
     // The log leaves the first of these to the end of the run; here the run had already ended for another reason.
     let stopping = ended.failures.iter().find(|failure| failure.on_error == OnError::Stop);
@@ -155,8 +236,10 @@ pub(super) fn run(request: &Request, program: Program, verbosity: Verbosity) -> 
     warnings.extend(warnings::losses(&ended.not_finite));
     status.warn(&warnings);
     status.end(outcome, &reason, error, &ended.failures, &ended.times);
+    drop(follower);
     messages::conclude(&console, &status.status(), &folder, &ended, &warnings, request.trial);
     let status = serde_json::to_value(status.status()).map_err(|error| system("write the status", &error))?;
+    events.end(&status);
     Ok(JobOutcome { outcome, folder: folder.path().to_owned(), status })
 }
 
@@ -171,11 +254,53 @@ pub(super) struct EndedJob {
 }
 
 /// What callbacks and schedules saved in the checkpoint that a run resumes from.
-type Kept = (BTreeMap<String, Vec<u8>>, BTreeMap<String, ScheduleState>);
+type Kept = (BTreeMap<String, SavedState>, BTreeMap<String, ScheduleState>);
 
-fn train(session: Session, order: Order, kept: &Kept, status: &StatusFile, trial: bool) -> EndedJob {
+/// The callbacks of a run, and how long their hooks may take.
+struct Hooks {
+    order: Order,
+    limits: HookLimits,
+    on_hang: Box<OnHang>,
+}
+
+/// Ends the process because of a hook that holds up the loop: nobody can wait for its end.
+fn on_hang(status: &Arc<RunStatus>, console: &Arc<Console>, events: Events) -> Box<OnHang> {
+    let (status, console) = (Arc::clone(status), Arc::clone(console));
+    Box::new(move |plugin, hook, taken| {
+        let message = format!("plugin `{plugin}` did not return from `{hook}` within {:.0} s", taken.as_secs_f64());
+        console.clear();
+        let problem = Problem::new(message.clone())
+            .with_hint("`hook_timeout` in `[run]` says how long a hook may take".to_owned());
+        messages::fail(&console, &problem);
+        events.error(&problem);
+        torchelastic::tell(&message, "plugin", "");
+        let error = RunError { kind: "plugin", message: message.clone() };
+        status.end(Outcome::Failed, &message, Some(error), &[], &[]);
+        if let Ok(status) = serde_json::to_value(status.status()) {
+            events.end(&status);
+        }
+        end_process();
+    })
+}
+
+/// Ends the process at once: what runs at an ordinary exit could wait for the thread that does not return.
+fn end_process() -> ! {
+    #[cfg(unix)]
+    // SAFETY: it does not return, and nothing of this process is used after it.
+    unsafe {
+        libc::_exit(1)
+    }
+    #[cfg(not(unix))]
+    std::process::exit(1)
+}
+
+fn train(session: Session, hooks: Hooks, kept: &Kept, status: &RunStatus, trial: bool) -> EndedJob {
     let began = std::time::Instant::now();
-    let (dispatcher, created) = Dispatcher::create(order);
+    let Hooks { order, limits, on_hang } = hooks;
+    let (mut dispatcher, created) = Dispatcher::create(order);
+    if let Err(error) = dispatcher.watch(limits, on_hang) {
+        tracing::warn!(%error, "nobody watches how long hooks take");
+    }
     let mut trainer = Trainer { session, dispatcher };
     let ready = created.map_err(TrainError::from).and_then(|()| trainer.set_up(&kept.0, &kept.1));
     let ended = match ready {
@@ -208,20 +333,25 @@ struct Origin {
     data_text: Arc<str>,
     /// The resolved run file.
     run_file: Arc<str>,
+    /// The file of the TorchScript module, if the model is one.
+    torchscript: Option<Arc<[u8]>>,
 }
 
-fn session(
-    plan: JobPlan,
-    origin: Origin,
-    folder: &RunFolder,
-    status: Rc<StatusFile>,
-    console: &Arc<Console>,
-    trial: bool,
-) -> Result<Session, TrainError> {
-    let interrupt = interrupt::watch(console)
+/// Where a training's results go, and who asks something of it.
+struct Outputs<'a> {
+    folder: &'a Path,
+    status: &'a Arc<RunStatus>,
+    console: &'a Arc<Console>,
+    requests: &'a Requests,
+}
+
+fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) -> Result<Session, TrainError> {
+    let Outputs { folder, status, console, requests } = *outputs;
+    let interrupt = interrupt::watch(console, plan.run_file.run.checkpoint_signal, requests)
         .map_err(|source| TrainError::System { action: "cannot watch for signals", source })?;
-    let Origin { sudden_end, initial_weights, resume, fingerprints, data_text, run_file } = origin;
+    let Origin { sudden_end, initial_weights, resume, fingerprints, data_text, run_file, torchscript } = origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
+    let program_state = resume.as_ref().and_then(Resume::program_state);
     tch::set_num_threads(threads as i32);
     torch::keep_freed_memory();
     torch::set_deterministic_algorithms(matches!(plan.device, tch::Device::Cpu))?;
@@ -233,7 +363,7 @@ fn session(
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
     let info = RunInfo {
         name: plan.run_file.run.name.clone(),
-        folder: folder.path().display().to_string(),
+        folder: folder.display().to_string(),
         run_file: serde_json::to_string(&plan.run_file).unwrap_or_default(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         device: match plan.device {
@@ -242,6 +372,7 @@ fn session(
         },
         resumed_from: resume.as_ref().map(|resume| resume.path().display().to_string()),
         previous_end: sudden_end,
+        job: "train".to_owned(),
         trial,
         ..RunInfo::default()
     };
@@ -253,14 +384,23 @@ fn session(
         fingerprints,
         data_text,
         info,
-        outputs: Box::new(StatusOutputs(status)),
+        outputs: Box::new(StatusOutputs(Arc::clone(status))),
         interrupt,
+        requests: requests.clone(),
         group: Box::new(SingleProcess),
         run_file,
+        torchscript,
         resume,
+        purpose: Purpose::Train,
     })?;
     if let Some(step) = plan.batch_step {
         session.set_batch_step(step);
+    }
+    if let (Some(load), Some(state)) = (plan.load_state, program_state) {
+        load(&state).map_err(|error| TrainError::Program { part: "state", message: error.to_string() })?;
+    }
+    if let Some(save) = plan.save_state {
+        session.set_program_state(save);
     }
     Ok(session)
 }
@@ -269,10 +409,14 @@ fn is_same_file(first: &Path, second: &Path) -> bool {
     matches!((first.canonicalize(), second.canonicalize()), (Ok(first), Ok(second)) if first == second)
 }
 
-/// The digest of a file.
-fn digest(path: &Path) -> Result<String, Problem> {
+fn read(path: &Path) -> Result<Arc<[u8]>, Problem> {
     let bytes = std::fs::read(path).map_err(|error| system(&format!("read `{}`", path.display()), &error))?;
-    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes.into())
+}
+
+/// The digest of a file's content.
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn system(action: &str, error: &(dyn std::error::Error + 'static)) -> Problem {

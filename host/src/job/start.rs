@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::folder::{RunFolder, by_start_time, newest_unfinished};
+use host_command::runs::folder::{RunFolder, by_start_time, newest_unfinished};
+use host_command::runs::{control, sudden_end};
+
 use super::messages;
-use super::previous;
 use super::request::{Request, ResumeFrom};
-use crate::checkpoint::{find_latest, remove_temporaries};
+use super::warnings;
+use crate::checkpoint::{self, find_latest, remove_temporaries};
 use crate::console::Console;
 use crate::report::{Problem, Problems};
 use crate::run_file::RunOptions;
@@ -34,11 +36,13 @@ impl Start {
             tell_of_the_last(&run.name, console);
         }
         let folder = RunFolder::take(&path, fresh).map_err(|error| Problem::from(&error))?;
+        // Requests are for the process that trains, not for one after it.
+        control::clear(folder.path())
+            .map_err(|error| Problem::new("cannot remove old requests to the run").with_cause(&error))?;
         folder.remove_temporaries().map_err(|error| Problem::from(&error))?;
-        let sudden_end = previous::sudden_end(folder.path());
+        let sudden_end = sudden_end(folder.path());
         if let Some(end) = &sudden_end {
-            messages::warn(console, &previous::warning(end));
-            previous::forget(folder.path());
+            messages::warn(console, &warnings::sudden_end(end));
         }
         let resume_from = match &request.resume {
             ResumeFrom::Checkpoint(path) => Some(path.clone()),
@@ -54,7 +58,7 @@ fn tell_of_the_last(name: &str, console: &Console) {
     let Some(path) = newest_unfinished(name) else { return };
     // Nothing is said about a run that goes on.
     let Ok(last) = RunFolder::take(&path, false) else { return };
-    if let Some(end) = previous::sudden_end(last.path()) {
+    if let Some(end) = sudden_end(last.path()) {
         let problem = Problem::new(format!("the last run of this name, `{}`, {end}", path.display()));
         messages::warn(console, &problem.with_hint("`--resume auto` goes on with it".to_owned()));
     }
@@ -79,23 +83,40 @@ fn is_within(path: &Path, folder: &Path) -> bool {
     matches!((path.canonicalize(), folder.canonicalize()), (Ok(path), Ok(folder)) if path.starts_with(&folder))
 }
 
-/// The newest whole checkpoint of a run folder; a folder whose checkpoints are all damaged is an error, since a run that
-/// began again would replace them.
+/// The newest whole checkpoint of a run folder, in whichever of its folders: an instance with a name of its own writes into
+/// `checkpoints-NAME`. Folders whose checkpoints are all damaged are an error, since a run that began again would replace
+/// them.
 fn latest(folder: &RunFolder, console: &Console) -> Result<Option<PathBuf>, Problems> {
-    let checkpoints = folder.path().join("checkpoints");
-    for path in remove_temporaries(&checkpoints).map_err(|error| Problem::from(&error))? {
+    let usual = folder.path().join(checkpoint::FOLDER);
+    for path in remove_temporaries(&usual).map_err(|error| Problem::from(&error))? {
         tracing::info!(path = %path.display(), "removed what an interrupted write left");
     }
-    let latest = find_latest(&checkpoints).map_err(|error| Problem::from(&error))?;
-    for skipped in &latest.skipped {
+    let mut found = vec![find_latest(&usual).map_err(|error| Problem::from(&error))?];
+    let others = std::fs::read_dir(folder.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+    // What cannot be read is not one of ours; results of jobs are in folders that are named after checkpoints, too.
+    let is_other = |path: &PathBuf| *path != usual && path.is_dir() && !holds_results(path);
+    found.extend(others.filter(is_other).filter_map(|path| find_latest(&path).ok()));
+    let is_damaged = found.iter().any(|latest| !latest.skipped.is_empty());
+    for skipped in found.iter().flat_map(|latest| &latest.skipped) {
         let path = skipped.path.display();
         let problem = Problem::new(format!("the checkpoint `{path}` is skipped")).with_cause(&skipped.error);
         messages::warn(console, &problem);
     }
-    if latest.checkpoint.is_none() && !latest.skipped.is_empty() {
-        let message = format!("none of the checkpoints in `{}` can be used", checkpoints.display());
+    let whole = found.into_iter().filter_map(|latest| latest.checkpoint);
+    // Of the same step, the first, which is the usual one.
+    let newest = whole.reduce(|newest, other| {
+        let is_newer = other.position().global_step > newest.position().global_step;
+        if is_newer { other } else { newest }
+    });
+    if newest.is_none() && is_damaged {
+        let message = format!("none of the checkpoints in `{}` can be used", usual.display());
         let hint = "begin the run again in another folder: `--out DIR`, or remove these checkpoints";
         return Err(Problem::new(message).with_hint(hint.to_owned()).into());
     }
-    Ok(latest.checkpoint.map(|checkpoint| checkpoint.path().to_owned()))
+    Ok(newest.map(|checkpoint| checkpoint.path().to_owned()))
+}
+
+/// Whether a folder of the run folder has what `host evaluate`, `predict` and `export` write.
+fn holds_results(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| super::RESULT_FOLDERS.iter().any(|folder| name == *folder))
 }

@@ -9,6 +9,11 @@ use crate::plugins::VARIABLE;
 use crate::report::Problem;
 use crate::train::NotFinite;
 
+/// The warning of a run folder whose last process ended so.
+pub(super) fn sudden_end(end: &str) -> Problem {
+    Problem::new(format!("the last process of this run {end}"))
+}
+
 /// The warning of a run whose weights are lost when it ends; `None` if an instance keeps them.
 pub(super) fn weights_are_lost(order: &Order) -> Option<Problem> {
     const CHECKPOINT: &str = "checkpoint";

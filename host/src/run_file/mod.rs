@@ -11,7 +11,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
-pub use sections::{EvalOptions, Length, RunFile, RunOptions, Threads, TrainOptions};
+pub use sections::{CheckpointSignal, EvalOptions, Length, RunFile, RunOptions, Threads, TrainOptions};
 
 use crate::config::{Document, check};
 use crate::report::{Problem, Problems};
@@ -64,5 +64,21 @@ fn reading_order(problem: &Problem, file: &str) -> Option<usize> {
 
 /// The JSON Schema of the run file (draft 2020-12), with the description and the default of every key.
 pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(RunFile).to_value()
+    let mut schema = schemars::schema_for!(RunFile).to_value();
+    bound(&mut schema);
+    schema
+}
+
+/// Gives every whole number of 32 bits its largest value: without one, a larger number has no place in messages.
+fn bound(schema: &mut serde_json::Value) {
+    match schema {
+        serde_json::Value::Object(members) => {
+            if members.get("format").is_some_and(|format| format == "uint32") {
+                members.entry("maximum").or_insert(u32::MAX.into());
+            }
+            members.values_mut().for_each(bound);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(bound),
+        _ => {}
+    }
 }

@@ -12,6 +12,7 @@ pub(super) fn check(document: &Document) -> Vec<Problem> {
     let mut problems = Vec::new();
     problems.extend(length(document));
     problems.extend(evaluation(document));
+    problems.extend(hook_times(document));
     problems.extend(instance_names(document));
     problems.extend(aliases(document));
     problems
@@ -46,6 +47,20 @@ fn evaluation(document: &Document) -> Option<Problem> {
             .with_label(document.label_value("/eval/every", "a time"))
             .with_hint("use epochs or steps, so that the run is repeatable".to_owned())
     })
+}
+
+/// How long a hook may take is a time of the clock.
+fn hook_times(document: &Document) -> Vec<Problem> {
+    let wrong = |key: &str| {
+        let place = child("/run", key);
+        let text = document.value().pointer(&place)?.as_str()?;
+        matches!(text.parse(), Ok(Every::Epochs(_) | Every::Steps(_))).then(|| {
+            Problem::new(format!("`run.{key}` is not a time"))
+                .with_label(document.label_value(&place, "epochs or steps"))
+                .with_hint("give a time, as in `30 s` or `10 min`".to_owned())
+        })
+    };
+    ["hook_warning", "hook_timeout"].into_iter().filter_map(wrong).collect()
 }
 
 /// Instance names are unique.

@@ -1,6 +1,7 @@
 //! The run file's sections.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,36 @@ pub struct RunOptions {
     /// Whether kinds that are on by default are added without being declared.
     #[serde(default = "yes")]
     pub by_default: bool,
+    /// The signal that asks for a checkpoint at the next safe point, after which the run goes on: cluster managers send one
+    /// before they take a machine away.
+    #[serde(default)]
+    pub checkpoint_signal: CheckpointSignal,
+    /// A hook that takes longer is named in a warning.
+    #[serde(default = "hook_warning")]
+    pub hook_warning: Every,
+    /// A hook that takes longer is ended: in the background its instance fails, and its `on_error` decides about the run; a
+    /// hook that the loop waits for ends the run as failed. Without it, nothing ends a hook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook_timeout: Option<Every>,
+}
+
+fn hook_warning() -> Every {
+    Every::Time(Duration::from_secs(60))
+}
+
+/// The signal that asks for a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CheckpointSignal {
+    /// The one that SLURM's users choose, `--signal=USR1@90`.
+    #[default]
+    #[serde(rename = "SIGUSR1")]
+    Sigusr1,
+    /// The other one whose meaning programs choose.
+    #[serde(rename = "SIGUSR2")]
+    Sigusr2,
+    /// No signal asks for one.
+    #[serde(rename = "none")]
+    None,
 }
 
 fn yes() -> bool {
@@ -138,6 +169,11 @@ pub struct TrainOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub steps: Option<u64>,
+    /// The number of the first epoch, for weights that were trained before: epochs and schedules count from it, and `epochs`
+    /// or `steps` stay the last number.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub start_epoch: u64,
     /// Samples per batch.
     #[schemars(range(min = 1))]
     pub batch_size: usize,
@@ -215,6 +251,18 @@ pub struct EvalOptions {
     #[serde(default = "evaluation_batch")]
     #[schemars(range(min = 1))]
     pub batch_size: usize,
+    /// How many samples, the first of the split, each evaluation shows with target, prediction and probability, on the
+    /// console and to the monitors.
+    #[serde(default)]
+    #[schemars(range(max = 100))]
+    pub show_results: usize,
+}
+
+impl EvalOptions {
+    /// An evaluation of these metrics, with the defaults of a run file.
+    pub fn with_metrics(metrics: Vec<String>) -> EvalOptions {
+        EvalOptions { split: val(), metrics, every: each_epoch(), batch_size: evaluation_batch(), show_results: 0 }
+    }
 }
 
 fn val() -> String {

@@ -1,8 +1,8 @@
 //! Requests of callbacks and signals to the loop, until its next safe point.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use plugin_api::protocol::Control;
 use serde::{Deserialize, Serialize};
@@ -20,13 +20,53 @@ impl Interrupt {
     }
 }
 
+/// Requests of other threads and processes, which the loop reads at its next safe point. Cloning is cheap.
+#[derive(Clone, Debug, Default)]
+pub struct Requests(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Whether there are any: the loop looks after each step.
+    any: AtomicBool,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Requests {
+    /// Asks for an action, as a callback does; `by` says who asks.
+    pub fn ask(&self, action: Control, by: &str, reason: &str) {
+        self.push(Asked { action, by: by.to_owned(), reason: reason.to_owned(), finishes: false });
+    }
+
+    /// Asks for the end, as if everything planned were done.
+    pub fn finish(&self, by: &str, reason: &str) {
+        self.push(Asked { action: Control::Stop, by: by.to_owned(), reason: reason.to_owned(), finishes: true });
+    }
+
+    fn push(&self, asked: Asked) {
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
+        self.0.any.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    fn take(&self) -> Vec<Asked> {
+        if !self.0.any.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.any.store(false, Ordering::Relaxed);
+        std::mem::take(&mut asked)
+    }
+}
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asked {
     pub(super) action: Control,
-    /// The instance, or `host` for a signal.
+    /// The instance, `host` for a signal, or a user.
     pub(super) by: String,
     pub(super) reason: String,
+    /// A stop after which the run counts as finished.
+    pub(super) finishes: bool,
 }
 
 /// Why the run stops before its plan's end.
@@ -36,6 +76,8 @@ pub(super) struct Stop {
     pub(super) reason: String,
     /// By a signal.
     pub(super) interrupted: bool,
+    /// The run counts as finished.
+    pub(super) finishes: bool,
 }
 
 /// Requests that are not handled yet.
@@ -47,20 +89,24 @@ pub(super) struct Controls {
     pub(super) skip_update: bool,
     pub(super) paused: bool,
     interrupt: Interrupt,
+    requests: Requests,
 }
 
 impl Controls {
-    pub(super) fn new(interrupt: Interrupt) -> Self {
-        Self { interrupt, ..Self::default() }
+    pub(super) fn new(interrupt: Interrupt, requests: Requests) -> Self {
+        Self { interrupt, requests, ..Self::default() }
     }
 
     pub(super) fn ask(&mut self, action: Control, by: &str, reason: &str) {
+        self.push(Asked { action, by: by.to_owned(), reason: reason.to_owned(), finishes: false });
+    }
+
+    fn push(&mut self, asked: Asked) {
         // Several requests for a checkpoint are one checkpoint; the same holds for an evaluation.
-        let once = matches!(action, Control::Checkpoint | Control::Evaluate);
-        if once && self.asked.iter().any(|asked| asked.action == action) {
-            return;
+        let once = matches!(asked.action, Control::Checkpoint | Control::Evaluate);
+        if !once || self.asked.iter().all(|other| other.action != asked.action) {
+            self.asked.push_back(asked);
         }
-        self.asked.push_back(Asked { action, by: by.to_owned(), reason: reason.to_owned() });
     }
 
     /// Whether there were no requests since the last safe point. A signal requests a stop.
@@ -68,6 +114,9 @@ impl Controls {
     pub(super) fn nothing_asked(&mut self) -> bool {
         if self.interrupt.is_asked() && self.stop.is_none() {
             self.ask(Control::Stop, "host", "a signal asked for the end");
+        }
+        for asked in self.requests.take() {
+            self.push(asked);
         }
         self.asked.is_empty()
     }
@@ -101,13 +150,13 @@ impl Controls {
     }
 
     /// Remembers the first request for a stop; returns false for a later one.
-    pub(super) fn request_stop(&mut self, by: String, reason: String) -> bool {
+    pub(super) fn request_stop(&mut self, by: String, reason: String, finishes: bool) -> bool {
         if self.stop.is_some() {
             return false;
         }
         tracing::info!(%by, %reason, "stopping");
         let interrupted = by == "host" && self.interrupt.is_asked();
-        self.stop = Some(Stop { by, reason, interrupted });
+        self.stop = Some(Stop { by, reason, interrupted, finishes });
         true
     }
 

@@ -72,6 +72,25 @@ pub enum TrainError {
     },
 }
 
+impl TrainError {
+    /// Which part failed, as one word for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Plugin(_) => "plugin",
+            Self::Data(_) => "data",
+            Self::Model(_) => "model",
+            Self::Optimizer(_) => "optimizer",
+            Self::Metric(_) => "metric",
+            Self::Torch(_) => "torch",
+            Self::Program { .. } => "program",
+            Self::Checkpoint(_) => "checkpoint",
+            Self::Resume { .. } | Self::MissingTensor { .. } => "resume",
+            Self::Distributed(_) => "distributed",
+            Self::System { .. } => "system",
+        }
+    }
+}
+
 impl Report for TrainError {
     fn hint(&self) -> Option<String> {
         match self {

@@ -10,6 +10,7 @@ use super::custom::Loss;
 use super::error::TrainError;
 use super::feed::Feed;
 use super::learner::Learner;
+use super::meaning::{Meaning, targets};
 use super::measured::Measured;
 use super::metrics::{Accumulator, Average, Metric, MetricValue};
 use super::progress::Progress;
@@ -28,6 +29,8 @@ pub struct EvaluationPlan {
     pub metrics: Vec<Metric>,
     /// Samples of a batch; no influence on the result.
     pub batch_size: usize,
+    /// How many samples are shown, and what the outputs mean.
+    pub shown: Option<(usize, Meaning)>,
 }
 
 /// The evaluations of a run.
@@ -78,6 +81,49 @@ pub(super) struct Evaluation {
     position: Position,
     loader: Loader,
     score: Score,
+    examples: Option<Examples>,
+}
+
+/// The first samples of an evaluation, as people read them.
+pub(super) struct Examples {
+    wanted: usize,
+    meaning: Meaning,
+    rows: Vec<Vec<String>>,
+}
+
+impl Examples {
+    fn add(&mut self, batch: &EvaluationBatch) -> Result<(), TrainError> {
+        let (Some(outputs), missing) = (&batch.outputs, self.wanted.saturating_sub(self.rows.len())) else {
+            return Ok(());
+        };
+        let count = (outputs.size().first().copied().unwrap_or(0)).min(missing as i64);
+        if count == 0 {
+            return Ok(());
+        }
+        let numbers = self.meaning.numbers(&outputs.f_narrow(0, 0, count)?)?;
+        let known = targets(&self.meaning, &batch.targets.f_narrow(0, 0, count)?, true)?;
+        for (numbers, targets) in numbers.iter().zip(known) {
+            let index = self.rows.len().to_string();
+            let target = targets.join(" ");
+            self.rows.push(match self.meaning.chosen(numbers) {
+                Some((class, probability)) => vec![index, target, class.to_owned(), format!("{probability:.4}")],
+                None => {
+                    let predicted: Vec<String> = numbers.iter().map(|number| format!("{number:.4}")).collect();
+                    vec![index, target, predicted.join(" ")]
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// The names of the columns, and the rows.
+    pub(super) fn table(&self) -> (Vec<String>, &[Vec<String>]) {
+        let columns: &[&str] = match self.rows.first().map(Vec::len) {
+            Some(3) => &["sample", "target", "prediction"],
+            _ => &["sample", "target", "prediction", "probability"],
+        };
+        (columns.iter().map(|column| (*column).to_owned()).collect(), &self.rows)
+    }
 }
 
 /// The part of an evaluation's batch that callbacks see.
@@ -147,7 +193,8 @@ impl Evaluation {
         let loader = feed.in_order(&plan.split, plan.batch_size)?;
         let batches = if trial { 1 } else { loader.batches_per_epoch() as u64 };
         let (split, score) = (Arc::clone(&plan.split), Score::new(&plan.metrics));
-        Ok(Self { split, mid_epoch, batch: 0, batches, position, loader, score })
+        let examples = plan.shown.clone().map(|(wanted, meaning)| Examples { wanted, meaning, rows: Vec::new() });
+        Ok(Self { split, mid_epoch, batch: 0, batches, position, loader, score, examples })
     }
 
     /// Loads the next batch; false when there is none.
@@ -166,8 +213,34 @@ impl Evaluation {
         let Some(mut batch) = learner.evaluation.take() else { return Ok(()) };
         learner.infer(&mut batch, &learner.tapped_nodes())?;
         self.score.add(&batch, &learner.loss)?;
+        if let Some(examples) = &mut self.examples {
+            examples.add(&batch)?;
+        }
         learner.evaluation = Some(batch);
         Ok(())
+    }
+
+    /// Computes the outputs of the current batch, whose targets may mean nothing.
+    pub(super) fn predict_batch(&mut self, learner: &mut Learner) -> Result<(), TrainError> {
+        let Some(mut batch) = learner.evaluation.take() else { return Ok(()) };
+        learner.infer_outputs(&mut batch, &learner.tapped_nodes())?;
+        learner.evaluation = Some(batch);
+        Ok(())
+    }
+
+    /// The batches that are done, and how many there are.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.batch, self.batches)
+    }
+
+    /// The samples to show.
+    pub(super) fn take_examples(&mut self) -> Option<Examples> {
+        self.examples.take().filter(|examples| !examples.rows.is_empty())
+    }
+
+    /// The split that is evaluated.
+    pub(super) fn split(&self) -> Arc<str> {
+        Arc::clone(&self.split)
     }
 
     /// Puts the metrics.
@@ -182,7 +255,7 @@ impl Evaluation {
     /// The event of this kind, at the current batch.
     pub(super) fn event(&self, kind: EventKind) -> Event {
         let batch = match kind {
-            EventKind::EVAL_STEP_START | EventKind::EVAL_STEP_END => self.batch,
+            EventKind::EVAL_STEP_START | EventKind::EVAL_STEP_END | EventKind::PREDICT_STEP => self.batch,
             _ => 0,
         };
         let (split, mid_epoch, batches) = (Arc::clone(&self.split), self.mid_epoch, self.batches);

@@ -28,7 +28,8 @@ pub struct Batches {
 /// The data and its batches.
 pub(super) struct Feed {
     pub(super) data: Data,
-    loader: Loader,
+    /// The batches of the training; none for a job that does not train.
+    loader: Option<Loader>,
     pub(super) batches: Batches,
     /// How long the loop had waited for data when the epoch began.
     waited_before: Duration,
@@ -43,13 +44,25 @@ pub(super) struct StepBatch {
 impl Feed {
     /// The batches from `position` on.
     pub(super) fn new(data: Data, batches: Batches, position: Position) -> Result<Self, TrainError> {
-        let loader = training_loader(&data, batches, position)?;
+        let loader = Some(training_loader(&data, batches, position)?);
         Ok(Self { data, loader, batches, waited_before: Duration::ZERO })
+    }
+
+    /// For a job that does not train: the data may lack the split `train`.
+    pub(super) fn idle(data: Data, batches: Batches) -> Self {
+        Self { data, loader: None, batches, waited_before: Duration::ZERO }
     }
 
     /// Updates of one epoch.
     pub(super) fn steps_per_epoch(&self) -> u64 {
-        (self.loader.batches_per_epoch() as u64).div_ceil(self.batches.accumulate)
+        let batches = self.loader.as_ref().map_or(0, Loader::batches_per_epoch);
+        (batches as u64).div_ceil(self.batches.accumulate)
+    }
+
+    /// Samples that an epoch trains on.
+    pub(super) fn samples_per_epoch(&self) -> u64 {
+        let (all, size) = (self.training_samples(), self.batches.size.max(1) as u64);
+        if self.batches.drop_last { all / size * size } else { all }
     }
 
     /// Samples of the training split.
@@ -59,21 +72,22 @@ impl Feed {
 
     /// How long the loop waited for data in all.
     pub(super) fn waited(&self) -> Duration {
-        self.loader.waited()
+        self.loader.as_ref().map_or(Duration::ZERO, Loader::waited)
     }
 
     pub(super) fn begin_epoch(&mut self) {
-        self.waited_before = self.loader.waited();
+        self.waited_before = self.waited();
     }
 
     /// How long the loop waited for data since the epoch began.
     pub(super) fn waited_in_epoch(&self) -> Duration {
-        self.loader.waited().saturating_sub(self.waited_before)
+        self.waited().saturating_sub(self.waited_before)
     }
 
     /// The batches of the next update, joined; `sizes` gets the number of samples of each.
     pub(super) fn next_step(&mut self, sizes: &mut Vec<i64>) -> Result<StepBatch, TrainError> {
-        let first = self.loader.next_batch()?;
+        let Some(loader) = &mut self.loader else { return Err(no_training()) };
+        let first = loader.next_batch()?;
         sizes.clear();
         sizes.push(first.batch.size as i64);
         let (inputs, targets) = (first.batch.inputs, first.batch.targets);
@@ -82,7 +96,7 @@ impl Feed {
         }
         let (mut is_last, mut parts) = (first.is_last, (vec![inputs], vec![targets]));
         while !is_last && sizes.len() < self.batches.accumulate as usize {
-            let next = self.loader.next_batch()?;
+            let next = loader.next_batch()?;
             is_last = next.is_last;
             sizes.push(next.batch.size as i64);
             parts.0.push(next.batch.inputs);
@@ -93,7 +107,7 @@ impl Feed {
 
     /// Begins again at `position`: the prefetched batches belong to an epoch that was cut short.
     pub(super) fn restart(&mut self, position: Position) -> Result<(), TrainError> {
-        self.loader = training_loader(&self.data, self.batches, position)?;
+        self.loader = Some(training_loader(&self.data, self.batches, position)?);
         Ok(())
     }
 
@@ -128,15 +142,24 @@ impl Feed {
     }
 }
 
+/// The error of a job that does not train and is asked to.
+fn no_training() -> TrainError {
+    let source = std::io::Error::other("this job does not train");
+    TrainError::System { action: "cannot load a batch of the training split", source }
+}
+
 fn training_loader(data: &Data, batches: Batches, position: Position) -> Result<Loader, TrainError> {
+    let split = data.split(TRAIN)?;
     let options = LoaderOptions {
         batch_size: batches.size,
         drop_last: batches.drop_last,
         order: batches.order,
         first_epoch: position.epoch.max(1),
         // Before the first epoch, its first batch; the loader continues into the next epoch by itself.
-        first_batch: (position.step * batches.accumulate) as usize,
+        // There may be fewer than when the checkpoint was taken, where the command accepts that.
+        first_batch: (position.step.saturating_mul(batches.accumulate) as usize)
+            .min(split.len().div_ceil(batches.size.max(1))),
         augmentation: data.augmentation.clone(),
     };
-    Ok(Loader::start(Arc::clone(data.split(TRAIN)?), options)?)
+    Ok(Loader::start(Arc::clone(split), options)?)
 }

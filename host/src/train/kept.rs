@@ -59,6 +59,12 @@ impl Kept {
         }
     }
 
+    /// The model has the weights of an earlier step, and there are no others: those of a checkpoint that were restored
+    /// before it was taken.
+    pub(super) fn adopt(&mut self, position: Position, since: u64) {
+        self.restored = Some(Restored { position, since, trained: Vec::new() });
+    }
+
     /// Gives the model the weights of a copy; `None` if there is no such copy.
     pub(super) fn restore(
         &mut self,

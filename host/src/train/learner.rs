@@ -9,7 +9,6 @@ use tch::{Kind, Tensor};
 use super::custom::{BatchStepFunction, Loss, as_float, widened};
 use super::error::TrainError;
 use super::evaluate::EvaluationBatch;
-use super::names::STEP_LOSS;
 use super::optimizer::{Optimizer, ParameterGroup, learning_rate_names};
 use super::precision::Precision;
 use super::schedule::Schedule;
@@ -104,6 +103,14 @@ impl Learner {
         Ok(())
     }
 
+    /// Computes outputs and the values of `nodes` for a batch, without its loss.
+    pub(super) fn infer_outputs(&self, batch: &mut EvaluationBatch, nodes: &[usize]) -> Result<(), TrainError> {
+        let (outputs, tapped) = self.infer_inputs(&batch.inputs, nodes)?;
+        batch.outputs = Some(outputs);
+        batch.tapped = tapped;
+        Ok(())
+    }
+
     /// Outputs (f32) and the values of `nodes` in inference mode, in the run's precision.
     fn infer_inputs(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
         let _autocast = self.autocast()?;
@@ -126,11 +133,14 @@ impl Learner {
         names.into_iter().zip(groups.iter().map(ParameterGroup::learning_rate)).collect()
     }
 
-    /// The running values of a step: learning rates, its loss, the norm of its gradients, its time.
+    /// The loss of the current step: the device has to finish it first.
+    pub(super) fn step_loss(&self) -> Option<f64> {
+        self.step.loss.as_ref().and_then(|loss| values::scalar(loss).ok())
+    }
+
+    /// The running values of a step besides its loss: learning rates, the norm of its gradients, its time.
     pub(super) fn running(&self) -> Vec<(String, f64)> {
         let mut values = self.learning_rates();
-        let loss = self.step.loss.as_ref().and_then(|loss| values::scalar(loss).ok());
-        values.extend(loss.map(|loss| (STEP_LOSS.to_owned(), loss)));
         values.extend(self.step.gradient_norm.map(|norm| ("gradient_norm".to_owned(), norm)));
         values.extend(self.step.last_seconds().map(|seconds| ("step_seconds".to_owned(), seconds)));
         values

@@ -1,5 +1,7 @@
 //! Where a training is: position, length, clock.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::control::Controls;
@@ -28,9 +30,31 @@ impl Started {
     }
 }
 
+/// Where the run is, for other threads.
+#[derive(Debug, Default)]
+pub struct LiveProgress {
+    epoch: AtomicU64,
+    step: AtomicU64,
+    global_step: AtomicU64,
+    samples: AtomicU64,
+    /// The bits of an f64.
+    fraction: AtomicU64,
+}
+
+impl LiveProgress {
+    /// The position, and the progress from 0 to 1. Between two steps the parts may be of both.
+    pub fn read(&self) -> (Position, f64) {
+        let [epoch, step, global_step, samples] =
+            [&self.epoch, &self.step, &self.global_step, &self.samples].map(|number| number.load(Ordering::Relaxed));
+        let fraction = f64::from_bits(self.fraction.load(Ordering::Relaxed));
+        (Position { epoch, step, global_step, samples }, fraction)
+    }
+}
+
 /// Where the run is.
 pub(super) struct Progress {
     pub(super) position: Position,
+    pub(super) live: Arc<LiveProgress>,
     length: Length,
     pub(super) steps_per_epoch: u64,
     pub(super) total_steps: u64,
@@ -47,11 +71,13 @@ impl Progress {
     pub(super) fn new(position: Position, length: Length, steps_per_epoch: u64) -> Self {
         let now = Instant::now();
         let total_steps = match length {
-            Length::Epochs(epochs) => epochs * steps_per_epoch,
+            // So many epochs that their steps cannot be counted never end anyway.
+            Length::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
             Length::Steps(steps) => steps,
         };
         Self {
             position,
+            live: Arc::default(),
             length,
             steps_per_epoch,
             total_steps,
@@ -60,6 +86,26 @@ impl Progress {
             epoch_began: now,
             steps_in_process: 0,
         }
+    }
+
+    /// The next epoch is `epoch`, as if those before it had been trained, on `samples` each.
+    pub(super) fn start_at(&mut self, epoch: u64, samples: u64) {
+        let before = epoch.saturating_sub(1);
+        let (global_step, samples) = (before.saturating_mul(self.steps_per_epoch), before.saturating_mul(samples));
+        self.position = Position { epoch: before, step: 0, global_step, samples };
+    }
+
+    /// Tells other threads where the run is.
+    #[inline]
+    pub(super) fn tell(&self) {
+        let Position { epoch, step, global_step, samples } = self.position;
+        let live = &*self.live;
+        for (told, number) in
+            [(&live.epoch, epoch), (&live.step, step), (&live.global_step, global_step), (&live.samples, samples)]
+        {
+            told.store(number, Ordering::Relaxed);
+        }
+        live.fraction.store(self.fraction().to_bits(), Ordering::Relaxed);
     }
 
     pub(super) fn started(&self) -> Started {

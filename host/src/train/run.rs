@@ -1,18 +1,23 @@
 //! The loop.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::abi::kinds::EventKind;
 use plugin_api::event::Outcome;
-use plugin_api::protocol::Control;
+use plugin_api::protocol::{Control, Record, RecordValue};
 
 use super::control::Asked;
 use super::error::TrainError;
-use super::evaluate::Evaluation;
+use super::evaluate::{Evaluation, Examples};
 use super::session::Session;
-use crate::dispatch::{Dispatcher, Event, Failure, Moment, ScheduleState};
+use crate::dispatch::{Dispatcher, Event, EventData, Failure, Moment, SavedState, ScheduleState};
+use crate::report::table;
 use crate::services::Services;
+
+/// The author of the records that the host puts.
+const HOST: &str = "host";
 
 /// The author of the events that the program sends itself.
 const PROGRAM: &str = "program";
@@ -45,7 +50,7 @@ impl Trainer {
     /// The first failure; the caller must still call `teardown`.
     pub fn set_up(
         &mut self,
-        states: &BTreeMap<String, Vec<u8>>,
+        states: &BTreeMap<String, SavedState>,
         schedules: &BTreeMap<String, ScheduleState>,
     ) -> Result<(), TrainError> {
         self.session.set_emitter(self.dispatcher.emitter(PROGRAM));
@@ -82,6 +87,7 @@ impl Trainer {
     }
 
     fn train(&mut self) -> Result<(), TrainError> {
+        self.session.outputs.progress(&self.session);
         self.fire(EventKind::TRAIN_START)?;
         while self.session.begin_epoch() {
             if self.session.progress.is_at_epoch_start() {
@@ -127,6 +133,7 @@ impl Trainer {
         let (mut outcome, mut reason) = match (&trained, self.session.controls.stop()) {
             (Err(error), _) => (Outcome::Failed, error.to_string()),
             (Ok(()), Some(stop)) if stop.interrupted => (Outcome::Interrupted, stop.reason.clone()),
+            (Ok(()), Some(stop)) if stop.finishes => (Outcome::Finished, stop.reason.clone()),
             (Ok(()), Some(stop)) => (Outcome::Stopped, format!("`{}`: {}", stop.by, stop.reason)),
             (Ok(()), None) => (Outcome::Finished, String::new()),
         };
@@ -184,7 +191,7 @@ impl Trainer {
     }
 
     /// Runs through the batches of an evaluation.
-    fn pass_through(&mut self, mut evaluation: Evaluation) -> Result<(), TrainError> {
+    pub(super) fn pass_through(&mut self, mut evaluation: Evaluation) -> Result<(), TrainError> {
         self.dispatcher.fire(&evaluation.event(EventKind::EVAL_START), &mut self.session)?;
         let by_step =
             self.dispatcher.wants(EventKind::EVAL_STEP_START) || self.dispatcher.wants(EventKind::EVAL_STEP_END);
@@ -196,11 +203,33 @@ impl Trainer {
             if by_step {
                 self.dispatcher.fire(&evaluation.event(EventKind::EVAL_STEP_END), &mut self.session)?;
             }
+            let (done, of) = evaluation.progress();
+            self.session.outputs.batch(done, of);
         }
         let Session { learner, measured, .. } = &mut self.session;
+        let (split, examples) = (evaluation.split(), evaluation.take_examples());
         let ended = evaluation.end(learner, measured)?;
+        self.session.outputs.measured(&split, &self.session);
         self.session.outputs.progress(&self.session);
-        Ok(self.dispatcher.fire(&ended, &mut self.session)?)
+        self.dispatcher.fire(&ended, &mut self.session)?;
+        match examples {
+            Some(examples) => self.show(&split, &examples),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows some samples of an evaluation on the console, and puts them as a record for the monitors.
+    fn show(&mut self, split: &str, examples: &Examples) -> Result<(), TrainError> {
+        let (columns, rows) = examples.table();
+        let mut text = Vec::new();
+        // Nothing that is written to memory fails.
+        let _ = table::write_rows(&columns, rows, None, &mut text);
+        self.session.outputs.screen().line(String::from_utf8_lossy(&text).trim_end());
+        let value = RecordValue::Table { columns, rows: rows.to_vec() };
+        let record = Arc::new(Record { name: format!("{split}_results"), value });
+        let data = EventData::Record { author: HOST.into(), record };
+        let event = Event { kind: EventKind::RECORD, position: self.session.position(), data };
+        Ok(self.dispatcher.fire(&event, &mut self.session)?)
     }
 
     /// Between two steps, or after an epoch: handles the requests of callbacks and signals.
@@ -218,11 +247,12 @@ impl Trainer {
     }
 
     fn obey(&mut self) -> Result<(), TrainError> {
-        while let Some(Asked { action, by, reason }) = self.session.controls.next() {
+        while let Some(Asked { action, by, reason, finishes }) = self.session.controls.next() {
             match action {
                 Control::Stop => {
                     let stopping = Event::with_texts(EventKind::STOPPING, self.session.position(), [&by, &reason, ""]);
-                    if self.session.controls.request_stop(by, reason) {
+                    if self.session.controls.request_stop(by, reason, finishes) {
+                        self.session.outputs.progress(&self.session);
                         self.dispatcher.fire(&stopping, &mut self.session)?;
                     }
                 }

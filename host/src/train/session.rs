@@ -19,7 +19,7 @@ use std::time::Duration;
 use plugin_api::protocol::RunInfo;
 
 use super::checkpointing::{Fingerprints, Resume};
-use super::control::{Controls, Interrupt};
+use super::control::{Controls, Interrupt, Requests};
 use super::custom::{BatchStepFunction, Loss};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, EvaluationPlan, Evaluations};
@@ -30,13 +30,13 @@ use super::measured::Measured;
 use super::metrics::Metric;
 use super::optimizer::Optimizer;
 use super::precision::Precision;
-use super::progress::{Length, Progress, Started};
+use super::progress::{Length, LiveProgress, Progress, Started};
 use super::schedule::Schedule;
 use crate::config::Every;
-use crate::data::Data;
+use crate::data::{Data, TRAIN};
 use crate::dispatch::Emitter;
 use crate::distributed::ProcessGroup;
-use crate::history::{Metrics, Position};
+use crate::history::{HistoryView, Metrics, Position};
 use crate::model::Network;
 use crate::services::Screen;
 
@@ -45,6 +45,8 @@ use crate::services::Screen;
 pub struct TrainingPlan {
     /// How long.
     pub length: Length,
+    /// The number of the first epoch.
+    pub start_epoch: u64,
     /// The batches of an epoch.
     pub batches: Batches,
     /// What is minimized.
@@ -81,7 +83,13 @@ pub trait RunOutputs {
     fn screen(&self) -> Arc<dyn Screen>;
     /// Something was published.
     fn artifact(&self, kind: &str, path: &str);
-    /// The run has progressed: called after each epoch, evaluation and control.
+    /// The metrics of a split have been put: of `train` at the end of an epoch, of another by an evaluation.
+    fn measured(&self, split: &str, session: &Session);
+    /// A batch of an evaluation or of a prediction is done, of so many.
+    fn batch(&self, done: u64, of: u64) {
+        let _ = (done, of);
+    }
+    /// The run has progressed: called when it begins, and after each epoch, evaluation and control.
     fn progress(&self, session: &Session);
 }
 
@@ -104,6 +112,10 @@ pub struct Session {
     pub(super) data_text: Arc<str>,
     /// The resolved run file, for checkpoints.
     pub(super) run_file: Arc<str>,
+    /// The file of the TorchScript module, for checkpoints.
+    pub(super) torchscript: Option<Arc<[u8]>>,
+    /// Gives what a program's own batch step remembers, for checkpoints.
+    pub(super) program_state: Option<Box<dyn Fn() -> Vec<u8>>>,
 }
 
 /// The parts of a session.
@@ -114,7 +126,7 @@ pub struct Parts {
     pub network: Network,
     /// The optimizer over its parameters.
     pub optimizer: Optimizer,
-    /// The data; it has the split `train`.
+    /// The data; for a training it has the split `train`.
     pub data: Data,
     /// The digests of what the run is made from, which checkpoints hold.
     pub fingerprints: Fingerprints,
@@ -126,12 +138,27 @@ pub struct Parts {
     pub outputs: Box<dyn RunOutputs>,
     /// Counts signals.
     pub interrupt: Interrupt,
+    /// What other threads and processes ask for.
+    pub requests: Requests,
     /// The processes of the run.
     pub group: Box<dyn ProcessGroup>,
     /// The resolved run file.
     pub run_file: Arc<str>,
-    /// Where to resume.
+    /// The file of the TorchScript module, if the model is one; checkpoints hold it.
+    pub torchscript: Option<Arc<[u8]>>,
+    /// Where to resume, or the checkpoint of a job that does not train.
     pub resume: Option<Resume>,
+    /// What the session is for.
+    pub purpose: Purpose,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To train.
+    Train,
+    /// To use the weights of a checkpoint as they are; the data may lack the split `train`.
+    Infer,
 }
 
 impl Session {
@@ -151,14 +178,25 @@ impl Session {
             mut info,
             outputs,
             interrupt,
+            requests,
             group,
             run_file,
+            torchscript,
             resume,
+            purpose,
         } = parts;
         let position = resume.as_ref().map_or_else(Position::default, |resume| resume.position());
         info.data = data.info();
-        let feed = Feed::new(data, plan.batches, position)?;
-        let progress = Progress::new(position, plan.length, feed.steps_per_epoch());
+        let feed = match purpose {
+            Purpose::Train => Feed::new(data, plan.batches, position)?,
+            Purpose::Infer => Feed::idle(data, plan.batches),
+        };
+        let mut progress = Progress::new(position, plan.length, feed.steps_per_epoch());
+        let mut feed = feed;
+        if plan.start_epoch > 1 && resume.is_none() {
+            progress.start_at(plan.start_epoch, feed.samples_per_epoch());
+            feed.restart(progress.next_epoch())?;
+        }
         info.steps_per_epoch = progress.steps_per_epoch;
         info.total_steps = progress.total_steps;
         info.epochs = progress.planned_epochs();
@@ -176,7 +214,7 @@ impl Session {
             measured: Measured::new(plan.metrics, plan.known),
             learner,
             progress,
-            controls: Controls::new(interrupt),
+            controls: Controls::new(interrupt, requests),
             kept: Kept::default(),
             feed,
             evaluations: Evaluations {
@@ -192,11 +230,17 @@ impl Session {
             fingerprints,
             data_text,
             run_file,
+            torchscript,
+            program_state: None,
         };
         session.look_at_screen();
         if let Some(resume) = resume {
             let path = resume.path().to_owned();
-            session.restore(resume).map_err(|source| TrainError::Resume { path, source: Box::new(source) })?;
+            let restored = match purpose {
+                Purpose::Train => session.restore(resume),
+                Purpose::Infer => session.adopt(resume),
+            };
+            restored.map_err(|source| TrainError::Resume { path, source: Box::new(source) })?;
         }
         Ok(session)
     }
@@ -204,6 +248,11 @@ impl Session {
     /// Computes outputs and loss of each training batch with `step` from now on.
     pub fn set_batch_step(&mut self, step: Box<BatchStepFunction>) {
         self.learner.batch_step = Some(step.into());
+    }
+
+    /// Puts what `save` gives into each checkpoint.
+    pub fn set_program_state(&mut self, save: Box<dyn Fn() -> Vec<u8>>) {
+        self.program_state = Some(save);
     }
 
     /// Sends the events that the program's own step emits.
@@ -243,6 +292,21 @@ impl Session {
         self.feed.waited()
     }
 
+    /// Where the run is, for other threads: it is told after each step.
+    pub fn live_progress(&self) -> Arc<LiveProgress> {
+        Arc::clone(&self.progress.live)
+    }
+
+    /// Every value of every metric so far.
+    pub fn history(&self) -> HistoryView {
+        HistoryView::now(Arc::clone(&self.measured.history))
+    }
+
+    /// Who asked the run to stop, and why.
+    pub fn stopping(&self) -> Option<(&str, &str)> {
+        self.controls.stop().map(|stop| (stop.by.as_str(), stop.reason.as_str()))
+    }
+
     /// Whether the loop is paused.
     pub fn is_paused(&self) -> bool {
         self.controls.paused
@@ -251,6 +315,16 @@ impl Session {
     /// The folder of callbacks' relative paths.
     pub(super) fn in_run_folder(&self, path: &str) -> PathBuf {
         Path::new(&self.info.folder).join(path)
+    }
+
+    /// The outputs of the model for `inputs`, in inference mode.
+    ///
+    /// # Errors
+    ///
+    /// Those of the model.
+    pub fn infer(&self, inputs: &tch::Tensor) -> Result<tch::Tensor, TrainError> {
+        let inputs = self.learner.to_device(inputs.shallow_clone())?;
+        Ok(self.learner.predict(&inputs, &[])?.0)
     }
 
     // --- epochs and steps
@@ -304,6 +378,7 @@ impl Session {
     pub(super) fn end_step(&mut self) -> Result<(), TrainError> {
         self.learner.step.end();
         self.progress.steps_in_process += 1;
+        self.progress.tell();
         if self.measured.live.is_read() { self.show_running_metrics() } else { Ok(()) }
     }
 
@@ -332,6 +407,7 @@ impl Session {
             self.feed.restart(self.progress.next_epoch())?;
         }
         self.log_epoch();
+        self.outputs.measured(TRAIN, self);
         self.outputs.progress(self);
         Ok(())
     }

@@ -76,7 +76,7 @@ events! {
     EventKind {
         /// Once, when the model is built and nothing is trained.
         SETUP = 1 "setup" since 0;
-        /// When a run resumes, after `setup`. [`TextsTable`](super::TextsTable): `bytes`, what `save_state` gave.
+        /// When a run resumes, after `setup`. [`TextsTable`](super::TextsTable): `bytes` what `save_state` gave, `first` the version of the plugin that gave it.
         LOAD_STATE = 2 "load_state" since 0;
         /// When a checkpoint is taken; the state goes to [`ServiceKind::SAVE_STATE`].
         SAVE_STATE = 3 "save_state" since 0;
@@ -104,14 +104,14 @@ events! {
         EVAL_STEP_END = 14 "eval_step_end" since 0;
         /// After an evaluation. [`EvaluationTable`](super::EvaluationTable).
         EVAL_END = 15 "eval_end" since 0;
-        /// Before a prediction job.
-        PREDICT_START = 16 "predict_start" since 0 [draft];
-        /// After a batch of it.
-        PREDICT_STEP = 17 "predict_step" since 0 [draft];
-        /// After a prediction job.
-        PREDICT_END = 18 "predict_end" since 0 [draft];
-        /// An export was asked for.
-        EXPORT = 19 "export" since 0 [draft];
+        /// Before the batches of a prediction job. [`EvaluationTable`](super::EvaluationTable).
+        PREDICT_START = 16 "predict_start" since 0;
+        /// After a batch of it. [`EvaluationTable`](super::EvaluationTable).
+        PREDICT_STEP = 17 "predict_step" since 0;
+        /// After the batches of a prediction job. [`EvaluationTable`](super::EvaluationTable).
+        PREDICT_END = 18 "predict_end" since 0;
+        /// An export was asked for, of a saved checkpoint.
+        EXPORT = 19 "export" since 0;
         /// The run's schedule says so. [`TextsTable`](super::TextsTable): `first` the cause.
         TRIGGER = 20 "trigger" since 0;
         /// Somebody put a record. [`TextsTable`](super::TextsTable): `first` its name, `second` its author, `third` its type, `value` of a scalar.

@@ -142,6 +142,10 @@ pub struct RunInfo {
     /// it was killed.
     #[serde(default)]
     pub previous_end: Option<String>,
+    /// Which job it is: `train`, or `evaluate`, `predict` or `export` of a saved checkpoint; empty of an older host, which only
+    /// trains.
+    #[serde(default)]
+    pub job: String,
     /// Whether this is a trial (`--try`) that publishes nothing.
     #[serde(default)]
     pub trial: bool,

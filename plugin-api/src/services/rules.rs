@@ -26,6 +26,7 @@ impl HookSet {
         EventKind::GRADIENTS,
         EventKind::EVAL_STEP_START,
         EventKind::EVAL_STEP_END,
+        EventKind::PREDICT_STEP,
         EventKind::RECORD,
         EventKind::CUSTOM,
         EventKind::ARTIFACT,
@@ -343,11 +344,17 @@ pub const fn tensors_readable(set: &TensorSet) -> HookSet {
     use EventKind as E;
     match set {
         TensorSet::Gradients => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER]),
-        TensorSet::Batch => {
-            HookSet::of(&[E::STEP_START, E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_START, E::EVAL_STEP_END])
-        }
-        TensorSet::Outputs => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_END]),
-        TensorSet::Taps => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::EVAL_STEP_END]),
+        TensorSet::Batch => HookSet::of(&[
+            E::STEP_START,
+            E::GRADIENTS,
+            E::STEP_END,
+            E::TRIGGER,
+            E::EVAL_STEP_START,
+            E::EVAL_STEP_END,
+            E::PREDICT_STEP,
+        ]),
+        TensorSet::Outputs => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_END, E::PREDICT_STEP]),
+        TensorSet::Taps => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::EVAL_STEP_END, E::PREDICT_STEP]),
         TensorSet::Parameters | TensorSet::Buffers | TensorSet::Optimizer | TensorSet::Copy(_) => HookSet::ANY,
     }
 }

@@ -96,6 +96,7 @@ impl World {
             resumed_from: None,
             previous_end: None,
             data: crate::protocol::DataInfo::default(),
+            job: "train".to_owned(),
             trial: false,
             console_width: 0,
             console_colors: false,

@@ -1,10 +1,10 @@
 //! The folder of checkpoints on the disk: its pointers, and deletion.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-/// The prefix of unfinished entries: the host removes those that a crash left.
+/// The prefix of unfinished entries, the host's too.
 const TEMPORARY: &str = ".tmp-";
 
 /// The name of the checkpoint of a position: `epoch-0003-step-00000084`.
@@ -56,7 +56,7 @@ fn link(name: &str, at: &Path) -> io::Result<()> {
 }
 
 /// Deletes the checkpoint called `name`. It is renamed first, so that there is never a partial checkpoint
-/// of that name; if it does not exist, that is not an error.
+/// of that name; if it does not exist, that is not an error. One that somebody reads stays: [`io::ErrorKind::ResourceBusy`].
 pub(crate) fn delete(folder: &Path, name: &str) -> io::Result<()> {
     let path = folder.join(name);
     match fs::symlink_metadata(&path) {
@@ -67,9 +67,39 @@ pub(crate) fn delete(folder: &Path, name: &str) -> io::Result<()> {
         }
         Ok(_) => {}
     }
+    // Whoever reads a checkpoint has a shared lock of its manifest.
+    let manifest = File::open(path.join("manifest.json")).ok();
+    if let Some(manifest) = &manifest
+        && let Err(TryLockError::WouldBlock) = manifest.try_lock()
+    {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
     let unnamed = temporary(folder, name);
     fs::rename(&path, &unnamed)?;
     fs::remove_dir_all(&unnamed)
+}
+
+/// Removes what an interrupted process has left in `folder`, a path relative to the run folder. For `setup`: nothing is
+/// written yet. A folder that is not within the run folder, which has one owner, may be another run's too, and is left
+/// alone.
+pub(crate) fn remove_unfinished(run_folder: &Path, folder: &Path) -> io::Result<()> {
+    let is_within = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !folder.components().all(is_within) {
+        return Ok(());
+    }
+    let entries = match fs::read_dir(run_folder.join(folder)) {
+        // What is no folder is told where it is written to.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            let is_folder = entry.file_type()?.is_dir();
+            if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }?;
+        }
+    }
+    Ok(())
 }
 
 fn temporary(folder: &Path, name: &str) -> PathBuf {
@@ -123,6 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn what_an_interrupted_process_left_goes_away_within_the_run_folder() {
+        let folder = folder();
+        let (name, run_folder) = (folder.path().file_name().unwrap(), folder.path().parent().unwrap());
+        fs::create_dir(folder.path().join(".tmp-half")).unwrap();
+        fs::write(folder.path().join(".tmp-half").join("model"), "half").unwrap();
+        fs::write(folder.path().join(".tmp-last-7"), ONE).unwrap();
+        remove_unfinished(run_folder, folder.path()).unwrap();
+        remove_unfinished(run_folder, &Path::new("..").join(name)).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+        remove_unfinished(run_folder, Path::new(name)).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        remove_unfinished(run_folder, Path::new("there is no such folder")).unwrap();
+    }
+
+    #[test]
     fn what_is_no_checkpoint_is_not_deleted() {
         let folder = folder();
         fs::create_dir(folder.path().join("notes")).unwrap();
@@ -134,6 +179,18 @@ mod tests {
         delete(folder.path(), ONE).unwrap();
         assert!(!has(folder.path(), ONE) && has(folder.path(), TWO));
         assert!(folder.path().join("notes").exists());
+    }
+
+    #[test]
+    fn what_somebody_reads_is_not_deleted() {
+        let folder = folder();
+        let manifest = File::open(folder.path().join(ONE).join("manifest.json")).unwrap();
+        manifest.lock_shared().unwrap();
+        assert_eq!(delete(folder.path(), ONE).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert!(has(folder.path(), ONE));
+        drop(manifest);
+        delete(folder.path(), ONE).unwrap();
+        assert!(!has(folder.path(), ONE));
     }
 
     #[test]

@@ -92,6 +92,10 @@ impl Callback for Checkpoints {
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
         let info = run.info()?;
         self.folder = Path::new(&info.folder).join(&self.options.folder);
+        // It takes room, and nothing else.
+        if let Err(error) = folder::remove_unfinished(Path::new(&info.folder), Path::new(&self.options.folder)) {
+            plugin_api::tracing::warn!("cannot remove what is unfinished in `{}`: {error}", self.folder.display());
+        }
         self.resumed_from = info.resumed_from.and_then(|path| folder::name_in(&self.folder, Path::new(&path)));
         Ok(())
     }
@@ -235,6 +239,8 @@ impl Checkpoints {
     fn delete(&mut self, name: &str) {
         match folder::delete(&self.folder, name) {
             Ok(()) => self.kept.retain(|entry| entry.name != name),
+            // A job reads it.
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
             Err(error) => plugin_api::tracing::warn!("cannot delete the checkpoint `{name}`: {error}"),
         }
     }

@@ -1,17 +1,20 @@
-//! `dashboard`: a live page about the run, only on this machine.
+//! `dashboard`: a live page about the run, only on this machine unless `bind` says otherwise.
 //!
-//! When training starts, it prints an address with a token. The page shows growing curves, progress and the time left,
+//! When training starts, it prints an address with a token (without the one of `token_file`). The page shows growing curves, progress and the time left,
 //! what each plugin costs, the console, the model and the best values, and can stop the run and set the learning rate.
 //! One thread serves all pages; hooks and thread share a board (`board.rs`), which each of them copies from and to. The
-//! page ends with the run.
+//! page ends with the run. Prometheus reads the same board at `/metrics`.
 
 mod board;
+mod exposition;
 mod feed;
+mod names;
 mod server;
 mod site;
 mod token;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::ErrorKind as Io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,7 @@ use plugin_api::event::{ArtifactPublished, At, Evaluation, Failed, Position, Rec
 use plugin_api::{Callback, Creation, Error, ErrorKind, Kind, Result, Run, plugin};
 
 use crate::board::{Board, Shown, WantedRate};
+use crate::names::Names;
 use crate::server::Server;
 use crate::site::Site;
 use crate::token::Token;
@@ -28,8 +32,15 @@ use crate::token::Token;
 /// Options of `dashboard`.
 #[plugin]
 pub struct Options {
-    /// The port on 127.0.0.1; 0 for a free one.
+    /// The IP address to listen on: one of this machine's, or `0.0.0.0` or `::` for all of them. With another than a
+    /// loopback address, other machines can open the page, too; it still needs the token, but everything, the token
+    /// included, crosses the network unencrypted.
+    pub bind: String,
+    /// The port; 0 for a free one.
     pub port: u16,
+    /// The file that contains only the token: at least 16 visible ASCII characters. Relative to the folder that the host
+    /// was started in. No other user may have access to it (`chmod 600`). If not given, each run has a new random token.
+    pub token_file: Option<String>,
     /// Seconds between two updates of the training's values.
     #[schemars(range(min = 0.1, max = 3600.0))]
     pub every: f64,
@@ -48,7 +59,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            bind: "127.0.0.1".to_owned(),
             port: 0,
+            token_file: None,
             every: 0.5,
             pages: 8,
             linger: 0.0,
@@ -61,6 +74,9 @@ impl Default for Options {
 /// Serves a live page about the run.
 pub struct Dashboard {
     options: Options,
+    bind: IpAddr,
+    /// The one of `token_file`.
+    token: Option<Token>,
     board: Arc<Board>,
     /// Opened in `setup`, so that a port that is in use is reported before the training.
     listener: Option<TcpListener>,
@@ -89,9 +105,19 @@ impl Callback for Dashboard {
         if !(1..=100).contains(&options.pages) {
             return Err(Error::new(format!("`pages` is {}, which is not from 1 to 100", options.pages)));
         }
+        let bind = options.bind.parse::<IpAddr>().map_err(|_| {
+            Error::new(format!(
+                "`bind` is `{}`, which is not an IP address; use `127.0.0.1` for this machine alone, another address of \
+                 this machine, or `0.0.0.0` or `::` for all of its addresses",
+                options.bind
+            ))
+        })?;
+        let token = options.token_file.as_deref().map(Token::from_file).transpose()?;
         let now = Instant::now();
         Ok(Self {
             options,
+            bind: bind.to_canonical(),
+            token,
             board: Arc::default(),
             listener: None,
             server: None,
@@ -105,9 +131,13 @@ impl Callback for Dashboard {
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
         // A trial publishes nothing, and ends before anyone could look.
         if !run.info()?.trial {
-            let port = self.options.port;
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
-                Error::from(error).context(format!("cannot listen on port {port} of 127.0.0.1 (0 uses a free one)"))
+            let (bind, port) = (self.bind, self.options.port);
+            let listener = TcpListener::bind((bind, port)).map_err(|error| {
+                let advice = match error.kind() {
+                    Io::AddrInUse | Io::PermissionDenied => "0 uses a free one",
+                    _ => "`bind` must be an address of this machine",
+                };
+                Error::from(error).context(format!("cannot listen on port {port} of {bind} ({advice})"))
             })?;
             self.listener = Some(listener);
         }
@@ -126,10 +156,25 @@ impl Callback for Dashboard {
         }
         self.read_history(run)?;
         self.look_around(run)?;
-        let (token, nonce, address) = (Token::new()?, Token::new()?, listener.local_addr()?);
-        let site = Site::new(Arc::clone(&self.board), run.remote()?, token.clone(), &nonce)?;
+        let token = self.token.take().map_or_else(Token::new, Ok)?;
+        // Whoever wrote the file knows the token, and the console is kept in the run folder.
+        let query = if token.is_from_file() { String::new() } else { format!("?token={}", token.text()) };
+        let (names, address) = (Names::new(self.bind), listener.local_addr()?);
+        let port = address.port();
+        let (here, is_local) = (SocketAddr::new(names.here(), port), names.is_local());
+        let elsewhere = names.own().map(|name| format!("dashboard, from other machines: http://{name}:{port}/{query}"));
+        let site = Site::new(Arc::clone(&self.board), run.remote()?, names, token, &Token::new()?)?;
         self.server = Some(Server::start(listener, site, self.options.pages)?);
-        run.console_line(&format!("dashboard: http://{address}/?token={}", token.text()))
+        if !is_local {
+            // A warning is shown on the console and kept in the log.
+            plugin_api::tracing::warn!(
+                "the dashboard listens on {address}: the page and its token go over plain HTTP to whoever can reach that \
+                 address, and can be read on the way; put a reverse proxy with TLS before it, or leave `bind` out and \
+                 forward the port with `ssh -L {port}:localhost:{port} MACHINE`"
+            );
+        }
+        run.console_line(&format!("dashboard: http://{here}/{query}"))?;
+        elsewhere.map_or(Ok(()), |line| run.console_line(&line))
     }
 
     #[inline]

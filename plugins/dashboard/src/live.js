@@ -1,7 +1,8 @@
 // The live page: gets the updates of the run and sends the requests of its buttons.
 "use strict";
 
-const token = new URLSearchParams(location.search).get("token");
+// As the server reads it: a plus sign is no space.
+const token = new URLSearchParams(location.search).get("token")?.replaceAll(" ", "+");
 const known = { facts: null, progress: null, curves: {}, groups: [] };
 const LINES = 300;
 const isOver = () => known.progress && known.progress.state !== "running";

@@ -1,5 +1,6 @@
 //! What the server answers, and to whom.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chart::Page;
@@ -7,12 +8,15 @@ use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use plugin_api::protocol::Control;
 use plugin_api::{ErrorKind, Remote};
 use serde::Deserialize;
 
 use crate::board::{Board, WantedRate};
+use crate::exposition::{self, Exposition};
 use crate::feed::Feed;
+use crate::names::Names;
 use crate::token::Token;
 
 /// The longest body of a request, in bytes.
@@ -21,10 +25,11 @@ const LONGEST_BODY: usize = 1024;
 /// An answer: a text, or the page's updates.
 pub(crate) type Answer = Response<Either<Full<Bytes>, Feed>>;
 
-/// The site: one page, its updates, and two buttons.
+/// The site: one page, its updates, and two buttons; and what programs ask for.
 pub(crate) struct Site {
     board: Arc<Board>,
     remote: Remote,
+    names: Names,
     token: Token,
     page: Bytes,
     policy: HeaderValue,
@@ -42,9 +47,18 @@ struct RateRequest {
 /// Why a request is rejected.
 struct Refusal(StatusCode, &'static str);
 
+const NOT_ALLOWED: Refusal = Refusal(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here");
+
 impl Site {
-    /// The site, protected by `token`; `nonce` is in the policy and in the page's scripts, so that no others run.
-    pub(crate) fn new(board: Arc<Board>, remote: Remote, token: Token, nonce: &Token) -> plugin_api::Result<Self> {
+    /// The site, under `names` and protected by `token`; `nonce` is in the policy and in the page's scripts, so that no
+    /// others run.
+    pub(crate) fn new(
+        board: Arc<Board>,
+        remote: Remote,
+        names: Names,
+        token: Token,
+        nonce: &Token,
+    ) -> plugin_api::Result<Self> {
         let nonce = nonce.text();
         let policy = format!(
             "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; \
@@ -57,11 +71,15 @@ impl Site {
             header: include_str!("controls.html"),
             sections: include_str!("console.html"),
             script: include_str!("live.js"),
-            footer: "Served by the callback <code>dashboard</code> while the run continues; nothing leaves this machine.",
+            footer: if names.is_local() {
+                "Served by the callback <code>dashboard</code> while the run continues; nothing leaves this machine."
+            } else {
+                "Served by the callback <code>dashboard</code> while the run continues."
+            },
             ..Page::default()
         };
         let policy = HeaderValue::from_str(&policy).map_err(|error| plugin_api::Error::new(error.to_string()))?;
-        Ok(Self { board, remote, token, page: page.html().into(), policy })
+        Ok(Self { board, remote, names, token, page: page.html().into(), policy })
     }
 
     /// Answers a request.
@@ -92,7 +110,15 @@ impl Site {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.admit(request.uri(), request.headers())?;
+        self.admit(request.headers())?;
+        // Before the token: who asks whether the process lives need not know more.
+        if request.uri().path() == "/health" {
+            return match *request.method() {
+                Method::GET | Method::HEAD => Ok(text(StatusCode::OK, "ok")),
+                _ => Err(NOT_ALLOWED),
+            };
+        }
+        self.check_token(request.uri(), request.headers())?;
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/") => {
                 let page = Response::builder().header(header::CONTENT_TYPE, "text/html; charset=utf-8");
@@ -102,39 +128,51 @@ impl Site {
                 let stream = Response::builder().header(header::CONTENT_TYPE, "text/event-stream");
                 Ok(complete(stream, Either::Right(Feed::new(Arc::clone(&self.board)))))
             }
+            (&Method::GET, "/metrics") => {
+                // Written outside the lock.
+                let exposition = Exposition::of(&self.board.shown());
+                let metrics = Response::builder().header(header::CONTENT_TYPE, exposition::CONTENT_TYPE);
+                Ok(complete(metrics, Either::Left(Full::new(exposition.text().into()))))
+            }
             (&Method::POST, "/stop") => self.stop(),
             (&Method::POST, "/learning-rate") => self.set_rate(request).await,
-            (_, "/" | "/events" | "/stop" | "/learning-rate") => {
-                Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here"))
-            }
+            (_, "/" | "/events" | "/metrics" | "/stop" | "/learning-rate") => Err(NOT_ALLOWED),
             _ => Err(Refusal(StatusCode::NOT_FOUND, "there is no such page")),
         }
     }
 
-    /// Accepts requests that use this machine's own name, come from no other site, and have the token.
+    /// Accepts requests that use one of the page's names and come from no other site.
     ///
     /// A site whose name leads to this machine (DNS rebinding) is visible in `Host`; a script of another site in the
     /// user's browser is visible in `Origin`.
-    fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let host = only(headers, header::HOST.as_str()).unwrap_or_default();
-        if !is_loopback(host) {
-            return Err(Refusal(StatusCode::FORBIDDEN, "this page is only available at `localhost`"));
+        if !self.names.contain(host) {
+            return Err(Refusal(StatusCode::FORBIDDEN, self.names.refusal()));
         }
         if headers.contains_key(header::ORIGIN)
             && only(headers, header::ORIGIN.as_str()).and_then(|origin| origin.strip_prefix("http://")) != Some(host)
         {
             return Err(Refusal(StatusCode::FORBIDDEN, "requests from other sites are not allowed"));
         }
+        Ok(())
+    }
+
+    /// Accepts requests with the token: a browser has it in the address, a program in a header.
+    fn check_token(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let bearer = only(headers, header::AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
-        let told = bearer.or_else(|| {
+        let told = bearer.map(|token| Cow::Borrowed(token.as_bytes())).or_else(|| {
             let mut pairs = uri.query().unwrap_or_default().split('&');
-            pairs.find_map(|pair| pair.strip_prefix("token="))
+            // A token from a file may have characters that must be encoded there.
+            pairs.find_map(|pair| pair.strip_prefix("token=")).map(|token| percent_decode_str(token).into())
         });
-        if !told.is_some_and(|told| self.token.is(told)) {
-            return Err(Refusal(
-                StatusCode::UNAUTHORIZED,
-                "open the whole address that the run printed: the token is missing or wrong",
-            ));
+        if !told.is_some_and(|told| self.token.is(&told)) {
+            let message = if self.token.is_from_file() {
+                "add `?token=` and the token in the file of the option `token_file` to the address: it is missing or wrong"
+            } else {
+                "open the whole address that the run printed: the token is missing or wrong"
+            };
+            return Err(Refusal(StatusCode::UNAUTHORIZED, message));
         }
         Ok(())
     }
@@ -180,15 +218,6 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     values.next().is_none().then_some(value)
 }
 
-/// Whether a `Host` is this machine's own name. The port may differ: that of a tunnel.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    ["localhost", "127.0.0.1", "[::1]"].contains(&name.to_ascii_lowercase().as_str())
-}
-
 fn text(status: StatusCode, message: impl Into<Bytes>) -> Answer {
     let answer = Response::builder().status(status).header(header::CONTENT_TYPE, "text/plain; charset=utf-8");
     complete(answer, Either::Left(Full::new(message.into())))
@@ -197,21 +226,4 @@ fn text(status: StatusCode, message: impl Into<Bytes>) -> Answer {
 /// A response; its parts are valid constants.
 fn complete(builder: hyper::http::response::Builder, body: Either<Full<Bytes>, Feed>) -> Answer {
     builder.body(body).unwrap_or_else(|_| Response::new(Either::Left(Full::default())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_machine_has_three_names() {
-        for host in ["localhost", "localhost:80", "LOCALHOST:1", "127.0.0.1:6006", "[::1]:6006", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in
-            ["", "localhost.example", "evil.example:80", "127.0.0.1.nip.io", "localhost:", "localhost:8a", "::1"]
-        {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
 }

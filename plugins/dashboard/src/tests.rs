@@ -1,5 +1,6 @@
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+use std::path::{Path, PathBuf};
 
 use plugin_api::abi::kinds::EventKind;
 use plugin_api::event::Outcome;
@@ -32,7 +33,11 @@ fn serving(options: Value) -> (FakeHost, u16, String) {
 }
 
 fn send(port: u16, request: &str) -> BufReader<TcpStream> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    send_to((Ipv4Addr::LOCALHOST, port), request)
+}
+
+fn send_to(address: impl Into<SocketAddr>, request: &str) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(address.into()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     BufReader::new(stream)
@@ -40,9 +45,41 @@ fn send(port: u16, request: &str) -> BufReader<TcpStream> {
 
 /// The status and everything after it.
 fn answer(port: u16, request: &str) -> (u16, String) {
+    answer_of(send(port, request))
+}
+
+fn answer_of(mut stream: BufReader<TcpStream>) -> (u16, String) {
     let mut text = String::new();
-    send(port, request).read_to_string(&mut text).unwrap();
+    stream.read_to_string(&mut text).unwrap();
     (text.split(' ').nth(1).unwrap().parse().unwrap(), text)
+}
+
+/// The answer to a request for `path` at `address` in the name of `host`.
+fn get_as(address: impl Into<SocketAddr>, host: &str, path: &str) -> (u16, String) {
+    answer_of(send_to(address, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")))
+}
+
+/// A file for `token_file` that nobody else can read.
+fn token_file(folder: &Path, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.join("token");
+    std::fs::write(&path, content).unwrap();
+    set_mode(&path, 0o600);
+    path
+}
+
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[cfg(not(unix))]
+fn set_mode(_: &Path, _: u32) {}
+
+/// Why options are refused.
+fn refusal(options: Value) -> String {
+    FakeHost::new::<Dashboard>(options).err().unwrap().message().to_owned()
 }
 
 fn get(port: u16, path: &str) -> (u16, String) {
@@ -83,7 +120,9 @@ fn whoever_does_not_know_the_token_sees_nothing() {
     let (host, port, token) = serving(json!({}));
     let mut wrong = token.clone();
     wrong.replace_range(..1, if token.starts_with('0') { "1" } else { "0" });
-    for path in ["/", "/?token=", &format!("/?token={wrong}"), "/events", "/nowhere", &format!("/?token={token}0")] {
+    for path in
+        ["/", "/?token=", &format!("/?token={wrong}"), "/events", "/metrics", "/nowhere", &format!("/?token={token}0")]
+    {
         assert_eq!(get(port, path).0, 401, "{path}");
     }
     for token in ["", &wrong] {
@@ -193,6 +232,66 @@ fn points_arrive_and_the_outcome_is_the_last_that_is_told() {
 }
 
 #[test]
+fn prometheus_reads_the_latest_values() {
+    let (mut host, port, token) = serving(json!({ "exclude": ["hidden"] }));
+    for (name, value) in [("val_loss", f64::NAN), ("val_accuracy", 0.5), ("hidden", 1.0)] {
+        host.put_metric(name, value);
+    }
+    host.set_position(2, 10);
+    host.evaluation(EventKind::EVAL_END, "val", 0, 3).unwrap();
+    let record = Record { name: "noise/\"scale\"".to_owned(), value: RecordValue::Scalar { value: 0.25 } };
+    host.record("someone", &record).unwrap();
+    let scrape = || {
+        answer(
+            port,
+            &format!(
+                "GET /metrics HTTP/1.1\r\nHost: localhost:{port}\r\nAccept: text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\
+                 Authorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+            ),
+        )
+    };
+    let (status, told) = scrape();
+    assert_eq!(status, 200, "{told}");
+    assert!(told.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{told}");
+    let run = told.split("run=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    for line in [
+        format!("host_run_state{{run=\"{run}\",state=\"running\"}} 1"),
+        format!("host_run_epoch{{run=\"{run}\"}} 2"),
+        format!("host_run_step{{run=\"{run}\"}} 10"),
+        format!("host_metric_val_accuracy{{run=\"{run}\",metric=\"val_accuracy\"}} 0.5"),
+        format!("host_metric_val_loss{{run=\"{run}\",metric=\"val_loss\"}} NaN"),
+        format!("host_metric_noise__scale_{{run=\"{run}\",metric=\"noise/\\\"scale\\\"\"}} 0.25"),
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line} is not in {told}");
+    }
+    assert!(!told.contains("hidden") && !told.contains(&token), "{told}");
+    assert_eq!(get(port, &format!("/metrics?token={token}")).0, 200, "as the page itself");
+    assert_eq!(post(port, "/metrics", &token, "").0, 405);
+    host.train_end(Outcome::Stopped).unwrap();
+    let (_, told) = scrape();
+    for (state, expected) in [("running", 0), ("stopped", 1), ("finished", 0)] {
+        assert!(told.contains(&format!("host_run_state{{run=\"{run}\",state=\"{state}\"}} {expected}\n")), "{told}");
+    }
+    assert!(!told.contains("time_left"), "{told}");
+}
+
+#[test]
+fn whether_it_lives_is_told_without_the_token_and_nothing_else() {
+    let (_host, port, token) = serving(json!({}));
+    let (status, told) = get(port, "/health");
+    assert_eq!((status, told.split("\r\n\r\n").nth(1)), (200, Some("ok")), "{told}");
+    let request = format!("HEAD /health HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+    let (status, told) = answer(port, &request);
+    assert!(status == 200 && told.ends_with("\r\n\r\n"), "{told}");
+    assert_eq!(post(port, "/health", &token, "").0, 405);
+    for path in ["/health/", "/health/../metrics", "//health"] {
+        assert_eq!(get(port, path).0, 401, "{path}");
+    }
+    let foreign = "GET /health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(answer(port, foreign).0, 403);
+}
+
+#[test]
 fn one_page_too_many_is_refused_and_holds_up_nobody() {
     let (mut host, port, token) = serving(json!({ "pages": 1 }));
     let request = format!("GET /events?token={token} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
@@ -256,7 +355,187 @@ fn options_out_of_range_are_refused() {
     for (options, name) in
         [(json!({ "every": 0.0 }), "every"), (json!({ "linger": -1.0 }), "linger"), (json!({ "pages": 0 }), "pages")]
     {
-        let error = FakeHost::new::<Dashboard>(options).err().unwrap();
-        assert!(error.message().contains(name), "{error}");
+        let told = refusal(options);
+        assert!(told.contains(name), "{told}");
+    }
+}
+
+#[test]
+fn without_options_it_is_for_this_machine_alone() {
+    let (host, port, token) = serving(json!({}));
+    assert_eq!(host.lines(), [format!("dashboard: http://127.0.0.1:{port}/?token={token}")]);
+    assert_eq!(host.logs(), [""; 0]);
+    for name in ["192.0.2.7".to_owned(), "0.0.0.0".to_owned()].into_iter().chain(own_name()) {
+        let (status, told) = get_as((Ipv4Addr::LOCALHOST, port), &name, &format!("/?token={token}"));
+        assert!(status == 403 && told.ends_with("only available at `localhost`\n"), "{told}");
+    }
+    assert!(get(port, &format!("/?token={token}")).1.contains("nothing leaves this machine"));
+}
+
+fn own_name() -> Option<String> {
+    Names::new(Ipv4Addr::UNSPECIFIED.into()).own().map(str::to_owned)
+}
+
+/// Whether this machine has an IPv6 loopback.
+fn has_ipv6() -> bool {
+    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+#[test]
+fn another_loopback_address_is_as_safe() {
+    if !has_ipv6() {
+        return;
+    }
+    let (host, port, token) = serving(json!({ "bind": "::1" }));
+    assert_eq!(host.lines(), [format!("dashboard: http://[::1]:{port}/?token={token}")]);
+    assert_eq!(host.logs(), [""; 0]);
+    let page = format!("/?token={token}");
+    for name in [format!("[::1]:{port}"), format!("localhost:{port}")] {
+        assert_eq!(get_as((Ipv6Addr::LOCALHOST, port), &name, &page).0, 200, "{name}");
+        assert_eq!(get_as((Ipv6Addr::LOCALHOST, port), &name, "/").0, 401, "{name}");
+    }
+    assert_eq!(get_as((Ipv6Addr::LOCALHOST, port), "[2001:db8::7]", &page).0, 403);
+}
+
+#[test]
+fn at_all_addresses_the_token_and_the_names_still_protect_it() {
+    let mut all = vec![("0.0.0.0", "127.0.0.1", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))];
+    if has_ipv6() {
+        all.push(("::", "[::1]", SocketAddr::from((Ipv6Addr::LOCALHOST, 0))));
+    }
+    for (bind, shown, mut address) in all {
+        let (host, port, token) = serving(json!({ "bind": bind }));
+        address.set_port(port);
+        let mut lines = vec![format!("dashboard: http://{shown}:{port}/?token={token}")];
+        lines.extend(
+            own_name().map(|name| format!("dashboard, from other machines: http://{name}:{port}/?token={token}")),
+        );
+        assert_eq!(host.lines(), lines);
+        // Told once, with what to do, and without the token.
+        let [warning] = host.logs() else { panic!("{:?}", host.logs()) };
+        let listens = format!("WARN the dashboard listens on {}:", SocketAddr::new(bind.parse().unwrap(), port));
+        assert!(warning.starts_with(&listens) && warning.contains("plain HTTP"), "{warning}");
+        assert!(warning.contains(&format!("`ssh -L {port}:localhost:{port} MACHINE`")), "{warning}");
+        assert!(warning.contains("reverse proxy") && !warning.contains(&token), "{warning}");
+
+        let page = format!("/?token={token}");
+        let names = ["localhost", "127.0.0.1", "[::1]", "192.0.2.7", "[2001:db8::7]"].map(str::to_owned);
+        for name in names.into_iter().chain(own_name()) {
+            let host = format!("{name}:{port}");
+            let (status, told) = get_as(address, &host, &page);
+            assert!(status == 200 && !told.contains("nothing leaves this machine"), "{host}: {told}");
+            for path in ["/", "/events", "/metrics", "/?token=0", "/stop"] {
+                assert_eq!(get_as(address, &host, path).0, 401, "{host} {path}");
+            }
+            assert_eq!(get_as(address, &host, "/health").0, 200, "{host}");
+        }
+        let foreign = ["evil.example".to_owned(), "192.0.2.7.nip.io".to_owned()];
+        for name in foreign.into_iter().chain(own_name().map(|name| format!("{name}.evil.example"))) {
+            for path in [&page, "/health"] {
+                assert_eq!(get_as(address, &name, path).0, 403, "{name} {path}");
+            }
+        }
+        let post = |token: &str, headers: &str| {
+            let request = format!("POST /stop?token={token} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+            answer_of(send_to(address, &request)).0
+        };
+        assert_eq!(post("", "Host: 192.0.2.7\r\n"), 401);
+        assert_eq!(post(&token, "Host: 192.0.2.7\r\nOrigin: http://evil.example\r\n"), 403);
+        assert_eq!(post(&token, "Host: evil.example\r\nOrigin: http://evil.example\r\n"), 403);
+        assert_eq!(post(&token, "Host: 192.0.2.7\r\nOrigin: http://192.0.2.7\r\n"), 202);
+    }
+}
+
+#[test]
+fn an_address_that_is_none_or_another_machines_is_refused() {
+    for bind in ["localhost", "", "127.0.0.1:80", "[::1]", "256.0.0.1", "fe80::1%eth0"] {
+        let told = refusal(json!({ "bind": bind }));
+        assert!(
+            told.starts_with(&format!("`bind` is `{bind}`, which is not an IP address; use `127.0.0.1`")),
+            "{told}"
+        );
+    }
+    // An address for documentation. The instance itself opens nothing.
+    let error = host(json!({ "bind": "203.0.113.1" })).setup().unwrap_err();
+    let expected = "cannot listen on port 0 of 203.0.113.1 (`bind` must be an address of this machine): ";
+    assert!(error.message().starts_with(expected), "{error}");
+}
+
+#[test]
+fn a_token_of_the_users_own_is_the_token_of_each_run_and_is_shown_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    // As Base64 has them, and as an address cannot.
+    let token = "a+b/c=\"d&e%f#g?h~";
+    let file = token_file(folder.path(), format!("\n{token} \r\n"));
+    for _ in 0..2 {
+        let mut host = host(json!({ "token_file": file }));
+        host.setup().unwrap();
+        host.train_start().unwrap();
+        let [line] = host.lines() else { panic!("{:?}", host.lines()) };
+        let place = line.strip_prefix("dashboard: http://127.0.0.1:").unwrap().strip_suffix('/').unwrap();
+        let port = place.parse().unwrap();
+        assert_eq!(host.logs(), [""; 0]);
+        for encoded in ["a+b/c=%22d%26e%25f%23g?h~", "%61%2Bb%2fc%3D%22d%26e%f%23g%3Fh%7E"] {
+            for path in ["/", "/metrics"] {
+                let (status, told) = get(port, &format!("{path}?token={encoded}"));
+                assert!(status == 200 && !told.contains(token), "{told}");
+            }
+        }
+        let wrong = ["", "a%20b/c=%22d%26e%25f%23g?h~", "a+b/c=%22d%26e%25f%23g?h", "a+b/c=%22d&e%25f%23g?h~"];
+        for wrong in wrong {
+            let (status, told) = get(port, &format!("/?token={wrong}"));
+            assert!(status == 401 && told.contains("`token_file`") && !told.contains(token), "{told}");
+        }
+        let no_token = token.replace('b', "B");
+        assert_eq!(post(port, "/stop", &no_token, "").0, 401);
+        assert_eq!(post(port, "/stop", token, "").0, 202);
+        host.step_end(1).unwrap();
+        assert!(host.requested(Control::Stop));
+        assert!(!format!("{:?} {:?}", host.lines(), host.logs()).contains(token));
+    }
+}
+
+#[test]
+fn a_file_that_holds_no_token_is_refused_and_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    for content in [
+        &b""[..],
+        b"secret-secret-1",
+        b"   secret-secret   \n",
+        b"secret-secret secret-secret",
+        b"secret-secret\nsecret-secret\n",
+        "\u{feff}secret-secret-secret".as_bytes(),
+        "secret-secret-s\u{e9}cret".as_bytes(),
+        b"secret-secret-\xff\xff\xff",
+        b"secret-secret-secret\0",
+        &b"secret-secret".repeat(100),
+    ] {
+        let told = refusal(json!({ "token_file": token_file(folder.path(), content) }));
+        assert!(told.contains("of `token_file` must contain one token of at least 16 visible ASCII"), "{told}");
+        assert!(!told.contains("secret-"), "{told}");
+    }
+    for content in [&b"secret-secret-16"[..], &b"x".repeat(1024)] {
+        FakeHost::new::<Dashboard>(json!({ "token_file": token_file(folder.path(), content) })).unwrap();
+    }
+    let told = refusal(json!({ "token_file": folder.path() }));
+    assert!(told.ends_with("of `token_file` is not a regular file"), "{told}");
+    let told = refusal(json!({ "token_file": folder.path().join("none") }));
+    assert!(told.starts_with("cannot read the file `") && told.contains("none` of `token_file`: "), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_token_that_others_can_read_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = token_file(folder.path(), "secret-secret-secret");
+    for mode in [0o644, 0o640, 0o604, 0o620, 0o602] {
+        set_mode(&file, mode);
+        let told = refusal(json!({ "token_file": file }));
+        assert!(told.contains(&format!("has the mode {mode:03o}, ")), "{told}");
+        assert!(told.ends_with(&format!("`chmod 600 {}`", file.display())) && !told.contains("secret-"), "{told}");
+    }
+    for mode in [0o400, 0o600, 0o700, 0o711] {
+        set_mode(&file, mode);
+        FakeHost::new::<Dashboard>(json!({ "token_file": file })).unwrap();
     }
 }

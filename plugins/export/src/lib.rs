@@ -20,6 +20,6 @@ pub use name::Template;
 pub use normalization::Normalization;
 pub use origin::Origin;
 pub use outputs::{Added, Ending, Include, Outputs};
-pub use publication::{PartialFile, Publication};
+pub use publication::{PartialFile, Publication, remove_unfinished};
 pub use samples::{Samples, TRAIN, Value, predict};
 pub use weights::{Values, Weight, Weights, write_numbers};

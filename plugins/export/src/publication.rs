@@ -2,10 +2,30 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use plugin_api::{Error, Result};
+use plugin_api::{Error, Result, tracing};
 use tempfile::TempDir;
+
+/// The prefix of the folders of unfinished files.
+const PARTIAL: &str = ".partial-";
+
+/// Removes what a process that was ended within an export has left in `folder`, a path relative to the run folder. For
+/// `setup`: no callback exports before all have been set up. A folder that is not within the run folder, which has one
+/// owner, may be another run's too, and is left alone.
+pub fn remove_unfinished(run_folder: &str, folder: &str) {
+    let is_within = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(folder).components().all(is_within) {
+        return;
+    }
+    let Ok(entries) = fs::read_dir(Path::new(run_folder).join(folder)) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PARTIAL)) {
+        // It takes room, and nothing else.
+        if let Err(error) = fs::remove_dir_all(entry.path()) {
+            tracing::warn!("cannot remove the unfinished export `{}`: {error}", entry.path().display());
+        }
+    }
+}
 
 /// Files that belong together. They are written to a hidden folder next to their final paths and then moved there; the
 /// last one, which refers to the others, is moved last. Files that are not published are removed with this value.
@@ -35,7 +55,7 @@ impl Publication {
     /// When the folder cannot be created.
     pub fn begin(folder: &Path, sync: bool) -> Result<Publication> {
         fs::create_dir_all(folder).map_err(|error| failed("create the folder", folder, &error))?;
-        let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(folder);
+        let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(folder);
         let partial = partial.map_err(|error| failed("create a folder in", folder, &error))?;
         Ok(Publication { folder: folder.to_owned(), partial, names: Vec::new(), sync })
     }
@@ -182,6 +202,23 @@ mod tests {
         drop(publication);
         assert_eq!(names(folder.path()), ["model"]);
         assert_eq!(fs::read(folder.path().join("model")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_away_within_the_run_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_folder = folder.path().join("run");
+        for exports in ["run/exports", "elsewhere"].map(|path| folder.path().join(path)) {
+            fs::create_dir_all(exports.join(".partial-abc")).unwrap();
+            fs::write(exports.join(".partial-abc/model"), "half").unwrap();
+            fs::write(exports.join("model"), "whole").unwrap();
+        }
+        let absolute = folder.path().join("elsewhere").display().to_string();
+        for exports in ["exports", "./exports", "../elsewhere", &absolute, "none"] {
+            remove_unfinished(&run_folder.display().to_string(), exports);
+        }
+        assert_eq!(names(&run_folder.join("exports")), ["model"]);
+        assert_eq!(names(&folder.path().join("elsewhere")), [".partial-abc", "model"]);
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Callback for Onnx {
         let graph = export::graph(run, "ONNX")?;
         lower::check(&graph).map_err(|error| error.context("the model cannot be exported as ONNX"))?;
         let info = run.info()?;
+        export::remove_unfinished(&info.folder, &self.options.log_dir);
         let ending = Ending::new(&self.options.include, &info, graph.shape(&graph.output).unwrap_or_default())?;
         let includes_normalization = self.options.include.contains(&Include::Normalize);
         let normalization = Normalization::of(&info.data).filter(|_| includes_normalization);

@@ -172,6 +172,8 @@ impl Table {
     /// Opens the file without the rows that an interrupted run wrote after the point from which this one resumes: with
     /// the first `rows`, if that number is known and they exist, or those of up to `global_step` steps.
     fn open(path: PathBuf, rows: Option<u64>, global_step: u64) -> Result<Self> {
+        // What a process left that was ended while it wrote the file again.
+        let _ = fs::remove_file(partial(&path));
         let mut file = LineFile::open(&path)?;
         let whole = whole_rows(&file.content()?);
         let mut this = Self { path, file, columns: Vec::new(), rows: 0 };
@@ -218,14 +220,23 @@ impl Table {
             cells.resize(columns.len(), String::new());
             content.extend(line(&cells)?);
         }
-        let partial = self.path.with_extension("csv.partial");
+        let partial = partial(&self.path);
         let written = fs::write(&partial, &content).and_then(|()| fs::rename(&partial, &self.path));
-        written.map_err(|error| Error::from(error).context(self.path.display()))?;
+        if let Err(error) = written {
+            // On a full disk, it is in the way of what comes next.
+            let _ = fs::remove_file(&partial);
+            return Err(Error::from(error).context(self.path.display()));
+        }
         let mut file = LineFile::open(&self.path)?;
         file.cut(content.len() as u64)?;
         (self.file, self.columns) = (file, columns);
         Ok(())
     }
+}
+
+/// The path of the file while it is written again.
+fn partial(path: &Path) -> PathBuf {
+    path.with_extension("csv.partial")
 }
 
 /// A line of the file, and where it ends.

@@ -15,17 +15,22 @@ use crate::examples::Examples;
 use crate::features::Features;
 use crate::options::{Options, folder_name};
 use crate::proto::{HparamValue, Value, What};
-use crate::runs::{Runs, TRAIN, WHOLE};
+use crate::runs::{Lengths, Resumed, Runs, TRAIN, WHOLE};
 use crate::values::floats;
 use crate::{confusion, graph, histogram, hparams, records, summary};
 
 /// The state in checkpoints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct State {
     triggers: u64,
     /// The best value of the metric in `basis`.
     best: Option<f64>,
+    /// The step at which each metric was last written.
+    written: BTreeMap<String, u64>,
+    /// How long the event files were at which step; checkpoints of older versions do not say it. The step tells a state
+    /// that a later checkpoint has, since saving another failed.
+    lengths: Option<(u64, Lengths)>,
 }
 
 /// Writes event files for TensorBoard.
@@ -39,8 +44,6 @@ pub struct TensorBoard {
     name: String,
     hparams: BTreeMap<String, HparamValue>,
     splits: Vec<String>,
-    /// The step at which each metric was last written.
-    written: BTreeMap<String, u64>,
     split: Option<String>,
     examples: Option<Examples>,
     features: Option<Features>,
@@ -69,7 +72,6 @@ impl Callback for TensorBoard {
             name: String::new(),
             hparams: BTreeMap::new(),
             splits: Vec::new(),
-            written: BTreeMap::new(),
             split: None,
             examples: None,
             features: None,
@@ -95,10 +97,11 @@ impl Callback for TensorBoard {
         Ok(())
     }
 
-    fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {
+    fn on_save_state(&mut self, _: &mut Run<'_>, event: &At<'_>) -> Result<Vec<u8>> {
         // Everything before the checkpoint must be on the disk.
         if let Some(runs) = &mut self.runs {
             runs.flush()?;
+            self.state.lengths = Some((event.global_step, runs.lengths()?));
         }
         encode_state(&self.state)
     }
@@ -106,7 +109,9 @@ impl Callback for TensorBoard {
     fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
         let info = run.info()?;
         let folder = self.options.folder(&info);
-        let mut runs = Runs::begin(folder, &self.instance, event.global_step, self.options.flush_every()?)?;
+        let lengths = self.state.lengths.take().filter(|(step, _)| *step == event.global_step);
+        let resumed = Resumed { step: event.global_step, lengths: lengths.map(|(_, lengths)| lengths) };
+        let mut runs = Runs::begin(folder, &self.instance, resumed, self.options.flush_every()?)?;
         self.hparams = hparams::of_run_file(&serde_json::from_str(&info.run_file).unwrap_or_default());
         self.name = info.name;
         runs.begin_whole(event.global_step, hparams::start(&self.name, self.hparams.clone()))?;
@@ -249,11 +254,11 @@ impl TensorBoard {
         let mut by_split: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for (name, value) in metrics {
             let (split, tag) = self.route(name);
-            if !wanted(split) || self.written.get(name) == Some(&position.global_step) {
+            if !wanted(split) || self.state.written.get(name) == Some(&position.global_step) {
                 continue;
             }
             by_split.entry(split.to_owned()).or_default().push(summary::scalar(&summary::tag(tag), *value));
-            self.written.insert(name.clone(), position.global_step);
+            self.state.written.insert(name.clone(), position.global_step);
         }
         by_split.into_iter().try_for_each(|(split, values)| self.put(&split, position, values))
     }
@@ -261,7 +266,7 @@ impl TensorBoard {
     /// Writes the confusion matrices that were measured here, each once.
     fn matrices(&mut self, run: &Run<'_>, position: &Position) -> Result<()> {
         for matrix in ConfusionMatrix::of_step(run, position.global_step)? {
-            if self.written.insert(matrix.name.clone(), matrix.step) == Some(matrix.step) {
+            if self.state.written.insert(matrix.name.clone(), matrix.step) == Some(matrix.step) {
                 continue;
             }
             let (split, tag) = self.route(&matrix.name);

@@ -113,20 +113,30 @@ impl Drop for EventFile {
     }
 }
 
-/// Removes the events after `step` from the files of `instance` in `folder`: an earlier process wrote them and ended
-/// without a checkpoint of them. Each file is ordered by steps, so that a prefix stays. At step 0 nothing stays.
+/// Removes what the files of `instance` in `folder` have beyond a checkpoint of `step`: an earlier process wrote it and
+/// ended without a checkpoint of it. `length` says how long a file was then, which is 0 for one that was not there;
+/// where it does not know, the first event of a later step is removed with all that follow. At step 0 nothing stays.
 ///
 /// # Errors
 ///
 /// When a file cannot be read or cut.
-pub fn cut(folder: &Path, instance: &str, step: u64) -> Result<()> {
+pub fn cut(folder: &Path, instance: &str, step: u64, length: impl Fn(&str) -> Option<u64>) -> Result<()> {
     for path in own_files(folder, instance)? {
-        if step == 0 {
+        let length = length(&name_of(&path));
+        if step == 0 || length == Some(0) {
             fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
             continue;
         }
         let bytes = fs::read(&path).map_err(|error| failed("read", &path, error))?;
-        let kept = prefix(&bytes, step);
+        let kept = match length {
+            // In the file of a resumed run, the start of its session, which has the step after the resume, may be before
+            // what the end of an epoch added at the step of the resume.
+            Some(length) => {
+                let then = bytes.get(..usize::try_from(length).unwrap_or(usize::MAX)).unwrap_or(&bytes);
+                prefix(then, i64::MAX as u64)
+            }
+            None => prefix(&bytes, step),
+        };
         if kept < bytes.len() {
             let file = OpenOptions::new().write(true).open(&path);
             let cut = file.and_then(|file| file.set_len(kept as u64));
@@ -165,6 +175,23 @@ fn own_files(folder: &Path, instance: &str) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// The files that `instance` wrote to `folder`, with their lengths.
+///
+/// # Errors
+///
+/// When the system does not tell them.
+pub(crate) fn lengths(folder: &Path, instance: &str) -> Result<Vec<(String, u64)>> {
+    let with_length = |path: PathBuf| {
+        let length = fs::metadata(&path).map_err(|error| failed("look at", &path, error))?.len();
+        Ok((name_of(&path), length))
+    };
+    own_files(folder, instance)?.into_iter().map(with_length).collect()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn seconds_of(path: &Path) -> Option<u64> {
@@ -213,13 +240,13 @@ mod tests {
         let first = write(folder.path(), 0, 1..=9);
         let stranger = folder.path().join("events.out.tfevents.1700000000.b.1.0");
         fs::copy(&first, &stranger).unwrap();
-        cut(folder.path(), "a", 5).unwrap();
+        cut(folder.path(), "a", 5, |_| None).unwrap();
         assert_eq!(steps(&first), [0, 1, 2, 3, 4, 5]);
         assert_eq!(steps(&stranger).len(), 10);
         let second = write(folder.path(), 5, 6..=7);
         assert!(second > first, "read in the order of names");
         assert_eq!(steps(&second), [0, 6, 6, 7]);
-        cut(folder.path(), "a", 0).unwrap();
+        cut(folder.path(), "a", 0, |_| None).unwrap();
         assert!(!first.exists() && !second.exists() && stranger.exists());
     }
 
@@ -229,9 +256,27 @@ mod tests {
         let path = write(folder.path(), 0, 1..=3);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        cut(folder.path(), "a", 9).unwrap();
+        cut(folder.path(), "a", 9, |_| None).unwrap();
         assert_eq!(steps(&path), [0, 1, 2]);
         assert!(framing::first(&fs::read(&path).unwrap()).is_some());
+    }
+
+    #[test]
+    fn what_came_after_the_checkpoint_of_the_same_step_goes_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = write(folder.path(), 0, 1..=3);
+        let then = lengths(folder.path(), "a").unwrap();
+        let length = |name: &str| Some(then.iter().find(|(other, _)| other == name).map_or(0, |(_, length)| *length));
+        let mut file = OpenOptions::new().append(true).open(&first).unwrap();
+        let second = write(folder.path(), 3, 3..=3);
+        std::io::copy(&mut fs::File::open(&second).unwrap(), &mut file).unwrap();
+        cut(folder.path(), "a", 3, length).unwrap();
+        assert_eq!(steps(&first), [0, 1, 2, 3]);
+        assert!(!second.exists());
+        // A run that was resumed at this step, and has a checkpoint of the same step again.
+        let third = write(folder.path(), 3, 3..=3);
+        cut(folder.path(), "a", 3, |_| Some(fs::metadata(&third).unwrap().len())).unwrap();
+        assert_eq!(steps(&third), [0, 4, 3]);
     }
 
     #[test]

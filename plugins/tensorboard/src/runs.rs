@@ -16,6 +16,17 @@ pub(crate) const TRAIN: &str = "train";
 /// The folder itself, which represents the whole run: it has the hyper-parameters.
 pub(crate) const WHOLE: &str = "";
 
+/// How long event files are, by their paths in the folder.
+pub(crate) type Lengths = BTreeMap<String, u64>;
+
+/// Where a run goes on.
+pub(crate) struct Resumed {
+    /// The steps before.
+    pub(crate) step: u64,
+    /// The event files of then, if the checkpoint knows them.
+    pub(crate) lengths: Option<Lengths>,
+}
+
 /// Writers of event files by run; a file is created when its run gets its first event.
 pub(crate) struct Runs {
     folder: PathBuf,
@@ -27,27 +38,47 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Continues in `folder` after `resumed` steps: events of later steps from earlier processes are removed.
+    /// Continues in `folder`: what earlier processes wrote after the checkpoint is removed.
     ///
     /// # Errors
     ///
     /// When the folder cannot be created, or a file in it cannot be cut.
-    pub(crate) fn begin(folder: PathBuf, instance: &str, resumed: u64, every: Duration) -> Result<Self> {
+    pub(crate) fn begin(folder: PathBuf, instance: &str, resumed: Resumed, every: Duration) -> Result<Self> {
+        let Resumed { step, lengths } = resumed;
         fs::create_dir_all(&folder).map_err(|error| failed("create the folder", &folder, error))?;
         let entries = fs::read_dir(&folder).map_err(|error| failed("read the folder", &folder, error))?;
         for entry in entries {
             let path = entry.map_err(|error| failed("read the folder", &folder, error))?.path();
             if path.is_dir() {
-                event_file::cut(&path, instance, resumed)?;
+                let length = |name: &str| lengths.as_ref().map(|all| all.get(&key(&path, name)).copied().unwrap_or(0));
+                event_file::cut(&path, instance, step, length)?;
             }
         }
         let (instance, files) = (instance.to_owned(), BTreeMap::new());
-        Ok(Self { folder, instance, resumed, files, every, flushed: Instant::now() })
+        Ok(Self { folder, instance, resumed: step, files, every, flushed: Instant::now() })
     }
 
     /// The folder of all runs.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// How long the files are, those of earlier processes too.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell it.
+    pub(crate) fn lengths(&self) -> Result<Lengths> {
+        let mut lengths = Lengths::new();
+        let entries = fs::read_dir(&self.folder).map_err(|error| failed("read the folder", &self.folder, error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| failed("read the folder", &self.folder, error))?.path();
+            if path.is_dir() {
+                let files = event_file::lengths(&path, &self.instance)?;
+                lengths.extend(files.into_iter().map(|(name, length)| (key(&path, &name), length)));
+            }
+        }
+        Ok(lengths)
     }
 
     /// Appends an event to a run.
@@ -96,7 +127,12 @@ impl Runs {
     /// When its files cannot be removed or created.
     pub(crate) fn begin_whole(&mut self, step: u64, value: Value) -> Result<()> {
         self.files.remove(WHOLE);
-        event_file::cut(&self.folder, &self.instance, 0)?;
+        event_file::cut(&self.folder, &self.instance, 0, |_| None)?;
         self.summary(WHOLE, step, vec![value])
     }
+}
+
+/// A file of the folder of a run, as a key.
+fn key(folder: &Path, name: &str) -> String {
+    format!("{}/{name}", folder.file_name().unwrap_or_default().to_string_lossy())
 }

@@ -15,6 +15,7 @@ mod verification;
 mod write;
 
 use std::borrow::Cow;
+use std::io::Write as _;
 use std::path::Path;
 
 use export::{Ending, Include, Normalization, Origin, PartialFile, Publication, Ranges, Template, Weights};
@@ -79,6 +80,7 @@ impl Callback for Tflite {
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
         let graph = export::graph(run, "TFLite")?;
         let info = run.info()?;
+        export::remove_unfinished(&info.folder, &self.options.log_dir);
         let ending = Ending::new(&self.options.include, &info, graph.shape(&graph.output).unwrap_or_default())?;
         let includes_normalization = self.options.include.contains(&Include::Normalize);
         let normalization = Normalization::of(&info.data).filter(|_| includes_normalization);
@@ -117,6 +119,12 @@ impl Tflite {
         };
         let program = self.program(run, &lowered.program, ranges.as_ref(), self.options.integer_boundary)?;
         let mut publication = Publication::begin(&folder, self.options.sync)?;
+        if info.data.classes > 0 && !info.data.target_names.is_empty() {
+            let name = format!("{}.labels.txt", self.name.at(position.epoch, position.global_step));
+            let mut labels = publication.create(&name, self.options.overwrite)?;
+            labels.write_all(labels_of(&info.data.target_names).as_bytes())?;
+            labels.finish(self.options.sync)?;
+        }
         self.write(run, &info, &program, publication.create(&file, self.options.overwrite)?)?;
         let unverified = match self.options.verify {
             Policy::Off => false,
@@ -189,6 +197,11 @@ impl Tflite {
         write::write(program, &description, &weights, &mut file)?;
         file.finish(self.options.sync)
     }
+}
+
+/// The content of a labels file, as TFLite's tools read it: the name of a class a line, in their order.
+fn labels_of(names: &[String]) -> String {
+    names.iter().map(|name| format!("{}\n", name.replace(['\n', '\r'], " "))).collect()
 }
 
 #[plugin]

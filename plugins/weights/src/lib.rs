@@ -98,8 +98,10 @@ impl Callback for WeightsExport {
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        let folder = run.info()?.folder;
+        export::remove_unfinished(&folder, &self.options.log_dir);
         // Obstacles are reported before the training, not after it; the empty files are removed at once.
-        self.begin(&run.info()?.folder, event).map(drop)
+        self.begin(&folder, event).map(drop)
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {

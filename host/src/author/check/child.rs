@@ -1,36 +1,17 @@
 //! The checks in child processes: starts them, watches them, and reads their findings however they end.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use host_command::arguments::{Check, CheckKind, CheckOptions, Scope};
 
-use super::checks::{Check, Finding, Scope, Verdict};
+use super::findings::{Finding, Verdict};
 use super::options::{Given, given};
 use super::progress::{Kept, Line, Observer, ToFile, read};
-use super::{CheckOptions, Checked, kind};
+use super::{Checked, kind};
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Problems, Report};
-
-/// The task of a child: to load the library, or to check one of its kinds.
-#[derive(Clone, Debug, Args)]
-pub struct CheckKind {
-    /// The library.
-    file: PathBuf,
-    /// The file for its progress.
-    #[arg(long)]
-    progress: PathBuf,
-    /// The kind; without one, the child only loads the library.
-    #[arg(long)]
-    kind: Option<String>,
-    /// As in `check`.
-    #[arg(long)]
-    budget_ms: u64,
-    /// As in `check`.
-    #[arg(long)]
-    set: Vec<String>,
-}
 
 /// The child's side.
 pub(crate) fn run_kind(options: &CheckKind) -> Result<ExitCode, Problems> {

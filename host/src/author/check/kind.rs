@@ -8,7 +8,9 @@ use plugin_api::abi::kinds::{EventKind, ServiceKind};
 use plugin_api::protocol::{Descriptor, Need, TensorSet};
 use serde_json::{Map, Value, json};
 
-use super::checks::{Check, Finding, Verdict};
+use host_command::arguments::Check;
+
+use super::findings::{Finding, Verdict};
 use super::progress::Observer;
 use super::simulation::{Shown, Simulation};
 use super::world::{Task, World};
@@ -326,7 +328,7 @@ impl Runs<'_> {
         let mut details = told(&resumed.failures);
         match resumed.states.get(name) {
             Some(again) if again == saved => {}
-            Some(again) => details.push(difference(saved, again)),
+            Some(again) => details.push(difference(&saved.bytes, &again.bytes)),
             None => details.push("after `load_state`, `save_state` returned no state".to_owned()),
         }
         Finding::failed_if_any(name, Check::State, details)

@@ -5,8 +5,8 @@
 //! knows in which check, and in which hook, a child died. [`kind`] has the checks themselves, [`simulation`]
 //! the order of events, [`services`] and [`world`] the answers to the hooks.
 
-mod checks;
 mod child;
+mod findings;
 mod kind;
 mod model;
 mod options;
@@ -18,50 +18,15 @@ mod tensors;
 mod world;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::Args;
+use host_command::arguments::CheckOptions;
 
 use super::output::cannot_write;
 use crate::report::Problems;
 
-pub use checks::{Check, Finding, Scope, Verdict};
-pub use child::CheckKind;
 pub(super) use child::run_kind;
-
-/// The arguments of `host plugins check`.
-#[derive(Clone, Debug, Args)]
-pub struct CheckOptions {
-    /// The library.
-    pub file: PathBuf,
-    /// Milliseconds that a hook may take on the training thread, or the loading of the library.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub budget_ms: u64,
-    /// Seconds that the checks of one kind may take.
-    #[arg(long, value_name = "N", default_value_t = 60)]
-    pub timeout_s: u64,
-    /// Sets an option of a kind, in TOML; needed for required options.
-    #[arg(long = "set", value_name = "KIND.OPTION=VALUE")]
-    pub set: Vec<String>,
-    /// Writes one JSON array of findings.
-    #[arg(long)]
-    pub json: bool,
-    /// Checks in this process, for a debugger; a crash then ends it.
-    #[arg(long)]
-    pub in_process: bool,
-}
-
-impl CheckOptions {
-    fn budget(&self) -> Duration {
-        Duration::from_millis(self.budget_ms)
-    }
-
-    fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout_s)
-    }
-}
+pub use findings::{Finding, Verdict};
 
 /// What a library's checks found.
 #[derive(Clone, Debug)]
@@ -94,14 +59,4 @@ pub(super) fn run(options: &CheckOptions, color: bool, out: &mut dyn Write) -> R
     }
     let failed = checked.findings.iter().any(|finding| finding.verdict == Verdict::Failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// The checks and what each is about, for `--help`.
-pub(super) fn help() -> String {
-    let mut text = "Checks:\n".to_owned();
-    for check in Check::ALL {
-        text.push_str(&format!("  {:<16} {}\n", check.name(), check.description()));
-    }
-    text.push_str("\nExample:\n  cargo build --release && host plugins check target/release/libloss_alarm.so");
-    text
 }

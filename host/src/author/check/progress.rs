@@ -6,7 +6,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::checks::{Check, Finding};
+use host_command::arguments::Check;
+
+use super::findings::Finding;
 
 /// One line.
 #[derive(Clone, Debug, Serialize, Deserialize)]

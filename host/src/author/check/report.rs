@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::Checked;
-use super::checks::{Check, Finding, Scope, Verdict};
+use host_command::arguments::{Check, Scope};
+
+use super::findings::{Finding, Verdict};
 use crate::report::{table, terminal};
 
 /// Writes the findings as a table, followed by what the failed checks require, and a count.

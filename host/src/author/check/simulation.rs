@@ -8,7 +8,7 @@ use plugin_api::protocol::{Record, RecordValue};
 use super::progress::Observer;
 use super::services::Simulated;
 use super::world::{BATCH, EPOCHS, EVALUATION_BATCHES, STEPS, World};
-use crate::dispatch::{Dispatcher, Event, EventData, Failure, HookTime, Order, Planned};
+use crate::dispatch::{Dispatcher, Event, EventData, Failure, HookTime, Order, Planned, SavedState};
 use crate::history::{History, Metrics, Position};
 use crate::report::Problem;
 
@@ -23,7 +23,7 @@ pub(super) struct Shown {
     /// The cost of the hooks, without those in the background.
     pub(super) times: Vec<HookTime>,
     /// What `save_state` returned after the first epoch, by instance.
-    pub(super) states: BTreeMap<String, Vec<u8>>,
+    pub(super) states: BTreeMap<String, SavedState>,
     /// The metrics and history at that point: a checkpoint holds them too.
     pub(super) known: (History, Metrics),
 }
@@ -44,7 +44,7 @@ impl<'a> Simulation<'a> {
     pub(super) fn run(
         planned: Vec<Planned>,
         world: World,
-        states: Option<&BTreeMap<String, Vec<u8>>>,
+        states: Option<&BTreeMap<String, SavedState>>,
         skipped: &'a BTreeSet<EventKind>,
         observer: &'a mut dyn Observer,
     ) -> Result<Shown, Problem> {
@@ -158,9 +158,16 @@ impl<'a> Simulation<'a> {
 
     /// The events of jobs that do not train.
     fn other_jobs(&mut self) {
-        for event in [EventKind::PREDICT_START, EventKind::PREDICT_STEP, EventKind::PREDICT_END, EventKind::EXPORT] {
-            self.at(event);
+        let mut predict = |kind, batch| {
+            let (mid_epoch, batches) = (false, EVALUATION_BATCHES);
+            self.fire(kind, EventData::Evaluation { split: "data".into(), mid_epoch, batch, batches });
+        };
+        predict(EventKind::PREDICT_START, 0);
+        for batch in 1..=EVALUATION_BATCHES {
+            predict(EventKind::PREDICT_STEP, batch);
         }
+        predict(EventKind::PREDICT_END, 0);
+        self.at(EventKind::EXPORT);
     }
 
     fn at(&mut self, kind: EventKind) {
@@ -194,7 +201,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn load_states(&mut self, states: &BTreeMap<String, Vec<u8>>) {
+    fn load_states(&mut self, states: &BTreeMap<String, SavedState>) {
         if self.skipped.contains(&EventKind::LOAD_STATE) {
             return;
         }

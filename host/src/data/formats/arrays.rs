@@ -9,9 +9,11 @@ use super::{Pool, Pools};
 use crate::data::classes::{ClassTable, LARGEST_CLASS, first_class};
 use crate::data::narrowing;
 use crate::data::options::{ArchiveOptions, ClassOptions, FilesOptions, Task};
+use crate::data::other::{Known, OtherPool};
 use crate::data::rows::Rows as _;
 use crate::data::split::{HeldOut, Place};
-use crate::data::{DataError, Samples, Source, Target, Targets};
+use crate::data::target::NO_CLASS;
+use crate::data::{DataError, Samples, Source, Sources, Target, Targets, Wanted};
 
 /// Opens the array of a file.
 pub(super) type OpenFile = fn(&Path, Source<'_>) -> Result<Array, DataError>;
@@ -84,6 +86,66 @@ pub(super) fn read_archives(
     meaning.pools(pair(&options.path)?, given, held_out)
 }
 
+/// Other samples, and their targets if there are any: a folder with both files, or the file of the samples alone.
+pub(super) fn read_other_files(
+    options: &FilesOptions,
+    known: Known<'_>,
+    open: OpenFile,
+) -> Result<OtherPool, DataError> {
+    let here = Source::Folder(Path::new(""));
+    let named = |of: &Path| known.path.join(of.file_name().unwrap_or_default());
+    let (inputs, targets) = match known.path.is_dir() {
+        true => (named(&options.inputs), Some(named(&options.targets))),
+        false => (known.path.to_owned(), None),
+    };
+    let targets = targets.filter(|path| known.wanted == Wanted::Required || path.exists());
+    if targets.is_none() && known.wanted == Wanted::Required {
+        let [inputs, targets] = [&options.inputs, &options.targets].map(|path| path.file_name().unwrap_or_default());
+        return Err(known.no_targets(&format!(
+            "is the file of the samples: give the folder that holds `{}` and `{}`",
+            inputs.display(),
+            targets.display()
+        )));
+    }
+    let targets = targets.map(|path| open(&path, here)).transpose()?;
+    let classes = options.classes.clone().or_else(|| known.classes());
+    let meaning = Meaning {
+        shape: options.shape.as_deref(),
+        task: Some(known.task()),
+        classes: classes.as_ref(),
+        first_class: options.first_class,
+        name: "target",
+    };
+    meaning.other(open(&inputs, here)?, targets)
+}
+
+/// Other samples, and their targets if there are any, in one file.
+pub(super) fn read_other_archive(
+    options: &ArchiveOptions,
+    known: Known<'_>,
+    open: OpenArchive,
+) -> Result<OtherPool, DataError> {
+    let here = Source::Folder(Path::new(""));
+    let (inputs, targets) = match open(known.path, [&options.inputs, &options.targets], here) {
+        Ok([inputs, targets]) => (inputs, Some(targets)),
+        Err(error) if known.wanted == Wanted::Required => return Err(error),
+        // If the samples are there, only the targets are not.
+        Err(_) => {
+            let [inputs, _] = open(known.path, [&options.inputs, &options.inputs], here)?;
+            (inputs, None)
+        }
+    };
+    let classes = options.classes.clone().or_else(|| known.classes());
+    let meaning = Meaning {
+        shape: options.shape.as_deref(),
+        task: Some(known.task()),
+        classes: classes.as_ref(),
+        first_class: options.first_class,
+        name: &options.targets,
+    };
+    meaning.other(inputs, targets)
+}
+
 /// Samples and their targets.
 struct Pair {
     inputs: Array,
@@ -101,6 +163,26 @@ struct Meaning<'a> {
 }
 
 impl Meaning<'_> {
+    fn other(&self, inputs: Array, targets: Option<Array>) -> Result<OtherPool, DataError> {
+        let sources = Sources::File(inputs.path.clone());
+        let mut notes = Vec::new();
+        let Some(targets) = targets else {
+            if u32::try_from(inputs.len()).is_err() {
+                return Err(DataError::TooManySamples { limit: u32::MAX as usize });
+            }
+            let sample_shape = self.sample_shape(&inputs)?;
+            let targets = Targets::classes(vec![NO_CLASS; inputs.len()]);
+            let pool = Pool { path: inputs.path.clone(), rows: Arc::new(inputs), sample_shape, targets };
+            return Ok(OtherPool { pool, has_targets: false, sources, notes });
+        };
+        let pair = Pair { inputs, targets };
+        let target = match self.task {
+            Some(Task::Regression) => self.values(std::iter::once(&pair), &mut notes)?,
+            _ => self.classes(std::iter::once(&pair))?,
+        };
+        Ok(OtherPool { pool: self.pool(pair, &target)?, has_targets: true, sources, notes })
+    }
+
     fn pools(
         &self,
         main: Pair,

@@ -15,11 +15,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) use self::csv::read as csv;
+pub(super) use self::csv::read_like as csv_like;
 pub use self::csv::{CellProblem, ColumnPlace, LabelsProblem, TableProblem};
 pub(super) use self::images::read as images;
+pub(super) use self::images::read_like as images_like;
 pub(super) use self::text::load as load_text;
+pub(super) use self::text::load_like as text_like;
 use super::fill::Gaps;
 use super::options::{ArchiveOptions, FilesOptions};
+use super::other::{Known, OtherPool};
 use super::rows::Rows;
 use super::split::HeldOut;
 use super::{DataError, Samples, Source, Target, Targets};
@@ -59,6 +63,26 @@ pub(super) struct Pools {
 /// Arrays of IDX files.
 pub(super) fn idx(options: &FilesOptions, source: Source<'_>) -> Result<Pools, DataError> {
     arrays::read_files(options, source, idx::open)
+}
+
+/// Other arrays of IDX files.
+pub(super) fn idx_like(options: &FilesOptions, known: Known<'_>) -> Result<OtherPool, DataError> {
+    arrays::read_other_files(options, known, idx::open)
+}
+
+/// Other arrays of `.npy` files.
+pub(super) fn npy_like(options: &FilesOptions, known: Known<'_>) -> Result<OtherPool, DataError> {
+    arrays::read_other_files(options, known, npy::open)
+}
+
+/// Other arrays of `.npz` files.
+pub(super) fn npz_like(options: &ArchiveOptions, known: Known<'_>) -> Result<OtherPool, DataError> {
+    arrays::read_other_archive(options, known, npy::open_archive)
+}
+
+/// Other tensors of safetensors files.
+pub(super) fn safetensors_like(options: &ArchiveOptions, known: Known<'_>) -> Result<OtherPool, DataError> {
+    arrays::read_other_archive(options, known, safetensors::open)
 }
 
 /// Arrays of `.npy` files.

@@ -9,7 +9,8 @@ use tch::Tensor;
 
 use super::file;
 use crate::data::options::{TextOptions, Tokens};
-use crate::data::{Batch, Data, DataError, Dataset, Normalization, SampleType, Samples, Source, TRAIN, Target};
+use crate::data::other::Known;
+use crate::data::{Batch, Data, DataError, Dataset, Normalization, OTHER, SampleType, Samples, Source, TRAIN, Target};
 use crate::torch::TorchError;
 
 /// Reads the text and splits it.
@@ -54,6 +55,20 @@ pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result
         augmentation: None,
         notes: Vec::new(),
     })
+}
+
+/// Reads another text, with the tokens that are known, as windows of all of it.
+pub(in crate::data) fn load_like(options: &TextOptions, known: Known<'_>) -> Result<Arc<dyn Dataset>, DataError> {
+    let (path, content) = file::read(known.path, Source::Folder(Path::new("")))?;
+    let tokens = known.description.samples.encode(&content).map_err(|problem| DataError::malformed(&path, &problem))?;
+    let context = options.context as usize;
+    if tokens.len() <= context {
+        return Err(DataError::ShortText { split: OTHER.to_owned(), available: tokens.len(), context });
+    }
+    let stride = options.stride.unwrap_or(options.context).max(1) as usize;
+    let windows = (tokens.len() - context - 1) / stride + 1;
+    let sample_shape = vec![i64::from(options.context)];
+    Ok(Arc::new(TextDataset { tokens: tokens.into(), first: 0, windows, stride, sample_shape }))
 }
 
 /// The tokens of a text and what they stand for.

@@ -3,6 +3,7 @@
 //! Running values are computed when they are read and not stored, so that reading never changes a run.
 
 use super::super::error::TrainError;
+use super::super::names::STEP_LOSS;
 use super::super::session::Session;
 use crate::history::Metrics;
 use crate::services::ServiceError;
@@ -41,6 +42,7 @@ impl Session {
             return Ok(Vec::new());
         }
         let mut values = self.measured.all_running()?;
+        values.extend(self.learner.step_loss().map(|loss| (STEP_LOSS.to_owned(), loss)));
         values.extend(self.learner.running());
         Ok(values)
     }
@@ -48,6 +50,9 @@ impl Session {
     fn running_metric(&mut self, name: &str) -> Result<Option<f64>, TrainError> {
         if self.progress.epoch_is_over {
             return Ok(None);
+        }
+        if name == STEP_LOSS {
+            return Ok(self.learner.step_loss());
         }
         if let Some(value) = self.measured.running(name)? {
             return Ok(Some(value));

@@ -25,7 +25,7 @@ pub(super) fn of_set(
         named.iter().map(|named| (named.name.clone(), named.tensor.detach())).collect()
     };
     let not_here = || ServiceError::NotAllowed(format!("there are no `{set}` in `{}`", hook.name()));
-    let in_evaluation = matches!(hook, EventKind::EVAL_STEP_START | EventKind::EVAL_STEP_END);
+    let in_evaluation = matches!(hook, EventKind::EVAL_STEP_START | EventKind::EVAL_STEP_END | EventKind::PREDICT_STEP);
     Ok(match set {
         TensorSet::Parameters => shared(learner.network.parameters()),
         TensorSet::Buffers => shared(learner.network.buffers()),
@@ -73,7 +73,7 @@ fn step_is_at_hand(hook: EventKind) -> bool {
 /// The tapped values, reduced; `None` if there are none yet.
 fn tapped(learner: &Learner, hook: EventKind) -> Result<Option<Vec<(String, Tensor)>>, tch::TchError> {
     let values = match (hook, &learner.evaluation) {
-        (EventKind::EVAL_STEP_END, Some(batch)) => &batch.tapped,
+        (EventKind::EVAL_STEP_END | EventKind::PREDICT_STEP, Some(batch)) => &batch.tapped,
         (EventKind::GRADIENTS | EventKind::STEP_END, _) => &learner.step.tapped,
         _ => return Ok(None),
     };
@@ -83,7 +83,7 @@ fn tapped(learner: &Learner, hook: EventKind) -> Result<Option<Vec<(String, Tens
         let value = match planned.tap.of {
             TapOf::Activation => activations.next().map(Tensor::shallow_clone),
             // An evaluation has no gradients.
-            TapOf::Gradient if hook == EventKind::EVAL_STEP_END => None,
+            TapOf::Gradient if hook != EventKind::GRADIENTS && hook != EventKind::STEP_END => None,
             TapOf::Gradient => learner.network.tensor(&planned.tap.node).ok().map(Tensor::grad).filter(Tensor::defined),
         };
         if let Some(value) = value {

@@ -19,9 +19,9 @@ use super::session::Session;
 use crate::checkpoint::{
     self, CheckpointContents, CheckpointError, EarlierWeights, HyperParameter, PluginState, State,
 };
-use crate::dispatch::ScheduleState;
+use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::{Exact, HistoryView, Position};
-use crate::model::NamedTensor;
+use crate::model::{NamedTensor, contained};
 use crate::torch::random;
 
 pub use resume::{Resume, ResumeError};
@@ -38,7 +38,7 @@ pub struct Fingerprints {
 
 /// The states of callbacks and schedules for a checkpoint that is being taken.
 pub(super) struct PendingCheckpoint {
-    pub(super) plugins: BTreeMap<String, Vec<u8>>,
+    pub(super) plugins: BTreeMap<String, SavedState>,
     pub(super) schedules: BTreeMap<String, ScheduleState>,
 }
 
@@ -81,6 +81,12 @@ const TRAINED: &str = "/trained";
 const LOOP: &str = "train";
 const SCHEDULES: &str = "dispatch";
 
+/// What a program's own batch step remembers.
+const PROGRAM: &str = "program";
+
+/// The versions of the plugins whose states the checkpoint has, by instance.
+const VERSIONS: &str = "plugin_versions";
+
 /// The whole content of a checkpoint, independent of the loop: any thread can write it.
 pub(super) struct CheckpointData {
     weights: Option<EarlierWeights>,
@@ -92,6 +98,7 @@ pub(super) struct CheckpointData {
     graph: Arc<str>,
     data: Arc<str>,
     run_file: Arc<str>,
+    torchscript: Option<Arc<[u8]>>,
     pending: Arc<PendingCheckpoint>,
 }
 
@@ -109,7 +116,13 @@ impl CheckpointData {
             graph: &self.graph,
             data: &self.data,
             run_file: &self.run_file,
-            plugins: self.pending.plugins.iter().map(|(instance, bytes)| PluginState { instance, bytes }).collect(),
+            torchscript: self.torchscript.as_deref(),
+            plugins: self
+                .pending
+                .plugins
+                .iter()
+                .map(|(instance, state)| PluginState { instance, bytes: &state.bytes })
+                .collect(),
         };
         let written = checkpoint::write(&contents, path)?;
         if let Some(aside) = &written.moved_aside {
@@ -122,7 +135,7 @@ impl CheckpointData {
 impl Session {
     pub(super) fn begin_checkpoint(
         &mut self,
-        plugins: BTreeMap<String, Vec<u8>>,
+        plugins: BTreeMap<String, SavedState>,
         schedules: BTreeMap<String, ScheduleState>,
     ) {
         self.kept.pending = Some(Arc::new(PendingCheckpoint { plugins, schedules }));
@@ -190,6 +203,18 @@ impl Session {
         let module = |value: serde_json::Result<serde_json::Value>| {
             value.map_err(|error| TrainError::System { action: "cannot write the loop's state", source: error.into() })
         };
+        let versions: BTreeMap<&String, &String> =
+            pending.plugins.iter().map(|(instance, state)| (instance, &state.version)).collect();
+        let program = match &self.program_state {
+            // Bytes of any kind are text in JSON: two digits each.
+            Some(save) => contained(|| Ok(save()))
+                .map_err(|message| TrainError::Program { part: "state", message })?
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+                .into(),
+            None => serde_json::Value::Null,
+        };
         let state = State {
             position: self.progress.position,
             threads: tch::get_num_threads().max(1) as usize,
@@ -197,6 +222,8 @@ impl Session {
             modules: BTreeMap::from([
                 (LOOP.to_owned(), module(serde_json::to_value(&loop_state))?),
                 (SCHEDULES.to_owned(), module(serde_json::to_value(&pending.schedules))?),
+                (VERSIONS.to_owned(), module(serde_json::to_value(versions))?),
+                (PROGRAM.to_owned(), program),
             ]),
             history: self.measured.history.read().unwrap_or_else(PoisonError::into_inner).clone(),
         };
@@ -217,18 +244,38 @@ impl Session {
             graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
             data: Arc::clone(&self.data_text),
             run_file: Arc::clone(&self.run_file),
+            torchscript: self.torchscript.clone(),
             pending,
         }))
+    }
+
+    /// Takes the model of the checkpoint as it is, and what was measured of it.
+    pub(super) fn adopt(&mut self, resume: Resume) -> Result<(), TrainError> {
+        let Resume { state, loop_state, model, weights, .. } = resume;
+        self.load_model(&model)?;
+        for (name, (value, position)) in &loop_state.latest {
+            self.measured.restore(*position, name, value.0);
+        }
+        let since = state.history.next_sequence();
+        self.measured.history = Arc::new(RwLock::new(state.history));
+        if let Some(earlier) = weights {
+            self.kept.adopt(earlier.position, since);
+        }
+        Ok(())
+    }
+
+    fn load_model(&mut self, model: &[NamedTensor]) -> Result<(), TrainError> {
+        let weights = self.learner.network.parameters().iter().chain(self.learner.network.buffers());
+        if let Some(missing) = weights.into_iter().find(|own| !model.iter().any(|saved| saved.name == own.name)) {
+            return Err(TrainError::MissingTensor { name: missing.name.clone() });
+        }
+        Ok(self.learner.network.write_all(model)?)
     }
 
     /// Restores the session to the checkpoint.
     pub(super) fn restore(&mut self, resume: Resume) -> Result<(), TrainError> {
         let Resume { state, loop_state, model, optimizer, copies, rng, .. } = resume;
-        let weights = self.learner.network.parameters().iter().chain(self.learner.network.buffers());
-        if let Some(missing) = weights.into_iter().find(|own| !model.iter().any(|saved| saved.name == own.name)) {
-            return Err(TrainError::MissingTensor { name: missing.name.clone() });
-        }
-        self.learner.network.write_all(&model)?;
+        self.load_model(&model)?;
         // The checkpoint's model may have the weights of an earlier step; the training goes on from its own.
         let (own, copies): (Vec<_>, Vec<_>) =
             copies.into_iter().partition(|(name, _)| name.rsplit_once('/').is_some_and(|(copy, _)| copy == TRAINED));

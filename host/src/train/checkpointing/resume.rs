@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
 
-use super::{LOOP, LoopState, SCHEDULES};
-use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, OwnedTensor, State, TensorFile};
-use crate::dispatch::ScheduleState;
+use super::{LOOP, LoopState, PROGRAM, SCHEDULES, VERSIONS};
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, EarlierWeights, OwnedTensor, State, TensorFile};
+use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::Position;
 use crate::model::NamedTensor;
 use crate::report::Report;
@@ -18,11 +18,13 @@ pub struct Resume {
     pub(super) state: State,
     pub(super) loop_state: LoopState,
     schedules: BTreeMap<String, ScheduleState>,
-    plugins: BTreeMap<String, Vec<u8>>,
+    plugins: BTreeMap<String, SavedState>,
     pub(super) model: Vec<NamedTensor>,
     pub(super) optimizer: Vec<(String, Tensor)>,
     pub(super) copies: Vec<(String, Tensor)>,
     pub(super) rng: Vec<(String, Tensor)>,
+    /// Where the model's weights come from, if not from the last step.
+    pub(super) weights: Option<EarlierWeights>,
     run_file: String,
 }
 
@@ -76,6 +78,19 @@ impl Resume {
     ///
     /// When it cannot be read or decoded.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self, ResumeError> {
+        Self::read_parts(checkpoint, true)
+    }
+
+    /// Reads what a job needs that does not train: the model, and what was measured of it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::read`].
+    pub fn read_model(checkpoint: &Checkpoint) -> Result<Self, ResumeError> {
+        Self::read_parts(checkpoint, false)
+    }
+
+    fn read_parts(checkpoint: &Checkpoint, all: bool) -> Result<Self, ResumeError> {
         let path = checkpoint.path().to_owned();
         let state = checkpoint.state()?;
         let part = |part: &'static str| state.modules.get(part).cloned().unwrap_or_default();
@@ -85,13 +100,19 @@ impl Resume {
         };
         let loop_state: LoopState = serde_json::from_value(part(LOOP)).map_err(not_understood(LOOP))?;
         let schedules = serde_json::from_value(part(SCHEDULES)).map_err(not_understood(SCHEDULES))?;
+        let mut versions: BTreeMap<String, String> = serde_json::from_value(part(VERSIONS)).unwrap_or_default();
         let mut plugins = BTreeMap::new();
         for instance in checkpoint.plugins() {
             if let Some(bytes) = checkpoint.plugin(instance)? {
-                plugins.insert(instance.to_owned(), bytes);
+                // Checkpoints of older hosts do not have it.
+                let version = versions.remove(instance).unwrap_or_default();
+                plugins.insert(instance.to_owned(), SavedState { bytes, version });
             }
         }
         let tensors = |file| -> Result<Vec<(String, Tensor)>, ResumeError> {
+            if !all && file != TensorFile::Model {
+                return Ok(Vec::new());
+            }
             checkpoint.tensors(file)?.into_iter().map(|tensor| into_tensor(&path, tensor)).collect()
         };
         let model =
@@ -99,7 +120,8 @@ impl Resume {
         let (optimizer, copies) = (tensors(TensorFile::Optimizer)?, tensors(TensorFile::Copies)?);
         let rng = tensors(TensorFile::Rng)?;
         let run_file = checkpoint.run_file()?;
-        Ok(Self { path, state, loop_state, schedules, plugins, model, optimizer, copies, rng, run_file })
+        let weights = checkpoint.earlier_weights().cloned();
+        Ok(Self { path, state, loop_state, schedules, plugins, model, optimizer, copies, rng, weights, run_file })
     }
 
     /// The checkpoint's folder.
@@ -127,13 +149,20 @@ impl Resume {
         self.loop_state.torchscript.as_deref()
     }
 
+    /// What a program's own batch step remembered; `None` if it had nothing to remember.
+    pub fn program_state(&self) -> Option<Vec<u8>> {
+        let text = self.state.modules.get(PROGRAM)?.as_str()?.as_bytes();
+        let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+        text.chunks(2).map(byte).collect()
+    }
+
     /// Threads of one tensor operation: sums depend on their number.
     pub fn threads(&self) -> usize {
         self.state.threads
     }
 
     /// The saved state of each instance.
-    pub fn plugins(&self) -> &BTreeMap<String, Vec<u8>> {
+    pub fn plugins(&self) -> &BTreeMap<String, SavedState> {
         &self.plugins
     }
 

@@ -241,7 +241,16 @@ impl FakeHost {
     ///
     /// The hook's error or panic.
     pub fn load_state(&mut self, state: &[u8]) -> Result<()> {
-        self.send_texts(EventKind::LOAD_STATE, ["", "", ""], state, f64::NAN)
+        self.load_state_of("", state)
+    }
+
+    /// Sends `load_state` with what a plugin of this version has saved.
+    ///
+    /// # Errors
+    ///
+    /// The hook's error or panic.
+    pub fn load_state_of(&mut self, version: &str, state: &[u8]) -> Result<()> {
+        self.send_texts(EventKind::LOAD_STATE, [version, "", ""], state, f64::NAN)
     }
 
     fn steps_of(&self, epochs: u64) -> u64 {

@@ -198,16 +198,16 @@ impl Callback for Recorder {
         self.note(run, "eval_end", event.position, evaluation(event))
     }
 
-    fn on_predict_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        self.note(run, "predict_start", event.position, Value::Null)
+    fn on_predict_start(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        self.note(run, "predict_start", event.position, evaluation(event))
     }
 
-    fn on_predict_step(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        self.note(run, "predict_step", event.position, Value::Null)
+    fn on_predict_step(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        self.note(run, "predict_step", event.position, evaluation(event))
     }
 
-    fn on_predict_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        self.note(run, "predict_end", event.position, Value::Null)
+    fn on_predict_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
+        self.note(run, "predict_end", event.position, evaluation(event))
     }
 
     fn on_export(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {

@@ -54,6 +54,20 @@ impl<'a> Encoder<'a> {
         })
     }
 
+    /// With the categories of an earlier file.
+    pub(super) fn described(options: &CsvOptions, columns: &'a Columns, described: &[FeatureColumn]) -> Encoder<'a> {
+        let known = described.iter().filter_map(|feature| match &feature.content {
+            FeatureContent::Categories { names } => Some(names.iter().cloned().zip(0..).collect()),
+            FeatureContent::Numbers { .. } => None,
+        });
+        Encoder {
+            columns,
+            categorical_as: options.categorical_as,
+            unknown: options.unknown_category,
+            categories: known.collect(),
+        }
+    }
+
     /// The columns that are categories, and how many these have.
     fn categorical(&self) -> impl Iterator<Item = (usize, usize)> {
         let columns = self.columns.features.iter().filter(|feature| feature.categorical);

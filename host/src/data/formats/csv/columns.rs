@@ -9,8 +9,8 @@ use super::dialect::{Dialect, next};
 use super::number::Notation;
 use super::problem::{ColumnPlace, TableProblem, names_of, shown};
 use super::text::Text;
-use crate::data::DataError;
 use crate::data::options::{Column, CsvOptions, Task};
+use crate::data::{DataError, FeatureColumn, FeatureContent};
 use crate::report::did_you_mean;
 
 /// The first record of a file.
@@ -111,6 +111,71 @@ impl Columns {
             takes_all: options.features.is_none(),
         };
         columns.chosen(options, text)
+    }
+
+    /// The columns of a file that is read as an earlier one was, whose features are `described`; whether it has the targets of
+    /// the options. Other columns are left out.
+    pub(super) fn described(
+        options: &CsvOptions,
+        described: &[FeatureColumn],
+        text: &Text<'_>,
+        first: &First,
+    ) -> Result<(Columns, bool), TableProblem> {
+        let width = first.width();
+        let mut columns = Columns {
+            names: None,
+            width,
+            features: Vec::new(),
+            targets: Vec::new(),
+            dropped: BTreeSet::new(),
+            takes_all: false,
+        };
+        let targets = options.target.as_slice();
+        if options.header {
+            let is_named =
+                |column: &FeatureColumn| matches!(&column.column, Column::Name(name) if first.fields.contains(name));
+            if first.holds_only_numbers(&Notation::of(options)) && !described.iter().any(is_named) {
+                let training = Some(options.path.clone());
+                return Err(TableProblem::NoHeader { line: text.line(first.start), training });
+            }
+            first.check_names()?;
+            columns.names = Some(first.fields.clone());
+        }
+        // Without names, a file of just the features has them in their order.
+        let only_features = !options.header && width == described.len();
+        let find = |index: usize, column: &Column| match only_features {
+            true => Some(index),
+            false => columns.find(column).ok(),
+        };
+        let found: Vec<Option<usize>> =
+            described.iter().enumerate().map(|(index, feature)| find(index, &feature.column)).collect();
+        let lacking = described.iter().zip(&found).filter(|(_, found)| found.is_none());
+        let missing: Vec<String> = lacking.map(|(feature, _)| feature.column.to_string()).collect();
+        if !missing.is_empty() {
+            let training = options.path.clone();
+            if !options.header {
+                let expected = described.len() + targets.len();
+                return Err(TableProblem::OtherWidth { training, expected, found: width });
+            }
+            return Err(TableProblem::OtherColumns { training, missing, extra: Vec::new() });
+        }
+        let is_text = |feature: &FeatureColumn| matches!(feature.content, FeatureContent::Categories { .. });
+        let features: Vec<Feature> = described
+            .iter()
+            .zip(found.into_iter().flatten())
+            .map(|(feature, column)| Feature { column, categorical: is_text(feature) })
+            .collect();
+        let is_feature = |column: &usize| features.iter().any(|feature| feature.column == *column);
+        let targets: Option<Vec<usize>> = match only_features {
+            true => None,
+            false => {
+                targets.iter().map(|column| columns.find(column).ok().filter(|column| !is_feature(column))).collect()
+            }
+        };
+        let has_targets = targets.is_some();
+        columns.targets = targets.unwrap_or_default();
+        columns.features = features;
+        Ok((columns, has_targets))
     }
 
     /// With the features and targets of the options, at least one each.

@@ -30,13 +30,15 @@ use self::table::{CsvFile, CsvTable, TargetColumns};
 use self::text::Text;
 use super::{Pool, Pools};
 use crate::data::classes::first_class;
-use crate::data::fill::{Filling, Gap, Gaps};
+use crate::data::fill::{Fill, Filling, Gap, Gaps};
 use crate::data::narrowing;
 use crate::data::normalize::{Normalize, NormalizeOptions};
 use crate::data::options::{CategoricalAs, CsvOptions, Missing, Task, UnknownCategory};
-use crate::data::rows::Table;
+use crate::data::other::{Known, OtherPool};
+use crate::data::rows::{Rows, Table};
 use crate::data::split::{HeldOut, Place};
-use crate::data::{DataError, Samples, Source, Target, Targets};
+use crate::data::target::NO_CLASS;
+use crate::data::{DataError, FeatureContent, Samples, Source, Sources, Target, Targets, Wanted};
 
 /// Reads all files of the options.
 pub(in crate::data) fn read(options: &CsvOptions, source: Source<'_>) -> Result<Pools, DataError> {
@@ -63,6 +65,51 @@ pub(in crate::data) fn read(options: &CsvOptions, source: Source<'_>) -> Result<
         given.insert(name.clone(), (other.parse(options, &columns, places)?, may_lack));
     }
     pools(options, &columns, main, given, held_out)
+}
+
+/// Reads a file as the one that the description is about was read. `options` have its classes.
+pub(in crate::data) fn read_like(options: &CsvOptions, known: Known<'_>) -> Result<OtherPool, DataError> {
+    let Samples::Table { columns: described, .. } = &known.description.samples else {
+        return Err(DataError::malformed(
+            known.path,
+            "cannot be read: the checkpoint does not say which columns it had",
+        ));
+    };
+    let opened = Opened::of(options, known.path, Source::Folder(Path::new("")))?;
+    let text = Arc::clone(&opened.text);
+    let (columns, has_targets) = Columns::described(options, described, &text, &opened.first)
+        .map_err(|problem| DataError::table(&text.path, problem))?;
+    if !has_targets && known.wanted == Wanted::Required {
+        let names: Vec<String> = options.target.as_slice().iter().map(|column| quoted(&column.to_string())).collect();
+        return Err(known.no_targets(&format!("has no column {} to compare with", names.join(", "))));
+    }
+    let keeps_all = known.wanted == Wanted::IfPresent;
+    let mut table = opened.parse_rows(options, &columns, columns.own_places(), keeps_all)?;
+    let encoder = Encoder::described(options, &columns, described);
+    let sample_shape = sample_shape(options, &table, encoder.width())?;
+    let mut notes = about(&table);
+    let gaps = gaps(options, &columns, &encoder, std::iter::once(&table));
+    let encoded = encoder.encode(&mut table)?;
+    notes.extend(encoder.zeros(&table, &encoded));
+    let classes = match (options.task, &table.targets) {
+        (Task::Classification, TargetColumns::Classes(_)) => Some(Classes::of(options, &table, &[])?),
+        _ => None,
+    };
+    let targets = targets(options, &columns, &table, classes.as_ref())?;
+    let width = encoder.width();
+    let mut rows: Arc<dyn Rows> = Arc::new(Table { values: encoded.values, row_length: width });
+    if let Some(gaps) = gaps {
+        let fills = described.iter().filter_map(|feature| match feature.content {
+            FeatureContent::Numbers { fill } => Some(fill.unwrap_or(0.0)),
+            FeatureContent::Categories { .. } => None,
+        });
+        let fill = Fill { values: fills.collect() };
+        notes.extend(gaps.notes(&fill));
+        rows = gaps.apply(&fill, rows, width);
+    }
+    let sources = Sources::Lines { path: text.path.clone(), lines: std::mem::take(&mut table.lines) };
+    let pool = Pool { path: text.path.clone(), rows, sample_shape, targets };
+    Ok(OtherPool { pool, has_targets, sources, notes })
 }
 
 /// Options that exclude one another.
@@ -110,10 +157,20 @@ impl<'a> Opened<'a> {
     }
 
     fn parse(self, options: &'a CsvOptions, columns: &'a Columns, places: Places) -> Result<CsvTable<'a>, DataError> {
+        self.parse_rows(options, columns, places, false)
+    }
+
+    fn parse_rows(
+        self,
+        options: &'a CsvOptions,
+        columns: &'a Columns,
+        places: Places,
+        keeps_all: bool,
+    ) -> Result<CsvTable<'a>, DataError> {
         if places.moved {
             tracing::info!(file = %self.text.path.display(), "columns are in another order than in the training file");
         }
-        CsvFile { options, text: self.text, dialect: self.dialect, places }.parse(columns)
+        CsvFile { options, text: self.text, dialect: self.dialect, places, keeps_all }.parse(columns)
     }
 }
 
@@ -174,12 +231,13 @@ fn targets(
             let values = values.iter().map(|value| *value as f32).collect();
             Ok(Targets::Values { values, width: columns.targets.len() })
         }
+        (TargetColumns::None, _) => Ok(Targets::classes(vec![NO_CLASS; table.rows])),
         (TargetColumns::Classes(labels), None) => Ok(Targets::classes(vec![0; labels.rows.len()])),
         (TargetColumns::Classes(labels), Some(classes)) => {
             let notation = Notation::of(options);
             let of_label = labels.distinct.iter().map(|entry| match entry.is_value() {
-                // No row has it.
-                false => Ok(0),
+                // No row has it, unless rows without a target are kept.
+                false => Ok(NO_CLASS),
                 true => classes
                     .class(&entry.text, &notation)
                     .map_err(|problem| table.wrong_entry(columns.targets[0], entry, problem)),
@@ -193,14 +251,14 @@ fn targets(
 /// What f32 cannot hold apart of the numbers to predict.
 fn narrowed(table: &CsvTable<'_>, names: &[String]) -> Option<String> {
     match &table.targets {
-        TargetColumns::Classes(_) => None,
+        TargetColumns::Classes(_) | TargetColumns::None => None,
         TargetColumns::Values(values) => narrowing::targets(&table.file.text.path, values, names),
     }
 }
 
 fn is_within_unit(table: &CsvTable<'_>) -> bool {
     match &table.targets {
-        TargetColumns::Classes(_) => false,
+        TargetColumns::Classes(_) | TargetColumns::None => false,
         TargetColumns::Values(values) => values.iter().all(|value| (0.0..=1.0).contains(value)),
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct CsvFile<'a> {
     pub(super) text: Arc<Text<'a>>,
     pub(super) dialect: Dialect,
     pub(super) places: Places,
+    /// Whether the lines of the rows are kept, and rows without a target, too.
+    pub(super) keeps_all: bool,
 }
 
 /// A file that has been parsed.
@@ -41,6 +43,8 @@ pub(super) struct CsvTable<'a> {
     pub(super) left_out: LeftOut,
     /// The rows that are kept.
     pub(super) rows: usize,
+    /// Their lines, if [`CsvFile::keeps_all`].
+    pub(super) lines: Vec<u64>,
 }
 
 /// The content of the target columns.
@@ -49,6 +53,8 @@ pub(super) enum TargetColumns {
     Classes(Texts),
     /// Those of a regression, one row after another.
     Values(Vec<f64>),
+    /// The file has none.
+    None,
 }
 
 /// How many rows were left out, and why.
@@ -91,12 +97,14 @@ impl<'a> CsvFile<'a> {
             numbers: Vec::new(),
             categories: kinds.categories.iter().map(|_| Texts::default()).collect(),
             targets: match self.options.task {
+                _ if columns.targets.is_empty() => TargetColumns::None,
                 Task::Classification => TargetColumns::Classes(Texts::default()),
                 Task::Regression => TargetColumns::Values(Vec::new()),
             },
             missing: vec![0; kinds.numbers.len()],
             left_out: LeftOut::default(),
             rows: 0,
+            lines: Vec::new(),
             columns,
             file: self,
         };
@@ -127,7 +135,12 @@ impl CsvTable<'_> {
                 continue;
             }
             match self.add(kinds, &notation, &record, last)? {
-                true => self.rows += 1,
+                true => {
+                    self.rows += 1;
+                    if self.file.keeps_all {
+                        self.lines.extend(record.position().map(csv::Position::line));
+                    }
+                }
                 false => self.remove_rest(kinds),
             }
         }
@@ -177,7 +190,7 @@ impl CsvTable<'_> {
             TargetColumns::Classes(labels) => {
                 let cell = kinds.targets[0];
                 let label = labels.index(&record[cell.index], start, is_missing);
-                if labels.is_missing(label) {
+                if labels.is_missing(label) && !self.file.keeps_all {
                     return self.without_target(cell, record, start);
                 }
                 labels.rows.push(label);
@@ -187,6 +200,7 @@ impl CsvTable<'_> {
                     let text = text(cell);
                     match notation.number(text) {
                         Some(value) => values.push(value),
+                        None if notation.is_missing(text.as_bytes()) && self.file.keeps_all => values.push(f64::NAN),
                         None if notation.is_missing(text.as_bytes()) => {
                             return self.without_target(*cell, record, start);
                         }
@@ -194,6 +208,7 @@ impl CsvTable<'_> {
                     }
                 }
             }
+            TargetColumns::None => {}
         }
         for (position, cell) in kinds.numbers.iter().enumerate() {
             let text = text(cell);
@@ -258,6 +273,7 @@ impl CsvTable<'_> {
         match &mut self.targets {
             TargetColumns::Classes(labels) => labels.rows.truncate(self.rows),
             TargetColumns::Values(values) => values.truncate(self.rows * kinds.targets.len()),
+            TargetColumns::None => {}
         }
     }
 
@@ -265,7 +281,7 @@ impl CsvTable<'_> {
     pub(super) fn labels(&self) -> impl Iterator<Item = &Entry> {
         let labels = match &self.targets {
             TargetColumns::Classes(labels) => Some(labels),
-            TargetColumns::Values(_) => None,
+            TargetColumns::Values(_) | TargetColumns::None => None,
         };
         labels.into_iter().flat_map(Texts::values)
     }

@@ -11,6 +11,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
 use super::jpeg;
 use crate::data::DataError;
 use crate::data::options::{Color, Orientation};
+use crate::regular_file;
 
 /// The most pixels of an image: Pillow's own limit, beyond which an image is a decompression bomb.
 const MOST_PIXELS: u64 = 178_956_970;
@@ -153,7 +154,7 @@ fn spread<T: Copy, N: Copy + Default>(
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, DataError> {
-    File::open(path).map(BufReader::new).map_err(|source| DataError::Read { path: path.to_owned(), source })
+    regular_file::open(path).map(BufReader::new).map_err(|source| DataError::Read { path: path.to_owned(), source })
 }
 
 /// The bytes of a JPEG file, which must be whole: its decoder fills in what is missing, without a word.

@@ -90,17 +90,23 @@ impl Found {
     }
 }
 
-/// The names of the folders in a folder, in alphabetical order.
+/// The names of the folders in a folder, in alphabetical order; at least one.
 pub(super) fn classes(folder: &Path) -> Result<Vec<String>, DataError> {
+    let names = folders(folder)?;
+    if names.is_empty() {
+        return Err(DataError::malformed(folder, "has no folders: each class needs one"));
+    }
+    Ok(names)
+}
+
+/// The names of the folders in a folder, in alphabetical order.
+pub(super) fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();
     for path in entries(folder)?.into_iter().filter(|path| !is_hidden(path) && path.is_dir()) {
         match path.file_name().and_then(OsStr::to_str) {
             Some(name) => names.push(name.to_owned()),
             None => return Err(DataError::malformed(&path, "is the folder of a class, but its name is not UTF-8")),
         }
-    }
-    if names.is_empty() {
-        return Err(DataError::malformed(folder, "has no folders: each class needs one"));
     }
     Ok(names)
 }

@@ -17,9 +17,11 @@ use super::{Pool, Pools};
 use crate::data::classes::ClassTable;
 use crate::data::normalize::ByteTables;
 use crate::data::options::{ClassOptions, Color, ImagesOptions, Orientation};
+use crate::data::other::{Known, OtherPool};
 use crate::data::rows::Rows;
 use crate::data::split::Place;
-use crate::data::{DataError, Normalization, Samples, Source, Target, Targets};
+use crate::data::target::NO_CLASS;
+use crate::data::{DataError, Normalization, Samples, Source, Sources, Target, TargetDescription, Targets, Wanted};
 use crate::report::did_you_mean;
 
 /// Finds the images and reads their headers; they are decoded when they are needed.
@@ -28,11 +30,7 @@ pub(in crate::data) fn read(options: &ImagesOptions, source: Source<'_>) -> Resu
         let problem = "is a folder, but data in memory must be a file";
         return Err(DataError::malformed(&options.path, problem));
     };
-    // As many threads as cores decode; the loop runs on other threads.
-    let workers = ThreadPoolBuilder::new()
-        .thread_name(|index| format!("decoder-{index}"))
-        .build()
-        .map_err(|error| DataError::WorkerNotStarted { source: std::io::Error::other(error) })?;
+    let workers = workers()?;
     let main_path = folder.join(&options.path);
     let names = match &options.classes {
         Some(names) => ClassTable::new(&ClassOptions::Names(names.clone()))?.names,
@@ -65,6 +63,47 @@ pub(in crate::data) fn read(options: &ImagesOptions, source: Source<'_>) -> Resu
     })
 }
 
+/// Finds other images: in folders of the classes or, where targets may be missing, anywhere in a folder, or a single one.
+pub(in crate::data) fn read_like(options: &ImagesOptions, known: Known<'_>) -> Result<OtherPool, DataError> {
+    let names = match &known.description.target {
+        TargetDescription::Classes { names, .. } => names.clone(),
+        TargetDescription::Values { .. } => Vec::new(),
+    };
+    // A class may have no images here.
+    let options = ImagesOptions { classes: Some(names.clone()), ..options.clone() };
+    let workers = workers()?;
+    let mut reader = Reader { names: &names, options: &options, workers: Arc::new(workers), notes: Vec::new() };
+    let path = known.path;
+    let folders = find::folders(path).unwrap_or_default();
+    let has_targets = folders.iter().any(|folder| names.contains(folder));
+    if !has_targets && known.wanted == Wanted::Required {
+        // It names a folder that is no class.
+        reader.pool(path.to_owned())?;
+        return Err(known.no_targets("has no folders that are called as the classes"));
+    }
+    let (pool, files) = if has_targets {
+        reader.pool_and_files(path.to_owned())?
+    } else {
+        let mut found = Found::default();
+        match path.is_dir() {
+            true => found.add_class(path)?,
+            false => found.files.push(path.to_owned()),
+        }
+        reader.notes.extend(found.note(path));
+        let targets = vec![NO_CLASS; found.files.len()];
+        reader.pool_of(path.to_owned(), found.files, targets)?
+    };
+    Ok(OtherPool { pool, has_targets, sources: Sources::Files(files), notes: reader.notes })
+}
+
+/// As many threads as cores decode; the loop runs on other threads.
+fn workers() -> Result<ThreadPool, DataError> {
+    ThreadPoolBuilder::new()
+        .thread_name(|index| format!("decoder-{index}"))
+        .build()
+        .map_err(|error| DataError::WorkerNotStarted { source: std::io::Error::other(error) })
+}
+
 /// Makes pools of folders.
 struct Reader<'a> {
     /// The classes, in their order.
@@ -76,6 +115,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn pool(&mut self, folder: PathBuf) -> Result<Pool, DataError> {
+        self.pool_and_files(folder).map(|(pool, _)| pool)
+    }
+
+    fn pool_and_files(&mut self, folder: PathBuf) -> Result<(Pool, Arc<[PathBuf]>), DataError> {
         if let Some(unknown) = find::classes(&folder)?.iter().find(|name| !self.names.contains(name)) {
             let among = match self.options.classes {
                 Some(_) => "in `classes`",
@@ -109,23 +152,35 @@ impl Reader<'_> {
         }
         found.count_beside(&folder)?;
         self.notes.extend(found.note(&folder));
-        if found.files.is_empty() {
+        self.pool_of(folder, found.files, targets)
+    }
+
+    /// The images of these files, with as many targets.
+    fn pool_of(
+        &mut self,
+        folder: PathBuf,
+        files: Vec<PathBuf>,
+        targets: Vec<i64>,
+    ) -> Result<(Pool, Arc<[PathBuf]>), DataError> {
+        if files.is_empty() {
             return Err(DataError::Empty { path: folder });
         }
-        if u32::try_from(found.files.len()).is_err() {
+        if u32::try_from(files.len()).is_err() {
             return Err(DataError::TooManySamples { limit: u32::MAX as usize });
         }
-        let images = self.images(&folder, found.files)?;
+        let files: Arc<[PathBuf]> = files.into();
+        let images = self.images(&folder, Arc::clone(&files))?;
         let channels = match images.color {
             Color::Rgb => 3,
             Color::Gray => 1,
         };
         let sample_shape = vec![channels, i64::from(images.height), i64::from(images.width)];
-        Ok(Pool { path: folder, rows: Arc::new(images), sample_shape, targets: Targets::classes(targets) })
+        let pool = Pool { path: folder, rows: Arc::new(images), sample_shape, targets: Targets::classes(targets) };
+        Ok((pool, files))
     }
 
     /// Images of one size, of which the headers are read.
-    fn images(&mut self, folder: &Path, files: Vec<PathBuf>) -> Result<Images, DataError> {
+    fn images(&mut self, folder: &Path, files: Arc<[PathBuf]>) -> Result<Images, DataError> {
         let ImagesOptions { color, resize, orientation, .. } = *self.options;
         let headers: Vec<Header> = self
             .workers
@@ -188,7 +243,7 @@ fn common_size(files: &[PathBuf], headers: &[Header]) -> Result<(u32, u32), Data
 
 /// Images in files, decoded by worker threads.
 struct Images {
-    files: Vec<PathBuf>,
+    files: Arc<[PathBuf]>,
     height: u32,
     width: u32,
     color: Color,

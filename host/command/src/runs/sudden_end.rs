@@ -4,23 +4,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::report::Problem;
+use super::status::{STATUS_FILE, Status};
 
 /// The file that a crash leaves in the run folder.
-pub(super) const CRASH_FILE: &str = "crash.json";
-
-/// The parts of `status.json` that tell whether a run ended.
-#[derive(Deserialize)]
-struct Status {
-    state: String,
-    process: u32,
-    position: Position,
-}
-
-#[derive(Deserialize)]
-struct Position {
-    global_step: u64,
-}
+pub const CRASH_FILE: &str = "crash.json";
 
 /// What a crash leaves.
 #[derive(Deserialize)]
@@ -32,11 +19,13 @@ struct Crash {
 
 /// How the last process of the run in `folder` ended, as the end of a sentence about it; `None` if it ended by itself, or if
 /// there was none. Nothing trains in the folder.
-pub(super) fn sudden_end(folder: &Path) -> Option<String> {
-    let status: Status = read(folder, "status.json")?;
-    if !matches!(status.state.as_str(), "starting" | "running" | "paused") {
-        return None;
-    }
+pub fn sudden_end(folder: &Path) -> Option<String> {
+    let status: Status = read(folder, STATUS_FILE)?;
+    status.state.is_live().then(|| describe(folder, &status))
+}
+
+/// The same for a status that says that the run lives.
+pub(super) fn describe(folder: &Path, status: &Status) -> String {
     let how = match read::<Crash>(folder, CRASH_FILE) {
         Some(Crash { signal, plugin: Some(plugin), hook: Some(hook) }) => {
             format!("crashed with {signal} in the hook `{hook}` of `{plugin}`")
@@ -45,16 +34,11 @@ pub(super) fn sudden_end(folder: &Path) -> Option<String> {
         None => "ended without a word: it was killed, or the machine stopped".to_owned(),
     };
     // The status is not written at each step.
-    Some(format!("(process {}) {how}; it was last seen at step {}", status.process, status.position.global_step))
-}
-
-/// The warning of a run folder whose last process ended so.
-pub(super) fn warning(end: &str) -> Problem {
-    Problem::new(format!("the last process of this run {end}"))
+    format!("(process {}) {how}; it was last seen at step {}", status.process, status.position.global_step)
 }
 
 /// Removes what a crash left, once it is told.
-pub(super) fn forget(folder: &Path) {
+pub fn forget(folder: &Path) {
     // If that fails, it is told again when the run is not ended by itself the next time.
     let _ = std::fs::remove_file(folder.join(CRASH_FILE));
 }
@@ -74,7 +58,7 @@ mod tests {
         assert_eq!(sudden_end(folder.path()), None);
         write("status.json", r#"{ "state": "failed", "process": 7, "position": { "global_step": 3 } }"#);
         assert_eq!(sudden_end(folder.path()), None);
-        write("status.json", r#"{ "state": "running", "process": 7, "position": { "global_step": 3 } }"#);
+        write("status.json", r#"{ "state": "stopping", "process": 7, "position": { "global_step": 3 } }"#);
         let killed =
             "(process 7) ended without a word: it was killed, or the machine stopped; it was last seen at step 3";
         assert_eq!(sudden_end(folder.path()).as_deref(), Some(killed));

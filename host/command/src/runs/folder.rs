@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::report::Report;
 
@@ -65,8 +66,30 @@ const LOCK: &str = ".host-run";
 /// Its name until now.
 const OLD_LOCK: &str = ".lock";
 
+/// What the console of the run shows, for `host attach`.
+pub const CONSOLE_FILE: &str = "console.log";
+
 /// The names of files that are not complete begin so.
 const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// How often the lock is tried.
+const PATIENCE: u32 = 10;
+
+/// Whether a folder holds a run: what a run wrote there says so.
+pub fn is_run(folder: &Path) -> bool {
+    [LOCK, OLD_LOCK].iter().any(|lock| folder.join(lock).is_file())
+}
+
+/// Whether a process owns the folder: it holds the lock. `None` if the folder has none, or the system does not tell.
+pub fn is_owned(folder: &Path) -> Option<bool> {
+    let lock = File::open(folder.join(LOCK)).ok()?;
+    match lock.try_lock_shared() {
+        // Released when the file is closed.
+        Ok(()) => Some(false),
+        Err(TryLockError::WouldBlock) => Some(true),
+        Err(TryLockError::Error(_)) => None,
+    }
+}
 
 impl RunFolder {
     /// Creates `path`, or takes it over. With `fresh`, a folder that holds a run is an error; one that holds something else
@@ -82,9 +105,7 @@ impl RunFolder {
         };
         std::fs::create_dir_all(path).map_err(system("create the folder", path))?;
         let path = path.canonicalize().map_err(system("find", path))?;
-        if ![LOCK, OLD_LOCK].iter().any(|lock| path.join(lock).exists())
-            && std::fs::read_dir(&path).map_err(system("list", &path))?.next().is_some()
-        {
+        if !is_run(&path) && std::fs::read_dir(&path).map_err(system("list", &path))?.next().is_some() {
             return Err(FolderError::NotARun { path });
         }
         let lock_path = path.join(LOCK);
@@ -94,10 +115,18 @@ impl RunFolder {
             .write(true)
             .open(&lock_path)
             .map_err(system("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(FolderError::InUse { path }),
-            Err(TryLockError::Error(source)) => return Err(system("lock", &lock_path)(source)),
+        let mut patience = PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                // A command that only looks whether the run lives holds the lock for an instant.
+                Err(TryLockError::WouldBlock) if patience > 0 => {
+                    patience -= 1;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => return Err(FolderError::InUse { path }),
+                Err(TryLockError::Error(source)) => return Err(system("lock", &lock_path)(source)),
+            }
         }
         if fresh && path.join("run.toml").exists() {
             return Err(FolderError::Taken { path });
@@ -142,7 +171,7 @@ impl RunFolder {
 }
 
 /// Replaces a file by one with these bytes: readers see the old file or the new one, never a part.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY_PREFIX);
@@ -156,7 +185,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// The folder of a run that starts now: `runs/<name>/<start time>`, in local time.
-pub(super) fn by_start_time(name: &str) -> PathBuf {
+pub fn by_start_time(name: &str) -> PathBuf {
     let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
     let parent = Path::new("runs").join(name);
     let mut path = parent.join(&now);
@@ -169,12 +198,20 @@ pub(super) fn by_start_time(name: &str) -> PathBuf {
     path
 }
 
+/// Whether a run folder has a folder of checkpoints; an instance with a name of its own has `checkpoints-NAME`.
+fn holds_checkpoints(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.path().is_dir())
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("checkpoints"))
+}
+
 /// The newest run folder of a name that has a checkpoint and is not finished.
-pub(super) fn newest_unfinished(name: &str) -> Option<PathBuf> {
+pub fn newest_unfinished(name: &str) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = std::fs::read_dir(Path::new("runs").join(name))
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("checkpoints").is_dir())
+        .filter(|path| holds_checkpoints(path))
         .collect();
     // Start times sort as text.
     folders.sort();

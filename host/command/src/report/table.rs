@@ -7,8 +7,7 @@ use super::terminal;
 /// A last column that would be narrower than this is not wrapped: it would be harder to read than broken lines.
 const NARROWEST: usize = 20;
 
-/// Writes `rows` under `header`, with two spaces between columns and none at the end of a line. A `limit`, the columns of a
-/// terminal, breaks the cells of the last column between words.
+/// As [`write_rows`], for a number of columns that is known.
 ///
 /// # Errors
 /// Those of `out`.
@@ -18,14 +17,27 @@ pub fn write<const COLUMNS: usize>(
     limit: Option<usize>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut widths = header.map(width);
+    write_rows(&header.map(str::to_owned), rows, limit, out)
+}
+
+/// Writes `rows` under `header`, with two spaces between columns and none at the end of a line. A `limit`, the columns of a
+/// terminal, breaks the cells of the last column between words.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_rows<R: AsRef<[String]>>(
+    header: &[String],
+    rows: &[R],
+    limit: Option<usize>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut widths: Vec<usize> = header.iter().map(|cell| width(cell)).collect();
     for row in rows {
-        for (widest, cell) in widths.iter_mut().zip(row) {
+        for (widest, cell) in widths.iter_mut().zip(row.as_ref()) {
             *widest = (*widest).max(width(cell));
         }
     }
-    let header = header.map(str::to_owned);
-    for row in std::iter::once(&header).chain(rows) {
+    for row in std::iter::once(header).chain(rows.iter().map(AsRef::as_ref)) {
         let mut line = String::new();
         let Some((last, others)) = row.split_last() else { continue };
         for (cell, &widest) in others.iter().zip(&widths) {

@@ -1,0 +1,11 @@
+//! The folders of runs: how a process owns one, and what other processes see of it and ask of it.
+
+pub mod control;
+pub mod folder;
+pub mod history;
+mod process;
+pub mod status;
+mod sudden_end;
+
+pub use process::Process;
+pub use sudden_end::{CRASH_FILE, forget, sudden_end};

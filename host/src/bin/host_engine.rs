@@ -1,0 +1,8 @@
+//! The part of `host` that computes, with libtorch.
+
+fn main() -> std::process::ExitCode {
+    // Before the first file is written: the copies of the libraries.
+    #[cfg(unix)]
+    host::dispatch::survive_file_limits();
+    host::cli::main()
+}

@@ -78,18 +78,21 @@ struct Journal {
 }
 
 impl Journal {
-    /// The markers since the last call. A line is one write, so that there is never a part of one.
+    /// The markers since the last call. A line is one write, but of one that crosses a page, a reader can see the first part:
+    /// the rest comes with the next call, or never if the run was killed within it.
     fn next(&mut self) -> Vec<Marker> {
         let mut text = String::new();
         let mut file = std::fs::File::open(&self.path).expect("there is a journal");
         file.seek(SeekFrom::Start(self.read)).and_then(|_| file.read_to_string(&mut text)).expect("it can be read");
+        text.truncate(text.rfind('\n').map_or(0, |last| last + 1));
         self.read += text.len() as u64;
         let marker = |line: &str| {
             let mut words = line.split(' ');
             let phase = words.next()?.to_owned();
             Some(Marker { phase, step: words.next()?.parse().ok()?, micros: words.next()?.parse().ok()? })
         };
-        text.lines().map(|line| marker(line).unwrap_or_else(|| panic!("`{line}` is no marker"))).collect()
+        // A line that a kill has cut has the next process's first one behind it, and is left out.
+        text.lines().filter_map(marker).collect()
     }
 }
 

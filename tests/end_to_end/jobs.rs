@@ -314,15 +314,21 @@ fn a_running_run_keeps_the_checkpoint_that_a_job_reads() {
     // As a job holds it.
     let held = std::fs::File::open(&manifest).expect("there is a checkpoint");
     held.lock_shared().expect("it can be locked");
-    let run = SmallRun::with_libraries(&["checkpoint"])
-        .with("metrics = [\"accuracy\"]", "metrics = [\"accuracy\", \"confusion_matrix\"]")
-        .set("train.epochs=4")
-        .instance("kind = 'checkpoint'\noptions = { keep_last = 1, keep_best = [] }");
-    let resumed = run.run_in(ran.out.clone()).succeeded();
+    let go_on = |epochs: &str| {
+        SmallRun::with_libraries(&["checkpoint"])
+            .with("metrics = [\"accuracy\"]", "metrics = [\"accuracy\", \"confusion_matrix\"]")
+            .set(epochs)
+            .instance("kind = 'checkpoint'\noptions = { keep_last = 1, keep_best = [] }")
+            .run_in(ran.out.clone())
+            .succeeded();
+    };
     let kept = |name: &str| ran.out.join("checkpoints").join(name).is_dir();
-    assert!(kept("epoch-0001-step-00000003") || !resumed.stderr().is_empty());
-    assert!(kept("epoch-0004-step-00000012"), "{}", resumed.stderr());
+    go_on("train.epochs=4");
+    assert!(!kept("epoch-0003-step-00000009") && kept("epoch-0004-step-00000012"), "only the last one is kept");
+    assert!(kept("epoch-0001-step-00000003"), "and the one that is read");
     drop(held);
+    go_on("train.epochs=5");
+    assert!(!kept("epoch-0001-step-00000003"), "until it is not read any more");
 }
 
 /// A model over characters, trained for an instant.

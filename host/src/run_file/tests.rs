@@ -565,6 +565,8 @@ fn the_defaults_of_the_digits_run() {
     device = "auto"
     threads = "auto"
     by_default = true
+    checkpoint_signal = "SIGUSR1"
+    hook_warning = "1 min"
 
     [data]
     format = "csv"
@@ -609,6 +611,7 @@ fn the_defaults_of_the_digits_run() {
 
     [train]
     epochs = 12
+    start_epoch = 1
     batch_size = 64
     metrics = []
     accumulate = 1
@@ -634,6 +637,7 @@ fn the_defaults_of_the_digits_run() {
     metrics = ["accuracy"]
     every = "1 epoch"
     batch_size = 256
+    show_results = 0
 
     [[plugins]]
     kind = "early-stopping"

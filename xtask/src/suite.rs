@@ -78,7 +78,8 @@ fn clippy(cargo: &Cargo) -> Command {
 
 fn test(cargo: &Cargo, options: &TestOptions<'_>) -> Command {
     let mut command = cargo.command();
-    command.args(["test", "--release", "--workspace"]).args(options.arguments);
+    // All failures of one go: a run of these is long.
+    command.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(options.arguments);
     if options.long {
         command.env("HOST_TEST_LONG", "1");
     }

@@ -440,7 +440,8 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// Inputs of another shape, unknown nodes, or a callback in the background.
+    /// Inputs of another shape, unknown nodes, or a callback in the background that does not name `parameters` and `buffers`
+    /// in its `NEEDS` for the hook: it is answered with the copies that these make, on the CPU.
     #[doc = service_rule!(PREDICT)]
     pub fn predict(&mut self, inputs: &TensorView<'_>, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
         let request = Predict { nodes: nodes.iter().map(|&node| node.to_owned()).collect(), ..Predict::default() };
@@ -453,7 +454,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// An unknown split or node, or a callback in the background.
+    /// An unknown split or node; in the background as [`Self::predict`].
     #[doc = service_rule!(PREDICT)]
     pub fn predict_split(&mut self, split: &str, batches: u64, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
         let request = Predict {

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use fixture::{
     TempDir, build_test_plugins, cargo, cargo_artifacts, host, host_binary, lines, shown, target_folder,
-    temporary_folder, workspace_root,
+    temporary_folder, unoptimized, workspace_root,
 };
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ fn next_host() -> &'static Path {
     BUILT.get_or_init(|| {
         let mut command = cargo("build");
         command.args(["--release", "--package", "host", "--features", "next-minor", "--bin", "host-next-minor"]);
-        let artifacts = cargo_artifacts(command.current_dir(workspace_root()));
+        let artifacts = cargo_artifacts(unoptimized(command.current_dir(workspace_root())));
         artifacts.into_iter().find_map(|artifact| artifact.executable).expect("a program was built")
     })
 }

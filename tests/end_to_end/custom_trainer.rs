@@ -1,10 +1,12 @@
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use fixture::{cargo, cargo_artifacts, program, shown, target_folder, workspace_root};
+use fixture::{cargo, cargo_artifacts, program, shown, target_folder, unoptimized, workspace_root};
 use serde_json::Value;
 
 use crate::resume;
+use crate::small_run::SmallRun;
 use crate::training::{Training, checks};
 
 const LOSS: &str = "loss = { type = \"cross_entropy\" }\n";
@@ -13,18 +15,23 @@ fn example(file: &str) -> PathBuf {
     workspace_root().join("examples/custom-trainer").join(file)
 }
 
-/// The example's program, in the folder and with the versions of the workspace, so that libtorch's binding is not
+/// The example's programs, in the folder and with the versions of the workspace, so that libtorch's binding is not
 /// compiled again.
-fn trainer() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
+fn program_called(name: &str) -> &'static Path {
+    static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
         fixture::build_workspace_plugins();
         let mut build = cargo("build");
         build.args(["--release", "--locked", "--manifest-path"]).arg(example("Cargo.toml"));
         build.arg("--target-dir").arg(target_folder());
-        let built = cargo_artifacts(&mut build).into_iter().find_map(|artifact| artifact.executable);
-        built.expect("a program was built")
-    })
+        let artifacts = cargo_artifacts(unoptimized(&mut build)).into_iter();
+        artifacts.filter_map(|artifact| Some((artifact.target, artifact.executable?))).collect()
+    });
+    built.get(name).unwrap_or_else(|| panic!("no `{name}` among {built:?}"))
+}
+
+fn trainer() -> &'static Path {
+    program_called("custom_trainer")
 }
 
 /// The small training without a model and a loss, by the example's program.
@@ -116,6 +123,26 @@ fn what_its_step_remembers_is_in_checkpoints() {
     training.run("broken", &["--set", "train.epochs=1"]);
     training.run("broken", &["--set", "train.epochs=2", "--resume", "auto"]);
     assert_eq!((unbroken.len(), at_33()), (1, [unbroken.clone(), unbroken.clone()].concat()));
+}
+
+#[test]
+fn a_program_evaluates_a_checkpoint_and_sees_how_far_it_is() {
+    let ran = SmallRun::with_libraries(&["checkpoint"]).instance("kind = 'checkpoint'").run().succeeded();
+    let evaluate = |path: &Path| program(program_called("evaluate")).arg(path).output().expect("it starts");
+    let output = evaluate(&ran.out);
+    assert!(output.status.success(), "{}", shown(&output, &[]));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told: Vec<(&str, f64)> = told
+        .lines()
+        .map(|line| line.split_once(' ').expect("a name and a value"))
+        .map(|(name, value)| (name, value.parse().expect("a number")))
+        .collect();
+    let status = ran.status();
+    let of = |name: &str| status["metrics"][name].as_f64().expect("a number");
+    assert_eq!(told, [("loss", of("val_loss")), ("accuracy", of("val_accuracy"))]);
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with("\r100 %\n"), "{}", shown(&output, &[]));
+    let nothing = evaluate(&ran.out.join("nothing"));
+    assert_eq!(nothing.status.code(), Some(2), "{}", shown(&nothing, &[]));
 }
 
 #[test]

@@ -179,3 +179,34 @@ kind = "json-lines"
     let apart = |one: Option<f64>, other: Option<f64>| one.zip(other).map_or(1.0, |(one, other)| (one - other).abs());
     assert!(apart(before, accuracy) < 0.01 && apart(before, after) < 0.03, "{last} {accuracy:?}");
 }
+
+/// The background has the weights and the data, and computes with them: its eight bits are those of the training thread.
+#[test]
+fn exports_in_the_background_are_those_of_the_training_thread() {
+    let export = |dispatch: &str, kind: &str, name: &str, options: &str| {
+        format!(
+            "[[plugins]]\nkind = \"{kind}\"\nname = \"{name}\"\ndispatch = \"{dispatch}\"\n\
+             when = {{ every = \"1 epoch\" }}\noptions = {{ name = \"{name}-{{epoch}}\", verify = \"required\"{options} }}\n"
+        )
+    };
+    let eight = ", quantize = \"int8\"";
+    let training_of = |dispatch: &str| {
+        let training = Training::new(
+            &[
+                export(dispatch, "onnx", "eight-onnx", eight),
+                export(dispatch, "tflite", "eight-tflite", eight),
+                export(dispatch, "onnx", "whole", ""),
+            ]
+            .concat(),
+        );
+        training.run("run", &[]);
+        training
+    };
+    let (inline, behind) = (training_of("inline"), training_of("background"));
+    for file in ["eight-onnx-1.onnx", "eight-onnx-2.onnx", "eight-tflite-2.tflite", "whole-2.onnx"] {
+        let of = |training: &Training| std::fs::read(training.path("run/exports").join(file)).expect("it was exported");
+        assert!(of(&inline) == of(&behind), "{file}");
+    }
+    let apart = inline.status("run")["metrics"]["eight-onnx_accuracy_after"].clone();
+    assert!(apart.is_f64() && apart == behind.status("run")["metrics"]["eight-onnx_accuracy_after"], "{apart}");
+}

@@ -66,6 +66,9 @@ fn a_run_is_paused_resumed_asked_for_a_checkpoint_and_stopped() {
     std::thread::sleep(Duration::from_millis(300));
     let second = status(&out);
     assert_eq!(first["position"], second["position"], "it stands still");
+    assert!(command(&["checkpoint", path(&out)]).status.success());
+    let kept = wait_until(&out, "checkpoint", |status| status["artifacts"]["last_checkpoint"].is_string());
+    assert_eq!((&kept["state"], &kept["position"]), (&Value::from("paused"), &first["position"]));
 
     assert!(command(&["resume", path(&out)]).status.success());
     let moved =
@@ -73,7 +76,9 @@ fn a_run_is_paused_resumed_asked_for_a_checkpoint_and_stopped() {
     wait_until(&out, "resume", |status| status["state"] == "running" && moved(status));
 
     assert!(command(&["checkpoint", path(&out)]).status.success());
-    wait_until(&out, "checkpoint", |status| status["artifacts"]["last_checkpoint"].is_string());
+    wait_until(&out, "checkpoint", |status| {
+        status["artifacts"]["last_checkpoint"] != kept["artifacts"]["last_checkpoint"]
+    });
 
     // A folder of runs means the newest of them.
     let stopped = command(&["stop", path(out.parent().expect("a folder")), "--reason", "enough"]);
@@ -144,6 +149,36 @@ fn one_signal_asks_for_a_checkpoint_and_another_for_nothing() {
     assert_eq!(status["state"], "running");
     signal(&child, libc::SIGTERM);
     assert_eq!(ended(run, child).code(), Some(143));
+}
+
+/// Closed without a signal, as where the process belongs to another session: what is written to it fails.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_goes_away_does_not_end_a_run() {
+    use std::fs::File;
+    use std::os::fd::FromRawFd;
+
+    let (mut ours, mut theirs) = (0, 0);
+    let (name, settings, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
+    // SAFETY: two places to write to; the rest may be null.
+    assert_eq!(unsafe { libc::openpty(&mut ours, &mut theirs, name, settings, size) }, 0);
+    // SAFETY: both are open, and nobody else has them.
+    let (ours, theirs) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) };
+    let run = SmallRun::with_libraries(&["recorder", "standard"])
+        .set("train.epochs=4")
+        .recorder("a", "", "sleep_ms = 100, sleep_in = 'step_end'")
+        .instance("kind = 'progress'")
+        .instance("kind = 'print-metrics'");
+    let child = run.start_with(|command| {
+        command.stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
+    });
+    run.wait_for("step_end");
+    drop(ours);
+    let ran = ended(run, child);
+    assert_eq!((ran.code(), ran.status()["state"].as_str()), (Some(0), Some("finished")));
+    assert_eq!(ran.status()["position"]["epoch"], 4);
+    assert!(!ran.status()["callbacks"].as_array().expect("a list").is_empty());
+    assert_eq!(ran.status()["failures"].as_array().map(Vec::len), Some(0), "{}", ran.status());
 }
 
 #[test]

@@ -395,3 +395,42 @@ fn texts_are_continued_and_the_seed_decides() {
       × the prompt has the character 'Z', which the training text does not have
     ");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_job_that_a_signal_ends_leaves_no_result() {
+    let ran = trained();
+    let folder = temporary_folder();
+    let data = table(folder.path(), "new.csv", str::to_owned);
+    let recorder = path(&fixture::build_test_plugins()["recorder"]).to_owned();
+    let jobs = [(vec!["evaluate"], "eval_step_end"), (vec!["predict", "--data", path(&data)], "predict_step")];
+    for (arguments, step) in jobs {
+        let journal = folder.path().join(step);
+        let option = format!(
+            "plugins.recorder.options={{ path = '{}', sleep_ms = 1500, sleep_in = '{step}' }}",
+            journal.display()
+        );
+        let mut command = host();
+        command.args(&arguments).arg(&ran.out).args(["--set", "eval.batch_size=16", "--out", "results"]);
+        command.args(["--plugins", &recorder, "--plugin", "recorder", "--set", &option]).current_dir(folder.path());
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("the host starts");
+        for _ in 0..6000 {
+            if std::fs::read_to_string(&journal).is_ok_and(|text| text.contains(step)) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let id = libc::pid_t::try_from(child.id()).expect("a process number");
+        // SAFETY: it passes numbers; the child was not waited for, so that the number is its own.
+        assert_eq!(unsafe { libc::kill(id, libc::SIGTERM) }, 0);
+        let code = child.wait().expect("it ends").code();
+        let mut stderr = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().expect("it is piped"), &mut stderr).expect("a text");
+        assert_eq!(code, Some(143), "{stderr}");
+        assert!(stderr.contains("interrupted: a signal asked for the end; nothing is written"), "{stderr}");
+        let last = lines(&journal).pop().expect("a line");
+        assert_eq!(last["event"], "teardown", "its end hook came");
+        let left: Vec<_> = std::fs::read_dir(folder.path().join("results")).expect("a folder").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}

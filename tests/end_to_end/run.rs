@@ -260,8 +260,51 @@ fn json_is_all_that_is_on_stdout() {
     }
     assert_eq!(told, ran.status());
     let names: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
-    assert_eq!(names[..2], ["start", "state"], "{names:?}");
+    assert_eq!(names[..3], ["start", "warning", "state"], "{names:?}");
     assert!(ran.stderr().contains("callbacks, in order: a"), "{}", ran.stderr());
+}
+
+#[test]
+fn what_a_run_tells_programs_has_a_schema() {
+    let schema = |of: &str| {
+        let output = host().args(["config", "schema", of]).output().expect("the host starts");
+        let schema = serde_json::from_slice(&output.stdout).expect("JSON");
+        jsonschema::validator_for(&schema).expect("a schema")
+    };
+    let (event, status) = (schema("events"), schema("status"));
+    let fails = "fail_in = 'epoch_end', at_step = 3, puts = 'NaN'";
+    let survived = SmallRun::new().recorder("a", "on_error = 'log'", fails).arguments(["--json"]).run().succeeded();
+    let failed = SmallRun::new().recorder("a", "", "fail_in = 'setup'").arguments(["--json"]).run();
+    let refused = SmallRun::new().set("train.epoch=1").arguments(["--json"]).run();
+    let events = |ran: &Ran| fixture::events(&ran.output.stdout);
+    let names = |ran: &Ran| -> Vec<String> {
+        events(ran).iter().map(|event| event["event"].as_str().expect("a name").to_owned()).collect()
+    };
+    for ran in [&survived, &failed, &refused] {
+        for line in events(ran) {
+            assert!(
+                event.is_valid(&line),
+                "{line}: {:?}",
+                event.iter_errors(&line).map(|error| error.to_string()).collect::<Vec<_>>()
+            );
+        }
+    }
+    assert!(status.is_valid(&survived.status()) && !status.is_valid(&serde_json::json!({ "state": "asleep" })));
+    for wrong in
+        [serde_json::json!({ "event": "start", "time": 1 }), serde_json::json!({ "event": "other", "time": 1 })]
+    {
+        assert!(!event.is_valid(&wrong), "{wrong}");
+    }
+    let warnings: Vec<String> = events(&survived)
+        .iter()
+        .filter(|event| event["event"] == "warning")
+        .map(|event| event["message"].as_str().expect("a text").to_owned())
+        .collect();
+    assert_eq!(warnings.len(), 2, "nothing keeps the weights, and a callback failed once: {warnings:?}");
+    assert!(warnings[1].starts_with("plugin `a` failed in `epoch_end`"), "{warnings:?}");
+    // A run that never ran does not say that it did.
+    assert_eq!(names(&failed), ["start", "warning", "error", "end"]);
+    assert_eq!(names(&refused), ["refused"]);
 }
 
 #[test]

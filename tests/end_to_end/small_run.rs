@@ -178,8 +178,8 @@ impl SmallRun {
     /// As [`Self::start`], with a command that is `changed` before.
     pub fn start_with(&self, changed: impl FnOnce(&mut Command)) -> Child {
         let mut command = self.command(&self.out());
-        changed(&mut command);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the host starts")
+        changed(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        command.spawn().expect("the host starts")
     }
 
     /// Waits until the journal has a line of this event.

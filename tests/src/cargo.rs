@@ -33,6 +33,15 @@ pub fn cargo(subcommand: &str) -> Command {
     command
 }
 
+/// Leaves the host's own packages as they are compiled fastest: for programs that the host is compiled for once more, with other
+/// features, and that compute little.
+pub fn unoptimized(command: &mut Command) -> &mut Command {
+    for package in ["host", "host-command", "plugin-api"] {
+        command.arg("--config").arg(format!("profile.release.package.{package}.opt-level=0"));
+    }
+    command
+}
+
 /// The folder that Cargo builds into.
 pub fn target_folder() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {

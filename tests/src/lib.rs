@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-pub use cargo::{Artifact, cargo, cargo_artifacts, target_folder};
+pub use cargo::{Artifact, cargo, cargo_artifacts, target_folder, unoptimized};
 pub use outcome::{lines, shown};
 pub use skipped::skipped;
 pub use tempfile::TempDir;

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use host_command::arguments::ConfigCommand;
+use host_command::arguments::{ConfigCommand, SchemaOf};
+use host_command::runs::event::RunEvent;
+use host_command::runs::status::Status;
 use host_command::{cannot, print, print_problems};
 
 use crate::author;
@@ -45,8 +47,13 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
                 }
             }
         }
-        ConfigCommand::Schema => {
-            let text = serde_json::to_string_pretty(&run_file::schema());
+        ConfigCommand::Schema { of } => {
+            let schema = match of {
+                SchemaOf::RunFile => run_file::schema(),
+                SchemaOf::Events => RunEvent::schema(),
+                SchemaOf::Status => Status::schema(),
+            };
+            let text = serde_json::to_string_pretty(&schema);
             print(&format!("{}\n", text.map_err(|error| cannot("write the schema", &error))?))?;
         }
     }

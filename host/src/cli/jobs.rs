@@ -10,8 +10,8 @@ use plugin_api::event::Outcome;
 use super::{openmp, run, streams};
 use crate::author;
 use crate::job::{
-    self, CheckpointJobOutcome, CheckpointRequest, Continuation, EvaluateRequest, ExportRequest, PredictRequest,
-    PredictedFrom, interrupted_exit_code,
+    CheckpointJob, CheckpointJobOutcome, CheckpointRequest, Continuation, EvaluateRequest, ExportRequest,
+    PredictRequest, PredictedFrom, interrupted_exit_code,
 };
 use crate::report::Problems;
 
@@ -19,7 +19,7 @@ pub(super) fn evaluate(arguments: EvaluateArguments) -> Result<ExitCode, Problem
     openmp::start_with_short_waits();
     let (json, shown) = (arguments.job.json, arguments.job.shown);
     let request = EvaluateRequest { job: request(arguments.job)?, data: arguments.data, split: arguments.split };
-    let outcome = job::evaluate(&request, run::verbosity(shown))?;
+    let outcome = CheckpointJob::Evaluate(request).run(run::verbosity(shown))?;
     let file = outcome.files.first().map(|path| path.display().to_string());
     conclude(&outcome, json, shown, file)
 }
@@ -39,7 +39,8 @@ pub(super) fn predict(arguments: PredictArguments) -> Result<ExitCode, Problems>
         }
     };
     let is_text = matches!(from, PredictedFrom::Text(_));
-    let outcome = job::predict(&PredictRequest { job: request(arguments.job)?, from }, run::verbosity(shown))?;
+    let request = PredictRequest { job: request(arguments.job)?, from };
+    let outcome = CheckpointJob::Predict(request).run(run::verbosity(shown))?;
     if is_text && !json && outcome.outcome == Outcome::Finished {
         // The text is the answer, wherever stderr leads.
         let text = outcome.result.get("text").and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -54,7 +55,7 @@ pub(super) fn export(arguments: ExportArguments) -> Result<ExitCode, Problems> {
     openmp::start_with_short_waits();
     let (json, shown) = (arguments.job.json, arguments.job.shown);
     let request = ExportRequest { job: request(arguments.job)?, data: arguments.data };
-    let outcome = job::export(&request, run::verbosity(shown))?;
+    let outcome = CheckpointJob::Export(request).run(run::verbosity(shown))?;
     let exports = outcome.result.get("exports").and_then(serde_json::Value::as_array);
     let exports: Vec<&str> = exports.into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
     let exports = Some(exports.join("\n")).filter(|exports| !exports.is_empty());

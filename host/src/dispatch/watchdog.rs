@@ -29,8 +29,8 @@ const AT_THE_END: Duration = Duration::from_secs(600);
 /// How often hooks are looked at, at most and at least.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
-/// What is told of a hook on the training thread that is ended: the instance, the hook, and how long it has taken.
-pub type OnHang = dyn Fn(&str, &'static str, Duration) + Send;
+/// What is told of a hook on the training thread that is ended: the instance, the hook, and how long it has taken, `90 s`.
+pub type OnHang = dyn Fn(&str, &'static str, &str) + Send;
 
 /// What the watchdog and the thread of a callback share.
 #[derive(Debug, Default)]
@@ -142,7 +142,7 @@ impl Watch {
         let Some(instance) = self.instances.get(seen.beat.index()) else { return };
         warn(&self.limits, &instance.name, seen, taken);
         if self.limits.timeout.is_some_and(|timeout| taken >= timeout) {
-            (self.on_hang)(&instance.name, seen.beat.event().name(), taken);
+            (self.on_hang)(&instance.name, seen.beat.event().name(), &in_words(taken));
         }
     }
 
@@ -185,6 +185,6 @@ fn warn(limits: &HookLimits, instance: &str, seen: &mut Seen, taken: Duration) {
 }
 
 /// `90 s`.
-pub(super) fn in_words(taken: Duration) -> String {
+fn in_words(taken: Duration) -> String {
     format!("{:.0} s", taken.as_secs_f64())
 }

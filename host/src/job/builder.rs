@@ -127,11 +127,7 @@ impl Job {
     /// When the system gives no thread. What prevents the run from starting is told by
     /// [`JobHandle::join`](super::JobHandle::join).
     pub fn start(self, verbosity: Verbosity) -> std::io::Result<JobHandle> {
-        let link = Link::default();
-        let of_job = link.clone();
-        let work = move || run::run(&self.request, self.program, verbosity, Events::Off, &of_job);
-        let thread = std::thread::Builder::new().name("job".to_owned()).spawn(work)?;
-        Ok(JobHandle::new(link, thread))
+        JobHandle::start(move |link| run::run(&self.request, self.program, verbosity, Events::Off, link))
     }
 }
 

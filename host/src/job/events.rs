@@ -1,15 +1,16 @@
 //! What happens to a run as JSON on stdout, an object a line: `host run --json`.
-//!
-//! Each has `event`, `time` (seconds since 1970) and what belongs to the event; fields may be added. The last object of a run
-//! is its final status, with `event` = `end`.
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use host_command::runs::event::RunEvent;
 use host_command::runs::status::Status;
-use serde_json::{Map, Value, json};
+use tracing::field::{Field, Visit};
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
 
 use super::status::number;
+use crate::dispatch::ENDS_RUN;
 use crate::report::{Problem, ProblemJson};
 use crate::services::Services;
 use crate::train::Session;
@@ -27,63 +28,97 @@ pub(super) enum Events {
 impl Events {
     /// The run begins: its folder, and where it goes on from.
     pub(super) fn start(self, folder: &std::path::Path, run: &str, resumed_from: Option<&std::path::Path>) {
-        self.write("start", || {
-            json!({ "run": run, "folder": folder.display().to_string(),
-                "resumed_from": resumed_from.map(|path| path.display().to_string()) })
-        });
+        let resumed_from = resumed_from.map(|path| path.display().to_string());
+        self.write(&RunEvent::Start { run, folder: folder.display().to_string(), resumed_from });
     }
 
     /// The state has changed.
     pub(super) fn state(self, status: &Status) {
-        self.write("state", || {
-            json!({ "state": status.state, "reason": status.reason, "stopped_by": status.stopped_by,
-                "epoch": status.position.epoch, "step": status.position.global_step, "progress": status.progress })
+        self.write(&RunEvent::State {
+            state: status.state,
+            reason: status.reason.as_deref(),
+            stopped_by: status.stopped_by.as_deref(),
+            epoch: status.position.epoch,
+            step: status.position.global_step,
+            progress: status.progress,
         });
     }
 
     /// A split was measured: the training split at the end of an epoch, another by an evaluation.
     pub(super) fn measured(self, split: &str, session: &Session) {
-        self.write("metrics", || {
-            let position = session.position();
-            let of_now = session.metrics().iter().filter(|(_, metric)| metric.position == position);
-            let metrics: Map<String, Value> =
-                of_now.map(|(name, metric)| (name.to_owned(), number(metric.value))).collect();
-            json!({ "split": split, "epoch": position.epoch, "step": position.global_step,
-                "progress": session.progress(), "metrics": metrics })
-        });
+        if self == Self::Off {
+            return;
+        }
+        let position = session.position();
+        let of_now = session.metrics().iter().filter(|(_, metric)| metric.position == position);
+        let metrics = of_now.map(|(name, metric)| (name, number(metric.value))).collect();
+        let (epoch, step) = (position.epoch, position.global_step);
+        self.write(&RunEvent::Metrics { split, epoch, step, progress: session.progress(), metrics });
     }
 
     /// Something was published.
     pub(super) fn artifact(self, kind: &str, path: &str) {
-        self.write("artifact", || json!({ "kind": kind, "path": path }));
+        self.write(&RunEvent::Artifact { kind, path });
     }
 
     /// Something is wrong that the run survives.
     pub(super) fn warning(self, warning: &Problem) {
-        self.write("warning", || serde_json::to_value(ProblemJson::new("warning", warning)).unwrap_or_default());
+        self.write(&RunEvent::Warning(ProblemJson::new("warning", warning)));
     }
 
     /// Something ends the run.
     pub(super) fn error(self, error: &Problem) {
-        self.write("error", || serde_json::to_value(ProblemJson::new("error", error)).unwrap_or_default());
+        self.write(&RunEvent::Error(ProblemJson::new("error", error)));
     }
 
     /// The run has ended.
-    pub(super) fn end(self, status: &Value) {
-        self.write("end", || status.clone());
+    pub(super) fn end(self, status: &Status) {
+        self.write(&RunEvent::End(status));
     }
 
-    fn write(self, event: &str, content: impl FnOnce() -> Value) {
+    fn write(self, event: &RunEvent<'_>) {
         if self == Self::Off {
             return;
         }
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let mut line = Map::from_iter([("event".to_owned(), event.into()), ("time".to_owned(), time.into())]);
-        if let Value::Object(content) = content() {
-            line.extend(content);
-        }
+        // Each of its values can be written as JSON.
+        let Ok(line) = event.line() else { return };
         let mut out = std::io::stdout().lock();
         // A reader that is gone does not change the run.
-        let _ = writeln!(out, "{}", Value::Object(line)).and_then(|()| out.flush());
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+}
+
+/// Makes events of the warnings in the log: of callbacks that failed, of writes that did, of hooks that take long.
+impl<S: Subscriber> Layer<S> for Events {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if *self == Self::Off || *event.metadata().level() > Level::WARN || event.metadata().target() == ENDS_RUN {
+            return;
+        }
+        let mut said = Said::default();
+        event.record(&mut said);
+        let Said { message, fields } = said;
+        let problem = fields.into_iter().fold(Problem::new(message), |problem, field| problem.with_reason(field));
+        self.warning(&problem);
+    }
+}
+
+/// A line of the log in words.
+#[derive(Default)]
+struct Said {
+    message: String,
+    /// `path: metrics.csv`.
+    fields: Vec<String>,
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.fields.push(format!("{name}: {value:?}")),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
     }
 }

@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::events::Events;
 use crate::console::Console;
 use crate::dispatch::ENDS_RUN;
 use crate::services::Screen;
@@ -45,8 +46,8 @@ struct LogFile {
 }
 
 impl Log {
-    /// Starts logging to the console. The log of a program that embeds the host is kept.
-    pub(super) fn start(console: &Arc<Console>, verbosity: Verbosity) -> Self {
+    /// Starts logging to the console, and warnings as events. The log of a program that embeds the host is kept.
+    pub(super) fn start(console: &Arc<Console>, events: Events, verbosity: Verbosity) -> Self {
         let log = Self { file: Arc::default(), console: Arc::clone(console) };
         let level = match verbosity {
             Verbosity::Quiet => "error",
@@ -67,7 +68,7 @@ impl Log {
         let detail = if verbosity == Verbosity::Debug { "debug" } else { "info" };
         let machine =
             tracing_subscriber::fmt::layer().json().with_writer(log.clone()).with_filter(EnvFilter::new(detail));
-        let _ = tracing_subscriber::registry().with(people).with(machine).try_init();
+        let _ = tracing_subscriber::registry().with(people).with(machine).with(events).try_init();
         log
     }
 

@@ -1,21 +1,22 @@
 //! What a job tells on the console: how it starts, its problems, how it ended.
 
+use std::sync::Arc;
+
 use host_command::runs::folder::RunFolder;
 use host_command::runs::status::Status;
 
+use super::events::Events;
 use super::plan::JobPlan;
 use super::run::EndedJob;
 use crate::console::Console;
 use crate::report::{Problem, Style, render};
 use crate::services::Screen;
+use crate::torch;
 use crate::train::Resume;
 
 /// Tells what starts: device, model, data, callbacks, and what is resumed.
 pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, resume: Option<&Resume>) {
-    let device = match plan.device {
-        tch::Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".to_owned(),
-    };
+    let device = torch::device_name(plan.device);
     let threads = match resume {
         Some(resume) if resume.threads() != plan.threads => format!("{} (from the checkpoint)", resume.threads()),
         _ => format!("{} ({})", plan.threads, plan.threads_reason),
@@ -90,6 +91,27 @@ pub(super) fn conclude(
     // Last, where they are seen.
     for warning in warnings {
         warn(console, warning);
+    }
+}
+
+/// Tells problems of a run: people on the console, programs by an event.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    pub(super) console: Arc<Console>,
+    pub(super) events: Events,
+}
+
+impl Reporter {
+    /// A problem that the run survives.
+    pub(super) fn warn(&self, problem: &Problem) {
+        warn(&self.console, problem);
+        self.events.warning(problem);
+    }
+
+    /// A problem that ends the run.
+    pub(super) fn fail(&self, problem: &Problem) {
+        fail(&self.console, problem);
+        self.events.error(problem);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `plan.rs` turns a run file into a plan and creates nothing; `start.rs` finds the run folder and the checkpoint to
 //! resume from; `run.rs` executes the plan; `warnings.rs` says
-//! what is wrong with a run that goes on; `messages.rs` tells it on the console ; `status.rs` and `log.rs`
+//! what is wrong with a run that goes on; `messages.rs` tells it on the console; `status.rs` and `log.rs`
 //! write the files of a run. [`Job`] is for programs that bring a model, a loss or a batch step of their
 //! own.
 
@@ -24,15 +24,14 @@ mod on_checkpoint;
 mod output_paths;
 mod plan;
 mod program;
+mod progress;
 mod request;
+mod results;
 mod run;
 mod start;
 mod status;
 mod torchelastic;
 mod warnings;
-
-/// The folders of the run folder that have the results of jobs on its checkpoints.
-const RESULT_FOLDERS: [&str; 3] = ["evaluations", "predictions", "exports"];
 
 pub use builder::Job;
 pub use closure::{ClosureJob, EpochMetrics};
@@ -43,10 +42,11 @@ pub(crate) use interrupt::exit_code as interrupted_exit_code;
 pub use log::Verbosity;
 pub use model::PlannedModel;
 pub use on_checkpoint::{
-    CheckpointJobOutcome, CheckpointRequest, Continuation, EvaluateRequest, ExportRequest, PredictRequest,
-    PredictedFrom, evaluate, export, predict,
+    CheckpointJob, CheckpointJobOutcome, CheckpointRequest, Continuation, EvaluateRequest, ExportRequest,
+    PredictRequest, PredictedFrom,
 };
 pub use plan::{JobPlan, ModelPlan};
 pub use program::ModelContext;
 pub use request::{Request, ResumeFrom};
-pub use run::{JobOutcome, Results};
+pub use results::{Ending, Results};
+pub use run::JobOutcome;

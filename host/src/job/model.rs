@@ -103,16 +103,18 @@ impl PlannedModel {
     }
 }
 
-/// The model for samples of `data`: the program's, which is made on `device`, or else the run file's.
+/// The model for samples of `data`: the program's, which is made on `device`, or else the run file's, whose TorchScript is read
+/// from `module`.
 pub(super) fn plan(
     own: Option<Box<MakeNetwork>>,
+    module: Option<&Path>,
     run_file: &RunFile,
     document: &Document,
     data: &Data,
     device: Device,
 ) -> Result<PlannedModel, Problem> {
     let layers = !run_file.model.layers.is_empty();
-    match (own, layers, &run_file.model.torchscript) {
+    match (own, layers, module) {
         (None, true, None) => Ok(PlannedModel::Graph(Arc::new(graph(run_file, document, data)?))),
         (None, false, Some(path)) => Ok(PlannedModel::Network(Box::new(torchscript(path, document, data, device)?))),
         (Some(make), false, None) => {

@@ -17,6 +17,7 @@ use super::model::{self, PlannedModel};
 use super::output_paths;
 use super::program::{LoadState, Program, SaveState};
 use super::request::Request;
+use super::start;
 use crate::config::{self, Document, Every};
 use crate::data::{self, Data, DataError, Source, TEST};
 use crate::dispatch::{self, Order};
@@ -38,6 +39,9 @@ pub struct JobPlan {
     pub data: Data,
     /// The model.
     pub model: PlannedModel,
+    /// The file that a TorchScript module is read from: the run file's or, where that is gone, the one in the checkpoint that the
+    /// run goes on from.
+    pub(super) module: Option<PathBuf>,
     /// The training.
     pub plan: TrainingPlan,
     /// A program's own way from a training batch to its loss.
@@ -98,11 +102,16 @@ impl JobPlan {
         {
             problems.push(Problem::new("cannot find the working folder").with_cause(&error));
         }
+        let module = run_file.model.torchscript.as_ref().map(|path| match path.exists() {
+            true => path.clone(),
+            false => start::saved_module(request, &run_file.run).unwrap_or_else(|| path.clone()),
+        });
         problems.extend(too_many_threads(run_file.run.threads, &document));
         let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
         let model = data.as_ref().map_err(|&()| ()).and_then(|data| {
             let device = device.unwrap_or(Device::Cpu);
-            model::plan(program.model, &run_file, &document, data, device).map_err(|problem| problems.push(problem))
+            model::plan(program.model, module.as_deref(), &run_file, &document, data, device)
+                .map_err(|problem| problems.push(problem))
         });
         let fitted = data.as_ref().ok().zip(model.as_ref().ok());
         let fitted = fitted.map(|(data, model)| Fitted { model, target: &data.target, positive: data.positive });
@@ -185,6 +194,7 @@ impl JobPlan {
             order,
             data,
             model,
+            module,
             plan,
             batch_step,
             save_state: program.save_state,
@@ -269,7 +279,7 @@ impl ModelPlan {
         let (name, text, base) = read(request)?;
         let run_file::Loaded { run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
         let data = data(&run_file, &document, base.as_deref())?;
-        let model = model::plan(None, &run_file, &document, &data, Device::Cpu)?;
+        let model = model::plan(None, run_file.model.torchscript.as_deref(), &run_file, &document, &data, Device::Cpu)?;
         Ok(Self { model, batch_size: run_file.train.batch_size })
     }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use host_command::runs::folder::{CONSOLE_FILE, RunFolder};
-use host_command::runs::history::METRICS_FILE;
 use host_command::runs::{self, CRASH_FILE};
 use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
@@ -17,7 +16,7 @@ use super::events::Events;
 use super::handle::Link;
 use super::interrupt;
 use super::log::{Log, Verbosity};
-use super::messages;
+use super::messages::{self, Reporter};
 use super::plan::JobPlan;
 use super::program::Program;
 use super::request::Request;
@@ -49,49 +48,6 @@ pub struct JobOutcome {
     pub status: serde_json::Value,
 }
 
-/// The folder of predictions in the run folder: a folder for each checkpoint.
-pub(super) const PREDICTIONS_FOLDER: &str = "predictions";
-
-/// Where the results of a run are.
-#[derive(Clone, Debug, Default)]
-pub struct Results {
-    /// The run folder.
-    pub run_folder: PathBuf,
-    /// The best checkpoint.
-    pub best_checkpoint: Option<PathBuf>,
-    /// The last checkpoint.
-    pub last_checkpoint: Option<PathBuf>,
-    /// The metrics of all epochs, which `json-lines` writes.
-    pub metrics_file: Option<PathBuf>,
-    /// Where `host predict` writes predictions of this run's checkpoints; it may not be there yet.
-    pub inference_folder: PathBuf,
-    /// Where `host predict --draw` writes pictures, in the folder of each checkpoint; it may not be there yet.
-    pub drawings_folder: PathBuf,
-    /// The files that exporters wrote.
-    pub exported_files: Vec<PathBuf>,
-}
-
-impl JobOutcome {
-    /// Where the results are.
-    pub fn results(&self) -> Results {
-        let checkpoints = self.folder.join(checkpoint::FOLDER);
-        let pointer = |name| checkpoint::read_pointer(&checkpoints, name).ok().flatten().filter(|path| path.is_dir());
-        let metrics_file = self.folder.join(METRICS_FILE);
-        let exports = self.status.pointer("/artifacts/exports").and_then(serde_json::Value::as_array);
-        let exported = exports.into_iter().flatten().filter_map(|path| Some(self.folder.join(path.as_str()?)));
-        let inference_folder = self.folder.join(PREDICTIONS_FOLDER);
-        Results {
-            run_folder: self.folder.clone(),
-            best_checkpoint: pointer("best"),
-            last_checkpoint: pointer("last"),
-            metrics_file: Some(metrics_file).filter(|path| path.is_file()),
-            drawings_folder: inference_folder.clone(),
-            inference_folder,
-            exported_files: exported.collect(),
-        }
-    }
-}
-
 /// Trains what `request` asks for with what the program brings itself; see [`Job::run`](super::Job::run).
 pub(super) fn run(
     request: &Request,
@@ -101,10 +57,11 @@ pub(super) fn run(
     link: &Link,
 ) -> Result<JobOutcome, Problems> {
     let console = Arc::new(Console::new(verbosity == Verbosity::Quiet));
-    let log = Log::start(&console, verbosity);
+    let log = Log::start(&console, events, verbosity);
+    let reporter = Reporter { console: Arc::clone(&console), events };
     let mut plan = JobPlan::with(request, program)?;
     for problem in &plan.rejected {
-        messages::warn(&console, problem);
+        reporter.warn(problem);
     }
     for warning in &plan.order.warnings {
         tracing::warn!("{warning}");
@@ -114,7 +71,7 @@ pub(super) fn run(
         trial_folder = tempfile::tempdir().map_err(|error| system("make a folder for the trial", &error))?;
         RunFolder::take(trial_folder.path(), false).map(Start::fresh).map_err(|error| Problem::from(&error).into())
     } else {
-        Start::find(request, &plan.run_file.run, &console)
+        Start::find(request, &plan.run_file.run, &reporter)
     };
     let Start { folder, resume_from, sudden_end } = start?;
     #[cfg(unix)]
@@ -135,12 +92,12 @@ pub(super) fn run(
                     position.epoch,
                     position.global_step
                 );
-                messages::warn(&console, &Problem::new(message));
+                reporter.warn(&Problem::new(message));
             }
             Some(Resume::read(&checkpoint).map_err(|error| Problem::from(&error))?)
         }
     };
-    let torchscript = plan.run_file.model.torchscript.as_deref().map(read).transpose()?;
+    let torchscript = plan.module.as_deref().map(read).transpose()?;
     let fingerprints = Fingerprints {
         data: plan.data.fingerprint().map_err(|error| Problem::new(error.to_string()))?,
         torchscript: torchscript.as_deref().map(digest),
@@ -152,9 +109,14 @@ pub(super) fn run(
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
     let name = &plan.run_file.run.name;
     let status = Arc::new(RunStatus::new(&folder, name, Arc::clone(&console), events, link.requests.clone()));
-    let _ = link.status.set(Arc::clone(&status));
+    link.show(Arc::clone(&status) as _);
     events.start(folder.path(), name, resume.as_ref().map(Resume::path));
     messages::announce(&console, &plan, &folder, resume.as_ref());
+    if let (Some(module), Some(own)) = (&plan.module, &plan.run_file.model.torchscript)
+        && module != own
+    {
+        console.line(&format!("model: `{}` is not there, and the checkpoint's copy of it is used", own.display()));
+    }
     for change in changes {
         console.line(&format!("since the checkpoint: {change}"));
     }
@@ -162,7 +124,7 @@ pub(super) fn run(
     if let Some(warning) = warnings::weights_are_lost(&plan.order)
         && !request.trial
     {
-        messages::warn(&console, &warning);
+        reporter.warn(&warning);
         warnings.push(warning);
     }
     let kept =
@@ -211,7 +173,7 @@ pub(super) fn run(
 
     let follower = status.follow(&session).map_err(|error| system("start the thread of the status", &error))?;
 
-    let hooks = Hooks { order, limits, on_hang: on_hang(&status, &console, events) };
+    let hooks = Hooks { order, limits, on_hang: on_hang(&status, &reporter) };
     let ended = train(session, hooks, &kept, &status, request.trial);
     #[cfg(unix)]
     crate::dispatch::forget_crash_file();
@@ -219,8 +181,7 @@ pub(super) fn run(
     let (outcome, reason) = (ended.ended.outcome, ended.ended.reason.clone());
     let error = ended.ended.error.as_ref().map(|error| {
         let problem = Problem::from(error);
-        messages::fail(&console, &problem);
-        events.error(&problem);
+        reporter.fail(&problem);
         let chain = std::iter::once(problem.message()).chain(problem.causes().iter().map(String::as_str));
         let message = chain.collect::<Vec<_>>().join(": ");
         torchelastic::tell(&message, error.kind(), &problem.hints().join("; "));
@@ -231,15 +192,19 @@ pub(super) fn run(
     if let (Some(failure), Some(error)) = (stopping, &ended.ended.error)
         && failure.to_string() != error.to_string()
     {
-        messages::fail(&console, &Problem::from(failure));
+        reporter.fail(&Problem::from(failure));
     }
-    warnings.extend(warnings::losses(&ended.not_finite));
+    for warning in warnings::losses(&ended.not_finite) {
+        events.warning(&warning);
+        warnings.push(warning);
+    }
     status.warn(&warnings);
     status.end(outcome, &reason, error, &ended.failures, &ended.times);
     drop(follower);
     messages::conclude(&console, &status.status(), &folder, &ended, &warnings, request.trial);
-    let status = serde_json::to_value(status.status()).map_err(|error| system("write the status", &error))?;
+    let status = status.status();
     events.end(&status);
+    let status = serde_json::to_value(status).map_err(|error| system("write the status", &error))?;
     Ok(JobOutcome { outcome, folder: folder.path().to_owned(), status })
 }
 
@@ -264,21 +229,18 @@ struct Hooks {
 }
 
 /// Ends the process because of a hook that holds up the loop: nobody can wait for its end.
-fn on_hang(status: &Arc<RunStatus>, console: &Arc<Console>, events: Events) -> Box<OnHang> {
-    let (status, console) = (Arc::clone(status), Arc::clone(console));
+fn on_hang(status: &Arc<RunStatus>, reporter: &Reporter) -> Box<OnHang> {
+    let (status, reporter) = (Arc::clone(status), reporter.clone());
     Box::new(move |plugin, hook, taken| {
-        let message = format!("plugin `{plugin}` did not return from `{hook}` within {:.0} s", taken.as_secs_f64());
-        console.clear();
+        let message = format!("plugin `{plugin}` did not return from `{hook}` within {taken}");
+        reporter.console.clear();
         let problem = Problem::new(message.clone())
             .with_hint("`hook_timeout` in `[run]` says how long a hook may take".to_owned());
-        messages::fail(&console, &problem);
-        events.error(&problem);
+        reporter.fail(&problem);
         torchelastic::tell(&message, "plugin", "");
         let error = RunError { kind: "plugin", message: message.clone() };
         status.end(Outcome::Failed, &message, Some(error), &[], &[]);
-        if let Ok(status) = serde_json::to_value(status.status()) {
-            events.end(&status);
-        }
+        reporter.events.end(&status.status());
         end_process();
     })
 }
@@ -309,7 +271,7 @@ fn train(session: Session, hooks: Hooks, kept: &Kept, status: &RunStatus, trial:
         Err(error) => failed(error),
     };
     let ended = trainer.tear_down(ended);
-    status.take_position(&trainer.session);
+    status.take_measured(&trainer.session);
     let waited = trainer.session.waited_for_data();
     tracing::info!(seconds = waited.as_secs_f64(), "the loop waited for data");
     let not_finite = trainer.session.losses_not_finite();
@@ -366,10 +328,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         folder: folder.display().to_string(),
         run_file: serde_json::to_string(&plan.run_file).unwrap_or_default(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
-        device: match plan.device {
-            tch::Device::Cuda(index) => format!("cuda:{index}"),
-            _ => "cpu".to_owned(),
-        },
+        device: torch::device_name(plan.device),
         resumed_from: resume.as_ref().map(|resume| resume.path().display().to_string()),
         previous_end: sudden_end,
         job: "train".to_owned(),

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use host_command::runs::folder::{RunFolder, by_start_time, newest_unfinished};
 use host_command::runs::{control, sudden_end};
 
-use super::messages;
+use super::messages::Reporter;
 use super::request::{Request, ResumeFrom};
+use super::results;
 use super::warnings;
-use crate::checkpoint::{self, find_latest, remove_temporaries};
-use crate::console::Console;
+use crate::checkpoint::{self, Checkpoint, CheckpointError, Latest, find_latest, remove_temporaries};
 use crate::report::{Problem, Problems};
 use crate::run_file::RunOptions;
 
@@ -30,10 +30,10 @@ impl Start {
     }
 
     /// Takes the run folder that `request` and the run file ask for, and finds the checkpoint to resume from.
-    pub(super) fn find(request: &Request, run: &RunOptions, console: &Console) -> Result<Self, Problems> {
+    pub(super) fn find(request: &Request, run: &RunOptions, reporter: &Reporter) -> Result<Self, Problems> {
         let (path, fresh) = folder_path(request, run);
         if run.out.is_none() && fresh && !matches!(request.resume, ResumeFrom::Never) {
-            tell_of_the_last(&run.name, console);
+            tell_of_the_last(&run.name, reporter);
         }
         let folder = RunFolder::take(&path, fresh).map_err(|error| Problem::from(&error))?;
         // Requests are for the process that trains, not for one after it.
@@ -42,11 +42,11 @@ impl Start {
         folder.remove_temporaries().map_err(|error| Problem::from(&error))?;
         let sudden_end = sudden_end(folder.path());
         if let Some(end) = &sudden_end {
-            messages::warn(console, &warnings::sudden_end(end));
+            reporter.warn(&warnings::sudden_end(end));
         }
         let resume_from = match &request.resume {
             ResumeFrom::Checkpoint(path) => Some(path.clone()),
-            _ if !fresh => latest(&folder, console)?,
+            _ if !fresh => latest(&folder, reporter)?,
             _ => None,
         };
         Ok(Self { folder, resume_from, sudden_end })
@@ -54,13 +54,13 @@ impl Start {
 }
 
 /// Says how the newest unfinished run of this name ended, if it did not end by itself: this run is another.
-fn tell_of_the_last(name: &str, console: &Console) {
+fn tell_of_the_last(name: &str, reporter: &Reporter) {
     let Some(path) = newest_unfinished(name) else { return };
     // Nothing is said about a run that goes on.
     let Ok(last) = RunFolder::take(&path, false) else { return };
     if let Some(end) = sudden_end(last.path()) {
         let problem = Problem::new(format!("the last run of this name, `{}`, {end}", path.display()));
-        messages::warn(console, &problem.with_hint("`--resume auto` goes on with it".to_owned()));
+        reporter.warn(&problem.with_hint("`--resume auto` goes on with it".to_owned()));
     }
 }
 
@@ -86,28 +86,19 @@ fn is_within(path: &Path, folder: &Path) -> bool {
 /// The newest whole checkpoint of a run folder, in whichever of its folders: an instance with a name of its own writes into
 /// `checkpoints-NAME`. Folders whose checkpoints are all damaged are an error, since a run that began again would replace
 /// them.
-fn latest(folder: &RunFolder, console: &Console) -> Result<Option<PathBuf>, Problems> {
+fn latest(folder: &RunFolder, reporter: &Reporter) -> Result<Option<PathBuf>, Problems> {
     let usual = folder.path().join(checkpoint::FOLDER);
     for path in remove_temporaries(&usual).map_err(|error| Problem::from(&error))? {
         tracing::info!(path = %path.display(), "removed what an interrupted write left");
     }
-    let mut found = vec![find_latest(&usual).map_err(|error| Problem::from(&error))?];
-    let others = std::fs::read_dir(folder.path()).into_iter().flatten().flatten().map(|entry| entry.path());
-    // What cannot be read is not one of ours; results of jobs are in folders that are named after checkpoints, too.
-    let is_other = |path: &PathBuf| *path != usual && path.is_dir() && !holds_results(path);
-    found.extend(others.filter(is_other).filter_map(|path| find_latest(&path).ok()));
+    let found = latest_of_each(folder.path()).map_err(|error| Problem::from(&error))?;
     let is_damaged = found.iter().any(|latest| !latest.skipped.is_empty());
     for skipped in found.iter().flat_map(|latest| &latest.skipped) {
         let path = skipped.path.display();
         let problem = Problem::new(format!("the checkpoint `{path}` is skipped")).with_cause(&skipped.error);
-        messages::warn(console, &problem);
+        reporter.warn(&problem);
     }
-    let whole = found.into_iter().filter_map(|latest| latest.checkpoint);
-    // Of the same step, the first, which is the usual one.
-    let newest = whole.reduce(|newest, other| {
-        let is_newer = other.position().global_step > newest.position().global_step;
-        if is_newer { other } else { newest }
-    });
+    let newest = newest(found);
     if newest.is_none() && is_damaged {
         let message = format!("none of the checkpoints in `{}` can be used", usual.display());
         let hint = "begin the run again in another folder: `--out DIR`, or remove these checkpoints";
@@ -116,7 +107,36 @@ fn latest(folder: &RunFolder, console: &Console) -> Result<Option<PathBuf>, Prob
     Ok(newest.map(|checkpoint| checkpoint.path().to_owned()))
 }
 
+/// The newest whole checkpoint in each folder of a run folder that has some, the usual one first.
+fn latest_of_each(run_folder: &Path) -> Result<Vec<Latest>, CheckpointError> {
+    let usual = run_folder.join(checkpoint::FOLDER);
+    let mut found = vec![find_latest(&usual)?];
+    let others = std::fs::read_dir(run_folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    // What cannot be read is not one of ours; results of jobs are in folders that are named after checkpoints, too.
+    let is_other = |path: &PathBuf| *path != usual && path.is_dir() && !holds_results(path);
+    found.extend(others.filter(is_other).filter_map(|path| find_latest(&path).ok()));
+    Ok(found)
+}
+
+/// The newest of them; of the same step, the first, which is the usual one.
+fn newest(found: Vec<Latest>) -> Option<Checkpoint> {
+    found.into_iter().filter_map(|latest| latest.checkpoint).reduce(|newest, other| {
+        let is_newer = other.position().global_step > newest.position().global_step;
+        if is_newer { other } else { newest }
+    })
+}
+
+/// The TorchScript module in the checkpoint that a run would go on from, for one whose own file is gone.
+pub(super) fn saved_module(request: &Request, run: &RunOptions) -> Option<PathBuf> {
+    let checkpoint = match (&request.resume, folder_path(request, run)) {
+        (ResumeFrom::Checkpoint(path), _) => Checkpoint::open(path).ok()?,
+        (_, (folder, false)) => newest(latest_of_each(&folder).ok()?)?,
+        _ => return None,
+    };
+    checkpoint.torchscript()
+}
+
 /// Whether a folder of the run folder has what `host evaluate`, `predict` and `export` write.
 fn holds_results(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| super::RESULT_FOLDERS.iter().any(|folder| name == *folder))
+    path.file_name().is_some_and(|name| results::FOLDERS.iter().any(|folder| name == *folder))
 }

@@ -212,9 +212,6 @@ impl RunStatus {
     }
 
     pub(super) fn warn(&self, warnings: &[Problem]) {
-        for warning in warnings {
-            self.events.warning(warning);
-        }
         self.noted().status.warnings.extend(warnings.iter().map(|warning| warning.message().to_owned()));
     }
 
@@ -230,36 +227,27 @@ impl RunStatus {
         self.noted().live.as_ref().map(|live| live.history.renewed())
     }
 
-    /// Takes where the session is, and what it has measured.
-    pub(super) fn take_position(&self, session: &Session) {
+    /// Takes what the session does, where it is, and what it has measured.
+    pub(super) fn take(&self, session: &Session) {
         let state = match session.stopping() {
             Some(_) => State::Stopping,
             None if session.is_paused() => State::Paused,
             None => State::Running,
         };
-        let Position { epoch, step, global_step, samples } = session.position();
         let mut noted = self.noted();
-        let status = &mut noted.status;
-        let has_changed = status.state != state;
-        status.state = state;
-        if let Some((by, reason)) = session.stopping() {
-            status.stopped_by = Some(by.to_owned());
-            status.reason = (!reason.is_empty()).then(|| reason.to_owned());
-        }
-        status.position = PositionStatus { epoch, step, global_step, samples };
-        status.progress = session.progress();
-        status.waited_for_data = session.waited_for_data().as_secs_f64();
-        for (name, metric) in session.metrics().iter() {
-            status.metrics.insert(name.to_owned(), number(metric.value));
-            note_best(&mut status.best, name, metric.value, metric.position);
-        }
-        noted.is_due = true;
+        let has_changed = std::mem::replace(&mut noted.status.state, state) != state;
+        noted.take_measured(session);
         noted.is_urgent |= has_changed;
         noted.look();
         if has_changed {
             self.events.state(&noted.status);
             self.changed.notify_all();
         }
+    }
+
+    /// Takes where the session is, and what it has measured: for one that ends, or that has not begun.
+    pub(super) fn take_measured(&self, session: &Session) {
+        self.noted().take_measured(session);
     }
 
     /// Writes the file now. A failure to write it does not end the run.
@@ -319,6 +307,24 @@ impl Noted {
         let first = *self.progress_at_start.get_or_insert(status.progress);
         let gained = status.progress - first;
         status.time_left = (gained > 0.0).then(|| elapsed / gained * (1.0 - status.progress));
+    }
+
+    /// Takes where the session is, and what it has measured.
+    fn take_measured(&mut self, session: &Session) {
+        let Position { epoch, step, global_step, samples } = session.position();
+        let status = &mut self.status;
+        if let Some((by, reason)) = session.stopping() {
+            status.stopped_by = Some(by.to_owned());
+            status.reason = (!reason.is_empty()).then(|| reason.to_owned());
+        }
+        status.position = PositionStatus { epoch, step, global_step, samples };
+        status.progress = session.progress();
+        status.waited_for_data = session.waited_for_data().as_secs_f64();
+        for (name, metric) in session.metrics().iter() {
+            status.metrics.insert(name.to_owned(), number(metric.value));
+            note_best(&mut status.best, name, metric.value, metric.position);
+        }
+        self.is_due = true;
     }
 }
 
@@ -463,6 +469,6 @@ impl RunOutputs for StatusOutputs {
     }
 
     fn progress(&self, session: &Session) {
-        self.0.take_position(session);
+        self.0.take(session);
     }
 }

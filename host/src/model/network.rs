@@ -11,6 +11,7 @@ use super::{
     graph::Graph,
     initialize::initialize,
     named_tensor::NamedTensor,
+    op::TensorSpec,
 };
 use crate::torch::TorchError;
 
@@ -46,6 +47,24 @@ impl Network {
         let plan = ExecutionPlan::new(&graph)?;
         let output_shape = Some(graph.output_shape().to_vec());
         Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, device, output_shape))
+    }
+
+    /// A network on the CPU over tensors that exist, such as copies of another one's: all of the graph's, in its order. They
+    /// are not copied.
+    ///
+    /// # Errors
+    ///
+    /// A tensor of the graph is missing, or is not at its place.
+    pub fn over(
+        graph: Arc<Graph>,
+        parameters: Vec<NamedTensor>,
+        buffers: Vec<NamedTensor>,
+    ) -> Result<Network, ModelError> {
+        in_order(graph.nodes().iter().flat_map(|node| &node.parameters), &parameters)?;
+        in_order(graph.nodes().iter().flat_map(|node| &node.buffers), &buffers)?;
+        let plan = ExecutionPlan::new(&graph)?;
+        let output_shape = Some(graph.output_shape().to_vec());
+        Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, Device::Cpu, output_shape))
     }
 
     /// A network without a graph: a program's own `forward` over its own `tensors`, all on `device`. Those that require
@@ -234,6 +253,17 @@ impl Network {
             found_kind: value.kind(),
         })
     }
+}
+
+/// Refuses tensors that are not those of `specs`, in their order.
+fn in_order<'g>(specs: impl Iterator<Item = &'g TensorSpec>, tensors: &[NamedTensor]) -> Result<(), ModelError> {
+    let mut tensors = tensors.iter();
+    for spec in specs {
+        if tensors.next().is_none_or(|named| named.name != spec.name) {
+            return Err(ModelError::UnknownTensor { name: spec.name.clone() });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::history::{LiveMetrics, Position};
 pub use error::ServiceError;
 pub use readings::{WeightsOrigin, console, history, metric, metric_points, metrics, run_info, weights_info};
 pub use reply::{Lent, Reply, SharedTensor, contiguous_strides};
-pub use snapshot::{Snapshot, WriteCheckpoint};
+pub use snapshot::{Inference, Snapshot, WriteCheckpoint};
 
 /// Answers services, on the training thread.
 pub trait Services {

@@ -37,6 +37,26 @@ pub struct Lent {
     pub owner: Box<dyn Any>,
 }
 
+impl Lent {
+    /// Its table, which points into it.
+    fn table(&self) -> TensorTable {
+        TensorTable {
+            size: size_of::<TensorTable>() as u32,
+            flags: 1,
+            name: Text::new(&self.name),
+            tensor: DlTensor {
+                data: self.data,
+                device: self.device,
+                dimensions: self.shape.len() as i32,
+                dtype: self.dtype,
+                shape: self.shape.as_ptr(),
+                strides: self.strides.as_ptr(),
+                byte_offset: 0,
+            },
+        }
+    }
+}
+
 impl<'a> Reply<'a> {
     /// A reply into `table`; what is lent is kept in `kept`.
     pub fn new(table: &'a ReplyTable, kept: &'a mut Vec<Box<dyn Any>>) -> Self {
@@ -72,20 +92,7 @@ impl<'a> Reply<'a> {
     /// Lends a tensor until the hook returns.
     pub fn lend(&mut self, lent: Lent) {
         let lent = Box::new(lent);
-        let table = TensorTable {
-            size: size_of::<TensorTable>() as u32,
-            flags: 1,
-            name: Text::new(&lent.name),
-            tensor: DlTensor {
-                data: lent.data,
-                device: lent.device,
-                dimensions: lent.shape.len() as i32,
-                dtype: lent.dtype,
-                shape: lent.shape.as_ptr(),
-                strides: lent.strides.as_ptr(),
-                byte_offset: 0,
-            },
-        };
+        let table = lent.table();
         // The box keeps the addresses in the table valid.
         self.kept.push(lent);
         // SAFETY: the plugin's function, with its own context; the table outlives the call.
@@ -148,6 +155,11 @@ impl SharedTensor {
     /// Its description.
     pub fn info(&self) -> TensorInfo {
         TensorInfo { name: self.name.to_string(), shape: self.shape.to_vec(), dtype: self.dtype.name() }
+    }
+
+    /// Gives its table, which is valid for the call.
+    pub fn with_table<R>(&self, read: impl FnOnce(&TensorTable) -> R) -> R {
+        read(&self.lend().table())
     }
 
     /// A loan of it.

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plugin_api::TensorView;
+use plugin_api::abi::TensorTable;
 use plugin_api::abi::kinds::ServiceKind;
+use plugin_api::protocol::requests::{BatchRequest, Predict};
 use plugin_api::protocol::{CheckpointWritten, ParameterGroup, RunInfo, TensorSet};
 use plugin_api::services::typed;
 
@@ -14,6 +16,29 @@ use crate::history::{HistoryView, Metrics};
 
 /// Writes the checkpoint that a snapshot holds to a folder; on any thread.
 pub type WriteCheckpoint = dyn Fn(&Path) -> Result<CheckpointWritten, ServiceError> + Send + Sync;
+
+/// Computes with the weights that a snapshot holds, and reads the data; on any thread.
+pub trait Inference: Send + Sync {
+    /// Answers `predict` with the `weights`, which are copies of the parameters and of the buffers.
+    ///
+    /// # Errors
+    ///
+    /// See [`ServiceError`].
+    fn predict(
+        &self,
+        request: &Predict,
+        inputs: &[TensorTable],
+        weights: [&[SharedTensor]; 2],
+        reply: &mut Reply<'_>,
+    ) -> Result<(), ServiceError>;
+
+    /// Answers `batch`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ServiceError`].
+    fn batch(&self, request: &BatchRequest, reply: &mut Reply<'_>) -> Result<(), ServiceError>;
+}
 
 /// Everything that services read, at one moment. Any thread may read it; nothing changes it.
 pub struct Snapshot {
@@ -33,6 +58,8 @@ pub struct Snapshot {
     pub tensors: BTreeMap<String, Vec<SharedTensor>>,
     /// The checkpoint that is being taken, if it was copied.
     pub checkpoint: Option<Box<WriteCheckpoint>>,
+    /// The model and the data, if there are any.
+    pub inference: Option<Arc<dyn Inference>>,
     /// Where the weights come from.
     pub weights: WeightsOrigin,
     /// The console.
@@ -63,6 +90,11 @@ impl Snapshot {
                 reply.bytes(self.graph.as_ref().ok_or(ServiceError::NoGraph)?.as_bytes());
                 Ok(())
             }
+            ServiceKind::PREDICT => {
+                let weights = [self.set(&TensorSet::Parameters)?, self.set(&TensorSet::Buffers)?];
+                self.inference()?.predict(&call.request(typed::PREDICT)?, call.tensors, weights, reply)
+            }
+            ServiceKind::BATCH => self.inference()?.batch(&call.request(typed::BATCH)?, reply),
             ServiceKind::LOSS => {
                 let loss = self.loss.ok_or_else(|| ServiceError::NotAllowed("there is no loss yet".to_owned()))?;
                 reply.answer(typed::LOSS, &loss)
@@ -99,6 +131,10 @@ impl Snapshot {
             // By the table of services, nothing else arrives here.
             other => Err(ServiceError::Failed(format!("a snapshot does not answer `{}`", other.name()))),
         }
+    }
+
+    fn inference(&self) -> Result<&dyn Inference, ServiceError> {
+        self.inference.as_deref().ok_or_else(|| ServiceError::NotAllowed("there is no model".to_owned()))
     }
 
     fn set(&self, set: &TensorSet) -> Result<&[SharedTensor], ServiceError> {

@@ -49,6 +49,14 @@ pub fn manual_seed(seed: u64) {
     tch::manual_seed(seed.cast_signed());
 }
 
+/// The name of a device, as `[run] device` and PyTorch have it: `cpu`, `cuda:0`.
+pub fn device_name(device: tch::Device) -> String {
+    match device {
+        tch::Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
 /// tch's number for a device in the C interface: -1 for the CPU, the index for CUDA.
 fn device_index(device: tch::Device) -> Result<std::ffi::c_int, TorchError> {
     match device {

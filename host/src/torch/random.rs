@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use tch::{Device, Kind, Tensor};
 
-use super::{TorchError, device_index, error::check, shim};
+use super::{TorchError, device_index, device_name, error::check, shim};
 
 /// A copy of the state of a device's default generator: bytes in a u8 tensor on the CPU (5056 of them for the CPU's
 /// Mersenne twister, 16 for CUDA's Philox), as `torch.get_rng_state` returns it.
@@ -28,7 +28,7 @@ pub fn set_generator_state(device: Device, state: &Tensor) -> Result<(), TorchEr
 pub fn generator_states() -> Result<Vec<(String, Tensor)>, TorchError> {
     let mut states = vec![("cpu".to_owned(), generator_state(Device::Cpu)?)];
     for index in 0..usize::try_from(tch::Cuda::device_count()).unwrap_or(0) {
-        states.push((format!("cuda:{index}"), generator_state(Device::Cuda(index))?));
+        states.push((device_name(Device::Cuda(index)), generator_state(Device::Cuda(index))?));
     }
     Ok(states)
 }

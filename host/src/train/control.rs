@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::error::TrainError;
 use crate::distributed::ProcessGroup;
 
+/// Who asks where a signal does.
+pub(super) const HOST: &str = "host";
+
 /// How many signals asked for the end.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(pub Arc<AtomicUsize>);
@@ -113,7 +116,7 @@ impl Controls {
     #[inline]
     pub(super) fn nothing_asked(&mut self) -> bool {
         if self.interrupt.is_asked() && self.stop.is_none() {
-            self.ask(Control::Stop, "host", "a signal asked for the end");
+            self.ask(Control::Stop, HOST, "a signal asked for the end");
         }
         for asked in self.requests.take() {
             self.push(asked);
@@ -155,21 +158,32 @@ impl Controls {
             return false;
         }
         tracing::info!(%by, %reason, "stopping");
-        let interrupted = by == "host" && self.interrupt.is_asked();
-        self.stop = Some(Stop { by, reason, interrupted, finishes });
+        self.stop = Some(self.stop_of(&Asked { action: Control::Stop, by, reason, finishes }));
         true
     }
 
-    /// Takes a `resume` that is waiting.
-    pub(super) fn take_resume(&mut self) -> bool {
-        let before = self.asked.len();
-        self.asked.retain(|asked| asked.action != Control::Resume);
-        before != self.asked.len()
+    /// Takes what waits for `action`, before anything else that waits.
+    pub(super) fn take(&mut self, action: Control) -> Option<Asked> {
+        self.nothing_asked();
+        let first = self.asked.iter().find(|asked| asked.action == action).cloned();
+        self.asked.retain(|asked| asked.action != action);
+        first
     }
 
     /// Whether a stop was requested, handled or not.
     pub(super) fn stop_is_asked(&mut self) -> bool {
+        self.asked_stop().is_some()
+    }
+
+    /// The first request for a stop, handled or not.
+    pub(super) fn asked_stop(&mut self) -> Option<Stop> {
         self.nothing_asked();
-        self.stop.is_some() || self.asked.iter().any(|asked| asked.action == Control::Stop)
+        let asked = self.asked.iter().find(|asked| asked.action == Control::Stop);
+        self.stop.clone().or_else(|| asked.map(|asked| self.stop_of(asked)))
+    }
+
+    fn stop_of(&self, asked: &Asked) -> Stop {
+        let interrupted = asked.by == HOST && self.interrupt.is_asked();
+        Stop { by: asked.by.clone(), reason: asked.reason.clone(), interrupted, finishes: asked.finishes }
     }
 }

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::custom::Loss;
 use super::error::TrainError;
-use super::feed::Feed;
+use super::feed::{Feed, in_order};
 use super::learner::Learner;
 use super::meaning::{Meaning, targets};
 use super::measured::Measured;
@@ -190,7 +190,7 @@ impl Evaluation {
         mid_epoch: bool,
         trial: bool,
     ) -> Result<Self, TrainError> {
-        let loader = feed.in_order(&plan.split, plan.batch_size)?;
+        let loader = in_order(&feed.data, &plan.split, plan.batch_size)?;
         let batches = if trial { 1 } else { loader.batches_per_epoch() as u64 };
         let (split, score) = (Arc::clone(&plan.split), Score::new(&plan.metrics));
         let examples = plan.shown.clone().map(|(wanted, meaning)| Examples { wanted, meaning, rows: Vec::new() });

@@ -27,7 +27,8 @@ pub struct Batches {
 
 /// The data and its batches.
 pub(super) struct Feed {
-    pub(super) data: Data,
+    /// Shared with what answers callbacks in the background.
+    pub(super) data: Arc<Data>,
     /// The batches of the training; none for a job that does not train.
     loader: Option<Loader>,
     pub(super) batches: Batches,
@@ -45,12 +46,12 @@ impl Feed {
     /// The batches from `position` on.
     pub(super) fn new(data: Data, batches: Batches, position: Position) -> Result<Self, TrainError> {
         let loader = Some(training_loader(&data, batches, position)?);
-        Ok(Self { data, loader, batches, waited_before: Duration::ZERO })
+        Ok(Self { data: Arc::new(data), loader, batches, waited_before: Duration::ZERO })
     }
 
     /// For a job that does not train: the data may lack the split `train`.
     pub(super) fn idle(data: Data, batches: Batches) -> Self {
-        Self { data, loader: None, batches, waited_before: Duration::ZERO }
+        Self { data: Arc::new(data), loader: None, batches, waited_before: Duration::ZERO }
     }
 
     /// Updates of one epoch.
@@ -111,19 +112,6 @@ impl Feed {
         Ok(())
     }
 
-    /// The batches of a split in its own order.
-    pub(super) fn in_order(&self, split: &str, batch_size: usize) -> Result<Loader, TrainError> {
-        let options = LoaderOptions {
-            batch_size,
-            drop_last: false,
-            order: Order::Sequential,
-            first_epoch: 1,
-            first_batch: 0,
-            augmentation: None,
-        };
-        Ok(Loader::start(Arc::clone(self.data.split(split)?), options)?)
-    }
-
     /// Training batches outside the run's own order.
     pub(super) fn apart(&self, epoch: u64) -> Result<Loader, TrainError> {
         let order = match self.batches.order {
@@ -140,6 +128,19 @@ impl Feed {
         };
         Ok(Loader::start(Arc::clone(self.data.split(TRAIN)?), options)?)
     }
+}
+
+/// The batches of a split in its own order.
+pub(super) fn in_order(data: &Data, split: &str, batch_size: usize) -> Result<Loader, TrainError> {
+    let options = LoaderOptions {
+        batch_size,
+        drop_last: false,
+        order: Order::Sequential,
+        first_epoch: 1,
+        first_batch: 0,
+        augmentation: None,
+    };
+    Ok(Loader::start(Arc::clone(data.split(split)?), options)?)
 }
 
 /// The error of a job that does not train and is asked to.

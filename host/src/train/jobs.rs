@@ -10,6 +10,7 @@ use tch::Tensor;
 use super::error::TrainError;
 use super::evaluate::{Evaluation, EvaluationPlan};
 use super::run::{Ended, Trainer};
+use super::session::Session;
 
 /// The outputs of a batch.
 pub struct PredictedBatch<'a> {
@@ -29,7 +30,7 @@ impl Trainer {
     pub fn evaluate_once(&mut self, plan: &EvaluationPlan) -> Ended {
         let position = self.session.progress.position;
         let evaluated = Evaluation::begin(plan, &self.session.feed, position, false, false)
-            .and_then(|evaluation| self.pass_through(evaluation));
+            .and_then(|evaluation| self.pass_through(evaluation, true));
         self.job_ended(evaluated)
     }
 
@@ -44,7 +45,7 @@ impl Trainer {
         let position = self.session.progress.position;
         let mut evaluation = Evaluation::begin(&plan, &self.session.feed, position, false, false)?;
         self.dispatcher.fire(&evaluation.event(EventKind::PREDICT_START), &mut self.session)?;
-        while !self.session.controls.stop_is_asked() && evaluation.load_batch(&mut self.session.learner)? {
+        while self.session.controls.asked_stop().is_none() && evaluation.load_batch(&mut self.session.learner)? {
             evaluation.predict_batch(&mut self.session.learner)?;
             self.dispatcher.fire(&evaluation.event(EventKind::PREDICT_STEP), &mut self.session)?;
             if let Some(batch) = &self.session.learner.evaluation
@@ -59,6 +60,18 @@ impl Trainer {
         Ok(self.dispatcher.fire(&evaluation.event(EventKind::PREDICT_END), &mut self.session)?)
     }
 
+    /// Calls `infer` so many times, or until somebody asks for the end.
+    pub fn infer_once(&mut self, times: u64, infer: &mut dyn FnMut(&Session) -> Result<(), TrainError>) -> Ended {
+        let inferred = (1..=times).try_for_each(|done| {
+            if self.session.controls.asked_stop().is_none() {
+                infer(&self.session)?;
+                self.session.outputs.batch(done, times);
+            }
+            Ok(())
+        });
+        self.job_ended(inferred)
+    }
+
     /// Has every exporter export.
     pub fn export_once(&mut self) -> Ended {
         let exported = self.dispatcher.fire_at(EventKind::EXPORT, &mut self.session);
@@ -67,13 +80,15 @@ impl Trainer {
     }
 
     fn job_ended(&mut self, done: Result<(), TrainError>) -> Ended {
-        match done {
-            Err(error) => Ended { outcome: Outcome::Failed, reason: error.to_string(), error: Some(error) },
-            Ok(()) if self.session.controls.stop_is_asked() => {
-                let reason = "a signal asked for the end".to_owned();
-                Ended { outcome: Outcome::Interrupted, reason, error: None }
-            }
-            Ok(()) => Ended { outcome: Outcome::Finished, reason: String::new(), error: None },
+        if let Err(error) = done {
+            return Ended { outcome: Outcome::Failed, reason: error.to_string(), error: Some(error) };
         }
+        let (outcome, reason) = match self.session.controls.asked_stop() {
+            Some(stop) if stop.interrupted => (Outcome::Interrupted, stop.reason),
+            Some(stop) if !stop.finishes && stop.reason.is_empty() => (Outcome::Stopped, format!("by `{}`", stop.by)),
+            Some(stop) if !stop.finishes => (Outcome::Stopped, format!("by `{}`: {}", stop.by, stop.reason)),
+            _ => (Outcome::Finished, String::new()),
+        };
+        Ended { outcome, reason, error: None }
     }
 }

@@ -117,14 +117,6 @@ impl Learner {
         self.predict(inputs, nodes)
     }
 
-    /// What the weights, which are f32 in every precision, give for `inputs` in inference mode: outputs and the values
-    /// of `nodes`.
-    pub(super) fn predict(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
-        let _no_gradients = tch::no_grad_guard();
-        let (outputs, tapped) = self.network.forward_with(inputs, Mode::Evaluate, nodes)?;
-        Ok((as_float(outputs)?, tapped.into_iter().map(widened).collect::<Result<_, _>>()?))
-    }
-
     /// The present learning rates by the names of their metrics: `learning_rate`, or `learning_rate_<group>` of each
     /// group.
     pub(super) fn learning_rates(&self) -> Vec<(String, f64)> {
@@ -145,4 +137,11 @@ impl Learner {
         values.extend(self.step.last_seconds().map(|seconds| ("step_seconds".to_owned(), seconds)));
         values
     }
+}
+
+/// A network's outputs for `inputs` and the values of nodes in inference, in f32 whatever the precision of the run.
+pub(super) fn infer(network: &Network, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+    let _no_gradients = tch::no_grad_guard();
+    let (outputs, tapped) = network.forward_with(inputs, Mode::Evaluate, nodes)?;
+    Ok((as_float(outputs)?, tapped.into_iter().map(widened).collect::<Result<_, _>>()?))
 }

@@ -8,7 +8,7 @@ use plugin_api::abi::kinds::EventKind;
 use plugin_api::event::Outcome;
 use plugin_api::protocol::{Control, Record, RecordValue};
 
-use super::control::Asked;
+use super::control::{Asked, HOST};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, Examples};
 use super::session::Session;
@@ -17,7 +17,6 @@ use crate::report::table;
 use crate::services::Services;
 
 /// The author of the records that the host puts.
-const HOST: &str = "host";
 
 /// The author of the events that the program sends itself.
 const PROGRAM: &str = "program";
@@ -121,7 +120,7 @@ impl Trainer {
     fn finish(&mut self) -> Result<(), TrainError> {
         self.fire(EventKind::TRAINED)?;
         if let Some(evaluation) = self.session.begin_test()? {
-            self.pass_through(evaluation)?;
+            self.pass_through(evaluation, false)?;
         }
         self.trigger(Moment::End)?;
         self.safe_point()?;
@@ -142,7 +141,7 @@ impl Trainer {
             // Its `error` event was delivered when it failed.
         } else if let Some(error) = &error {
             let event =
-                Event::with_texts(EventKind::ERROR, self.session.position(), ["host", "train", &error.to_string()]);
+                Event::with_texts(EventKind::ERROR, self.session.position(), [HOST, "train", &error.to_string()]);
             self.note(event);
         }
         let event = Event::with_texts(EventKind::TRAIN_END, self.session.position(), [outcome.name(), &reason, ""]);
@@ -185,17 +184,19 @@ impl Trainer {
         // A callback may also ask after the epoch, and it may be due after the epoch's last step.
         let mid_epoch = asked && !self.session.progress.epoch_is_trained();
         match self.session.begin_evaluation(mid_epoch)? {
-            Some(evaluation) => self.pass_through(evaluation),
+            Some(evaluation) => self.pass_through(evaluation, false),
             None => Ok(()),
         }
     }
 
-    /// Runs through the batches of an evaluation.
-    pub(super) fn pass_through(&mut self, mut evaluation: Evaluation) -> Result<(), TrainError> {
+    /// Runs through the batches of an evaluation. One that is a job ends where somebody asks for the end, and then has no
+    /// result unless it counts as finished; that of a training is always whole.
+    pub(super) fn pass_through(&mut self, mut evaluation: Evaluation, is_job: bool) -> Result<(), TrainError> {
         self.dispatcher.fire(&evaluation.event(EventKind::EVAL_START), &mut self.session)?;
         let by_step =
             self.dispatcher.wants(EventKind::EVAL_STEP_START) || self.dispatcher.wants(EventKind::EVAL_STEP_END);
-        while evaluation.load_batch(&mut self.session.learner)? {
+        let mut stop = None;
+        while stop.is_none() && evaluation.load_batch(&mut self.session.learner)? {
             if by_step {
                 self.dispatcher.fire(&evaluation.event(EventKind::EVAL_STEP_START), &mut self.session)?;
             }
@@ -205,6 +206,11 @@ impl Trainer {
             }
             let (done, of) = evaluation.progress();
             self.session.outputs.batch(done, of);
+            stop = is_job.then(|| self.session.controls.asked_stop()).flatten();
+        }
+        if stop.is_some_and(|stop| !stop.finishes) {
+            self.session.learner.evaluation = None;
+            return Ok(());
         }
         let Session { learner, measured, .. } = &mut self.session;
         let (split, examples) = (evaluation.split(), evaluation.take_examples());
@@ -288,10 +294,13 @@ impl Trainer {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         tracing::info!(by, reason, "paused");
         self.session.set_paused(true);
-        while !self.session.controls.take_resume() && !self.session.controls.stop_is_asked() {
+        while self.session.controls.take(Control::Resume).is_none() && !self.session.controls.stop_is_asked() {
             std::thread::sleep(LOOK_EVERY);
             // The requests of remotes and background callbacks are read with the next event.
             self.dispatcher.flush(&mut self.session)?;
+            if let Some(asked) = self.session.controls.take(Control::Checkpoint) {
+                self.checkpoint(&asked.by, &asked.reason)?;
+            }
         }
         self.session.set_paused(false);
         tracing::info!("resumed");
@@ -309,6 +318,6 @@ impl Trainer {
     fn try_everything(&mut self) -> Result<(), TrainError> {
         self.dispatcher.trigger_all(&mut self.session)?;
         self.safe_point()?;
-        self.checkpoint("host", "trial")
+        self.checkpoint(HOST, "trial")
     }
 }

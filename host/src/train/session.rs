@@ -25,7 +25,7 @@ use super::error::TrainError;
 use super::evaluate::{Evaluation, EvaluationPlan, Evaluations};
 use super::feed::{Batches, Feed};
 use super::kept::Kept;
-use super::learner::Learner;
+use super::learner::{Learner, infer};
 use super::measured::Measured;
 use super::metrics::Metric;
 use super::optimizer::Optimizer;
@@ -324,7 +324,7 @@ impl Session {
     /// Those of the model.
     pub fn infer(&self, inputs: &tch::Tensor) -> Result<tch::Tensor, TrainError> {
         let inputs = self.learner.to_device(inputs.shallow_clone())?;
-        Ok(self.learner.predict(&inputs, &[])?.0)
+        Ok(infer(&self.learner.network, &inputs, &[])?.0)
     }
 
     // --- epochs and steps

@@ -230,7 +230,7 @@ services! {
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Outputs in inference mode; inputs and reply are tensors.
     PREDICT = 22 "predict" since 0: Predict => Tensors;
-        Reads, hooks any, background Never, remote no, ranks Any.
+        Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Metrics over a split.
     MEASURE = 23 "measure" since 0: Measure => BTreeMap<String, f64>;
         Reads, hooks any, background Never, remote no, ranks Every.
@@ -239,7 +239,7 @@ services! {
         Acts, hooks idle, background Never, remote no, ranks Every.
     /// A batch of a split; the reply is the tensors `inputs` and `targets`.
     BATCH = 25 "batch" since 0: BatchRequest => Tensors;
-        Reads, hooks any, background Never, remote no, ranks Any.
+        Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Sends a custom event.
     EMIT = 26 "emit" since 0: Custom => Nothing;
         Acts, hooks any, background Direct, remote no, ranks Any.

@@ -305,15 +305,15 @@ fn permit_content(service: ServiceKind, caller: Caller, hook: EventKind, payload
 
 /// Refuses what an event's snapshot does not hold.
 fn copied(service: ServiceKind, hook: EventKind, needs: &[Need], payload: &[u8]) -> Result<(), Refusal> {
-    let what = match service {
-        ServiceKind::TENSOR_LIST | ServiceKind::TENSOR_READ => decode::<TensorsRequest>(payload)?.set.to_string(),
-        ServiceKind::LOSS => TensorSet::Outputs.to_string(),
-        ServiceKind::WRITE_CHECKPOINT => Need::TRAINING_STATE.to_owned(),
-        _ => return Ok(()),
+    let wanted = match service {
+        ServiceKind::TENSOR_LIST | ServiceKind::TENSOR_READ => vec![decode::<TensorsRequest>(payload)?.set.to_string()],
+        ServiceKind::LOSS => vec![TensorSet::Outputs.to_string()],
+        ServiceKind::PREDICT => vec![TensorSet::Parameters.to_string(), TensorSet::Buffers.to_string()],
+        ServiceKind::WRITE_CHECKPOINT => vec![Need::TRAINING_STATE.to_owned()],
+        _ => Vec::new(),
     };
-    if needs.iter().any(|need| need.what == what && need.is_for(hook)) {
-        return Ok(());
-    }
+    let is_copied = |what: &String| needs.iter().any(|need| need.what == *what && need.is_for(hook));
+    let Some(what) = wanted.iter().find(|what| !is_copied(what)) else { return Ok(()) };
     Err(Refusal::not_allowed(format!(
         "`{what}` was not copied for `{}`: a callback that reads it in the background must name it in `NEEDS`",
         hook.name()

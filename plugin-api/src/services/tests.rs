@@ -102,4 +102,13 @@ fn in_the_background_there_is_what_was_copied() {
         "`parameters` was not copied for `trigger`: a callback that reads it in the background must name it in `NEEDS`"
     );
     assert!(permitted(EventKind::EPOCH_END, &[]).is_err());
+
+    // The model predicts with the weights that were copied.
+    let weights = ["parameters", "buffers"].map(|what| Need { what: what.to_owned(), ..needs[0].clone() });
+    let predict = |needs| {
+        let site = Site { caller: Caller::Background, hook: EventKind::EPOCH_END, needs };
+        permit(ServiceKind::PREDICT, &site, &[]).map_err(|refusal| refusal.message)
+    };
+    assert_eq!(predict(&weights[..]), Ok(Route::Snapshot));
+    assert!(predict(&weights[..1]).unwrap_err().starts_with("`buffers` was not copied"));
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Subcommand};
+use clap::{ArgAction, Subcommand, ValueEnum};
 
 use super::folders::Folders;
 
@@ -27,10 +27,30 @@ pub enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Prints the JSON Schema of run files, with which editors complete and check them.
-    #[command(after_help = "Example, for an editor that reads a `#:schema` line at the top of a TOML file:\n  \
-                            host config schema > run.schema.json")]
-    Schema,
+    /// Prints the JSON Schema of run files, with which editors complete and check them, or of what a run tells programs.
+    #[command(
+        after_help = "Examples, the first for an editor that reads a `#:schema` line at the top of a TOML file:\n  \
+                            host config schema > run.schema.json\n  \
+                            host config schema events   the lines of `host run --json`\n  \
+                            host config schema status   `status.json`"
+    )]
+    Schema {
+        /// Whose schema.
+        #[arg(value_enum, default_value_t)]
+        of: SchemaOf,
+    },
+}
+
+/// What has a JSON Schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// A run file.
+    #[default]
+    RunFile,
+    /// A line of `host run --json`.
+    Events,
+    /// `status.json`.
+    Status,
 }
 
 impl ConfigCommand {

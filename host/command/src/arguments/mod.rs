@@ -12,7 +12,7 @@ mod runs;
 use clap::{Parser, Subcommand};
 
 pub use check::{Check, Scope};
-pub use config::ConfigCommand;
+pub use config::{ConfigCommand, SchemaOf};
 pub use folders::Folders;
 pub use jobs::{CheckpointArguments, EvaluateArguments, ExportArguments, PredictArguments, PredictionFormat};
 pub use model::ModelArguments;

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use crate::runs::event::RunEvent;
+
 use super::{Problem, ProblemJson, Problems};
 
 /// Writes errors and warnings as `{ "valid": …, "problems": […] }`.
@@ -28,7 +30,8 @@ pub fn print_problems(errors: &[Problem], warnings: &[Problem]) -> Result<(), Pr
 /// When stdout cannot be written.
 pub fn print_refused(Problems(problems): &Problems) -> Result<(), Problems> {
     let problems: Vec<ProblemJson<'_>> = problems.iter().map(|problem| ProblemJson::new("error", problem)).collect();
-    print(&format!("{}\n", serde_json::json!({ "event": "refused", "valid": false, "problems": problems })))
+    let line = RunEvent::Refused { valid: false, problems }.line();
+    print(&format!("{}\n", line.map_err(|error| cannot("write the answer as JSON", &error))?))
 }
 
 /// Writes a value as JSON for people and programs.

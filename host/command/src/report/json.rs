@@ -1,11 +1,12 @@
 //! Problems as JSON, for programs that run the host.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::problem::Problem;
 
 /// A problem in the JSON that `--json` writes. Fields may be added; these stay.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ProblemJson<'a> {
     /// `error` or `warning`.
     pub severity: &'static str,

@@ -1,6 +1,7 @@
 //! The folders of runs: how a process owns one, and what other processes see of it and ask of it.
 
 pub mod control;
+pub mod event;
 pub mod folder;
 pub mod history;
 mod process;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ use super::sudden_end;
 pub const STATUS_FILE: &str = "status.json";
 
 /// What a run does, or how it ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It is being prepared.
@@ -66,7 +67,7 @@ impl fmt::Display for State {
 }
 
 /// The content of `status.json`. Numbers that JSON cannot represent are strings: `"NaN"`, `"inf"`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Status {
     /// The run's name.
@@ -106,6 +107,7 @@ pub struct Status {
     /// Seconds in which the loop had to wait for batches, in this process.
     pub waited_for_data: f64,
     /// The latest value of each metric.
+    #[schemars(with = "BTreeMap<String, Number>")]
     pub metrics: BTreeMap<String, Value>,
     /// The best value of each metric whose name tells which way it improves.
     pub best: BTreeMap<String, BestStatus>,
@@ -117,8 +119,17 @@ pub struct Status {
     pub callbacks: Vec<CallbackStatus>,
 }
 
+/// A number, as JSON has it here: one that it cannot represent is a text, `NaN`, `inf` or `-inf`. For schemas.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) enum Number {
+    Finite(f64),
+    Other(String),
+}
+
 /// The best value of a metric.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BestStatus {
     /// The value; it is a finite number.
@@ -130,7 +141,7 @@ pub struct BestStatus {
 }
 
 /// A failure of a callback.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FailureStatus {
     /// The instance.
@@ -152,7 +163,7 @@ pub struct FailureStatus {
 }
 
 /// Where a run is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PositionStatus {
     /// The epoch, counted from 1; 0 before the first.
@@ -174,7 +185,7 @@ impl PositionStatus {
 }
 
 /// What a hook cost.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CallbackStatus {
     /// The instance.
@@ -192,6 +203,11 @@ pub struct CallbackStatus {
 }
 
 impl Status {
+    /// The JSON Schema of `status.json`.
+    pub fn schema() -> Value {
+        schemars::schema_for!(Status).to_value()
+    }
+
     /// Which process it is about.
     pub fn of_process(&self) -> Process {
         Process { id: self.process, started: self.process_started, machine: self.machine.clone() }

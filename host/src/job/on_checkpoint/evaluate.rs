@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::super::handle::Link;
 use super::super::log::Verbosity;
+use super::super::results::EVALUATIONS;
 use super::super::status::number;
-use super::outputs::{self, refuse_existing};
+use super::outputs::{self, Work, refuse_existing};
 use super::plan::{CheckpointPlan, DataChoice};
 use super::session::{self, Prepared, make_folder};
 use super::{CheckpointJobOutcome, CheckpointRequest};
@@ -28,12 +30,14 @@ pub struct EvaluateRequest {
     pub split: Option<String>,
 }
 
+const WORK: Work = Work { job: "evaluate", verb: "evaluating", unit: "batch" };
+
 /// Evaluates; writes `evaluation.json` and shows its metrics.
-///
-/// # Errors
-///
-/// What prevents the job from starting. A job that started and failed is an outcome; the console tells its error.
-pub fn evaluate(request: &EvaluateRequest, verbosity: Verbosity) -> Result<CheckpointJobOutcome, Problems> {
+pub(super) fn evaluate(
+    request: &EvaluateRequest,
+    verbosity: Verbosity,
+    link: &Link,
+) -> Result<CheckpointJobOutcome, Problems> {
     let console = session::console(verbosity);
     let choice = match &request.data {
         Some(path) => DataChoice::Other(path.clone(), Wanted::Required),
@@ -42,7 +46,7 @@ pub fn evaluate(request: &EvaluateRequest, verbosity: Verbosity) -> Result<Check
     let plan = CheckpointPlan::make(&request.job, &choice)?;
     let split = request.data.as_ref().map(|_| OTHER).or(request.split.as_deref());
     let evaluation = plan.evaluation(split)?;
-    let folder = outputs::folder(request.job.out.as_deref(), &plan.located, "evaluations");
+    let folder = outputs::folder(request.job.out.as_deref(), &plan.located, EVALUATIONS);
     let path = folder.join(FILE);
     refuse_existing(std::slice::from_ref(&path), request.job.force)?;
     make_folder(&folder)?;
@@ -58,7 +62,7 @@ pub fn evaluate(request: &EvaluateRequest, verbosity: Verbosity) -> Result<Check
         "samples": samples,
         "host_version": env!("CARGO_PKG_VERSION"),
     });
-    let mut prepared = Prepared::new(plan, &folder, &console, ("evaluate", "evaluating"))?;
+    let mut prepared = Prepared::new(plan, &folder, &console, link, WORK)?;
     let outcome = prepared.run(|trainer| trainer.evaluate_once(&evaluation));
 
     let session = &prepared.trainer.session;
@@ -75,6 +79,9 @@ pub fn evaluate(request: &EvaluateRequest, verbosity: Verbosity) -> Result<Check
     if outcome != plugin_api::event::Outcome::Finished {
         return Ok(CheckpointJobOutcome { outcome, folder, files: Vec::new(), result });
     }
+    prepared
+        .progress
+        .measured(metrics.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect());
     let rows: Vec<[String; 2]> = metrics
         .iter()
         .filter(|(_, value)| !value.is_array())

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use plugin_api::event::Outcome;
 use serde_json::json;
 
+use super::super::handle::Link;
 use super::super::log::Verbosity;
-use super::outputs::{self, refuse_existing};
+use super::super::results::EXPORTS;
+use super::outputs::{self, Work, refuse_existing};
 use super::plan::{CheckpointPlan, DataChoice};
 use super::session::{self, Prepared, make_folder};
 use super::{CheckpointJobOutcome, CheckpointRequest};
@@ -14,8 +16,7 @@ use crate::data::Wanted;
 use crate::report::{Problem, Problems};
 use crate::services::Screen as _;
 
-/// The folder that exporters write into by default; in a job of its own it would be one folder too many.
-const EXPORTS: &str = "exports";
+const WORK: Work = Work { job: "export", verb: "exporting", unit: "file" };
 
 /// What to export.
 #[derive(Clone, Debug, Default)]
@@ -27,11 +28,11 @@ pub struct ExportRequest {
 }
 
 /// Exports. Files appear only when every exporter is done.
-///
-/// # Errors
-///
-/// What prevents the job from starting, or a file that is there already.
-pub fn export(request: &ExportRequest, verbosity: Verbosity) -> Result<CheckpointJobOutcome, Problems> {
+pub(super) fn export(
+    request: &ExportRequest,
+    verbosity: Verbosity,
+    link: &Link,
+) -> Result<CheckpointJobOutcome, Problems> {
     let console = session::console(verbosity);
     if request.job.appended.is_empty() {
         return Err(Problem::new("no exporter is named")
@@ -65,7 +66,7 @@ pub fn export(request: &ExportRequest, verbosity: Verbosity) -> Result<Checkpoin
     let run_file = partial.path().join("run.toml");
     session::write(&run_file, plan.resume.run_file().as_bytes())?;
 
-    let mut prepared = Prepared::new(plan, partial.path(), &console, ("export", "exporting"))?;
+    let mut prepared = Prepared::new(plan, partial.path(), &console, link, WORK)?;
     let outcome = prepared.run(|trainer| trainer.export_once());
     let published = prepared.published.all();
     drop(prepared);
@@ -122,6 +123,7 @@ fn collect(root: &Path, folder: &Path, to: &Path, moves: &mut Vec<(PathBuf, Path
     Ok(())
 }
 
+/// Exporters write into a folder of this name by default; in the folder of exports it would be one too many.
 fn without_exports(path: &Path) -> &Path {
     path.strip_prefix(EXPORTS).unwrap_or(path)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::super::progress::BatchProgress;
 use super::locate::Located;
 use crate::console::Console;
 use crate::report::{Problem, Problems};
@@ -29,11 +30,22 @@ pub(super) fn refuse_existing(paths: &[PathBuf], force: bool) -> Result<(), Prob
     }
 }
 
+/// What a job does, in words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work {
+    /// Its command.
+    pub(super) job: &'static str,
+    /// `evaluating`.
+    pub(super) verb: &'static str,
+    /// What is counted: `batch`.
+    pub(super) unit: &'static str,
+}
+
 /// The outputs of a job: its progress on the terminal, and what callbacks publish.
 pub(super) struct JobOutputs {
     pub(super) console: Arc<Console>,
-    /// What the job does, as `evaluating`.
-    pub(super) verb: &'static str,
+    pub(super) progress: Arc<BatchProgress>,
+    pub(super) work: Work,
     pub(super) published: Arc<Published>,
 }
 
@@ -60,8 +72,10 @@ impl RunOutputs for JobOutputs {
     fn measured(&self, _: &str, _: &Session) {}
 
     fn batch(&self, done: u64, of: u64) {
+        self.progress.note(done, of);
+        let Work { verb, unit, .. } = self.work;
         let progress = done as f64 / of.max(1) as f64;
-        self.console.status("job", &format!("{}: batch {done}/{of}", self.verb), Some(progress));
+        self.console.status("job", &format!("{verb}: {unit} {done}/{of}"), Some(progress));
     }
 
     fn progress(&self, _: &Session) {}

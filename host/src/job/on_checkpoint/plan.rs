@@ -83,7 +83,7 @@ impl CheckpointPlan {
         let base = located.run_folder.clone().unwrap_or_else(|| located.path.clone());
         let (data, other) = read_data(&run_file, &document, &description, &base, choice, &resume)?;
         let device = plan::device(run_file.run.device, &document)?;
-        let model = model::plan(None, &run_file, &document, &data, device)?;
+        let model = model::plan(None, run_file.model.torchscript.as_deref(), &run_file, &document, &data, device)?;
         let fitted = Fitted { model: &model, target: &data.target, positive: data.positive };
         let loss = learning::loss(&document, &run_file.train, None)?;
         let mut problems = learning::check(&document, &run_file.train, Some(fitted));

@@ -6,9 +6,11 @@ use host_command::arguments::PredictionFormat;
 use plugin_api::event::Outcome;
 use serde_json::json;
 
+use super::super::handle::Link;
 use super::super::log::Verbosity;
+use super::super::results::PREDICTIONS;
 use super::drawing::Drawings;
-use super::outputs::{self, refuse_existing};
+use super::outputs::{self, Work, refuse_existing};
 use super::plan::{CheckpointPlan, DataChoice};
 use super::predictions::{Prediction, PredictionFile, file_name};
 use super::session::{self, Prepared, make_folder};
@@ -57,27 +59,26 @@ pub struct Continuation {
     pub seed: Option<u64>,
 }
 
+const WORK: Work = Work { job: "predict", verb: "predicting", unit: "batch" };
+
 /// Predicts. The predictions of data appear in one file when they are whole; a text goes to stdout and into `text.txt`.
-///
-/// # Errors
-///
-/// What prevents the job from starting. A job that started and failed is an outcome; the console tells its error.
-pub fn predict(request: &PredictRequest, verbosity: Verbosity) -> Result<CheckpointJobOutcome, Problems> {
+pub(super) fn predict(
+    request: &PredictRequest,
+    verbosity: Verbosity,
+    link: &Link,
+) -> Result<CheckpointJobOutcome, Problems> {
     match &request.from {
-        PredictedFrom::Data { path, format, draw } => of_data(&request.job, path, *format, *draw, verbosity),
-        PredictedFrom::Text(continuation) => text::continue_text(&request.job, continuation, verbosity),
+        PredictedFrom::Data { path, format, draw } => of_data(&request.job, path, *format, *draw, (verbosity, link)),
+        PredictedFrom::Text(continuation) => text::continue_text(&request.job, continuation, verbosity, link),
     }
 }
-
-/// The folder of predictions in the run folder.
-pub(super) use super::super::run::PREDICTIONS_FOLDER as FOLDER;
 
 fn of_data(
     job: &CheckpointRequest,
     path: &std::path::Path,
     format: PredictionFormat,
     draw: bool,
-    verbosity: Verbosity,
+    (verbosity, link): (Verbosity, &Link),
 ) -> Result<CheckpointJobOutcome, Problems> {
     let console = session::console(verbosity);
     let plan = CheckpointPlan::make(job, &DataChoice::Other(path.to_owned(), Wanted::IfPresent))?;
@@ -96,7 +97,7 @@ fn of_data(
     let width = plan.model.output_shape().iter().product::<i64>();
     let loss = plan.run_file.train.loss.as_ref();
     let meaning = Meaning::of(&plan.data.target, usize::try_from(width).unwrap_or(0), loss);
-    let folder = outputs::folder(job.out.as_deref(), &plan.located, FOLDER);
+    let folder = outputs::folder(job.out.as_deref(), &plan.located, PREDICTIONS);
     refuse_existing(&[folder.join(file_name(format))], job.force)?;
     let drawings = match draw {
         true => Some(Drawings::new(&folder, &plan.description, job.force)?),
@@ -115,7 +116,7 @@ fn of_data(
     let batch_size = plan.batch_size();
     let (checkpoint, run) = (plan.located.path.display().to_string(), plan.run_file.run.name.clone());
 
-    let mut prepared = Prepared::new(plan, &folder, &console, ("predict", "predicting"))?;
+    let mut prepared = Prepared::new(plan, &folder, &console, link, WORK)?;
     let (mut next, mut right) = (0u64, 0u64);
     let outcome = prepared.run(|trainer| {
         trainer.predict_once(OTHER, batch_size, &mut |batch: PredictedBatch<'_>| {

@@ -8,10 +8,13 @@ use host_command::runs::folder::write_whole;
 use plugin_api::event::Outcome;
 use plugin_api::protocol::RunInfo;
 
+use super::super::events::Events;
+use super::super::handle::Link;
 use super::super::interrupt;
 use super::super::log::{Log, Verbosity};
 use super::super::messages;
-use super::outputs::{JobOutputs, Published};
+use super::super::progress::BatchProgress;
+use super::outputs::{JobOutputs, Published, Work};
 use super::plan::{self, CheckpointPlan};
 use crate::console::Console;
 use crate::dispatch::Dispatcher;
@@ -26,7 +29,7 @@ use crate::train::{Ended, Fingerprints, Interrupt, Parts, Purpose, Requests, Ses
 pub(super) fn console(verbosity: Verbosity) -> Arc<Console> {
     let console = Arc::new(Console::new(verbosity == Verbosity::Quiet));
     // Warnings go to the console; a job has no log of its own.
-    let _ = Log::start(&console, verbosity);
+    let _ = Log::start(&console, Events::Off, verbosity);
     console
 }
 
@@ -34,18 +37,19 @@ pub(super) fn console(verbosity: Verbosity) -> Arc<Console> {
 pub(super) struct Prepared {
     pub(super) trainer: Trainer,
     pub(super) published: Arc<Published>,
+    pub(super) progress: Arc<BatchProgress>,
     console: Arc<Console>,
     ready: Result<(), TrainError>,
 }
 
 impl Prepared {
-    /// Makes the model and the callbacks; `job` is the command's name and `verb` what it does, `evaluating`. Results of
-    /// callbacks go into `folder`.
+    /// Makes the model and the callbacks. Results of callbacks go into `folder`.
     pub(super) fn new(
         plan: CheckpointPlan,
         folder: &Path,
         console: &Arc<Console>,
-        (job, verb): (&'static str, &'static str),
+        link: &Link,
+        work: Work,
     ) -> Result<Self, Problems> {
         for problem in &plan.rejected {
             messages::warn(console, problem);
@@ -53,12 +57,20 @@ impl Prepared {
         plan::announce(&plan, console);
         let published = Arc::new(Published::default());
         let order = plan.order.clone();
-        let session = session(plan, folder, console, &published, (job, verb)).map_err(|error| Problem::from(&error))?;
+        let progress = Arc::new(BatchProgress::new());
+        let outputs = JobOutputs {
+            console: Arc::clone(console),
+            progress: Arc::clone(&progress),
+            work,
+            published: Arc::clone(&published),
+        };
+        let session = session(plan, folder, outputs, &link.requests).map_err(|error| Problem::from(&error))?;
+        link.show(Arc::clone(&progress) as _);
         let (dispatcher, created) = Dispatcher::create(order);
         let mut trainer = Trainer { session, dispatcher };
         let nothing = (BTreeMap::new(), BTreeMap::new());
         let ready = created.map_err(TrainError::from).and_then(|()| trainer.set_up(&nothing.0, &nothing.1));
-        Ok(Self { trainer, published, console: Arc::clone(console), ready })
+        Ok(Self { trainer, published, progress, console: Arc::clone(console), ready })
     }
 
     /// Does the job, unless the set-up failed, and ends the callbacks. Tells an error.
@@ -69,8 +81,13 @@ impl Prepared {
         };
         let ended = self.trainer.tear_down(ended);
         self.console.clear();
-        if let Some(error) = &ended.error {
-            messages::fail(&self.console, &Problem::from(error));
+        match &ended.error {
+            Some(error) => messages::fail(&self.console, &Problem::from(error)),
+            None if ended.outcome != Outcome::Finished => {
+                let message = format!("{}: {}; nothing is written", ended.outcome.name(), ended.reason);
+                messages::fail(&self.console, &Problem::new(message));
+            }
+            None => self.progress.note(1, 1),
         }
         ended.outcome
     }
@@ -79,12 +96,10 @@ impl Prepared {
 fn session(
     plan: CheckpointPlan,
     folder: &Path,
-    console: &Arc<Console>,
-    published: &Arc<Published>,
-    (job, verb): (&'static str, &'static str),
+    outputs: JobOutputs,
+    requests: &Requests,
 ) -> Result<Session, TrainError> {
-    let requests = Requests::default();
-    let interrupt = interrupt::watch(console, CheckpointSignal::None, &requests)
+    let interrupt = interrupt::watch(&outputs.console, CheckpointSignal::None, requests)
         .map_err(|source| TrainError::System { action: "cannot watch for signals", source })
         .unwrap_or_else(|error| {
             tracing::warn!("{error}");
@@ -101,12 +116,9 @@ fn session(
         folder: folder.display().to_string(),
         run_file: serde_json::to_string(&plan.run_file).unwrap_or_default(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
-        device: match plan.device {
-            tch::Device::Cuda(index) => format!("cuda:{index}"),
-            _ => "cpu".to_owned(),
-        },
+        device: torch::device_name(plan.device),
         resumed_from: Some(plan.resume.path().display().to_string()),
-        job: job.to_owned(),
+        job: outputs.work.job.to_owned(),
         ..RunInfo::default()
     };
     Session::new(Parts {
@@ -117,9 +129,9 @@ fn session(
         fingerprints: Fingerprints { data: String::new(), torchscript: None },
         data_text: plan.description.text().unwrap_or_default().into(),
         info,
-        outputs: Box::new(JobOutputs { console: Arc::clone(console), verb, published: Arc::clone(published) }),
+        outputs: Box::new(outputs),
         interrupt,
-        requests,
+        requests: requests.clone(),
         group: Box::new(SingleProcess),
         run_file,
         torchscript: None,

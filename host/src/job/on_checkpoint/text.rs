@@ -6,25 +6,30 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::json;
 use tch::{Kind, Tensor};
 
+use super::super::handle::Link;
 use super::super::log::Verbosity;
-use super::outputs::{self, refuse_existing};
+use super::super::results::PREDICTIONS;
+use super::outputs::{self, Work, refuse_existing};
 use super::plan::{CheckpointPlan, DataChoice};
-use super::predict::{Continuation, FOLDER};
+use super::predict::Continuation;
 use super::session::{self, Prepared, make_folder};
 use super::{CheckpointJobOutcome, CheckpointRequest};
 use crate::data::Samples;
 use crate::report::{Problem, Problems};
 use crate::services::Screen as _;
 use crate::torch::TorchError;
-use crate::train::{Ended, TrainError, Trainer};
+use crate::train::{Session, TrainError};
 
 /// The file of the text.
 const FILE: &str = "text.txt";
+
+const WORK: Work = Work { job: "predict", verb: "predicting", unit: "token" };
 
 pub(super) fn continue_text(
     job: &CheckpointRequest,
     continuation: &Continuation,
     verbosity: Verbosity,
+    link: &Link,
 ) -> Result<CheckpointJobOutcome, Problems> {
     let console = session::console(verbosity);
     if !(continuation.temperature >= 0.0 && continuation.temperature.is_finite()) {
@@ -50,30 +55,21 @@ pub(super) fn continue_text(
     }
     let context = usize::try_from(plan.description.sample_shape.iter().product::<i64>()).unwrap_or(1).max(1);
     let seed = continuation.seed.unwrap_or(plan.run_file.run.seed);
-    let folder = outputs::folder(job.out.as_deref(), &plan.located, FOLDER);
+    let folder = outputs::folder(job.out.as_deref(), &plan.located, PREDICTIONS);
     let path = folder.join(FILE);
     refuse_existing(std::slice::from_ref(&path), job.force)?;
     make_folder(&folder)?;
     let checkpoint = plan.located.path.display().to_string();
 
-    let mut prepared = Prepared::new(plan, &folder, &console, ("predict", "predicting"))?;
+    let mut prepared = Prepared::new(plan, &folder, &console, link, WORK)?;
     let mut tokens = prompt;
     let mut generator = Pcg64::seed_from_u64(seed);
     let outcome = prepared.run(|trainer| {
-        let made = (1..=continuation.tokens).try_for_each(|done| -> Result<(), TrainError> {
-            let next = next_token(trainer, &tokens, context, continuation.temperature, &mut generator)?;
+        trainer.infer_once(continuation.tokens, &mut |session| {
+            let next = next_token(session, &tokens, context, continuation.temperature, &mut generator)?;
             tokens.push(next);
-            console.status(
-                "job",
-                &format!("token {done}/{}", continuation.tokens),
-                Some(done as f64 / continuation.tokens as f64),
-            );
             Ok(())
-        });
-        match made {
-            Ok(()) => Ended { outcome: Outcome::Finished, reason: String::new(), error: None },
-            Err(error) => Ended { outcome: Outcome::Failed, reason: error.to_string(), error: Some(error) },
-        }
+        })
     });
     drop(prepared);
     if outcome != Outcome::Finished {
@@ -89,7 +85,7 @@ pub(super) fn continue_text(
 /// The token after `tokens`, of which the model sees the last `context`. A shorter text is filled at its end, which the
 /// position that is read does not see if the model is causal.
 fn next_token(
-    trainer: &Trainer,
+    session: &Session,
     tokens: &[u32],
     context: usize,
     temperature: f64,
@@ -100,7 +96,7 @@ fn next_token(
     let last = inputs.len() - 1;
     inputs.resize(context, 0);
     let inputs = Tensor::f_from_slice(&inputs)?.f_reshape([1, context as i64])?;
-    let outputs = trainer.session.infer(&inputs)?;
+    let outputs = session.infer(&inputs)?;
     let scores = outputs.f_get(0)?.f_get(last as i64)?.f_to_kind(Kind::Double)?.f_to_device(tch::Device::Cpu)?;
     let scores = Vec::<f64>::try_from(scores).map_err(TorchError::from)?;
     Ok(choose(&scores, temperature, generator))

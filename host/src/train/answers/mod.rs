@@ -6,6 +6,7 @@
 mod hyper_parameters;
 mod metrics;
 mod model;
+mod predictor;
 mod snapshot;
 mod taps;
 mod tensors;
@@ -127,7 +128,7 @@ impl Services for Session {
                 let request = call.request(typed::RECALIBRATE_BATCH_NORM)?;
                 model::recalibrate_batch_norm(&mut self.learner, &self.feed, &request)
             }
-            ServiceKind::BATCH => model::batch_of_split(&self.learner, &self.feed, &call.request(typed::BATCH)?, reply),
+            ServiceKind::BATCH => self.batch(&call.request(typed::BATCH)?, reply),
             ServiceKind::WRITE_CHECKPOINT => {
                 let path = self.in_run_folder(&call.request(typed::WRITE_CHECKPOINT)?.path);
                 let data = self.collect_checkpoint(false)?;

@@ -1,90 +1,26 @@
-//! Answers from the model and the data: outputs, metrics, batches, and training steps outside the run.
+//! Answers from the model and the data: metrics, statistics, and training steps outside the run.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plugin_api::abi::TensorTable;
-use plugin_api::protocol::requests::{BatchRequest, Measure, Predict, Recalibrate};
+use plugin_api::protocol::requests::{Measure, Recalibrate};
 use tch::{Kind, Tensor};
 
 use super::super::error::TrainError;
 use super::super::evaluate::{EvaluationBatch, Score};
-use super::super::feed::Feed;
+use super::super::feed::{Feed, in_order};
 use super::super::learner::Learner;
 use super::super::metrics::{Metric, MetricValue};
 use super::super::session::Session;
-use super::tensors::{borrowed, lend};
+use super::predictor::known_split;
 use super::weights::no_copy;
-use crate::data::{Data, Loader, SampleType};
+use crate::data::Loader;
 use crate::model::{Graph, Mode, Op};
-use crate::services::{Reply, ServiceError};
+use crate::services::ServiceError;
 use crate::torch::{random, values};
 
 impl Session {
-    pub(super) fn predict(
-        &self,
-        request: &Predict,
-        tables: &[TensorTable],
-        reply: &mut Reply<'_>,
-    ) -> Result<(), ServiceError> {
-        let nodes = request
-            .nodes
-            .iter()
-            .map(|name| {
-                let graph = self.learner.network.graph().ok_or(ServiceError::NoGraph)?;
-                graph.nodes().iter().position(|node| &node.name == name).ok_or_else(|| {
-                    ServiceError::no_such_name("node", name, graph.nodes().iter().map(|node| node.name.as_str()))
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut outputs = Vec::new();
-        let mut targets = Vec::new();
-        let mut values: Vec<Vec<Tensor>> = Vec::new();
-        match (&request.split, tables) {
-            (Some(split), _) => {
-                let batch_size = self.inference_batch_size();
-                let mut loader = loader_of(&self.feed, split, batch_size)?;
-                let batches = request.batches.min(loader.batches_per_epoch() as u64);
-                for _ in 0..batches {
-                    let batch = loader.next_batch().map_err(TrainError::from)?.batch;
-                    let batch = EvaluationBatch::new(batch, &self.learner)?;
-                    let (output, tapped) = self.learner.predict(&batch.inputs, &nodes)?;
-                    outputs.push(output);
-                    targets.push(batch.targets);
-                    values.push(tapped);
-                }
-            }
-            (None, [inputs]) => {
-                let inputs = self.learner.to_device(borrowed(inputs)?)?;
-                check_inputs(&self.feed.data, &inputs)?;
-                let (output, tapped) = self.learner.predict(&inputs, &nodes)?;
-                outputs.push(output);
-                values.push(tapped);
-            }
-            (None, _) => {
-                return Err(ServiceError::Failed("the request needs one tensor of inputs, or a split".to_owned()));
-            }
-        }
-        if outputs.is_empty() {
-            return Err(ServiceError::Failed("the request has no batches".to_owned()));
-        }
-        let join = |parts: &[Tensor]| Tensor::f_cat(parts, 0).map_err(TrainError::from);
-        lend("outputs".to_owned(), join(&outputs)?, reply)?;
-        if !targets.is_empty() {
-            lend("targets".to_owned(), join(&targets)?, reply)?;
-        }
-        for (index, name) in request.nodes.iter().enumerate() {
-            let parts: Vec<Tensor> = values.iter().map(|tapped| tapped[index].shallow_clone()).collect();
-            lend(name.clone(), join(&parts)?, reply)?;
-        }
-        Ok(())
-    }
-
-    fn inference_batch_size(&self) -> usize {
-        self.evaluations.repeated.as_ref().map_or(self.feed.batches.size, |plan| plan.batch_size)
-    }
-
     /// Metrics over a split, of the model or of a named copy, which replaces it meanwhile.
     pub(super) fn measure(&mut self, request: &Measure) -> Result<BTreeMap<String, f64>, ServiceError> {
         let metrics: Vec<Metric> = if request.metrics.is_empty() {
@@ -144,30 +80,10 @@ impl Session {
     }
 }
 
-/// Whether the model takes these inputs.
-fn check_inputs(data: &Data, inputs: &Tensor) -> Result<(), ServiceError> {
-    let expected = data.sample_shape.as_slice();
-    let (kind, dtype) = match data.sample_type {
-        SampleType::F32 => (Kind::Float, "f32"),
-        SampleType::I64 => (Kind::Int64, "i64"),
-    };
-    let size = inputs.size();
-    if inputs.kind() == kind && size.len() == expected.len() + 1 && size[1..] == *expected {
-        return Ok(());
-    }
-    Err(ServiceError::Failed(format!(
-        "the model takes {dtype} inputs of shape [batch, {}], not {:?} of {size:?}",
-        expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        inputs.kind()
-    )))
-}
-
 /// The batches of a split in its own order.
 fn loader_of(feed: &Feed, split: &str, batch_size: usize) -> Result<Loader, ServiceError> {
-    if !feed.data.splits.contains_key(split) {
-        return Err(ServiceError::no_such_name("split", split, feed.data.splits.keys().map(String::as_str)));
-    }
-    Ok(feed.in_order(split, batch_size)?)
+    known_split(&feed.data, split)?;
+    Ok(in_order(&feed.data, split, batch_size)?)
 }
 
 /// Estimates the running statistics as cumulative averages over batches, in training mode; the generator that
@@ -224,33 +140,6 @@ fn average_statistics(
         buffer.shallow_clone().f_copy_(&mean)?;
     }
     Ok(())
-}
-
-/// A batch of a split, in the split's own order and of the training's batch size.
-pub(super) fn batch_of_split(
-    learner: &Learner,
-    feed: &Feed,
-    request: &BatchRequest,
-    reply: &mut Reply<'_>,
-) -> Result<(), ServiceError> {
-    let split = feed.data.splits.get(&request.split).ok_or_else(|| {
-        ServiceError::no_such_name("split", &request.split, feed.data.splits.keys().map(String::as_str))
-    })?;
-    let size = feed.batches.size as u64;
-    let begin = request.index.saturating_mul(size).min(split.len() as u64);
-    let end = begin.saturating_add(size).min(split.len() as u64);
-    if begin == end {
-        return Err(ServiceError::Failed(format!(
-            "the split `{}` has {} batches, none of index {}",
-            request.split,
-            (split.len() as u64).div_ceil(size),
-            request.index
-        )));
-    }
-    let indices: Vec<u32> = (begin as u32..end as u32).collect();
-    let batch = EvaluationBatch::new(split.gather(&indices).map_err(TrainError::from)?, learner)?;
-    lend("inputs".to_owned(), batch.inputs, reply)?;
-    lend("targets".to_owned(), batch.targets, reply)
 }
 
 /// Updates outside the run's history and data order; the position stays. Returns their losses.

@@ -45,6 +45,7 @@ impl Session {
             loss: loss_at_hand,
             tensors: copied,
             checkpoint: checkpoint.map(writer),
+            inference: Some(self.inference()),
             weights: self.kept.origin(self.progress.position),
             screen: self.outputs.screen(),
             seconds: self.progress.started().elapsed().as_secs_f64(),

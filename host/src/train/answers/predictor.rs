@@ -1,0 +1,211 @@
+//! What a model gives for inputs of a callback or for a split, and the batches of a split: on the training thread with the model
+//! itself, in the background with the weights that a snapshot holds.
+
+use std::sync::Arc;
+
+use plugin_api::abi::TensorTable;
+use plugin_api::protocol::requests::{BatchRequest, Predict};
+use tch::{Device, Kind, Tensor};
+
+use super::super::error::TrainError;
+use super::super::feed::in_order;
+use super::super::learner::infer;
+use super::super::session::Session;
+use super::tensors::{borrowed, lend};
+use crate::data::{Data, SampleType};
+use crate::model::{Graph, NamedTensor, Network};
+use crate::services::{Inference, Reply, ServiceError, SharedTensor};
+
+/// A model, and the data that it takes.
+struct Predictor<'a> {
+    network: &'a Network,
+    data: &'a Data,
+    /// Samples of a batch where a split is predicted.
+    batch_size: usize,
+}
+
+impl Session {
+    pub(super) fn predict(
+        &self,
+        request: &Predict,
+        inputs: &[TensorTable],
+        reply: &mut Reply<'_>,
+    ) -> Result<(), ServiceError> {
+        let (network, data) = (&self.learner.network, &*self.feed.data);
+        Predictor { network, data, batch_size: self.inference_batch_size() }.answer(request, inputs, reply)
+    }
+
+    /// A batch of a split, in the split's own order and of the training's batch size.
+    pub(super) fn batch(&self, request: &BatchRequest, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+        batch(&self.feed.data, self.feed.batches.size, self.learner.network.device(), request, reply)
+    }
+
+    pub(super) fn inference_batch_size(&self) -> usize {
+        self.evaluations.repeated.as_ref().map_or(self.feed.batches.size, |plan| plan.batch_size)
+    }
+
+    /// What answers for the model and the data in the background.
+    pub(super) fn inference(&self) -> Arc<dyn Inference> {
+        Arc::new(Apart {
+            graph: self.learner.network.graph().cloned(),
+            data: Arc::clone(&self.feed.data),
+            inference_batch_size: self.inference_batch_size(),
+            training_batch_size: self.feed.batches.size,
+        })
+    }
+}
+
+/// The model and the data apart from the training: on any thread, on the CPU.
+struct Apart {
+    graph: Option<Arc<Graph>>,
+    data: Arc<Data>,
+    inference_batch_size: usize,
+    training_batch_size: usize,
+}
+
+impl Inference for Apart {
+    fn predict(
+        &self,
+        request: &Predict,
+        inputs: &[TensorTable],
+        [parameters, buffers]: [&[SharedTensor]; 2],
+        reply: &mut Reply<'_>,
+    ) -> Result<(), ServiceError> {
+        let Some(graph) = &self.graph else {
+            return Err(ServiceError::NotAllowed(
+                "a model without a graph predicts on the training thread only: set `dispatch = \"inline\"` for this callback"
+                    .to_owned(),
+            ));
+        };
+        // Nothing is copied: the network is a view of the snapshot's tensors, which nobody writes.
+        let network =
+            Network::over(Arc::clone(graph), views(parameters)?, views(buffers)?).map_err(TrainError::from)?;
+        let predictor = Predictor { network: &network, data: &self.data, batch_size: self.inference_batch_size };
+        predictor.answer(request, inputs, reply)
+    }
+
+    fn batch(&self, request: &BatchRequest, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+        batch(&self.data, self.training_batch_size, Device::Cpu, request, reply)
+    }
+}
+
+fn views(tensors: &[SharedTensor]) -> Result<Vec<NamedTensor>, ServiceError> {
+    let view = |shared: &SharedTensor| {
+        let tensor = shared.with_table(borrowed)?;
+        Ok(NamedTensor { name: shared.name().to_owned(), tensor })
+    };
+    tensors.iter().map(view).collect()
+}
+
+impl Predictor<'_> {
+    fn answer(&self, request: &Predict, inputs: &[TensorTable], reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+        let nodes = request.nodes.iter().map(|name| self.node(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut outputs = Vec::new();
+        let mut targets = Vec::new();
+        let mut values: Vec<Vec<Tensor>> = Vec::new();
+        match (&request.split, inputs) {
+            (Some(split), _) => {
+                known_split(self.data, split)?;
+                let mut loader = in_order(self.data, split, self.batch_size)?;
+                let batches = request.batches.min(loader.batches_per_epoch() as u64);
+                for _ in 0..batches {
+                    let batch = loader.next_batch().map_err(TrainError::from)?.batch;
+                    let (output, tapped) = infer(self.network, &self.to_device(batch.inputs)?, &nodes)?;
+                    outputs.push(output);
+                    targets.push(self.to_device(batch.targets)?);
+                    values.push(tapped);
+                }
+            }
+            (None, [inputs]) => {
+                let inputs = self.to_device(borrowed(inputs)?)?;
+                check_inputs(self.data, &inputs)?;
+                let (output, tapped) = infer(self.network, &inputs, &nodes)?;
+                outputs.push(output);
+                values.push(tapped);
+            }
+            (None, _) => {
+                return Err(ServiceError::Failed("the request needs one tensor of inputs, or a split".to_owned()));
+            }
+        }
+        if outputs.is_empty() {
+            return Err(ServiceError::Failed("the request has no batches".to_owned()));
+        }
+        let join = |parts: &[Tensor]| Tensor::f_cat(parts, 0).map_err(TrainError::from);
+        lend("outputs".to_owned(), join(&outputs)?, reply)?;
+        if !targets.is_empty() {
+            lend("targets".to_owned(), join(&targets)?, reply)?;
+        }
+        for (index, name) in request.nodes.iter().enumerate() {
+            let parts: Vec<Tensor> = values.iter().map(|tapped| tapped[index].shallow_clone()).collect();
+            lend(name.clone(), join(&parts)?, reply)?;
+        }
+        Ok(())
+    }
+
+    fn node(&self, name: &str) -> Result<usize, ServiceError> {
+        let graph = self.network.graph().ok_or(ServiceError::NoGraph)?;
+        graph.nodes().iter().position(|node| node.name == name).ok_or_else(|| {
+            ServiceError::no_such_name("node", name, graph.nodes().iter().map(|node| node.name.as_str()))
+        })
+    }
+
+    fn to_device(&self, tensor: Tensor) -> Result<Tensor, TrainError> {
+        on_device(tensor, self.network.device())
+    }
+}
+
+fn on_device(tensor: Tensor, device: Device) -> Result<Tensor, TrainError> {
+    if tensor.device() == device { Ok(tensor) } else { Ok(tensor.f_to_device(device)?) }
+}
+
+fn batch(
+    data: &Data,
+    size: usize,
+    device: Device,
+    request: &BatchRequest,
+    reply: &mut Reply<'_>,
+) -> Result<(), ServiceError> {
+    known_split(data, &request.split)?;
+    let split = data.split(&request.split).map_err(TrainError::from)?;
+    let size = size as u64;
+    let begin = request.index.saturating_mul(size).min(split.len() as u64);
+    let end = begin.saturating_add(size).min(split.len() as u64);
+    if begin == end {
+        return Err(ServiceError::Failed(format!(
+            "the split `{}` has {} batches, none of index {}",
+            request.split,
+            (split.len() as u64).div_ceil(size),
+            request.index
+        )));
+    }
+    let indices: Vec<u32> = (begin as u32..end as u32).collect();
+    let batch = split.gather(&indices).map_err(TrainError::from)?;
+    lend("inputs".to_owned(), on_device(batch.inputs, device)?, reply)?;
+    lend("targets".to_owned(), on_device(batch.targets, device)?, reply)
+}
+
+/// Refuses a split that the data does not have.
+pub(super) fn known_split(data: &Data, split: &str) -> Result<(), ServiceError> {
+    match data.splits.contains_key(split) {
+        true => Ok(()),
+        false => Err(ServiceError::no_such_name("split", split, data.splits.keys().map(String::as_str))),
+    }
+}
+
+/// Whether the model takes these inputs.
+fn check_inputs(data: &Data, inputs: &Tensor) -> Result<(), ServiceError> {
+    let expected = data.sample_shape.as_slice();
+    let (kind, dtype) = match data.sample_type {
+        SampleType::F32 => (Kind::Float, "f32"),
+        SampleType::I64 => (Kind::Int64, "i64"),
+    };
+    let size = inputs.size();
+    if inputs.kind() == kind && size.len() == expected.len() + 1 && size[1..] == *expected {
+        return Ok(());
+    }
+    Err(ServiceError::Failed(format!(
+        "the model takes {dtype} inputs of shape [batch, {}], not {:?} of {size:?}",
+        expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        inputs.kind()
+    )))
+}

@@ -114,7 +114,7 @@ impl Learner {
     /// Outputs (f32) and the values of `nodes` in inference mode, in the run's precision.
     fn infer_inputs(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
         let _autocast = self.autocast()?;
-        self.predict(inputs, nodes)
+        infer(&self.network, inputs, nodes)
     }
 
     /// The present learning rates by the names of their metrics: `learning_rate`, or `learning_rate_<group>` of each

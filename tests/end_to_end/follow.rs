@@ -1,8 +1,9 @@
 //! A run as other processes see and steer it: `list`, `status`, `attach`, `compare`, `stop`, `pause`, `resume`, `checkpoint`,
 //! and signals.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Output};
+use std::process::{Child, ChildStdout, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fixture::{host, shown, temporary_folder};
@@ -186,22 +187,27 @@ fn a_run_is_watched_from_another_terminal() {
     let run = long();
     let child = run.start();
     run.wait_for("step_end");
-    let attached = host()
-        .args(["attach", path(&run.out())])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("the host starts");
-    let watched = host()
-        .args(["status", path(&run.out()), "--watch", "--json"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("the host starts");
-    std::thread::sleep(Duration::from_millis(300));
+    let watch = |arguments: &[&str]| {
+        let mut command = host();
+        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().expect("the host starts");
+        let mut told = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut text = String::new();
+        // From here on it watches.
+        told.read_line(&mut text).expect("it tells something");
+        (child, told, text)
+    };
+    let rest = |(mut child, mut told, mut text): (Child, BufReader<ChildStdout>, String)| {
+        told.read_to_string(&mut text).expect("a text");
+        assert!(child.wait().expect("it ends with the run").success());
+        text
+    };
+    let attached = watch(&["attach", path(&run.out())]);
+    let watched = watch(&["status", path(&run.out()), "--watch", "--json"]);
     assert!(command(&["stop", path(&run.out())]).status.success());
     let ran = ended(run, child);
-    let shown = text(&attached.wait_with_output().expect("it ends with the run"));
+    let shown = rest(attached);
     assert!(shown.contains("run `small`: cpu, threads 1") && shown.contains("stopped (`"), "{shown}");
-    let states: Vec<Value> = fixture::events(&watched.wait_with_output().expect("it ends with the run").stdout);
+    let states: Vec<Value> = fixture::events(rest(watched).as_bytes());
     assert_eq!(states.first().map(|status| &status["state"]), Some(&Value::from("running")));
     assert_eq!(states.last().map(|status| &status["state"]), Some(&Value::from("stopped")), "{}", ran.shown());
 }

@@ -32,6 +32,11 @@ pub trait Dataset: Send + Sync {
     /// The shape of one sample.
     fn sample_shape(&self) -> &[i64];
 
+    /// Whether each of its samples is a file, which is opened and decoded whenever it is read.
+    fn are_files(&self) -> bool {
+        false
+    }
+
     /// The samples at `indices`, in that order, in new tensors.
     fn gather(&self, indices: &[u32]) -> Result<Batch, DataError>;
 }
@@ -100,6 +105,10 @@ impl Dataset for StoredDataset {
         self.indices.len()
     }
 
+    fn are_files(&self) -> bool {
+        self.rows.are_files()
+    }
+
     fn sample_shape(&self) -> &[i64] {
         &self.sample_shape
     }
@@ -120,6 +129,10 @@ pub(super) struct IndexDataset(pub(super) Arc<dyn Dataset>);
 impl Dataset for IndexDataset {
     fn len(&self) -> usize {
         self.0.len()
+    }
+
+    fn are_files(&self) -> bool {
+        self.0.are_files()
     }
 
     fn sample_shape(&self) -> &[i64] {

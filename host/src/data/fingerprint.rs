@@ -9,8 +9,10 @@ use crate::torch::TorchError;
 /// A split of at most this many bytes is read whole; of a larger one about as many are read.
 const MOST_BYTES: usize = 32 << 20;
 
-/// Of a larger split, at most this many samples are read, evenly spaced, the first and the last among them: they may have
-/// to be decoded.
+/// A split whose samples are files is read whole if it has at most this many: each has to be opened and decoded.
+const MOST_FILES: usize = 4096;
+
+/// Of a larger split, at most this many samples are read, evenly spaced, the first and the last among them.
 const MOST_SAMPLES: usize = 256;
 
 /// The bytes that are read at once.
@@ -41,7 +43,7 @@ impl Data {
 /// The samples that are read.
 fn chosen(split: &dyn Dataset) -> Vec<u32> {
     let (length, bytes) = (split.len(), sample_bytes(split));
-    if length.saturating_mul(bytes) <= MOST_BYTES {
+    if length.saturating_mul(bytes) <= MOST_BYTES && (!split.are_files() || length <= MOST_FILES) {
         return (0..length as u32).collect();
     }
     let count = (MOST_BYTES / bytes).clamp(2, MOST_SAMPLES).min(length);

@@ -15,6 +15,11 @@ pub(super) trait Rows: Send + Sync {
         false
     }
 
+    /// Whether each sample is a file.
+    fn are_files(&self) -> bool {
+        false
+    }
+
     /// Reads the samples at `indices` as they are stored, one after another, into `values`, which has exactly the room
     /// for them.
     ///

@@ -294,6 +294,10 @@ impl Rows for Images {
         !self.is_deep
     }
 
+    fn are_files(&self) -> bool {
+        true
+    }
+
     fn read_stored(&self, indices: &[u32], values: &mut [f64]) -> Result<(), DataError> {
         self.each(indices, values, |_, planes, row| {
             match planes {

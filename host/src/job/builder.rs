@@ -108,8 +108,9 @@ impl Job {
     ///
     /// # let folder = tempfile::tempdir()?;
     /// # let out = folder.path().join("run");
-    /// // The built-in run; `run_file` names another.
-    /// let request = Request { out: Some(out), overrides: vec!["train.epochs=2".to_owned()], ..Request::default() };
+    /// // The built-in run, without its plugins; `run_file` names another one.
+    /// let overrides = ["train.epochs=2", "plugins=[]"].map(str::to_owned).to_vec();
+    /// let request = Request { out: Some(out), overrides, ..Request::default() };
     /// let job = Job::new(request).start(Verbosity::Quiet)?;
     /// while !job.is_finished() {
     ///     println!("{:.0} %, {:?} left", job.progress() * 100.0, job.remaining());

@@ -31,7 +31,7 @@ fn program_called(name: &str) -> &'static Path {
 }
 
 fn trainer() -> &'static Path {
-    program_called("custom_trainer")
+    program_called("custom-trainer")
 }
 
 /// The small training without a model and a loss, by the example's program.

@@ -186,16 +186,17 @@ fn exports_in_the_background_are_those_of_the_training_thread() {
     let export = |dispatch: &str, kind: &str, name: &str, options: &str| {
         format!(
             "[[plugins]]\nkind = \"{kind}\"\nname = \"{name}\"\ndispatch = \"{dispatch}\"\n\
-             when = {{ every = \"1 epoch\" }}\noptions = {{ name = \"{name}-{{epoch}}\", verify = \"required\"{options} }}\n"
+             when = {{ every = \"1 epoch\" }}\noptions = {{ name = \"{name}-{{epoch}}\"{options} }}\n"
         )
     };
     let eight = ", quantize = \"int8\"";
+    let verified = ", verify = \"required\"";
     let training_of = |dispatch: &str| {
         let training = Training::new(
             &[
                 export(dispatch, "onnx", "eight-onnx", eight),
                 export(dispatch, "tflite", "eight-tflite", eight),
-                export(dispatch, "onnx", "whole", ""),
+                export(dispatch, "onnx", "whole", verified),
             ]
             .concat(),
         );
@@ -203,7 +204,7 @@ fn exports_in_the_background_are_those_of_the_training_thread() {
         training
     };
     let (inline, behind) = (training_of("inline"), training_of("background"));
-    for file in ["eight-onnx-1.onnx", "eight-onnx-2.onnx", "eight-tflite-2.tflite", "whole-2.onnx"] {
+    for file in ["eight-onnx-0001.onnx", "eight-onnx-0002.onnx", "eight-tflite-0002.tflite", "whole-0002.onnx"] {
         let of = |training: &Training| std::fs::read(training.path("run/exports").join(file)).expect("it was exported");
         assert!(of(&inline) == of(&behind), "{file}");
     }

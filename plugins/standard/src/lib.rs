@@ -1,5 +1,5 @@
-//! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default;
-//! `csv`, `early-stopping` and `terminate-on-nan`, which a run file must declare.
+//! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default, and
+//! others, which a run file must declare.
 
 mod confusion_table;
 mod csv;
@@ -12,6 +12,7 @@ mod print_metrics;
 mod progress;
 mod rows;
 mod terminate_on_nan;
+mod watched_metric;
 
 use plugin_api::{Kind, plugin};
 

@@ -5,6 +5,7 @@ mod confusion_table;
 mod csv;
 mod display;
 mod early_stopping;
+mod hyper_parameters;
 mod json_lines;
 mod line_file;
 mod metrics_table;
@@ -24,4 +25,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<csv::Csv>(),
     Kind::of::<early_stopping::EarlyStopping>(),
     Kind::of::<terminate_on_nan::TerminateOnNan>(),
+    Kind::of::<hyper_parameters::lr_schedule::LrSchedule>(),
 ];

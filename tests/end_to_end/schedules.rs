@@ -1,0 +1,62 @@
+//! Hyper-parameters that callbacks set during a run, and callbacks that steer the loop, in the real loop.
+
+use serde_json::Value;
+
+use crate::small_run::{Ran, SmallRun};
+use crate::training::Training;
+
+/// A run of the shipped callbacks with metrics of each epoch.
+fn run(entry: &str) -> SmallRun {
+    SmallRun::with_libraries(&["standard", "checkpoint"]).instance("kind = 'json-lines'").instance(entry)
+}
+
+/// A metric after each epoch.
+fn each_epoch(ran: &Ran, metric: &str) -> Vec<f64> {
+    let lines = fixture::lines(&ran.out.join("metrics.jsonl"));
+    let epochs = lines.iter().filter(|line| line["kind"] == "epoch");
+    epochs.map(|line| line[metric].as_f64().unwrap_or(f64::NAN)).collect()
+}
+
+#[test]
+fn a_schedule_of_points_sets_the_learning_rate_and_the_runs_own_yields() {
+    let ran = run("kind = 'lr-schedule'\noptions = { points = [[1, 0.0], [3, 0.002]] }")
+        .set("train.epochs=5")
+        .set("train.schedule={ type = 'cosine' }")
+        .run()
+        .succeeded();
+    let rates = each_epoch(&ran, "learning_rate");
+    assert!(rates[0] > 0.0 && rates[0] < 0.01, "the schedule sets that of the first epoch: {rates:?}");
+    assert_eq!(rates[1..], [0.0, 0.0, 0.002, 0.002]);
+    let said = "`lr-schedule` sets `learning_rate` from now on; the run's schedule `cosine` no longer changes it";
+    assert_eq!(ran.stderr().matches(said).count(), 1, "{}", ran.shown());
+}
+
+#[test]
+fn a_resumed_run_has_the_rates_of_an_unbroken_one() {
+    let training = Training::new(
+        r#"
+[[plugins]]
+kind = "json-lines"
+[[plugins]]
+kind = "checkpoint"
+[[plugins]]
+kind = "lr-schedule"
+options = { points = [[0, 0.01], [4, 0.001]], interp = "linear" }
+"#,
+    );
+    training.run("unbroken", &["--set", "train.epochs=4"]);
+    training.run("first", &["--set", "train.epochs=2"]);
+    let checkpoint = training.path("first").join("checkpoints/last").display().to_string();
+    training.run("resumed", &["--set", "train.epochs=4", "--resume", &checkpoint]);
+    let (unbroken, resumed) = (training.metrics("unbroken"), training.metrics("resumed"));
+    assert_eq!(resumed[resumed.len() - 2..], unbroken[2..]);
+    assert_ne!(unbroken[2]["learning_rate"], unbroken[3]["learning_rate"]);
+}
+
+#[test]
+fn a_hyper_parameter_that_the_run_does_not_have_is_told_before_the_training() {
+    let ran = run("kind = 'lr-schedule'\noptions = { points = [[1, 0.1]], hyper_parameter = 'learning_rat' }").run();
+    assert_eq!((ran.code(), &ran.status()["state"]), (Some(1), &Value::from("failed")));
+    let message = "there is no hyper-parameter `learning_rat`; did you mean `learning_rate`?";
+    assert!(ran.stderr().contains(message), "{}", ran.shown());
+}

@@ -60,3 +60,17 @@ fn a_hyper_parameter_that_the_run_does_not_have_is_told_before_the_training() {
     let message = "there is no hyper-parameter `learning_rat`; did you mean `learning_rate`?";
     assert!(ran.stderr().contains(message), "{}", ran.shown());
 }
+
+#[test]
+fn a_plateau_reduces_the_learning_rate_and_says_so() {
+    // No loss is ever larger than the first by so much.
+    let ran = run("kind = 'reduce-on-plateau'\n\
+                   options = { mode = 'max', min_delta = 1000.0, patience = 2, factor = 0.5, min = 0.004 }")
+    .set("train.epochs=6")
+    .run()
+    .succeeded();
+    assert_eq!(each_epoch(&ran, "learning_rate"), [0.01, 0.01, 0.01, 0.005, 0.005, 0.004]);
+    let said = "`reduce-on-plateau` reduces `learning_rate` from 0.0050 to 0.0040: 2 values of \
+                `val_loss` in a row were not better than the best";
+    assert!(ran.stderr().contains(said), "{}", ran.shown());
+}

@@ -26,4 +26,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<early_stopping::EarlyStopping>(),
     Kind::of::<terminate_on_nan::TerminateOnNan>(),
     Kind::of::<hyper_parameters::lr_schedule::LrSchedule>(),
+    Kind::of::<hyper_parameters::reduce_on_plateau::ReduceOnPlateau>(),
 ];

@@ -1,4 +1,5 @@
 //! The callbacks that set hyper-parameters of the optimizer.
 
 pub(crate) mod lr_schedule;
+pub(crate) mod reduce_on_plateau;
 mod target;

@@ -74,3 +74,14 @@ fn a_plateau_reduces_the_learning_rate_and_says_so() {
                 `val_loss` in a row were not better than the best";
     assert!(ran.stderr().contains(said), "{}", ran.shown());
 }
+
+#[test]
+fn what_a_person_writes_during_the_run_is_set() {
+    // A run begins in a new folder, so that the file is beside it.
+    let run = run("kind = 'human-hyperparams'\noptions = { file = '../hyper.txt' }").set("train.epochs=3");
+    let file = run.out().with_file_name("hyper.txt");
+    std::fs::write(file, "learning_rate: 0.5\nlearning rate 1\n").expect("a file");
+    let ran = run.run().succeeded();
+    assert_eq!(each_epoch(&ran, "learning_rate"), [0.01, 0.5, 0.5]);
+    assert!(ran.stderr().contains("`../hyper.txt`, line 2: it is not `name: value`"), "{}", ran.shown());
+}

@@ -27,4 +27,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<terminate_on_nan::TerminateOnNan>(),
     Kind::of::<hyper_parameters::lr_schedule::LrSchedule>(),
     Kind::of::<hyper_parameters::reduce_on_plateau::ReduceOnPlateau>(),
+    Kind::of::<hyper_parameters::human_hyperparams::HumanHyperparams>(),
 ];

@@ -85,3 +85,18 @@ fn what_a_person_writes_during_the_run_is_set() {
     assert_eq!(each_epoch(&ran, "learning_rate"), [0.01, 0.5, 0.5]);
     assert!(ran.stderr().contains("`../hyper.txt`, line 2: it is not `name: value`"), "{}", ran.shown());
 }
+
+#[test]
+fn a_time_limit_ends_a_run_that_succeeds_and_its_resume() {
+    let limit = "\n[[plugins]]\nkind = \"checkpoint\"\nwhen = { at = [\"end\"] }\n\
+                 [[plugins]]\nkind = \"time-limit\"\noptions = { duration = \"1 s\" }\n";
+    let training = Training::new(limit);
+    training.run("first", &["--set", "train.epochs=1000000"]);
+    let status = training.status("first");
+    assert_eq!(status["state"], "stopped", "{status}");
+    let checkpoint = training.path("first").join("checkpoints/last").display().to_string();
+    training.run("resumed", &["--set", "train.epochs=1000000", "--resume", &checkpoint]);
+    let resumed = training.status("resumed");
+    let step = |status: &Value| status["position"]["global_step"].as_u64();
+    assert_eq!(step(&resumed), step(&status).map(|step| step + 1), "the time of the first process counts");
+}

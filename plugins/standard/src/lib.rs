@@ -2,6 +2,7 @@
 //! others, which a run file must declare.
 
 mod confusion_table;
+mod control;
 mod csv;
 mod display;
 mod early_stopping;
@@ -28,4 +29,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<hyper_parameters::lr_schedule::LrSchedule>(),
     Kind::of::<hyper_parameters::reduce_on_plateau::ReduceOnPlateau>(),
     Kind::of::<hyper_parameters::human_hyperparams::HumanHyperparams>(),
+    Kind::of::<control::time_limit::TimeLimit>(),
 ];

@@ -66,6 +66,7 @@ fn what_we_ship_passes_its_own_check() {
         ("command", "command.command=['true']"),
         ("standard", "lr-schedule.points=[[0, 0.1]]"),
         ("standard", "time-limit.duration='1 h'"),
+        ("standard", "remote-control.stop='stop'"),
     ];
     for (name, library) in fixture::build_workspace_plugins() {
         // These two do not know where to send, and the report's state has the time in it.

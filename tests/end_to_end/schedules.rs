@@ -1,5 +1,7 @@
 //! Hyper-parameters that callbacks set during a run, and callbacks that steer the loop, in the real loop.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::small_run::{Ran, SmallRun};
@@ -99,4 +101,37 @@ fn a_time_limit_ends_a_run_that_succeeds_and_its_resume() {
     let resumed = training.status("resumed");
     let step = |status: &Value| status["position"]["global_step"].as_u64();
     assert_eq!(step(&resumed), step(&status).map(|step| step + 1), "the time of the first process counts");
+}
+
+#[test]
+fn files_pause_resume_save_and_stop_a_run() {
+    let options = "options = { stop = 'stop', pause = 'pause', resume = 'resume', checkpoint = 'save' }";
+    let run = run(&format!("kind = 'remote-control'\n{options}")).set("train.epochs=1000000");
+    let run = run.instance("kind = 'checkpoint'\nwhen = { at = ['end'] }");
+    let child = run.start();
+    let out = run.out();
+    let state = || {
+        let text = std::fs::read(out.join("status.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or(Value::Null)
+    };
+    let wait = |what: &str, is: &dyn Fn(&Value) -> bool| {
+        let began = Instant::now();
+        while !is(&state()) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no {what}: {}", state());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let touch = |name: &str| std::fs::write(out.join(name), "").expect("a file");
+    wait("start", &|status| status["state"] == "running");
+    touch("pause");
+    wait("pause", &|status| status["state"] == "paused");
+    touch("save");
+    wait("checkpoint", &|status| status["artifacts"]["last_checkpoint"].is_string());
+    assert_eq!(state()["state"], "paused");
+    touch("resume");
+    wait("resume", &|status| status["state"] == "running");
+    touch("stop");
+    let ran = run.ended(child.wait_with_output().expect("the host ends")).succeeded();
+    assert_eq!(ran.status()["state"], "stopped");
+    assert!(!ran.out.join("stop").exists() && !ran.out.join("resume").exists());
 }

@@ -30,4 +30,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<hyper_parameters::reduce_on_plateau::ReduceOnPlateau>(),
     Kind::of::<hyper_parameters::human_hyperparams::HumanHyperparams>(),
     Kind::of::<control::time_limit::TimeLimit>(),
+    Kind::of::<control::remote_control::RemoteControl>(),
 ];

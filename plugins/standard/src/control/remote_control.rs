@@ -11,21 +11,21 @@ use plugin_api::{Callback, Creation, Error, Result, Run, When, plugin};
 use super::control_files::{ControlFile, ControlFiles};
 use super::pause_watch::PauseWatch;
 
-/// Options of `remote-control`. Each names a file, relative to the run folder.
+/// Options of `remote-control`. The files are relative to the run folder.
 #[plugin]
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Stops the run.
+    /// The file that stops the run. All of these are relative to the run folder, and are removed when they are found.
     stop: Option<String>,
-    /// Pauses the run until `resume`, or until `host resume`.
+    /// The file that pauses the run, until `resume` or `host resume`.
     pause: Option<String>,
-    /// Ends the pause that `pause` began.
+    /// The file that ends the pause that `pause` began.
     resume: Option<String>,
-    /// Takes a checkpoint, which the plugin `checkpoint` writes.
+    /// The file that asks for a checkpoint, which the plugin `checkpoint` writes.
     checkpoint: Option<String>,
-    /// Evaluates the model.
+    /// The file that asks for an evaluation.
     evaluate: Option<String>,
-    /// Ends the epoch after the current step.
+    /// The file that ends the epoch after the current step.
     end_epoch: Option<String>,
 }
 

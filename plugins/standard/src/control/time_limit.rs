@@ -16,8 +16,8 @@ pub(crate) struct Options {
     /// Stop when training has taken this long: `2 h`, `30 min`, `90 s`. A resumed run counts on from its checkpoint. A pause
     /// counts, too.
     duration: String,
-    /// Stop this much earlier, so that what comes at the end, such as the last checkpoint and the evaluation of `test`, is
-    /// also done within `duration`.
+    /// Stop this much earlier, so that what comes at the end, such as the last checkpoint and the evaluation of `test`, also
+    /// ends within `duration`.
     reserve: Option<String>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// The smallest change that counts as an improvement.
     #[schemars(range(min = 0.0))]
     min_delta: f64,
-    /// How many values after a reduction do not count towards the next one.
+    /// The number of the value after a reduction that is the first to count again: 3 leaves out two values, as in Keras.
     cooldown: u64,
     /// The hyper-parameter is never reduced below this.
     #[schemars(range(min = 0.0))]
@@ -61,7 +61,7 @@ struct State {
     best: Option<(f64, u64)>,
     /// The number of values without an improvement since the best one or the last reduction.
     waited: u64,
-    /// The number of values that the cooldown still takes.
+    /// The number of values until the cooldown is over; the last of them counts again.
     cooling: u64,
     /// The global step of the last value that was counted.
     counted: Option<u64>,

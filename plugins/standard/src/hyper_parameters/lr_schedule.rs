@@ -120,9 +120,9 @@ impl LrSchedule {
     /// Sets the value after `finished` epochs or steps, if it is another one than that of before.
     fn update(&mut self, run: &mut Run<'_>, finished: u64, is_first: bool) -> Result<()> {
         let Some(value) = value_after(&self.points, self.interp, finished) else { return Ok(()) };
-        let is_new = self.state.set != Some(value);
         // A resumed run may have other options: then nobody has set this hyper-parameter yet.
-        if !is_new && !(is_first && self.target.in_groups(run)?.iter().any(|it| !it.is_owned)) {
+        let is_set = self.state.set == Some(value);
+        if is_set && (!is_first || self.target.in_groups(run)?.iter().all(|it| it.is_owned)) {
             return Ok(());
         }
         if is_first || self.state.set.is_none() {

@@ -62,7 +62,12 @@ fn every_service_answers_a_plugin_under_check() {
 
 #[test]
 fn what_we_ship_passes_its_own_check() {
-    let options = [("command", "command.command=['true']")];
+    let options = [
+        ("command", "command.command=['true']"),
+        ("standard", "lr-schedule.points=[[0, 0.1]]"),
+        ("standard", "time-limit.duration='1 h'"),
+        ("standard", "remote-control.stop='stop'"),
+    ];
     for (name, library) in fixture::build_workspace_plugins() {
         // These two do not know where to send, and the report's state has the time in it.
         if ["webhook", "report", "mlflow"].contains(&name.as_str()) {

@@ -47,6 +47,8 @@ mod first_contact;
 mod layers;
 // What the command line says.
 mod cli;
+// Hyper-parameters that callbacks set, and the end of a run that they ask for.
+mod schedules;
 // The run that these share.
 mod small_run;
 // What a resumed run takes along.

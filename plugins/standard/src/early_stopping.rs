@@ -13,6 +13,8 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::watched_metric;
+
 /// Options of `early-stopping`.
 #[plugin]
 pub(crate) struct Options {
@@ -95,15 +97,8 @@ impl Callback for EarlyStopping {
         if options.patience == 0 {
             return Err(Error::new("`patience` must be at least 1"));
         }
-        if !(options.min_delta >= 0.0 && options.min_delta.is_finite()) {
-            return Err(Error::new(format!("`min_delta` must be 0 or more, not {}", options.min_delta)));
-        }
-        let direction = options.mode.or_else(|| Direction::of_metric(&options.metric)).ok_or_else(|| {
-            let metric = &options.metric;
-            Error::new(format!(
-                "whether `{metric}` is better lower or higher is not known: set `mode` to `min` or `max`"
-            ))
-        })?;
+        watched_metric::check_min_delta(options.min_delta)?;
+        let direction = watched_metric::direction(&options.metric, options.mode)?;
         let copy = format!("{}-best", creation.instance);
         Ok(Self { options, direction, state: State::default(), copy })
     }
@@ -121,14 +116,7 @@ impl Callback for EarlyStopping {
         if event.epoch < self.options.start_from_epoch {
             return Ok(());
         }
-        // One that is running but has not been measured has no point in the history.
-        let Some(_) = run.latest_metric(&self.options.metric)? else { return Ok(()) };
-        let points = run.history(&self.options.metric);
-        let latest = match points {
-            Err(error) if error.kind() == ErrorKind::NoSuchName => None,
-            points => points?.pop(),
-        };
-        let Some(latest) = latest else { return Ok(()) };
+        let Some(latest) = watched_metric::latest(run, &self.options.metric)? else { return Ok(()) };
         let before = self.state.best;
         let reason = self.options.judge(self.direction, &mut self.state, latest);
         if self.options.restore_best && self.state.best != before {
@@ -160,14 +148,7 @@ impl Options {
         if self.check_finite && !value.is_finite() {
             return Some(format!("non_finite_metric: `{metric}` is {value}"));
         }
-        let improved = match state.best {
-            None => !value.is_nan(),
-            Some(best) => match direction {
-                Direction::Min => direction.better(value, best.value - self.min_delta),
-                Direction::Max => direction.better(value, best.value + self.min_delta),
-            },
-        };
-        if improved {
+        if watched_metric::is_better(direction, value, state.best.map(|best| best.value), self.min_delta) {
             state.best = Some(Best { value, epoch: latest.epoch, global_step: latest.global_step });
             state.waited = 0;
         } else {

@@ -1,10 +1,12 @@
-//! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default;
-//! `csv`, `early-stopping` and `terminate-on-nan`, which a run file must declare.
+//! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default, and
+//! others, which a run file must declare.
 
 mod confusion_table;
+mod control;
 mod csv;
 mod display;
 mod early_stopping;
+mod hyper_parameters;
 mod json_lines;
 mod line_file;
 mod metrics_table;
@@ -12,6 +14,7 @@ mod print_metrics;
 mod progress;
 mod rows;
 mod terminate_on_nan;
+mod watched_metric;
 
 use plugin_api::{Kind, plugin};
 
@@ -23,4 +26,9 @@ const KINDS: &[Kind] = &[
     Kind::of::<csv::Csv>(),
     Kind::of::<early_stopping::EarlyStopping>(),
     Kind::of::<terminate_on_nan::TerminateOnNan>(),
+    Kind::of::<hyper_parameters::lr_schedule::LrSchedule>(),
+    Kind::of::<hyper_parameters::reduce_on_plateau::ReduceOnPlateau>(),
+    Kind::of::<hyper_parameters::human_hyperparams::HumanHyperparams>(),
+    Kind::of::<control::time_limit::TimeLimit>(),
+    Kind::of::<control::remote_control::RemoteControl>(),
 ];

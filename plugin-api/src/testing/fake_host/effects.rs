@@ -24,6 +24,11 @@ impl FakeHost {
         self.world.given.groups.iter().find_map(|group| group.values.get(name)).copied()
     }
 
+    /// A hyper-parameter of a parameter group.
+    pub fn hyper_parameter_of(&self, group: &str, name: &str) -> Option<f64> {
+        self.world.given.groups.iter().find(|other| other.name == group)?.values.get(name).copied()
+    }
+
     /// A tensor of a set.
     pub fn tensor(&self, set: &TensorSet, name: &str) -> Option<&Tensor> {
         self.world.given.tensors.get(set)?.iter().find(|tensor| tensor.name() == name)

@@ -53,6 +53,14 @@ impl FakeHost {
         }
     }
 
+    /// Sets a hyper-parameter as the instance `owner` would, which then owns it.
+    pub fn own_hyper_parameter(&mut self, owner: &str, group: &str, name: &str, value: f64) {
+        self.put_hyper_parameter(group, name, value);
+        for other in self.world.given.groups.iter_mut().filter(|other| other.name == group) {
+            other.owners.insert(name.to_owned(), owner.to_owned());
+        }
+    }
+
     /// Sets the model's graph. Parameters and buffers are then only those that [`Self::put_tensor`] puts.
     pub fn set_graph(&mut self, graph: serde_json::Value) {
         for set in [TensorSet::Parameters, TensorSet::Buffers] {

@@ -1,0 +1,61 @@
+//! The files by which a person asks the loop for something. Each is removed when it is found, so that it counts once.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use plugin_api::protocol::Control;
+
+/// A file, and what it asks for.
+pub(super) struct ControlFile {
+    name: String,
+    path: PathBuf,
+    action: Control,
+    /// Whether a person was told that it cannot be removed.
+    told: AtomicBool,
+}
+
+#[derive(Default)]
+pub(super) struct ControlFiles(Vec<ControlFile>);
+
+impl ControlFile {
+    pub(super) fn new(folder: &Path, name: &str, action: Control) -> Self {
+        Self { name: name.to_owned(), path: folder.join(name), action, told: AtomicBool::new(false) }
+    }
+
+    /// Removes it; returns whether it was there.
+    fn take(&self) -> bool {
+        match std::fs::remove_file(&self.path) {
+            Ok(()) => {
+                self.told.store(false, Ordering::Relaxed);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            // It would be found again and again: a run that paused could never go on.
+            Err(error) => {
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    let name = &self.name;
+                    plugin_api::tracing::warn!("`{name}` cannot be removed, so that it has no effect: {error}");
+                }
+                false
+            }
+        }
+    }
+}
+
+impl ControlFiles {
+    pub(super) fn new(files: Vec<ControlFile>) -> Self {
+        Self(files)
+    }
+
+    /// Whether one of them asks for an action that is `wanted`.
+    pub(super) fn ask_for(&self, wanted: impl Fn(Control) -> bool) -> bool {
+        self.0.iter().any(|file| wanted(file.action))
+    }
+
+    /// Removes the files that are there and whose action is `wanted`; returns the actions, each with its reason.
+    pub(super) fn take(&self, wanted: impl Fn(Control) -> bool) -> Vec<(Control, String)> {
+        let found = self.0.iter().filter(|file| wanted(file.action) && file.take());
+        found.map(|file| (file.action, format!("the file `{}` appeared", file.name))).collect()
+    }
+}

@@ -1,0 +1,7 @@
+//! The callbacks that steer the loop: when it ends, and what a person asks of it through files.
+
+mod control_files;
+mod duration;
+mod pause_watch;
+pub(crate) mod remote_control;
+pub(crate) mod time_limit;

@@ -1,5 +1,5 @@
 //! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default;
-//! `csv`, `early-stopping` and `terminate-on-nan`, which a run file must declare.
+//! `csv`, `early-stopping`, `terminate-on-nan` and those of the folders, which a run file must declare.
 
 mod confusion_table;
 mod csv;
@@ -12,6 +12,7 @@ mod print_metrics;
 mod progress;
 mod rows;
 mod terminate_on_nan;
+mod weights;
 
 use plugin_api::{Kind, plugin};
 
@@ -23,4 +24,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<csv::Csv>(),
     Kind::of::<early_stopping::EarlyStopping>(),
     Kind::of::<terminate_on_nan::TerminateOnNan>(),
+    Kind::of::<weights::ema::Ema>(),
 ];

@@ -1,0 +1,5 @@
+//! Callbacks that average, keep, clip or measure the weights and their gradients.
+
+mod average;
+pub(crate) mod ema;
+mod values;

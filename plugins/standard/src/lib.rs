@@ -25,4 +25,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<early_stopping::EarlyStopping>(),
     Kind::of::<terminate_on_nan::TerminateOnNan>(),
     Kind::of::<weights::ema::Ema>(),
+    Kind::of::<weights::save_best::SaveBest>(),
 ];

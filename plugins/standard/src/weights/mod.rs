@@ -2,4 +2,5 @@
 
 mod average;
 pub(crate) mod ema;
+pub(crate) mod save_best;
 mod values;

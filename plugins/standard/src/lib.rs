@@ -26,4 +26,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<terminate_on_nan::TerminateOnNan>(),
     Kind::of::<weights::ema::Ema>(),
     Kind::of::<weights::save_best::SaveBest>(),
+    Kind::of::<weights::swa::Swa>(),
 ];

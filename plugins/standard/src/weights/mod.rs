@@ -3,4 +3,5 @@
 mod average;
 pub(crate) mod ema;
 pub(crate) mod save_best;
+pub(crate) mod swa;
 mod values;

@@ -27,4 +27,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<weights::ema::Ema>(),
     Kind::of::<weights::save_best::SaveBest>(),
     Kind::of::<weights::swa::Swa>(),
+    Kind::of::<weights::gradient_clip::GradientClip>(),
 ];

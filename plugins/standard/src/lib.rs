@@ -28,4 +28,6 @@ const KINDS: &[Kind] = &[
     Kind::of::<weights::save_best::SaveBest>(),
     Kind::of::<weights::swa::Swa>(),
     Kind::of::<weights::gradient_clip::GradientClip>(),
+    Kind::of::<weights::gradient_stats::GradientStats>(),
+    Kind::of::<weights::weight_stats::WeightStats>(),
 ];

@@ -3,6 +3,9 @@
 mod average;
 pub(crate) mod ema;
 pub(crate) mod gradient_clip;
+pub(crate) mod gradient_stats;
 pub(crate) mod save_best;
 pub(crate) mod swa;
+mod tensor_stats;
 mod values;
+pub(crate) mod weight_stats;

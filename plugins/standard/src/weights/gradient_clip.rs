@@ -184,7 +184,10 @@ mod tests {
 
     use super::*;
 
-    fn host(options: Value, tensors: &[(&str, &[i64], &[f32], &[f32])]) -> FakeHost {
+    /// A tensor: its name, its shape, the weights and their gradient.
+    type Given<'t> = (&'t str, &'t [i64], &'t [f32], &'t [f32]);
+
+    fn host(options: Value, tensors: &[Given<'_>]) -> FakeHost {
         let mut host = FakeHost::new::<GradientClip>(options).unwrap();
         for (name, shape, weights, gradient) in tensors {
             host.put_tensor(TensorSet::Parameters, Tensor::new(*name, shape, weights).unwrap());
@@ -230,8 +233,8 @@ mod tests {
     fn adaptive_clipping_is_by_unit_and_relative_to_its_weights() {
         // Two rows with the norms 1 and 10; the gradients of both have the norm 2.
         let weights = [0.6, 0.8, 6.0, 8.0];
-        let rows: (&str, &[i64], &[f32], &[f32]) = ("rows", &[2, 2], &weights, &[2.0, 0.0, 2.0, 0.0]);
-        let bias: (&str, &[i64], &[f32], &[f32]) = ("bias", &[2], &[0.0, 0.0], &[3.0, 4.0]);
+        let rows: Given<'_> = ("rows", &[2, 2], &weights, &[2.0, 0.0, 2.0, 0.0]);
+        let bias: Given<'_> = ("bias", &[2], &[0.0, 0.0], &[3.0, 4.0]);
         let mut host = host(json!({ "by": "adaptive", "limit": 0.5 }), &[rows, bias]);
         host.gradients(1).unwrap();
         assert_close(&gradient(&host, "rows"), &[0.5, 0.0, 2.0, 0.0]);
@@ -258,7 +261,7 @@ mod tests {
             host.put_tensor(TensorSet::Gradients, Tensor::new("a", &[1], &[value]).unwrap());
             host.gradients(number).unwrap();
         };
-        let tensors: &[(&str, &[i64], &[f32], &[f32])] = &[("a", &[1], &[1.0], &[0.0])];
+        let tensors: &[Given<'_>] = &[("a", &[1], &[1.0], &[0.0])];
         let mut first = host(json!({}), tensors);
         step(&mut first, 1, 8.0);
         step(&mut first, 2, 0.5);

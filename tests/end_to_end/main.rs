@@ -59,6 +59,8 @@ mod limits;
 mod jobs;
 // A run as other processes see and steer it.
 mod follow;
+// Averages of the weights, the best ones, and what is done with gradients.
+mod averages;
 // Resuming from a checkpoint: bit for bit, whatever ended the process.
 mod restore_best;
 mod resume;

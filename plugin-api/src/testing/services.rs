@@ -220,7 +220,7 @@ impl World {
                 let train = self.given.train_steps.as_mut();
                 return Answer::of(&train.ok_or_else(|| not_set("training", "answer_train_steps"))?(steps)?);
             }
-            ServiceKind::RECALIBRATE_BATCH_NORM => {}
+            ServiceKind::RECALIBRATE_BATCH_NORM => self.seen.recalibrations.push(decode(payload)?),
             ServiceKind::BATCH => {
                 let BatchRequest { split, index } = decode(payload)?;
                 let names = self.given.batches.keys().map(String::as_str);

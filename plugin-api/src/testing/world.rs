@@ -8,7 +8,7 @@ use super::host_call::RemoteSide;
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
-use crate::protocol::requests::{Artifact, ControlRequest, Custom, Failure, Measure, Predict, StatusLine};
+use crate::protocol::requests::{Artifact, ControlRequest, Custom, Failure, Measure, Predict, Recalibrate, StatusLine};
 use crate::protocol::{
     ArrayPoint, CheckpointWritten, HookTime, Need, ParameterGroup, Point, Record, RunInfo, Tap, TensorSet,
 };
@@ -55,6 +55,7 @@ pub(super) struct Seen {
     pub(super) artifacts: Vec<Artifact>,
     pub(super) checkpoints: Vec<CheckpointWritten>,
     pub(super) taps: Vec<Tap>,
+    pub(super) recalibrations: Vec<Recalibrate>,
     pub(super) logs: Vec<String>,
 }
 

@@ -9,6 +9,7 @@ mod normalization;
 mod origin;
 mod outputs;
 mod publication;
+mod safetensors;
 mod samples;
 mod weights;
 
@@ -21,5 +22,6 @@ pub use normalization::Normalization;
 pub use origin::Origin;
 pub use outputs::{Added, Ending, Include, Outputs};
 pub use publication::{PartialFile, Publication, remove_unfinished};
+pub use safetensors::write_safetensors;
 pub use samples::{Samples, TRAIN, Value, predict};
 pub use weights::{Values, Weight, Weights, write_numbers};

@@ -36,6 +36,18 @@ pub enum Values<'a> {
     I64(&'a [i64]),
 }
 
+impl<'a> Weight<'a> {
+    /// Its elements as they are in memory: in row-major order, little-endian.
+    pub fn bytes(&self) -> &'a [u8] {
+        // In the machine's byte order; the SDK's targets are all little-endian.
+        const { assert!(cfg!(target_endian = "little")) };
+        match self.values {
+            Values::F32(values) => bytemuck::cast_slice(values),
+            Values::I64(values) => bytemuck::cast_slice(values),
+        }
+    }
+}
+
 impl<'a> Weights<'a> {
     /// Reads all of them.
     ///

@@ -15,6 +15,7 @@ mod progress;
 mod rows;
 mod terminate_on_nan;
 mod watched_metric;
+mod weights;
 
 use plugin_api::{Kind, plugin};
 
@@ -31,4 +32,10 @@ const KINDS: &[Kind] = &[
     Kind::of::<hyper_parameters::human_hyperparams::HumanHyperparams>(),
     Kind::of::<control::time_limit::TimeLimit>(),
     Kind::of::<control::remote_control::RemoteControl>(),
+    Kind::of::<weights::ema::Ema>(),
+    Kind::of::<weights::save_best::SaveBest>(),
+    Kind::of::<weights::swa::Swa>(),
+    Kind::of::<weights::gradient_clip::GradientClip>(),
+    Kind::of::<weights::gradient_stats::GradientStats>(),
+    Kind::of::<weights::weight_stats::WeightStats>(),
 ];

@@ -2,10 +2,10 @@
 
 use std::io::{Seek, Write};
 
-use export::{Origin, Values, Weight, Weights};
+use export::{Origin, Weights, write_safetensors};
 use plugin_api::{Result, plugin};
 
-use crate::{npz, safetensors, state_dict};
+use crate::{npz, state_dict};
 
 /// A format of files of weights.
 #[plugin]
@@ -37,17 +37,9 @@ impl Format {
     /// Errors of `writer`, and names that the format does not allow.
     pub(crate) fn write(self, writer: &mut (impl Write + Seek), weights: &Weights<'_>, origin: &Origin) -> Result<()> {
         match self {
-            Self::Safetensors => safetensors::write(writer, weights, origin),
+            Self::Safetensors => write_safetensors(writer, weights, origin),
             Self::Pt => state_dict::write(writer, weights, origin),
             Self::Npz => npz::write(writer, weights, origin),
         }
-    }
-}
-
-/// The elements of a weight as they are in memory: in row-major order, little-endian.
-pub(crate) fn bytes<'a>(weight: &Weight<'a>) -> &'a [u8] {
-    match weight.values {
-        Values::F32(values) => bytemuck::cast_slice(values),
-        Values::I64(values) => bytemuck::cast_slice(values),
     }
 }

@@ -8,7 +8,6 @@ mod archive;
 mod format;
 mod npz;
 mod pickle;
-mod safetensors;
 mod state_dict;
 
 use std::path::Path;

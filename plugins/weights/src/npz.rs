@@ -6,7 +6,6 @@ use export::{Origin, Values, Weight, Weights};
 use plugin_api::Result;
 
 use crate::archive;
-use crate::format::bytes;
 
 /// The magic bytes of an array, and version 1.0 of its header.
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
@@ -24,7 +23,7 @@ pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>, ori
         archive.comment(&origin.json());
         weights
             .iter()
-            .try_for_each(|weight| archive.add(&format!("{}.npy", weight.name), &[&header(&weight), bytes(&weight)]))
+            .try_for_each(|weight| archive.add(&format!("{}.npy", weight.name), &[&header(&weight), weight.bytes()]))
     })
 }
 

@@ -7,7 +7,6 @@ use export::{Origin, Values, Weight, Weights};
 use plugin_api::Result;
 
 use crate::archive;
-use crate::format::bytes;
 use crate::pickle::Pickle;
 
 /// The archive's only folder. Any name works; PyTorch uses this one if it does not know a file name.
@@ -25,7 +24,7 @@ pub(crate) fn write(writer: &mut (impl Write + Seek), weights: &Weights<'_>, ori
         archive.add(&format!("{ROOT}/data.pkl"), &[&dictionary(weights)])?;
         archive.add(&format!("{ROOT}/byteorder"), &[b"little"])?;
         for (key, weight) in weights.iter().enumerate() {
-            archive.add(&format!("{ROOT}/data/{key}"), &[bytes(&weight)])?;
+            archive.add(&format!("{ROOT}/data/{key}"), &[weight.bytes()])?;
         }
         // Readers of state dicts ignore what is in this folder.
         archive.add(&format!("{ROOT}/extra/run.json"), &[origin.json().as_bytes()])?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::FakeHost;
-use crate::protocol::requests::{Artifact, ControlRequest, Custom, StatusLine};
+use crate::protocol::requests::{Artifact, ControlRequest, Custom, Recalibrate, StatusLine};
 use crate::protocol::{CheckpointWritten, Control, Record, Tap, TensorSet};
 use crate::tensor::Tensor;
 
@@ -83,6 +83,11 @@ impl FakeHost {
     /// The requested taps.
     pub fn taps(&self) -> &[Tap] {
         &self.world.seen.taps
+    }
+
+    /// The estimates of the batch-norm statistics that were asked for; the fake host changes no buffer.
+    pub fn recalibrations(&self) -> &[Recalibrate] {
+        &self.world.seen.recalibrations
     }
 
     /// What hooks logged with `tracing`, as `WARN message field=value`; nothing if the test has set

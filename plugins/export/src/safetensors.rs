@@ -6,12 +6,11 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use export::{Origin, Values, Weight, Weights};
 use plugin_api::Result;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::format::bytes;
+use crate::{Origin, Values, Weight, Weights};
 
 /// The header is padded, so that the elements start at a multiple of this.
 const ALIGNMENT: usize = 8;
@@ -39,7 +38,7 @@ impl Serialize for Header<'_> {
                 Values::F32(_) => "F32",
                 Values::I64(_) => "I64",
             };
-            let end = begin + bytes(weight).len();
+            let end = begin + weight.bytes().len();
             map.serialize_entry(weight.name, &Entry { dtype, shape: weight.shape, data_offsets: [begin, end] })?;
             begin = end;
         }
@@ -47,12 +46,12 @@ impl Serialize for Header<'_> {
     }
 }
 
-/// Writes a whole file.
+/// Writes a whole file of the format safetensors, with what is known of the run as its metadata.
 ///
 /// # Errors
 ///
 /// Errors of `writer`.
-pub(crate) fn write(writer: &mut impl Write, weights: &Weights<'_>, origin: &Origin) -> Result<()> {
+pub fn write_safetensors(writer: &mut impl Write, weights: &Weights<'_>, origin: &Origin) -> Result<()> {
     // The layout of the tensors is PyTorch's; readers that know several look for this key.
     let metadata: BTreeMap<&str, String> = std::iter::once(("format", "pt".to_owned())).chain(origin.texts()).collect();
     let mut weights: Vec<Weight<'_>> = weights.iter().collect();
@@ -63,7 +62,7 @@ pub(crate) fn write(writer: &mut impl Write, weights: &Weights<'_>, origin: &Ori
     writer.write_all(&(header.len() as u64).to_le_bytes())?;
     writer.write_all(&header)?;
     for weight in &weights {
-        writer.write_all(bytes(weight))?;
+        writer.write_all(weight.bytes())?;
     }
     Ok(())
 }

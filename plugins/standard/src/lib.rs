@@ -1,17 +1,18 @@
 //! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default;
-//! `csv`, `early-stopping` and `terminate-on-nan`, which a run file must declare.
+//! `csv`, `early-stopping`, and those in `checks`, which a run file must declare.
 
+mod checks;
 mod confusion_table;
 mod csv;
 mod display;
 mod early_stopping;
 mod json_lines;
 mod line_file;
+mod metric_patterns;
 mod metrics_table;
 mod print_metrics;
 mod progress;
 mod rows;
-mod terminate_on_nan;
 
 use plugin_api::{Kind, plugin};
 
@@ -22,5 +23,7 @@ const KINDS: &[Kind] = &[
     Kind::of::<json_lines::JsonLines>(),
     Kind::of::<csv::Csv>(),
     Kind::of::<early_stopping::EarlyStopping>(),
-    Kind::of::<terminate_on_nan::TerminateOnNan>(),
+    Kind::of::<checks::terminate_on_nan::TerminateOnNan>(),
+    Kind::of::<checks::spike_detection::SpikeDetection>(),
+    Kind::of::<checks::check_numerics::CheckNumerics>(),
 ];

@@ -22,6 +22,8 @@ mod plan;
 mod schedule;
 // Callbacks on threads of their own.
 mod background;
+// Callbacks that look for wrong numbers, and those that measure.
+mod checks;
 // Metrics as comma-separated values.
 mod csv;
 // The formats that data is read from, and what is wrong with files.

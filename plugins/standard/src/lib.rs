@@ -1,6 +1,7 @@
 //! The callbacks that most runs want, one per file: `progress`, `print-metrics` and `json-lines`, which run by default, and
 //! others, which a run file must declare.
 
+mod checks;
 mod confusion_table;
 mod control;
 mod csv;
@@ -9,11 +10,12 @@ mod early_stopping;
 mod hyper_parameters;
 mod json_lines;
 mod line_file;
+mod measures;
+mod metric_patterns;
 mod metrics_table;
 mod print_metrics;
 mod progress;
 mod rows;
-mod terminate_on_nan;
 mod watched_metric;
 mod weights;
 
@@ -26,7 +28,7 @@ const KINDS: &[Kind] = &[
     Kind::of::<json_lines::JsonLines>(),
     Kind::of::<csv::Csv>(),
     Kind::of::<early_stopping::EarlyStopping>(),
-    Kind::of::<terminate_on_nan::TerminateOnNan>(),
+    Kind::of::<checks::terminate_on_nan::TerminateOnNan>(),
     Kind::of::<hyper_parameters::lr_schedule::LrSchedule>(),
     Kind::of::<hyper_parameters::reduce_on_plateau::ReduceOnPlateau>(),
     Kind::of::<hyper_parameters::human_hyperparams::HumanHyperparams>(),
@@ -38,4 +40,10 @@ const KINDS: &[Kind] = &[
     Kind::of::<weights::gradient_clip::GradientClip>(),
     Kind::of::<weights::gradient_stats::GradientStats>(),
     Kind::of::<weights::weight_stats::WeightStats>(),
+    Kind::of::<checks::spike_detection::SpikeDetection>(),
+    Kind::of::<checks::check_numerics::CheckNumerics>(),
+    Kind::of::<measures::moving_average::MovingAverage>(),
+    Kind::of::<measures::throughput::Throughput>(),
+    Kind::of::<measures::memory::Memory>(),
+    Kind::of::<measures::dump_tensors::DumpTensors>(),
 ];

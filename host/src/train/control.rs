@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::error::TrainError;
 use crate::distributed::ProcessGroup;
 
-/// Who asks where a signal does.
+/// Who asks where a signal does, and the author of the records that the host puts.
 pub(super) const HOST: &str = "host";
 
 /// How many signals asked for the end.

@@ -16,8 +16,6 @@ use crate::dispatch::{Dispatcher, Event, EventData, Failure, Moment, SavedState,
 use crate::report::table;
 use crate::services::Services;
 
-/// The author of the records that the host puts.
-
 /// The author of the events that the program sends itself.
 const PROGRAM: &str = "program";
 

@@ -2,20 +2,13 @@
 //! others, which a run file must declare.
 
 mod checks;
-mod confusion_table;
+mod console;
 mod control;
-mod csv;
 mod display;
-mod early_stopping;
+mod files;
 mod hyper_parameters;
-mod json_lines;
-mod line_file;
 mod measures;
 mod metric_patterns;
-mod metrics_table;
-mod print_metrics;
-mod progress;
-mod rows;
 mod watched_metric;
 mod weights;
 
@@ -23,11 +16,11 @@ use plugin_api::{Kind, plugin};
 
 #[plugin]
 const KINDS: &[Kind] = &[
-    Kind::of::<progress::Progress>(),
-    Kind::of::<print_metrics::PrintMetrics>(),
-    Kind::of::<json_lines::JsonLines>(),
-    Kind::of::<csv::Csv>(),
-    Kind::of::<early_stopping::EarlyStopping>(),
+    Kind::of::<console::progress::Progress>(),
+    Kind::of::<console::print_metrics::PrintMetrics>(),
+    Kind::of::<files::json_lines::JsonLines>(),
+    Kind::of::<files::csv::Csv>(),
+    Kind::of::<control::early_stopping::EarlyStopping>(),
     Kind::of::<checks::terminate_on_nan::TerminateOnNan>(),
     Kind::of::<hyper_parameters::lr_schedule::LrSchedule>(),
     Kind::of::<hyper_parameters::reduce_on_plateau::ReduceOnPlateau>(),

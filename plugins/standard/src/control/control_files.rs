@@ -1,5 +1,7 @@
-//! The files by which a person asks the loop for something. Each is removed when it is found, so that it counts once.
+//! The files by which a person asks the loop for something. Each is removed when it is found, so that it counts once; one with
+//! content was made for something else, and stays.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,7 @@ pub(super) struct ControlFile {
     name: String,
     path: PathBuf,
     action: Control,
-    /// Whether a person was told that it cannot be removed.
+    /// Whether a person was told why it has no effect.
     told: AtomicBool,
 }
 
@@ -25,6 +27,11 @@ impl ControlFile {
 
     /// Removes it; returns whether it was there.
     fn take(&self) -> bool {
+        let has_content = self.path.symlink_metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
+        if has_content {
+            self.tell(format_args!("it is not empty; a file that asks for something is, as `touch` makes it"));
+            return false;
+        }
         match std::fs::remove_file(&self.path) {
             Ok(()) => {
                 self.told.store(false, Ordering::Relaxed);
@@ -33,12 +40,15 @@ impl ControlFile {
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             // It would be found again and again: a run that paused could never go on.
             Err(error) => {
-                if !self.told.swap(true, Ordering::Relaxed) {
-                    let name = &self.name;
-                    plugin_api::tracing::warn!("`{name}` cannot be removed, so that it has no effect: {error}");
-                }
+                self.tell(format_args!("it cannot be removed: {error}"));
                 false
             }
+        }
+    }
+
+    fn tell(&self, why: fmt::Arguments<'_>) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            plugin_api::tracing::warn!("`{}` has no effect: {why}", self.name);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod control_files;
 mod duration;
+pub(crate) mod early_stopping;
 mod pause_watch;
 pub(crate) mod remote_control;
 pub(crate) mod time_limit;

@@ -234,8 +234,20 @@ mod tests {
         host.trigger("time").unwrap();
         host.trigger("time").unwrap();
         assert_eq!((actions(&host), host.logs().len()), (vec![], 1));
-        let begin = "WARN `pause` cannot be removed, so that it has no effect: ";
+        let begin = "WARN `pause` has no effect: it cannot be removed: ";
         assert!(host.logs()[0].starts_with(begin), "{:?}", host.logs());
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_stays() {
+        let mut host = FakeHost::new::<RemoteControl>(json!({ "stop": "metrics.jsonl" })).unwrap();
+        host.setup().unwrap();
+        std::fs::write(host.folder().join("metrics.jsonl"), "{}\n").unwrap();
+        host.trigger("time").unwrap();
+        host.trigger("time").unwrap();
+        assert!(host.folder().join("metrics.jsonl").exists());
+        assert_eq!((actions(&host), host.logs().len()), (vec![], 1));
+        assert!(host.logs()[0].starts_with("WARN `metrics.jsonl` has no effect: it is not empty"), "{:?}", host.logs());
     }
 
     #[test]

@@ -9,9 +9,9 @@ use monitor::ConfusionMatrix;
 use plugin_api::event::{At, Evaluation, Position, TrainEnd, Trigger};
 use plugin_api::{Callback, Creation, Direction, Error, Result, Run, plugin};
 
-use crate::confusion_table;
+use super::confusion_table;
+use super::metrics_table::{Shown, mark, split_of, table};
 use crate::display;
-use crate::metrics_table::{Shown, mark, split_of, table};
 
 /// The width of most numbers, so that lines stay aligned when a sign or an exponent appears.
 const WIDTH: usize = 8;

@@ -26,8 +26,8 @@ use plugin_api::event::{At, Evaluation, Position, TrainEnd};
 use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin, tracing};
 use serde::{Deserialize, Serialize};
 
-use crate::line_file::LineFile;
-use crate::rows::{self, LastRows, Rows};
+use super::line_file::LineFile;
+use super::rows::{self, LastRows, Rows};
 
 /// Confusion matrices of more classes are left out: each of their cells would be a column.
 const MOST_CLASSES: usize = 32;

@@ -19,8 +19,8 @@ use plugin_api::event::{At, Evaluation, Position, TrainEnd};
 use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
-use crate::line_file::LineFile;
-use crate::rows::{LastRows, Row, Rows};
+use super::line_file::LineFile;
+use super::rows::{LastRows, Row, Rows};
 
 /// Options of `json-lines`.
 #[plugin]

@@ -97,6 +97,8 @@ fn another_compilers_library_behaves_the_same() {
         );
         return;
     };
+    // What another compiler makes of the plugin is the question, not how fast it is.
+    command.args(["--config", "profile.release.opt-level=0"]);
     let other = built_by(&mut command, "third-party-other");
     let described = |library: &Path| {
         let output = fixture::host().args(["plugins", "describe", "weight-watch", "--plugins"]).arg(library).output();

@@ -17,6 +17,8 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::watched_metric;
+
 /// Options of `save-best`.
 #[plugin]
 pub(crate) struct Options {
@@ -81,12 +83,7 @@ impl Callback for SaveBest {
     type Options = Options;
 
     fn new(options: Options, creation: &Creation<'_>) -> Result<Self> {
-        let direction = options.mode.or_else(|| Direction::of_metric(&options.metric)).ok_or_else(|| {
-            let metric = &options.metric;
-            Error::new(format!(
-                "whether `{metric}` is better lower or higher is not known: set `mode` to `min` or `max`"
-            ))
-        })?;
+        let direction = watched_metric::direction(&options.metric, options.mode)?;
         let path = Path::new(&options.path);
         let is_within = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if !is_within || path.extension().is_none_or(|extension| extension != "safetensors") {
@@ -118,13 +115,9 @@ impl Callback for SaveBest {
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
         let metric = &self.options.metric.clone();
-        // One that is running but has not been measured has no point in the history.
-        let Some(_) = run.latest_metric(metric)? else { return Ok(()) };
-        let latest = match run.history(metric) {
-            Err(error) if error.kind() == ErrorKind::NoSuchName => None,
-            points => points?.pop(),
+        let Some(latest) = watched_metric::latest(run, metric)?.filter(|latest| self.is_better(latest)) else {
+            return Ok(());
         };
-        let Some(latest) = latest.filter(|latest| self.is_better(latest)) else { return Ok(()) };
         if latest.global_step != event.global_step {
             tracing::warn!(
                 "`{metric}` was measured after step {}, but the weights are those of step {}: trigger `{}` when `{metric}` is \

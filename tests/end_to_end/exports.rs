@@ -180,34 +180,31 @@ kind = "json-lines"
     assert!(apart(before, accuracy) < 0.01 && apart(before, after) < 0.03, "{last} {accuracy:?}");
 }
 
-/// The background has the weights and the data, and computes with them: its eight bits are those of the training thread.
+/// The background has the weights and the data, and computes with them: its files are those of the training thread.
 #[test]
 fn exports_in_the_background_are_those_of_the_training_thread() {
-    let export = |dispatch: &str, kind: &str, name: &str, options: &str| {
-        format!(
-            "[[plugins]]\nkind = \"{kind}\"\nname = \"{name}\"\ndispatch = \"{dispatch}\"\n\
-             when = {{ every = \"1 epoch\" }}\noptions = {{ name = \"{name}-{{epoch}}\"{options} }}\n"
-        )
-    };
-    let eight = ", quantize = \"int8\"";
-    let verified = ", verify = \"required\"";
-    let training_of = |dispatch: &str| {
-        let training = Training::new(
-            &[
-                export(dispatch, "onnx", "eight-onnx", eight),
-                export(dispatch, "tflite", "eight-tflite", eight),
-                export(dispatch, "onnx", "whole", verified),
-            ]
-            .concat(),
-        );
+    let export = |dispatch: &str, kind: &str, options: &str| {
+        let training = Training::new(&format!(
+            "[[plugins]]\nkind = \"{kind}\"\ndispatch = \"{dispatch}\"\nwhen = {{ every = \"1 epoch\" }}\n\
+             options = {{ name = \"{{epoch}}\", {options} }}\n"
+        ));
         training.run("run", &[]);
-        training
+        let file = |epoch: u64| {
+            let path = training.path(&format!("run/exports/{epoch:04}.{kind}"));
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        (file(1), file(2), training.status("run")["metrics"][format!("{kind}_accuracy_after")].clone())
     };
-    let (inline, behind) = (training_of("inline"), training_of("background"));
-    for file in ["eight-onnx-0001.onnx", "eight-onnx-0002.onnx", "eight-tflite-0002.tflite", "whole-0002.onnx"] {
-        let of = |training: &Training| std::fs::read(training.path("run/exports").join(file)).expect("it was exported");
-        assert!(of(&inline) == of(&behind), "{file}");
+    let eight = "quantize = \"int8\"";
+    for (kind, options) in [("onnx", eight), ("tflite", eight), ("onnx", "verify = \"required\"")] {
+        let (inline, behind) = (export("inline", kind, options), export("background", kind, options));
+        for (inline, behind) in [(&inline.0, &behind.0), (&inline.1, &behind.1)] {
+            let differing: Vec<usize> = (0..inline.len()).filter(|at| behind.get(*at) != inline.get(*at)).collect();
+            // The digest of the run file, which says where the hooks run.
+            let digest = 40;
+            let is_digest = differing.last().zip(differing.first()).is_some_and(|(last, first)| last - first < digest);
+            assert!(inline.len() == behind.len() && is_digest, "{kind}, {options}: {differing:?}");
+        }
+        assert_eq!((inline.2.is_f64(), &inline.2), (options == eight, &behind.2), "{kind}, {options}");
     }
-    let apart = inline.status("run")["metrics"]["eight-onnx_accuracy_after"].clone();
-    assert!(apart.is_f64() && apart == behind.status("run")["metrics"]["eight-onnx_accuracy_after"], "{apart}");
 }

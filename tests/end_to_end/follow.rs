@@ -187,6 +187,7 @@ fn a_run_is_watched_from_another_terminal() {
     let run = long();
     let child = run.start();
     run.wait_for("step_end");
+    wait_until(&run.out(), "status", |status| status["state"] == "running");
     let watch = |arguments: &[&str]| {
         let mut command = host();
         let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().expect("the host starts");

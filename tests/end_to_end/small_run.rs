@@ -167,7 +167,7 @@ impl SmallRun {
     /// Runs it to its end in a run folder of another.
     pub fn run_in(self, out: PathBuf) -> Ran {
         let output = self.command(&out).output().expect("the host starts");
-        self.ended(output)
+        Ran { out, ..self.ended(output) }
     }
 
     /// Starts it; [`Self::ended`] takes its output.

@@ -339,7 +339,7 @@ typedef uint32_t hp_status;
  * split. `nodes` are those of the graph whose values are wanted, too.
  * Request: {split?: text, batches?: int, nodes?: [text]}, and the tensor. Reply: the tensors `outputs`, `targets`
  * for a split, and one for each node.
- * Reads in any hook; background: never; remote: no; ranks: any. */
+ * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_PREDICT 22u
 /* Metrics over a split; without names the loss and those of the run's `[eval]`. `weights` is a named copy.
  * Request: {split: text, metrics?: [text], weights?: text}. Reply: {text: number}.
@@ -351,7 +351,7 @@ typedef uint32_t hp_status;
 #define HP_SERVICE_RECALIBRATE_BATCH_NORM 24u
 /* A batch of a split, in the split's own order, from 0.
  * Request: {split: text, index: int}. Reply: the tensors `inputs` and `targets`.
- * Reads in any hook; background: never; remote: no; ranks: any. */
+ * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_BATCH 25u
 /* Sends a custom event, delivered when the hook has returned.
  * Request: {name: text, payload?: bytes}. Reply: none.

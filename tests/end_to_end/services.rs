@@ -305,6 +305,8 @@ fn a_background_callback_sees_the_moment_of_its_event() {
     assert_eq!(seen_inline, seen_late);
     let parameters: BTreeSet<&str> = seen_late.iter().filter_map(|line| line["parameters"].as_str()).collect();
     assert_eq!(parameters.len() as u64, 2 * STEPS_PER_EPOCH, "every step has weights of its own");
+    let predicted: BTreeSet<&str> = seen_late.iter().filter_map(|line| line["predicted"].as_str()).collect();
+    assert_eq!(predicted.len() as u64, 2 * STEPS_PER_EPOCH, "and predicts with them");
     assert_eq!(late.status("run")["metrics"]["observed"], 46.0);
     insta::assert_snapshot!(checks(&late.journal()), @r#"
     loss
@@ -315,10 +317,8 @@ fn a_background_callback_sees_the_moment_of_its_event() {
     weights_copy: NotAllowed: `weights_copy` needs the training thread: set `dispatch = "inline"` for this callback
     copy_training_state: NotAllowed: `training_state_copy` needs the training thread: set `dispatch = "inline"` for this callback
     train_steps: NotAllowed: `train_steps` needs the training thread: set `dispatch = "inline"` for this callback
-    predict: NotAllowed: `predict` needs the training thread: set `dispatch = "inline"` for this callback
     measure: NotAllowed: `measure` needs the training thread: set `dispatch = "inline"` for this callback
     recalibrate_batch_norm: NotAllowed: `recalibrate_batch_norm` needs the training thread: set `dispatch = "inline"` for this callback
-    batch: NotAllowed: `batch` needs the training thread: set `dispatch = "inline"` for this callback
     skip_update: NotAllowed: an update can be skipped only on the training thread: in the background it is already done
     write_checkpoint: NotAllowed: `write_checkpoint` can be called only in `checkpoint`, not in `step_end`
     metric of no name: NoSuchName: there is no metric `train_los`; did you mean `train_loss`?

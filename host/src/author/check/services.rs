@@ -5,8 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use plugin_api::abi::TensorTable;
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
-use plugin_api::protocol::requests::{ArrayPut, CopyRequest, HyperParameterSet, Measure, Predict, TensorsRequest};
+use plugin_api::protocol::requests::{
+    ArrayPut, BatchRequest, CopyRequest, HyperParameterSet, Measure, Predict, TensorsRequest,
+};
 use plugin_api::protocol::{Control, CopyAction, TensorSet};
 use plugin_api::services::typed;
 
@@ -14,7 +17,7 @@ use super::model::forward;
 use super::tensors::Values;
 use super::world::{SPLITS, Weights, World};
 use crate::history::{LiveMetrics, Position};
-use crate::services::{Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
+use crate::services::{Call, Inference, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds};
 
 /// The simulated run as dispatch sees it.
 pub(super) struct Simulated {
@@ -73,23 +76,12 @@ impl Services for Simulated {
                 let losses = (0..steps.min(10_000)).map(|step| 1.0 / (step as f64 + 1.0)).collect();
                 reply.answer(typed::TRAIN_STEPS, &losses)
             }
-            ServiceKind::PREDICT => predict(world, call, reply),
+            ServiceKind::PREDICT => predict(world, &call.request(typed::PREDICT)?, call.tensors, reply),
             ServiceKind::MEASURE => measure(world, &call.request(typed::MEASURE)?, reply),
             ServiceKind::RECALIBRATE_BATCH_NORM => {
                 batches_of(&call.request(typed::RECALIBRATE_BATCH_NORM)?.split).map(drop)
             }
-            ServiceKind::BATCH => {
-                let request = call.request(typed::BATCH)?;
-                let (split, index) = (request.split, request.index);
-                let batches = batches_of(&split)?;
-                if index >= batches {
-                    return Err(ServiceError::Failed(format!(
-                        "the split `{split}` has {batches} batches, none of index {index}"
-                    )));
-                }
-                world.task.batch(index).iter().for_each(|tensor| reply.lend(tensor.shared().lend()));
-                Ok(())
-            }
+            ServiceKind::BATCH => batch(world, &call.request(typed::BATCH)?, reply),
             ServiceKind::TAP => {
                 let tap = call.request(typed::TAP)?;
                 world.check_tap(&tap)?;
@@ -224,16 +216,48 @@ fn copy(
     Ok(())
 }
 
-fn predict(world: &World, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
-    let Predict { split, batches, nodes } = call.request(typed::PREDICT)?;
-    let (inputs, targets) = match &split {
+/// A clone of the world answers in the background.
+impl Inference for World {
+    fn predict(
+        &self,
+        request: &Predict,
+        inputs: &[TensorTable],
+        _: [&[SharedTensor]; 2],
+        reply: &mut Reply<'_>,
+    ) -> Result<(), ServiceError> {
+        predict(self, request, inputs, reply)
+    }
+
+    fn batch(&self, request: &BatchRequest, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+        batch(self, request, reply)
+    }
+}
+
+fn batch(world: &World, request: &BatchRequest, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    let BatchRequest { split, index } = request;
+    let batches = batches_of(split)?;
+    if *index >= batches {
+        return Err(ServiceError::Failed(format!("the split `{split}` has {batches} batches, none of index {index}")));
+    }
+    world.task.batch(*index).iter().for_each(|tensor| reply.lend(tensor.shared().lend()));
+    Ok(())
+}
+
+fn predict(
+    world: &World,
+    request: &Predict,
+    tensors: &[TensorTable],
+    reply: &mut Reply<'_>,
+) -> Result<(), ServiceError> {
+    let Predict { split, batches, nodes } = request;
+    let (inputs, targets) = match split {
         Some(split) => {
-            let batches = (0..batches.clamp(1, batches_of(split)?)).map(|index| world.task.batch(index));
+            let batches = (0..(*batches).clamp(1, batches_of(split)?)).map(|index| world.task.batch(index));
             let (inputs, targets): (Vec<_>, Vec<_>) = batches.map(|[inputs, targets]| (inputs, targets)).unzip();
             (Values::joined(&inputs), Values::joined(&targets))
         }
         None => {
-            let inputs = call.tensors.first();
+            let inputs = tensors.first();
             let inputs = inputs.ok_or_else(|| ServiceError::Failed("there are no inputs".to_owned()))?;
             let inputs = Values::from_plugin(inputs)?;
             let (found, expected) = (inputs.shape.get(1..).unwrap_or_default(), &world.batch[0].shape[1..]);

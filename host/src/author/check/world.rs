@@ -255,7 +255,7 @@ impl World {
             loss: Some(0.5),
             tensors,
             checkpoint: Some(Box::new(write_checkpoint)),
-            inference: None,
+            inference: Some(Arc::new(self.clone())),
             weights: WeightsOrigin { position, since: None },
             screen: Arc::new(NoScreen),
             seconds: 1.0,

@@ -5,8 +5,13 @@ use plugin_api::{Result, Run, Tensor, TensorView};
 
 /// A 64-bit hash of the tensors of a set.
 pub fn fingerprint(run: &Run<'_>, set: TensorSet) -> Result<String> {
+    fingerprint_of(&run.tensors(set)?)
+}
+
+/// The same for tensors at hand.
+pub fn fingerprint_of(views: &[TensorView<'_>]) -> Result<String> {
     let mut bits = 0xcbf2_9ce4_8422_2325_u64;
-    for view in run.tensors(set)? {
+    for view in views {
         // FNV-1a over the elements' bits.
         let words: Vec<u64> = match view.to_vec::<f32>() {
             Ok(values) => values.into_iter().map(|value| u64::from(value.to_bits())).collect(),

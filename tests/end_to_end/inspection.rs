@@ -174,6 +174,24 @@ fn the_schema_of_run_files_accepts_the_example() {
 }
 
 #[test]
+fn sizes_that_64_bits_cannot_count_are_refused() {
+    let folder = folder(&[]);
+    let layer = |features: u64| format!("{{ type = \"linear\", out_features = {features} }}");
+    let layers = |sizes: &[u64]| {
+        let layers: Vec<String> = sizes.iter().map(|size| layer(*size)).collect();
+        format!("model.layers=[{{ type = \"flatten\" }}, {}]", layers.join(", "))
+    };
+    let told = |sizes: &[u64]| shown_in(&folder, &host_in(&folder, &["model", "run.toml", "--set", &layers(sizes)]));
+    let tensor = told(&[3_000_000_000, 4_000_000_000, 10]);
+    let expected =
+        "(`fc2`, linear) makes `fc2.weight` of shape [4000000000, 3000000000]: 64 bits cannot count its bytes";
+    assert!(tensor.starts_with("exit code: 2") && tensor.contains(expected), "{tensor}");
+    // Each of them could be counted.
+    let together = told(&[1_000_000_000; 4]);
+    assert!(together.starts_with("exit code: 2") && together.contains("makes `fc3.weight`"), "{together}");
+}
+
+#[test]
 fn an_embedding_that_is_too_small_for_the_text_is_reported() {
     let example = fixture::workspace_root().join("examples/shakespeare/run.toml");
     let output = host()

@@ -82,6 +82,20 @@ pub enum ModelError {
         /// The values that it may have.
         expected: &'static str,
     },
+    /// A value or a tensor of a node has more bytes than libtorch can count, or all parameters together have.
+    #[error("`{path}` (`{name}`, {operator}) makes {what} of shape {shape:?}: 64 bits cannot count its bytes")]
+    TooLarge {
+        /// Its place in the run file; empty for a graph from a file.
+        path: LayerPath,
+        /// The node's name.
+        name: String,
+        /// The operator.
+        operator: &'static str,
+        /// `an output`, or the tensor.
+        what: String,
+        /// Its shape; of an output, for one sample.
+        shape: Vec<i64>,
+    },
     /// A layer's `name` has characters that names cannot have.
     #[error(
         "`{path}` has the name `{name}`; a name consists of letters, digits and `_`, or is a path of such names, as in `net.0`"
@@ -222,6 +236,7 @@ impl ModelError {
             ModelError::Shape { path, .. }
             | ModelError::Dtype { path, .. }
             | ModelError::Option { path, .. }
+            | ModelError::TooLarge { path, .. }
             | ModelError::InvalidName { path, .. } => Some(path),
             _ => None,
         }

@@ -157,6 +157,8 @@ pub struct GraphBuilder {
     nodes: Vec<Node>,
     /// The shape and dtype of every value by its name.
     values: HashMap<String, (Vec<i64>, Dtype)>,
+    /// Of all parameters and buffers so far.
+    bytes: i64,
 }
 
 impl GraphBuilder {
@@ -207,10 +209,23 @@ impl GraphBuilder {
             });
         }
         let shape = op.output_shape(&shapes).map_err(|misfit| placed(misfit, path, &name, &op))?;
+        let (parameters, buffers) = (specifications(&name, op.parameters()), specifications(&name, op.buffers()));
+        let too_large = |what: &str, shape: &[i64]| ModelError::TooLarge {
+            path: path.clone(),
+            name: name.clone(),
+            operator: op.name(),
+            what: what.to_owned(),
+            shape: shape.to_vec(),
+        };
+        bytes(&shape).ok_or_else(|| too_large("an output", &shape))?;
+        for tensor in parameters.iter().chain(&buffers) {
+            let all = bytes(&tensor.shape).and_then(|bytes| self.bytes.checked_add(bytes));
+            self.bytes = all.ok_or_else(|| too_large(&format!("`{}`", tensor.name), &tensor.shape))?;
+        }
         self.declare(&name, shape.clone(), Dtype::F32)?;
         self.nodes.push(Node {
-            parameters: specifications(&name, op.parameters()),
-            buffers: specifications(&name, op.buffers()),
+            parameters,
+            buffers,
             inputs: inputs.iter().map(|input| (*input).to_owned()).collect(),
             name,
             op,
@@ -244,6 +259,11 @@ impl GraphBuilder {
             Some(_) => Err(ModelError::DuplicateName { name: name.to_owned() }),
         }
     }
+}
+
+/// The bytes of so many numbers of 64 bits, the largest that a tensor has; `None` if libtorch's `int64_t` cannot count them.
+fn bytes(shape: &[i64]) -> Option<i64> {
+    shape.iter().try_fold(size_of::<i64>() as i64, |bytes, size| bytes.checked_mul(*size))
 }
 
 fn specifications(node: &str, tensors: Vec<OwnedTensor>) -> Vec<TensorSpec> {

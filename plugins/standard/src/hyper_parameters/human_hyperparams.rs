@@ -134,7 +134,7 @@ impl HumanHyperparams {
                 Err((number, reason)) => self.warn(number, &reason),
             }
         }
-        // A line about a group is more special than one about all, wherever it stands.
+        // A line about one group goes before one about all, wherever it stands.
         let mut says: BTreeMap<String, BTreeMap<String, (f64, usize)>> = BTreeMap::new();
         for line in of_all.into_iter().chain(of_groups) {
             let of_line = groups.iter().filter(|group| line.group.as_ref().is_none_or(|name| *name == group.name));

@@ -205,6 +205,8 @@ fn exports_in_the_background_are_those_of_the_training_thread() {
             let is_digest = differing.last().zip(differing.first()).is_some_and(|(last, first)| last - first < digest);
             assert!(inline.len() == behind.len() && is_digest, "{kind}, {options}: {differing:?}");
         }
-        assert_eq!((inline.2.is_f64(), &inline.2), (options == eight, &behind.2), "{kind}, {options}");
+        // The runtime that verifies does not know this network in TFLite's eight bits.
+        let is_measured = kind == "onnx" && options == eight;
+        assert_eq!((inline.2.is_f64(), &inline.2), (is_measured, &behind.2), "{kind}, {options}");
     }
 }

@@ -108,7 +108,6 @@ fn of_data(
         Some((has_targets, sources)) => (*has_targets, sources.clone()),
         None => return Err(Problem::new("there is no data to predict from").into()),
     };
-    let samples = plan.data.splits.get(OTHER).map_or(0, |split| split.len());
     let cannot_write = |error: std::io::Error| {
         session::cannot(&format!("write `{}`", folder.join(file_name(format)).display()), &error)
     };
@@ -146,9 +145,9 @@ fn of_data(
         return Ok(CheckpointJobOutcome { outcome, folder, files: Vec::new(), result });
     }
     let path = file.finish().map_err(cannot_write)?;
-    console.line(&format!("{samples} samples: {}", path.display()));
+    console.line(&format!("{next} samples: {}", path.display()));
     if has_targets && meaning.chosen(&[0.0]).is_some() {
-        console.line(&format!("{right} of {samples} predictions are the targets"));
+        console.line(&format!("{right} of {next} predictions are the targets"));
     }
     result["file"] = json!(path.display().to_string());
     let mut files = vec![path];

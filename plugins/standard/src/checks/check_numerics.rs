@@ -103,7 +103,7 @@ impl Callback for CheckNumerics {
         let found = self.taps.read(run)?;
         let new: Vec<_> = found.iter().filter(|node| !self.warned.contains(&node.name)).cloned().collect();
         self.warned = found.into_iter().map(|node| node.name).collect();
-        // The nodes behind it have such values because it has.
+        // The nodes after it have such values because it has.
         let Some(first) = new.first() else { return Ok(()) };
         let what = format!(
             "the node `{}` has {} values that are NaN or infinite in epoch {}, step {} (step {} of the run; nodes with such \

@@ -84,7 +84,7 @@ impl Callback for Throughput {
         if steps == 0 {
             return Ok(());
         }
-        // The host's own measure: it begins with the wait for the data and ends behind the step's last hook.
+        // The host's own measure: it begins with the wait for the data and ends after the step's last hook.
         let training = run.metric("step_seconds")? * steps as f64 - in_epoch;
         // The times of short hooks are estimates, which can be too long.
         if training > 0.0 {

@@ -217,6 +217,9 @@ typedef uint32_t hp_status;
 #define HP_EVENT_TEARDOWN 27u
 /* Training is over: no step follows. Before what comes at the end, whatever ended it but a failure. */
 #define HP_EVENT_TRAINED 29u
+/* A checkpoint that was queued is written, or could not be. hp_texts: `first` its path, `second` what failed or empty,
+ * `value` its bytes. */
+#define HP_EVENT_CHECKPOINT_WRITTEN 30u
 
 /* ------------------------------------------------------------------------------------------------------------ services
  *
@@ -426,6 +429,11 @@ typedef uint32_t hp_status;
  * Request: none. Reply: {epoch: int, global_step: int, metrics: {text: number}}.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_WEIGHTS_INFO 42u
+/* Copies the checkpoint that is being taken, and writes it on a thread of the host after those that were queued before;
+ * `checkpoint_written` tells the end. Leaves out those of `instead_of` whose writing has not begun, and answers which.
+ * Request: {path: text, instead_of: [text]}. Reply: [text].
+ * Reads in `checkpoint`; background: never; remote: no; ranks: any. */
+#define HP_SERVICE_QUEUE_CHECKPOINT 50u
 
 /* ----------------------------------------------------------------------------------------------------------- tables */
 

@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 use crate::abi::kinds::{EventKind, ServiceKind};
 use crate::error::Result;
 use crate::event::{
-    ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd, Trigger,
+    ArtifactPublished, At, Checkpoint, CheckpointWritten, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd,
+    Trigger,
 };
 use crate::run::Run;
 use crate::services::HookSet;
@@ -275,6 +276,9 @@ callback_trait! {
     /// A checkpoint is taken, at a safe point after every callback has handled the event that asked
     /// for it. It is not written unless a callback writes it here.
     on_checkpoint(event: &Checkpoint<'_>) -> () = Ok(());
+    /// A checkpoint that `Run::queue_checkpoint` took is written, or could not be. It may come within a step; the last ones
+    /// come before `train_end`.
+    on_checkpoint_written(event: &CheckpointWritten<'_>) -> () = Ok(());
     /// Something was published.
     on_artifact(event: &ArtifactPublished<'_>) -> () = Ok(());
     /// A stop was asked for; the end hooks still come.

@@ -100,6 +100,13 @@ events! {
         /// Why.
         reason: Cow<'a, str>,
     }
+    /// A checkpoint that [`Run::queue_checkpoint`](crate::Run::queue_checkpoint) took is on the disk, or could not be written.
+    CheckpointWritten {
+        /// Its path, as it was queued.
+        path: Cow<'a, str>,
+        /// The size of its files in bytes, or why it could not be written.
+        written: std::result::Result<u64, Cow<'a, str>>,
+    }
     /// Something was published.
     ArtifactPublished {
         /// What it is.
@@ -252,6 +259,10 @@ from_texts! {
     }
     Custom(texts) { name: texts.first, author: texts.second, payload: texts.bytes }
     Checkpoint(texts) { asked_by: texts.first, reason: texts.second }
+    CheckpointWritten(texts) {
+        path: texts.first,
+        written: if texts.second.is_empty() { Ok(texts.value as u64) } else { Err(texts.second) }
+    }
     ArtifactPublished(texts) { kind: texts.first, path: texts.second, author: texts.third }
     Stopping(texts) { by: texts.first, reason: texts.second }
     Failed(texts) { by: texts.first, hook: texts.second, message: texts.third }

@@ -187,6 +187,7 @@ unsafe fn deliver<T: Callback>(instance: *mut c_void, event: &EventTable, host: 
         RECORD => on_record,
         CUSTOM => on_custom,
         CHECKPOINT => on_checkpoint,
+        CHECKPOINT_WRITTEN => on_checkpoint_written,
         ARTIFACT => on_artifact,
         STOPPING => on_stopping,
         ERROR => on_error,

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, HyperParameterSet, Line, LinesAfter,
-    Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
     ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, HookTime, ParameterGroup, Point,
@@ -539,6 +539,20 @@ impl Run<'_> {
     pub fn write_checkpoint(&mut self, path: &str) -> Result<CheckpointWritten> {
         let path = path.to_owned();
         self.call(typed::WRITE_CHECKPOINT, &Path { path })
+    }
+
+    /// In `on_checkpoint`: copies the checkpoint, and writes it to `path` on a thread of the host while the training goes on,
+    /// after those that were queued before; [`on_checkpoint_written`](crate::Callback::on_checkpoint_written) tells the end.
+    /// Those of `instead_of` that wait are left out; returns them. Each that waits holds a copy of the whole state in memory.
+    /// What is queued is written even where the run fails.
+    ///
+    /// # Errors
+    ///
+    /// In another hook, or in the background, where [`Self::write_checkpoint`] does not hold up the training.
+    #[doc = service_rule!(QUEUE_CHECKPOINT)]
+    pub fn queue_checkpoint(&mut self, path: &str, instead_of: &[&str]) -> Result<Vec<String>> {
+        let instead_of = instead_of.iter().map(|path| (*path).to_owned()).collect();
+        self.call(typed::QUEUE_CHECKPOINT, &QueueCheckpoint { path: path.to_owned(), instead_of })
     }
 
     /// Announces something published: it is listed in `status.json`, and an `artifact` event follows.

@@ -98,16 +98,27 @@ struct WrittenPlugin {
     frequency: Option<std::num::NonZeroU64>,
     /// An alias of `when.skip_first`.
     skip_from_start: Option<u64>,
-    /// The unit of `frequency`.
+    /// The unit of `frequency`, `"epoch"` or `"step"`; or metrics, each with `"min"` or `"max"`: an alias of `when.best`,
+    /// in addition to `frequency`.
     basis: Option<Basis>,
 }
 
-/// The unit of `frequency`.
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+/// An alias for parts of `when`.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected `epoch`, `step`, or a table of metrics, each `min` or `max`")]
 enum Basis {
+    /// The unit of `frequency`.
+    Unit(Unit),
+    /// Whenever one of these metrics reaches a new best value.
+    #[schemars(with = "std::collections::BTreeMap<String, plugin_api::Direction>")]
+    Best(#[serde(with = "super::when::best")] Vec<(String, plugin_api::Direction)>),
+}
+
+/// The unit of `frequency`.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Unit {
     /// Epochs.
-    #[default]
     Epoch,
     /// Optimizer updates.
     Step,
@@ -120,17 +131,25 @@ impl From<WrittenPlugin> for PluginOptions {
     fn from(written: WrittenPlugin) -> PluginOptions {
         let WrittenPlugin { kind, name, on_error, dispatch, when, condition, options, .. } = written;
         // Where an alias and its key in `when` are both given, `rules.rs` has rejected the file.
-        let every = (written.frequency.is_some() || written.basis.is_some()).then(|| {
+        let (unit, best) = match written.basis {
+            Some(Basis::Unit(unit)) => (Some(unit), Vec::new()),
+            Some(Basis::Best(best)) => (None, best),
+            None => (None, Vec::new()),
+        };
+        let every = (written.frequency.is_some() || unit.is_some()).then(|| {
             let number = written.frequency.unwrap_or(std::num::NonZeroU64::MIN);
-            match written.basis.unwrap_or_default() {
-                Basis::Epoch => Every::Epochs(number),
-                Basis::Step => Every::Steps(number),
+            match unit {
+                Some(Unit::Step) => Every::Steps(number),
+                Some(Unit::Epoch) | None => Every::Epochs(number),
             }
         });
-        let when = if every.is_some() || written.skip_from_start.is_some() {
-            let mut when = when.unwrap_or_default();
-            when.every = every.or(when.every);
+        let when = if every.is_some() || written.skip_from_start.is_some() || !best.is_empty() {
+            // Without an interval of its own, an entry with `best` has none; `skip_from_start` alone means each epoch.
+            let nothing = When { every: None, ..When::default() };
+            let mut when = when.unwrap_or(if best.is_empty() { When::default() } else { nothing });
+            when.every = every.or(when.every).or(written.skip_from_start.map(|_| Every::EPOCH));
             when.skip_first = written.skip_from_start.unwrap_or(when.skip_first);
+            when.best.extend(best);
             Some(when)
         } else {
             when
@@ -179,6 +198,14 @@ mod tests {
         assert_eq!(
             when(json!({"kind": "a", "when": {"at": ["end"]}, "frequency": 2})),
             json!({"every": "2 epochs", "skip_first": 0, "at": ["end"], "best": {}})
+        );
+        assert_eq!(
+            when(json!({"kind": "a", "basis": {"val_loss": "min", "val_accuracy": "max"}})),
+            json!({"skip_first": 0, "at": [], "best": {"val_loss": "min", "val_accuracy": "max"}})
+        );
+        assert_eq!(
+            when(json!({"kind": "a", "basis": {"val_loss": "min"}, "frequency": 5, "skip_from_start": 10})),
+            json!({"every": "5 epochs", "skip_first": 10, "at": [], "best": {"val_loss": "min"}})
         );
     }
 

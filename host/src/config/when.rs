@@ -119,15 +119,17 @@ impl fmt::Display for Every {
 
 written_as_string!(Every, "every", "An interval: `5 epochs`, `100 steps`, `10 min`");
 
-/// A point of the run: `epoch 30`, `step 100`, `end`.
+/// A point of the run: `epoch 30`, `step 100`, `end`, `failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     /// The end of this epoch, from 1.
     Epoch(NonZeroU64),
     /// The end of this optimizer update, from 1 over the whole run.
     Step(NonZeroU64),
-    /// The end of the training.
+    /// The end of the training, unless it failed.
     End,
+    /// When a failure has ended the training.
+    Failure,
 }
 
 impl FromStr for At {
@@ -135,12 +137,16 @@ impl FromStr for At {
 
     fn from_str(text: &str) -> Result<At, FormatError> {
         let refuse = || {
-            FormatError::new(format!("`{text}` is not a point of a run"), "accepted: `epoch 30`, `step 100` or `end`")
+            FormatError::new(
+                format!("`{text}` is not a point of a run"),
+                "accepted: `epoch 30`, `step 100`, `end` or `failure`",
+            )
         };
         let words: Vec<&str> = text.split_whitespace().collect();
         let number = |word: &str| word.parse().map_err(|_| refuse());
         match words[..] {
             ["end"] => Ok(At::End),
+            ["failure"] => Ok(At::Failure),
             ["epoch", epoch] => Ok(At::Epoch(number(epoch)?)),
             ["step", step] => Ok(At::Step(number(step)?)),
             _ => Err(refuse()),
@@ -154,14 +160,15 @@ impl fmt::Display for At {
             At::Epoch(epoch) => write!(formatter, "epoch {epoch}"),
             At::Step(step) => write!(formatter, "step {step}"),
             At::End => formatter.write_str("end"),
+            At::Failure => formatter.write_str("failure"),
         }
     }
 }
 
-written_as_string!(At, "at", "A point of the run: `epoch 30`, `step 100`, `end`");
+written_as_string!(At, "at", "A point of the run: `epoch 30`, `step 100`, `end`, `failure`");
 
 /// `{ val_loss = "min" }` as pairs, in the order in which they are written.
-mod best {
+pub(super) mod best {
     use std::fmt;
 
     use serde::de::{MapAccess, Visitor};

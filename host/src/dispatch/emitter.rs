@@ -1,4 +1,5 @@
-//! Custom events of the program that embeds the loop.
+//! Events that come from neither the loop nor a callback: those of the program that embeds the loop, and of the host's own
+//! threads.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use super::event::{Event, EventData};
 use super::inbox::{Inbox, Message};
 use crate::history::Position;
 
-/// Sends `custom` events to the callbacks, from any thread. Each is delivered before the next event of the loop, at the
+/// Sends events to the callbacks, from any thread. Each is delivered before the next event of the loop, at the
 /// position that the run has then.
 #[derive(Clone)]
 pub struct Emitter {
@@ -19,6 +20,12 @@ pub struct Emitter {
 impl Emitter {
     pub(super) fn new(author: &str, inbox: Arc<Inbox>) -> Self {
         Self { author: author.into(), inbox }
+    }
+
+    /// Tells that a queued checkpoint of this position is written, with its size in bytes, or why it could not be.
+    pub(crate) fn checkpoint_written(&self, position: Position, path: &str, written: Result<u64, String>) {
+        let data = EventData::Written { path: path.to_owned(), written };
+        self.inbox.post(Message::Events(vec![Event { kind: EventKind::CHECKPOINT_WRITTEN, position, data }]));
     }
 
     /// Sends an event of this name.

@@ -55,6 +55,13 @@ pub enum EventData {
         /// What it carries.
         payload: Arc<[u8]>,
     },
+    /// A checkpoint that was queued.
+    Written {
+        /// Its path, as it was queued.
+        path: String,
+        /// Its size in bytes, or why it could not be written.
+        written: Result<u64, String>,
+    },
     /// The state of one instance.
     State {
         /// What it saved.
@@ -136,6 +143,13 @@ impl Event {
                 table.first = Text::new(name);
                 table.second = Text::new(author);
                 table.bytes = Bytes::new(payload);
+            }
+            EventData::Written { path, written } => {
+                table.first = Text::new(path);
+                match written {
+                    Ok(bytes) => table.value = *bytes as f64,
+                    Err(error) => table.second = Text::new(error),
+                }
             }
             EventData::State { bytes, version } => {
                 table.first = Text::new(version);

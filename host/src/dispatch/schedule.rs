@@ -17,8 +17,10 @@ pub enum Moment {
     StepEnd,
     /// After an evaluation that interrupted an epoch.
     Evaluated,
-    /// Before `train_end`.
+    /// Before `train_end`, unless the run has failed.
     End,
+    /// When a failure has ended the run.
+    Failure,
 }
 
 /// What a schedule must remember across a resume.
@@ -90,11 +92,16 @@ impl Schedule {
         let at = self.when.at.iter().any(|at| match (moment, at) {
             (Moment::EpochEnd, At::Epoch(epoch)) => epoch.get() == position.epoch,
             (Moment::StepEnd, At::Step(step)) => step.get() == position.global_step,
-            (Moment::End, At::End) => true,
+            (Moment::End, At::End) | (Moment::Failure, At::Failure) => true,
             _ => false,
         });
         if at {
-            cause = Some(if moment == Moment::End { "end".to_owned() } else { "at".to_owned() });
+            let name = match moment {
+                Moment::End => "end",
+                Moment::Failure => "failure",
+                _ => "at",
+            };
+            cause = Some(name.to_owned());
         }
         if matches!(moment, Moment::EpochEnd | Moment::Evaluated) {
             for (name, mode) in &self.when.best {

@@ -135,7 +135,41 @@ impl<T> Series<T> {
     }
 }
 
+impl<T: Clone> Series<T> {
+    /// The entries whose sequence numbers are below `until`; `None` if there are none.
+    fn until(&self, until: u64) -> Option<Series<T>> {
+        let count = self.sequence.partition_point(|&sequence| sequence < until);
+        (count > 0).then(|| Series {
+            name: self.name.clone(),
+            sequence: self.sequence[..count].to_vec(),
+            positions: self.positions[..count].to_vec(),
+            values: self.values[..count].to_vec(),
+        })
+    }
+
+    /// One more than the greatest index of a position.
+    fn positions_used(&self) -> usize {
+        self.positions.last().map_or(0, |last| last + 1)
+    }
+}
+
 impl History {
+    /// The history as of `until`, as if nothing had been put since.
+    pub(super) fn until(&self, until: u64) -> History {
+        let numbers: Vec<_> = self.numbers.iter().filter_map(|series| series.until(until)).collect();
+        let arrays: Vec<_> = self.arrays.iter().filter_map(|series| series.until(until)).collect();
+        let of_numbers = numbers.iter().enumerate().map(|(index, series)| (series.name.clone(), Slot::Numbers(index)));
+        let of_arrays = arrays.iter().enumerate().map(|(index, series)| (series.name.clone(), Slot::Arrays(index)));
+        let used = numbers.iter().map(Series::positions_used).chain(arrays.iter().map(Series::positions_used)).max();
+        History {
+            names: of_numbers.chain(of_arrays).collect(),
+            positions: self.positions[..used.unwrap_or(0)].to_vec(),
+            next: until.min(self.next),
+            numbers,
+            arrays,
+        }
+    }
+
     /// A history without entries.
     pub fn new() -> History {
         History::default()

@@ -33,6 +33,12 @@ impl HistoryView {
         HistoryView::now(Arc::clone(&self.history))
     }
 
+    /// A history of its own with what there was then.
+    pub fn to_history(&self) -> History {
+        let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
+        history.until(self.until)
+    }
+
     /// Every name that had a value.
     pub fn names(&self) -> Vec<String> {
         self.read(|history| history.names().into_iter().map(str::to_owned).collect())
@@ -106,6 +112,25 @@ mod tests {
         assert_eq!(view.of_weights(6, None), now);
         let back: BTreeMap<String, f64> = named(&[("val_loss", 0.5), ("lr", 0.1), ("test_loss", 0.625)]);
         assert_eq!(view.of_weights(3, Some(since)), back);
+    }
+
+    #[test]
+    fn a_copy_is_the_history_as_it_was() {
+        let history = Arc::new(RwLock::new(History::new()));
+        let put = |name: &str, global_step, value| {
+            let position = Position { global_step, ..Position::default() };
+            history.write().unwrap().put(name, position, value).unwrap();
+        };
+        put("loss", 1, 1.0);
+        put("lr", 1, 0.5);
+        history.write().unwrap().put_array("curve", Position::default(), vec![2], vec![1.0, 2.0]).unwrap();
+        let (then, view) = (history.read().unwrap().clone(), HistoryView::now(Arc::clone(&history)));
+        put("loss", 2, 2.0);
+        put("later", 3, 3.0);
+        history.write().unwrap().put_array("others", Position::default(), vec![1], vec![3.0]).unwrap();
+        let text = |history: &History| serde_json::to_string(history).unwrap();
+        assert_eq!(text(&view.to_history()), text(&then));
+        assert_eq!(text(&HistoryView::now(Arc::clone(&history)).to_history()), text(&history.read().unwrap()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::checkpointing::PendingCheckpoint;
+use super::checkpointing::{CheckpointWriter, PendingCheckpoint};
 use super::error::TrainError;
 use super::learner::Learner;
 use crate::history::Position;
@@ -23,6 +23,8 @@ pub(super) struct Kept {
     pub(super) training_states: BTreeMap<String, TrainingStateCopy>,
     /// The checkpoint that is being taken.
     pub(super) pending: Option<Arc<PendingCheckpoint>>,
+    /// Writes checkpoints while the training goes on, from the first that was queued on.
+    pub(super) writer: Option<CheckpointWriter>,
 }
 
 /// A copy of the weights.

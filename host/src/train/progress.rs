@@ -64,6 +64,8 @@ pub(super) struct Progress {
     epoch_began: Instant,
     /// Steps of the epoch in this process.
     pub(super) steps_in_process: u64,
+    /// While a step is in progress whose update is not done: where the run was before it.
+    before_step: Option<Position>,
 }
 
 impl Progress {
@@ -85,6 +87,7 @@ impl Progress {
             started: Started { at: now, before: Duration::ZERO },
             epoch_began: now,
             steps_in_process: 0,
+            before_step: None,
         }
     }
 
@@ -179,8 +182,22 @@ impl Progress {
     }
 
     pub(super) fn begin_step(&mut self) {
+        self.before_step = Some(self.position);
         self.position.step += 1;
         self.position.global_step += 1;
+    }
+
+    /// The update of the step is done.
+    #[inline]
+    pub(super) fn is_updated(&mut self) {
+        self.before_step = None;
+    }
+
+    /// Goes back to before a step whose update is not done; the weights are those of that moment.
+    pub(super) fn leave_step(&mut self) {
+        if let Some(before) = self.before_step.take() {
+            self.position = before;
+        }
     }
 
     /// Seconds of the epoch in this process.

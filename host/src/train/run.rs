@@ -80,6 +80,9 @@ impl Trainer {
     pub fn run(&mut self) -> Ended {
         let trained = self.train();
         let trained = trained.and_then(|()| self.finish());
+        if trained.is_err() {
+            self.act_on_failure();
+        }
         self.end(trained)
     }
 
@@ -126,7 +129,26 @@ impl Trainer {
         self.safe_point()
     }
 
+    /// Triggers at the failure that ends the run, and the checkpoints that they request; what fails here is only logged.
+    fn act_on_failure(&mut self) {
+        self.session.leave_step();
+        if self.session.position().global_step == 0 {
+            return;
+        }
+        let acted = self.trigger(Moment::Failure).map_err(TrainError::from).and_then(|()| {
+            while let Some(Asked { by, reason, .. }) = self.session.controls.take(Control::Checkpoint) {
+                self.checkpoint(&by, &reason)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = acted {
+            tracing::error!("{error}");
+        }
+    }
+
     fn end(&mut self, trained: Result<(), TrainError>) -> Ended {
+        // Whatever was queued is written before `train_end`, which tells that it is.
+        self.session.finish_checkpoints();
         let (mut outcome, mut reason) = match (&trained, self.session.controls.stop()) {
             (Err(error), _) => (Outcome::Failed, error.to_string()),
             (Ok(()), Some(stop)) if stop.interrupted => (Outcome::Interrupted, stop.reason.clone()),

@@ -371,7 +371,13 @@ impl Session {
     pub(super) fn update(&mut self) -> Result<(), TrainError> {
         let skipped = std::mem::take(&mut self.controls.skip_update);
         self.learner.update(&self.progress, skipped)?;
+        self.progress.is_updated();
         self.learner.measure(&mut self.measured)
+    }
+
+    /// After a failure: a step whose update is not done has not happened.
+    pub(super) fn leave_step(&mut self) {
+        self.progress.leave_step();
     }
 
     /// Counts the step's time, callbacks included.

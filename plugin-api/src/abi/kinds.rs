@@ -130,6 +130,8 @@ events! {
         TEARDOWN = 27 "teardown" since 0;
         /// Training is over: no step follows. Before what comes at the end, whatever ended it but a failure.
         TRAINED = 29 "trained" since 0;
+        /// A checkpoint that was queued is written, or could not be. [`TextsTable`](super::TextsTable): `first` its path, `second` what failed or empty, `value` its bytes.
+        CHECKPOINT_WRITTEN = 30 "checkpoint_written" since 0;
         /// The next minor's event: after each safe point of the loop.
         SAFE_POINT = 28 "safe_point" since 1 if "next-minor";
     }

@@ -50,6 +50,16 @@ pub struct Name {
     pub name: String,
 }
 
+/// Queues the checkpoint that is being taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueCheckpoint {
+    /// Where to write it, relative to the run folder or absolute.
+    pub path: String,
+    /// Paths of checkpoints that need not be written any more.
+    #[serde(default)]
+    pub instead_of: Vec<String>,
+}
+
 /// Puts an array into the history.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArrayPut {

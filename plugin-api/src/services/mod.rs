@@ -27,7 +27,8 @@ use std::marker::PhantomData;
 
 use crate::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Failure, HyperParameterSet, Line,
-    LinesAfter, Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest,
+    TrainSteps,
 };
 use crate::protocol::{
     ArrayPoint, CheckpointWritten, ConsoleLine, HookTime, ParameterGroup, Point, Record, RunInfo, Tap, TensorInfo,
@@ -294,6 +295,10 @@ services! {
     /// restored earlier ones.
     WEIGHTS_INFO = 42 "weights_info" since 0: Nothing => WeightsInfo;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// Copies the checkpoint that is being taken, and writes it on a thread of the host after those that were queued before;
+    /// `checkpoint_written` tells the end. Leaves out those of `instead_of` whose writing has not begun, and answers which.
+    QUEUE_CHECKPOINT = 50 "queue_checkpoint" since 0: QueueCheckpoint => Vec<String>;
+        Reads, hooks [CHECKPOINT], background Never, remote no, ranks Any.
 }
 
 #[cfg(test)]

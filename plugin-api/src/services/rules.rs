@@ -30,6 +30,7 @@ impl HookSet {
         EventKind::RECORD,
         EventKind::CUSTOM,
         EventKind::ARTIFACT,
+        EventKind::CHECKPOINT_WRITTEN,
         EventKind::ERROR,
     ]);
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::Position;
 use crate::protocol::requests::{
     ArrayPut, BatchRequest, ControlRequest, CopyRequest, HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name,
-    Path, Predict, StatusLine, TensorsRequest, TrainSteps,
+    Path, Predict, QueueCheckpoint, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
     ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo,
@@ -98,6 +98,7 @@ impl World {
             ServiceKind::CONTROL => self.seen.requests.push(decode::<ControlRequest>(payload)?),
             ServiceKind::REMOTE => return Answer::of(&self.remote.open()),
             ServiceKind::WRITE_CHECKPOINT => return self.write_checkpoint(&decode::<Path>(payload)?.path),
+            ServiceKind::QUEUE_CHECKPOINT => return self.queue_checkpoint(decode(payload)?),
             ServiceKind::METRIC_PUT
             | ServiceKind::METRIC
             | ServiceKind::METRICS
@@ -239,13 +240,23 @@ impl World {
         Ok(Answer::default())
     }
 
-    fn write_checkpoint(&mut self, path: &str) -> Result<Answer> {
+    pub(super) fn write_checkpoint(&mut self, path: &str) -> Result<Answer> {
         let folder = self.folder().join(path);
         let existed = folder.exists();
         std::fs::create_dir_all(&folder).map_err(|error| Error::from(error).context(folder.display()))?;
         let written = CheckpointWritten { path: folder.display().to_string(), bytes: 0, existed };
         self.seen.checkpoints.push(written.clone());
         Answer::of(&written)
+    }
+
+    fn queue_checkpoint(&mut self, request: QueueCheckpoint) -> Result<Answer> {
+        let QueueCheckpoint { path, instead_of } = request;
+        // The first one is being written.
+        let mut waiting = self.seen.queued.split_off(self.seen.queued.len().min(1));
+        let left_out: Vec<String> = waiting.extract_if(.., |waits| instead_of.contains(waits)).collect();
+        self.seen.queued.append(&mut waiting);
+        self.seen.queued.push(path);
+        Answer::of(&left_out)
     }
 
     fn set_hyper_parameter(&mut self, set: HyperParameterSet) -> Result<()> {

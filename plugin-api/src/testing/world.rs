@@ -54,6 +54,8 @@ pub(super) struct Seen {
     pub(super) statuses: BTreeMap<String, StatusLine>,
     pub(super) artifacts: Vec<Artifact>,
     pub(super) checkpoints: Vec<CheckpointWritten>,
+    /// The checkpoints that wait to be written; the first is being written.
+    pub(super) queued: Vec<String>,
     pub(super) taps: Vec<Tap>,
     pub(super) recalibrations: Vec<Recalibrate>,
     pub(super) logs: Vec<String>,

@@ -4,6 +4,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use plugin_api::{Error, Result};
+
 /// The prefix of unfinished entries, the host's too.
 const TEMPORARY: &str = ".tmp-";
 
@@ -79,12 +81,55 @@ pub(crate) fn delete(folder: &Path, name: &str) -> io::Result<()> {
     fs::remove_dir_all(&unnamed)
 }
 
+/// The marker of a run folder, which the host writes.
+const RUN_MARKER: &str = ".host-run";
+
+/// The marker that this plugin writes into a folder outside the run folder: the run folder of its owner.
+const MARKER: &str = ".host-checkpoints";
+
+/// Makes sure that no other run owns `folder`, a path relative to the run folder or absolute, and takes it for this run. For
+/// `setup`.
+pub(crate) fn claim(run_folder: &Path, folder: &Path) -> Result<()> {
+    if is_within(folder) {
+        return Ok(());
+    }
+    let folder = &run_folder.join(folder);
+    let failed = |error: io::Error| Error::from(error).context(folder.display());
+    fs::create_dir_all(folder).map_err(failed)?;
+    let (own, folder) = (fs::canonicalize(run_folder).map_err(failed)?, fs::canonicalize(folder).map_err(failed)?);
+    if folder.starts_with(&own) {
+        return Ok(());
+    }
+    if let Some(other) = folder.ancestors().find(|folder| folder.join(RUN_MARKER).exists()) {
+        return Err(Error::new(format!(
+            "`folder`: `{}` is in the folder of another run, `{}`; choose another folder",
+            folder.display(),
+            other.display()
+        )));
+    }
+    let marker = folder.join(MARKER);
+    match fs::read_to_string(&marker) {
+        Ok(owner) if Path::new(owner.trim_end()) == own => Ok(()),
+        Ok(owner) => Err(Error::new(format!(
+            "`folder`: `{}` has the checkpoints of another run, `{}`; choose another folder, such as `{}/{{run}}`, or delete \
+             `{}` if that run is over",
+            folder.display(),
+            owner.trim_end(),
+            folder.display(),
+            marker.display()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::write(&marker, format!("{}\n", own.display())).map_err(failed)
+        }
+        Err(error) => Err(Error::from(error).context(marker.display())),
+    }
+}
+
 /// Removes what an interrupted process has left in `folder`, a path relative to the run folder. For `setup`: nothing is
 /// written yet. A folder that is not within the run folder, which has one owner, may be another run's too, and is left
 /// alone.
 pub(crate) fn remove_unfinished(run_folder: &Path, folder: &Path) -> io::Result<()> {
-    let is_within = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !folder.components().all(is_within) {
+    if !is_within(folder) {
         return Ok(());
     }
     let entries = match fs::read_dir(run_folder.join(folder)) {
@@ -100,6 +145,11 @@ pub(crate) fn remove_unfinished(run_folder: &Path, folder: &Path) -> io::Result<
         }
     }
     Ok(())
+}
+
+/// Whether a path relative to the run folder stays in it, which has one owner.
+fn is_within(folder: &Path) -> bool {
+    folder.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 fn temporary(folder: &Path, name: &str) -> PathBuf {
@@ -191,6 +241,26 @@ mod tests {
         drop(manifest);
         delete(folder.path(), ONE).unwrap();
         assert!(!has(folder.path(), ONE));
+    }
+
+    #[test]
+    fn a_folder_has_one_run() {
+        let (shared, first, second) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for run in [&first, &second] {
+            fs::write(run.path().join(RUN_MARKER), "").unwrap();
+            claim(run.path(), &run.path().join("checkpoints")).unwrap();
+        }
+        let outside = shared.path().join("all");
+        claim(first.path(), &outside).unwrap();
+        claim(first.path(), &outside).unwrap();
+        let message = claim(second.path(), &outside).unwrap_err().message().to_owned();
+        assert!(message.contains("has the checkpoints of another run"), "{message}");
+        claim(second.path(), &shared.path().join("other")).unwrap();
+        let message = claim(second.path(), &first.path().join("checkpoints")).unwrap_err().message().to_owned();
+        assert!(message.contains("is in the folder of another run"), "{message}");
+        fs::remove_file(outside.join(MARKER)).unwrap();
+        claim(second.path(), &outside).unwrap();
     }
 
     #[test]

@@ -5,48 +5,35 @@
 //! at the next safe point, after every other callback has handled the event.
 
 mod folder;
+mod options;
 mod retention;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use plugin_api::event::{At, Checkpoint, Evaluation, Position, TrainEnd, Trigger};
+use plugin_api::event::{At, Checkpoint, CheckpointWritten, Evaluation, Position, TrainEnd, Trigger};
 use plugin_api::protocol::Control;
-use plugin_api::{Callback, Creation, Error, Kind, Need, Result, Run, When, decode_state, encode_state, plugin};
+use plugin_api::{
+    Callback, Creation, Error, ErrorKind, Kind, Need, Result, Run, When, decode_state, encode_state, plugin,
+};
 
-use crate::retention::{Action, Entry, KeepBest, Pointer, plan, settle};
-
-/// Options of `checkpoint`.
-#[plugin]
-struct Options {
-    /// The folder of the checkpoints, relative to the run folder. Two instances need two folders.
-    #[schemars(extend("format" = "output-folder"))]
-    folder: String,
-    /// How many of the newest to keep; 0 keeps all.
-    keep_last: usize,
-    /// The best ones to keep in addition. The pointer `best` follows the first rule.
-    keep_best: Vec<KeepBest>,
-    /// Ignore checkpoint requests of others (other plugins).
-    only_own_requests: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            folder: "checkpoints".to_owned(),
-            keep_last: 3,
-            keep_best: vec![KeepBest::default()],
-            only_own_requests: false,
-        }
-    }
-}
+use crate::options::Options;
+use crate::retention::{Action, Entry, KeepBest, Pointer, left_out, plan, settle};
 
 struct Checkpoints {
     options: Options,
-    /// The folder, absolute; known from the first event on.
+    /// The folder as the host's services take it, and absolute; known from the first event on.
+    relative: String,
     folder: PathBuf,
     /// The checkpoints that this instance wrote and has not deleted, oldest first.
     kept: Vec<Entry>,
+    /// Those that the host is writing, oldest first: the first of them now.
+    queued: Vec<Entry>,
+    /// How many were left out, since an earlier one was still being written.
+    left_out: u64,
+    /// Since when a checkpoint may be kept for good, in seconds since 1970.
+    since: u64,
     /// The checkpoint that the run resumed from, if it is in the folder.
     resumed_from: Option<String>,
     /// The target of `best`.
@@ -61,27 +48,20 @@ struct Checkpoints {
 impl Callback for Checkpoints {
     const KIND: &'static str = "checkpoint";
     const SUMMARY: &'static str = "Writes checkpoints, keeps the last and the best";
-    const WHEN: When = When { every: Some("1 epoch"), at: &["end"] };
+    const WHEN: When = When { every: Some("1 epoch"), at: &["end", "failure"] };
     const NEEDS: &'static [Need] = &[Need::TRAINING_STATE];
     type Options = Options;
 
-    fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
-        if options.folder.is_empty() {
-            return Err(Error::new("`folder` must not be empty"));
-        }
-        if let Some(rule) = options.keep_best.iter().find(|rule| rule.top == 0 || rule.metric.is_empty()) {
-            return Err(Error::new(format!("`keep_best` needs a metric and a `top` of at least 1, not {rule:?}")));
-        }
-        if let Some(rule) = options.keep_best.iter().find(|rule| rule.direction().is_none()) {
-            let metric = &rule.metric;
-            return Err(Error::new(format!(
-                "`keep_best`: whether `{metric}` is better lower or higher is not known: set `mode` to `min` or `max`"
-            )));
-        }
+    fn new(options: Options, creation: &Creation<'_>) -> Result<Self> {
+        let options = options.checked(creation.instance)?;
         Ok(Self {
             options,
+            relative: String::new(),
             folder: PathBuf::new(),
             kept: Vec::new(),
+            queued: Vec::new(),
+            left_out: 0,
+            since: now(),
             resumed_from: None,
             best: None,
             asked: false,
@@ -91,9 +71,12 @@ impl Callback for Checkpoints {
 
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
         let info = run.info()?;
-        self.folder = Path::new(&info.folder).join(&self.options.folder);
+        let run_folder = Path::new(&info.folder);
+        self.relative = self.options.folder_of(&info.name);
+        self.folder = run_folder.join(&self.relative);
+        folder::claim(run_folder, Path::new(&self.relative))?;
         // It takes room, and nothing else.
-        if let Err(error) = folder::remove_unfinished(Path::new(&info.folder), Path::new(&self.options.folder)) {
+        if let Err(error) = folder::remove_unfinished(run_folder, Path::new(&self.relative)) {
             plugin_api::tracing::warn!("cannot remove what is unfinished in `{}`: {error}", self.folder.display());
         }
         self.resumed_from = info.resumed_from.and_then(|path| folder::name_in(&self.folder, Path::new(&path)));
@@ -108,13 +91,16 @@ impl Callback for Checkpoints {
         }
         // People delete and move checkpoints: forget those that are gone.
         self.kept = kept.into_iter().filter(|entry| folder::has(&self.folder, &entry.name)).collect();
+        let for_good = self.kept.iter().filter(|entry| entry.is_for_good).map(|entry| entry.time).max();
+        let oldest = self.kept.iter().map(|entry| entry.time).min();
+        self.since = for_good.or(oldest).unwrap_or(self.since);
         Ok(())
     }
 
     fn on_save_state(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<Vec<u8>> {
         // The checkpoint that is about to be written contains this state, so it must be in the list: a run
         // that resumes from it must know that it exists.
-        let mut kept = self.kept.clone();
+        let mut kept: Vec<Entry> = self.kept.iter().chain(&self.queued).cloned().collect();
         if self.writes_it() {
             let new = self.entry(run, event)?;
             kept.retain(|entry| entry.name != new.name);
@@ -125,7 +111,8 @@ impl Callback for Checkpoints {
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
         // The end has the same position as the last epoch's checkpoint.
-        if self.kept.last().is_some_and(|last| last.global_step == event.global_step) {
+        let last = self.queued.last().or(self.kept.last());
+        if last.is_some_and(|last| last.global_step == event.global_step) {
             return Ok(());
         }
         self.asked = true;
@@ -138,29 +125,52 @@ impl Callback for Checkpoints {
         }
         self.asked = false;
         let new = self.entry(run, event)?;
-        let (keep_last, keep_best) = (self.options.keep_last, &self.options.keep_best);
-        let actions = plan(keep_last, keep_best, &self.kept, &new, self.resumed_from.as_deref());
-        self.act(run, actions, &new)
+        if new.is_for_good {
+            self.since = new.time;
+        }
+        if self.options.background && self.queue(run, &new)? {
+            return Ok(());
+        }
+        run.write_checkpoint(&self.path_of(&new.name))?;
+        self.settle_new(run, new)
+    }
+
+    fn on_checkpoint_written(&mut self, run: &mut Run<'_>, event: &CheckpointWritten<'_>) -> Result<()> {
+        let Some(index) = self.queued.iter().position(|entry| self.path_of(&entry.name) == event.path) else {
+            return Ok(());
+        };
+        let new = self.queued.remove(index);
+        match &event.written {
+            Ok(_) => self.settle_new(run, new),
+            Err(error) => Err(Error::new(error.as_ref())),
+        }
     }
 
     /// A checkpoint that was written before its weights were evaluated gets their metrics now, so that it can be the
     /// best.
     fn on_eval_end(&mut self, run: &mut Run<'_>, event: &Evaluation<'_>) -> Result<()> {
-        let Some(index) = self.kept.iter().position(|entry| entry.global_step == event.global_step) else {
-            return Ok(());
-        };
-        let evaluated = self.entry(run, event)?;
-        if evaluated.metrics == self.kept[index].metrics {
+        let is_here = |entry: &&Entry| entry.global_step == event.global_step;
+        let Some(entry) = self.kept.iter().chain(&self.queued).find(is_here).cloned() else { return Ok(()) };
+        let metrics = self.metrics_here(run)?;
+        if metrics == entry.metrics {
             return Ok(());
         }
-        self.kept[index].metrics = evaluated.metrics.clone();
-        let all: Vec<&Entry> = self.kept.iter().collect();
+        for entry in self.kept.iter_mut().chain(&mut self.queued).filter(|other| other.name == entry.name) {
+            entry.metrics.clone_from(&metrics);
+        }
         let (keep_last, keep_best) = (self.options.keep_last, &self.options.keep_best);
-        let actions = settle(keep_last, keep_best, &all, self.resumed_from.as_deref());
-        self.act(run, actions, &evaluated)
+        let actions = settle(keep_last, keep_best, &self.kept, self.resumed_from.as_deref());
+        self.act(run, actions)
     }
 
     fn on_train_end(&mut self, run: &mut Run<'_>, _: &TrainEnd<'_>) -> Result<()> {
+        if self.left_out > 0 {
+            plugin_api::tracing::info!(
+                "left out {} checkpoints that came while an earlier one was still being written; the newest and the best \
+                 were written",
+                self.left_out
+            );
+        }
         for KeepBest { metric, .. } in &self.options.keep_best {
             let is_measured = matches!(run.latest_metric(metric), Ok(Some(_)));
             if is_measured && !self.kept.is_empty() && !self.kept.iter().any(|kept| kept.metrics.contains_key(metric)) {
@@ -174,15 +184,41 @@ impl Callback for Checkpoints {
 }
 
 impl Checkpoints {
-    /// Does what was decided; `new` is the entry of the checkpoint to save.
-    fn act(&mut self, run: &mut Run<'_>, actions: Vec<Action>, new: &Entry) -> Result<()> {
+    /// Queues a checkpoint, and leaves out those that wait and need not be written any more. False in the background, where
+    /// it is written at once.
+    fn queue(&mut self, run: &mut Run<'_>, new: &Entry) -> Result<bool> {
+        let all: Vec<&Entry> = self.kept.iter().chain(&self.queued).chain([new]).collect();
+        let paths: Vec<String> =
+            left_out(&self.options.keep_best, &all, &self.queued).map(|entry| self.path_of(&entry.name)).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let left_out = match run.queue_checkpoint(&self.path_of(&new.name), &paths) {
+            Err(error) if error.kind() == ErrorKind::NotAllowed => return Ok(false),
+            answer => answer?,
+        };
+        for path in &left_out {
+            plugin_api::tracing::debug!("left out the checkpoint `{path}`: an earlier one was still being written");
+        }
+        self.left_out += left_out.len() as u64;
+        let relative = &self.relative;
+        self.queued.retain(|entry| !left_out.contains(&path_in(relative, &entry.name)));
+        self.queued.push(new.clone());
+        Ok(true)
+    }
+
+    /// Does what follows from a checkpoint that is written.
+    fn settle_new(&mut self, run: &mut Run<'_>, new: Entry) -> Result<()> {
+        // One of the same position replaces the earlier one.
+        self.kept.retain(|entry| entry.name != new.name);
+        self.kept.push(new);
+        let (keep_last, keep_best) = (self.options.keep_last, &self.options.keep_best);
+        let actions = plan(keep_last, keep_best, &self.kept, self.resumed_from.as_deref());
+        self.act(run, actions)
+    }
+
+    /// Does what was decided.
+    fn act(&mut self, run: &mut Run<'_>, actions: Vec<Action>) -> Result<()> {
         for action in actions {
             match action {
-                Action::Save(name) => {
-                    run.write_checkpoint(&self.path_of(&name))?;
-                    self.kept.retain(|entry| entry.name != name);
-                    self.kept.push(new.clone());
-                }
                 Action::Point(pointer, name) => self.point(run, pointer, &name)?,
                 Action::Delete(name) => self.delete(&name),
             }
@@ -195,30 +231,37 @@ impl Checkpoints {
         self.asked || !self.options.only_own_requests
     }
 
-    /// The path of the checkpoint, for the host's services and the artifacts.
+    /// The path of a checkpoint, for the host's services and the artifacts.
     fn path_of(&self, name: &str) -> String {
-        format!("{}/{name}", self.options.folder.trim_end_matches('/'))
+        path_in(&self.relative, name)
     }
 
-    /// The entry of a checkpoint taken here. A metric that was measured earlier belongs to other
-    /// weights, and does not count.
+    /// The entry of a checkpoint taken here.
     fn entry(&mut self, run: &Run<'_>, position: &Position) -> Result<Entry> {
-        let mut entry = Entry {
+        let (time, hours) = (now(), self.options.keep_every_hours);
+        Ok(Entry {
             name: folder::name_of(position.epoch, position.global_step),
             global_step: position.global_step,
-            metrics: Default::default(),
-        };
+            metrics: self.metrics_here(run)?,
+            time,
+            is_for_good: hours > 0.0 && time.saturating_sub(self.since) as f64 >= hours * 3600.0,
+        })
+    }
+
+    /// The metrics of the rules. One that was measured earlier belongs to other weights, and does not count.
+    fn metrics_here(&mut self, run: &Run<'_>) -> Result<BTreeMap<String, f64>> {
+        let mut metrics = BTreeMap::new();
         let measured = run.weights_info()?.metrics;
         for KeepBest { metric, .. } in &self.options.keep_best {
             if let Some(value) = measured.get(metric) {
-                entry.metrics.insert(metric.clone(), *value);
+                metrics.insert(metric.clone(), *value);
             } else if let Err(error) = run.latest_metric(metric)
                 && self.missing.insert(metric.clone())
             {
                 plugin_api::tracing::warn!("this checkpoint cannot become the best: {error}");
             }
         }
-        Ok(entry)
+        Ok(metrics)
     }
 
     fn point(&mut self, run: &mut Run<'_>, pointer: Pointer, name: &str) -> Result<()> {
@@ -244,6 +287,15 @@ impl Checkpoints {
             Err(error) => plugin_api::tracing::warn!("cannot delete the checkpoint `{name}`: {error}"),
         }
     }
+}
+
+fn path_in(folder: &str, name: &str) -> String {
+    format!("{folder}/{name}")
+}
+
+/// Seconds since 1970, by the clock of the system.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[plugin]

@@ -34,6 +34,12 @@ pub(crate) struct Entry {
     pub(crate) global_step: u64,
     /// The metrics of the rules that were measured at that step.
     pub(crate) metrics: BTreeMap<String, f64>,
+    /// When it was taken, in seconds since 1970.
+    #[serde(default)]
+    pub(crate) time: u64,
+    /// Whether it is never deleted, since so many hours had passed.
+    #[serde(default)]
+    pub(crate) is_for_good: bool,
 }
 
 /// A pointer next to the checkpoints.
@@ -45,47 +51,36 @@ pub(crate) enum Pointer {
     Best,
 }
 
-/// An action. Actions are done in order; after a failed `Save` or `Point`, the rest is skipped, so that
-/// nothing is deleted before its replacement exists.
+/// An action. Actions are done in order; after a failed `Point`, the rest is skipped, so that nothing is deleted before its
+/// replacement is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Write the checkpoint of this name.
-    Save(String),
     /// Make a pointer point at a checkpoint.
     Point(Pointer, String),
     /// Delete a checkpoint.
     Delete(String),
 }
 
-/// The actions when the checkpoint `new` is taken and those of `kept` exist, oldest first.
-///
-/// A checkpoint is deleted if it is neither among the last `keep_last` (0 keeps all) nor among the best of
-/// any rule; `resumed_from` is never deleted.
-pub(crate) fn plan(
-    keep_last: usize,
-    keep_best: &[KeepBest],
-    kept: &[Entry],
-    new: &Entry,
-    resumed_from: Option<&str>,
-) -> Vec<Action> {
-    // A checkpoint of the same position replaces the earlier one.
-    let mut all: Vec<&Entry> = kept.iter().filter(|entry| entry.name != new.name).collect();
-    all.push(new);
-    let mut actions = vec![Action::Save(new.name.clone()), Action::Point(Pointer::Last, new.name.clone())];
-    actions.extend(settle(keep_last, keep_best, &all, resumed_from));
-    actions
+/// The actions when the last of `all`, oldest first, has just been written.
+pub(crate) fn plan(keep_last: usize, keep_best: &[KeepBest], all: &[Entry], resumed_from: Option<&str>) -> Vec<Action> {
+    let new = all.last().map(|new| Action::Point(Pointer::Last, new.name.clone()));
+    new.into_iter().chain(settle(keep_last, keep_best, all, resumed_from)).collect()
 }
 
 /// The actions once the metrics of the checkpoints `all`, oldest first, are as they are: the pointer `best`, and what
 /// is deleted.
+///
+/// A checkpoint is deleted if it is neither among the last `keep_last` (0 keeps all), nor among the best of any rule, nor kept
+/// for good; `resumed_from` is never deleted.
 pub(crate) fn settle(
     keep_last: usize,
     keep_best: &[KeepBest],
-    all: &[&Entry],
+    all: &[Entry],
     resumed_from: Option<&str>,
 ) -> Vec<Action> {
     let mut actions = Vec::new();
-    let best: Vec<Vec<&Entry>> = keep_best.iter().map(|rule| rule.best_of(all)).collect();
+    let entries: Vec<&Entry> = all.iter().collect();
+    let best: Vec<Vec<&Entry>> = keep_best.iter().map(|rule| rule.best_of(&entries)).collect();
     if let Some(first) = best.first().and_then(|best| best.first()) {
         actions.push(Action::Point(Pointer::Best, first.name.clone()));
     }
@@ -96,11 +91,23 @@ pub(crate) fn settle(
     actions.extend(
         all.iter()
             .take(old)
+            .filter(|entry| !entry.is_for_good)
             .filter(|entry| !best.iter().flatten().any(|best| best.name == entry.name))
             .filter(|entry| resumed_from != Some(entry.name.as_str()))
             .map(|entry| Action::Delete(entry.name.clone())),
     );
     actions
+}
+
+/// Those of `queued` that need not be written once a newer checkpoint is queued, the last of `all`: neither the best by a rule
+/// nor kept for good. Each that waits holds the whole state in memory.
+pub(crate) fn left_out<'e>(
+    keep_best: &[KeepBest],
+    all: &[&Entry],
+    queued: &'e [Entry],
+) -> impl Iterator<Item = &'e Entry> {
+    let best: Vec<String> = keep_best.iter().filter_map(|rule| Some(rule.best_of(all).first()?.name.clone())).collect();
+    queued.iter().filter(move |entry| !entry.is_for_good && !best.contains(&entry.name))
 }
 
 impl KeepBest {
@@ -137,7 +144,7 @@ mod tests {
 
     fn entry(number: u64, loss: Option<f64>) -> Entry {
         let metrics = loss.into_iter().map(|loss| ("val_loss".to_owned(), loss)).collect();
-        Entry { name: number.to_string(), global_step: number, metrics }
+        Entry { name: number.to_string(), global_step: number, metrics, time: 0, is_for_good: false }
     }
 
     fn rule(mode: Direction, top: usize) -> KeepBest {
@@ -149,12 +156,9 @@ mod tests {
         let (mut kept, mut best) = (Vec::new(), String::new());
         for (index, &loss) in losses.iter().enumerate() {
             let new = entry(index as u64 + 1, loss);
-            for action in plan(keep_last, rules, &kept.clone(), &new, resumed) {
+            kept.push(new.clone());
+            for action in plan(keep_last, rules, &kept.clone(), resumed) {
                 match action {
-                    Action::Save(name) => {
-                        assert_eq!(name, new.name);
-                        kept.push(new.clone());
-                    }
                     Action::Point(Pointer::Last, name) => assert_eq!(name, new.name),
                     Action::Point(Pointer::Best, name) => best = name,
                     Action::Delete(name) => kept.retain(|entry| entry.name != name),
@@ -196,10 +200,9 @@ mod tests {
 
     #[test]
     fn pointers_move_before_anything_is_deleted() {
-        let kept = [entry(1, Some(2.0)), entry(2, Some(3.0))];
-        let actions = plan(1, &[rule(Direction::Min, 1)], &kept, &entry(3, Some(1.0)), None);
+        let kept = [entry(1, Some(2.0)), entry(2, Some(3.0)), entry(3, Some(1.0))];
+        let actions = plan(1, &[rule(Direction::Min, 1)], &kept, None);
         let expected = [
-            Action::Save("3".to_owned()),
             Action::Point(Pointer::Last, "3".to_owned()),
             Action::Point(Pointer::Best, "3".to_owned()),
             Action::Delete("1".to_owned()),
@@ -209,11 +212,26 @@ mod tests {
     }
 
     #[test]
-    fn a_position_taken_again_is_one_checkpoint() {
-        let kept = [entry(1, Some(1.0)), entry(2, None)];
-        let actions = plan(2, &[rule(Direction::Min, 1)], &kept, &entry(2, Some(0.5)), None);
-        assert!(!actions.iter().any(|action| matches!(action, Action::Delete(_))), "{actions:?}");
-        assert!(actions.contains(&Action::Point(Pointer::Best, "2".to_owned())));
+    fn what_is_kept_for_good_stays() {
+        let for_good = Entry { is_for_good: true, ..entry(1, None) };
+        let actions = plan(1, &[], &[for_good, entry(2, None), entry(3, None)], None);
+        assert_eq!(actions[1..], [Action::Delete("2".to_owned())]);
+    }
+
+    #[test]
+    fn what_waits_is_left_out_unless_it_is_the_best() {
+        let rules = [rule(Direction::Min, 1)];
+        let left_out = |all: &[Entry], queued: &[Entry]| -> Vec<String> {
+            super::left_out(&rules, &all.iter().collect::<Vec<_>>(), queued).map(|entry| entry.name.clone()).collect()
+        };
+        let [best, worse, new, better] =
+            [entry(1, Some(1.0)), entry(2, Some(2.0)), entry(3, Some(3.0)), entry(4, Some(0.5))];
+        assert_eq!(left_out(&[best.clone(), worse.clone(), new.clone()], &[best.clone(), worse.clone()]), ["2"]);
+        assert_eq!(left_out(&[best.clone(), worse.clone(), better], &[best.clone(), worse.clone()]), ["1", "2"]);
+        // The best is written already.
+        assert_eq!(left_out(&[best, worse.clone(), new], std::slice::from_ref(&worse)), ["2"]);
+        let for_good = Entry { is_for_good: true, ..worse };
+        assert_eq!(left_out(std::slice::from_ref(&for_good), std::slice::from_ref(&for_good)), [""; 0]);
     }
 
     proptest! {

@@ -20,7 +20,21 @@ fn epoch(host: &mut FakeHost, epoch: u64, loss: f64) -> Result<Vec<u8>> {
     host.trigger("epoch")?;
     let state = host.save_state()?;
     host.checkpoint("checkpoint", "epoch")?;
+    host.checkpoint_written(None)?;
     Ok(state)
+}
+
+/// An epoch whose checkpoint is not written yet.
+fn epoch_in_flight(host: &mut FakeHost, epoch: u64, loss: f64) {
+    host.set_position(epoch, epoch * 10);
+    host.put_metric("val_loss", loss);
+    host.trigger("epoch").unwrap();
+    host.checkpoint("checkpoint", "epoch").unwrap();
+}
+
+/// The epochs of the checkpoints that are not written yet.
+fn queued(host: &FakeHost) -> Vec<u64> {
+    host.queued_checkpoints().iter().map(|path| path["checkpoints/epoch-".len()..][..4].parse().unwrap()).collect()
 }
 
 /// The epochs of the checkpoints in the folder, and the targets of the pointers.
@@ -84,6 +98,7 @@ fn a_metric_of_an_earlier_step_does_not_count() {
     host.set_position(2, 15);
     host.trigger("step").unwrap();
     host.checkpoint("checkpoint", "step").unwrap();
+    host.checkpoint_written(None).unwrap();
     let (_, last, best) = there(&host);
     assert_eq!((last.as_str(), best.as_str()), ("epoch-0002-step-00000015", "epoch-0001-step-00000010"));
 }
@@ -104,10 +119,12 @@ fn what_others_ask_for_is_written_unless_told_otherwise() {
     let mut all = host(json!({}));
     all.set_position(1, 4);
     all.checkpoint("host", "a signal").unwrap();
+    all.checkpoint_written(None).unwrap();
     assert_eq!(all.checkpoints().len(), 1);
     let mut own = host(json!({ "only_own_requests": true }));
     own.set_position(1, 4);
     own.checkpoint("host", "a signal").unwrap();
+    own.checkpoint_written(None).unwrap();
     assert_eq!(own.checkpoints().len(), 0);
     epoch(&mut own, 1, 0.5).unwrap();
     assert_eq!(own.checkpoints().len(), 1);
@@ -115,11 +132,88 @@ fn what_others_ask_for_is_written_unless_told_otherwise() {
 
 #[test]
 fn a_failed_write_deletes_and_moves_nothing() {
-    let mut host = host(json!({ "keep_last": 1, "keep_best": [] }));
-    epoch(&mut host, 1, 0.5).unwrap();
-    host.fail(ServiceKind::WRITE_CHECKPOINT, "the disk is full");
-    assert_eq!(epoch(&mut host, 2, 0.4).unwrap_err().message(), "the disk is full");
-    assert_eq!(there(&host), (vec![1], "epoch-0001-step-00000010".to_owned(), String::new()));
+    let expected = (vec![1], "epoch-0001-step-00000010".to_owned(), String::new());
+    let mut inline = host(json!({ "keep_last": 1, "keep_best": [], "background": false }));
+    epoch(&mut inline, 1, 0.5).unwrap();
+    inline.fail(ServiceKind::WRITE_CHECKPOINT, "the disk is full");
+    assert_eq!(epoch(&mut inline, 2, 0.4).unwrap_err().message(), "the disk is full");
+    assert_eq!(there(&inline), expected);
+    let mut background = host(json!({ "keep_last": 1, "keep_best": [] }));
+    epoch(&mut background, 1, 0.5).unwrap();
+    epoch_in_flight(&mut background, 2, 0.4);
+    assert_eq!(background.checkpoint_written(Some("the disk is full")).unwrap_err().message(), "the disk is full");
+    assert_eq!(there(&background), expected);
+    // The next one is written.
+    epoch(&mut background, 3, 0.4).unwrap();
+    assert_eq!(there(&background).0, [3]);
+}
+
+#[test]
+fn while_one_is_written_the_newest_and_the_best_wait() {
+    let mut host = host(json!({ "keep_last": 2 }));
+    for (number, loss) in [(1, 0.5), (2, 0.6), (3, 0.4), (4, 0.7), (5, 0.8)] {
+        epoch_in_flight(&mut host, number, loss);
+    }
+    assert_eq!(queued(&host), [1, 3, 5]);
+    // A state that is saved meanwhile names those that wait.
+    let state = host.save_state().unwrap();
+    for _ in 0..3 {
+        host.checkpoint_written(None).unwrap();
+    }
+    let expected = (vec![3, 5], "epoch-0005-step-00000050".to_owned(), "epoch-0003-step-00000030".to_owned());
+    assert_eq!(there(&host), expected);
+    host.load_state(&state).unwrap();
+    epoch(&mut host, 6, 0.9).unwrap();
+    assert_eq!(there(&host).0, [3, 5, 6]);
+    host.train_end(plugin_api::event::Outcome::Finished).unwrap();
+    let told = host.logs().iter().any(|line| line.contains("left out 2 checkpoints"));
+    assert!(told, "{:?}", host.logs());
+}
+
+#[test]
+fn a_first_nan_is_not_the_best_that_waits() {
+    let mut host = host(json!({ "keep_last": 1 }));
+    for (number, loss) in [(1, f64::NAN), (2, f64::NAN), (3, 0.5), (4, 0.6)] {
+        epoch_in_flight(&mut host, number, loss);
+    }
+    assert_eq!(queued(&host), [1, 3, 4]);
+}
+
+#[test]
+fn one_each_so_many_hours_is_kept_for_good() {
+    let after = |hours_ago: u64| {
+        let options = json!({ "keep_last": 1, "keep_best": [], "keep_every_hours": 1.5 });
+        let mut host = host(options);
+        // A run that resumes counts from its oldest checkpoint on.
+        let mut kept: Vec<Entry> = decode_state(&epoch(&mut host, 1, 0.5).unwrap()).unwrap();
+        kept[0].time -= hours_ago * 3600;
+        host.load_state(&encode_state(&kept).unwrap()).unwrap();
+        for number in 2..5 {
+            epoch(&mut host, number, 0.5).unwrap();
+        }
+        there(&host).0
+    };
+    assert_eq!(after(1), [4]);
+    assert_eq!(after(2), [2, 4]);
+}
+
+#[test]
+fn in_the_background_it_writes_at_once() {
+    let mut host = FakeHost::new::<Checkpoints>(json!({})).unwrap().in_background();
+    host.setup().unwrap();
+    epoch_in_flight(&mut host, 1, 0.5);
+    assert_eq!(queued(&host), [0; 0]);
+    assert_eq!(there(&host).0, [1]);
+}
+
+#[test]
+fn the_folder_can_have_the_name_of_the_run_and_another_name() {
+    for options in [json!({ "folder": "of/{run}" }), json!({ "log_dir": "of/{run}" })] {
+        let mut host = FakeHost::new::<Checkpoints>(options).unwrap().with_info(|info| info.name = "digits".to_owned());
+        host.setup().unwrap();
+        epoch(&mut host, 1, 0.5).unwrap();
+        assert!(host.folder().join("of/digits/last").exists());
+    }
 }
 
 #[test]
@@ -209,6 +303,9 @@ fn a_checkpoint_that_cannot_be_deleted_is_tried_again() {
 fn options_and_states_that_make_no_sense_are_refused() {
     for options in [
         json!({ "folder": "" }),
+        json!({ "folder": "{epoch}" }),
+        json!({ "folder": "one", "log_dir": "two" }),
+        json!({ "keep_every_hours": -1.0 }),
         json!({ "keep_best": [{ "top": 0 }] }),
         json!({ "keep_best": [{ "metric": "" }] }),
         json!({ "keep_best": [{ "mode": "least" }] }),
@@ -216,7 +313,13 @@ fn options_and_states_that_make_no_sense_are_refused() {
     ] {
         assert!(FakeHost::new::<Checkpoints>(options.clone()).is_err(), "{options}");
     }
-    let outside = Entry { name: "../../home".to_owned(), global_step: 1, metrics: Default::default() };
+    let outside = Entry {
+        name: "../../home".to_owned(),
+        global_step: 1,
+        metrics: Default::default(),
+        time: 0,
+        is_for_good: false,
+    };
     let error = host(json!({})).load_state(&encode_state(&vec![outside]).unwrap()).unwrap_err();
     assert_eq!(error.message(), "the saved state names `../../home`, which is not a checkpoint");
 }

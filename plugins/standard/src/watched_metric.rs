@@ -1,13 +1,33 @@
 //! A metric that a callback watches: which way it improves, its latest value, and what counts as an improvement.
 
 use plugin_api::protocol::Point;
-use plugin_api::{Direction, Error, ErrorKind, Result, Run};
+use plugin_api::{Direction, Error, ErrorKind, Result, Run, plugin};
 
 /// Which way `metric` improves: as `mode` says or, without it, as the metric's name implies.
 pub(crate) fn direction(metric: &str, mode: Option<Direction>) -> Result<Direction> {
     mode.or_else(|| Direction::of_metric(metric)).ok_or_else(|| {
         Error::new(format!("whether `{metric}` is better lower or higher is not known: set `mode` to `min` or `max`"))
     })
+}
+
+/// What `min_delta` counts in.
+#[plugin]
+#[derive(Copy, PartialEq, Eq)]
+pub(crate) enum DeltaMode {
+    /// The metric's own units.
+    Absolute,
+    /// Shares of the best value: 0.01 is one percent of it.
+    Relative,
+}
+
+impl DeltaMode {
+    /// The least change from `best` that counts as an improvement.
+    pub(crate) fn least_change(self, min_delta: f64, best: Option<f64>) -> f64 {
+        match (self, best) {
+            (Self::Relative, Some(best)) => min_delta * best.abs(),
+            _ => min_delta,
+        }
+    }
 }
 
 /// Refuses a `min_delta` that is no distance between two values.

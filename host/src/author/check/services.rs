@@ -3,6 +3,7 @@
 //! A [`Snapshot`] of the world answers services that read, as for a callback in the background; here are the others.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use plugin_api::abi::TensorTable;
@@ -15,7 +16,7 @@ use plugin_api::services::typed;
 
 use super::model::forward;
 use super::tensors::Values;
-use super::world::{SPLITS, Weights, World};
+use super::world::{SPLITS, Weights, World, write_checkpoint};
 use crate::history::{LiveMetrics, Position};
 use crate::services::{Call, Inference, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds};
 
@@ -27,12 +28,14 @@ pub(super) struct Simulated {
     live: Arc<LiveMetrics>,
     /// Who asked for a stop, and why.
     pub(super) stop: Option<(String, String)>,
+    /// The paths of checkpoints that were queued, until `checkpoint_written` tells of them.
+    pub(super) queued: Vec<String>,
 }
 
 impl Simulated {
     pub(super) fn new(world: World) -> Self {
         let live = Arc::new(LiveMetrics::new(world.metrics.clone()));
-        Self { live, world, position: Position::default(), stop: None }
+        Self { live, world, position: Position::default(), stop: None, queued: Vec::new() }
     }
 
     /// Publishes changes for remotes.
@@ -87,6 +90,12 @@ impl Services for Simulated {
                 world.check_tap(&tap)?;
                 world.taps.push(tap);
                 Ok(())
+            }
+            ServiceKind::QUEUE_CHECKPOINT => {
+                let path = call.request(typed::QUEUE_CHECKPOINT)?.path;
+                write_checkpoint(&Path::new(&world.info.folder).join(&path))?;
+                self.queued.push(path);
+                reply.answer(typed::QUEUE_CHECKPOINT, &Vec::new())
             }
             ServiceKind::ARTIFACT => Ok(()),
             ServiceKind::TENSOR_LIST | ServiceKind::TENSOR_READ => {

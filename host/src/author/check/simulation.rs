@@ -120,6 +120,10 @@ impl<'a> Simulation<'a> {
         self.at(EventKind::EPOCH_END);
         self.texts(EventKind::TRIGGER, ["epoch", "", ""]);
         self.texts(EventKind::CHECKPOINT, [AUTHOR, "simulated by the check", ""]);
+        let queued = std::mem::take(&mut self.services.queued);
+        for path in if queued.is_empty() { vec!["simulated".to_owned()] } else { queued } {
+            self.fire(EventKind::CHECKPOINT_WRITTEN, EventData::Written { path, written: Ok(1) });
+        }
     }
 
     fn evaluation(&mut self) {

@@ -306,7 +306,7 @@ impl Screen for NoScreen {
 }
 
 /// Writes a folder with a manifest in place of a checkpoint.
-fn write_checkpoint(folder: &Path) -> Result<CheckpointWritten, ServiceError> {
+pub(super) fn write_checkpoint(folder: &Path) -> Result<CheckpointWritten, ServiceError> {
     let existed = folder.is_dir();
     let failed = |error: std::io::Error| ServiceError::Failed(format!("cannot write `{}`: {error}", folder.display()));
     let manifest = "{}\n";

@@ -135,6 +135,10 @@ impl Services for Session {
                 let data = data.ok_or_else(|| ServiceError::NotAllowed("no checkpoint is being taken".to_owned()))?;
                 reply.answer(typed::WRITE_CHECKPOINT, &data.write(&path).map_err(TrainError::from)?)
             }
+            ServiceKind::QUEUE_CHECKPOINT => {
+                let left_out = self.queue_checkpoint(call.request(typed::QUEUE_CHECKPOINT)?)?;
+                reply.answer(typed::QUEUE_CHECKPOINT, &left_out)
+            }
             ServiceKind::ARTIFACT => {
                 let artifact = call.request(typed::ARTIFACT)?;
                 self.outputs.artifact(&artifact.kind, &artifact.path);

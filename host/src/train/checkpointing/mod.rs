@@ -2,13 +2,15 @@
 
 mod resume;
 mod tensor;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use plugin_api::protocol::CheckpointWritten;
+use plugin_api::protocol::requests::QueueCheckpoint;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -20,12 +22,14 @@ use crate::checkpoint::{
     self, CheckpointContents, CheckpointError, EarlierWeights, HyperParameter, PluginState, State,
 };
 use crate::dispatch::{SavedState, ScheduleState};
-use crate::history::{Exact, HistoryView, Position};
+use crate::history::{Exact, History, HistoryView, Position};
 use crate::model::{NamedTensor, contained};
+use crate::services::ServiceError;
 use crate::torch::random;
 
 pub use resume::{Resume, ResumeError};
 pub(super) use tensor::HostTensor;
+pub(super) use writer::{CheckpointWriter, Queued};
 
 /// Digests of what a run is made from, which a resume compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +98,10 @@ pub(super) struct CheckpointData {
     optimizer: Vec<HostTensor>,
     copies: Vec<HostTensor>,
     rng: Vec<HostTensor>,
+    /// Without its history.
     state: State,
+    /// As of the checkpoint; it is copied by the thread that writes.
+    history: HistoryView,
     graph: Arc<str>,
     data: Arc<str>,
     run_file: Arc<str>,
@@ -106,13 +113,14 @@ impl CheckpointData {
     /// Writes it to `path`, which is absolute.
     pub(super) fn write(&self, path: &Path) -> Result<CheckpointWritten, CheckpointError> {
         let existed = path.is_dir();
+        let state = State { history: self.history.to_history(), ..self.state.clone() };
         let contents = CheckpointContents {
             weights: self.weights.as_ref(),
             model: self.model.iter().map(HostTensor::as_ref).collect(),
             optimizer: self.optimizer.iter().map(HostTensor::as_ref).collect(),
             copies: self.copies.iter().map(HostTensor::as_ref).collect(),
             rng: self.rng.iter().map(HostTensor::as_ref).collect(),
-            state: &self.state,
+            state: &state,
             graph: &self.graph,
             data: &self.data,
             run_file: &self.run_file,
@@ -130,6 +138,11 @@ impl CheckpointData {
         }
         Ok(CheckpointWritten { path: written.path.display().to_string(), bytes: written.bytes, existed })
     }
+
+    /// Where the run was.
+    fn position(&self) -> Position {
+        self.state.position
+    }
 }
 
 impl Session {
@@ -143,6 +156,29 @@ impl Session {
 
     pub(super) fn end_checkpoint(&mut self) {
         self.kept.pending = None;
+    }
+
+    /// Copies the checkpoint that is being taken, and queues it to be written; returns what is left out instead.
+    pub(super) fn queue_checkpoint(&mut self, request: QueueCheckpoint) -> Result<Vec<String>, ServiceError> {
+        let QueueCheckpoint { path: name, instead_of } = request;
+        let data = self.collect_checkpoint(true)?;
+        let data = data.ok_or_else(|| ServiceError::NotAllowed("no checkpoint is being taken".to_owned()))?;
+        let queued = Queued { path: self.in_run_folder(&name), name, data };
+        if self.kept.writer.is_none() {
+            let emitter = self.learner.emitter.clone();
+            let emitter = emitter.ok_or_else(|| ServiceError::NotAllowed("there are no callbacks".to_owned()))?;
+            let failed =
+                |source| TrainError::System { action: "cannot start the thread that writes checkpoints", source };
+            self.kept.writer = Some(CheckpointWriter::start(emitter).map_err(failed)?);
+        }
+        Ok(self.kept.writer.as_ref().map_or_else(Vec::new, |writer| writer.queue(queued, &instead_of)))
+    }
+
+    /// Waits until the checkpoints that were queued are written.
+    pub(super) fn finish_checkpoints(&self) {
+        if let Some(writer) = &self.kept.writer {
+            writer.finish();
+        }
     }
 
     /// Collects the checkpoint that is being taken; with `copied`, outside the loop's memory.
@@ -225,7 +261,7 @@ impl Session {
                 (VERSIONS.to_owned(), module(serde_json::to_value(versions))?),
                 (PROGRAM.to_owned(), program),
             ]),
-            history: self.measured.history.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            history: History::new(),
         };
         let weights = self.kept.restored.as_ref().map(|restored| {
             let history = HistoryView::now(Arc::clone(&self.measured.history));
@@ -241,6 +277,7 @@ impl Session {
             copies,
             rng,
             state,
+            history: self.history(),
             graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
             data: Arc::clone(&self.data_text),
             run_file: Arc::clone(&self.run_file),

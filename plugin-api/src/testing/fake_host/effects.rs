@@ -80,6 +80,11 @@ impl FakeHost {
         &self.world.seen.checkpoints
     }
 
+    /// The paths of the checkpoints that were queued and are not written, the one that is being written first.
+    pub fn queued_checkpoints(&self) -> &[String] {
+        &self.world.seen.queued
+    }
+
     /// The requested taps.
     pub fn taps(&self) -> &[Tap] {
         &self.world.seen.taps

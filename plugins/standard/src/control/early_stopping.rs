@@ -13,7 +13,7 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::watched_metric;
+use crate::watched_metric::{self, DeltaMode};
 
 /// Options of `early-stopping`.
 #[plugin]
@@ -30,6 +30,11 @@ pub(crate) struct Options {
     /// The smallest change that counts as an improvement.
     #[schemars(range(min = 0.0))]
     min_delta: f64,
+    /// Whether `min_delta` is in the metric's own units or a share of the best value.
+    min_delta_mode: DeltaMode,
+    /// Values that are not better than this do not end the wait: a run that never gets there is stopped after `patience`
+    /// values.
+    baseline: Option<f64>,
     /// Stop as soon as the metric is as good as this.
     stopping_threshold: Option<f64>,
     /// Stop as soon as the metric is worse than this.
@@ -50,6 +55,8 @@ impl Default for Options {
             mode: None,
             patience: 5,
             min_delta: 0.0,
+            min_delta_mode: DeltaMode::Absolute,
+            baseline: None,
             stopping_threshold: None,
             divergence_threshold: None,
             check_finite: true,
@@ -64,7 +71,7 @@ impl Default for Options {
 #[serde(default)]
 struct State {
     best: Option<Best>,
-    /// The number of values since the best one.
+    /// The number of values since the best one that is better than the baseline.
     waited: u64,
     /// The global step of the last value that was counted.
     counted: Option<u64>,
@@ -98,6 +105,9 @@ impl Callback for EarlyStopping {
             return Err(Error::new("`patience` must be at least 1"));
         }
         watched_metric::check_min_delta(options.min_delta)?;
+        if options.baseline.is_some_and(f64::is_nan) {
+            return Err(Error::new("`baseline` must be a number"));
+        }
         let direction = watched_metric::direction(&options.metric, options.mode)?;
         let copy = format!("{}-best", creation.instance);
         Ok(Self { options, direction, state: State::default(), copy })
@@ -148,11 +158,17 @@ impl Options {
         if self.check_finite && !value.is_finite() {
             return Some(format!("non_finite_metric: `{metric}` is {value}"));
         }
-        if watched_metric::is_better(direction, value, state.best.map(|best| best.value), self.min_delta) {
+        let is_better = |than: Option<f64>| {
+            let least = self.min_delta_mode.least_change(self.min_delta, than);
+            watched_metric::is_better(direction, value, than, least)
+        };
+        state.waited = state.waited.saturating_add(1);
+        if is_better(state.best.map(|best| best.value)) {
             state.best = Some(Best { value, epoch: latest.epoch, global_step: latest.global_step });
-            state.waited = 0;
-        } else {
-            state.waited = state.waited.saturating_add(1);
+            // As in Keras: the wait ends only where the value beats the baseline, too.
+            if self.baseline.is_none() || is_better(self.baseline) {
+                state.waited = 0;
+            }
         }
         if let Some(threshold) = self.stopping_threshold
             && (direction.better(value, threshold) || value == threshold)
@@ -167,11 +183,15 @@ impl Options {
         if state.waited < self.patience {
             return None;
         }
-        let best = state.best.map_or_else(String::new, |best| format!(" ({} in epoch {})", best.value, best.epoch));
-        Some(format!(
-            "patience_exhausted: {} values of `{metric}` in a row were not better than the best{best}",
-            state.waited
-        ))
+        let best = state.best.map(|best| best.value);
+        let than = match (self.baseline, state.best) {
+            (Some(baseline), _) if !best.is_some_and(|best| direction.better(best, baseline)) => {
+                format!("the baseline {baseline}")
+            }
+            (_, Some(best)) => format!("the best ({} in epoch {})", best.value, best.epoch),
+            (_, None) => "the best".to_owned(),
+        };
+        Some(format!("patience_exhausted: {} values of `{metric}` in a row were not better than {than}", state.waited))
     }
 }
 
@@ -234,6 +254,24 @@ mod tests {
             (json!({ "patience": 2 }), &[1.0, 1.1, 0.9, 1.0, 0.8], None),
             (json!({ "patience": 1, "mode": "max" }), &[0.1, 0.2, 0.1], Some((3, "patience_exhausted"))),
             (json!({ "patience": 2, "min_delta": 0.1 }), &[1.0, 0.95, 0.91], Some((3, "patience_exhausted"))),
+            (json!({ "patience": 2, "min_delta": 0.1, "min_delta_mode": "relative" }), &[8.0, 7.5, 7.1, 6.9], None),
+            (
+                json!({ "patience": 2, "min_delta": 0.1, "min_delta_mode": "relative" }),
+                &[8.0, 7.5, 7.25],
+                Some((3, "patience_exhausted")),
+            ),
+            (
+                json!({ "patience": 1, "mode": "max", "min_delta": 0.1, "min_delta_mode": "relative" }),
+                &[-8.0, -7.0, -6.5],
+                Some((3, "patience_exhausted")),
+            ),
+            (json!({ "patience": 3, "baseline": 0.5 }), &[0.9, 0.8, 0.7, 0.6], Some((3, "patience_exhausted"))),
+            (json!({ "patience": 3, "baseline": 0.5 }), &[0.9, 0.8, 0.4, 0.6, 0.6], None),
+            (
+                json!({ "patience": 3, "baseline": 0.5 }),
+                &[0.9, 0.8, 0.4, 0.6, 0.6, 0.6],
+                Some((6, "patience_exhausted")),
+            ),
             (json!({ "patience": 1, "start_from_epoch": 3 }), &[1.0, 2.0, 3.0, 2.0], None),
             (json!({ "stopping_threshold": 0.5 }), &[1.0, 0.5], Some((2, "stopping_threshold_reached"))),
             (json!({ "divergence_threshold": 2.0 }), &[1.0, 2.0, 2.1], Some((3, "divergence_threshold_passed"))),

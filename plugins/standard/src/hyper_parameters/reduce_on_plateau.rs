@@ -6,7 +6,8 @@ use plugin_api::{Callback, Creation, Direction, Error, Result, Run, decode_state
 use serde::{Deserialize, Serialize};
 
 use super::target::Target;
-use crate::{display, watched_metric};
+use crate::display;
+use crate::watched_metric::{self, DeltaMode};
 
 /// Options of `reduce-on-plateau`.
 #[plugin]
@@ -26,6 +27,8 @@ pub(crate) struct Options {
     /// The smallest change that counts as an improvement.
     #[schemars(range(min = 0.0))]
     min_delta: f64,
+    /// Whether `min_delta` is in the metric's own units, as in Keras, or a share of the best value, as in PyTorch.
+    min_delta_mode: DeltaMode,
     /// The number of the value after a reduction that is the first to count again: 3 leaves out two values, as in Keras.
     cooldown: u64,
     /// The hyper-parameter is never reduced below this.
@@ -45,6 +48,7 @@ impl Default for Options {
             factor: 0.1,
             patience: 10,
             min_delta: 1e-4,
+            min_delta_mode: DeltaMode::Absolute,
             cooldown: 0,
             min: 0.0,
             hyper_parameter: "learning_rate".to_owned(),
@@ -135,7 +139,9 @@ impl Options {
             state.cooling -= 1;
             state.waited = 0;
         }
-        if watched_metric::is_better(direction, latest.value, state.best.map(|(best, _)| best), self.min_delta) {
+        let best = state.best.map(|(best, _)| best);
+        let least = self.min_delta_mode.least_change(self.min_delta, best);
+        if watched_metric::is_better(direction, latest.value, best, least) {
             state.best = Some((latest.value, latest.epoch));
             state.waited = 0;
             return false;
@@ -217,6 +223,12 @@ mod tests {
             (json!({ "patience": 2 }), &[1.0; 5], &[1.0, 1.0, 0.5, 0.5, 0.25]),
             (json!({ "patience": 1 }), &[1.0, 0.99995, 0.9998], &[1.0, 0.5, 0.5]),
             (json!({ "patience": 1, "min_delta": 0.0 }), &[1.0, 0.99995], &[1.0, 1.0]),
+            (
+                json!({ "patience": 1, "min_delta": 0.25, "min_delta_mode": "relative" }),
+                &[8.0, 5.5, 4.0],
+                &[1.0, 1.0, 1.0],
+            ),
+            (json!({ "patience": 1, "min_delta": 0.25, "min_delta_mode": "relative" }), &[8.0, 6.5], &[1.0, 0.5]),
             (json!({ "patience": 1, "mode": "max" }), &[0.1, 0.2, 0.1], &[1.0, 1.0, 0.5]),
             // Keras: the value that ends the cooldown counts.
             (json!({ "patience": 1, "cooldown": 2 }), &[1.0; 6], &[1.0, 0.5, 0.5, 0.25, 0.25, 0.125]),

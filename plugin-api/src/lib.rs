@@ -98,6 +98,7 @@
 //!     epoch_end, trigger
 //!     save_state, checkpoint (when one was asked for)
 //! trained, the evaluation of `test`, trigger and checkpoint at the end
+//! checkpoint_written (for each that was queued, at any event until here)
 //! train_end, teardown
 //! ```
 //!
@@ -150,7 +151,7 @@
 //! | [`Checkpoint`](protocol::Control::Checkpoint) | `save_state` and `checkpoint`, to all that have the hooks |
 //! | [`Pause`](protocol::Control::Pause) | nothing until [`Resume`](protocol::Control::Resume), or a stop; then as usual |
 //! | a signal (Ctrl-C) | as for a stop; `train_end` says interrupted |
-//! | a hook returns an error, `on_error = "stop"` | the event is finished for the others; `error` to all; `train_end` (failed); `teardown` |
+//! | a hook returns an error, `on_error = "stop"` | the event is finished for the others; `error` to all; `trigger` for those whose `when` has `at = "failure"`, and the checkpoint that they request; `train_end` (failed); `teardown` |
 //! | the same, `"disable"` | this instance gets only `teardown`; `error` to the others, which see everything as usual |
 //! | the same, `"ignore"` | `error` to all; everything as usual |
 //! | a hook panics | this instance gets nothing more, not even `teardown`, and is not dropped; its last saved state stays in the checkpoints; for the others as after an error: with `"ignore"` they continue, as with `"disable"` |

@@ -22,6 +22,8 @@ mod plan;
 mod schedule;
 // Callbacks on threads of their own.
 mod background;
+// Checkpoints that are written while the training goes on, after a failure, and into folders elsewhere.
+mod checkpoints;
 // Callbacks that look for wrong numbers, and those that measure.
 mod checks;
 // Metrics as comma-separated values.

@@ -564,7 +564,7 @@ fn a_folder_that_cannot_be_created_follows_on_error() {
     // The log is a file: nothing can be created below it.
     let training = |policy: &str| {
         let on_error = format!("kind = \"checkpoint\"\non_error = \"{policy}\"");
-        checkpointing("folder = \"log.jsonl/deep\"").with("kind = \"checkpoint\"", &on_error)
+        checkpointing("folder = \"log.jsonl/deep\", background = false").with("kind = \"checkpoint\"", &on_error)
     };
     let stopped = training("stop");
     let output = stopped.output("run", &[]);
@@ -613,7 +613,7 @@ fn a_file_in_place_of_the_folder_is_reported_before_the_training() {
 #[cfg(target_os = "linux")]
 fn a_full_disk_leaves_no_partial_checkpoint() {
     // No file may grow beyond 14 blocks, as on a disk that is full; the signal that comes with it is ignored.
-    let training = checkpointing("");
+    let training = checkpointing("background = false");
     let host = training.command("run");
     let mut command = Command::new("sh");
     command

@@ -127,6 +127,7 @@ fn of_messages<T: Callback>(background: bool, journal: &Path) {
     let _ = host.record("matrix", &Record { name: "matrix".to_owned(), value });
     let _ = host.custom("matrix", "matrix", b"");
     let _ = host.artifact("matrix", "matrix", "matrix");
+    let _ = host.checkpoint_written(None);
     let _ = host.error("matrix", "step_end", "asked");
 }
 
@@ -158,7 +159,7 @@ fn every_host_answers_every_service_in_every_hook_alike() {
     }
 
     let mut differences = Vec::new();
-    let events_between = ["record", "custom", "artifact", "error"];
+    let events_between = ["record", "custom", "artifact", "checkpoint_written", "error"];
     let messages = answers(&messages);
     for (key, of_run) in &run {
         let hook = key.split(' ').nth(1).unwrap_or_default();

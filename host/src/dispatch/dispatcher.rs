@@ -269,6 +269,10 @@ impl Dispatcher {
         let (mut checkpoint_follows, position) = (false, services.position());
         for target in self.targets(EventKind::TRIGGER).iter() {
             let subscriber = &mut self.subscribers[target.index];
+            // What has failed is not asked to act on its own failure.
+            if moment == Moment::Failure && self.failures.iter().any(|failed| *failed.instance == *subscriber.name) {
+                continue;
+            }
             if let Some(cause) = subscriber.schedule.due(moment, position, elapsed, |name| services.metric(name)) {
                 checkpoint_follows |= subscriber.is_background() && subscriber.wants(EventKind::CHECKPOINT);
                 let event = Event::with_texts(EventKind::TRIGGER, position, [&cause, "", ""]);

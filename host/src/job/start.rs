@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use host_command::runs::folder::{RunFolder, by_start_time, newest_unfinished};
+use host_command::runs::status::FoundRun;
 use host_command::runs::{control, sudden_end};
 
 use super::messages::Reporter;
@@ -107,7 +108,8 @@ fn latest(folder: &RunFolder, reporter: &Reporter) -> Result<Option<PathBuf>, Pr
     Ok(newest.map(|checkpoint| checkpoint.path().to_owned()))
 }
 
-/// The newest whole checkpoint in each folder of a run folder that has some, the usual one first.
+/// The newest whole checkpoint in each folder of a run folder that has some, the usual one first; and in the folder elsewhere
+/// that the run's status names, if an instance writes there.
 fn latest_of_each(run_folder: &Path) -> Result<Vec<Latest>, CheckpointError> {
     let usual = run_folder.join(checkpoint::FOLDER);
     let mut found = vec![find_latest(&usual)?];
@@ -115,7 +117,17 @@ fn latest_of_each(run_folder: &Path) -> Result<Vec<Latest>, CheckpointError> {
     // What cannot be read is not one of ours; results of jobs are in folders that are named after checkpoints, too.
     let is_other = |path: &PathBuf| *path != usual && path.is_dir() && !holds_results(path);
     found.extend(others.filter(is_other).filter_map(|path| find_latest(&path).ok()));
+    let told = FoundRun::read(run_folder).and_then(|run| Some(run.status.artifacts.get("last_checkpoint")?.clone()));
+    let told = told.as_ref().and_then(|path| Some(run_folder.join(path.as_str()?)));
+    if let Some(folder) = told.as_deref().and_then(Path::parent).filter(|folder| !is_child(folder, run_folder)) {
+        found.extend(find_latest(folder).ok());
+    }
     Ok(found)
+}
+
+/// Whether `folder` is directly in `run_folder`, where each folder is looked at.
+fn is_child(folder: &Path, run_folder: &Path) -> bool {
+    folder.parent() == Some(run_folder)
 }
 
 /// The newest of them; of the same step, the first, which is the usual one.

@@ -92,7 +92,7 @@ impl Callback for Checkpoints {
         // People delete and move checkpoints: forget those that are gone.
         self.kept = kept.into_iter().filter(|entry| folder::has(&self.folder, &entry.name)).collect();
         let for_good = self.kept.iter().filter(|entry| entry.is_for_good).map(|entry| entry.time).max();
-        let oldest = self.kept.iter().map(|entry| entry.time).min();
+        let oldest = self.kept.iter().map(|entry| entry.time).filter(|time| *time > 0).min();
         self.since = for_good.or(oldest).unwrap_or(self.since);
         Ok(())
     }
@@ -128,7 +128,8 @@ impl Callback for Checkpoints {
         if new.is_for_good {
             self.since = new.time;
         }
-        if self.options.background && self.queue(run, &new)? {
+        // Who keeps all wants each of them.
+        if self.options.background && self.options.keep_last > 0 && self.queue(run, &new)? {
             return Ok(());
         }
         run.write_checkpoint(&self.path_of(&new.name))?;
@@ -238,7 +239,9 @@ impl Checkpoints {
 
     /// The entry of a checkpoint taken here.
     fn entry(&mut self, run: &Run<'_>, position: &Position) -> Result<Entry> {
-        let (time, hours) = (now(), self.options.keep_every_hours);
+        // A time that nobody needs would make two runs differ that are the same.
+        let hours = self.options.keep_every_hours;
+        let time = if hours > 0.0 { now() } else { 0 };
         Ok(Entry {
             name: folder::name_of(position.epoch, position.global_step),
             global_step: position.global_step,

@@ -25,7 +25,8 @@ pub(crate) struct Options {
     #[schemars(range(min = 0.0))]
     pub(crate) keep_every_hours: f64,
     /// Write on a thread of the host while the training goes on. While one is being written, the newest and the best of those
-    /// that come after it wait in memory, and the others are left out. `false` stops the training until each is written.
+    /// that come after it wait in memory, and the others are left out. With `false` or `keep_last = 0` each is written, and the
+    /// training waits for it.
     pub(crate) background: bool,
     /// Ignore checkpoint requests of others (other plugins).
     pub(crate) only_own_requests: bool,

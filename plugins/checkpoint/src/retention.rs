@@ -34,7 +34,7 @@ pub(crate) struct Entry {
     pub(crate) global_step: u64,
     /// The metrics of the rules that were measured at that step.
     pub(crate) metrics: BTreeMap<String, f64>,
-    /// When it was taken, in seconds since 1970.
+    /// When it was taken, in seconds since 1970; 0 where nothing depends on it.
     #[serde(default)]
     pub(crate) time: u64,
     /// Whether it is never deleted, since so many hours had passed.

@@ -188,19 +188,19 @@ impl FakeHost {
         self.send_texts(EventKind::CHECKPOINT, [asked_by, reason, ""], &[], f64::NAN)
     }
 
-    /// Ends the writing of the first queued checkpoint, at the position of the last event, and sends `checkpoint_written`; with
-    /// an `error`, it could not be written. Does nothing if none is queued.
+    /// Ends the writing of the first queued checkpoint and sends `checkpoint_written`, at the position of the last event; with
+    /// an `error`, it could not be written. If none is queued, it is the event of another instance's.
     ///
     /// # Errors
     ///
     /// The hook's error or panic.
     pub fn checkpoint_written(&mut self, error: Option<&str>) -> Result<()> {
-        if self.world.seen.queued.is_empty() {
-            return Ok(());
-        }
-        let path = self.world.seen.queued.remove(0);
-        if error.is_none() {
-            self.world.write_checkpoint(&path)?;
+        let mut path = "another".to_owned();
+        if !self.world.seen.queued.is_empty() {
+            path = self.world.seen.queued.remove(0);
+            if error.is_none() {
+                self.world.write_checkpoint(&path)?;
+            }
         }
         self.send_texts(EventKind::CHECKPOINT_WRITTEN, [&path, error.unwrap_or_default(), ""], &[], 0.0)
     }

@@ -5,11 +5,13 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 use plugin_api::event::{
-    ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd, Trigger,
+    ArtifactPublished, At, Checkpoint, CheckpointWritten, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd,
+    Trigger,
 };
 use plugin_api::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Failure, HyperParameterSet,
-    Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine,
+    TensorsRequest, TrainSteps,
 };
 use plugin_api::protocol::{Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet};
 use plugin_api::{Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin};
@@ -111,6 +113,9 @@ fn cases(parameter: &str) -> Vec<Case> {
                 add("", bytes(&CustomRequest { name: "matrix".to_owned(), payload: Blob(Vec::new()) }));
             }
             ServiceKind::WRITE_CHECKPOINT => add("", bytes(&Path { path: "matrix".to_owned() })),
+            ServiceKind::QUEUE_CHECKPOINT => {
+                add("", bytes(&QueueCheckpoint { path: "matrix".to_owned(), instead_of: Vec::new() }));
+            }
             ServiceKind::ARTIFACT => {
                 add("", bytes(&Artifact { kind: "matrix".to_owned(), path: "matrix".to_owned() }));
             }
@@ -252,6 +257,9 @@ impl<const BACKGROUND: bool> Callback for Matrix<BACKGROUND> {
     }
     fn on_checkpoint(&mut self, run: &mut Run<'_>, _: &Checkpoint<'_>) -> Result<()> {
         self.ask(run, EventKind::CHECKPOINT)
+    }
+    fn on_checkpoint_written(&mut self, run: &mut Run<'_>, _: &CheckpointWritten<'_>) -> Result<()> {
+        self.ask(run, EventKind::CHECKPOINT_WRITTEN)
     }
     fn on_artifact(&mut self, run: &mut Run<'_>, _: &ArtifactPublished<'_>) -> Result<()> {
         self.ask(run, EventKind::ARTIFACT)

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use plugin_api::event::{
-    ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, Position, RecordPut, Stopping, TrainEnd, Trigger,
+    ArtifactPublished, At, Checkpoint, CheckpointWritten, Custom, Evaluation, Failed, Position, RecordPut, Stopping, TrainEnd, Trigger,
 };
 use plugin_api::protocol::{Control, RecordValue};
 use plugin_api::{Callback, Creation, Error, Kind, Result, Run, plugin};
@@ -234,6 +234,11 @@ impl Callback for Recorder {
     fn on_checkpoint(&mut self, run: &mut Run<'_>, event: &Checkpoint<'_>) -> Result<()> {
         let texts = json!({ "asked_by": event.asked_by, "reason": event.reason });
         self.note(run, "checkpoint", event.position, texts)
+    }
+
+    fn on_checkpoint_written(&mut self, run: &mut Run<'_>, event: &CheckpointWritten<'_>) -> Result<()> {
+        let texts = json!({ "path": event.path, "error": event.written.as_ref().err() });
+        self.note(run, "checkpoint_written", event.position, texts)
     }
 
     fn on_artifact(&mut self, run: &mut Run<'_>, event: &ArtifactPublished<'_>) -> Result<()> {

@@ -47,6 +47,8 @@ mod hints;
 mod inspection;
 // What a person meets first: no options, nothing saved, a loss that is NaN.
 mod first_contact;
+// The table of kinds in the README.
+mod kinds;
 // The page of all layers, and their names.
 mod layers;
 // What the command line says.

@@ -196,37 +196,6 @@ fn every_shipped_plugin_has_a_page() {
 }
 
 #[test]
-fn the_readmes_kinds_are_those_that_are_shipped() {
-    let mut command = fixture::host();
-    command.args(["plugins", "list", "--json"]);
-    for library in fixture::build_workspace_plugins().values() {
-        command.arg("--plugins").arg(library);
-    }
-    let output = command.output().expect("the host starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let listed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let mut shipped: Vec<(String, bool)> = listed
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|kind| (kind["kind"].as_str().unwrap_or_default().to_owned(), kind["by_default"] == true))
-        .collect();
-    let mut told: Vec<(String, bool)> = table("README.md", "kind")
-        .iter()
-        .map(|cells| match &cells[..] {
-            [kind, _, by_default] if by_default == "yes" || by_default == "no" => {
-                (quoted(kind).to_owned(), by_default == "yes")
-            }
-            _ => panic!("`yes` or `no` is the last of three cells: {cells:?}"),
-        })
-        .collect();
-    shipped.sort();
-    told.sort();
-    assert!(!told.is_empty());
-    assert_eq!(told, shipped);
-}
-
-#[test]
 fn the_table_of_examples_is_whole() {
     let rows = table("examples/README.md", "run file");
     let told: Vec<&str> = rows.iter().map(|cells| quoted(&cells[0])).collect();

@@ -1,4 +1,4 @@
-//! Builds the no-op plugin: libraries of different kinds from one source.
+//! Builds the plugins to measure: no-ops, libraries of different kinds from one source, and the host's own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -51,23 +51,35 @@ pub fn file_name(name: &str) -> String {
     format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
-/// Builds the no-op plugin as `kind`, and returns the library's path as Cargo reports it.
+/// Builds the plugin of a package of the workspace.
+pub fn build_package(package: &str) -> Result<PathBuf> {
+    build_library(package, |_| {})
+}
+
+/// Builds the no-op plugin as `kind`.
 fn build(kind: Option<&str>) -> Result<PathBuf> {
+    build_library("noop", |command| {
+        match kind {
+            Some(kind) => command.env("NOOP_KIND", kind),
+            None => command.env_remove("NOOP_KIND"),
+        };
+    })
+}
+
+/// Builds a package's library, and returns its path as Cargo reports it.
+fn build_library(package: &str, change: impl FnOnce(&mut Command)) -> Result<PathBuf> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--release", "--package", "noop", "--message-format=json-render-diagnostics"]);
+    command.args(["build", "--release", "--package", package, "--message-format=json-render-diagnostics"]);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::piped());
-    match kind {
-        Some(kind) => command.env("NOOP_KIND", kind),
-        None => command.env_remove("NOOP_KIND"),
-    };
+    change(&mut command);
     let output = command.output()?;
     if !output.status.success() {
-        return Err(format!("cannot build the no-op plugin:\n{}", String::from_utf8_lossy(&output.stderr)).into());
+        return Err(format!("cannot build `{package}`:\n{}", String::from_utf8_lossy(&output.stderr)).into());
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == "noop")
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == package)
         .find_map(|message| message["filenames"][0].as_str().map(PathBuf::from))
-        .ok_or_else(|| "Cargo built no library from the package `noop`".into())
+        .ok_or_else(|| format!("Cargo built no library from the package `{package}`").into())
 }

@@ -8,6 +8,7 @@
 mod checkpoint;
 mod commands;
 mod hooks;
+mod kinds;
 mod libraries;
 mod memory;
 mod startup;
@@ -26,10 +27,11 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Section = fn(&Libraries, &mut Table) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("hooks", hooks::measure),
     ("training", training::measure),
     ("threads", training::measure_threads),
+    ("kinds", kinds::measure),
     ("startup", startup::measure),
     ("commands", commands::measure),
     ("memory", memory::measure),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use host::data::{Loader, LoaderOptions, Order, TRAIN};
@@ -133,6 +133,19 @@ pub fn set_threads(threads: usize) -> Result<()> {
 
 /// The host's loop over a fresh model, with the plan's callbacks: the time from `train_start` to `train_end`.
 pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duration> {
+    Ok(run_in_host(plan, screen)?.0)
+}
+
+/// The same until the end of the last epoch: without what comes at the end of a run.
+pub fn train_epochs_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duration> {
+    Ok(run_in_host(plan, screen)?.1)
+}
+
+/// The time until `train_end`, and until the end of the last epoch.
+fn run_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<(Duration, Duration)> {
+    let folder = tempfile::tempdir()?;
+    let info = RunInfo { folder: folder.path().display().to_string(), ..RunInfo::default() };
+    let last_epoch = Arc::new(Mutex::new(Instant::now()));
     let (network, optimizer) = model(plan)?;
     let session = Session::new(Parts {
         plan: plan.plan.clone(),
@@ -141,8 +154,8 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
         data: plan.data.clone(),
         fingerprints: Fingerprints { data: String::new(), torchscript: None },
         data_text: Arc::from(""),
-        info: RunInfo::default(),
-        outputs: Box::new(OnlyScreen(Arc::clone(screen))),
+        info,
+        outputs: Box::new(OnlyScreen { screen: Arc::clone(screen), last_epoch: Arc::clone(&last_epoch) }),
         interrupt: Interrupt::default(),
         requests: Requests::default(),
         group: Box::new(SingleProcess),
@@ -160,7 +173,10 @@ pub fn train_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<Duratio
     let time = start.elapsed();
     let ended = trainer.tear_down(ended);
     match ended.outcome {
-        Outcome::Finished => Ok(time),
+        Outcome::Finished => {
+            let last_epoch = *last_epoch.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok((time, last_epoch.saturating_duration_since(start)))
+        }
         _ => Err(format!("the training ended otherwise: {}", ended.reason).into()),
     }
 }
@@ -196,17 +212,24 @@ fn model(plan: &JobPlan) -> Result<(Network, Optimizer)> {
     Ok((network, optimizer))
 }
 
-/// Outputs of a run of which only the screen is kept.
-struct OnlyScreen(Arc<dyn Screen>);
+/// Outputs of a run of which only the screen and the time of the last epoch are kept.
+struct OnlyScreen {
+    screen: Arc<dyn Screen>,
+    last_epoch: Arc<Mutex<Instant>>,
+}
 
 impl RunOutputs for OnlyScreen {
     fn screen(&self) -> Arc<dyn Screen> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.screen)
     }
 
     fn artifact(&self, _: &str, _: &str) {}
 
-    fn measured(&self, _: &str, _: &Session) {}
+    fn measured(&self, split: &str, _: &Session) {
+        if split == TRAIN {
+            *self.last_epoch.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+    }
 
     fn progress(&self, _: &Session) {}
 }

@@ -34,7 +34,8 @@ pub(crate) fn has(folder: &Path, name: &str) -> bool {
     fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_dir())
 }
 
-/// Makes `pointer` point at `name`, atomically: a reader sees the old checkpoint or the new one.
+/// Makes `pointer` point at `name`, atomically: a reader sees the old checkpoint or the new one. On the disk it is after the
+/// next [`flush`].
 pub(crate) fn point(folder: &Path, pointer: &str, name: &str) -> io::Result<()> {
     let temporary = temporary(folder, pointer);
     match fs::remove_file(&temporary) {
@@ -42,8 +43,7 @@ pub(crate) fn point(folder: &Path, pointer: &str, name: &str) -> io::Result<()> 
         _ => {}
     }
     link(name, &temporary)?;
-    fs::rename(&temporary, folder.join(pointer))?;
-    flush(folder)
+    fs::rename(&temporary, folder.join(pointer))
 }
 
 /// A relative link, so that the run folder can be moved; if the file system has no links, a text file
@@ -157,7 +157,7 @@ fn temporary(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Flushes the folder's entries to the disk.
-fn flush(folder: &Path) -> io::Result<()> {
+pub(crate) fn flush(folder: &Path) -> io::Result<()> {
     // Other systems cannot open a folder as a file.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

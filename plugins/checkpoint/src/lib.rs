@@ -4,6 +4,7 @@
 //! The run's `when` decides when (by default after each epoch and at the end); the checkpoint is taken
 //! at the next safe point, after every other callback has handled the event.
 
+mod cleaner;
 mod folder;
 mod options;
 mod retention;
@@ -18,6 +19,7 @@ use plugin_api::{
     Callback, Creation, Error, ErrorKind, Kind, Need, Result, Run, When, decode_state, encode_state, plugin,
 };
 
+use crate::cleaner::{Cleaner, Deleted};
 use crate::options::Options;
 use crate::retention::{Action, Entry, KeepBest, Pointer, left_out, plan, settle};
 
@@ -30,6 +32,10 @@ struct Checkpoints {
     kept: Vec<Entry>,
     /// Those that the host is writing, oldest first: the first of them now.
     queued: Vec<Entry>,
+    /// Deletes what is no longer kept while the training goes on, from the first time on.
+    cleaner: Option<Cleaner>,
+    /// Those that it deletes, and that are still among the kept ones.
+    deleting: BTreeSet<String>,
     /// How many were left out, since an earlier one was still being written.
     left_out: u64,
     /// Since when a checkpoint may be kept for good, in seconds since 1970.
@@ -60,6 +66,8 @@ impl Callback for Checkpoints {
             folder: PathBuf::new(),
             kept: Vec::new(),
             queued: Vec::new(),
+            cleaner: None,
+            deleting: BTreeSet::new(),
             left_out: 0,
             since: now(),
             resumed_from: None,
@@ -165,6 +173,9 @@ impl Callback for Checkpoints {
     }
 
     fn on_train_end(&mut self, run: &mut Run<'_>, _: &TrainEnd<'_>) -> Result<()> {
+        if let Some(cleaner) = self.cleaner.take() {
+            self.forget(cleaner.finish());
+        }
         if self.left_out > 0 {
             plugin_api::tracing::info!(
                 "left out {} checkpoints that came while an earlier one was still being written; the newest and the best \
@@ -216,15 +227,50 @@ impl Checkpoints {
         self.act(run, actions)
     }
 
-    /// Does what was decided.
+    /// Does what was decided. The pointers move at once; deleting takes long on a slow disk, and waits for nobody.
     fn act(&mut self, run: &mut Run<'_>, actions: Vec<Action>) -> Result<()> {
+        let mut obsolete = Vec::new();
         for action in actions {
             match action {
                 Action::Point(pointer, name) => self.point(run, pointer, &name)?,
-                Action::Delete(name) => self.delete(&name),
+                Action::Delete(name) => obsolete.push(name),
             }
         }
+        if !self.options.background {
+            folder::flush(&self.folder).map_err(|error| Error::from(error).context(self.folder.display()))?;
+            let deleted = obsolete.into_iter().map(|name| {
+                let result = folder::delete(&self.folder, &name);
+                (name, result)
+            });
+            let deleted = deleted.collect();
+            self.forget(deleted);
+            return Ok(());
+        }
+        if let Some(cleaner) = &self.cleaner {
+            let deleted = cleaner.deleted();
+            self.forget(deleted);
+        }
+        obsolete.retain(|name| self.kept.iter().any(|entry| entry.name == *name) && self.deleting.insert(name.clone()));
+        let cleaner = match self.cleaner.take() {
+            Some(cleaner) => cleaner,
+            None => Cleaner::start(self.folder.clone())?,
+        };
+        cleaner.clean(obsolete);
+        self.cleaner = Some(cleaner);
         Ok(())
+    }
+
+    /// Forgets the checkpoints that are deleted. One that cannot be deleted does not fail the run: it is tried again next time.
+    fn forget(&mut self, deleted: Vec<Deleted>) {
+        for (name, result) in deleted {
+            self.deleting.remove(&name);
+            match result {
+                Ok(()) => self.kept.retain(|entry| entry.name != name),
+                // A job reads it.
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
+                Err(error) => plugin_api::tracing::warn!("cannot delete the checkpoint `{name}`: {error}"),
+            }
+        }
     }
 
     /// Whether this instance writes the current checkpoint.
@@ -279,16 +325,6 @@ impl Checkpoints {
             self.best = Some(name.to_owned());
         }
         run.publish(artifact, &self.path_of(name))
-    }
-
-    /// A checkpoint that cannot be deleted does not fail the run: it is tried again next time.
-    fn delete(&mut self, name: &str) {
-        match folder::delete(&self.folder, name) {
-            Ok(()) => self.kept.retain(|entry| entry.name != name),
-            // A job reads it.
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
-            Err(error) => plugin_api::tracing::warn!("cannot delete the checkpoint `{name}`: {error}"),
-        }
     }
 }
 

@@ -7,7 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn host(options: plugin_api::testing::Value) -> FakeHost {
+/// On the training thread, unless the options say otherwise: nothing has to be waited for.
+fn host(mut options: plugin_api::testing::Value) -> FakeHost {
+    if options.get("background").is_none() {
+        options["background"] = false.into();
+    }
     let mut host = FakeHost::new::<Checkpoints>(options).unwrap();
     host.setup().unwrap();
     host
@@ -138,19 +142,20 @@ fn a_failed_write_deletes_and_moves_nothing() {
     inline.fail(ServiceKind::WRITE_CHECKPOINT, "the disk is full");
     assert_eq!(epoch(&mut inline, 2, 0.4).unwrap_err().message(), "the disk is full");
     assert_eq!(there(&inline), expected);
-    let mut background = host(json!({ "keep_last": 1, "keep_best": [] }));
+    let mut background = host(json!({ "keep_last": 1, "keep_best": [], "background": true }));
     epoch(&mut background, 1, 0.5).unwrap();
     epoch_in_flight(&mut background, 2, 0.4);
     assert_eq!(background.checkpoint_written(Some("the disk is full")).unwrap_err().message(), "the disk is full");
     assert_eq!(there(&background), expected);
     // The next one is written.
     epoch(&mut background, 3, 0.4).unwrap();
+    background.train_end(plugin_api::event::Outcome::Finished).unwrap();
     assert_eq!(there(&background).0, [3]);
 }
 
 #[test]
 fn while_one_is_written_the_newest_and_the_best_wait() {
-    let mut host = host(json!({ "keep_last": 2 }));
+    let mut host = host(json!({ "keep_last": 2, "background": true }));
     for (number, loss) in [(1, 0.5), (2, 0.6), (3, 0.4), (4, 0.7), (5, 0.8)] {
         epoch_in_flight(&mut host, number, loss);
     }
@@ -160,19 +165,20 @@ fn while_one_is_written_the_newest_and_the_best_wait() {
     for _ in 0..3 {
         host.checkpoint_written(None).unwrap();
     }
+    host.train_end(plugin_api::event::Outcome::Finished).unwrap();
+    let told = host.logs().iter().any(|line| line.contains("left out 2 checkpoints"));
+    assert!(told, "{:?}", host.logs());
     let expected = (vec![3, 5], "epoch-0005-step-00000050".to_owned(), "epoch-0003-step-00000030".to_owned());
     assert_eq!(there(&host), expected);
     host.load_state(&state).unwrap();
     epoch(&mut host, 6, 0.9).unwrap();
-    assert_eq!(there(&host).0, [3, 5, 6]);
     host.train_end(plugin_api::event::Outcome::Finished).unwrap();
-    let told = host.logs().iter().any(|line| line.contains("left out 2 checkpoints"));
-    assert!(told, "{:?}", host.logs());
+    assert_eq!(there(&host).0, [3, 5, 6]);
 }
 
 #[test]
 fn a_first_nan_is_not_the_best_that_waits() {
-    let mut host = host(json!({ "keep_last": 1 }));
+    let mut host = host(json!({ "keep_last": 1, "background": true }));
     for (number, loss) in [(1, f64::NAN), (2, f64::NAN), (3, 0.5), (4, 0.6)] {
         epoch_in_flight(&mut host, number, loss);
     }
@@ -219,7 +225,7 @@ fn the_folder_can_have_the_name_of_the_run_and_another_name() {
 #[test]
 fn a_resumed_run_keeps_what_an_unbroken_one_does() {
     let losses = [0.5, 0.9, 0.4, 0.8, 0.6, 0.7, 0.3, 0.35];
-    let options = json!({ "keep_last": 2, "keep_best": [{ "top": 2 }] });
+    let options = json!({ "keep_last": 2, "keep_best": [{ "top": 2 }], "background": false });
     let mut unbroken = host(options.clone());
     for (index, &loss) in losses.iter().enumerate() {
         epoch(&mut unbroken, index as u64 + 1, loss).unwrap();
@@ -246,8 +252,9 @@ fn a_resumed_run_keeps_what_an_unbroken_one_does() {
 fn what_the_run_resumed_from_stays() {
     let mut first = host(json!({ "keep_last": 1, "keep_best": [] }));
     let state = epoch(&mut first, 1, 0.5).unwrap();
-    let mut resumed =
-        FakeHost::new::<Checkpoints>(json!({ "keep_last": 1, "keep_best": [] })).unwrap().with_info(|info| {
+    let mut resumed = FakeHost::new::<Checkpoints>(json!({ "keep_last": 1, "keep_best": [], "background": false }))
+        .unwrap()
+        .with_info(|info| {
             info.folder = first.folder().display().to_string();
             // The pointer points at it.
             info.resumed_from = Some(first.folder().join("checkpoints/last").display().to_string());

@@ -8,8 +8,9 @@ use plugin_api::event::{
     ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd, Trigger,
 };
 use plugin_api::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Failure, HyperParameterSet,
-    Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Evaluate, Failure,
+    HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine,
+    TensorsRequest, TrainSteps,
 };
 use plugin_api::protocol::{Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet};
 use plugin_api::{Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin};
@@ -102,6 +103,9 @@ fn cases(parameter: &str) -> Vec<Case> {
             ServiceKind::MEASURE => {
                 let (split, weights) = ("val".to_owned(), None);
                 add("", bytes(&Measure { split, metrics: vec!["loss".to_owned()], weights }));
+            }
+            ServiceKind::EVALUATE => {
+                add("", bytes(&Evaluate { expression: "1 + 1".to_owned(), ..Evaluate::default() }));
             }
             ServiceKind::RECALIBRATE_BATCH_NORM => {
                 add("", bytes(&Recalibrate { split: "val".to_owned(), batches: 1 }));

@@ -8,6 +8,7 @@ pub mod console;
 pub mod data;
 pub mod dispatch;
 pub mod distributed;
+pub mod expression;
 pub mod history;
 pub mod job;
 pub mod model;

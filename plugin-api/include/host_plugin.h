@@ -429,6 +429,13 @@ typedef uint32_t hp_status;
  * Request: none. Reply: {epoch: int, global_step: int, metrics: {text: number}}.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_WEIGHTS_INFO 42u
+/* The value of an expression, in the language of the run file's `if`. `variables` are the caller's own names in it; any
+ * other name is a position or a metric. With `actions` it is actions, which are not done but returned.
+ * Request: {expression: text, variables?: {text: number}, actions?: bool}. Reply: number, bool or text; of actions
+ * [{stop: {reason: text}} or {checkpoint: {}} or {log: {text: text}} or {put: {name: text, value: number}} or
+ * {set: {name: text, group: text or nil, value: number}}].
+ * Reads in any hook; background: snapshot; remote: no; ranks: any. */
+#define HP_SERVICE_EVALUATE 43u
 /* Copies the checkpoint that is being taken, and writes it on a thread of the host after those that were queued before;
  * `checkpoint_written` tells the end. Leaves out those of `instead_of` whose writing has not begun, and answers which.
  * Request: {path: text, instead_of: [text]}. Reply: [text].
@@ -594,8 +601,8 @@ typedef struct host_plugin_library {
      * line), `license` (an SPDX expression), `hooks` ([event]), `needs` ([{hook?, what, write?}]: what hooks read
      * beyond position and metrics, or write: a set of tensors, `training_state` or the name of a service; what a
      * callback in the background does not name it cannot read), `requires_minor` (the least minor version that it
-     * works with), `options` (a JSON Schema with defaults; the formats `metric`, `produced-metric`, `output-file`,
-     * `output-folder` and `output-name` say what a text names, so that the host checks it before the training), `when`
+     * works with), `options` (a JSON Schema with defaults; the formats `metric`, `produced-metric`,
+     * `expression`, `actions`, `output-file`, `output-folder` and `output-name` say what a text names, so that the host checks it before the training), `when`
      * (when `trigger` comes: {every: "5 epochs"}), `dispatch` (`inline` or `background`), `by_default` (true: it runs
      * without being named; the default is true), `produces` ([metric], `*` for any text) and `reads` ([metric]),
      * `ranks` (draft: `zero` or `all`). Unknown keys are ignored. */

@@ -197,6 +197,9 @@ macro_rules! callback_trait {
             ///
             /// * `metric`: a metric that it reads, which the run must give
             /// * `produced-metric`: a metric that it puts
+            /// * `expression`: an expression for `Run::evaluate`. `"variables" = ["old"]` beside it names your own variables
+            ///   in it, and `"result" = "number"` (or `condition`, `text`) what it must give
+            /// * `actions`: actions for `Run::evaluate_actions`
             /// * `output-file`, `output-folder`: what it writes, relative to the run folder. Two instances may not write
             ///   the same, and the default of an instance with a name of its own carries that name.
             /// * `output-name`: the same for the name of files whose folder and extension are the kind's

@@ -8,12 +8,13 @@ use crate::call::{self, Answer, Decode, Encode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, HyperParameterSet, Line, LinesAfter,
-    Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, HyperParameterSet, Line,
+    LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest,
+    TrainSteps,
 };
 use crate::protocol::{
-    ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, HookTime, ParameterGroup, Point,
-    Record, RecordValue, RunInfo, Tap, TensorInfo, TensorSet, WeightsInfo,
+    Action, ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime,
+    ParameterGroup, Point, Record, RecordValue, RunInfo, Tap, TensorInfo, TensorSet, WeightsInfo,
 };
 use crate::remote::Remote;
 use crate::services::{Nothing, Service, ServiceKind, typed};
@@ -256,6 +257,44 @@ impl Run<'_> {
     pub fn put_array(&mut self, name: &str, shape: &[u64], values: &[f32]) -> Result<()> {
         let put = ArrayPut { name: name.to_owned(), shape: shape.to_vec(), values: values.to_vec() };
         self.call(typed::ARRAY_PUT, &put).map(drop)
+    }
+
+    /// The value of an expression now, in the language of the run file's `if`. `variables` are names of your own in it; any
+    /// other name is a position or a metric. An option with the format `expression` in its schema is checked before the run.
+    ///
+    /// # Errors
+    ///
+    /// A text that is no expression; of the kind [`NoSuchName`](ErrorKind::NoSuchName) when it names a metric that the run
+    /// does not have.
+    #[doc = service_rule!(EVALUATE)]
+    pub fn evaluate(&self, expression: &str, variables: &[(&str, f64)]) -> Result<Evaluated> {
+        self.call(typed::EVALUATE, &evaluate(expression, variables, false))
+    }
+
+    /// The value of an expression that gives a number. It is NaN if a metric in it has no value yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Run::evaluate`]; an expression that gives something else.
+    pub fn evaluate_number(&self, expression: &str, variables: &[(&str, f64)]) -> Result<f64> {
+        match self.evaluate(expression, variables)? {
+            Evaluated::Number(number) => Ok(number),
+            _ => Err(Error::new(format!("`{expression}` does not give a number"))),
+        }
+    }
+
+    /// What actions such as `stop('done'); put('doubled', 2 * val_loss)` ask for now, in order. Nothing is done yet. An
+    /// option with the format `actions` in its schema is checked before the run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::evaluate`].
+    #[doc = service_rule!(EVALUATE)]
+    pub fn evaluate_actions(&self, actions: &str, variables: &[(&str, f64)]) -> Result<Vec<Action>> {
+        match self.call(typed::EVALUATE, &evaluate(actions, variables, true))? {
+            Evaluated::Actions(actions) => Ok(actions),
+            _ => Err(Error::new(format!("`{actions}` does not give actions"))),
+        }
     }
 
     // --- hyper-parameters and control
@@ -631,4 +670,9 @@ impl Run<'_> {
     pub fn uptime(&self) -> Result<f64> {
         self.call(typed::UPTIME, &Nothing)
     }
+}
+
+fn evaluate(expression: &str, variables: &[(&str, f64)], actions: bool) -> Evaluate {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+    Evaluate { expression: expression.to_owned(), variables, actions }
 }

@@ -55,6 +55,8 @@ mod layers;
 mod cli;
 // Hyper-parameters that callbacks set, and the end of a run that they ask for.
 mod schedules;
+// Expressions in `if` and in options, and the kind `lambda`.
+mod expressions;
 // The run that these share.
 mod small_run;
 // What a resumed run takes along.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use fixture::{build_test_plugins, host, lines, temporary_folder};
 use plugin_api::event::Outcome;
-use plugin_api::protocol::{Record, RecordValue, TensorSet};
+use plugin_api::protocol::{Evaluated, Record, RecordValue, TensorSet};
 use plugin_api::testing::{FakeHost, json};
 use plugin_api::{Callback, EventKind, ServiceKind, Tensor};
 
@@ -86,6 +86,7 @@ fn of_the_fake_host<T: Callback>(background: bool, journal: &Path) {
     host.know_metric("val_accuracy");
     host.answer_predict(|_, _| Ok(Vec::new()));
     host.answer_measure(|_| Ok(BTreeMap::new()));
+    host.answer_evaluate(|_| Ok(Evaluated::Number(2.0)));
     host.answer_train_steps(|_| Ok(Vec::new()));
     // A refused request in the background becomes an error of the hook.
     let _ = host.setup();

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::dispatch::Dispatcher;
-use host::history::{LiveMetrics, Position};
+use host::expression::Surroundings;
+use host::history::{HistoryView, LiveMetrics, Position};
 use host::services::{Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
 use plugin_api::EventKind;
+use plugin_api::protocol::ParameterGroup;
 
 use crate::Result;
 use crate::libraries::{Libraries, kinds};
@@ -96,6 +98,12 @@ impl Services for Silent {
         Err(nobody())
     }
 
+    fn live_metrics(&self) -> Arc<LiveMetrics> {
+        Arc::default()
+    }
+}
+
+impl Surroundings for Silent {
     fn position(&self) -> Position {
         POSITION
     }
@@ -104,8 +112,12 @@ impl Services for Silent {
         None
     }
 
-    fn live_metrics(&self) -> Arc<LiveMetrics> {
-        Arc::default()
+    fn history(&self) -> HistoryView {
+        HistoryView::now(Arc::default())
+    }
+
+    fn groups(&self) -> Vec<ParameterGroup> {
+        Vec::new()
     }
 }
 

@@ -7,6 +7,8 @@ use super::condition::Condition;
 use super::device::Device;
 use super::encoding::{Delimiter, Encoding};
 use super::when::{At, Every};
+use crate::expression::{Expression, ExpressionError};
+use crate::report::Report;
 
 /// Why a string does not have its format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +26,7 @@ impl FormatError {
     }
 }
 
-impl crate::report::Report for FormatError {
+impl Report for FormatError {
     fn hint(&self) -> Option<String> {
         Some(self.hint.clone())
     }
@@ -33,16 +35,23 @@ impl crate::report::Report for FormatError {
 pub(super) type Parser = fn(&str) -> Result<(), FormatError>;
 
 /// Every format by the name that schemas use.
-pub(super) const FORMATS: [(&str, Parser); 8] = [
+pub(super) const FORMATS: [(&str, Parser); 10] = [
     ("every", |text| text.parse::<Every>().map(drop)),
     ("at", |text| text.parse::<At>().map(drop)),
     ("condition", |text| text.parse::<Condition>().map(drop)),
+    ("expression", |text| Expression::read(text, []).map(drop).map_err(|error| no_expression(text, &error))),
+    ("actions", |text| Expression::read_actions(text, []).map(drop).map_err(|error| no_expression(text, &error))),
     ("device", |text| text.parse::<Device>().map(drop)),
     ("encoding", |text| text.parse::<Encoding>().map(drop)),
     ("delimiter", |text| text.parse::<Delimiter>().map(drop)),
     ("run-name", run_name),
     ("instance-name", instance_name),
 ];
+
+fn no_expression(text: &str, error: &ExpressionError) -> FormatError {
+    let hint = error.hint().unwrap_or_else(|| "`plugins/README.md` has the language, under `Expressions`".to_owned());
+    FormatError::new(format!("`{text}` cannot be used: {error}"), hint)
+}
 
 fn run_name(text: &str) -> Result<(), FormatError> {
     let fits = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);

@@ -18,7 +18,7 @@ mod synonyms;
 mod when;
 
 pub use check::check;
-pub use condition::{Comparison, Condition};
+pub use condition::{Comparison, Condition, Threshold};
 pub use defaults::{default_of, fill_defaults, named_for, resolved};
 pub use device::Device;
 pub use document::{Document, Place, child, key_path};

@@ -104,7 +104,7 @@ impl Dispatcher {
                 continue;
             }
             if let Some(condition) = subscriber.gate(event.kind)
-                && !condition.holds(|name| services.metric(name))
+                && !condition.holds(services)
             {
                 continue;
             }
@@ -165,7 +165,7 @@ impl Dispatcher {
         let mut needs = SnapshotNeeds::default();
         for target in targets {
             let subscriber = &self.subscribers[target.index];
-            let gated = subscriber.gate(event.kind).is_some_and(|gate| !gate.holds(|name| services.metric(name)));
+            let gated = subscriber.gate(event.kind).is_some_and(|gate| !gate.holds(services));
             if subscriber.is_background() && !gated {
                 subscriber.needs(event.kind, &mut needs);
             }

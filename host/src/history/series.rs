@@ -324,6 +324,15 @@ impl<'a> AsOf<'a> {
         Ok(self.point(series, length - 1))
     }
 
+    /// The values of [`AsOf::series`].
+    ///
+    /// # Errors
+    /// No value of that name, or one of arrays.
+    pub fn values(self, name: &str) -> Result<&'a [f64], HistoryError> {
+        let (series, length) = self.numbers(name)?;
+        Ok(&series.values[..length])
+    }
+
     /// Every array of a name, the oldest first, copied.
     ///
     /// # Errors

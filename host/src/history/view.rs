@@ -52,6 +52,11 @@ impl HistoryView {
         self.read(|history| Ok(history.series(name)?.collect()))
     }
 
+    /// What `read` makes of the numbers of a name, the oldest first, which are not copied; `None` if it has none.
+    pub fn values<T>(&self, name: &str, read: impl FnOnce(&[f64]) -> T) -> Option<T> {
+        self.read(|history| history.values(name).ok().map(read))
+    }
+
     /// The last number of a name.
     ///
     /// # Errors

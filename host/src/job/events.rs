@@ -11,8 +11,8 @@ use tracing_subscriber::layer::Context;
 
 use super::status::number;
 use crate::dispatch::ENDS_RUN;
+use crate::expression::Surroundings;
 use crate::report::{Problem, ProblemJson};
-use crate::services::Services;
 use crate::train::Session;
 
 /// Where the events go.

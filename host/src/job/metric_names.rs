@@ -1,13 +1,15 @@
 //! The metrics that the run file names: in `when.best`, in `if`, and in options of plugins.
 //!
 //! A schema says of an option that it names a metric by its format: `metric` for one that the plugin reads,
-//! `produced-metric` for one that it puts. So the names are checked before the training, for every plugin alike.
+//! `produced-metric` for one that it puts, `expression` and `actions` for texts in the language of expressions. So the names
+//! are checked before the training, for every plugin alike.
 
 use plugin_api::services::fits;
 use serde_json::Value;
 
 use crate::config::{Document, child, default_of, resolved};
 use crate::dispatch::{Order, Planned};
+use crate::expression::{Expression, Kind};
 use crate::report::{Problem, did_you_mean};
 use crate::train::TrainingPlan;
 use crate::train::metrics::Metric;
@@ -18,6 +20,13 @@ const READ: &str = "metric";
 /// An option that names a metric that the plugin puts.
 const PRODUCED: &str = "produced-metric";
 
+/// An option that is an expression. Its schema may list the plugin's own `variables` in it, and say which `result` it must
+/// have: `number`, `condition` or `text`.
+const EXPRESSION: &str = "expression";
+
+/// An option that is actions.
+const ACTIONS: &str = "actions";
+
 /// The names of the metrics that the callbacks put, by their descriptors and options; `*` stands for any text.
 pub(super) fn produced(order: &Order) -> Vec<String> {
     let mut names = Vec::new();
@@ -26,8 +35,13 @@ pub(super) fn produced(order: &Order) -> Vec<String> {
         names.extend(descriptor.produces.iter().cloned());
         if let Some(schema) = &descriptor.options {
             let options = Value::Object(planned.options.options.clone());
-            let mut found = |_: &str, name: &str| names.extend((!name.is_empty()).then(|| name.to_owned()));
-            each_of_format(PRODUCED, &options, schema, schema, "", &mut found);
+            each_text(&options, schema, schema, "", &mut |text| match text.format {
+                PRODUCED if !text.value.is_empty() => names.push(text.value.to_owned()),
+                ACTIONS => {
+                    names.extend(text.read().iter().flat_map(Expression::put_metrics).map(str::to_owned));
+                }
+                _ => {}
+            });
         }
     }
     names
@@ -52,11 +66,14 @@ pub(super) fn check(document: &Document, order: &Order, plan: &TrainingPlan) -> 
             require(place, true, name);
         }
         if let Some(condition) = planned.condition() {
-            require(place.as_ref().map(|place| format!("{place}/if")), false, &condition.metric);
+            for name in condition.metrics() {
+                require(place.as_ref().map(|place| format!("{place}/if")), false, name);
+            }
         }
         let Some(schema) = &planned.kind.descriptor().options else { continue };
         let options = place.as_ref().map(|place| format!("{place}/options"));
         let written = options.as_ref().and_then(|options| document.value().pointer(options));
+        let mut wrong_results = Vec::new();
         for (key, value) in &planned.options.options {
             let Some(property) = schema.pointer(&child("/properties", key)) else { continue };
             if !value.is_string() && default_of(property, schema).as_ref() == Some(value) {
@@ -65,51 +82,86 @@ pub(super) fn check(document: &Document, order: &Order, plan: &TrainingPlan) -> 
             let is_written = written.is_some_and(|written| written.get(key).is_some());
             let option = options.as_ref().filter(|_| is_written).map(|options| child(options, key));
             let kind = place.as_ref().map(|place| format!("{place}/kind"));
-            let mut found = |place: &str, name: &str| {
-                let place = if option.is_some() { Some(place.to_owned()) } else { kind.clone() };
-                require(place, false, name);
-            };
-            each_of_format(READ, value, property, schema, option.as_deref().unwrap_or_default(), &mut found);
+            each_text(value, property, schema, option.as_deref().unwrap_or_default(), &mut |text| {
+                let place = if option.is_some() { Some(text.place.to_owned()) } else { kind.clone() };
+                match text.format {
+                    READ => require(place, false, text.value),
+                    EXPRESSION | ACTIONS => {
+                        let Some(expression) = text.read() else { return };
+                        expression.metrics().for_each(|name| require(place.clone(), false, name));
+                        wrong_results.extend(text.wrong_result(&expression).map(|message| {
+                            let label = place.and_then(|place| document.label_value(&place, "here"));
+                            Problem::new(format!("`{}`: {message}", planned.name())).with_label(label)
+                        }));
+                    }
+                    _ => {}
+                }
+            });
         }
+        problems.append(&mut wrong_results);
     }
     problems
 }
 
-/// Calls `found` with the place and the text of each value whose schema has the format; `*` in it is for many names.
-fn each_of_format(
-    format: &str,
-    value: &Value,
-    schema: &Value,
-    root: &Value,
-    place: &str,
-    found: &mut dyn FnMut(&str, &str),
-) {
+/// A text in options whose schema has a format.
+struct Formatted<'a> {
+    format: &'a str,
+    value: &'a str,
+    place: &'a str,
+    schema: &'a Value,
+}
+
+impl Formatted<'_> {
+    /// It as an expression or actions. The check of the options has refused a text that is none.
+    fn read(&self) -> Option<Expression> {
+        let variables = self.schema.get("variables").and_then(Value::as_array).into_iter().flatten();
+        let read = if self.format == ACTIONS { Expression::read_actions } else { Expression::read };
+        read(self.value, variables.filter_map(Value::as_str)).ok()
+    }
+
+    /// What is wrong if the plugin needs another type than the expression gives.
+    fn wrong_result(&self, expression: &Expression) -> Option<String> {
+        let wanted = match self.schema.get("result").and_then(Value::as_str)? {
+            "number" => Kind::Number,
+            "condition" => Kind::Condition,
+            "text" => Kind::Text,
+            _ => return None,
+        };
+        let found = expression.kind();
+        (found != wanted).then(|| format!("`{expression}` must give {}, and gives {}", wanted.name(), found.name()))
+    }
+}
+
+/// Calls `found` with each text whose schema has a format, and each key whose schema of keys has one.
+fn each_text(value: &Value, schema: &Value, root: &Value, place: &str, found: &mut dyn FnMut(&Formatted<'_>)) {
     let schema = resolved(schema, root);
+    let mut text = |value: &str, schema: &Value, place: &str| {
+        if let Some(format) = schema.get("format").and_then(Value::as_str) {
+            found(&Formatted { format, value, place, schema });
+        }
+    };
     match value {
-        Value::String(text) if is_of_format(schema, format) => found(place, text),
+        Value::String(value) => text(value, schema, place),
         Value::Array(items) => {
             let Some(schema) = schema.get("items") else { return };
             for (index, item) in items.iter().enumerate() {
-                each_of_format(format, item, schema, root, &format!("{place}/{index}"), found);
+                each_text(item, schema, root, &format!("{place}/{index}"), found);
             }
         }
         Value::Object(members) => {
-            let names = schema.get("propertyNames").is_some_and(|names| is_of_format(names, format));
-            for (key, value) in members {
-                if names {
-                    found(&child(place, key), key);
+            for key in members.keys() {
+                if let Some(names) = schema.get("propertyNames") {
+                    text(key, names, &child(place, key));
                 }
+            }
+            for (key, value) in members {
                 if let Some(schema) = schema.pointer(&child("/properties", key)) {
-                    each_of_format(format, value, schema, root, &child(place, key), found);
+                    each_text(value, schema, root, &child(place, key), found);
                 }
             }
         }
         _ => {}
     }
-}
-
-fn is_of_format(schema: &Value, format: &str) -> bool {
-    schema.get("format").and_then(Value::as_str) == Some(format)
 }
 
 fn unknown(

@@ -22,9 +22,10 @@ use plugin_api::protocol::Control;
 use super::events::Events;
 use crate::console::Console;
 use crate::dispatch::{Failure, HookTime};
+use crate::expression::Surroundings;
 use crate::history::{HistoryView, Position};
 use crate::report::Problem;
-use crate::services::{Screen, Services};
+use crate::services::Screen;
 use crate::train::{LiveProgress, Requests, RunOutputs, Session, Started};
 
 /// The least time between two writes, unless the state changes.

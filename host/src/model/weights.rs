@@ -171,7 +171,7 @@ impl InitialWeights {
             let near = nearest(name, self.unused.iter().map(String::as_str));
             Some(format!(" (is `{}` of the file `{name}` of the model?)", near.first()?))
         });
-        text + &alike.unwrap_or_default()
+        text + alike.unwrap_or_default().as_str()
     }
 }
 

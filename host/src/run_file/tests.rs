@@ -305,7 +305,7 @@ fn bad_when() {
 #[test]
 fn bad_if() {
     insta::assert_snapshot!(refused(&[("options =", "if = \"val_loss below 0.5\"\noptions =")], &[]), @r#"
-     × `plugins.0.if`: `val_loss below 0.5` is not a condition: it has no comparison
+     × `plugins.0.if`: `val_loss below 0.5` is not a condition: column 10: `below` is not expected here
        ╭─[run.toml:33:6]
     32 │ kind = "early-stopping"
     33 │ if = "val_loss below 0.5"
@@ -313,7 +313,7 @@ fn bad_if() {
        ·                ╰── here
     34 │ options = { patience = 5 }
        ╰────
-     hint: accepted: a metric, one of `<=`, `<`, `>=`, `>`, `==` or `!=`, and a number, as in `val_loss < 0.5`
+     hint: a condition compares numbers, as in `val_loss < 0.5` or `epoch > 2 and best(val_loss) < 0.5`
     "#);
 }
 

@@ -3,6 +3,7 @@
 use plugin_api::abi::kinds::Status;
 use plugin_api::services::{self, Refusal};
 
+use crate::expression::ExpressionError;
 use crate::history::HistoryError;
 use crate::report::Report;
 
@@ -57,6 +58,13 @@ impl ServiceError {
 impl From<Refusal> for ServiceError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<ExpressionError> for ServiceError {
+    fn from(error: ExpressionError) -> Self {
+        let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
+        Self::Failed(format!("the expression is wrong: {error}{hint}"))
     }
 }
 

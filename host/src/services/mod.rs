@@ -21,15 +21,16 @@ use plugin_api::protocol::ConsoleLine;
 use plugin_api::services::Service;
 use serde::de::DeserializeOwned;
 
-use crate::history::{LiveMetrics, Position};
+use crate::expression::Surroundings;
+use crate::history::LiveMetrics;
 
 pub use error::ServiceError;
-pub use readings::{WeightsOrigin, console, history, metric, metric_points, metrics, run_info, weights_info};
+pub use readings::{WeightsOrigin, console, evaluate, history, metric, metric_points, metrics, run_info, weights_info};
 pub use reply::{Lent, Reply, SharedTensor, contiguous_strides};
 pub use snapshot::{Inference, Snapshot, WriteCheckpoint};
 
-/// Answers services, on the training thread.
-pub trait Services {
+/// Answers services, on the training thread, and the expressions of `if`.
+pub trait Services: Surroundings {
     /// Answers a call that the table permits.
     ///
     /// # Errors
@@ -44,12 +45,6 @@ pub trait Services {
     ///
     /// When a copy cannot be made.
     fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Arc<Snapshot>, ServiceError>;
-
-    /// Where the run is.
-    fn position(&self) -> Position;
-
-    /// The present value of a metric, for `if` and `best`; `None` if it has none.
-    fn metric(&mut self, name: &str) -> Option<f64>;
 
     /// What remotes read.
     fn live_metrics(&self) -> Arc<LiveMetrics>;

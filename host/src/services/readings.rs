@@ -7,6 +7,7 @@ use plugin_api::protocol::{ArrayPoint, Point, RunInfo, WeightsInfo};
 use plugin_api::services::typed;
 
 use super::{Call, Reply, Screen, ServiceError};
+use crate::expression::{Expression, Surroundings};
 use crate::history::{Array, HistoryView, Metric, Metrics, Position};
 
 /// Answers the latest value of every metric that has one.
@@ -121,6 +122,20 @@ pub fn console(screen: &dyn Screen, call: &Call<'_>, reply: &mut Reply<'_>) -> R
             Ok(())
         }
     }
+}
+
+/// Answers the value of an expression whose metrics the run has.
+///
+/// # Errors
+///
+/// Those of [`Reply::answer`].
+pub fn evaluate(
+    expression: &Expression,
+    surroundings: &mut dyn Surroundings,
+    variables: &BTreeMap<String, f64>,
+    reply: &mut Reply<'_>,
+) -> Result<(), ServiceError> {
+    reply.answer(typed::EVALUATE, &expression.evaluate(surroundings, variables))
 }
 
 /// Answers with the description of the run, for the instance that calls.

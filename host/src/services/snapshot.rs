@@ -12,7 +12,8 @@ use plugin_api::protocol::{CheckpointWritten, ParameterGroup, RunInfo, TensorSet
 use plugin_api::services::typed;
 
 use super::{Call, Reply, Screen, ServiceError, SharedTensor, WeightsOrigin, readings};
-use crate::history::{HistoryView, Metrics};
+use crate::expression::{Expressions, Surroundings};
+use crate::history::{HistoryError, HistoryView, Metrics, Position};
 
 /// Writes the checkpoint that a snapshot holds to a folder; on any thread.
 pub type WriteCheckpoint = dyn Fn(&Path) -> Result<CheckpointWritten, ServiceError> + Send + Sync;
@@ -44,6 +45,8 @@ pub trait Inference: Send + Sync {
 pub struct Snapshot {
     /// What the run is.
     pub info: RunInfo,
+    /// Where the run is.
+    pub position: Position,
     /// The latest value of each metric.
     pub metrics: Metrics,
     /// Every value until then.
@@ -62,6 +65,8 @@ pub struct Snapshot {
     pub inference: Option<Arc<dyn Inference>>,
     /// Where the weights come from.
     pub weights: WeightsOrigin,
+    /// The expressions that were asked for so far.
+    pub expressions: Arc<Expressions>,
     /// The console.
     pub screen: Arc<dyn Screen>,
     /// Seconds since the run began.
@@ -83,6 +88,16 @@ impl Snapshot {
             | ServiceKind::HISTORY_SERIES
             | ServiceKind::HISTORY_ARRAYS
             | ServiceKind::LATEST_ARRAYS => readings::history(&self.history, call, reply),
+            ServiceKind::EVALUATE => {
+                let request = call.request(typed::EVALUATE)?;
+                let expression = self.expressions.get(&request)?;
+                for name in expression.metrics() {
+                    if let Err(error @ HistoryError::UnknownName { .. }) = self.metrics.get(name) {
+                        return Err(error.into());
+                    }
+                }
+                readings::evaluate(&expression, &mut &*self, &request.variables, reply)
+            }
             ServiceKind::WEIGHTS_INFO => readings::weights_info(&self.history, self.weights, reply),
             ServiceKind::HYPER_PARAMETERS => reply.answer(typed::HYPER_PARAMETERS, &self.groups),
             ServiceKind::RUN_INFO => readings::run_info(&self.info, call, reply),
@@ -140,6 +155,24 @@ impl Snapshot {
     fn set(&self, set: &TensorSet) -> Result<&[SharedTensor], ServiceError> {
         let missing = || ServiceError::NotAllowed(format!("there are no `{set}` at this event"));
         self.tensors.get(&set.to_string()).map(Vec::as_slice).ok_or_else(missing)
+    }
+}
+
+impl Surroundings for &Snapshot {
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn metric(&mut self, name: &str) -> Option<f64> {
+        self.metrics.value(name)
+    }
+
+    fn history(&self) -> HistoryView {
+        self.history.clone()
+    }
+
+    fn groups(&self) -> Vec<ParameterGroup> {
+        self.groups.clone()
     }
 }
 

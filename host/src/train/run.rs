@@ -13,8 +13,8 @@ use super::error::TrainError;
 use super::evaluate::{Evaluation, Examples};
 use super::session::Session;
 use crate::dispatch::{Dispatcher, Event, EventData, Failure, Moment, SavedState, ScheduleState};
+use crate::expression::Surroundings;
 use crate::report::table;
-use crate::services::Services;
 
 /// The author of the events that the program sends itself.
 const PROGRAM: &str = "program";

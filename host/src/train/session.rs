@@ -36,6 +36,7 @@ use crate::config::Every;
 use crate::data::{Data, TRAIN};
 use crate::dispatch::Emitter;
 use crate::distributed::ProcessGroup;
+use crate::expression::Expressions;
 use crate::history::{HistoryView, Metrics, Position};
 use crate::model::Network;
 use crate::services::Screen;
@@ -105,6 +106,8 @@ pub struct Session {
     pub(super) group: Box<dyn ProcessGroup>,
     pub(super) outputs: Box<dyn RunOutputs>,
     pub(super) info: RunInfo,
+    /// The expressions that callbacks asked for so far.
+    pub(super) expressions: Arc<Expressions>,
     /// The graph as JSON, once it was requested.
     pub(super) graph_text: Option<Arc<str>>,
     /// The digests of what the run is made from, and the description of the data, for checkpoints.
@@ -226,6 +229,7 @@ impl Session {
             group,
             outputs,
             info,
+            expressions: Arc::default(),
             graph_text: None,
             fingerprints,
             data_text,

@@ -1,5 +1,7 @@
 //! The requests of services, as they cross the ABI. Authors in Rust call the methods of [`Run`](crate::Run) instead.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Blob, Control, CopyAction, TensorSet};
@@ -162,6 +164,19 @@ pub struct BatchRequest {
     pub split: String,
     /// Which batch, from 0.
     pub index: u64,
+}
+
+/// Asks for the value of an expression, in the language of the run file's `if`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluate {
+    /// The expression.
+    pub expression: String,
+    /// The caller's own names in it; any other name is a position or a metric.
+    #[serde(default)]
+    pub variables: BTreeMap<String, f64>,
+    /// Whether it is actions, which are not done but returned.
+    #[serde(default)]
+    pub actions: bool,
 }
 
 /// A custom event.

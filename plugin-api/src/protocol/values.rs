@@ -72,6 +72,56 @@ pub enum Control {
     Resume,
 }
 
+/// What an expression gives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Evaluated {
+    /// Whether a condition holds.
+    Bool(bool),
+    /// A number. It is NaN if a metric in it has no value.
+    Number(f64),
+    /// A text.
+    Text(String),
+    /// What actions ask for, in order.
+    Actions(Vec<Action>),
+}
+
+/// What an action asks for, such as `stop('done')`, with its values computed. To do it is up to whoever asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Action {
+    /// `stop(reason)`: end the run.
+    Stop {
+        /// Why, for people.
+        reason: String,
+    },
+    /// `checkpoint()`: take a checkpoint.
+    Checkpoint {},
+    /// `log(text)`: show a line.
+    Log {
+        /// The line.
+        text: String,
+    },
+    /// `put(name, value)`: put a metric.
+    Put {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: f64,
+    },
+    /// `set(name, value)`: set a hyper-parameter. There is one for each parameter group that has it.
+    Set {
+        /// The hyper-parameter.
+        name: String,
+        /// The parameter group; absent only if there is none that has it.
+        #[serde(default)]
+        group: Option<String>,
+        /// The value.
+        value: f64,
+    },
+}
+
 /// What to do with a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

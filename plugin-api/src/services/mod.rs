@@ -26,13 +26,13 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use crate::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Failure, HyperParameterSet, Line,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Failure, HyperParameterSet, Line,
     LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest,
     TrainSteps,
 };
 use crate::protocol::{
-    ArrayPoint, CheckpointWritten, ConsoleLine, HookTime, ParameterGroup, Point, Record, RunInfo, Tap, TensorInfo,
-    WeightsInfo,
+    ArrayPoint, CheckpointWritten, ConsoleLine, Evaluated, HookTime, ParameterGroup, Point, Record, RunInfo, Tap,
+    TensorInfo, WeightsInfo,
 };
 
 pub use names::{did_you_mean, fits, list_names, nearest, no_such_name, no_value, option_of};
@@ -294,6 +294,10 @@ services! {
     /// After which step the model's weights were those of the training, and what was measured of them. A callback may have
     /// restored earlier ones.
     WEIGHTS_INFO = 42 "weights_info" since 0: Nothing => WeightsInfo;
+        Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// The value of an expression, in the language of the run file's `if`; or what actions in it ask for, which this
+    /// service does not do.
+    EVALUATE = 43 "evaluate" since 0: Evaluate => Evaluated;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Copies the checkpoint that is being taken, and writes it on a thread of the host after those that were queued before;
     /// `checkpoint_written` tells the end. Leaves out those of `instead_of` whose writing has not begun, and answers which.

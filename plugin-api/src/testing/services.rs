@@ -9,8 +9,8 @@ use crate::abi::kinds::{ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
 use crate::protocol::requests::{
-    ArrayPut, BatchRequest, ControlRequest, CopyRequest, HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name,
-    Path, Predict, QueueCheckpoint, StatusLine, TensorsRequest, TrainSteps,
+    ArrayPut, BatchRequest, ControlRequest, CopyRequest, Evaluate, HyperParameterSet, Line, LinesAfter, Measure,
+    MetricPut, Name, Path, Predict, QueueCheckpoint, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
     ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo,
@@ -215,6 +215,11 @@ impl World {
                 let request: Measure = decode(payload)?;
                 let measure = self.given.measure.as_mut().ok_or_else(|| not_set("measurement", "answer_measure"))?;
                 return Answer::of(&measure(&request)?);
+            }
+            ServiceKind::EVALUATE => {
+                let request: Evaluate = decode(payload)?;
+                let evaluate = self.given.evaluate.as_mut().ok_or_else(|| not_set("expression", "answer_evaluate"))?;
+                return Answer::of(&evaluate(&request)?);
             }
             ServiceKind::TRAIN_STEPS => {
                 let TrainSteps { steps } = decode(payload)?;

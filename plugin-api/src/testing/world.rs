@@ -8,15 +8,18 @@ use super::host_call::RemoteSide;
 use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
-use crate::protocol::requests::{Artifact, ControlRequest, Custom, Failure, Measure, Predict, Recalibrate, StatusLine};
+use crate::protocol::requests::{
+    Artifact, ControlRequest, Custom, Evaluate, Failure, Measure, Predict, Recalibrate, StatusLine,
+};
 use crate::protocol::{
-    ArrayPoint, CheckpointWritten, HookTime, Need, ParameterGroup, Point, Record, RunInfo, Tap, TensorSet,
+    ArrayPoint, CheckpointWritten, Evaluated, HookTime, Need, ParameterGroup, Point, Record, RunInfo, Tap, TensorSet,
 };
 use crate::services::{Caller, Refusal};
 use crate::tensor::Tensor;
 
 pub(super) type PredictAnswer = Box<dyn FnMut(&Predict, &[Tensor]) -> Result<Vec<Tensor>>>;
 pub(super) type MeasureAnswer = Box<dyn FnMut(&Measure) -> Result<BTreeMap<String, f64>>>;
+pub(super) type EvaluateAnswer = Box<dyn FnMut(&Evaluate) -> Result<Evaluated>>;
 pub(super) type TrainStepsAnswer = Box<dyn FnMut(u64) -> Result<Vec<f64>>>;
 pub(super) type Tensors = BTreeMap<TensorSet, Vec<Tensor>>;
 
@@ -39,6 +42,7 @@ pub(super) struct Given {
     pub(super) graph: Option<serde_json::Value>,
     pub(super) predict: Option<PredictAnswer>,
     pub(super) measure: Option<MeasureAnswer>,
+    pub(super) evaluate: Option<EvaluateAnswer>,
     pub(super) train_steps: Option<TrainStepsAnswer>,
     /// Services that the test makes fail, with the message.
     pub(super) failing: BTreeMap<ServiceKind, String>,
@@ -121,6 +125,7 @@ impl World {
             graph: None,
             predict: None,
             measure: None,
+            evaluate: None,
             train_steps: None,
             failing: BTreeMap::new(),
         };

@@ -4,20 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use plugin_api::abi::TensorTable;
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
 use plugin_api::protocol::requests::{
     ArrayPut, BatchRequest, CopyRequest, HyperParameterSet, Measure, Predict, TensorsRequest,
 };
-use plugin_api::protocol::{Control, CopyAction, TensorSet};
+use plugin_api::protocol::{Control, CopyAction, ParameterGroup, TensorSet};
 use plugin_api::services::typed;
 
 use super::model::forward;
 use super::tensors::Values;
 use super::world::{SPLITS, Weights, World, write_checkpoint};
-use crate::history::{LiveMetrics, Position};
+use crate::expression::Surroundings;
+use crate::history::{HistoryView, LiveMetrics, Position};
 use crate::services::{Call, Inference, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds};
 
 /// The simulated run as dispatch sees it.
@@ -112,6 +113,12 @@ impl Services for Simulated {
         Ok(Arc::new(self.world.snapshot(event, self.position, &sets)))
     }
 
+    fn live_metrics(&self) -> Arc<LiveMetrics> {
+        Arc::clone(&self.live)
+    }
+}
+
+impl Surroundings for Simulated {
     fn position(&self) -> Position {
         self.position
     }
@@ -120,8 +127,12 @@ impl Services for Simulated {
         self.world.metrics.value(name)
     }
 
-    fn live_metrics(&self) -> Arc<LiveMetrics> {
-        Arc::clone(&self.live)
+    fn history(&self) -> HistoryView {
+        HistoryView::now(Arc::new(RwLock::new(self.world.history.clone())))
+    }
+
+    fn groups(&self) -> Vec<ParameterGroup> {
+        self.world.groups.clone()
     }
 }
 

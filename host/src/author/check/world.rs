@@ -248,6 +248,7 @@ impl World {
             .collect();
         Snapshot {
             info: self.info.clone(),
+            position,
             metrics: self.metrics.clone(),
             history: HistoryView::now(Arc::new(RwLock::new(self.history.clone()))),
             groups: self.groups.clone(),
@@ -257,6 +258,7 @@ impl World {
             checkpoint: Some(Box::new(write_checkpoint)),
             inference: Some(Arc::new(self.clone())),
             weights: WeightsOrigin { position, since: None },
+            expressions: Arc::default(),
             screen: Arc::new(NoScreen),
             seconds: 1.0,
         }

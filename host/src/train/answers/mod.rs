@@ -16,14 +16,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
-use plugin_api::protocol::Control;
+use plugin_api::protocol::{Control, ParameterGroup};
 use plugin_api::services::typed;
 
 use super::error::TrainError;
 use super::kept::Moment;
 use super::learner::Learner;
 use super::session::Session;
-use crate::history::{HistoryView, LiveMetrics, Metric, Position};
+use crate::expression::Surroundings;
+use crate::history::{HistoryError, HistoryView, LiveMetrics, Metric, Position};
 use crate::services::{self, Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
 use crate::torch::values;
 
@@ -56,6 +57,19 @@ impl Services for Session {
             | ServiceKind::HISTORY_ARRAYS
             | ServiceKind::LATEST_ARRAYS => {
                 services::history(&HistoryView::now(Arc::clone(&self.measured.history)), call, reply)
+            }
+            ServiceKind::EVALUATE => {
+                let request = call.request(typed::EVALUATE)?;
+                let expression = self.expressions.get(&request)?;
+                for name in expression.metrics() {
+                    let known = self.measured.latest.get(name);
+                    if let Err(error @ HistoryError::UnknownName { .. }) = known
+                        && self.metric(name).is_none()
+                    {
+                        return Err(error.into());
+                    }
+                }
+                services::evaluate(&expression, self, &request.variables, reply)
             }
             ServiceKind::WEIGHTS_INFO => {
                 let history = HistoryView::now(Arc::clone(&self.measured.history));
@@ -162,6 +176,12 @@ impl Services for Session {
         self.take_snapshot(event, needs)
     }
 
+    fn live_metrics(&self) -> Arc<LiveMetrics> {
+        Arc::clone(&self.measured.live)
+    }
+}
+
+impl Surroundings for Session {
     #[inline]
     fn position(&self) -> Position {
         self.progress.position
@@ -171,8 +191,12 @@ impl Services for Session {
         self.gate_metric(name)
     }
 
-    fn live_metrics(&self) -> Arc<LiveMetrics> {
-        Arc::clone(&self.measured.live)
+    fn history(&self) -> HistoryView {
+        HistoryView::now(Arc::clone(&self.measured.history))
+    }
+
+    fn groups(&self) -> Vec<ParameterGroup> {
+        hyper_parameters::groups(&self.learner)
     }
 }
 

@@ -38,6 +38,7 @@ impl Session {
             if needs.training_state && event == EventKind::CHECKPOINT { self.collect_checkpoint(true)? } else { None };
         Ok(Arc::new(Snapshot {
             info: self.info.clone(),
+            position: self.progress.position,
             metrics: self.present_metrics()?,
             history: HistoryView::now(Arc::clone(&self.measured.history)),
             groups: hyper_parameters::groups(&self.learner),
@@ -47,6 +48,7 @@ impl Session {
             checkpoint: checkpoint.map(writer),
             inference: Some(self.inference()),
             weights: self.kept.origin(self.progress.position),
+            expressions: Arc::clone(&self.expressions),
             screen: self.outputs.screen(),
             seconds: self.progress.started().elapsed().as_secs_f64(),
         }))

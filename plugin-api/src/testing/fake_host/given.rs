@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::FakeHost;
 use crate::abi::kinds::ServiceKind;
 use crate::error::Result;
-use crate::protocol::requests::{Measure, Predict};
-use crate::protocol::{HookTime, ParameterGroup, TensorSet};
+use crate::protocol::requests::{Evaluate, Measure, Predict};
+use crate::protocol::{Evaluated, HookTime, ParameterGroup, TensorSet};
 use crate::tensor::Tensor;
 
 /// The answers of the services.
@@ -84,6 +84,11 @@ impl FakeHost {
     /// Answers `Run::measure`.
     pub fn answer_measure(&mut self, answer: impl FnMut(&Measure) -> Result<BTreeMap<String, f64>> + 'static) {
         self.world.given.measure = Some(Box::new(answer));
+    }
+
+    /// Answers `Run::evaluate` and the methods beside it. A fake host does not know the language of expressions.
+    pub fn answer_evaluate(&mut self, answer: impl FnMut(&Evaluate) -> Result<Evaluated> + 'static) {
+        self.world.given.evaluate = Some(Box::new(answer));
     }
 
     /// Answers `Run::train_steps`: `answer` gets the number of steps and returns their losses.

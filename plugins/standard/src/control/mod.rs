@@ -3,6 +3,7 @@
 mod control_files;
 mod duration;
 pub(crate) mod early_stopping;
+pub(crate) mod lambda;
 mod pause_watch;
 pub(crate) mod remote_control;
 pub(crate) mod time_limit;

@@ -64,6 +64,20 @@ impl Target {
         run.set_hyper_parameter(self.group.as_deref(), &self.name, value)
     }
 
+    /// Sets a value that was computed. NaN is left out: it comes of a metric that has no value yet.
+    pub(crate) fn set_computed(&self, run: &mut Run<'_>, value: f64) -> Result<()> {
+        if value.is_nan() {
+            plugin_api::tracing::warn!("the value for {} is NaN: it is not set", self.shown());
+            return Ok(());
+        }
+        if !value.is_finite() || value < 0.0 {
+            let message =
+                format!("{} cannot become {value}; a hyper-parameter must be 0 or more, and finite", self.shown());
+            return Err(Error::new(message));
+        }
+        self.set(run, value)
+    }
+
     /// Its name for people: with the group if it is that of one.
     pub(crate) fn shown(&self) -> String {
         match &self.group {

@@ -9,9 +9,9 @@ use plugin_api::event::{
     Trigger,
 };
 use plugin_api::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Failure, HyperParameterSet,
-    Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine,
-    TensorsRequest, TrainSteps,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Evaluate, Failure,
+    HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate,
+    StatusLine, TensorsRequest, TrainSteps,
 };
 use plugin_api::protocol::{Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet};
 use plugin_api::{Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin};
@@ -104,6 +104,9 @@ fn cases(parameter: &str) -> Vec<Case> {
             ServiceKind::MEASURE => {
                 let (split, weights) = ("val".to_owned(), None);
                 add("", bytes(&Measure { split, metrics: vec!["loss".to_owned()], weights }));
+            }
+            ServiceKind::EVALUATE => {
+                add("", bytes(&Evaluate { expression: "1 + 1".to_owned(), ..Evaluate::default() }));
             }
             ServiceKind::RECALIBRATE_BATCH_NORM => {
                 add("", bytes(&Recalibrate { split: "val".to_owned(), batches: 1 }));

@@ -88,6 +88,7 @@ impl Callback for Services {
         journal.note("metrics", run.metrics())?;
         journal.note("metric_points", run.metric_points())?;
         journal.note("history_names", run.history_names())?;
+        journal.note("evaluate", run.evaluate("epoch + 0.5", &[]))?;
         journal.note("hyper_parameters", run.hyper_parameters())?;
         let parameters = journal.note("tensor_list parameters", run.list(TensorSet::Parameters))?;
         journal.note("tensor_list buffers", run.list(TensorSet::Buffers))?;

@@ -401,7 +401,7 @@ impl Run<'_> {
     }
 
     /// In `on_setup`: asks for a value to be fetched with each step; it is in `TensorSet::Taps`
-    /// at `step_end`, and at `eval_step_end` if it is an activation.
+    /// at `step_end` and `trigger`, and at `eval_step_end` if it is an activation.
     ///
     /// # Errors
     ///

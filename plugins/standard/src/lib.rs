@@ -39,4 +39,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<measures::throughput::Throughput>(),
     Kind::of::<measures::memory::Memory>(),
     Kind::of::<measures::dump_tensors::DumpTensors>(),
+    Kind::of::<measures::summaries::Summaries>(),
 ];

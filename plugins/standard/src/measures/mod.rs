@@ -3,5 +3,8 @@
 pub(crate) mod dump_tensors;
 pub(crate) mod memory;
 pub(crate) mod moving_average;
+pub(crate) mod summaries;
 mod tensor_file;
+mod tensor_picture;
 pub(crate) mod throughput;
+mod whole_taps;

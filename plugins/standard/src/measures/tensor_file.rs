@@ -47,13 +47,13 @@ macro_rules! little_endian {
 }
 
 impl Written {
-    /// A copy of a tensor that lies on the CPU.
+    /// A copy of a tensor that lies on the CPU, under this name.
     ///
     /// # Errors
     ///
     /// An element type that cannot be written.
-    pub(crate) fn new(view: &TensorView<'_>) -> Result<Self> {
-        let (name, holds) = (view.name().to_owned(), view.dtype().name());
+    pub(crate) fn new(name: &str, view: &TensorView<'_>) -> Result<Self> {
+        let (name, holds) = (name.to_owned(), view.dtype().name());
         let dtype = DTYPES.iter().find(|dtype| dtype.name == holds).ok_or_else(|| {
             Error::new(format!("the tensor `{name}` holds `{holds}`, which cannot be written: name it in `exclude`"))
         })?;
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn written(tensor: &Tensor) -> Written {
-        Written::new(&tensor.view()).unwrap()
+        Written::new(tensor.name(), &tensor.view()).unwrap()
     }
 
     #[test]

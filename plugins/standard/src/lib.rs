@@ -40,4 +40,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<measures::memory::Memory>(),
     Kind::of::<measures::dump_tensors::DumpTensors>(),
     Kind::of::<measures::summaries::Summaries>(),
+    Kind::of::<measures::dump_params_as_image::DumpParamsAsImage>(),
 ];

@@ -69,18 +69,9 @@ impl Written {
         Ok(Self { name, shape: view.shape().to_vec(), dtype, bytes })
     }
 
-    /// A name for its file. What file systems do not allow is written as `%` and two hexadecimal digits, so that no two tensors
-    /// have the same one.
+    /// A name for its file.
     pub(crate) fn file_name(&self) -> String {
-        let mut name = String::new();
-        for character in self.name.chars() {
-            if character.is_control() || "%/\\:*?\"<>|".contains(character) {
-                name.push_str(&format!("%{:02X}", u32::from(character)));
-            } else {
-                name.push(character);
-            }
-        }
-        format!("{name}.npy")
+        format!("{}.npy", file_name(&self.name))
     }
 
     /// Writes it as NumPy's `.npy`.
@@ -99,6 +90,20 @@ impl Written {
         to.write_all(header.as_bytes())?;
         Ok(to.write_all(&self.bytes)?)
     }
+}
+
+/// A tensor's name as that of a file or folder. What file systems do not allow is written as `%` and two hexadecimal digits, so
+/// that no two tensors have the same one.
+pub(crate) fn file_name(tensor: &str) -> String {
+    let mut name = String::new();
+    for character in tensor.chars() {
+        if character.is_control() || "%/\\:*?\"<>|".contains(character) {
+            name.push_str(&format!("%{:02X}", u32::from(character)));
+        } else {
+            name.push(character);
+        }
+    }
+    name
 }
 
 /// Writes all of them as one safetensors file.

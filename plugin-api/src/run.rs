@@ -456,7 +456,7 @@ impl Run<'_> {
     ///
     /// An unknown split or node; in the background as [`Self::predict`].
     #[doc = service_rule!(PREDICT)]
-    pub fn predict_split(&mut self, split: &str, batches: u64, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
+    pub fn predict_split(&self, split: &str, batches: u64, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
         let request = Predict {
             split: Some(split.to_owned()),
             batches,

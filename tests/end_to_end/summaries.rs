@@ -100,3 +100,56 @@ fn a_node_that_the_model_does_not_have_ends_the_run_before_it_begins() {
     let told = "`summaries` names `rellu1`, but the model has no such node; did you mean `relu1`?";
     assert!(ran.code() == Some(1) && ran.shown().contains(told), "{}", ran.shown());
 }
+
+#[test]
+fn parameters_are_pictures() {
+    let ran = SmallRun::with_libraries(&["standard"])
+        .instance("kind = 'dump-params-as-image'\noptions = { parameters = ['*.weight'] }")
+        .run()
+        .succeeded();
+    let folder = ran.out.join("parameter-images");
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .collect();
+    names.sort();
+    let expected = ["fc1.weight-epoch-0001-step-00000003.png", "fc1.weight-epoch-0002-step-00000006.png"];
+    assert_eq!((names.len(), &names[..2]), (4, &expected.map(str::to_owned)[..]));
+    let bytes = std::fs::read(folder.join(&names[0])).expect("a picture");
+    assert_eq!(&bytes[1..4], b"PNG");
+    // Width and height: a column for each of the 64 inputs.
+    let size = [16, 20].map(|at| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")));
+    assert_eq!(size, [64, 16]);
+    assert_ne!(bytes, std::fs::read(folder.join(&names[1])).expect("a picture"), "the weights change");
+}
+
+#[test]
+fn the_confusion_matrix_is_that_of_the_metric() {
+    let run = |metrics: &str, splits: &str| {
+        let of_train = format!("kind = 'confusion-matrix'\noptions = {{ splits = [{splits}] }}");
+        let run = SmallRun::with_libraries(&["standard", "recorder"]).set(&format!("eval.metrics=[{metrics}]"));
+        let run = if splits.is_empty() { run } else { run.instance(&of_train) };
+        run.instance("kind = 'json-lines'").recorder("witness", "", "").run().succeeded()
+    };
+    let metric = run("'accuracy', 'confusion_matrix'", "");
+    let counted = run("'accuracy'", "'val', 'train'");
+    let both = run("'accuracy', 'confusion_matrix'", "'val'");
+    let epochs = |ran: &Ran, name: &str| -> Vec<Value> {
+        let lines = fixture::lines(&ran.out.join("metrics.jsonl")).into_iter();
+        lines.filter(|line| line["kind"] == "epoch").map(|line| line[name].clone()).collect()
+    };
+    let expected = epochs(&metric, "val_confusion_matrix");
+    assert!(expected.len() == 2 && expected[0].as_array().is_some_and(|rows| rows.len() == 10), "{expected:?}");
+    for ran in [&counted, &both] {
+        assert_eq!(epochs(ran, "val_confusion_matrix"), expected);
+    }
+    let tables = |ran: &Ran| -> Vec<String> {
+        records(ran, "confusion-matrix")
+            .into_iter()
+            .map(|(step, name, kind, _)| format!("{step} {name} {kind}"))
+            .collect()
+    };
+    assert_eq!(tables(&both), ["3 val_classes table", "6 val_classes table"]);
+    let with_train = ["3 val_classes table", "3 train_classes table", "6 val_classes table", "6 train_classes table"];
+    assert_eq!(tables(&counted), with_train);
+}

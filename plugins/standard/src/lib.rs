@@ -41,4 +41,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<measures::dump_tensors::DumpTensors>(),
     Kind::of::<measures::summaries::Summaries>(),
     Kind::of::<measures::dump_params_as_image::DumpParamsAsImage>(),
+    Kind::of::<measures::confusion_matrix::ConfusionMatrix>(),
 ];

@@ -1,5 +1,6 @@
 //! Callbacks that measure: averages of metrics, how fast a run is, what memory it takes, and its tensors as files.
 
+pub(crate) mod confusion_matrix;
 pub(crate) mod dump_params_as_image;
 pub(crate) mod dump_tensors;
 pub(crate) mod memory;

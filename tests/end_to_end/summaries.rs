@@ -102,11 +102,14 @@ fn a_node_that_the_model_does_not_have_ends_the_run_before_it_begins() {
 }
 
 #[test]
-fn parameters_are_pictures() {
+fn parameters_are_pictures_and_a_missing_gpu_is_told_once() {
     let ran = SmallRun::with_libraries(&["standard"])
+        .instance("kind = 'gpu-utilization'")
         .instance("kind = 'dump-params-as-image'\noptions = { parameters = ['*.weight'] }")
         .run()
         .succeeded();
+    // The run is on the CPU.
+    assert_eq!(ran.stderr().matches("the use of the GPU is not measured").count(), 1, "{}", ran.shown());
     let folder = ran.out.join("parameter-images");
     let mut names: Vec<_> = std::fs::read_dir(&folder)
         .expect("a folder")

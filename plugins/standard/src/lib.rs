@@ -42,4 +42,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<measures::summaries::Summaries>(),
     Kind::of::<measures::dump_params_as_image::DumpParamsAsImage>(),
     Kind::of::<measures::confusion_matrix::ConfusionMatrix>(),
+    Kind::of::<measures::gpu_utilization::GpuUtilization<measures::gpu_utilization::nvml::Nvml>>(),
 ];

@@ -440,7 +440,7 @@ impl Run<'_> {
     }
 
     /// In `on_setup`: asks for a value to be fetched with each step; it is in `TensorSet::Taps`
-    /// at `step_end`, and at `eval_step_end` if it is an activation.
+    /// at `step_end` and `trigger`, and at `eval_step_end` if it is an activation.
     ///
     /// # Errors
     ///
@@ -495,7 +495,7 @@ impl Run<'_> {
     ///
     /// An unknown split or node; in the background as [`Self::predict`].
     #[doc = service_rule!(PREDICT)]
-    pub fn predict_split(&mut self, split: &str, batches: u64, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
+    pub fn predict_split(&self, split: &str, batches: u64, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
         let request = Predict {
             split: Some(split.to_owned()),
             batches,

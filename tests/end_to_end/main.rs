@@ -26,6 +26,8 @@ mod background;
 mod checkpoints;
 // Callbacks that look for wrong numbers, and those that measure.
 mod checks;
+// Callbacks that show what is inside the model.
+mod summaries;
 // Metrics as comma-separated values.
 mod csv;
 // The formats that data is read from, and what is wrong with files.

@@ -22,7 +22,8 @@ pub enum TensorSet {
     Batch,
     /// The model's output for it: `outputs`.
     Outputs,
-    /// The values that were requested in `setup`.
+    /// The values that were requested in `setup`; from `gradients` to `step_end`, in `trigger` those of the last step, and of
+    /// activations in `eval_step_end`.
     Taps,
     /// A named copy of the weights.
     Copy(String),

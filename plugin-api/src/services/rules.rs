@@ -340,7 +340,7 @@ fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
 /// In which hooks the tensors of a set can be read.
 ///
 /// Gradients exist from `gradients` on, and in `trigger` those of the last step, as the optimizer used them; so do
-/// the batch, the output and the loss.
+/// the batch, the output, the taps and the loss.
 pub const fn tensors_readable(set: &TensorSet) -> HookSet {
     use EventKind as E;
     match set {
@@ -355,7 +355,7 @@ pub const fn tensors_readable(set: &TensorSet) -> HookSet {
             E::PREDICT_STEP,
         ]),
         TensorSet::Outputs => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_END, E::PREDICT_STEP]),
-        TensorSet::Taps => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::EVAL_STEP_END, E::PREDICT_STEP]),
+        TensorSet::Taps => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_END, E::PREDICT_STEP]),
         TensorSet::Parameters | TensorSet::Buffers | TensorSet::Optimizer | TensorSet::Copy(_) => HookSet::ANY,
     }
 }

@@ -12,9 +12,7 @@ use crate::protocol::requests::{
     ArrayPut, BatchRequest, ControlRequest, CopyRequest, Evaluate, HyperParameterSet, Line, LinesAfter, Measure,
     MetricPut, Name, Path, Predict, QueueCheckpoint, StatusLine, TensorsRequest, TrainSteps,
 };
-use crate::protocol::{
-    ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo,
-};
+use crate::protocol::{CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo};
 use crate::services::{Route, Site, option_of, permit};
 use crate::tensor::{Tensor, TensorView};
 
@@ -160,9 +158,7 @@ impl World {
                 if shape.iter().product::<u64>() != values.len() as u64 {
                     return Err(Error::new(format!("`{name}` has the shape {shape:?} but {} values", values.len())));
                 }
-                let (epoch, global_step) = (self.hook.position.epoch, self.hook.position.global_step);
-                let point = ArrayPoint { epoch, global_step, shape, values };
-                self.given.arrays.entry(name).or_default().push(point);
+                self.put_array(&name, shape, values);
             }
         }
         Ok(Answer::default())

@@ -148,6 +148,13 @@ impl World {
         self.remote.metric(name, Some(value));
     }
 
+    /// Puts an array into the history at the position.
+    pub(super) fn put_array(&mut self, name: &str, shape: Vec<u64>, values: Vec<f32>) {
+        let Position { epoch, global_step, .. } = self.hook.position;
+        let point = ArrayPoint { epoch, global_step, shape, values };
+        self.given.arrays.entry(name.to_owned()).or_default().push(point);
+    }
+
     /// The run folder.
     pub(super) fn folder(&self) -> PathBuf {
         PathBuf::from(&self.given.info.folder)

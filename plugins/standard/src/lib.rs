@@ -40,4 +40,8 @@ const KINDS: &[Kind] = &[
     Kind::of::<measures::throughput::Throughput>(),
     Kind::of::<measures::memory::Memory>(),
     Kind::of::<measures::dump_tensors::DumpTensors>(),
+    Kind::of::<measures::summaries::Summaries>(),
+    Kind::of::<measures::dump_params_as_image::DumpParamsAsImage>(),
+    Kind::of::<measures::confusion_matrix::ConfusionMatrix>(),
+    Kind::of::<measures::gpu_utilization::GpuUtilization<measures::gpu_utilization::nvml::Nvml>>(),
 ];

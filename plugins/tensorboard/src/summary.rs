@@ -46,21 +46,8 @@ fn markdown_cell(cell: &str) -> String {
 
 /// A picture: rows from the top, `width × height × channels` bytes.
 pub(crate) fn image(tag: &str, [height, width, channels]: [u32; 3], pixels: &[u8], description: &str) -> Result<Value> {
-    let color = match channels {
-        1 => png::ColorType::Grayscale,
-        3 => png::ColorType::Rgb,
-        4 => png::ColorType::Rgba,
-        other => return Err(Error::new(format!("the image `{tag}` has {other} channels, not 1, 3 or 4"))),
-    };
-    let mut encoded = Vec::new();
-    let mut encoder = png::Encoder::new(&mut encoded, width, height);
-    encoder.set_color(color);
-    encoder.set_depth(png::BitDepth::Eight);
-    let written = encoder.write_header().and_then(|mut writer| {
-        writer.write_image_data(pixels)?;
-        writer.finish()
-    });
-    written.map_err(|error| Error::from(error).context(format!("the image `{tag}` cannot be encoded")))?;
+    let encoded = monitor::encode_png([height, width, channels], pixels)
+        .map_err(|error| error.context(format!("the image `{tag}` cannot be written")))?;
     let image = Image { height: height as i32, width: width as i32, colorspace: channels as i32, encoded };
     // Without a plugin name, TensorBoard recognizes it by its content, like all images of this form.
     let metadata =

@@ -74,7 +74,7 @@ fn step_is_at_hand(hook: EventKind) -> bool {
 fn tapped(learner: &Learner, hook: EventKind) -> Result<Option<Vec<(String, Tensor)>>, tch::TchError> {
     let values = match (hook, &learner.evaluation) {
         (EventKind::EVAL_STEP_END | EventKind::PREDICT_STEP, Some(batch)) => &batch.tapped,
-        (EventKind::GRADIENTS | EventKind::STEP_END, _) => &learner.step.tapped,
+        (EventKind::GRADIENTS | EventKind::STEP_END | EventKind::TRIGGER, _) => &learner.step.tapped,
         _ => return Ok(None),
     };
     let mut activations = values.iter();
@@ -83,7 +83,7 @@ fn tapped(learner: &Learner, hook: EventKind) -> Result<Option<Vec<(String, Tens
         let value = match planned.tap.of {
             TapOf::Activation => activations.next().map(Tensor::shallow_clone),
             // An evaluation has no gradients.
-            TapOf::Gradient if hook != EventKind::GRADIENTS && hook != EventKind::STEP_END => None,
+            TapOf::Gradient if matches!(hook, EventKind::EVAL_STEP_END | EventKind::PREDICT_STEP) => None,
             TapOf::Gradient => learner.network.tensor(&planned.tap.node).ok().map(Tensor::grad).filter(Tensor::defined),
         };
         if let Some(value) = value {

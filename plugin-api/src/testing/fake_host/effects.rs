@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::FakeHost;
 use crate::protocol::requests::{Artifact, ControlRequest, Custom, Recalibrate, StatusLine};
-use crate::protocol::{CheckpointWritten, Control, Record, Tap, TensorSet};
+use crate::protocol::{ArrayPoint, CheckpointWritten, Control, Record, Tap, TensorSet};
 use crate::tensor::Tensor;
 
 /// What the callback did. What it did through a `Remote` is visible from the next event on.
@@ -48,6 +48,11 @@ impl FakeHost {
     pub fn stopped(&self) -> Option<&str> {
         let stop = self.requests().iter().find(|request| request.action == Control::Stop)?;
         Some(&stop.reason)
+    }
+
+    /// A series of arrays, oldest first; empty if there is none of that name.
+    pub fn arrays(&self, name: &str) -> &[ArrayPoint] {
+        self.world.given.arrays.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// The records that were put.

@@ -16,6 +16,11 @@ impl FakeHost {
         self.world.put_metric(name, value);
     }
 
+    /// Puts an array into the history, at the position of the last event.
+    pub fn put_array(&mut self, name: &str, shape: &[u64], values: &[f32]) {
+        self.world.put_array(name, shape.to_vec(), values.to_vec());
+    }
+
     /// Adds a known metric without a value.
     pub fn know_metric(&mut self, name: &str) {
         self.world.given.metrics.entry(name.to_owned()).or_insert(None);

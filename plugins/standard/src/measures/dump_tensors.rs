@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use export::{PartialFile, remove_unfinished};
 use monitor::selected;
 use plugin_api::event::{At, Position, Trigger};
-use plugin_api::protocol::TensorSet;
+use plugin_api::protocol::{TapOf, TensorSet};
 use plugin_api::{
     Callback, Creation, Error, EventKind, Need, Result, Run, decode_state, encode_state, plugin, tracing,
 };
 
 use super::tensor_file::{Written, write_safetensors};
+use super::whole_taps;
 use crate::metric_patterns::refuse_empty;
 
 /// Options of `dump-tensors`.
@@ -45,6 +46,9 @@ enum Set {
     Gradients,
     /// The model's other state, such as batch-norm statistics.
     Buffers,
+    /// The values of the model's nodes in the last step, by the names that `host model` shows. The values of all that are
+    /// chosen stay in memory from one step to the next.
+    Taps,
 }
 
 #[plugin]
@@ -71,6 +75,8 @@ impl Default for Options {
 
 pub(crate) struct DumpTensors {
     options: Options,
+    /// The nodes that are tapped, by the names of their taps.
+    taps: BTreeMap<String, String>,
     /// The names of the dumps that are kept, oldest first; in checkpoints. Only these are ever deleted: a run that resumes
     /// from an earlier checkpoint finds later ones, which it replaces as it comes to them.
     kept: Vec<String>,
@@ -79,10 +85,14 @@ pub(crate) struct DumpTensors {
 #[plugin]
 impl Callback for DumpTensors {
     const KIND: &'static str = "dump-tensors";
-    const SUMMARY: &'static str = "Writes parameters, gradients and buffers to files";
+    const SUMMARY: &'static str = "Writes parameters, gradients, buffers and the values of nodes to files";
     const BY_DEFAULT: bool = false;
-    const NEEDS: &'static [Need] =
-        &[Need::parameters(EventKind::TRIGGER), Need::gradients(EventKind::TRIGGER), Need::buffers(EventKind::TRIGGER)];
+    const NEEDS: &'static [Need] = &[
+        Need::parameters(EventKind::TRIGGER),
+        Need::gradients(EventKind::TRIGGER),
+        Need::buffers(EventKind::TRIGGER),
+        Need::taps(EventKind::TRIGGER),
+    ];
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
@@ -90,14 +100,14 @@ impl Callback for DumpTensors {
             return Err(Error::new("`log_dir` is empty: name a folder; `.` is the run folder itself"));
         }
         if options.tensors.is_empty() {
-            return Err(Error::new("`tensors` is empty: name `parameters`, `gradients` or `buffers`"));
+            return Err(Error::new("`tensors` is empty: name `parameters`, `gradients`, `buffers` or `taps`"));
         }
         if let Some(twice) = (1..options.tensors.len()).find(|&at| options.tensors[..at].contains(&options.tensors[at]))
         {
             return Err(Error::new(format!("`tensors` names `{}` twice", options.tensors[twice].set())));
         }
         refuse_empty("include", &options.include)?;
-        Ok(Self { options, kept: Vec::new() })
+        Ok(Self { options, taps: BTreeMap::new(), kept: Vec::new() })
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
@@ -108,12 +118,19 @@ impl Callback for DumpTensors {
         fs::create_dir_all(&folder).map_err(|error| failed("create the folder", &folder, &error))?;
         let mut names = Vec::new();
         for set in &self.options.tensors {
-            // Gradients have the names of their parameters.
-            let set = if *set == Set::Gradients { TensorSet::Parameters } else { set.set() };
+            let set = match set {
+                // Gradients have the names of their parameters.
+                Set::Gradients => TensorSet::Parameters,
+                Set::Taps => {
+                    names.extend(whole_taps::nodes(run, "remove `taps` from `tensors`")?);
+                    continue;
+                }
+                _ => set.set(),
+            };
             names.extend(run.list(set)?.into_iter().map(|tensor| tensor.name));
         }
         if names.iter().any(|name| self.is_chosen(name)) {
-            return Ok(());
+            return self.tap(run);
         }
         let offered = names.first().map_or_else(String::new, |name| format!("; the first of them is `{name}`"));
         Err(Error::new(format!(
@@ -163,12 +180,37 @@ impl DumpTensors {
         selected(&self.options.include, &self.options.exclude, name)
     }
 
+    /// Taps the chosen nodes.
+    fn tap(&mut self, run: &mut Run<'_>) -> Result<()> {
+        if !self.options.tensors.contains(&Set::Taps) {
+            return Ok(());
+        }
+        for node in whole_taps::nodes(run, "remove `taps` from `tensors`")? {
+            if self.is_chosen(&node) {
+                self.taps.insert(whole_taps::request(run, TapOf::Activation, &node)?, node);
+            }
+        }
+        Ok(())
+    }
+
+    /// The name under which a tensor of a set is written; `None` for one that is not.
+    fn written_name<'n>(&'n self, set: Set, name: &'n str) -> Option<&'n str> {
+        match set {
+            // Those of other callbacks are among them.
+            Set::Taps => self.taps.get(name).map(String::as_str),
+            _ => self.is_chosen(name).then_some(name),
+        }
+    }
+
     /// Writes the chosen tensors of a set.
     fn write(&self, run: &Run<'_>, set: Set, position: &Position, folder: &Path) -> Result<()> {
         let mut tensors = Vec::new();
-        // A trigger before the first step has no gradients.
-        for view in run.tensors(set.set())?.into_iter().filter(|view| self.is_chosen(view.name())) {
-            tensors.push(Written::new(&if view.device().is_cpu() { view } else { run.to_host(&view)? })?);
+        // A trigger before the first step has no gradients and no taps.
+        for view in run.tensors(set.set())? {
+            if let Some(name) = self.written_name(set, view.name()) {
+                let view = if view.device().is_cpu() { view } else { run.to_host(&view)? };
+                tensors.push(Written::new(name, &view)?);
+            }
         }
         if self.options.format == Format::Safetensors {
             let metadata = [("epoch", position.epoch), ("step", position.global_step)];
@@ -204,6 +246,7 @@ impl Set {
             Self::Parameters => TensorSet::Parameters,
             Self::Gradients => TensorSet::Gradients,
             Self::Buffers => TensorSet::Buffers,
+            Self::Taps => TensorSet::Taps,
         }
     }
 }
@@ -221,139 +264,4 @@ fn failed(action: &str, path: &Path, error: &std::io::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use plugin_api::Tensor;
-    use plugin_api::testing::{FakeHost, json};
-
-    use super::*;
-
-    fn host(options: serde_json::Value) -> FakeHost {
-        let mut host = FakeHost::new::<DumpTensors>(options).unwrap();
-        for (set, name, value) in [
-            (TensorSet::Parameters, "fc1.weight", 1f32),
-            (TensorSet::Parameters, "fc1.bias", 2.0),
-            (TensorSet::Gradients, "fc1.weight", 3.0),
-            (TensorSet::Gradients, "fc1.bias", 4.0),
-            (TensorSet::Buffers, "bn.mean", 5.0),
-        ] {
-            host.put_tensor(set, Tensor::new(name, &[1], &[value]).unwrap());
-        }
-        host
-    }
-
-    fn dump(host: &mut FakeHost, step: u64) {
-        host.set_position(1, step);
-        host.trigger("step").unwrap();
-    }
-
-    /// The paths of all files and empty folders, relative to a folder.
-    fn files(folder: &Path) -> Vec<String> {
-        fn visit(root: &Path, folder: &Path, found: &mut Vec<String>) {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() && fs::read_dir(&path).unwrap().next().is_some() {
-                    visit(root, &path, found);
-                } else {
-                    found.push(path.strip_prefix(root).unwrap().display().to_string());
-                }
-            }
-        }
-        let mut found = Vec::new();
-        visit(folder, folder, &mut found);
-        found.sort();
-        found
-    }
-
-    fn value(path: &Path, name: &str) -> f32 {
-        let bytes = fs::read(path).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        f32::from_le_bytes(file.tensor(name).unwrap().data().try_into().unwrap())
-    }
-
-    #[test]
-    fn each_set_is_a_file_of_safetensors() {
-        let mut host = host(json!({}));
-        host.setup().unwrap();
-        dump(&mut host, 7);
-        let folder = host.folder().join("tensors/epoch-0001-step-00000007");
-        assert_eq!(files(&folder), ["buffers.safetensors", "gradients.safetensors", "parameters.safetensors"]);
-        assert_eq!(value(&folder.join("gradients.safetensors"), "fc1.bias"), 4.0);
-        assert_eq!(value(&folder.join("parameters.safetensors"), "fc1.weight"), 1.0);
-    }
-
-    #[test]
-    fn each_chosen_tensor_is_an_array_of_numpy() {
-        let options =
-            json!({ "format": "npy", "tensors": ["parameters", "buffers"], "exclude": ["*.bias"], "log_dir": "d" });
-        let mut host = host(options);
-        host.setup().unwrap();
-        dump(&mut host, 7);
-        let expected = ["buffers/bn.mean.npy", "parameters/fc1.weight.npy"];
-        assert_eq!(files(&host.folder().join("d/epoch-0001-step-00000007")), expected);
-    }
-
-    #[test]
-    fn only_the_last_dumps_are_kept_also_after_a_resume() {
-        let options = json!({ "tensors": ["parameters"], "keep": 2 });
-        let mut first = host(options.clone());
-        first.setup().unwrap();
-        [1, 2, 3].into_iter().for_each(|step| dump(&mut first, step));
-        let path = |step: u64| format!("epoch-0001-step-{step:08}/parameters.safetensors");
-        let folder = first.folder().join("tensors");
-        assert_eq!(files(&folder), [path(2), path(3)]);
-        let state = first.save_state().unwrap();
-        // What comes after the checkpoint is lost, except its files.
-        dump(&mut first, 9);
-        let mut resumed =
-            host(json!({ "tensors": ["parameters"], "keep": 2, "log_dir": folder.display().to_string() }));
-        resumed.setup().unwrap();
-        resumed.load_state(&state).unwrap();
-        dump(&mut resumed, 4);
-        assert_eq!(files(&folder), [path(3), path(4), path(9)], "the new one is not the oldest");
-        dump(&mut resumed, 9);
-        assert_eq!(files(&folder), [path(4), path(9)]);
-    }
-
-    #[test]
-    fn a_dump_that_fails_leaves_the_one_before_and_nothing_else() {
-        let mut host = host(json!({ "tensors": ["parameters", "gradients"] }));
-        host.setup().unwrap();
-        dump(&mut host, 5);
-        host.put_tensor(TensorSet::Parameters, Tensor::new("fc1.weight", &[1], &[9f32]).unwrap());
-        host.fail(plugin_api::ServiceKind::TENSOR_READ, "the device failed");
-        assert!(host.trigger("step").is_err());
-        let folder = host.folder().join("tensors");
-        let dump = "epoch-0001-step-00000005";
-        assert_eq!(files(&folder), [format!("{dump}/gradients.safetensors"), format!("{dump}/parameters.safetensors")]);
-        assert_eq!(value(&folder.join(dump).join("parameters.safetensors"), "fc1.weight"), 1.0);
-    }
-
-    #[test]
-    fn what_a_killed_process_left_goes_away() {
-        let mut host = host(json!({}));
-        let left = host.folder().join("tensors/.partial-abc/epoch-0001-step-00000001");
-        fs::create_dir_all(&left).unwrap();
-        host.setup().unwrap();
-        assert!(files(&host.folder().join("tensors")).is_empty());
-    }
-
-    #[test]
-    fn a_trial_leaves_nothing() {
-        let mut host = host(json!({})).with_info(|info| info.trial = true);
-        host.setup().unwrap();
-        dump(&mut host, 5);
-        assert!(files(&host.folder().join("tensors")).is_empty());
-    }
-
-    #[test]
-    fn wrong_options_are_refused() {
-        let message = |options| FakeHost::new::<DumpTensors>(options).err().unwrap().message().to_owned();
-        assert!(message(json!({ "tensors": [] })).starts_with("`tensors` is empty"));
-        assert_eq!(message(json!({ "tensors": ["buffers", "buffers"] })), "`tensors` names `buffers` twice");
-        assert!(message(json!({ "log_dir": "" })).starts_with("`log_dir` is empty"));
-        let error = host(json!({ "tensors": ["gradients"], "include": ["bn.*"] })).setup().unwrap_err();
-        let told = "none of the 2 tensors fits `include` and `exclude`: nothing would be written; the first of them is \
-                    `fc1.weight`";
-        assert_eq!(error.message(), told);
-    }
-}
+mod tests;

@@ -47,13 +47,13 @@ macro_rules! little_endian {
 }
 
 impl Written {
-    /// A copy of a tensor that lies on the CPU.
+    /// A copy of a tensor that lies on the CPU, under this name.
     ///
     /// # Errors
     ///
     /// An element type that cannot be written.
-    pub(crate) fn new(view: &TensorView<'_>) -> Result<Self> {
-        let (name, holds) = (view.name().to_owned(), view.dtype().name());
+    pub(crate) fn new(name: &str, view: &TensorView<'_>) -> Result<Self> {
+        let (name, holds) = (name.to_owned(), view.dtype().name());
         let dtype = DTYPES.iter().find(|dtype| dtype.name == holds).ok_or_else(|| {
             Error::new(format!("the tensor `{name}` holds `{holds}`, which cannot be written: name it in `exclude`"))
         })?;
@@ -69,18 +69,9 @@ impl Written {
         Ok(Self { name, shape: view.shape().to_vec(), dtype, bytes })
     }
 
-    /// A name for its file. What file systems do not allow is written as `%` and two hexadecimal digits, so that no two tensors
-    /// have the same one.
+    /// A name for its file.
     pub(crate) fn file_name(&self) -> String {
-        let mut name = String::new();
-        for character in self.name.chars() {
-            if character.is_control() || "%/\\:*?\"<>|".contains(character) {
-                name.push_str(&format!("%{:02X}", u32::from(character)));
-            } else {
-                name.push(character);
-            }
-        }
-        format!("{name}.npy")
+        format!("{}.npy", file_name(&self.name))
     }
 
     /// Writes it as NumPy's `.npy`.
@@ -99,6 +90,20 @@ impl Written {
         to.write_all(header.as_bytes())?;
         Ok(to.write_all(&self.bytes)?)
     }
+}
+
+/// A tensor's name as that of a file or folder. What file systems do not allow is written as `%` and two hexadecimal digits, so
+/// that no two tensors have the same one.
+pub(crate) fn file_name(tensor: &str) -> String {
+    let mut name = String::new();
+    for character in tensor.chars() {
+        if character.is_control() || "%/\\:*?\"<>|".contains(character) {
+            name.push_str(&format!("%{:02X}", u32::from(character)));
+        } else {
+            name.push(character);
+        }
+    }
+    name
 }
 
 /// Writes all of them as one safetensors file.
@@ -134,7 +139,7 @@ mod tests {
     use super::*;
 
     fn written(tensor: &Tensor) -> Written {
-        Written::new(&tensor.view()).unwrap()
+        Written::new(tensor.name(), &tensor.view()).unwrap()
     }
 
     #[test]

@@ -6,6 +6,6 @@ pub(crate) mod gradient_clip;
 pub(crate) mod gradient_stats;
 pub(crate) mod save_best;
 pub(crate) mod swa;
-mod tensor_stats;
-mod values;
+pub(crate) mod tensor_stats;
+pub(crate) mod values;
 pub(crate) mod weight_stats;

@@ -44,7 +44,7 @@ pub(crate) fn put_records(run: &mut Run<'_>, set: TensorSet, what: &str, selecti
 }
 
 /// The distribution of the finite values; `None` if there is none.
-fn histogram(values: &[f32]) -> Option<RecordValue> {
+pub(crate) fn histogram(values: &[f32]) -> Option<RecordValue> {
     let finite = || values.iter().filter(|value| value.is_finite()).map(|&value| f64::from(value));
     let (least, greatest) = (finite().reduce(f64::min)?, finite().reduce(f64::max)?);
     if least == greatest {

@@ -39,4 +39,8 @@ const KINDS: &[Kind] = &[
     Kind::of::<measures::throughput::Throughput>(),
     Kind::of::<measures::memory::Memory>(),
     Kind::of::<measures::dump_tensors::DumpTensors>(),
+    Kind::of::<weights::freeze::Freeze>(),
+    Kind::of::<control::limit_batches::LimitBatches>(),
+    Kind::of::<control::step_eval::StepEval>(),
+    Kind::of::<hyper_parameters::lr_finder::LrFinder>(),
 ];

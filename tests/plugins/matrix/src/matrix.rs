@@ -8,8 +8,9 @@ use plugin_api::event::{
     ArtifactPublished, At, Checkpoint, Custom, Evaluation, Failed, RecordPut, Stopping, TrainEnd, Trigger,
 };
 use plugin_api::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Failure, HyperParameterSet,
-    Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Failure, Freeze,
+    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Recalibrate,
+    StatusLine, TensorsRequest, TrainSteps,
 };
 use plugin_api::protocol::{Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet};
 use plugin_api::{Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin};
@@ -94,7 +95,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                 }
                 add("unknown", bytes(&CopyRequest { name: "zzzzzz".to_owned(), action: CopyAction::Drop }));
             }
-            ServiceKind::TRAIN_STEPS => add("", bytes(&TrainSteps { steps: 0 })),
+            ServiceKind::TRAIN_STEPS => add("", bytes(&TrainSteps::default())),
             ServiceKind::PREDICT => {
                 let split = Some("val".to_owned());
                 add("", bytes(&Predict { split, batches: 1, nodes: Vec::new() }));
@@ -105,6 +106,22 @@ fn cases(parameter: &str) -> Vec<Case> {
             }
             ServiceKind::RECALIBRATE_BATCH_NORM => {
                 add("", bytes(&Recalibrate { split: "val".to_owned(), batches: 1 }));
+            }
+            ServiceKind::FREEZE => {
+                let freeze = |patterns: &[&str]| {
+                    let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+                    bytes(&Freeze { patterns, frozen: true, moving_statistics: false })
+                };
+                add("none", freeze(&[]));
+                add("unknown", freeze(&["zzzzzz"]));
+                add("all", freeze(&["*"]));
+            }
+            ServiceKind::LIMIT_BATCHES => {
+                for (what, split, batches) in
+                    [("all", "val", None), ("none", "val", Some(0)), ("unknown", "zzzzzz", Some(1))]
+                {
+                    add(what, bytes(&LimitBatches { split: split.to_owned(), batches }));
+                }
             }
             ServiceKind::BATCH => add("", bytes(&BatchRequest { split: "val".to_owned(), index: 0 })),
             ServiceKind::EMIT => {

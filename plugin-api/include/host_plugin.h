@@ -330,8 +330,9 @@ typedef uint32_t hp_status;
  * Request: {name: text, action: text}. Reply: none.
  * Acts in hooks by request; background: never; remote: no; ranks: every. */
 #define HP_SERVICE_TRAINING_STATE_COPY 19u
-/* Trains some updates outside the run's history, and gives their losses. The weights change.
- * Request: {steps: int}. Reply: [number].
+/* Trains some updates outside the run's history, and gives their losses. The weights change. `first` is the batch of the
+ * first one, from 0.
+ * Request: {steps: int, first?: int}. Reply: [number].
  * Acts in idle hooks; background: never; remote: no; ranks: every. */
 #define HP_SERVICE_TRAIN_STEPS 20u
 /* The model's graph.
@@ -429,6 +430,17 @@ typedef uint32_t hp_status;
  * Request: none. Reply: {epoch: int, global_step: int, metrics: {text: number}}.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_WEIGHTS_INFO 42u
+/* Freezes the parameters that the patterns fit, in which `*` stands for any text, or lets frozen ones learn again. A batch
+ * norm all of whose parameters are frozen keeps its statistics, unless they are `moving_statistics`. Checkpoints hold what
+ * is frozen.
+ * Request: {patterns: [text], frozen: bool, moving_statistics?: bool}. Reply: none.
+ * Acts in idle hooks; background: never; remote: no; ranks: every. */
+#define HP_SERVICE_FREEZE 44u
+/* Takes only the first `batches` of a split in each evaluation, and of `train` in each epoch after the one in progress; all
+ * again without it. A resumed run asks again.
+ * Request: {split: text, batches?: int}. Reply: none.
+ * Acts in idle hooks; background: never; remote: no; ranks: every. */
+#define HP_SERVICE_LIMIT_BATCHES 45u
 /* The value of an expression, in the language of the run file's `if`. `variables` are the caller's own names in it; any
  * other name is a position or a metric. With `actions` it is actions, which are not done but returned.
  * Request: {expression: text, variables?: {text: number}, actions?: bool}. Reply: number, bool or text; of actions

@@ -8,9 +8,7 @@ use crate::call::{self, Answer, Decode, Encode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, HyperParameterSet, Line,
-    LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest,
-    TrainSteps,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Freeze, HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
     Action, ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime,
@@ -427,8 +425,8 @@ impl Run<'_> {
         self.call(typed::WEIGHTS_COPY, &CopyRequest { name, action }).map(drop)
     }
 
-    /// Takes, restores or drops a named copy of the whole training state: weights, optimizer and
-    /// random generators, but not position and history.
+    /// Takes, restores or drops a named copy of the whole training state: weights, optimizer with its hyper-parameters and
+    /// who owns them, and random generators, but not position and history.
     ///
     /// # Errors
     ///
@@ -521,6 +519,45 @@ impl Run<'_> {
         self.call(typed::MEASURE, &request)
     }
 
+    /// Freezes the parameters that `patterns` fit, in which `*` stands for any text: they get no gradient, and the optimizer
+    /// leaves them and its state of them as they are. A batch norm all of whose parameters are frozen normalizes with its
+    /// statistics, which stay, unless these are `moving_statistics`; that does not hold for a model without a graph. What is
+    /// frozen is part of a checkpoint, and frozen again before `load_state`.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that fits no parameter, and patterns after which nothing would learn; then nothing changes. A hook in which
+    /// weights may not be written.
+    #[doc = service_rule!(FREEZE)]
+    pub fn freeze(&mut self, patterns: &[String], moving_statistics: bool) -> Result<()> {
+        let request = Freeze { patterns: patterns.to_vec(), frozen: true, moving_statistics };
+        self.call(typed::FREEZE, &request).map(drop)
+    }
+
+    /// Lets the parameters that `patterns` fit learn again. The optimizer goes on with its state of them as it was.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that fits no parameter, and a hook in which weights may not be written.
+    #[doc = service_rule!(FREEZE)]
+    pub fn unfreeze(&mut self, patterns: &[String]) -> Result<()> {
+        let request = Freeze { patterns: patterns.to_vec(), frozen: false, moving_statistics: false };
+        self.call(typed::FREEZE, &request).map(drop)
+    }
+
+    /// Takes only the first `batches` of a split in each evaluation, and of `train` in each epoch after the one in progress;
+    /// `None` takes all again. The run's length in steps changes with it, and its schedule. An epoch that is resumed within
+    /// has its limit; for what follows, a resumed run asks again, in `setup`.
+    ///
+    /// # Errors
+    ///
+    /// An unknown split, no batch at all, or a callback in the background.
+    #[doc = service_rule!(LIMIT_BATCHES)]
+    pub fn limit_batches(&mut self, split: &str, batches: Option<u64>) -> Result<()> {
+        let split = split.to_owned();
+        self.call(typed::LIMIT_BATCHES, &LimitBatches { split, batches }).map(drop)
+    }
+
     /// Estimates the batch-norm statistics again, as averages over `batches` batches of a split.
     ///
     /// # Errors
@@ -552,7 +589,18 @@ impl Run<'_> {
     /// In a hook in which weights may not be written, or when a step fails.
     #[doc = service_rule!(TRAIN_STEPS)]
     pub fn train_steps(&mut self, steps: u64) -> Result<Vec<f64>> {
-        self.call(typed::TRAIN_STEPS, &TrainSteps { steps })
+        self.train_steps_from(0, steps)
+    }
+
+    /// The same from the batch `first` on, counted from 0 over epochs: each call goes through the batches in one order, so
+    /// that several go through the data together when each begins where the last one ended.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::train_steps`].
+    #[doc = service_rule!(TRAIN_STEPS)]
+    pub fn train_steps_from(&mut self, first: u64, steps: u64) -> Result<Vec<f64>> {
+        self.call(typed::TRAIN_STEPS, &TrainSteps { steps, first })
     }
 
     // --- output

@@ -63,6 +63,8 @@ mod expressions;
 mod small_run;
 // What a resumed run takes along.
 mod carried;
+// Callbacks that steer the training itself.
+mod training_control;
 // Hooks that take too long.
 mod limits;
 // What a run trained is used again: evaluate, predict, export.

@@ -188,6 +188,7 @@ pub fn train_bare(plan: &JobPlan, steps: u64) -> Result<Duration> {
     let options = LoaderOptions {
         batch_size: plan.plan.batches.size,
         drop_last: false,
+        most_batches: None,
         order: Order::Shuffled { seed: SEED },
         first_epoch: 1,
         first_batch: 0,

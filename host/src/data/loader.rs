@@ -30,6 +30,8 @@ pub struct LoaderOptions {
     pub batch_size: usize,
     /// Whether a last batch of fewer samples is left out.
     pub drop_last: bool,
+    /// The most batches of an epoch, if it is cut short: the first ones.
+    pub most_batches: Option<u64>,
     /// The order of an epoch.
     pub order: Order,
     /// The epoch of the first batch.
@@ -93,6 +95,8 @@ impl Loader {
             true => dataset.len() / options.batch_size,
             false => dataset.len().div_ceil(options.batch_size),
         };
+        let most = options.most_batches.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        let batches_per_epoch = batches_per_epoch.min(most);
         if batches_per_epoch == 0 {
             return Err(DataError::TooFewSamples {
                 split: "of a loader".to_owned(),
@@ -244,6 +248,7 @@ mod tests {
         LoaderOptions {
             batch_size: 4,
             drop_last: false,
+            most_batches: None,
             order: Order::Shuffled { seed: 3 },
             first_epoch,
             first_batch,
@@ -261,6 +266,22 @@ mod tests {
                 (loaded.epoch, loaded.index, loaded.is_last, samples)
             })
             .collect()
+    }
+
+    #[test]
+    fn an_epoch_may_be_its_first_batches() {
+        let first = LoaderOptions { most_batches: Some(2), ..options(1, 1) };
+        let mut loader = Loader::start(dataset(22), first).unwrap();
+        assert_eq!(loader.batches_per_epoch(), 2);
+        let mut whole = Loader::start(dataset(22), options(1, 1)).unwrap();
+        let next = |loader: &mut Loader| {
+            let next = loader.next_batch().unwrap();
+            (next.epoch, next.index, next.is_last, next.batch.inputs)
+        };
+        let (epoch, index, _, inputs) = next(&mut whole);
+        assert_eq!(next(&mut loader), (epoch, index, true, inputs), "as those of a whole epoch");
+        let (epoch, index, is_last, _) = next(&mut loader);
+        assert_eq!((epoch, index, is_last), (2, 0, false));
     }
 
     #[test]

@@ -3,16 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use plugin_api::protocol::requests::Freeze;
+use plugin_api::services::{fitting, list_names};
 use tch::{Device, Kind};
 
 use super::program::{MakeNetwork, ModelContext};
 use crate::config::Document;
 use crate::data::{Data, SampleType};
-use crate::model::{Dtype, Graph, LayerPath, ModelError, Network, Op, contained};
+use crate::model::{Dtype, Frozen, Graph, LayerPath, ModelError, Network, Op, contained};
 use crate::report::Problem;
 use crate::run_file::RunFile;
 use crate::torch;
 use crate::train;
+
+/// How many names a hint lists.
+const SHOWN_NAMES: usize = 8;
 
 /// What is trained, as far as it exists before the run begins.
 #[derive(Debug)]
@@ -134,6 +139,25 @@ pub(super) fn plan(
                 .with_hint(format!("remove `{key}`, since this program trains a model of its own")))
         }
     }
+}
+
+/// What is wrong with `[model] freeze`.
+pub(super) fn check_frozen(patterns: &[String], model: &PlannedModel, document: &Document) -> Option<Problem> {
+    let names = model.parameter_names();
+    for (index, pattern) in patterns.iter().enumerate() {
+        if let Err(refusal) = fitting("parameter", std::slice::from_ref(pattern), &names) {
+            let shown = names.iter().take(SHOWN_NAMES).copied();
+            let hint = format!("the model has {}; `*` stands for any text", list_names(shown, "and"));
+            return Some(
+                Problem::new(refusal.message)
+                    .with_label(document.label_value(&format!("/model/freeze/{index}"), ""))
+                    .with_hint(hint),
+            );
+        }
+    }
+    let request = Freeze { patterns: patterns.to_vec(), frozen: true, moving_statistics: false };
+    let refusal = Frozen::default().after(&request, &names).err()?;
+    Some(Problem::new(refusal.message).with_label(document.label_value("/model/freeze", "")))
 }
 
 /// The TorchScript module of the run file, whose output is tried once.

@@ -33,6 +33,8 @@ pub(super) struct Weights<'a> {
     pub(super) graph: &'a Graph,
     pub(super) parameters: &'a [NamedTensor],
     pub(super) buffers: &'a [NamedTensor],
+    /// Whether a buffer is a frozen batch norm's, in the order of `buffers`.
+    pub(super) still: &'a [bool],
 }
 
 /// A graph with its names resolved.
@@ -233,6 +235,7 @@ impl Step {
                     dilation,
                 )?,
             Op::BatchNorm { eps, momentum, .. } => {
+                let training = training && !weights.still[self.buffers];
                 if training {
                     // The unbiased variance of a single value is NaN and would stay in the running statistics;
                     // torch.nn.functional.batch_norm rejects it too.

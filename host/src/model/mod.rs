@@ -10,6 +10,7 @@
 mod custom;
 mod error;
 mod execute;
+mod frozen;
 mod graph;
 mod initialize;
 mod layers;
@@ -25,6 +26,7 @@ pub(crate) use custom::contained;
 pub use custom::{BoxError, variables};
 pub use error::{LayerPath, ModelError};
 pub use execute::Mode;
+pub use frozen::Frozen;
 pub use graph::{Graph, GraphBuilder, Node};
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use named_tensor::NamedTensor;

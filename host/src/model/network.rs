@@ -8,6 +8,7 @@ use super::{
     custom::{BoxError, Forward, check_tensors},
     error::ModelError,
     execute::{ExecutionPlan, Mode, Weights},
+    frozen::Frozen,
     graph::Graph,
     initialize::initialize,
     named_tensor::NamedTensor,
@@ -26,6 +27,9 @@ pub struct Network {
     parameters: Vec<NamedTensor>,
     buffers: Vec<NamedTensor>,
     device: Device,
+    pub(super) frozen: Frozen,
+    /// Whether a buffer is a frozen batch norm's: those are not moved.
+    pub(super) still: Vec<bool>,
     /// The index of each name: parameters first, then buffers.
     positions: HashMap<String, usize>,
     /// The shape of the output for one sample, if it is known.
@@ -97,7 +101,8 @@ impl Network {
     ) -> Network {
         let names = parameters.iter().chain(&buffers).map(|tensor| tensor.name.clone());
         let positions = names.enumerate().map(|(position, name)| (name, position)).collect();
-        Network { computation, parameters, buffers, device, positions, output_shape }
+        let (frozen, still) = (Frozen::default(), vec![false; buffers.len()]);
+        Network { computation, parameters, buffers, device, frozen, still, positions, output_shape }
     }
 
     /// The graph that it executes; `None` for a model without one.
@@ -165,7 +170,7 @@ impl Network {
     }
 
     fn weights<'n>(&'n self, graph: &'n Graph) -> Weights<'n> {
-        Weights { graph, parameters: &self.parameters, buffers: &self.buffers }
+        Weights { graph, parameters: &self.parameters, buffers: &self.buffers, still: &self.still }
     }
 
     /// The parameter or buffer of this name.

@@ -1,5 +1,7 @@
 //! Why a training fails.
 
+use plugin_api::services::Refusal;
+
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::dispatch::Failure;
@@ -53,6 +55,9 @@ pub enum TrainError {
         /// What does not fit.
         source: Box<TrainError>,
     },
+    /// What the table of services refuses as such.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
     /// A checkpoint that lacks a part of the model.
     #[error("it has no tensor `{name}`, which the model has")]
     MissingTensor {
@@ -84,6 +89,7 @@ impl TrainError {
             Self::Torch(_) => "torch",
             Self::Program { .. } => "program",
             Self::Checkpoint(_) => "checkpoint",
+            Self::Refused(_) => "model",
             Self::Resume { .. } | Self::MissingTensor { .. } => "resume",
             Self::Distributed(_) => "distributed",
             Self::System { .. } => "system",
@@ -112,8 +118,17 @@ impl From<tch::TchError> for TrainError {
     }
 }
 
+impl From<Refusal> for TrainError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl From<TrainError> for ServiceError {
     fn from(error: TrainError) -> Self {
+        if let TrainError::Refused(refusal) = error {
+            return Self::Refused(refusal);
+        }
         if let TrainError::Model(ModelError::NoGraph) = error {
             return Self::NoGraph;
         }

@@ -191,7 +191,8 @@ impl Evaluation {
         trial: bool,
     ) -> Result<Self, TrainError> {
         let loader = in_order(&feed.data, &plan.split, plan.batch_size)?;
-        let batches = if trial { 1 } else { loader.batches_per_epoch() as u64 };
+        let all = loader.batches_per_epoch() as u64;
+        let batches = if trial { 1 } else { feed.limits.of(&plan.split).map_or(all, |most| all.min(most)) };
         let (split, score) = (Arc::clone(&plan.split), Score::new(&plan.metrics));
         let examples = plan.shown.clone().map(|(wanted, meaning)| Examples { wanted, meaning, rows: Vec::new() });
         Ok(Self { split, mid_epoch, batch: 0, batches, position, loader, score, examples })

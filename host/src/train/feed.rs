@@ -6,7 +6,8 @@ use std::time::Duration;
 use tch::Tensor;
 
 use super::error::TrainError;
-use crate::data::{Data, Loader, LoaderOptions, Order, TRAIN};
+use super::limits::Limits;
+use crate::data::{Batch, Data, Loader, LoaderOptions, Order, TRAIN};
 use crate::history::Position;
 
 /// A seed other than the run's, so that steps outside the run do not repeat the batches that come next.
@@ -32,8 +33,26 @@ pub(super) struct Feed {
     /// The batches of the training; none for a job that does not train.
     loader: Option<Loader>,
     pub(super) batches: Batches,
+    pub(super) limits: Limits,
+    /// The batches of steps outside the run, until its next epoch.
+    apart: Option<Apart>,
     /// How long the loop had waited for data when the epoch began.
     waited_before: Duration,
+}
+
+/// Training batches outside the run's own order: those of one call of a service, and of the next one that goes on.
+pub(super) struct Apart {
+    epoch: u64,
+    /// The number of the next batch.
+    next: u64,
+    loader: Loader,
+}
+
+impl Apart {
+    pub(super) fn next_batch(&mut self) -> Result<Batch, TrainError> {
+        self.next += 1;
+        Ok(self.loader.next_batch()?.batch)
+    }
 }
 
 /// The samples of one update, on the CPU.
@@ -44,14 +63,15 @@ pub(super) struct StepBatch {
 
 impl Feed {
     /// The batches from `position` on.
-    pub(super) fn new(data: Data, batches: Batches, position: Position) -> Result<Self, TrainError> {
-        let loader = Some(training_loader(&data, batches, position)?);
-        Ok(Self { data: Arc::new(data), loader, batches, waited_before: Duration::ZERO })
+    pub(super) fn new(data: Data, batches: Batches, limits: Limits, position: Position) -> Result<Self, TrainError> {
+        let loader = Some(training_loader(&data, batches, limits.of_epoch(), position)?);
+        Ok(Self { data: Arc::new(data), loader, batches, limits, apart: None, waited_before: Duration::ZERO })
     }
 
     /// For a job that does not train: the data may lack the split `train`.
     pub(super) fn idle(data: Data, batches: Batches) -> Self {
-        Self { data: Arc::new(data), loader: None, batches, waited_before: Duration::ZERO }
+        let limits = Limits::default();
+        Self { data: Arc::new(data), loader: None, batches, limits, apart: None, waited_before: Duration::ZERO }
     }
 
     /// Updates of one epoch.
@@ -63,7 +83,8 @@ impl Feed {
     /// Samples that an epoch trains on.
     pub(super) fn samples_per_epoch(&self) -> u64 {
         let (all, size) = (self.training_samples(), self.batches.size.max(1) as u64);
-        if self.batches.drop_last { all / size * size } else { all }
+        let all = if self.batches.drop_last { all / size * size } else { all };
+        self.limits.of_epoch().map_or(all, |batches| all.min(batches.saturating_mul(size)))
     }
 
     /// Samples of the training split.
@@ -77,6 +98,7 @@ impl Feed {
     }
 
     pub(super) fn begin_epoch(&mut self) {
+        self.apart = None;
         self.waited_before = self.waited();
     }
 
@@ -108,25 +130,37 @@ impl Feed {
 
     /// Begins again at `position`: the prefetched batches belong to an epoch that was cut short.
     pub(super) fn restart(&mut self, position: Position) -> Result<(), TrainError> {
-        self.loader = Some(training_loader(&self.data, self.batches, position)?);
+        self.loader = Some(training_loader(&self.data, self.batches, self.limits.of_epoch(), position)?);
         Ok(())
     }
 
-    /// Training batches outside the run's own order.
-    pub(super) fn apart(&self, epoch: u64) -> Result<Loader, TrainError> {
+    /// Training batches outside the run's own order, from the batch `first` of those of `epoch` on.
+    pub(super) fn apart(&mut self, epoch: u64, first: u64) -> Result<&mut Apart, TrainError> {
+        let apart = match self.apart.take().filter(|apart| (apart.epoch, apart.next) == (epoch, first)) {
+            Some(apart) => apart,
+            None => Apart { epoch, next: first, loader: self.loader_apart(epoch, first)? },
+        };
+        Ok(self.apart.insert(apart))
+    }
+
+    fn loader_apart(&self, epoch: u64, first: u64) -> Result<Loader, TrainError> {
         let order = match self.batches.order {
             Order::Shuffled { seed } => Order::Shuffled { seed: seed ^ APART },
             Order::Sequential => Order::Sequential,
         };
+        let (split, size) = (self.data.split(TRAIN)?, self.batches.size.max(1));
+        let batches = if self.batches.drop_last { split.len() / size } else { split.len().div_ceil(size) };
+        let batches = batches.max(1) as u64;
         let options = LoaderOptions {
             batch_size: self.batches.size,
             drop_last: self.batches.drop_last,
+            most_batches: None,
             order,
-            first_epoch: epoch.max(1),
-            first_batch: 0,
+            first_epoch: epoch.max(1).saturating_add(first / batches),
+            first_batch: (first % batches) as usize,
             augmentation: self.data.augmentation.clone(),
         };
-        Ok(Loader::start(Arc::clone(self.data.split(TRAIN)?), options)?)
+        Ok(Loader::start(Arc::clone(split), options)?)
     }
 }
 
@@ -135,6 +169,7 @@ pub(super) fn in_order(data: &Data, split: &str, batch_size: usize) -> Result<Lo
     let options = LoaderOptions {
         batch_size,
         drop_last: false,
+        most_batches: None,
         order: Order::Sequential,
         first_epoch: 1,
         first_batch: 0,
@@ -149,11 +184,17 @@ fn no_training() -> TrainError {
     TrainError::System { action: "cannot load a batch of the training split", source }
 }
 
-fn training_loader(data: &Data, batches: Batches, position: Position) -> Result<Loader, TrainError> {
+fn training_loader(
+    data: &Data,
+    batches: Batches,
+    most_batches: Option<u64>,
+    position: Position,
+) -> Result<Loader, TrainError> {
     let split = data.split(TRAIN)?;
     let options = LoaderOptions {
         batch_size: batches.size,
         drop_last: batches.drop_last,
+        most_batches,
         order: batches.order,
         first_epoch: position.epoch.max(1),
         // Before the first epoch, its first batch; the loader continues into the next epoch by itself.

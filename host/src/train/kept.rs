@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::checkpointing::{CheckpointWriter, PendingCheckpoint};
 use super::error::TrainError;
 use super::learner::Learner;
+use super::optimizer::GroupState;
 use crate::history::Position;
 use crate::model::NamedTensor;
 use crate::services::WeightsOrigin;
@@ -88,10 +89,13 @@ impl Kept {
     }
 }
 
-/// Weights, optimizer state and random generators at one moment.
+/// Weights, optimizer and random generators at one moment.
 pub(super) struct TrainingStateCopy {
     weights: Vec<NamedTensor>,
     optimizer: Vec<(String, Tensor)>,
+    groups: Vec<GroupState>,
+    /// The owners of hyper-parameters that the schedule does not set, by group and name.
+    owners: BTreeMap<(String, String), String>,
     generators: Tensor,
 }
 
@@ -104,12 +108,16 @@ impl TrainingStateCopy {
             .map(|(name, tensor)| Ok((name, tensor.f_detach_copy()?)))
             .collect::<Result<_, TrainError>>()?;
         let generators = random::generator_state(learner.network.device())?;
-        Ok(Self { weights: learner.network.copy()?, optimizer, generators })
+        let (groups, owners) = (learner.optimizer.group_states(), learner.owners.clone());
+        Ok(Self { weights: learner.network.copy()?, optimizer, groups, owners, generators })
     }
 
     pub(super) fn restore(&self, learner: &mut Learner) -> Result<(), TrainError> {
         learner.network.write_all(&self.weights)?;
+        // First, since hyper-parameters decide which state there is.
+        learner.optimizer.load_group_states(&self.groups)?;
         learner.optimizer.load_state(&self.optimizer)?;
+        learner.owners.clone_from(&self.owners);
         Ok(random::set_generator_state(learner.network.device(), &self.generators)?)
     }
 }

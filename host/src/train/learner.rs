@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use plugin_api::protocol::Tap;
+use plugin_api::protocol::requests::Freeze;
 use tch::{Kind, Tensor};
 
 use super::custom::{BatchStepFunction, Loss, as_float, widened};
@@ -70,6 +71,13 @@ impl Learner {
             batch_step: None,
             emitter: None,
         }
+    }
+
+    /// Freezes parameters, or lets frozen ones learn again.
+    pub(super) fn freeze(&mut self, request: &Freeze) -> Result<(), TrainError> {
+        let parameters = self.network.parameters().iter().map(|named| named.name.as_str());
+        let frozen = self.network.frozen().after(request, &parameters.collect::<Vec<_>>())?;
+        Ok(self.network.set_frozen(frozen)?)
     }
 
     /// A tensor on the model's device.

@@ -20,6 +20,7 @@ mod figures;
 mod jobs;
 mod kept;
 mod learner;
+mod limits;
 pub mod loss;
 mod meaning;
 mod measured;

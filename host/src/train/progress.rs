@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::control::Controls;
 use crate::history::Position;
 
@@ -51,6 +53,19 @@ impl LiveProgress {
     }
 }
 
+/// The place from which the run's steps are counted in epochs of their present length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CountedFrom {
+    epochs: u64,
+    steps: u64,
+}
+
+impl CountedFrom {
+    pub(super) fn is_start(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Where the run is.
 pub(super) struct Progress {
     pub(super) position: Position,
@@ -58,6 +73,8 @@ pub(super) struct Progress {
     length: Length,
     pub(super) steps_per_epoch: u64,
     pub(super) total_steps: u64,
+    /// How many epochs and steps were done before epochs got `steps_per_epoch`.
+    counted_from: CountedFrom,
     /// Whether the epoch at `position` is over, including its evaluation and `epoch_end`.
     pub(super) epoch_is_over: bool,
     started: Started,
@@ -72,21 +89,43 @@ impl Progress {
     /// At `position`, whose epoch is over.
     pub(super) fn new(position: Position, length: Length, steps_per_epoch: u64) -> Self {
         let now = Instant::now();
-        let total_steps = match length {
-            // So many epochs that their steps cannot be counted never end anyway.
-            Length::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
-            Length::Steps(steps) => steps,
-        };
-        Self {
+        let mut progress = Self {
             position,
             live: Arc::default(),
             length,
             steps_per_epoch,
-            total_steps,
+            total_steps: 0,
+            counted_from: CountedFrom::default(),
             epoch_is_over: true,
             started: Started { at: now, before: Duration::ZERO },
             epoch_began: now,
             steps_in_process: 0,
+        };
+        progress.count_from(CountedFrom::default());
+        progress
+    }
+
+    /// Epochs have so many steps from the next one on.
+    pub(super) fn set_steps_per_epoch(&mut self, steps: u64) {
+        self.steps_per_epoch = steps;
+        self.count_from(CountedFrom { epochs: self.position.epoch, steps: self.position.global_step });
+    }
+
+    pub(super) fn counted_from(&self) -> CountedFrom {
+        self.counted_from
+    }
+
+    /// Counts the steps of the whole run: those of before, and whole epochs from there on.
+    pub(super) fn count_from(&mut self, from: CountedFrom) {
+        self.counted_from = from;
+        self.total_steps = match self.length {
+            Length::Steps(steps) => steps,
+            // So many epochs that their steps cannot be counted never end anyway.
+            Length::Epochs(epochs) => {
+                let left = epochs.saturating_sub(from.epochs).saturating_mul(self.steps_per_epoch);
+                from.steps.saturating_add(left)
+            }
+        };
             before_step: None,
         }
     }
@@ -208,5 +247,29 @@ impl Progress {
     /// The beginning of the epoch after this one.
     pub(super) fn next_epoch(&self) -> Position {
         Position { epoch: self.position.epoch + 1, step: 0, ..self.position }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_of_another_length_count_from_where_they_begin() {
+        let mut progress = Progress::new(Position::default(), Length::Epochs(5), 10);
+        assert_eq!(progress.total_steps, 50);
+        progress.position = Position { epoch: 2, step: 10, global_step: 20, samples: 0 };
+        progress.set_steps_per_epoch(4);
+        assert_eq!(progress.total_steps, 20 + 3 * 4);
+
+        // A longer run that resumes two epochs later.
+        let position = Position { epoch: 4, step: 4, global_step: 28, samples: 0 };
+        let mut resumed = Progress::new(position, Length::Epochs(6), 4);
+        resumed.count_from(progress.counted_from());
+        assert_eq!(resumed.total_steps, 20 + 4 * 4);
+
+        let mut in_steps = Progress::new(Position::default(), Length::Steps(7), 10);
+        in_steps.set_steps_per_epoch(4);
+        assert_eq!(in_steps.total_steps, 7);
     }
 }

@@ -89,7 +89,7 @@ impl Trainer {
     fn train(&mut self) -> Result<(), TrainError> {
         self.session.outputs.progress(&self.session);
         self.fire(EventKind::TRAIN_START)?;
-        while self.session.begin_epoch() {
+        while self.session.begin_epoch()? {
             if self.session.progress.is_at_epoch_start() {
                 self.fire(EventKind::EPOCH_START)?;
             }
@@ -263,6 +263,8 @@ impl Trainer {
     fn safe_point(&mut self) -> Result<(), TrainError> {
         self.dispatcher.safe_point(&mut self.session)?;
         if !self.session.controls.is_stopping() && self.session.evaluations.is_due_by_step(&self.session.progress) {
+            // It also answers who asked for one.
+            self.session.controls.take(Control::Evaluate);
             self.evaluate(true)?;
             self.trigger(Moment::Evaluated)?;
         }
@@ -282,6 +284,8 @@ impl Trainer {
                         self.dispatcher.fire(&stopping, &mut self.session)?;
                     }
                 }
+                // The evaluation of the epoch that this step ends comes next.
+                Control::Evaluate if self.session.epoch_evaluation_comes() => {}
                 Control::EndEpoch => self.session.request_end_of_epoch(&by, &reason),
                 Control::Evaluate => {
                     self.evaluate(true)?;

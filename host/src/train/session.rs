@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::protocol::RunInfo;
+use plugin_api::protocol::requests::{Freeze, LimitBatches};
 
 use super::checkpointing::{Fingerprints, Resume};
 use super::control::{Controls, Interrupt, Requests};
@@ -38,7 +39,7 @@ use crate::dispatch::Emitter;
 use crate::distributed::ProcessGroup;
 use crate::expression::Expressions;
 use crate::history::{HistoryView, Metrics, Position};
-use crate::model::Network;
+use crate::model::{Frozen, Network};
 use crate::services::Screen;
 
 /// What to train and how; already checked.
@@ -62,6 +63,8 @@ pub struct TrainingPlan {
     pub precision: Precision,
     /// The seed of everything random.
     pub seed: u64,
+    /// Patterns of the parameters that are frozen from the beginning.
+    pub freeze: Vec<String>,
     /// The evaluation, if there is one.
     pub evaluation: Option<EvaluationPlan>,
     /// When it comes.
@@ -191,7 +194,10 @@ impl Session {
         let position = resume.as_ref().map_or_else(Position::default, |resume| resume.position());
         info.data = data.info();
         let feed = match purpose {
-            Purpose::Train => Feed::new(data, plan.batches, position)?,
+            Purpose::Train => {
+                let limits = resume.as_ref().map(Resume::limits).unwrap_or_default();
+                Feed::new(data, plan.batches, limits, position)?
+            }
             Purpose::Infer => Feed::idle(data, plan.batches),
         };
         let mut progress = Progress::new(position, plan.length, feed.steps_per_epoch());
@@ -199,6 +205,9 @@ impl Session {
         if plan.start_epoch > 1 && resume.is_none() {
             progress.start_at(plan.start_epoch, feed.samples_per_epoch());
             feed.restart(progress.next_epoch())?;
+        }
+        if let Some(resume) = resume.as_ref().filter(|_| purpose == Purpose::Train) {
+            progress.count_from(resume.counted_from());
         }
         info.steps_per_epoch = progress.steps_per_epoch;
         info.total_steps = progress.total_steps;
@@ -238,6 +247,7 @@ impl Session {
             program_state: None,
         };
         session.look_at_screen();
+        let saved = resume.as_ref().and_then(|resume| resume.frozen(&plan.freeze));
         if let Some(resume) = resume {
             let path = resume.path().to_owned();
             let restored = match purpose {
@@ -245,6 +255,9 @@ impl Session {
                 Purpose::Infer => session.adopt(resume),
             };
             restored.map_err(|source| TrainError::Resume { path, source: Box::new(source) })?;
+        }
+        if purpose == Purpose::Train {
+            session.freeze_first(plan.freeze, saved)?;
         }
         Ok(session)
     }
@@ -262,6 +275,33 @@ impl Session {
     /// Sends the events that the program's own step emits.
     pub(super) fn set_emitter(&mut self, emitter: Emitter) {
         self.learner.emitter = Some(emitter);
+    }
+
+    /// Freezes what the checkpoint says or, without one, what the run file's patterns fit.
+    fn freeze_first(&mut self, patterns: Vec<String>, saved: Option<Frozen>) -> Result<(), TrainError> {
+        match saved {
+            Some(frozen) => Ok(self.learner.network.set_frozen(frozen)?),
+            None if patterns.is_empty() => Ok(()),
+            None => self.learner.freeze(&Freeze { patterns, frozen: true, moving_statistics: false }),
+        }
+    }
+
+    /// Takes only the first batches of a split: in the next evaluation of it, and in the next epoch.
+    pub(super) fn limit_batches(&mut self, request: &LimitBatches) -> Result<(), TrainError> {
+        self.feed.limits.ask(&request.split, request.batches);
+        if self.progress.epoch_is_over { self.apply_limits() } else { Ok(()) }
+    }
+
+    /// Between two epochs: gives the next one the number of batches that was asked for.
+    fn apply_limits(&mut self) -> Result<(), TrainError> {
+        if !self.feed.limits.begin_epoch() {
+            return Ok(());
+        }
+        self.feed.restart(self.progress.next_epoch())?;
+        self.progress.set_steps_per_epoch(self.feed.steps_per_epoch());
+        self.info.steps_per_epoch = self.progress.steps_per_epoch;
+        self.info.total_steps = self.progress.total_steps;
+        Ok(())
     }
 
     // --- what others see
@@ -343,15 +383,18 @@ impl Session {
     }
 
     /// Continues to the next epoch, or to the rest of the one that a checkpoint interrupted; false at the end.
-    pub(super) fn begin_epoch(&mut self) -> bool {
+    pub(super) fn begin_epoch(&mut self) -> Result<bool, TrainError> {
         if self.controls.is_stopping() || (self.progress.epoch_is_over && self.progress.plan_is_done()) {
-            return false;
+            return Ok(false);
+        }
+        if self.progress.epoch_is_over {
+            self.apply_limits()?;
         }
         if self.progress.begin_epoch() {
             self.measured.begin_epoch();
         }
         self.feed.begin_epoch();
-        true
+        Ok(true)
     }
 
     /// Loads the samples of the next step; false at the end of the epoch.
@@ -442,6 +485,15 @@ impl Session {
     pub(super) fn begin_evaluation(&mut self, mid_epoch: bool) -> Result<Option<Evaluation>, TrainError> {
         let plan = self.evaluations.repeated.as_ref();
         plan.map(|plan| self.evaluation_of(plan, mid_epoch)).transpose()
+    }
+
+    /// Whether the last step of an epoch is done, and the epoch's evaluation comes next.
+    pub(super) fn epoch_evaluation_comes(&self) -> bool {
+        let progress = &self.progress;
+        !progress.epoch_is_over
+            && progress.epoch_is_trained()
+            && !self.controls.is_stopping()
+            && self.evaluations.is_due(progress)
     }
 
     /// Begins the evaluation after the training; `None` if there is none, or after a signal.

@@ -115,10 +115,14 @@ pub struct CopyRequest {
 }
 
 /// Trains `steps` updates that do not affect the run's history, position and data order.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TrainSteps {
     /// How many updates.
     pub steps: u64,
+    /// The batch of the first one, counted from 0 over epochs: where an earlier request ended, for several that go through
+    /// the data together.
+    #[serde(default)]
+    pub first: u64,
 }
 
 /// Asks for outputs in inference mode: of the request's tensor `inputs`, or of batches of a split.
@@ -187,6 +191,28 @@ pub struct Custom {
     /// What it carries.
     #[serde(default)]
     pub payload: Blob,
+}
+
+/// Freezes parameters, or lets frozen ones learn again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Patterns of their names, in which `*` stands for any text.
+    pub patterns: Vec<String>,
+    /// Whether they are frozen from now on.
+    pub frozen: bool,
+    /// Whether the statistics of a batch norm whose parameters are all frozen go on following the batches.
+    #[serde(default)]
+    pub moving_statistics: bool,
+}
+
+/// Takes only the first batches of a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitBatches {
+    /// The split.
+    pub split: String,
+    /// How many; absent: all again.
+    #[serde(default)]
+    pub batches: Option<u64>,
 }
 
 /// A path.

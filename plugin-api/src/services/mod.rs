@@ -26,8 +26,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use crate::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Failure, HyperParameterSet, Line,
-    LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Failure, Freeze, HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest,
     TrainSteps,
 };
 use crate::protocol::{
@@ -35,7 +34,9 @@ use crate::protocol::{
     TensorInfo, WeightsInfo,
 };
 
-pub use names::{did_you_mean, fits, list_names, nearest, no_such_name, no_value, option_of};
+pub use names::{
+    did_you_mean, fits, fitting, list_names, nearest, no_batch, no_such_name, no_value, nothing_learns, option_of,
+};
 pub use rules::{
     Background, Caller, Effect, HookSet, Hooks, Ranks, Refusal, Route, Rule, Site, permit, tensors_readable,
     tensors_writable,
@@ -295,6 +296,12 @@ services! {
     /// restored earlier ones.
     WEIGHTS_INFO = 42 "weights_info" since 0: Nothing => WeightsInfo;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// Freezes parameters, so that training leaves them as they are, or lets frozen ones learn again.
+    FREEZE = 44 "freeze" since 0: Freeze => Nothing;
+        Acts, hooks idle, background Never, remote no, ranks Every.
+    /// Takes only the first batches of a split from now on: in each evaluation, and in each epoch after the one in progress.
+    LIMIT_BATCHES = 45 "limit_batches" since 0: LimitBatches => Nothing;
+        Acts, hooks idle, background Never, remote no, ranks Every.
     /// The value of an expression, in the language of the run file's `if`; or what actions in it ask for, which this
     /// service does not do.
     EVALUATE = 43 "evaluate" since 0: Evaluate => Evaluated;

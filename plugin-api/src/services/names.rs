@@ -63,6 +63,44 @@ pub fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// Those of `names` that any of the `patterns` fits, in their order.
+///
+/// # Errors
+///
+/// A pattern that fits none of them; the message suggests names and patterns that do.
+pub fn fitting<'n>(what: &str, patterns: &[String], names: &[&'n str]) -> Result<Vec<&'n str>, Refusal> {
+    let is_missing = |pattern: &&String| !names.iter().any(|name| fits(pattern, name));
+    if let Some(pattern) = patterns.iter().find(is_missing) {
+        let patterns = patterns_of(names);
+        let candidates = names.iter().copied().chain(patterns.iter().map(String::as_str));
+        return Err(Refusal { status: Status::NO_SUCH_NAME, message: no_such_name(what, pattern, candidates) });
+    }
+    Ok(names.iter().copied().filter(|name| patterns.iter().any(|pattern| fits(pattern, name))).collect())
+}
+
+/// Patterns that people write for tensors of these names: of a layer (`conv1.*`), and of its kind (`conv*`).
+fn patterns_of(names: &[&str]) -> Vec<String> {
+    let mut patterns: Vec<String> = Vec::new();
+    for (layer, _) in names.iter().filter_map(|name| name.rsplit_once('.')) {
+        let kind = layer.trim_end_matches(|letter: char| letter.is_ascii_digit());
+        patterns.extend([format!("{kind}*"), format!("{layer}.*")]);
+    }
+    patterns.dedup();
+    patterns
+}
+
+/// The refusal of every host to freeze the last parameter that learns.
+pub fn nothing_learns() -> Refusal {
+    let message = "all parameters of the model would be frozen, so that nothing would learn; leave some out".to_owned();
+    Refusal { status: Status::ERROR, message }
+}
+
+/// The refusal of every host to take no batch of a split.
+pub fn no_batch(split: &str) -> Refusal {
+    let message = format!("0 batches of `{split}` would be none; take 1 or more, or leave the limit out for all");
+    Refusal { status: Status::ERROR, message }
+}
+
 /// There is no `what` called `name`: the message of every host, with the nearest of `names`.
 pub fn no_such_name<'n>(what: &str, name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     let nearest = did_you_mean(name, names).map_or_else(String::new, |hint| format!("; {hint}"));
@@ -128,6 +166,17 @@ mod tests {
         let said = |name: &str| option_of(&options, name).unwrap_err().message;
         assert_eq!(said("table.patiense"), "there is no option `table.patiense`; did you mean `table.patience`?");
         assert_eq!(said("limt"), "there is no option `limt`; did you mean `limit`?");
+    }
+
+    #[test]
+    fn a_pattern_that_fits_nothing_is_told_with_one_that_does() {
+        let names = ["conv1.weight", "conv1.bias", "bn1.weight", "fc1.weight"];
+        let fitting = |pattern: &str| fitting("parameter", &[pattern.to_owned()], &names).map_err(|it| it.message);
+        assert_eq!(fitting("*1.weight").unwrap(), ["conv1.weight", "bn1.weight", "fc1.weight"]);
+        let said = |pattern: &str| fitting(pattern).unwrap_err();
+        assert_eq!(said("conf*"), "there is no parameter `conf*`; did you mean `conv*`?");
+        assert_eq!(said("conv2.*"), "there is no parameter `conv2.*`; did you mean `conv1.*` or `conv*`?");
+        assert_eq!(said("zzzzzz"), "there is no parameter `zzzzzz`");
     }
 
     #[test]

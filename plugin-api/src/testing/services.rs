@@ -9,6 +9,13 @@ use crate::abi::kinds::{ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
 use crate::protocol::requests::{
+    ArrayPut, BatchRequest, ControlRequest, CopyRequest, Freeze, HyperParameterSet, LimitBatches, Line, LinesAfter,
+    Measure, MetricPut, Name, Path, Predict, StatusLine, TensorsRequest, TrainSteps,
+};
+use crate::protocol::{
+    ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo,
+};
+use crate::services::{Route, Site, fitting, no_batch, nothing_learns, option_of, permit};
     ArrayPut, BatchRequest, ControlRequest, CopyRequest, Evaluate, HyperParameterSet, Line, LinesAfter, Measure,
     MetricPut, Name, Path, Predict, QueueCheckpoint, StatusLine, TensorsRequest, TrainSteps,
 };
@@ -218,11 +225,13 @@ impl World {
                 return Answer::of(&evaluate(&request)?);
             }
             ServiceKind::TRAIN_STEPS => {
-                let TrainSteps { steps } = decode(payload)?;
+                let TrainSteps { steps, .. } = decode(payload)?;
                 let train = self.given.train_steps.as_mut();
                 return Answer::of(&train.ok_or_else(|| not_set("training", "answer_train_steps"))?(steps)?);
             }
             ServiceKind::RECALIBRATE_BATCH_NORM => self.seen.recalibrations.push(decode(payload)?),
+            ServiceKind::FREEZE => self.freeze(&decode(payload)?)?,
+            ServiceKind::LIMIT_BATCHES => self.limit_batches(decode(payload)?)?,
             ServiceKind::BATCH => {
                 let BatchRequest { split, index } = decode(payload)?;
                 let names = self.given.batches.keys().map(String::as_str);
@@ -306,6 +315,38 @@ impl World {
         Ok(())
     }
 
+    fn freeze(&mut self, request: &Freeze) -> Result<()> {
+        let parameters = of_set(&self.given.tensors, &TensorSet::Parameters)?;
+        let names: Vec<&str> = parameters.iter().map(Tensor::name).collect();
+        let fitting = fitting("parameter", &request.patterns, &names).map_err(refused)?;
+        let mut frozen = self.seen.frozen.clone();
+        for name in fitting {
+            frozen.remove(name);
+            if request.frozen {
+                frozen.insert(name.to_owned(), request.moving_statistics);
+            }
+        }
+        if frozen.len() == names.len() {
+            return Err(refused(nothing_learns()));
+        }
+        self.seen.frozen = frozen;
+        Ok(())
+    }
+
+    fn limit_batches(&mut self, LimitBatches { split, batches }: LimitBatches) -> Result<()> {
+        let known = self.given.info.data.splits.keys().chain(self.given.batches.keys());
+        let names: Vec<&str> = known.map(String::as_str).chain(["train"]).collect();
+        if !names.contains(&split.as_str()) {
+            return Err(no_such_name("split", &split, names));
+        }
+        match batches {
+            Some(0) => return Err(refused(no_batch(&split))),
+            Some(batches) => self.seen.limits.insert(split, batches),
+            None => self.seen.limits.remove(&split),
+        };
+        Ok(())
+    }
+
     fn copy_weights(&mut self, request: CopyRequest) -> Result<()> {
         let key = TensorSet::Copy(request.name.clone());
         if request.action == CopyAction::Take {
@@ -342,10 +383,10 @@ impl World {
         if request.action == CopyAction::Take {
             let taken = state.into_iter().filter_map(|set| Some((set.clone(), self.given.tensors.get(&set)?.clone())));
             let taken = taken.collect();
-            self.given.training_states.insert(request.name, taken);
+            self.given.training_states.insert(request.name, (taken, self.given.groups.clone()));
             return Ok(());
         }
-        let Some(kept) = self.given.training_states.get(&request.name).cloned() else {
+        let Some((kept, groups)) = self.given.training_states.get(&request.name).cloned() else {
             let names = self.given.training_states.keys().map(String::as_str);
             return Err(no_such_name("copy of the training state", &request.name, names));
         };
@@ -354,6 +395,7 @@ impl World {
             return Ok(());
         }
         self.given.tensors.extend(kept);
+        self.given.groups = groups;
         Ok(())
     }
 }

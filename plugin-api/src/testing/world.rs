@@ -35,7 +35,7 @@ pub(super) struct Given {
     pub(super) arrays: BTreeMap<String, Vec<ArrayPoint>>,
     pub(super) groups: Vec<ParameterGroup>,
     pub(super) tensors: Tensors,
-    pub(super) training_states: BTreeMap<String, Tensors>,
+    pub(super) training_states: BTreeMap<String, (Tensors, Vec<ParameterGroup>)>,
     pub(super) batches: BTreeMap<String, Vec<[Tensor; 2]>>,
     pub(super) loss: Option<f64>,
     pub(super) times: Vec<HookTime>,
@@ -62,6 +62,10 @@ pub(super) struct Seen {
     pub(super) queued: Vec<String>,
     pub(super) taps: Vec<Tap>,
     pub(super) recalibrations: Vec<Recalibrate>,
+    /// The frozen parameters, and whether the statistics of their batch norm move.
+    pub(super) frozen: BTreeMap<String, bool>,
+    /// The limits of batches by split.
+    pub(super) limits: BTreeMap<String, u64>,
     pub(super) logs: Vec<String>,
 }
 

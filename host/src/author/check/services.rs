@@ -12,7 +12,7 @@ use plugin_api::protocol::requests::{
     ArrayPut, BatchRequest, CopyRequest, HyperParameterSet, Measure, Predict, TensorsRequest,
 };
 use plugin_api::protocol::{Control, CopyAction, ParameterGroup, TensorSet};
-use plugin_api::services::typed;
+use plugin_api::services::{no_batch, typed};
 
 use super::model::forward;
 use super::tensors::Values;
@@ -84,6 +84,17 @@ impl Services for Simulated {
             ServiceKind::MEASURE => measure(world, &call.request(typed::MEASURE)?, reply),
             ServiceKind::RECALIBRATE_BATCH_NORM => {
                 batches_of(&call.request(typed::RECALIBRATE_BATCH_NORM)?.split).map(drop)
+            }
+            ServiceKind::FREEZE => {
+                let request = call.request(typed::FREEZE)?;
+                let names: Vec<&str> = world.weights.parameters.iter().map(|it| it.name.as_str()).collect();
+                world.frozen = world.frozen.after(&request, &names)?;
+                Ok(())
+            }
+            ServiceKind::LIMIT_BATCHES => {
+                let request = call.request(typed::LIMIT_BATCHES)?;
+                batches_of(&request.split)?;
+                if request.batches == Some(0) { Err(no_batch(&request.split).into()) } else { Ok(()) }
             }
             ServiceKind::BATCH => batch(world, &call.request(typed::BATCH)?, reply),
             ServiceKind::TAP => {

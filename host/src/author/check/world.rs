@@ -10,7 +10,7 @@ use plugin_api::protocol::{CheckpointWritten, DataInfo, ParameterGroup, RunInfo,
 use super::model::forward;
 use super::tensors::Values;
 use crate::history::{History, HistoryView, Metrics, Position};
-use crate::model::{Dtype, Graph, ModelError, ModelOptions, TensorSpec};
+use crate::model::{Dtype, Frozen, Graph, ModelError, ModelOptions, TensorSpec};
 use crate::report::Problem;
 use crate::services::{Screen, ServiceError, Snapshot, WeightsOrigin};
 
@@ -110,6 +110,7 @@ pub(super) struct World {
     pub(super) copies: BTreeMap<String, Weights>,
     pub(super) training_states: BTreeMap<String, Weights>,
     pub(super) taps: Vec<Tap>,
+    pub(super) frozen: Frozen,
 }
 
 /// The world cannot be set up: an error of the host.
@@ -144,7 +145,7 @@ impl World {
             metrics: known.iter().cloned().collect(),
             name: "check".to_owned(),
             folder: folder.display().to_string(),
-            run_file: serde_json::json!({ "run": { "name": "check" }, "train": { "epochs": EPOCHS } }).to_string(),
+            run_file: serde_json::json!({ "run": { "name": "check" }, "train": { "epochs": EPOCHS }, "eval": { "split": "val" } }).to_string(),
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
             device: "cpu".to_owned(),
             epochs: EPOCHS,
@@ -174,6 +175,7 @@ impl World {
             copies: BTreeMap::new(),
             training_states: BTreeMap::new(),
             taps: Vec::new(),
+            frozen: Frozen::default(),
         })
     }
 

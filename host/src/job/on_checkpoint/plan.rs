@@ -108,6 +108,7 @@ impl CheckpointPlan {
             clip_gradient_norm: None,
             precision: run_file.train.precision,
             seed: run_file.run.seed,
+            freeze: Vec::new(),
             evaluation: None,
             evaluate_every: Every::EPOCH,
             test: None,

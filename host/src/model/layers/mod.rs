@@ -25,6 +25,10 @@ pub struct ModelOptions {
     /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
+    /// Parameters that training leaves as they are: patterns of their names, in which `*` stands for any text, such as
+    /// `conv*` or `*.bias`. A batch norm all of whose parameters are frozen normalizes with its statistics, which stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
 }
 
 impl ModelOptions {

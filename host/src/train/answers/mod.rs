@@ -17,7 +17,8 @@ use std::sync::{Arc, PoisonError};
 
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
 use plugin_api::protocol::{Control, ParameterGroup};
-use plugin_api::services::typed;
+use plugin_api::services::{no_batch, typed};
+use predictor::known_split;
 
 use super::error::TrainError;
 use super::kept::Moment;
@@ -125,8 +126,9 @@ impl Services for Session {
             ),
             ServiceKind::TAP => taps::add(&mut self.learner, call.request(typed::TAP)?),
             ServiceKind::TRAIN_STEPS => {
-                let steps = call.request(typed::TRAIN_STEPS)?.steps;
-                let losses = model::train_apart(&mut self.learner, &self.feed, self.progress.position.epoch, steps)?;
+                let request = call.request(typed::TRAIN_STEPS)?;
+                let epoch = self.progress.position.epoch;
+                let losses = model::train_apart(&mut self.learner, &mut self.feed, epoch, &request)?;
                 reply.answer(typed::TRAIN_STEPS, &losses)
             }
             ServiceKind::GRAPH => {
@@ -141,6 +143,15 @@ impl Services for Session {
             ServiceKind::RECALIBRATE_BATCH_NORM => {
                 let request = call.request(typed::RECALIBRATE_BATCH_NORM)?;
                 model::recalibrate_batch_norm(&mut self.learner, &self.feed, &request)
+            }
+            ServiceKind::FREEZE => Ok(self.learner.freeze(&call.request(typed::FREEZE)?)?),
+            ServiceKind::LIMIT_BATCHES => {
+                let request = call.request(typed::LIMIT_BATCHES)?;
+                known_split(&self.feed.data, &request.split)?;
+                match request.batches {
+                    Some(0) => Err(no_batch(&request.split).into()),
+                    _ => Ok(self.limit_batches(&request)?),
+                }
             }
             ServiceKind::BATCH => self.batch(&call.request(typed::BATCH)?, reply),
             ServiceKind::WRITE_CHECKPOINT => {

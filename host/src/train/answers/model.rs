@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plugin_api::protocol::requests::{Measure, Recalibrate};
+use plugin_api::protocol::requests::{Measure, Recalibrate, TrainSteps};
 use tch::{Kind, Tensor};
 
 use super::super::error::TrainError;
@@ -111,8 +111,7 @@ fn average_statistics(
     let _no_gradients = tch::no_grad_guard();
     let buffers: Vec<(String, Tensor)> = learner
         .network
-        .buffers()
-        .iter()
+        .moving_buffers()
         .filter(|named| named.tensor.kind() == Kind::Float)
         .map(|named| (named.name.clone(), named.tensor.shallow_clone()))
         .collect();
@@ -143,11 +142,16 @@ fn average_statistics(
 }
 
 /// Updates outside the run's history and data order; the position stays. Returns their losses.
-pub(super) fn train_apart(learner: &mut Learner, feed: &Feed, epoch: u64, steps: u64) -> Result<Vec<f64>, TrainError> {
-    let mut loader = feed.apart(epoch)?;
+pub(super) fn train_apart(
+    learner: &mut Learner,
+    feed: &mut Feed,
+    epoch: u64,
+    request: &TrainSteps,
+) -> Result<Vec<f64>, TrainError> {
+    let batches = feed.apart(epoch, request.first)?;
     let mut losses = Vec::new();
-    for _ in 0..steps {
-        let batch = loader.next_batch()?.batch;
+    for _ in 0..request.steps {
+        let batch = batches.next_batch()?;
         let (inputs, targets) = (learner.to_device(batch.inputs)?, learner.to_device(batch.targets)?);
         learner.optimizer.clear_gradients()?;
         let (_, loss, _) = learner.forward(&inputs, &targets, &[])?;

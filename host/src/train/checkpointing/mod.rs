@@ -17,13 +17,14 @@ use tch::Device;
 use super::error::TrainError;
 use super::kept::WeightsCopy;
 use super::metrics::{AccumulatorState, AverageState};
+use super::progress::CountedFrom;
 use super::session::Session;
 use crate::checkpoint::{
     self, CheckpointContents, CheckpointError, EarlierWeights, HyperParameter, PluginState, State,
 };
 use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::{Exact, History, HistoryView, Position};
-use crate::model::{NamedTensor, contained};
+use crate::model::{Frozen, NamedTensor, contained};
 use crate::services::ServiceError;
 use crate::torch::random;
 
@@ -70,6 +71,15 @@ struct LoopState {
     /// When the weights of each copy were those of the training.
     #[serde(default)]
     copies: BTreeMap<String, Position>,
+    /// What is frozen; absent where nothing is and the run file names nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    frozen: Option<Frozen>,
+    /// The most batches of the training split in the epoch, if a callback has limited them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    most_batches: Option<u64>,
+    /// From where the run's steps are counted in epochs of their present length.
+    #[serde(default, skip_serializing_if = "CountedFrom::is_start")]
+    counted_from: CountedFrom,
     /// The latest value of each metric and its position.
     latest: BTreeMap<String, (Exact, Position)>,
 }
@@ -90,6 +100,21 @@ const PROGRAM: &str = "program";
 
 /// The versions of the plugins whose states the checkpoint has, by instance.
 const VERSIONS: &str = "plugin_versions";
+
+/// The patterns of `[model] freeze` in a resolved run file.
+fn frozen_by_run_file(text: &str) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct RunFile {
+        model: Model,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Model {
+        freeze: Vec<String>,
+    }
+    toml::from_str::<RunFile>(text).unwrap_or_default().model.freeze
+}
 
 /// The whole content of a checkpoint, independent of the loop: any thread can write it.
 pub(super) struct CheckpointData {
@@ -228,6 +253,12 @@ impl Session {
             gradient_norm: self.learner.step.gradient_norm.map(Exact),
             data: Some(self.fingerprints.data.clone()),
             torchscript: self.fingerprints.torchscript.clone(),
+            frozen: match self.learner.network.frozen() {
+                frozen if frozen.is_empty() && frozen_by_run_file(&self.run_file).is_empty() => None,
+                frozen => Some(frozen.clone()),
+            },
+            most_batches: self.feed.limits.of_epoch(),
+            counted_from: self.progress.counted_from(),
             copies: self.kept.copies.iter().map(|(name, copy)| (name.clone(), copy.position)).collect(),
             latest: self
                 .measured

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
 
-use super::{LOOP, LoopState, PROGRAM, SCHEDULES, VERSIONS};
+use super::super::limits::Limits;
+use super::super::progress::CountedFrom;
+use super::{LOOP, LoopState, PROGRAM, SCHEDULES, VERSIONS, frozen_by_run_file};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, EarlierWeights, OwnedTensor, State, TensorFile};
 use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::Position;
-use crate::model::NamedTensor;
+use crate::model::{Frozen, NamedTensor};
 use crate::report::Report;
 
 /// A checkpoint to resume from, read and verified.
@@ -137,6 +139,21 @@ impl Resume {
     /// The resolved run file of the run that wrote it.
     pub fn run_file(&self) -> &str {
         &self.run_file
+    }
+
+    /// What was frozen; `None` where `patterns`, the run file's, are others now, or nothing is known.
+    pub(in super::super) fn frozen(&self, patterns: &[String]) -> Option<Frozen> {
+        let frozen = self.loop_state.frozen.clone();
+        frozen.filter(|_| frozen_by_run_file(&self.run_file) == patterns)
+    }
+
+    /// The limits of the epoch that the run was in.
+    pub(in super::super) fn limits(&self) -> Limits {
+        Limits::resumed(self.loop_state.most_batches)
+    }
+
+    pub(in super::super) fn counted_from(&self) -> CountedFrom {
+        self.loop_state.counted_from
     }
 
     /// The fingerprint of the data that the run had; see [`Data::fingerprint`](crate::data::Data::fingerprint).

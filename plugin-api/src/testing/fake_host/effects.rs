@@ -1,5 +1,6 @@
 //! What the callback did.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::FakeHost;
@@ -98,6 +99,16 @@ impl FakeHost {
     /// The estimates of the batch-norm statistics that were asked for; the fake host changes no buffer.
     pub fn recalibrations(&self) -> &[Recalibrate] {
         &self.world.seen.recalibrations
+    }
+
+    /// The parameters that are frozen, each with whether the statistics of its batch norm go on moving.
+    pub fn frozen(&self) -> &BTreeMap<String, bool> {
+        &self.world.seen.frozen
+    }
+
+    /// The most batches of each split that has a limit.
+    pub fn limits(&self) -> &BTreeMap<String, u64> {
+        &self.world.seen.limits
     }
 
     /// What hooks logged with `tracing`, as `WARN message field=value`; nothing if the test has set

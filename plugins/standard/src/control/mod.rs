@@ -3,7 +3,9 @@
 mod control_files;
 mod duration;
 pub(crate) mod early_stopping;
+pub(crate) mod limit_batches;
 pub(crate) mod lambda;
 mod pause_watch;
 pub(crate) mod remote_control;
+pub(crate) mod step_eval;
 pub(crate) mod time_limit;

@@ -2,6 +2,7 @@
 
 mod average;
 pub(crate) mod ema;
+pub(crate) mod freeze;
 pub(crate) mod gradient_clip;
 pub(crate) mod gradient_stats;
 pub(crate) mod save_best;

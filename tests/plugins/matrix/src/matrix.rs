@@ -9,8 +9,7 @@ use plugin_api::event::{
     Trigger,
 };
 use plugin_api::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Evaluate, Failure,
-    HyperParameterSet, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Evaluate, Failure, Freeze, HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate,
     StatusLine, TensorsRequest, TrainSteps,
 };
 use plugin_api::protocol::{Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet};
@@ -96,7 +95,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                 }
                 add("unknown", bytes(&CopyRequest { name: "zzzzzz".to_owned(), action: CopyAction::Drop }));
             }
-            ServiceKind::TRAIN_STEPS => add("", bytes(&TrainSteps { steps: 0 })),
+            ServiceKind::TRAIN_STEPS => add("", bytes(&TrainSteps::default())),
             ServiceKind::PREDICT => {
                 let split = Some("val".to_owned());
                 add("", bytes(&Predict { split, batches: 1, nodes: Vec::new() }));
@@ -110,6 +109,22 @@ fn cases(parameter: &str) -> Vec<Case> {
             }
             ServiceKind::RECALIBRATE_BATCH_NORM => {
                 add("", bytes(&Recalibrate { split: "val".to_owned(), batches: 1 }));
+            }
+            ServiceKind::FREEZE => {
+                let freeze = |patterns: &[&str]| {
+                    let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+                    bytes(&Freeze { patterns, frozen: true, moving_statistics: false })
+                };
+                add("none", freeze(&[]));
+                add("unknown", freeze(&["zzzzzz"]));
+                add("all", freeze(&["*"]));
+            }
+            ServiceKind::LIMIT_BATCHES => {
+                for (what, split, batches) in
+                    [("all", "val", None), ("none", "val", Some(0)), ("unknown", "zzzzzz", Some(1))]
+                {
+                    add(what, bytes(&LimitBatches { split: split.to_owned(), batches }));
+                }
             }
             ServiceKind::BATCH => add("", bytes(&BatchRequest { split: "val".to_owned(), index: 0 })),
             ServiceKind::EMIT => {

@@ -43,7 +43,14 @@ pub trait Services {
     /// # Errors
     ///
     /// When a copy cannot be made.
-    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Arc<Snapshot>, ServiceError>;
+    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Snapshot, ServiceError>;
+
+    /// A copy of a tensor, whose table is valid for this call, that any thread may read.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be copied.
+    fn copy_tensor(&mut self, table: &TensorTable) -> Result<SharedTensor, ServiceError>;
 
     /// Where the run is.
     fn position(&self) -> Position;

@@ -105,7 +105,8 @@ impl Snapshot {
             }
             ServiceKind::TENSOR_READ => {
                 let request = call.request(typed::TENSOR_READ)?;
-                lend(self.set(&request.set)?, &request.set, &request.names, reply)
+                let tensors = self.set(&request.set)?.iter().map(SharedTensor::lend).collect();
+                reply.lend_named(tensors, &request.set, &request.names)
             }
             ServiceKind::TENSOR_TO_HOST => {
                 for table in call.tensors {
@@ -141,23 +142,4 @@ impl Snapshot {
         let missing = || ServiceError::NotAllowed(format!("there are no `{set}` at this event"));
         self.tensors.get(&set.to_string()).map(Vec::as_slice).ok_or_else(missing)
     }
-}
-
-/// Lends the tensors of `names`, in the set's order; all if it is empty.
-fn lend(
-    tensors: &[SharedTensor],
-    set: &TensorSet,
-    names: &[String],
-    reply: &mut Reply<'_>,
-) -> Result<(), ServiceError> {
-    for name in names {
-        if !tensors.iter().any(|tensor| tensor.name() == name) {
-            let what = format!("tensor in `{set}` called");
-            return Err(ServiceError::no_such_name(&what, name, tensors.iter().map(SharedTensor::name)));
-        }
-    }
-    for tensor in tensors.iter().filter(|tensor| names.is_empty() || names.iter().any(|name| name == tensor.name())) {
-        reply.lend(tensor.lend());
-    }
-    Ok(())
 }

@@ -15,11 +15,7 @@ use crate::history::HistoryView;
 use crate::services::{ServiceError, Snapshot, SnapshotNeeds, WriteCheckpoint};
 
 impl Session {
-    pub(super) fn take_snapshot(
-        &mut self,
-        event: EventKind,
-        needs: &SnapshotNeeds,
-    ) -> Result<Arc<Snapshot>, ServiceError> {
+    pub(super) fn take_snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Snapshot, ServiceError> {
         let mut copied = BTreeMap::new();
         let mut loss_at_hand = None;
         for name in &needs.sets {
@@ -36,7 +32,7 @@ impl Session {
         }
         let checkpoint =
             if needs.training_state && event == EventKind::CHECKPOINT { self.collect_checkpoint(true)? } else { None };
-        Ok(Arc::new(Snapshot {
+        Ok(Snapshot {
             info: self.info.clone(),
             metrics: self.present_metrics()?,
             history: HistoryView::now(Arc::clone(&self.measured.history)),
@@ -49,7 +45,7 @@ impl Session {
             weights: self.kept.origin(self.progress.position),
             screen: self.outputs.screen(),
             seconds: self.progress.started().elapsed().as_secs_f64(),
-        }))
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::FakeHost;
 use crate::protocol::requests::{Artifact, ControlRequest, Custom, Recalibrate, StatusLine};
-use crate::protocol::{CheckpointWritten, Control, Record, Tap, TensorSet};
+use crate::protocol::{ArrayPoint, CheckpointWritten, Control, Record, Tap, TensorSet};
 use crate::tensor::Tensor;
 
 /// What the callback did. What it did through a `Remote` is visible from the next event on.
@@ -17,6 +17,11 @@ impl FakeHost {
     /// The latest value of a metric.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.world.given.metrics.get(name).copied().flatten()
+    }
+
+    /// The latest array of this name.
+    pub fn array(&self, name: &str) -> Option<&ArrayPoint> {
+        self.world.given.arrays.get(name)?.last()
     }
 
     /// A hyper-parameter, in the first group that has it.
@@ -58,6 +63,11 @@ impl FakeHost {
     /// The custom events that were sent.
     pub fn emitted(&self) -> &[Custom] {
         &self.world.seen.emitted
+    }
+
+    /// The tensors that the custom event `index` of [`Self::emitted`] carried; none if there is no such event.
+    pub fn emitted_tensors(&self, index: usize) -> &[Tensor] {
+        self.world.seen.emitted_tensors.get(index).map_or(&[], Vec::as_slice)
     }
 
     /// The lines on the console.

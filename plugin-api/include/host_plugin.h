@@ -203,7 +203,8 @@ typedef uint32_t hp_status;
 /* Somebody put a record. hp_texts: `first` its name, `second` its author, `third` its type, `value` of a
  * scalar. */
 #define HP_EVENT_RECORD 21u
-/* An event of a plugin or program. hp_texts: `first` its name, `second` its author, `bytes` the payload. */
+/* An event of a plugin or program. hp_texts: `first` its name, `second` its author, `bytes` the payload. Its tensors
+ * are the set `event`. */
 #define HP_EVENT_CUSTOM 22u
 /* A checkpoint is taken. hp_texts: `first` who asked, `second` why. */
 #define HP_EVENT_CHECKPOINT 23u
@@ -244,6 +245,8 @@ typedef uint32_t hp_status;
  * Sets of tensors: `parameters`, `buffers`, `optimizer`, `copy:NAME` can be read in any hook; `gradients` in
  * `gradients`, `step_end`, `trigger`; `batch` (`inputs`, `targets`) from `step_start` to `step_end`, in `trigger` and in
  * steps of an evaluation; `outputs` in `gradients`, `step_end`, `trigger`, `eval_step_end`; `taps` in `gradients`,
+ * `step_end`, `eval_step_end`; `event` in `custom`. Written: `parameters`, `buffers`, `optimizer` in idle hooks;
+ * `gradients` in `gradients`; `batch` in `step_start`; `copy:NAME` in any hook.
  * `step_end`, `trigger`, `eval_step_end`. Written: `parameters`, `buffers`, `optimizer` in idle hooks; `gradients` in `gradients`;
  * `batch` in `step_start`; `copy:NAME` in any hook.
  */
@@ -357,8 +360,9 @@ typedef uint32_t hp_status;
  * Request: {split: text, index: int}. Reply: the tensors `inputs` and `targets`.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_BATCH 25u
-/* Sends a custom event, delivered when the hook has returned.
- * Request: {name: text, payload?: bytes}. Reply: none.
+/* Sends a custom event, delivered when the hook has returned. Tensors that the host lent in this hook are passed on as
+ * they are; others must be on the CPU, and are copied if anybody listens.
+ * Request: {name: text, payload?: bytes}, and any tensors, each with its `name`. Reply: none.
  * Acts in any hook; background: direct; remote: no; ranks: any. */
 #define HP_SERVICE_EMIT 26u
 /* Writes the checkpoint that is being taken to a folder, absolute or relative to the run folder.
@@ -972,13 +976,13 @@ static inline void hp_take_tensor_(void *context, const hp_tensor *tensor) {
 
 static inline hp_status hp_tell_(hp_host host, const hp_reply *reply, hp_status status, hp_text message);
 
-static inline hp_status hp_ask_(hp_host host, uint32_t service, hp_bytes request, const hp_tensor *tensor,
-                                hp_answer *answer, const hp_reply *reply) {
+static inline hp_status hp_ask_(hp_host host, uint32_t service, hp_bytes request, const hp_tensor *tensors,
+                                uint32_t count, hp_answer *answer, const hp_reply *reply) {
     const hp_reply place = { (uint32_t) sizeof(hp_reply), 0, answer, hp_take_bytes_, hp_take_tensor_ };
     hp_text message = hp_text_of("a service failed without a message that can be read");
     memset(answer, 0, offsetof(hp_answer, bytes));
     if (request.length == SIZE_MAX) return hp_tell_(host, reply, HP_ERROR, hp_text_of("the request did not fit"));
-    const hp_status status = hp_call(host, service, request, tensor, tensor ? 1 : 0, &place);
+    const hp_status status = hp_call(host, service, request, tensors, count, &place);
     hp_unpacker words = hp_answered(answer);
     if (status != HP_OK && !hp_find(words, "message", &words)) words.at = words.end;
     if (hp_unpack(&words, &answer->value) && answer->value.type == HP_ITEM_TEXT) message = answer->value.text;
@@ -997,7 +1001,7 @@ static inline hp_status hp_ask_texts_(hp_host host, uint32_t service, const char
     hp_pack_text_of(&request, text);
     if (other_key) hp_pack_text(&request, other_key);
     if (other_key) hp_pack_text(&request, other_text);
-    return hp_ask_(host, service, hp_packed(&request), NULL, answer, reply);
+    return hp_ask_(host, service, hp_packed(&request), NULL, 0, answer, reply);
 }
 
 /* Says why a call fails: in `create` to its reply, in a hook (`reply` is null) by the service `fault`. */
@@ -1014,7 +1018,7 @@ static inline hp_status hp_tell_(hp_host host, const hp_reply *reply, hp_status 
  * returns HP_OK, and the message is forgotten. */
 static inline hp_status hp_ask(hp_host host, uint32_t service, hp_bytes request, hp_answer *answer) {
     hp_answer ignored;
-    return hp_ask_(host, service, request, NULL, answer ? answer : &ignored, NULL);
+    return hp_ask_(host, service, request, NULL, 0, answer ? answer : &ignored, NULL);
 }
 
 /* In `handle`: tells why the hook fails, and gives HP_ERROR for it to return. */
@@ -1179,11 +1183,26 @@ static inline hp_status hp_read_tensor(hp_host host, const char *set, const char
     hp_status status = hp_ask(host, HP_SERVICE_TENSOR_READ, hp_packed(&request), &answer);
     if (status == HP_OK && answer.tensors > 0 && answer.tensor.tensor.device.kind != 1) {
         *tensor = answer.tensor;
-        status = hp_ask_(host, HP_SERVICE_TENSOR_TO_HOST, hp_bytes_of(NULL, 0), tensor, &answer, NULL);
+        status = hp_ask_(host, HP_SERVICE_TENSOR_TO_HOST, hp_bytes_of(NULL, 0), tensor, 1, &answer, NULL);
     }
     if (status == HP_OK && answer.tensors == 0) return hp_fail(host, "there is no tensor in `%s`", set);
     if (status == HP_OK) *tensor = answer.tensor;
     return status;
+}
+
+/* Sends a custom event with a payload of at most HP_MESSAGE bytes and `count` tensors, each with its `name`; delivered
+ * when the hook has returned. For a longer payload use HP_SERVICE_EMIT with `hp_call`. */
+static inline hp_status hp_emit(hp_host host, const char *name, hp_bytes payload, const hp_tensor *tensors,
+                                uint32_t count) {
+    uint8_t memory[2 * HP_MESSAGE];
+    hp_packer request = hp_packer_of(memory, sizeof memory);
+    hp_answer ignored;
+    hp_pack_map(&request, 2);
+    hp_pack_text(&request, "name");
+    hp_pack_text(&request, name);
+    hp_pack_text(&request, "payload");
+    hp_pack_bytes(&request, payload.pointer, payload.length);
+    return hp_ask_(host, HP_SERVICE_EMIT, hp_packed(&request), tensors, count, &ignored, NULL);
 }
 
 /* How many elements a tensor has. */

@@ -109,6 +109,9 @@ impl Need {
         Self::tensors(hook, "taps")
     }
 
+    /// Reads the tensors of custom events.
+    pub const EVENT: Self = Self::tensors(EventKind::CUSTOM, "event");
+
     /// Writes checkpoints.
     pub const TRAINING_STATE: Self = Self::tensors(EventKind::CHECKPOINT, "training_state");
 
@@ -274,7 +277,8 @@ callback_trait! {
     on_trigger(event: &Trigger<'_>) -> () = Ok(());
     /// Somebody put a record; monitors need this.
     on_record(event: &RecordPut<'_>) -> () = Ok(());
-    /// A custom event of a plugin or of the program that embeds the host.
+    /// A custom event of a plugin or of the program that embeds the host; its tensors are the set
+    /// [`TensorSet::Event`](crate::protocol::TensorSet::Event).
     on_custom(event: &Custom<'_>) -> () = Ok(());
     /// A checkpoint is taken, at a safe point after every callback has handled the event that asked
     /// for it. It is not written unless a callback writes it here.

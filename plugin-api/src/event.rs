@@ -84,7 +84,8 @@ events! {
         /// The value of a scalar.
         scalar: Option<f64>,
     }
-    /// A custom event of a plugin or of the program that embeds the host.
+    /// A custom event of a plugin or of the program that embeds the host. The tensors that it carries are fetched with
+    /// [`Run::tensors`](crate::Run::tensors), from the set [`TensorSet::Event`](crate::protocol::TensorSet::Event).
     Custom {
         /// Its name.
         name: Cow<'a, str>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use crate::abi::HostHandle;
+use crate::abi::{HostHandle, TensorTable, Text};
 use crate::call::{self, Answer, Decode, Encode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
@@ -612,8 +612,27 @@ impl Run<'_> {
     /// Those of every service.
     #[doc = service_rule!(EMIT)]
     pub fn emit(&mut self, name: &str, payload: &[u8]) -> Result<()> {
+        self.emit_with(name, payload, &[])
+    }
+
+    /// Sends a custom event with tensors, under the names given here; listeners read them in `on_custom` as
+    /// [`TensorSet::Event`].
+    ///
+    /// A view that the host lent in this hook, or a part of it, is passed on without a copy, with the values that it has
+    /// when the event is delivered. A tensor in memory of your own is copied once, unless nobody listens. Listeners in the
+    /// background get copies if their `NEEDS` name [`Need::EVENT`](crate::Need::EVENT).
+    ///
+    /// It takes `&self`, unlike [`Self::emit`], because views that the host lent borrow this.
+    ///
+    /// # Errors
+    ///
+    /// A tensor of your own that is not on the CPU.
+    #[doc = service_rule!(EMIT)]
+    pub fn emit_with(&self, name: &str, payload: &[u8], tensors: &[(&str, &TensorView<'_>)]) -> Result<()> {
         let custom = Custom { name: name.to_owned(), payload: Blob(payload.to_vec()) };
-        self.call(typed::EMIT, &custom).map(drop)
+        let named = |(name, view): &(&str, &TensorView<'_>)| TensorTable { name: Text::new(name), ..*view.table() };
+        let tables: Vec<_> = tensors.iter().map(named).collect();
+        call::answer(self.host, typed::EMIT, &custom, &tables).map(drop)
     }
 
     /// In `on_checkpoint`: writes the checkpoint to `path`, relative to the run folder or absolute.

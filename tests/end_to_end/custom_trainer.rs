@@ -30,12 +30,12 @@ fn program_called(name: &str) -> &'static Path {
     built.get(name).unwrap_or_else(|| panic!("no `{name}` among {built:?}"))
 }
 
-fn trainer() -> &'static Path {
+pub fn trainer() -> &'static Path {
     program_called("custom-trainer")
 }
 
 /// The small training without a model and a loss, by the example's program.
-fn training(plugins: &str) -> Training {
+pub fn training(plugins: &str) -> Training {
     Training::new(plugins).without_model().with(LOSS, "").by(trainer())
 }
 

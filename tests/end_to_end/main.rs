@@ -15,6 +15,7 @@ mod run;
 // Which hooks come, with which arguments, and which still come after a stop or a failure.
 mod events;
 // In which order callbacks run, and what they see of each other.
+mod between_callbacks;
 mod order;
 // What is known and told before the training.
 mod plan;
@@ -88,6 +89,8 @@ mod services;
 mod service_table;
 // A plugin as a third party writes and builds it.
 mod third_party;
+// Events of callbacks and programs, with tensors.
+mod custom_events;
 // A program with a model, a loss and a batch step of its own.
 mod custom_trainer;
 // TorchScript modules in place of layers.

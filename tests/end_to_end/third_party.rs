@@ -8,17 +8,26 @@ use serde_json::Value;
 use crate::training::Training;
 
 fn manifest() -> PathBuf {
-    workspace_root().join("examples/third-party-plugin/Cargo.toml")
+    manifest_of("third-party-plugin")
+}
+
+fn manifest_of(example: &str) -> PathBuf {
+    workspace_root().join("examples").join(example).join("Cargo.toml")
 }
 
 /// The example's library, built by the compiler that builds this.
 fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| built_by(&mut cargo("build"), "third-party"))
+    BUILT.get_or_init(|| library_of("third-party-plugin"))
 }
 
-fn built_by(build: &mut Command, target: &str) -> PathBuf {
-    build.args(["--release", "--locked", "--manifest-path"]).arg(manifest());
+/// The library of an example with these versions of its dependencies, which all of them share.
+pub fn library_of(example: &str) -> PathBuf {
+    built_by(&mut cargo("build"), example, "third-party")
+}
+
+fn built_by(build: &mut Command, example: &str, target: &str) -> PathBuf {
+    build.args(["--release", "--locked", "--manifest-path"]).arg(manifest_of(example));
     build.arg("--target-dir").arg(target_folder().join(target));
     cargo_artifacts(build).into_iter().find_map(|artifact| artifact.library).expect("a library was built")
 }
@@ -70,14 +79,19 @@ fn behavior(library: &Path) -> (String, Vec<Value>) {
     (jumps.join("\n"), training.metrics("run"))
 }
 
-#[test]
-fn its_own_tests_pass() {
+/// Runs an example's own tests, of which there are so many.
+pub fn tests_pass(example: &str, tests: usize) {
     let mut command = cargo("test");
-    command.args(["--release", "--locked", "--manifest-path"]).arg(manifest());
+    command.args(["--release", "--locked", "--manifest-path"]).arg(manifest_of(example));
     let output = command.arg("--target-dir").arg(target_folder().join("third-party")).output().expect("cargo starts");
     let words = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{words}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(words.contains("3 passed"), "{words}");
+    assert!(words.contains(&format!("{tests} passed")), "{words}");
+}
+
+#[test]
+fn its_own_tests_pass() {
+    tests_pass("third-party-plugin", 3);
 }
 
 #[test]
@@ -99,7 +113,7 @@ fn another_compilers_library_behaves_the_same() {
     };
     // What another compiler makes of the plugin is the question, not how fast it is.
     command.args(["--config", "profile.release.opt-level=0"]);
-    let other = built_by(&mut command, "third-party-other");
+    let other = built_by(&mut command, "third-party-plugin", "third-party-other");
     let described = |library: &Path| {
         let output = fixture::host().args(["plugins", "describe", "weight-watch", "--plugins"]).arg(library).output();
         String::from_utf8_lossy(&output.expect("the host starts").stdout).into_owned()

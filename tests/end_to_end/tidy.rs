@@ -236,7 +236,7 @@ fn what_pages_declare_can_be_declared() {
     let mut checked = 0;
     for page in pages() {
         for block in blocks(&page, "toml").iter().filter(|block| block.starts_with("[[plugins]]")) {
-            // The two projects among the examples declare plugins of their own.
+            // Projects among the examples declare plugins of their own.
             if page.starts_with("examples/") {
                 continue;
             }

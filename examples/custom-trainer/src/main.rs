@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use host::data::Target;
+use host::history::Position;
 use host::job::ModelContext;
 use host::model::{BoxError, Mode, Network, variables};
 use host::train::{BatchStep, Computed};
@@ -69,29 +70,38 @@ fn focal_loss(outputs: &Tensor, targets: &Tensor) -> Result<Tensor, BoxError> {
 /// Trains on mixtures of two samples, in random shares for each batch (Zhang et al. 2018, α = 1). The random numbers
 /// come from libtorch's generator, so they follow from the run's seed, and a resumed run continues them.
 ///
-/// At the end of each tenth step of an epoch the callbacks get the event `mixup` with the mean share since the last
-/// one, whichever process they were in.
+/// At each tenth step of an epoch the callbacks get the event `mixup` with the mixture, and with the mean share since the
+/// last one, whichever process they were in.
 fn mixup(shares: Shares) -> impl FnMut(&mut BatchStep<'_>) -> Result<Computed, BoxError> {
-    const EVERY: u64 = 10;
     move |step| {
         let (inputs, targets) = (step.inputs(), step.targets());
         let share = Tensor::f_rand([1], (Kind::Float, inputs.device()))?;
         let order = Tensor::f_randperm(targets.size()[0], (Kind::Int64, inputs.device()))?;
         let mixed = inputs.f_lerp_tensor(&inputs.f_index_select(0, &order)?, &share)?;
 
-        let outputs = step.forward(&mixed)?;
         let share = share.double_value(&[0]);
+        if let Some(mean) = mean_share(&shares, share, step.position()) {
+            // Callbacks see what is trained on before it is: one of them may refuse it.
+            let payload = json!({ "mean_share": mean }).to_string();
+            step.emit_with("mixup", payload, &[("inputs", &mixed), ("targets", targets)])?;
+        }
+
+        let outputs = step.forward(&mixed)?;
         let own = step.loss(&outputs, targets)?;
         let other = step.loss(&outputs, &targets.f_index_select(0, &order)?)?;
-        let loss = own * (1.0 - share) + other * share;
-
-        let mut shares = in_use(&shares);
-        shares.push(share);
-        if step.position().step.is_multiple_of(EVERY) {
-            let mean = shares.iter().sum::<f64>() / shares.len() as f64;
-            shares.clear();
-            step.emit("mixup", json!({ "mean_share": mean }).to_string());
-        }
-        Ok(Computed { outputs, loss })
+        Ok(Computed { outputs, loss: own * (1.0 - share) + other * share })
     }
+}
+
+/// Notes a share; at each tenth step of an epoch, their mean since the last one.
+fn mean_share(shares: &Shares, share: f64, position: Position) -> Option<f64> {
+    const EVERY: u64 = 10;
+    let mut shares = in_use(shares);
+    shares.push(share);
+    if !position.step.is_multiple_of(EVERY) {
+        return None;
+    }
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+    shares.clear();
+    Some(mean)
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use host::dispatch::Dispatcher;
 use host::expression::Surroundings;
 use host::history::{HistoryView, LiveMetrics, Position};
-use host::services::{Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
+use host::services::{Call, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds};
 use plugin_api::EventKind;
+use plugin_api::abi::TensorTable;
 use plugin_api::protocol::ParameterGroup;
 
 use crate::Result;
@@ -94,7 +95,11 @@ impl Services for Silent {
         Err(nobody())
     }
 
-    fn snapshot(&mut self, _: EventKind, _: &SnapshotNeeds) -> std::result::Result<Arc<Snapshot>, ServiceError> {
+    fn snapshot(&mut self, _: EventKind, _: &SnapshotNeeds) -> std::result::Result<Snapshot, ServiceError> {
+        Err(nobody())
+    }
+
+    fn copy_tensor(&mut self, _: &TensorTable) -> std::result::Result<SharedTensor, ServiceError> {
         Err(nobody())
     }
 

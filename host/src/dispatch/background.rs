@@ -15,6 +15,7 @@ use super::hook::{Answers, Hook, Identity, Left, fault, has_failed};
 use super::host_call::HOST_TABLE;
 use super::inbox::{Inbox, Message};
 use super::remote::RemoteHub;
+use super::sent::{EventTensors, Sent};
 use super::snapshots::SharedSnapshot;
 use super::watchdog::Watched;
 use crate::plugins::{Fault, Instance};
@@ -198,7 +199,7 @@ impl Callback {
         let Some(instance) = &mut self.instance else { return Ok(None) };
         let answers = Answers::Snapshot(snapshot.get(), &self.inbox);
         let (instances, pulse) = (std::slice::from_ref(&self.identity), &self.watched.pulse);
-        let mut hook = Hook::new(event, instances, answers, &self.hub, pulse, &HOST_TABLE);
+        let mut hook = Hook::new(event, &EventTensors::None, instances, answers, &self.hub, pulse, &HOST_TABLE);
         let before = self.clock.raw();
         let (status, left) = hook.enter(1, |entered| {
             let status = event.lower(|table| instance.handle(table, entered.handle(0)));
@@ -207,7 +208,7 @@ impl Callback {
         let ticks = self.clock.raw() - before;
         self.account.lock().unwrap_or_else(PoisonError::into_inner).add(event.kind, ticks);
         if !left.events.is_empty() {
-            self.inbox.post(Message::Events(left.events));
+            self.inbox.post(Message::Events(left.events.into_iter().map(Sent::into_message).collect()));
         }
         if !has_failed(status, left.fault.as_ref()) {
             return Ok(left.state);

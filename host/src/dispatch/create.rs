@@ -8,13 +8,15 @@ use super::event::Event;
 use super::hook::{Answers, Hook, Identity};
 use super::host_call::HOST_TABLE;
 use super::remote::RemoteHub;
+use super::sent::EventTensors;
 use crate::history::Position;
 use crate::plugins::{Fault, Instance, Kind};
 
 /// Creates an instance; its constructor may ask for its options.
 pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>) -> Result<Instance, Fault> {
     let event = Event::at(EventKind::CREATE, Position::default());
-    let mut hook = Hook::new(&event, std::slice::from_ref(identity), Answers::Nobody, hub, &hub.pulse, &HOST_TABLE);
+    let instances = std::slice::from_ref(identity);
+    let mut hook = Hook::new(&event, &EventTensors::None, instances, Answers::Nobody, hub, &hub.pulse, &HOST_TABLE);
     hook.enter(1, |entered| {
         let handle = entered.handle(0);
         // A constructor that only passes on the status of a service: the service told why.

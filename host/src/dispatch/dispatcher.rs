@@ -12,8 +12,7 @@ use plugin_api::abi::kinds::EventKind;
 use super::account::{HookTime, Sampling};
 use super::background::Worker;
 use super::create::create;
-use super::emitter::Emitter;
-use super::event::Event;
+use super::event::{Event, EventData};
 use super::failure::{Failure, NEW};
 use super::hook::Identity;
 use super::inbox::Inbox;
@@ -21,11 +20,12 @@ use super::inline::{Inline, Target};
 use super::plan::{Dispatch, OnError, Order};
 use super::remote::RemoteHub;
 use super::schedule::Moment;
+use super::sent::{EventTensors, Sent};
 use super::snapshots::Leases;
 use super::states::SavedState;
 use super::subscriber::{Runner, Subscriber};
 use super::watchdog::{HookLimits, OnHang, Watchdog};
-use crate::services::Services;
+use crate::services::{Lent, Services};
 
 /// The callbacks of a run, in order.
 pub struct Dispatcher {
@@ -146,9 +146,33 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Sends custom events to the callbacks from `author`, which is not an instance.
-    pub fn emitter(&self, author: &str) -> Emitter {
-        Emitter::new(author, Arc::clone(&self.inbox))
+    /// Sends a custom event of `author`, which is not an instance, with `tensors`. Its listeners on this thread run before
+    /// this returns; a failure of one that stops the run is returned by [`Self::check`] or by the next event.
+    pub fn send_custom(
+        &mut self,
+        author: &str,
+        name: &str,
+        payload: &[u8],
+        tensors: impl IntoIterator<Item = Lent>,
+        services: &mut dyn Services,
+    ) {
+        if !self.wants(EventKind::CUSTOM) {
+            return;
+        }
+        self.read_inbox(services);
+        let data = EventData::Custom { name: name.to_owned(), author: author.into(), payload: payload.into() };
+        let event = Event { kind: EventKind::CUSTOM, position: services.position(), data };
+        let tensors = EventTensors::Lent(tensors.into_iter().collect());
+        self.deliver_rounds(vec![Sent { event, tensors }], services);
+    }
+
+    /// The failure of an earlier hook that stops the run, if there is one that was not returned yet.
+    ///
+    /// # Errors
+    ///
+    /// That failure.
+    pub fn check(&mut self) -> Result<(), Box<Failure>> {
+        self.take_failure()
     }
 
     /// Updates the subscribers of each event.
@@ -171,6 +195,7 @@ impl Dispatcher {
             .enumerate()
             .filter(|(_, targets)| !targets.is_empty())
             .fold(0, |wanted, (kind, _)| wanted | 1 << kind);
+        self.hub.set_listeners(self.wants(EventKind::CUSTOM));
         self.triggers_by_step = self
             .subscribers
             .iter()
@@ -231,7 +256,7 @@ impl Dispatcher {
         // Most passes have only plain hooks that leave nothing; those cannot change the targets.
         let (subscribers, instances) = (&mut self.subscribers, &self.instances);
         let (inline, mut next) = (Inline { subscribers, instances, hub: &self.hub, sampling: &mut self.sampling }, 0);
-        let stopped = inline.run(event, targets, &mut next, services);
+        let stopped = inline.run(event, &EventTensors::None, targets, &mut next, services);
         if stopped.is_some() || next < targets.len() {
             let targets = Arc::clone(targets);
             let left = stopped.map_or_else(Vec::new, |stopped| self.settle(event, stopped));

@@ -1,15 +1,15 @@
 //! The hook in progress on a thread: what a callback's handle refers to while it is valid.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use plugin_api::TensorView;
 use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
-use plugin_api::abi::{HostHandle, HostTable, ReplyTable};
-use plugin_api::protocol::Need;
+use plugin_api::abi::{HostHandle, HostTable, ReplyTable, TensorTable};
 use plugin_api::protocol::requests::Failure;
+use plugin_api::protocol::{Need, TensorSet};
 use plugin_api::services::{Caller, Route, Site, option_of, permit, typed};
 
 use super::event::{Event, EventData};
@@ -17,9 +17,10 @@ use super::inbox::{Inbox, Message};
 use super::pulse::Pulse;
 use super::remote::{RemoteHub, is_remote};
 use super::request::Request;
+use super::sent::{EventTensors, Sent};
 use crate::history::Position;
 use crate::plugins::Fault;
-use crate::services::{Call, Reply, ServiceError, Services, Snapshot};
+use crate::services::{Call, Lent, Reply, ServiceError, Services, SharedTensor, Snapshot};
 
 /// What a call needs to know about its instance.
 pub(super) struct Identity {
@@ -56,9 +57,11 @@ pub(super) struct Hook<'a> {
     /// Where a watchdog sees which hook is in progress.
     pulse: &'a Pulse,
     record: Option<&'a Arc<plugin_api::protocol::Record>>,
+    /// What the event carries.
+    tensors: &'a EventTensors,
     /// What the hook left; most leave nothing.
     left: Option<Box<Left>>,
-    kept: Vec<Box<dyn Any>>,
+    kept: Vec<Lent>,
 }
 
 /// What a hook left for its dispatcher.
@@ -67,7 +70,7 @@ pub(super) struct Left {
     pub(super) fault: Option<Failure>,
     pub(super) state: Option<Vec<u8>>,
     /// Records, custom events and artifacts, in the order of the calls.
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<Sent>,
 }
 
 thread_local! {
@@ -85,6 +88,7 @@ fn first_ticket_of_thread() -> u64 {
 impl<'a> Hook<'a> {
     pub(super) fn new(
         event: &'a Event,
+        tensors: &'a EventTensors,
         instances: &'a [Arc<Identity>],
         answers: Answers<'a>,
         hub: &'a Arc<RemoteHub>,
@@ -106,6 +110,7 @@ impl<'a> Hook<'a> {
             hub,
             pulse,
             record,
+            tensors,
             left: None,
             kept: Vec::new(),
         }
@@ -231,6 +236,7 @@ impl Hook<'_> {
         let mut reply = Reply::new(reply_table, &mut self.kept);
         match (route, &mut self.answers) {
             (Route::Direct, _) => return self.answer_directly(&call, reply_table),
+            (Route::Run, _) if reads_event(&call)? => return self.lend_event(&call, reply_table),
             (Route::Later, Answers::Snapshot(_, inbox)) => inbox.post(Message::Call {
                 instance: Arc::clone(&instance.name),
                 hook: self.event,
@@ -269,10 +275,15 @@ impl Hook<'_> {
                 let author = Arc::clone(&instance.name);
                 self.queue(EventKind::RECORD, EventData::Record { author, record });
             }
+            // An event that nobody listens to costs its author the call.
+            ServiceKind::EMIT if !self.hub.has_listeners() => {}
             ServiceKind::EMIT => {
                 let custom = call.request(typed::EMIT)?;
+                let tensors = self.carried(call.tensors)?;
                 let (author, payload) = (Arc::clone(&instance.name), custom.payload.0.into());
-                self.queue(EventKind::CUSTOM, EventData::Custom { name: custom.name, author, payload });
+                let data = EventData::Custom { name: custom.name, author, payload };
+                let event = Event { kind: EventKind::CUSTOM, position: self.position, data };
+                self.left.get_or_insert_default().events.push(Sent { event, tensors });
             }
             ServiceKind::REMOTE => reply.answer(typed::REMOTE, &self.hub.open(&instance.name))?,
             ServiceKind::HOOK_TIMES => reply.answer(typed::HOOK_TIMES, &self.hub.times())?,
@@ -283,6 +294,35 @@ impl Hook<'_> {
     }
 
     fn queue(&mut self, kind: EventKind, data: EventData) {
-        self.left.get_or_insert_default().events.push(Event { kind, position: self.position, data });
+        self.left.get_or_insert_default().events.push(Event { kind, position: self.position, data }.into());
     }
+
+    /// The tensors of an event that this hook sends, for as long as the event needs them.
+    fn carried(&mut self, tables: &[TensorTable]) -> Result<EventTensors, ServiceError> {
+        match &mut self.answers {
+            Answers::Run(run) => EventTensors::of_plugin(tables, &self.kept, *run),
+            _ => {
+                // SAFETY: the plugin's tables are valid until the call returns.
+                let views = tables.iter().map(|table| unsafe { TensorView::from_table(*table) });
+                Ok(EventTensors::Copied(views.map(|view| SharedTensor::copy_of(&view)).collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    /// Answers a call that reads the event's tensors.
+    fn lend_event(&mut self, call: &Call<'_>, reply_table: &ReplyTable) -> Result<(), ServiceError> {
+        let (request, tensors) = (call.request(typed::TENSOR_READ)?, self.tensors.lend());
+        let mut reply = Reply::new(reply_table, &mut self.kept);
+        if call.service == ServiceKind::TENSOR_LIST {
+            return reply.answer(typed::TENSOR_LIST, &tensors.iter().map(Lent::info).collect());
+        }
+        reply.lend_named(tensors, &request.set, &request.names)
+    }
+}
+
+/// Whether a call reads the tensors of the event that its hook handles.
+fn reads_event(call: &Call<'_>) -> Result<bool, ServiceError> {
+    // By the table of services they can be read in this hook only.
+    let reads = matches!(call.service, ServiceKind::TENSOR_LIST | ServiceKind::TENSOR_READ);
+    Ok(reads && call.hook == EventKind::CUSTOM && call.request(typed::TENSOR_READ)?.set == TensorSet::Event)
 }

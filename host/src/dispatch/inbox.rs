@@ -7,13 +7,14 @@ use plugin_api::abi::kinds::{EventKind, ServiceKind};
 
 use super::event::Event;
 use crate::plugins::Fault;
+use crate::services::SharedTensor;
 
 /// A request of another thread to the run.
 pub(super) enum Message {
     /// A service that acts on the run.
     Call { instance: Arc<str>, hook: EventKind, service: ServiceKind, payload: Vec<u8> },
-    /// Records and custom events.
-    Events(Vec<Event>),
+    /// Records, and custom events with their tensors.
+    Events(Vec<(Event, Vec<SharedTensor>)>),
     /// A callback asks for the cost of the hooks.
     Times,
     /// A hook in the background failed.

@@ -11,6 +11,7 @@ use super::event::Event;
 use super::hook::{Answers, Hook, Identity, Left};
 use super::host_call::HOST_TABLE;
 use super::remote::RemoteHub;
+use super::sent::EventTensors;
 use super::subscriber::{Runner, Subscriber};
 use crate::services::Services;
 
@@ -46,12 +47,13 @@ impl Inline<'_> {
     pub(super) fn run(
         self,
         event: &Event,
+        tensors: &EventTensors,
         targets: &[Target],
         next: &mut usize,
         services: &mut dyn Services,
     ) -> Option<Stopped> {
         let Self { subscribers, instances, hub, sampling } = self;
-        let mut hook = Hook::new(event, instances, Answers::Run(services), hub, &hub.pulse, &HOST_TABLE);
+        let mut hook = Hook::new(event, tensors, instances, Answers::Run(services), hub, &hub.pulse, &HOST_TABLE);
         let frequent = is_frequent(event.kind);
         let mut stopwatch = sampling.next(frequent);
         hook.enter(targets.len() - *next, |entered| {

@@ -2,6 +2,7 @@
 
 use super::dispatcher::Dispatcher;
 use super::inbox::Message;
+use super::sent::Sent;
 use crate::history::Position;
 use crate::plugins::{Fault, reply_into};
 use crate::services::{Call, Reply, Services};
@@ -32,13 +33,13 @@ impl Dispatcher {
                 }
             }
             Message::Events(mut events) => {
-                for event in &mut events {
+                for (event, _) in &mut events {
                     // A remote does not know where the run is.
                     if event.position == Position::default() {
                         event.position = services.position();
                     }
                 }
-                self.deliver_rounds(events, services);
+                self.deliver_rounds(events.into_iter().map(Sent::from).collect(), services);
             }
             Message::Times => self.publish_times(),
             Message::Fault { instance, hook, fault } => {

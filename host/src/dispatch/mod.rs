@@ -7,7 +7,8 @@
 //! * One event is one pass over its subscribers, in order. The loop has finished its own work for
 //!   the event before the first of them sees it.
 //! * The host never enters a callback that is on the stack: a hook's records and custom events are
-//!   queued, and delivered when it has returned.
+//!   queued, and delivered when it has returned. Those of a program's own step, which is no callback, are
+//!   delivered at once.
 //! * An event without subscribers costs one load and one branch.
 //! * A hook's handle is spent when the hook returns, even if a plugin keeps it.
 
@@ -17,7 +18,6 @@ mod background;
 mod crash;
 mod create;
 mod dispatcher;
-mod emitter;
 mod event;
 mod failure;
 mod hook;
@@ -32,6 +32,7 @@ mod pulse;
 mod remote;
 mod request;
 mod schedule;
+mod sent;
 mod snapshots;
 mod states;
 mod subscriber;
@@ -42,7 +43,6 @@ pub use account::HookTime;
 pub use crash::{forget_crash_file, survive_file_limits, watch_crashes};
 pub use create::create_instance;
 pub use dispatcher::Dispatcher;
-pub use emitter::Emitter;
 pub use event::{Event, EventData};
 pub use failure::Failure;
 pub use host_call::stale_calls;

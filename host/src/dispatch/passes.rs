@@ -1,13 +1,16 @@
 //! Passes: one event over its subscribers in order, and the rounds of events that their hooks put.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use plugin_api::abi::kinds::EventKind;
+use plugin_api::protocol::TensorSet;
 
 use super::background::waits_for_answer;
 use super::dispatcher::Dispatcher;
 use super::event::Event;
 use super::inline::{Inline, Stopped, Target};
+use super::sent::{EventTensors, Sent};
 use super::snapshots::SharedSnapshot;
 use super::subscriber::Runner;
 use crate::plugins::Fault;
@@ -28,7 +31,7 @@ impl Dispatcher {
     pub(super) fn deliver_from(
         &mut self,
         mut next: usize,
-        mut left: Vec<Event>,
+        mut left: Vec<Sent>,
         event: &Event,
         targets: &[Target],
         services: &mut dyn Services,
@@ -37,8 +40,8 @@ impl Dispatcher {
         let mut targets = Cow::Borrowed(targets);
         let mut errors = Vec::new();
         loop {
-            let (failed, queued): (Vec<Event>, Vec<Event>) =
-                left.into_iter().partition(|event| event.kind == EventKind::ERROR);
+            let (failed, queued): (Vec<Sent>, Vec<Sent>) =
+                left.into_iter().partition(|sent| sent.event.kind == EventKind::ERROR);
             let failures = self.failures.len();
             if !queued.is_empty() {
                 // One of the rounds may need a snapshot, which waits until this one is released.
@@ -55,13 +58,13 @@ impl Dispatcher {
             if next == targets.len() {
                 break;
             }
-            left = self.pass(event, &targets, &mut next, &mut shared, services);
+            left = self.pass(event, &EventTensors::None, &targets, &mut next, &mut shared, services);
         }
         self.deliver_rounds(errors, services);
     }
 
     /// Events that hooks put: each round's hooks put those of the next.
-    pub(super) fn deliver_rounds(&mut self, mut pending: Vec<Event>, services: &mut dyn Services) {
+    pub(super) fn deliver_rounds(&mut self, mut pending: Vec<Sent>, services: &mut dyn Services) {
         let mut rounds = Vec::new();
         while !pending.is_empty() {
             if rounds.len() == ROUNDS {
@@ -70,11 +73,11 @@ impl Dispatcher {
                 return;
             }
             let mut following = Vec::new();
-            for event in &pending {
+            for Sent { event, tensors } in &pending {
                 let targets = self.targets(event.kind);
                 let (mut next, mut shared) = (0, None);
                 while next < targets.len() {
-                    following.extend(self.pass(event, &targets, &mut next, &mut shared, services));
+                    following.extend(self.pass(event, tensors, &targets, &mut next, &mut shared, services));
                 }
             }
             rounds.push(std::mem::replace(&mut pending, following));
@@ -86,14 +89,15 @@ impl Dispatcher {
     fn pass(
         &mut self,
         event: &Event,
+        tensors: &EventTensors,
         targets: &[Target],
         next: &mut usize,
         shared: &mut Option<SharedSnapshot>,
         services: &mut dyn Services,
-    ) -> Vec<Event> {
+    ) -> Vec<Sent> {
         while let Some(&target) = targets.get(*next) {
             if target.plain {
-                if let Some(stopped) = self.run_plain(event, targets, next, services) {
+                if let Some(stopped) = self.run_plain(event, tensors, targets, next, services) {
                     return self.settle(event, stopped);
                 }
                 continue;
@@ -109,13 +113,13 @@ impl Dispatcher {
                 continue;
             }
             if subscriber.is_background() && !waits_for_answer(event.kind) {
-                if let Err(fault) = self.send(target.index, event, targets, shared, services) {
+                if let Err(fault) = self.send(target.index, event, tensors, targets, shared, services) {
                     return self.settle_fault(target.index, event.kind, event.position, fault);
                 }
                 continue;
             }
             let only = [Target { index: target.index, plain: true }];
-            if let Some(stopped) = self.run_plain(event, &only, &mut 0, services) {
+            if let Some(stopped) = self.run_plain(event, tensors, &only, &mut 0, services) {
                 return self.settle(event, stopped);
             }
         }
@@ -126,12 +130,13 @@ impl Dispatcher {
     fn run_plain(
         &mut self,
         event: &Event,
+        tensors: &EventTensors,
         targets: &[Target],
         next: &mut usize,
         services: &mut dyn Services,
     ) -> Option<Stopped> {
         let Self { subscribers, instances, hub, sampling, .. } = self;
-        Inline { subscribers, instances, hub, sampling }.run(event, targets, next, services)
+        Inline { subscribers, instances, hub, sampling }.run(event, tensors, targets, next, services)
     }
 
     /// Queues an event for a callback in the background.
@@ -139,13 +144,14 @@ impl Dispatcher {
         &mut self,
         index: usize,
         event: &Event,
+        tensors: &EventTensors,
         targets: &[Target],
         shared: &mut Option<SharedSnapshot>,
         services: &mut dyn Services,
     ) -> Result<(), Fault> {
         let before = self.clock.raw();
         if shared.is_none() {
-            *shared = Some(self.share(event, targets, services)?);
+            *shared = Some(self.share(event, tensors, targets, services)?);
         }
         let subscriber = &mut self.subscribers[index];
         if let (Runner::Background(worker), Some(shared)) = (&subscriber.runner, shared) {
@@ -155,10 +161,11 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The snapshot that `targets` share for `event`.
+    /// The snapshot that `targets` share for `event`, with copies of the event's tensors if one of them reads these.
     pub(super) fn share(
         &mut self,
         event: &Event,
+        tensors: &EventTensors,
         targets: &[Target],
         services: &mut dyn Services,
     ) -> Result<SharedSnapshot, Fault> {
@@ -171,11 +178,18 @@ impl Dispatcher {
             }
         }
         let lease = (!needs.is_empty()).then(|| self.leases.take());
-        let snapshot = services.snapshot(event.kind, &needs).map_err(|error| Fault {
+        let of_event = TensorSet::Event.to_string();
+        let copied = services.snapshot(event.kind, &needs).and_then(|mut snapshot| {
+            if needs.sets.contains(&of_event) {
+                snapshot.tensors.insert(of_event, tensors.copies(services)?);
+            }
+            Ok(snapshot)
+        });
+        let snapshot = copied.map_err(|error| Fault {
             message: format!("the host could not copy what it needs: {error}"),
             panicked: false,
             place: String::new(),
         })?;
-        Ok(SharedSnapshot::new(snapshot, lease))
+        Ok(SharedSnapshot::new(Arc::new(snapshot), lease))
     }
 }

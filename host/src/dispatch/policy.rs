@@ -11,6 +11,7 @@ use super::hook::{Left, fault, has_failed};
 use super::inline::Stopped;
 use super::passes::ROUNDS;
 use super::plan::OnError;
+use super::sent::Sent;
 use super::subscriber::Runner;
 use crate::history::Position;
 use crate::plugins::Fault;
@@ -33,7 +34,7 @@ fn report(failure: &Failure, ends_run: bool) {
 
 impl Dispatcher {
     /// Handles a hook that failed or left something; returns the events.
-    pub(super) fn settle(&mut self, event: &Event, stopped: Stopped) -> Vec<Event> {
+    pub(super) fn settle(&mut self, event: &Event, stopped: Stopped) -> Vec<Sent> {
         let Stopped { index, status, left: Left { fault: told, state, mut events } } = stopped;
         if let Some(state) = state {
             self.subscribers[index].state = Some(state);
@@ -50,10 +51,10 @@ impl Dispatcher {
         hook: EventKind,
         position: Position,
         fault: Fault,
-    ) -> Vec<Event> {
+    ) -> Vec<Sent> {
         let event = self.record_failure(index, hook, position, fault);
         // A failing `error` hook must not call itself.
-        if hook == EventKind::ERROR { Vec::new() } else { vec![event] }
+        if hook == EventKind::ERROR { Vec::new() } else { vec![event.into()] }
     }
 
     /// A failure outside a pass: the `error` event is delivered at once.
@@ -95,9 +96,9 @@ impl Dispatcher {
 
     /// Fails the author of the round that exceeds the limit. The rounds before it show the loop; its start is in the
     /// first ones and not part of it.
-    pub(super) fn loop_of_callbacks(&mut self, rounds: &[Vec<Event>]) {
-        let pending = rounds.last().map_or(&[] as &[Event], Vec::as_slice);
-        let texts = rounds.iter().skip(ROUNDS / 2).flatten().filter_map(|event| match &event.data {
+    pub(super) fn loop_of_callbacks(&mut self, rounds: &[Vec<Sent>]) {
+        let pending = rounds.last().map_or(&[] as &[Sent], Vec::as_slice);
+        let texts = rounds.iter().skip(ROUNDS / 2).flatten().filter_map(|sent| match &sent.event.data {
             EventData::Record { author, record } => Some(format!("`{author}` puts the record `{}`", record.name)),
             EventData::Custom { author, name, .. } => Some(format!("`{author}` sends `{name}`")),
             EventData::Texts([kind, _, author]) => Some(format!("`{author}` publishes `{kind}`")),
@@ -110,7 +111,7 @@ impl Dispatcher {
             }
         }
         let message = format!("callbacks still answer each other after {ROUNDS} rounds: {}", links.join(", "));
-        let author = pending.iter().find_map(|event| match &event.data {
+        let author = pending.iter().find_map(|sent| match &sent.event.data {
             EventData::Record { author, .. } | EventData::Custom { author, .. } => Some(Arc::clone(author)),
             _ => None,
         });
@@ -118,8 +119,9 @@ impl Dispatcher {
             .and_then(|author| self.subscribers.iter().position(|subscriber| subscriber.name == author))
             .unwrap_or(0);
         let fault = Fault { message, panicked: false, place: String::new() };
-        let (hook, position) =
-            pending.first().map_or((EventKind::CUSTOM, Position::default()), |event| (event.kind, event.position));
+        let (hook, position) = pending
+            .first()
+            .map_or((EventKind::CUSTOM, Position::default()), |sent| (sent.event.kind, sent.event.position));
         // No `error` event: it would be the ninth round.
         self.record_failure(index, hook, position, fault);
     }

@@ -42,6 +42,8 @@ pub(super) struct RemoteHub {
     times: Mutex<Vec<HookTime>>,
     /// Whether a [`Message::Times`] is pending.
     times_wanted: AtomicBool,
+    /// Whether any callback has the hook for custom events.
+    has_listeners: AtomicBool,
     /// The hook in progress on the training thread.
     pub(super) pulse: Pulse,
 }
@@ -53,6 +55,7 @@ impl RemoteHub {
             metrics: Mutex::new(None),
             times: Mutex::default(),
             times_wanted: AtomicBool::new(false),
+            has_listeners: AtomicBool::new(false),
             pulse: Pulse::default(),
         })
     }
@@ -69,6 +72,16 @@ impl RemoteHub {
             self.inbox.post(Message::Times);
         }
         self.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether anybody gets a custom event; also for hooks in the background.
+    pub(super) fn has_listeners(&self) -> bool {
+        self.has_listeners.load(Ordering::Relaxed)
+    }
+
+    /// Says whether anybody gets a custom event.
+    pub(super) fn set_listeners(&self, has_listeners: bool) {
+        self.has_listeners.store(has_listeners, Ordering::Relaxed);
     }
 
     /// From now on remotes read `metrics`.
@@ -110,11 +123,9 @@ impl RemoteHub {
         match service {
             ServiceKind::RECORD_PUT => {
                 let record = Arc::new(call.request(typed::RECORD_PUT)?);
-                hub.inbox.post(Message::Events(vec![Event {
-                    kind: EventKind::RECORD,
-                    position: Position::default(),
-                    data: EventData::Record { author: instance, record },
-                }]));
+                let data = EventData::Record { author: instance, record };
+                let event = Event { kind: EventKind::RECORD, position: Position::default(), data };
+                hub.inbox.post(Message::Events(vec![(event, Vec::new())]));
             }
             ServiceKind::METRIC | ServiceKind::METRICS => {
                 let metrics = hub.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone();

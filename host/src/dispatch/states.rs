@@ -8,6 +8,7 @@ use super::dispatcher::Dispatcher;
 use super::event::{Event, EventData};
 use super::failure::Failure;
 use super::schedule::ScheduleState;
+use super::sent::EventTensors;
 use super::subscriber::Runner;
 use crate::services::Services;
 
@@ -31,7 +32,7 @@ impl Dispatcher {
         let event = Event::at(EventKind::SAVE_STATE, services.position());
         for target in self.targets(EventKind::SAVE_STATE).iter() {
             if self.subscribers[target.index].is_background() {
-                let snapshot = self.share(&event, &[], services);
+                let snapshot = self.share(&event, &EventTensors::None, &[], services);
                 let Runner::Background(worker) = &self.subscribers[target.index].runner else { continue };
                 match snapshot.and_then(|snapshot| worker.save_state(event.clone(), snapshot).unwrap_or(Ok(Vec::new())))
                 {

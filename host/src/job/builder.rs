@@ -235,6 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_nobody_listens_to_is_not_even_looked_at() {
+        let sends = outcome(CROSS_ENTROPY, &[], |job| {
+            job.batch_step(|step| {
+                // Of a type that callbacks do not know.
+                let complex = Tensor::f_zeros([1], (Kind::ComplexFloat, step.inputs().device()))?;
+                step.emit_with("odd", b"payload", &[("complex", &complex)])?;
+                let outputs = step.forward(step.inputs())?;
+                let loss = step.loss(&outputs, step.targets())?;
+                Ok(Computed { outputs, loss })
+            })
+        });
+        assert_eq!(sends["outcome"], "finished", "{sends}");
+    }
+
+    #[test]
     fn a_program_that_fails_fails_the_run_with_its_words() {
         let message = |complete: fn(Job) -> Job, loss| {
             let failed = outcome(loss, &[], complete);

@@ -4,6 +4,7 @@
 //! `produced-metric` for one that it puts, `expression` and `actions` for texts in the language of expressions. So the names
 //! are checked before the training, for every plugin alike.
 
+use plugin_api::Direction;
 use plugin_api::services::fits;
 use serde_json::Value;
 
@@ -103,6 +104,49 @@ pub(super) fn check(document: &Document, order: &Order, plan: &TrainingPlan) -> 
     problems
 }
 
+/// A warning for each metric that is watched in the direction in which its name says that it gets worse: in `when.best`, and
+/// in options that have a `mode` beside the metric.
+pub(super) fn contrary(order: &Order) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for planned in &order.planned {
+        let mut watches = |metric: &str, key: &str, direction: Direction| {
+            let Some(usual) = Direction::of_metric(metric).filter(|usual| *usual != direction) else { return };
+            let (says, takes, is) = match usual {
+                Direction::Min => ("max", "higher", "lower"),
+                Direction::Max => ("min", "lower", "higher"),
+            };
+            warnings.push(format!(
+                "`{}` takes a {takes} `{metric}` for better, since `{key}` is `{says}`, but it is better {is}: change \
+                 `{key}` unless that is meant",
+                planned.name()
+            ));
+        };
+        for (metric, direction) in &planned.when.best {
+            watches(metric, &format!("when.best.{metric}"), *direction);
+        }
+        let Some(schema) = &planned.kind.descriptor().options else { continue };
+        let options = Value::Object(planned.options.options.clone());
+        let mut found = |place: &str, metric: &str| {
+            let beside = place.rsplit_once('/').map_or("", |(parent, _)| parent);
+            let mode = options.pointer(&format!("{beside}/mode")).cloned();
+            if let Some(Ok(direction)) = mode.map(serde_json::from_value) {
+                watches(metric, "mode", direction);
+            }
+        };
+        each_of_format(READ, &options, schema, schema, "", &mut found);
+    }
+    warnings
+}
+
+/// Calls `found` with the place and the text of each value whose schema has the format; `*` in it is for many names.
+fn each_of_format(
+    format: &str,
+    value: &Value,
+    schema: &Value,
+    root: &Value,
+    place: &str,
+    found: &mut dyn FnMut(&str, &str),
+) {
 /// A text in options whose schema has a format.
 struct Formatted<'a> {
     format: &'a str,

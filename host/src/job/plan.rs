@@ -85,14 +85,13 @@ impl JobPlan {
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
 
         let mut problems: Vec<Problem> = Vec::new();
-        let order = dispatch::order(&document, &run_file.plugins, run_file.run.by_default, &catalogue).unwrap_or_else(
-            |found| {
+        let mut order = dispatch::order(&document, &run_file.plugins, run_file.run.by_default, &catalogue)
+            .unwrap_or_else(|found| {
                 problems.extend(found);
                 // A kind that is missing may be in a file that could not be loaded.
                 problems.extend(rejected.iter().cloned());
                 Order::default()
-            },
-        );
+            });
         problems.extend(output_paths::check(&document, &order));
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();
 
@@ -189,6 +188,7 @@ impl JobPlan {
         if !unknown.is_empty() {
             return Err(Problems(unknown));
         }
+        order.warnings.extend(metric_names::contrary(&order));
         let initial_weights = run_file.model.init_from.as_ref().map(|path| {
             InitialWeights::read(path, model.tensors())
                 .map_err(|error| Problem::from(&error).with_label(document.label_value("/model/init_from", "")))

@@ -44,7 +44,14 @@ pub trait Services: Surroundings {
     /// # Errors
     ///
     /// When a copy cannot be made.
-    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Arc<Snapshot>, ServiceError>;
+    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Snapshot, ServiceError>;
+
+    /// A copy of a tensor, whose table is valid for this call, that any thread may read.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be copied.
+    fn copy_tensor(&mut self, table: &TensorTable) -> Result<SharedTensor, ServiceError>;
 
     /// What remotes read.
     fn live_metrics(&self) -> Arc<LiveMetrics>;

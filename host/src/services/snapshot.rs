@@ -120,7 +120,8 @@ impl Snapshot {
             }
             ServiceKind::TENSOR_READ => {
                 let request = call.request(typed::TENSOR_READ)?;
-                lend(self.set(&request.set)?, &request.set, &request.names, reply)
+                let tensors = self.set(&request.set)?.iter().map(SharedTensor::lend).collect();
+                reply.lend_named(tensors, &request.set, &request.names)
             }
             ServiceKind::TENSOR_TO_HOST => {
                 for table in call.tensors {

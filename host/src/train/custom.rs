@@ -4,13 +4,19 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
+use plugin_api::abi::kinds::EventKind;
 use tch::{Kind, Tensor};
 
+use super::answers::loan;
 use super::error::TrainError;
 use super::learner::Learner;
 use super::loss::LossOptions;
+use super::session::Session;
+use super::step::Forward;
+use crate::dispatch::Dispatcher;
 use crate::history::Position;
 use crate::model::{BoxError, Mode, Network, contained};
+use crate::torch::autocast::Autocast;
 
 /// The mean loss of a batch from its outputs and targets: a scalar with an autograd graph.
 pub type LossFunction = dyn Fn(&Tensor, &Tensor) -> Result<Tensor, BoxError>;
@@ -66,13 +72,35 @@ impl fmt::Debug for Loss {
 ///
 /// Draws from libtorch's default generators are repeatable, and a resumed run continues them.
 pub struct BatchStep<'a> {
-    learner: &'a Learner,
+    around: Around<'a>,
+    /// The run's precision, while the program computes.
+    autocast: Option<Autocast>,
     position: Position,
     inputs: &'a Tensor,
     targets: &'a Tensor,
     nodes: &'a [usize],
     tapped: Vec<Tensor>,
 }
+
+/// Where a program's step computes.
+pub(super) enum Around<'a> {
+    /// In the loop, where callbacks get the events that it sends.
+    Run(&'a mut Session, &'a mut Dispatcher),
+    /// Apart from the run, within a callback's hook: no other callback may be entered there.
+    Apart(&'a Learner),
+}
+
+impl Around<'_> {
+    fn learner(&self) -> &Learner {
+        match self {
+            Around::Run(session, _) => &session.learner,
+            Around::Apart(learner) => learner,
+        }
+    }
+}
+
+/// The author of the events that the program sends itself.
+const PROGRAM: &str = "program";
 
 /// What a step computed from a batch.
 #[derive(Debug)]
@@ -103,8 +131,8 @@ impl<'a> BatchStep<'a> {
     }
 
     /// The model.
-    pub fn network(&self) -> &'a Network {
-        &self.learner.network
+    pub fn network(&self) -> &Network {
+        &self.around.learner().network
     }
 
     /// The model's outputs for `inputs` in training mode, f32 with an autograd graph. The activations that callbacks
@@ -114,7 +142,7 @@ impl<'a> BatchStep<'a> {
     ///
     /// When the model cannot compute them.
     pub fn forward(&mut self, inputs: &Tensor) -> Result<Tensor, TrainError> {
-        let (outputs, tapped) = self.learner.training_outputs(inputs, self.nodes)?;
+        let (outputs, tapped) = self.around.learner().training_outputs(inputs, self.nodes)?;
         self.tapped = tapped;
         Ok(outputs)
     }
@@ -125,40 +153,73 @@ impl<'a> BatchStep<'a> {
     ///
     /// Outputs and targets that do not fit the loss.
     pub fn loss(&self, outputs: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
-        self.learner.loss.compute(outputs, targets)
+        self.around.learner().loss.compute(outputs, targets)
     }
 
-    /// Sends the callbacks a `custom` event, with the author `program`. They get it after this step's loss is computed, before the hook
-    /// `gradients`.
-    pub fn emit(&self, name: &str, payload: impl AsRef<[u8]>) {
-        if let Some(emitter) = &self.learner.emitter {
-            emitter.emit(name, payload.as_ref());
+    /// Sends the callbacks a `custom` event, with the author `program`. Those on the training thread have handled it when
+    /// this returns. What one of them fails with is its own: the run's `on_error` decides, after this step's loss is
+    /// computed. Nobody gets events of steps that a callback trains apart from the run.
+    ///
+    /// # Errors
+    ///
+    /// When libtorch cannot go back to the run's precision, in which callbacks do not compute.
+    pub fn emit(&mut self, name: &str, payload: impl AsRef<[u8]>) -> Result<(), TrainError> {
+        self.emit_with(name, payload, &[])
+    }
+
+    /// The same with tensors, such as what the step made of its batch. They are lent to the callbacks, not copied; those in
+    /// the background that say that they need them get copies. Without a listener nothing is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::emit`], and a tensor of a type or on a device that callbacks do not know.
+    pub fn emit_with(
+        &mut self,
+        name: &str,
+        payload: impl AsRef<[u8]>,
+        tensors: &[(&str, &Tensor)],
+    ) -> Result<(), TrainError> {
+        let Around::Run(session, callbacks) = &mut self.around else { return Ok(()) };
+        // Callbacks compute without it, and not with the casts of weights that it keeps. It ends also where nobody listens,
+        // so that a listener changes no bit of the step.
+        let in_precision = self.autocast.take().is_some();
+        if callbacks.wants(EventKind::CUSTOM) {
+            let loans: Result<Vec<_>, _> = tensors
+                .iter()
+                .map(|(name, tensor)| loan((*name).to_owned(), tensor.f_detach().map_err(TrainError::from)?))
+                .collect();
+            let loans = loans.map_err(|source| TrainError::EventTensors { event: name.to_owned(), source })?;
+            callbacks.send_custom(PROGRAM, name, payload.as_ref(), loans, &mut **session);
         }
+        if in_precision {
+            self.autocast = session.learner.autocast()?;
+        }
+        Ok(())
     }
 }
 
-impl Learner {
-    /// Outputs and loss as the program computes them, and the values of the tapped nodes.
-    pub(super) fn run_batch_step(
-        &self,
-        step: &RefCell<Box<BatchStepFunction>>,
-        inputs: &Tensor,
-        targets: &Tensor,
-        nodes: &[usize],
-    ) -> Result<(Tensor, Tensor, Vec<Tensor>), TrainError> {
-        let _autocast = self.autocast()?;
-        let mut batch =
-            BatchStep { learner: self, position: self.step.position, inputs, targets, nodes, tapped: Vec::new() };
-        let Computed { outputs, loss } =
-            contained(|| (step.borrow_mut())(&mut batch)).map_err(|message| failed("batch step", message))?;
-        let loss = as_loss("batch step", loss)?;
-        if !loss.requires_grad() {
-            return Err(failed("batch step", "its loss has no autograd graph, so it cannot be trained on"));
-        }
-        // Detached, since the program may hold the same tensor.
-        Ok((as_float(outputs.f_detach()?)?, loss, batch.tapped))
+/// Outputs and loss as the program computes them, and the values of the tapped nodes.
+pub(super) fn run_batch_step(
+    step: &RefCell<Box<BatchStepFunction>>,
+    around: Around<'_>,
+    inputs: &Tensor,
+    targets: &Tensor,
+    nodes: &[usize],
+) -> Result<Forward, TrainError> {
+    let learner = around.learner();
+    let (autocast, position) = (learner.autocast()?, learner.step.position);
+    let mut batch = BatchStep { around, autocast, position, inputs, targets, nodes, tapped: Vec::new() };
+    let Computed { outputs, loss } =
+        contained(|| (step.borrow_mut())(&mut batch)).map_err(|message| failed("batch step", message))?;
+    let loss = as_loss("batch step", loss)?;
+    if !loss.requires_grad() {
+        return Err(failed("batch step", "its loss has no autograd graph, so it cannot be trained on"));
     }
+    // Detached, since the program may hold the same tensor.
+    Ok(Forward { outputs: as_float(outputs.f_detach()?)?, loss, tapped: batch.tapped })
+}
 
+impl Learner {
     /// Outputs in training mode, in f32 with their graph, and the values of `nodes` without.
     pub(super) fn training_outputs(
         &self,

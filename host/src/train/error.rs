@@ -44,6 +44,14 @@ pub enum TrainError {
         /// What it said.
         message: String,
     },
+    /// A program's event has a tensor that callbacks cannot be lent.
+    #[error("the event `{event}` cannot carry its tensors")]
+    EventTensors {
+        /// The event's name.
+        event: String,
+        /// Why.
+        source: ServiceError,
+    },
     /// A checkpoint cannot be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -87,7 +95,7 @@ impl TrainError {
             Self::Optimizer(_) => "optimizer",
             Self::Metric(_) => "metric",
             Self::Torch(_) => "torch",
-            Self::Program { .. } => "program",
+            Self::Program { .. } | Self::EventTensors { .. } => "program",
             Self::Checkpoint(_) => "checkpoint",
             Self::Refused(_) => "model",
             Self::Resume { .. } | Self::MissingTensor { .. } => "resume",

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use plugin_api::protocol::Tap;
 use plugin_api::protocol::requests::Freeze;
@@ -14,7 +15,6 @@ use super::optimizer::{Optimizer, ParameterGroup, learning_rate_names};
 use super::precision::Precision;
 use super::schedule::Schedule;
 use super::step::Step;
-use crate::dispatch::Emitter;
 use crate::model::{Mode, Network};
 use crate::torch::autocast::{self, Autocast};
 use crate::torch::values;
@@ -36,9 +36,7 @@ pub(super) struct Learner {
     /// The owners of hyper-parameters that the schedule no longer sets, by group and name.
     pub(super) owners: BTreeMap<(String, String), String>,
     /// A program's own way from a batch to its loss.
-    pub(super) batch_step: Option<RefCell<Box<BatchStepFunction>>>,
-    /// Sends the events that it emits.
-    pub(super) emitter: Option<Emitter>,
+    pub(super) batch_step: Option<Rc<RefCell<Box<BatchStepFunction>>>>,
 }
 
 /// A callback's tap, with its node resolved.
@@ -69,7 +67,6 @@ impl Learner {
             taps: Vec::new(),
             owners: BTreeMap::new(),
             batch_step: None,
-            emitter: None,
         }
     }
 

@@ -16,9 +16,6 @@ use crate::dispatch::{Dispatcher, Event, EventData, Failure, Moment, SavedState,
 use crate::expression::Surroundings;
 use crate::report::table;
 
-/// The author of the events that the program sends itself.
-const PROGRAM: &str = "program";
-
 /// How a training ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -50,7 +47,6 @@ impl Trainer {
         states: &BTreeMap<String, SavedState>,
         schedules: &BTreeMap<String, ScheduleState>,
     ) -> Result<(), TrainError> {
-        self.session.set_emitter(self.dispatcher.emitter(PROGRAM));
         self.session.share_weights()?;
         self.dispatcher.connect_remotes(&self.session);
         self.fire(EventKind::SETUP)?;
@@ -95,7 +91,7 @@ impl Trainer {
             }
             while self.session.begin_step()? {
                 self.fire(EventKind::STEP_START)?;
-                self.session.forward_backward()?;
+                self.session.forward_backward(&mut self.dispatcher)?;
                 self.fire(EventKind::GRADIENTS)?;
                 self.session.update()?;
                 self.fire(EventKind::STEP_END)?;

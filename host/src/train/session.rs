@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ use super::progress::{Length, LiveProgress, Progress, Started};
 use super::schedule::Schedule;
 use crate::config::Every;
 use crate::data::{Data, TRAIN};
-use crate::dispatch::Emitter;
+use crate::dispatch::Dispatcher;
 use crate::distributed::ProcessGroup;
 use crate::expression::Expressions;
 use crate::history::{HistoryView, Metrics, Position};
@@ -264,7 +265,7 @@ impl Session {
 
     /// Computes outputs and loss of each training batch with `step` from now on.
     pub fn set_batch_step(&mut self, step: Box<BatchStepFunction>) {
-        self.learner.batch_step = Some(step.into());
+        self.learner.batch_step = Some(Rc::new(step.into()));
     }
 
     /// Puts what `save` gives into each checkpoint.
@@ -408,9 +409,10 @@ impl Session {
         Ok(true)
     }
 
-    /// Computes outputs, loss and gradients, the gradients averaged over all ranks.
-    pub(super) fn forward_backward(&mut self) -> Result<(), TrainError> {
-        self.learner.forward_backward()?;
+    /// Computes outputs, loss and gradients, the gradients averaged over all ranks. A program's own step may send events to
+    /// the callbacks.
+    pub(super) fn forward_backward(&mut self, callbacks: &mut Dispatcher) -> Result<(), TrainError> {
+        self.compute_gradients(callbacks)?;
         self.learner.average_gradients(&*self.group)
     }
 

@@ -1,12 +1,17 @@
 //! One optimizer update: load, forward and backward, update.
 
+use std::rc::Rc;
+
 use tch::{Device, Kind, Tensor};
 
+use super::custom::{Around, run_batch_step};
 use super::error::TrainError;
 use super::feed::{Feed, StepBatch};
 use super::learner::Learner;
 use super::measured::Measured;
 use super::progress::Progress;
+use super::session::Session;
+use crate::dispatch::Dispatcher;
 use crate::distributed::ProcessGroup;
 use crate::history::Position;
 use crate::torch::values;
@@ -32,6 +37,13 @@ pub(super) struct Step {
     /// Batch sizes of the step, for accumulation.
     sizes: Vec<i64>,
     seconds: Seconds,
+}
+
+/// What is computed from a batch: the outputs, the mean loss with its graph, and the values of nodes without.
+pub(super) struct Forward {
+    pub(super) outputs: Tensor,
+    pub(super) loss: Tensor,
+    pub(super) tapped: Vec<Tensor>,
 }
 
 /// Time spent in steps, by the processor's counter.
@@ -80,58 +92,23 @@ impl Learner {
         Ok(())
     }
 
-    /// Computes outputs, loss and gradients. With accumulation the gradients are those of the joined batch: each
-    /// batch's mean loss is weighted by its share of the samples, or of their class weights.
-    pub(super) fn forward_backward(&mut self) -> Result<(), TrainError> {
-        let (Some(inputs), Some(targets)) = (&self.step.inputs, &self.step.targets) else {
-            return Ok(());
-        };
-        let one = match self.step.one.take() {
-            Some(one) => one,
-            None => Tensor::f_ones([0i64; 0], (Kind::Float, self.network.device()))?,
-        };
-        let nodes = self.tapped_nodes();
-        if let [_] = self.step.sizes[..] {
-            let (outputs, loss, tapped) = self.forward(inputs, targets, &nodes)?;
-            values::backward(&loss, &one)?;
-            self.step.one = Some(one);
-            values::forget_graph(&loss)?;
-            values::forget_graph(&outputs)?;
-            self.step.loss = Some(loss);
-            self.step.outputs = Some(outputs);
-            self.step.tapped = tapped;
-            return Ok(());
-        }
-        let weights = self.batch_weights(targets)?;
-        let total: f64 = weights.iter().sum();
-        let (mut outputs, mut tapped): (Vec<Tensor>, Vec<Vec<Tensor>>) = (Vec::new(), Vec::new());
-        let mut mean: Option<Tensor> = None;
-        let mut start = 0;
-        for (&size, weight) in self.step.sizes.iter().zip(weights) {
-            let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
-            let (output, loss, values) = self.forward(&inputs, &targets, &nodes)?;
-            let share = loss * (weight / total);
-            values::backward(&share, &one)?;
-            let share = share.f_detach()?;
-            mean = Some(match mean {
-                Some(mean) => mean + share,
-                None => share,
-            });
-            outputs.push(output.f_detach()?);
-            tapped.push(values);
-            start += size;
-        }
-        self.step.one = Some(one);
-        self.step.loss = mean;
-        self.step.outputs = Some(Tensor::f_cat(&outputs, 0)?);
-        self.step.tapped = (0..nodes.len())
-            .map(|tap| tapped.iter().filter_map(|values| values.get(tap)).collect::<Vec<_>>())
-            .filter(|values| !values.is_empty())
-            .map(|values| Tensor::f_cat(&values, 0))
-            .collect::<Result<_, _>>()?;
-        Ok(())
+    /// Outputs and mean loss, the loss with its graph, and the values of `nodes` without.
+    fn forward(&self, inputs: &Tensor, targets: &Tensor, nodes: &[usize]) -> Result<Forward, TrainError> {
+        let _autocast = self.autocast()?;
+        let (outputs, tapped) = self.training_outputs(inputs, nodes)?;
+        let loss = self.loss.compute(&outputs, targets)?;
+        Ok(Forward { outputs, loss, tapped })
     }
 
+    /// The loss of a batch apart from the run, with its graph. Events that a program's own step sends then are not
+    /// delivered.
+    pub(super) fn loss_apart(&self, inputs: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
+        let forward = match &self.batch_step {
+            Some(step) => run_batch_step(step, Around::Apart(self), inputs, targets, &[]),
+            None => self.forward(inputs, targets, &[]),
+        };
+        Ok(forward?.loss)
+    }
     /// The weight of the mean loss of each of the step's batches.
     fn batch_weights(&self, targets: &Tensor) -> Result<Vec<f64>, TrainError> {
         let mut start = 0;
@@ -141,22 +118,6 @@ impl Learner {
             Ok(weight)
         };
         self.step.sizes.iter().map(weigh).collect()
-    }
-
-    /// Outputs and mean loss, the loss with its graph, and the values of `nodes` without.
-    pub(super) fn forward(
-        &self,
-        inputs: &Tensor,
-        targets: &Tensor,
-        nodes: &[usize],
-    ) -> Result<(Tensor, Tensor, Vec<Tensor>), TrainError> {
-        if let Some(step) = &self.batch_step {
-            return self.run_batch_step(step, inputs, targets, nodes);
-        }
-        let _autocast = self.autocast()?;
-        let (outputs, tapped) = self.training_outputs(inputs, nodes)?;
-        let loss = self.loss.compute(&outputs, targets)?;
-        Ok((outputs, loss, tapped))
     }
 
     /// The schedule's factor for the update at the present position.
@@ -207,6 +168,77 @@ impl Learner {
             accumulator.add(outputs, targets)?;
         }
         Ok(())
+    }
+}
+
+impl Session {
+    /// Computes outputs, loss and gradients. With accumulation the gradients are those of the joined batch: each
+    /// batch's mean loss is weighted by its share of the samples, or of their class weights.
+    pub(super) fn compute_gradients(&mut self, callbacks: &mut Dispatcher) -> Result<(), TrainError> {
+        let step = &mut self.learner.step;
+        let (Some(inputs), Some(targets)) = (&step.inputs, &step.targets) else {
+            return Ok(());
+        };
+        // Handles of their own: while a program's step sends an event, its listeners use the whole session.
+        let (inputs, targets) = (inputs.shallow_clone(), targets.shallow_clone());
+        let one = match step.one.take() {
+            Some(one) => one,
+            None => Tensor::f_ones([0i64; 0], (Kind::Float, self.learner.network.device()))?,
+        };
+        let nodes = self.learner.tapped_nodes();
+        if let [_] = self.learner.step.sizes[..] {
+            let Forward { outputs, loss, tapped } = self.forward(callbacks, &inputs, &targets, &nodes)?;
+            values::backward(&loss, &one)?;
+            values::forget_graph(&loss)?;
+            values::forget_graph(&outputs)?;
+            let step = &mut self.learner.step;
+            (step.loss, step.outputs, step.tapped, step.one) = (Some(loss), Some(outputs), tapped, Some(one));
+            return Ok(());
+        }
+        let weights = self.learner.batch_weights(&targets)?;
+        let total: f64 = weights.iter().sum();
+        let (mut outputs, mut tapped): (Vec<Tensor>, Vec<Vec<Tensor>>) = (Vec::new(), Vec::new());
+        let mut mean: Option<Tensor> = None;
+        let mut start = 0;
+        for (size, weight) in self.learner.step.sizes.clone().into_iter().zip(weights) {
+            let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
+            let batch = self.forward(callbacks, &inputs, &targets, &nodes)?;
+            let share = batch.loss * (weight / total);
+            values::backward(&share, &one)?;
+            let share = share.f_detach()?;
+            mean = Some(match mean {
+                Some(mean) => mean + share,
+                None => share,
+            });
+            outputs.push(batch.outputs.f_detach()?);
+            tapped.push(batch.tapped);
+            start += size;
+        }
+        let step = &mut self.learner.step;
+        step.one = Some(one);
+        step.loss = mean;
+        step.outputs = Some(Tensor::f_cat(&outputs, 0)?);
+        step.tapped = (0..nodes.len())
+            .map(|tap| tapped.iter().filter_map(|values| values.get(tap)).collect::<Vec<_>>())
+            .filter(|values| !values.is_empty())
+            .map(|values| Tensor::f_cat(&values, 0))
+            .collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn forward(
+        &mut self,
+        callbacks: &mut Dispatcher,
+        inputs: &Tensor,
+        targets: &Tensor,
+        nodes: &[usize],
+    ) -> Result<Forward, TrainError> {
+        let Some(step) = &self.learner.batch_step else { return self.learner.forward(inputs, targets, nodes) };
+        let step = Rc::clone(step);
+        let forward = run_batch_step(&step, Around::Run(self, callbacks), inputs, targets, nodes)?;
+        // A listener that failed does not fail the program's step, but it may end the run.
+        callbacks.check()?;
+        Ok(forward)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// A set of named tensors.
 ///
 /// Written as `parameters`, `buffers`, `gradients`, `optimizer`, `batch` (`inputs`, `targets`),
-/// `outputs`, `taps`, or `copy:<name>` for a named copy of the weights.
+/// `outputs`, `taps`, `event`, or `copy:<name>` for a named copy of the weights.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TensorSet {
@@ -25,6 +25,8 @@ pub enum TensorSet {
     /// The values that were requested in `setup`; from `gradients` to `step_end`, in `trigger` those of the last step, and of
     /// activations in `eval_step_end`.
     Taps,
+    /// What a custom event carries, by the names that its author gave; in `custom`.
+    Event,
     /// A named copy of the weights.
     Copy(String),
 }
@@ -39,6 +41,7 @@ impl std::fmt::Display for TensorSet {
             Self::Batch => formatter.write_str("batch"),
             Self::Outputs => formatter.write_str("outputs"),
             Self::Taps => formatter.write_str("taps"),
+            Self::Event => formatter.write_str("event"),
             Self::Copy(name) => write!(formatter, "copy:{name}"),
         }
     }
@@ -55,6 +58,7 @@ impl std::str::FromStr for TensorSet {
             "batch" => Self::Batch,
             "outputs" => Self::Outputs,
             "taps" => Self::Taps,
+            "event" => Self::Event,
             _ => match text.strip_prefix("copy:") {
                 Some(name) => Self::Copy(name.to_owned()),
                 None => return Err(crate::Error::new(format!("there is no tensor set `{text}`"))),

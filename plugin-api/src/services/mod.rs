@@ -242,7 +242,7 @@ services! {
     /// A batch of a split; the reply is the tensors `inputs` and `targets`.
     BATCH = 25 "batch" since 0: BatchRequest => Tensors;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
-    /// Sends a custom event.
+    /// Sends a custom event, with the tensors of the request, each under its name.
     EMIT = 26 "emit" since 0: Custom => Nothing;
         Acts, hooks any, background Direct, remote no, ranks Any.
     /// Writes the checkpoint that is being taken.

@@ -355,6 +355,8 @@ pub const fn tensors_readable(set: &TensorSet) -> HookSet {
             E::PREDICT_STEP,
         ]),
         TensorSet::Outputs => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_END, E::PREDICT_STEP]),
+        TensorSet::Taps => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::EVAL_STEP_END, E::PREDICT_STEP]),
+        TensorSet::Event => HookSet::of(&[E::CUSTOM]),
         TensorSet::Taps => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_END, E::PREDICT_STEP]),
         TensorSet::Parameters | TensorSet::Buffers | TensorSet::Optimizer | TensorSet::Copy(_) => HookSet::ANY,
     }
@@ -367,7 +369,7 @@ pub const fn tensors_writable(set: &TensorSet) -> Option<HookSet> {
         TensorSet::Gradients => HookSet::of(&[EventKind::GRADIENTS]),
         TensorSet::Batch => HookSet::of(&[EventKind::STEP_START]),
         TensorSet::Copy(_) => HookSet::ANY,
-        TensorSet::Outputs | TensorSet::Taps => return None,
+        TensorSet::Outputs | TensorSet::Taps | TensorSet::Event => return None,
     })
 }
 

@@ -99,7 +99,11 @@ impl World {
                 }
             }
             ServiceKind::ARTIFACT => self.seen.artifacts.push(decode(payload)?),
-            ServiceKind::EMIT => self.seen.emitted.push(decode(payload)?),
+            ServiceKind::EMIT => {
+                let carried = tensors.iter().map(TensorView::to_owned).collect::<Result<Vec<_>>>()?;
+                self.seen.emitted.push(decode(payload)?);
+                self.seen.emitted_tensors.push(carried);
+            }
             ServiceKind::CONTROL => self.seen.requests.push(decode::<ControlRequest>(payload)?),
             ServiceKind::REMOTE => return Answer::of(&self.remote.open()),
             ServiceKind::WRITE_CHECKPOINT => return self.write_checkpoint(&decode::<Path>(payload)?.path),

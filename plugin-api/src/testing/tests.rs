@@ -98,7 +98,9 @@ impl Callback for Puppet {
     }
 
     fn on_custom(&mut self, run: &mut Run<'_>, event: &Custom<'_>) -> Result<()> {
-        run.emit("echo", event.payload)
+        let carried = run.tensors(TensorSet::Event)?;
+        let tensors: Vec<_> = carried.iter().map(|view| ("twice", view)).collect();
+        run.emit_with("echo", event.payload, &tensors)
     }
 }
 
@@ -163,6 +165,10 @@ fn records_and_custom_events_arrive_whole() {
     host.custom("other", "ping", b"payload").unwrap();
     assert_eq!(host.save_state().unwrap(), br#"note by monitor: None Text { text: "hello" }"#);
     assert_eq!((host.emitted()[0].name.as_str(), host.emitted()[0].payload.0.as_slice()), ("echo", &b"payload"[..]));
+    assert!(host.emitted_tensors(0).is_empty());
+    let tensor = Tensor::new("once", &[2], &[1f32, 2.0]).unwrap();
+    host.custom_with("other", "ping", b"", vec![tensor.clone()]).unwrap();
+    assert_eq!(host.emitted_tensors(1), [tensor.named("twice")]);
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub(super) struct Seen {
     pub(super) requests: Vec<ControlRequest>,
     pub(super) records: Vec<Record>,
     pub(super) emitted: Vec<Custom>,
+    /// What each of these carried.
+    pub(super) emitted_tensors: Vec<Vec<Tensor>>,
     pub(super) lines: Vec<String>,
     pub(super) statuses: BTreeMap<String, StatusLine>,
     pub(super) artifacts: Vec<Artifact>,

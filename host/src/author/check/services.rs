@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
+use plugin_api::TensorView;
 use plugin_api::abi::TensorTable;
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
 use plugin_api::protocol::requests::{
@@ -119,9 +120,14 @@ impl Services for Simulated {
         }
     }
 
-    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Arc<Snapshot>, ServiceError> {
+    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Snapshot, ServiceError> {
         let sets: Vec<TensorSet> = needs.sets.iter().filter_map(|set| set.parse().ok()).collect();
-        Ok(Arc::new(self.world.snapshot(event, self.position, &sets)))
+        Ok(self.world.snapshot(event, self.position, &sets))
+    }
+
+    fn copy_tensor(&mut self, table: &TensorTable) -> Result<SharedTensor, ServiceError> {
+        // SAFETY: the table is valid for this call.
+        SharedTensor::copy_of(&unsafe { TensorView::from_table(*table) })
     }
 
     fn live_metrics(&self) -> Arc<LiveMetrics> {

@@ -15,6 +15,7 @@ mod weights;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use plugin_api::abi::TensorTable;
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
 use plugin_api::protocol::{Control, ParameterGroup};
 use plugin_api::services::{no_batch, typed};
@@ -26,8 +27,10 @@ use super::learner::Learner;
 use super::session::Session;
 use crate::expression::Surroundings;
 use crate::history::{HistoryError, HistoryView, LiveMetrics, Metric, Position};
-use crate::services::{self, Call, Reply, ServiceError, Services, Snapshot, SnapshotNeeds};
+use crate::services::{Call, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds, self};
 use crate::torch::values;
+
+pub(super) use tensors::loan;
 
 impl Services for Session {
     fn answer(&mut self, call: &Call<'_>, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
@@ -183,8 +186,12 @@ impl Services for Session {
         }
     }
 
-    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Arc<Snapshot>, ServiceError> {
+    fn snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Snapshot, ServiceError> {
         self.take_snapshot(event, needs)
+    }
+
+    fn copy_tensor(&mut self, table: &TensorTable) -> Result<SharedTensor, ServiceError> {
+        tensors::shared_copy(table)
     }
 
     fn live_metrics(&self) -> Arc<LiveMetrics> {

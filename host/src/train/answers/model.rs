@@ -154,7 +154,7 @@ pub(super) fn train_apart(
         let batch = batches.next_batch()?;
         let (inputs, targets) = (learner.to_device(batch.inputs)?, learner.to_device(batch.targets)?);
         learner.optimizer.clear_gradients()?;
-        let (_, loss, _) = learner.forward(&inputs, &targets, &[])?;
+        let loss = learner.loss_apart(&inputs, &targets)?;
         loss.f_backward()?;
         if let Some(maximum) = learner.clip_gradient_norm {
             learner.optimizer.clip_gradient_norm(maximum)?;

@@ -15,11 +15,7 @@ use crate::history::HistoryView;
 use crate::services::{ServiceError, Snapshot, SnapshotNeeds, WriteCheckpoint};
 
 impl Session {
-    pub(super) fn take_snapshot(
-        &mut self,
-        event: EventKind,
-        needs: &SnapshotNeeds,
-    ) -> Result<Arc<Snapshot>, ServiceError> {
+    pub(super) fn take_snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Snapshot, ServiceError> {
         let mut copied = BTreeMap::new();
         let mut loss_at_hand = None;
         for name in &needs.sets {
@@ -36,7 +32,7 @@ impl Session {
         }
         let checkpoint =
             if needs.training_state && event == EventKind::CHECKPOINT { self.collect_checkpoint(true)? } else { None };
-        Ok(Arc::new(Snapshot {
+        Ok(Snapshot {
             info: self.info.clone(),
             position: self.progress.position,
             metrics: self.present_metrics()?,
@@ -51,7 +47,7 @@ impl Session {
             expressions: Arc::clone(&self.expressions),
             screen: self.outputs.screen(),
             seconds: self.progress.started().elapsed().as_secs_f64(),
-        }))
+        })
     }
 }
 

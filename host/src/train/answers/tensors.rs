@@ -1,5 +1,7 @@
 //! Sets of tensors: listed, lent, and written.
 
+use std::rc::Rc;
+
 use plugin_api::TensorView;
 use plugin_api::abi::kinds::EventKind;
 use plugin_api::abi::{DataType, Device as AbiDevice, TensorTable};
@@ -7,12 +9,13 @@ use plugin_api::protocol::requests::TensorsRequest;
 use plugin_api::protocol::{TapOf, TapReduce, TensorInfo, TensorSet};
 use tch::{Device, Kind, Tensor};
 
+use super::super::checkpointing::HostTensor;
 use super::super::dtype::{data_type, kind};
 use super::super::error::TrainError;
 use super::super::kept::Kept;
 use super::super::learner::Learner;
 use crate::model::NamedTensor;
-use crate::services::{Lent, Reply, ServiceError, contiguous_strides};
+use crate::services::{Lent, Reply, ServiceError, SharedTensor, contiguous_strides};
 
 /// The tensors of a set as they are at `hook`, sharing the loop's memory.
 pub(super) fn of_set(
@@ -160,6 +163,12 @@ pub(super) fn lend_named(
 
 /// Lends a tensor without a copy, once its device has finished with it.
 pub(super) fn lend(name: String, tensor: Tensor, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
+    reply.lend(loan(name, tensor)?);
+    Ok(())
+}
+
+/// A loan of a tensor, once its device has finished with it.
+pub(in super::super) fn loan(name: String, tensor: Tensor) -> Result<Lent, ServiceError> {
     let dtype = data_type(tensor.kind())
         .ok_or_else(|| ServiceError::Failed(format!("tensor `{name}` has the type {:?}", tensor.kind())))?;
     let device = match tensor.device() {
@@ -172,8 +181,7 @@ pub(super) fn lend(name: String, tensor: Tensor, reply: &mut Reply<'_>) -> Resul
     };
     let data = if tensor.numel() == 0 { std::ptr::null_mut() } else { tensor.data_ptr() };
     let (shape, strides) = (tensor.size(), tensor.stride());
-    reply.lend(Lent { name, shape, strides, data, dtype, device, owner: Box::new(tensor) });
-    Ok(())
+    Ok(Lent { name, shape, strides, data, dtype, device, owner: Rc::new(tensor) })
 }
 
 /// A copy on the CPU of each tensor that the plugin passes back.
@@ -185,6 +193,13 @@ pub(super) fn to_host(tables: &[TensorTable], reply: &mut Reply<'_>) -> Result<(
         lend(name, copy.map_err(TrainError::from)?, reply)?;
     }
     Ok(())
+}
+
+/// A copy that any thread may read.
+pub(super) fn shared_copy(table: &TensorTable) -> Result<SharedTensor, ServiceError> {
+    // SAFETY: the plugin's table is valid until the call returns.
+    let name = unsafe { TensorView::from_table(*table) }.name().to_owned();
+    Ok(HostTensor::share(&name, &borrowed(table)?)?)
 }
 
 /// A tensor over a plugin's memory; it must not outlive the call.

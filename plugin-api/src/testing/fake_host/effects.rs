@@ -20,6 +20,11 @@ impl FakeHost {
         self.world.given.metrics.get(name).copied().flatten()
     }
 
+    /// The latest array of this name.
+    pub fn array(&self, name: &str) -> Option<&ArrayPoint> {
+        self.world.given.arrays.get(name)?.last()
+    }
+
     /// A hyper-parameter, in the first group that has it.
     pub fn hyper_parameter(&self, name: &str) -> Option<f64> {
         self.world.given.groups.iter().find_map(|group| group.values.get(name)).copied()
@@ -64,6 +69,11 @@ impl FakeHost {
     /// The custom events that were sent.
     pub fn emitted(&self) -> &[Custom] {
         &self.world.seen.emitted
+    }
+
+    /// The tensors that the custom event `index` of [`Self::emitted`] carried; none if there is no such event.
+    pub fn emitted_tensors(&self, index: usize) -> &[Tensor] {
+        self.world.seen.emitted_tensors.get(index).map_or(&[], Vec::as_slice)
     }
 
     /// The lines on the console.

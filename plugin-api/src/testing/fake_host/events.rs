@@ -7,8 +7,9 @@ use crate::abi::kinds::{EventKind, Status};
 use crate::abi::{Bytes, EvaluationTable, EventTable, Table, Text, TextsTable};
 use crate::error::{Error, Result};
 use crate::event::{Outcome, Position};
-use crate::protocol::{Record, RecordValue};
+use crate::protocol::{Record, RecordValue, TensorSet};
 use crate::services::Caller;
+use crate::tensor::Tensor;
 use crate::testing::host_call;
 
 /// Events.
@@ -176,7 +177,19 @@ impl FakeHost {
     ///
     /// The hook's error or panic.
     pub fn custom(&mut self, author: &str, name: &str, payload: &[u8]) -> Result<()> {
-        self.send_texts(EventKind::CUSTOM, [name, author, ""], payload, f64::NAN)
+        self.custom_with(author, name, payload, Vec::new())
+    }
+
+    /// Sends `custom` with tensors.
+    ///
+    /// # Errors
+    ///
+    /// The hook's error or panic.
+    pub fn custom_with(&mut self, author: &str, name: &str, payload: &[u8], tensors: Vec<Tensor>) -> Result<()> {
+        self.world.given.tensors.insert(TensorSet::Event, tensors);
+        let sent = self.send_texts(EventKind::CUSTOM, [name, author, ""], payload, f64::NAN);
+        self.world.given.tensors.remove(&TensorSet::Event);
+        sent
     }
 
     /// Sends `checkpoint` at the position of the last event.

@@ -81,6 +81,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                     TensorSet::Batch,
                     TensorSet::Outputs,
                     TensorSet::Taps,
+                    TensorSet::Event,
                     TensorSet::Copy("matrix".to_owned()),
                 ] {
                     // Inline, a copy exists from the second hook on; other callers cannot know when.

@@ -2,11 +2,13 @@
 //!
 //! Each line of a journal is an object: `check`, `passed` and `detail`, or what the kind's own words say.
 
+mod events;
 mod graph_reader;
 mod journal;
 mod keeper;
 mod observer;
 mod reader;
+mod taps;
 mod tensors;
 mod writer;
 
@@ -19,4 +21,8 @@ const KINDS: &[Kind] = &[
     Kind::of::<keeper::Keeper>(),
     Kind::of::<observer::Observer>(),
     Kind::of::<graph_reader::GraphReader>(),
+    Kind::of::<events::Sender>(),
+    Kind::of::<events::Receiver<true>>(),
+    Kind::of::<events::Receiver<false>>(),
+    Kind::of::<taps::Taps>(),
 ];

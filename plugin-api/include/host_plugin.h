@@ -245,10 +245,8 @@ typedef uint32_t hp_status;
  * Sets of tensors: `parameters`, `buffers`, `optimizer`, `copy:NAME` can be read in any hook; `gradients` in
  * `gradients`, `step_end`, `trigger`; `batch` (`inputs`, `targets`) from `step_start` to `step_end`, in `trigger` and in
  * steps of an evaluation; `outputs` in `gradients`, `step_end`, `trigger`, `eval_step_end`; `taps` in `gradients`,
- * `step_end`, `eval_step_end`; `event` in `custom`. Written: `parameters`, `buffers`, `optimizer` in idle hooks;
+ * `step_end`, `trigger`, `eval_step_end`; `event` in `custom`. Written: `parameters`, `buffers`, `optimizer` in idle hooks;
  * `gradients` in `gradients`; `batch` in `step_start`; `copy:NAME` in any hook.
- * `step_end`, `trigger`, `eval_step_end`. Written: `parameters`, `buffers`, `optimizer` in idle hooks; `gradients` in `gradients`;
- * `batch` in `step_start`; `copy:NAME` in any hook.
  */
 
 /* Tells why the hook fails; the last one before it returns counts. `place` is where, `file:line`.

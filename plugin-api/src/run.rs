@@ -8,7 +8,9 @@ use crate::call::{self, Answer, Decode, Encode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Freeze, HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Freeze, HyperParameterSet,
+    LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine,
+    TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
     Action, ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime,

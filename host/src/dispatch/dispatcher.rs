@@ -25,6 +25,7 @@ use super::snapshots::Leases;
 use super::states::SavedState;
 use super::subscriber::{Runner, Subscriber};
 use super::watchdog::{HookLimits, OnHang, Watchdog};
+use super::written::WrittenCheckpoints;
 use crate::services::{Lent, Services};
 
 /// The callbacks of a run, in order.
@@ -144,6 +145,11 @@ impl Dispatcher {
         }
         self.index();
         Ok(())
+    }
+
+    /// Tells the callbacks of checkpoints that are written on another thread.
+    pub fn written_checkpoints(&self) -> WrittenCheckpoints {
+        WrittenCheckpoints::new(Arc::clone(&self.inbox))
     }
 
     /// Sends a custom event of `author`, which is not an instance, with `tensors`. Its listeners on this thread run before

@@ -37,6 +37,7 @@ mod snapshots;
 mod states;
 mod subscriber;
 mod watchdog;
+mod written;
 
 pub use account::HookTime;
 #[cfg(unix)]
@@ -51,3 +52,4 @@ pub(crate) use policy::ENDS_RUN;
 pub use schedule::{Moment, ScheduleState};
 pub use states::SavedState;
 pub use watchdog::{HookLimits, OnHang};
+pub use written::WrittenCheckpoints;

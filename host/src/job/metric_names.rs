@@ -126,27 +126,17 @@ pub(super) fn contrary(order: &Order) -> Vec<String> {
         }
         let Some(schema) = &planned.kind.descriptor().options else { continue };
         let options = Value::Object(planned.options.options.clone());
-        let mut found = |place: &str, metric: &str| {
-            let beside = place.rsplit_once('/').map_or("", |(parent, _)| parent);
+        each_text(&options, schema, schema, "", &mut |text| {
+            let beside = text.place.rsplit_once('/').map_or("", |(parent, _)| parent);
             let mode = options.pointer(&format!("{beside}/mode")).cloned();
-            if let Some(Ok(direction)) = mode.map(serde_json::from_value) {
-                watches(metric, "mode", direction);
+            if let (READ, Some(Ok(direction))) = (text.format, mode.map(serde_json::from_value)) {
+                watches(text.value, "mode", direction);
             }
-        };
-        each_of_format(READ, &options, schema, schema, "", &mut found);
+        });
     }
     warnings
 }
 
-/// Calls `found` with the place and the text of each value whose schema has the format; `*` in it is for many names.
-fn each_of_format(
-    format: &str,
-    value: &Value,
-    schema: &Value,
-    root: &Value,
-    place: &str,
-    found: &mut dyn FnMut(&str, &str),
-) {
 /// A text in options whose schema has a format.
 struct Formatted<'a> {
     format: &'a str,

@@ -176,22 +176,3 @@ impl Surroundings for &Snapshot {
         self.groups.clone()
     }
 }
-
-/// Lends the tensors of `names`, in the set's order; all if it is empty.
-fn lend(
-    tensors: &[SharedTensor],
-    set: &TensorSet,
-    names: &[String],
-    reply: &mut Reply<'_>,
-) -> Result<(), ServiceError> {
-    for name in names {
-        if !tensors.iter().any(|tensor| tensor.name() == name) {
-            let what = format!("tensor in `{set}` called");
-            return Err(ServiceError::no_such_name(&what, name, tensors.iter().map(SharedTensor::name)));
-        }
-    }
-    for tensor in tensors.iter().filter(|tensor| names.is_empty() || names.iter().any(|name| name == tensor.name())) {
-        reply.lend(tensor.lend());
-    }
-    Ok(())
-}

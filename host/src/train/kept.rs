@@ -9,6 +9,7 @@ use super::checkpointing::{CheckpointWriter, PendingCheckpoint};
 use super::error::TrainError;
 use super::learner::Learner;
 use super::optimizer::GroupState;
+use crate::dispatch::WrittenCheckpoints;
 use crate::history::Position;
 use crate::model::NamedTensor;
 use crate::services::WeightsOrigin;
@@ -26,6 +27,8 @@ pub(super) struct Kept {
     pub(super) pending: Option<Arc<PendingCheckpoint>>,
     /// Writes checkpoints while the training goes on, from the first that was queued on.
     pub(super) writer: Option<CheckpointWriter>,
+    /// Tells the callbacks what it has written.
+    pub(super) written: Option<WrittenCheckpoints>,
 }
 
 /// A copy of the weights.

@@ -100,6 +100,7 @@ impl Progress {
             started: Started { at: now, before: Duration::ZERO },
             epoch_began: now,
             steps_in_process: 0,
+            before_step: None,
         };
         progress.count_from(CountedFrom::default());
         progress
@@ -126,8 +127,6 @@ impl Progress {
                 from.steps.saturating_add(left)
             }
         };
-            before_step: None,
-        }
     }
 
     /// The next epoch is `epoch`, as if those before it had been trained, on `samples` each.

@@ -47,6 +47,7 @@ impl Trainer {
         states: &BTreeMap<String, SavedState>,
         schedules: &BTreeMap<String, ScheduleState>,
     ) -> Result<(), TrainError> {
+        self.session.tell_of_checkpoints(self.dispatcher.written_checkpoints());
         self.session.share_weights()?;
         self.dispatcher.connect_remotes(&self.session);
         self.fire(EventKind::SETUP)?;

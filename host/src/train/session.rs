@@ -36,7 +36,7 @@ use super::progress::{Length, LiveProgress, Progress, Started};
 use super::schedule::Schedule;
 use crate::config::Every;
 use crate::data::{Data, TRAIN};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, WrittenCheckpoints};
 use crate::distributed::ProcessGroup;
 use crate::expression::Expressions;
 use crate::history::{HistoryView, Metrics, Position};
@@ -273,9 +273,9 @@ impl Session {
         self.program_state = Some(save);
     }
 
-    /// Sends the events that the program's own step emits.
-    pub(super) fn set_emitter(&mut self, emitter: Emitter) {
-        self.learner.emitter = Some(emitter);
+    /// Tells the callbacks of checkpoints that are written while the training goes on.
+    pub(super) fn tell_of_checkpoints(&mut self, written: WrittenCheckpoints) {
+        self.kept.written = Some(written);
     }
 
     /// Freezes what the checkpoint says or, without one, what the run file's patterns fit.

@@ -26,8 +26,9 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use crate::protocol::requests::{
-    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Failure, Freeze, HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest,
-    TrainSteps,
+    ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Failure, Freeze,
+    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint,
+    Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
     ArrayPoint, CheckpointWritten, ConsoleLine, Evaluated, HookTime, ParameterGroup, Point, Record, RunInfo, Tap,

@@ -355,7 +355,6 @@ pub const fn tensors_readable(set: &TensorSet) -> HookSet {
             E::PREDICT_STEP,
         ]),
         TensorSet::Outputs => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_END, E::PREDICT_STEP]),
-        TensorSet::Taps => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::EVAL_STEP_END, E::PREDICT_STEP]),
         TensorSet::Event => HookSet::of(&[E::CUSTOM]),
         TensorSet::Taps => HookSet::of(&[E::GRADIENTS, E::STEP_END, E::TRIGGER, E::EVAL_STEP_END, E::PREDICT_STEP]),
         TensorSet::Parameters | TensorSet::Buffers | TensorSet::Optimizer | TensorSet::Copy(_) => HookSet::ANY,

@@ -9,18 +9,11 @@ use crate::abi::kinds::{ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
 use crate::protocol::requests::{
-    ArrayPut, BatchRequest, ControlRequest, CopyRequest, Freeze, HyperParameterSet, LimitBatches, Line, LinesAfter,
-    Measure, MetricPut, Name, Path, Predict, StatusLine, TensorsRequest, TrainSteps,
-};
-use crate::protocol::{
-    ArrayPoint, CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo,
-};
-use crate::services::{Route, Site, fitting, no_batch, nothing_learns, option_of, permit};
-    ArrayPut, BatchRequest, ControlRequest, CopyRequest, Evaluate, HyperParameterSet, Line, LinesAfter, Measure,
-    MetricPut, Name, Path, Predict, QueueCheckpoint, StatusLine, TensorsRequest, TrainSteps,
+    ArrayPut, BatchRequest, ControlRequest, CopyRequest, Evaluate, Freeze, HyperParameterSet, LimitBatches, Line,
+    LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo};
-use crate::services::{Route, Site, option_of, permit};
+use crate::services::{Route, Site, fitting, no_batch, nothing_learns, option_of, permit};
 use crate::tensor::{Tensor, TensorView};
 
 /// The answer of a service.

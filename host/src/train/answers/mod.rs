@@ -27,7 +27,7 @@ use super::learner::Learner;
 use super::session::Session;
 use crate::expression::Surroundings;
 use crate::history::{HistoryError, HistoryView, LiveMetrics, Metric, Position};
-use crate::services::{Call, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds, self};
+use crate::services::{self, Call, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds};
 use crate::torch::values;
 
 pub(super) use tensors::loan;

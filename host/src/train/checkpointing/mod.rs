@@ -190,11 +190,11 @@ impl Session {
         let data = data.ok_or_else(|| ServiceError::NotAllowed("no checkpoint is being taken".to_owned()))?;
         let queued = Queued { path: self.in_run_folder(&name), name, data };
         if self.kept.writer.is_none() {
-            let emitter = self.learner.emitter.clone();
-            let emitter = emitter.ok_or_else(|| ServiceError::NotAllowed("there are no callbacks".to_owned()))?;
+            let tell = self.kept.written.clone();
+            let tell = tell.ok_or_else(|| ServiceError::NotAllowed("there are no callbacks".to_owned()))?;
             let failed =
                 |source| TrainError::System { action: "cannot start the thread that writes checkpoints", source };
-            self.kept.writer = Some(CheckpointWriter::start(emitter).map_err(failed)?);
+            self.kept.writer = Some(CheckpointWriter::start(tell).map_err(failed)?);
         }
         Ok(self.kept.writer.as_ref().map_or_else(Vec::new, |writer| writer.queue(queued, &instead_of)))
     }

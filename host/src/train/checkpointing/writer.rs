@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::CheckpointData;
-use crate::dispatch::Emitter;
+use crate::dispatch::WrittenCheckpoints;
 use crate::services::ServiceError;
 use crate::train::TrainError;
 
@@ -41,17 +41,17 @@ struct State {
 }
 
 impl CheckpointWriter {
-    /// Starts the thread; `emitter` tells the callbacks what it has written.
+    /// Starts the thread; `tell` tells the callbacks what it has written.
     ///
     /// # Errors
     ///
     /// When the system cannot start a thread.
-    pub(in super::super) fn start(emitter: Emitter) -> io::Result<Self> {
+    pub(in super::super) fn start(tell: WrittenCheckpoints) -> io::Result<Self> {
         let queue = Arc::<Queue>::default();
         let of_thread = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("checkpoints".to_owned()).spawn(move || {
             while let Some(queued) = of_thread.next() {
-                queued.write(&emitter);
+                queued.write(&tell);
                 of_thread.done();
             }
         })?;
@@ -119,7 +119,7 @@ impl Queue {
 }
 
 impl Queued {
-    fn write(self, emitter: &Emitter) {
+    fn write(self, tell: &WrittenCheckpoints) {
         let Self { name, path, data } = self;
         // Whoever waits for the thread must not wait forever, whatever happens in it.
         let written = catch_unwind(AssertUnwindSafe(|| data.write(&path).map_err(TrainError::from)));
@@ -127,6 +127,6 @@ impl Queued {
             Ok(written) => written.map_err(|error| ServiceError::from(error).to_string()),
             Err(_) => Err(format!("the host panicked while it wrote `{}`", path.display())),
         };
-        emitter.checkpoint_written(data.position(), &name, written.map(|written| written.bytes));
+        tell.tell(data.position(), &name, written.map(|written| written.bytes));
     }
 }

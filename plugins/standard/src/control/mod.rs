@@ -3,8 +3,8 @@
 mod control_files;
 mod duration;
 pub(crate) mod early_stopping;
-pub(crate) mod limit_batches;
 pub(crate) mod lambda;
+pub(crate) mod limit_batches;
 mod pause_watch;
 pub(crate) mod remote_control;
 pub(crate) mod step_eval;

@@ -34,6 +34,8 @@ mod csv;
 // The formats that data is read from, and what is wrong with files.
 mod data;
 mod data_run;
+// The example with every kind of callback in one run.
+mod everything;
 // The files of exporters, and their readers.
 mod exports;
 // Headless Chromium, for the tests of pages.

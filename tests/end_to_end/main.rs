@@ -92,6 +92,8 @@ mod mlflow;
 // Event files, as TensorBoard's own package and server read them.
 mod tables;
 mod tensorboard;
+// Offline runs, as W&B's own program reads them.
+mod wandb;
 // The repository's documentation.
 mod tidy;
 // The run that the tests of services, checkpoints and compatibility share.

@@ -76,6 +76,9 @@ mod disk_full;
 mod services;
 // What every host answers to every service in every hook.
 mod service_table;
+// The prompt of a run that waits for a person.
+#[cfg(unix)]
+mod shell;
 // A plugin as a third party writes and builds it.
 mod third_party;
 // A program with a model, a loss and a batch step of its own.

@@ -294,6 +294,10 @@ services! {
     /// restored earlier ones.
     WEIGHTS_INFO = 42 "weights_info" since 0: Nothing => WeightsInfo;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// The hook waits on purpose, such as for a person: how long it takes is counted from now on again, so that it is neither
+    /// named nor ended as one that does not return.
+    KEEP_ALIVE = 50 "keep_alive" since 0: Nothing => Nothing;
+        Reads, hooks any, background Direct, remote no, ranks Any.
 }
 
 #[cfg(test)]

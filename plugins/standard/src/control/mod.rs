@@ -5,4 +5,5 @@ mod duration;
 pub(crate) mod early_stopping;
 mod pause_watch;
 pub(crate) mod remote_control;
+pub(crate) mod shell;
 pub(crate) mod time_limit;

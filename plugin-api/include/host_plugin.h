@@ -432,6 +432,10 @@ typedef uint32_t hp_status;
  * Request: none. Reply: {epoch: int, global_step: int, metrics: {text: number}}.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_WEIGHTS_INFO 42u
+/* The hook waits on purpose, such as for a person: `hook_warning` and `hook_timeout` count from now on again.
+ * Request: none. Reply: none.
+ * Reads in any hook; background: direct; remote: no; ranks: any. */
+#define HP_SERVICE_KEEP_ALIVE 50u
 /* Freezes the parameters that the patterns fit, in which `*` stands for any text, or lets frozen ones learn again. A batch
  * norm all of whose parameters are frozen keeps its statistics, unless they are `moving_statistics`. Checkpoints hold what
  * is frozen.

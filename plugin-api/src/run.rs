@@ -719,6 +719,17 @@ impl Run<'_> {
         self.call(typed::HOOK_TIMES, &Nothing)
     }
 
+    /// Says that this hook waits on purpose, such as for a person: `hook_warning` and `hook_timeout` count from now on again.
+    /// Call it more often than they say, for as long as the hook waits.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    #[doc = service_rule!(KEEP_ALIVE)]
+    pub fn keep_alive(&self) -> Result<()> {
+        self.call(typed::KEEP_ALIVE, &Nothing).map(drop)
+    }
+
     /// A handle for other threads, until `train_end`: control, records and read-only metrics.
     ///
     /// # Errors

@@ -155,10 +155,11 @@ fn the_first_checkpoint_with_room_again_is_written() {
 }
 
 /// What writes metrics: the plugin, its entry, and a part of the paths that it writes.
-const MONITORS: [(&str, &str, &str); 3] = [
+const MONITORS: [(&str, &str, &str); 4] = [
     ("json-lines", "options = { every_steps = 5 }", "/run/metrics.jsonl"),
     ("csv", "options = { every_steps = 5 }", "/run/metrics.csv"),
     ("tensorboard", "when = { every = \"5 steps\" }\noptions = { flush = 0 }", "/run/tensorboard/small/"),
+    ("wandb", "when = { every = \"5 steps\" }\noptions = { flush = 0 }", "/run/wandb/offline-run-"),
 ];
 
 /// The steps of the rows of a monitor, each of which must be whole.
@@ -172,6 +173,10 @@ fn steps(training: &Training, plugin: &str) -> Vec<u64> {
             let width = text.lines().next().unwrap_or_default().split(',').count();
             let cells = text.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>());
             cells.inspect(|cells| assert_eq!(cells.len(), width, "{text}")).map(|cells| number(cells[2])).collect()
+        }
+        "wandb" => {
+            let found = crate::wandb::read(training, "run");
+            found.map(|found| crate::wandb::rows(&found).into_keys().collect()).unwrap_or_default()
         }
         _ => {
             let script = crate::tensorboard::READ;

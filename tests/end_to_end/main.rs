@@ -89,6 +89,9 @@ mod disk_full;
 mod services;
 // What every host answers to every service in every hook.
 mod service_table;
+// The prompt of a run that waits for a person.
+#[cfg(unix)]
+mod shell;
 // A plugin as a third party writes and builds it.
 mod third_party;
 // Events of callbacks and programs, with tensors.
@@ -107,6 +110,8 @@ mod mlflow;
 // Event files, as TensorBoard's own package and server read them.
 mod tables;
 mod tensorboard;
+// Offline runs, as W&B's own program reads them.
+mod wandb;
 // The repository's documentation.
 mod tidy;
 // The run that the tests of services, checkpoints and compatibility share.

@@ -67,7 +67,18 @@ try:
                 for artifact in client.list_artifacts(run.info.run_id) + client.list_artifacts(run.info.run_id, 'exports'):
                     if not artifact.is_dir:
                         artifacts[artifact.path] = artifact.file_size
-                runs.append({'experiment': experiment.name, 'name': run.info.run_name, 'status': run.info.status,
+                models = []
+                for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+                    found = client.get_model_version(version.name, version.version)
+                    path = mlflow.artifacts.download_artifacts(found.source, tracking_uri=address, dst_path=tempfile.mkdtemp(dir=folder.name))
+                    model = mlflow.models.Model.load(path)
+                    models.append({'name': found.name, 'version': found.version, 'status': found.status,
+                                   'source': found.source, 'files': sorted(os.listdir(path)), 'run': model.run_id == run.info.run_id,
+                                   'flavors': {name: of['data'] for name, of in model.flavors.items()},
+                                   'size': os.path.getsize(os.path.join(path, model.flavors['onnx']['data'])),
+                                   'inputs': [str(tensor) for tensor in model.signature.inputs.inputs],
+                                   'outputs': [str(tensor) for tensor in model.signature.outputs.inputs]})
+                runs.append({'models': models,'experiment': experiment.name, 'name': run.info.run_name, 'status': run.info.status,
                              'metrics': history, 'parameters': run.data.params, 'artifacts': artifacts})
         print(json.dumps(runs), flush=True)
 finally:
@@ -165,6 +176,47 @@ fn the_server_has_the_run_also_after_a_resume() {
     let size = |name: &str| std::fs::metadata(training.path("run").join(name)).expect("a file").len();
     for name in ["metrics.jsonl", "exports/model.safetensors"] {
         assert_eq!(run["artifacts"][name], size(name), "{name}");
+    }
+}
+
+const REGISTERED: &str = r#"
+[[plugins]]
+kind = "mlflow"
+options = { experiment = "registered", register = "small digits" }
+
+[[plugins]]
+kind = "onnx"
+when = { every = "1 epoch" }
+options = { include = ["argmax"] }
+
+[[plugins]]
+kind = "onnx"
+name = "whole"
+options = { log_dir = "whole", include = ["softmax"] }
+"#;
+
+#[test]
+fn each_exported_onnx_file_is_a_version_of_a_model_that_mlflow_reads() {
+    let Some(mut server) = Server::start() else { return };
+    let training = Training::new(REGISTERED);
+    run(&training, "run", &server.address);
+    let runs = server.runs();
+    let mut models = runs[0]["models"].as_array().cloned().unwrap_or_default();
+    models.sort_by_key(|model| model["source"].to_string());
+    assert_eq!(models.len(), 2, "{runs:#}");
+    for (model, [file, outputs]) in models.iter().zip([
+        ["exports/model.onnx", "'class': Tensor('int64', (-1,))"],
+        ["whole/model-whole.onnx", "'probabilities': Tensor('float32', (-1, 10))"],
+    ]) {
+        assert_eq!((&model["name"], &model["status"]), (&"small digits".into(), &"READY".into()));
+        let name = file.rsplit('/').next().expect("a name");
+        assert_eq!(model["files"], serde_json::json!(["MLmodel", name]));
+        assert_eq!(model["flavors"], serde_json::json!({ "onnx": name, "python_function": name }));
+        assert_eq!(model["inputs"], serde_json::json!(["'inputs': Tensor('float32', (-1, 1, 8, 8))"]));
+        assert_eq!(model["outputs"], serde_json::json!([outputs]));
+        assert_eq!(model["run"], true, "{model:#}");
+        let size = std::fs::metadata(training.path("run").join(file)).expect("a file").len();
+        assert_eq!(model["size"], size);
     }
 }
 

@@ -84,7 +84,7 @@ fn without_comments(text: &str) -> usize {
 fn plugins_know_no_libtorch() {
     let plugins =
         ["standard", "checkpoint", "onnx", "tflite", "weights", "tensorboard", "mlflow", "webhook", "command"];
-    for package in plugins.into_iter().chain(["report", "dashboard", "kubeflow", "plugin-api"]) {
+    for package in plugins.into_iter().chain(["report", "dashboard", "kubeflow", "wandb", "plugin-api"]) {
         let mut command = cargo("tree");
         command.args(["--offline", "--package", package, "--edges", "all", "--prefix", "none", "--format", "{p}"]);
         let output = command.current_dir(workspace_root()).output().expect("cargo starts");

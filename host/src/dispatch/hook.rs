@@ -286,6 +286,7 @@ impl Hook<'_> {
                 self.left.get_or_insert_default().events.push(Sent { event, tensors });
             }
             ServiceKind::REMOTE => reply.answer(typed::REMOTE, &self.hub.open(&instance.name))?,
+            ServiceKind::KEEP_ALIVE => self.pulse.renew(),
             ServiceKind::HOOK_TIMES => reply.answer(typed::HOOK_TIMES, &self.hub.times())?,
             // By the table of services, nothing else arrives here.
             other => return Err(ServiceError::Failed(format!("a hook does not answer `{}`", other.name()))),

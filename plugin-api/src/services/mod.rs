@@ -297,6 +297,10 @@ services! {
     /// restored earlier ones.
     WEIGHTS_INFO = 42 "weights_info" since 0: Nothing => WeightsInfo;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// The hook waits on purpose, such as for a person: how long it takes is counted from now on again, so that it is neither
+    /// named nor ended as one that does not return.
+    KEEP_ALIVE = 50 "keep_alive" since 0: Nothing => Nothing;
+        Reads, hooks any, background Direct, remote no, ranks Any.
     /// Freezes parameters, so that training leaves them as they are, or lets frozen ones learn again.
     FREEZE = 44 "freeze" since 0: Freeze => Nothing;
         Acts, hooks idle, background Never, remote no, ranks Every.

@@ -82,6 +82,7 @@ impl World {
                 let lines = lines.map(|(number, text)| ConsoleLine { number, time: 0.0, text: text.clone() });
                 return Answer::of(&lines.collect::<Vec<_>>());
             }
+            ServiceKind::KEEP_ALIVE => {}
             ServiceKind::HOOK_TIMES => return Answer::of(&self.given.times),
             ServiceKind::CONSOLE_STATUS => {
                 let status: StatusLine = decode(payload)?;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use plugin_api::event::{ArtifactPublished, At, Evaluation, Outcome, Position, RecordPut, TrainEnd, Trigger};
 use plugin_api::protocol::{HyperParameter, RecordValue, RunInfo};
-use plugin_api::{Callback, Creation, Dispatch, Result, Run, plugin};
+use plugin_api::{Callback, Creation, Dispatch, Result, Run, plugin, tracing};
 
 use crate::client::Client;
+use crate::model::Model;
 use crate::note::Note;
 use crate::options::{Environment, Options};
 use crate::session::{Metric, Subject, now};
-use crate::uploader::Uploader;
+use crate::uploader::{Ending, Uploader};
 use crate::{artifacts, names};
 
 /// The type of records that become parameters.
@@ -31,6 +32,9 @@ pub struct Mlflow {
     /// The step at which each metric was last sent.
     sent: BTreeMap<String, u64>,
     published: BTreeSet<String>,
+    /// The exported files, and those of them that nobody could verify.
+    exported: BTreeSet<String>,
+    unverified: BTreeSet<String>,
 }
 
 #[plugin]
@@ -91,6 +95,11 @@ impl Callback for Mlflow {
         if self.options.artifacts.iter().any(|kind| *kind == event.kind) {
             self.published.insert(event.path.to_string());
         }
+        match &*event.kind {
+            "export" => drop(self.exported.insert(event.path.to_string())),
+            "unverified_export" => drop(self.unverified.insert(event.path.to_string())),
+            _ => {}
+        }
         Ok(())
     }
 
@@ -102,8 +111,16 @@ impl Callback for Mlflow {
             _ => "FAILED",
         };
         let folder = run.info()?.folder;
-        let files = self.published.iter().flat_map(|path| artifacts::files(Path::new(&folder), path)).collect();
-        uploader.end(status, files, self.drain);
+        let mut files: BTreeMap<_, _> =
+            self.published.iter().flat_map(|path| artifacts::files(Path::new(&folder), path)).collect();
+        let (register, mut models) = (self.options.register.clone().unwrap_or_default(), Vec::new());
+        // A run that failed or was interrupted may go on, and then registers what it ends with.
+        if !register.is_empty() && status == "FINISHED" {
+            models = self.models(Path::new(&folder), &register);
+            // The folder of the model has it.
+            files.retain(|_, file| !models.iter().any(|model| model.is_of(file)));
+        }
+        uploader.end(Ending { status, files, models, register }, self.drain);
         Ok(())
     }
 }
@@ -112,6 +129,7 @@ impl Mlflow {
     fn with_environment(options: Options, environment: Environment) -> Result<Self> {
         let uri = options.uri(environment.uri.as_deref())?;
         let [timeout, drain] = options.limits()?;
+        options.check_register()?;
         Ok(Self {
             options,
             environment,
@@ -122,7 +140,27 @@ impl Mlflow {
             splits: Vec::new(),
             sent: BTreeMap::new(),
             published: BTreeSet::new(),
+            exported: BTreeSet::new(),
+            unverified: BTreeSet::new(),
         })
+    }
+
+    /// The exported ONNX files that are registered as versions of a model.
+    fn models(&self, folder: &Path, register: &str) -> Vec<Model> {
+        let mut models = Vec::new();
+        for path in &self.exported {
+            let of_path = artifacts::files(folder, path);
+            let mut onnx: Vec<_> = of_path.iter().filter_map(|(name, file)| Model::of(name, file)).collect();
+            if !onnx.is_empty() && self.unverified.contains(path) {
+                tracing::warn!("`{path}` is not registered as a version of `{register}`: it could not be verified");
+            } else {
+                models.append(&mut onnx);
+            }
+        }
+        if models.is_empty() {
+            tracing::warn!("no version of `{register}` is registered: no verified ONNX file was exported");
+        }
+        models
     }
 
     fn subject(&self, info: &RunInfo) -> Subject {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
 use ureq::http::{Response, StatusCode, header};
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body};
 
 /// The most bytes that are read of an answer; one about a run with thousands of metrics is smaller.
 const LONGEST_ANSWER: u64 = 1 << 24;
@@ -86,13 +86,18 @@ impl Client {
     pub(crate) fn upload(&self, path: &str, file: &Path) -> Result<(), Failure> {
         let shown = file.display();
         let open = File::open(file).map_err(|error| Failure::Refused(format!("cannot read `{shown}`: {error}")))?;
+        self.put(path, &shown.to_string(), open)
+    }
+
+    /// Uploads what `shown` names to people, to a path under the artifacts.
+    pub(crate) fn put(&self, path: &str, shown: &str, content: impl AsSendBody) -> Result<(), Failure> {
         let address = format!("{}/api/2.0/mlflow-artifacts/artifacts/{}", self.base, utf8_percent_encode(path, PATH));
         let request = self.agent.put(address).content_type("application/octet-stream");
         let request = match &self.authorization {
             Some(authorization) => request.header(header::AUTHORIZATION, authorization),
             None => request,
         };
-        json(&format!("the upload of `{shown}`"), request.send(open)).map(drop)
+        json(&format!("the upload of `{shown}`"), request.send(content)).map(drop)
     }
 
     fn method(&self, method: &str) -> String {

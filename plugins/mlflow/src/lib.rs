@@ -10,6 +10,7 @@
 mod artifacts;
 mod callback;
 mod client;
+mod model;
 mod names;
 mod note;
 mod options;

@@ -19,6 +19,9 @@ pub struct Options {
     pub run_name: Option<String>,
     /// The kinds of published files to upload when the run has ended, as `status.json` lists them.
     pub artifacts: Vec<String>,
+    /// The model of the server's registry that gets a version for each ONNX file that is published, once the run has ended;
+    /// it is created if it does not exist. Without it, none is registered.
+    pub register: Option<String>,
     /// Seconds after which a request has failed; it is then retried.
     #[schemars(range(min = 0.1))]
     pub timeout: f64,
@@ -34,6 +37,7 @@ impl Default for Options {
             experiment: None,
             run_name: None,
             artifacts: ["export", "metrics", "report"].map(str::to_owned).to_vec(),
+            register: None,
             timeout: 10.0,
             drain: 30.0,
         }
@@ -86,6 +90,21 @@ impl Options {
         Ok(format!("{scheme}://{}", rest.trim_end_matches('/')))
     }
 
+    /// Refuses a name that the server would refuse when the run is over (`_validate_model_name`).
+    pub(crate) fn check_register(&self) -> Result<()> {
+        match self.register.as_deref() {
+            Some(name) if name.trim().is_empty() => {
+                Err(Error::new("`register` is empty: name a model of the registry, or leave it out"))
+            }
+            Some(name) if name.contains(['/', ':']) || name.chars().all(|letter| letter == '.') => {
+                Err(Error::new(format!(
+                    "`register` = `{name}` is no name for a model: MLflow accepts neither `/` nor `:` in it, nor dots alone"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn limits(&self) -> Result<[Duration; 2]> {
         let seconds = |name: &str, value| {
             Duration::try_from_secs_f64(value).map_err(|error| Error::from(error).context(format!("`{name}`")))
@@ -97,6 +116,21 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_the_registry_would_refuse_is_refused() {
+        let check = |name: &str| Options { register: Some(name.to_owned()), ..Options::default() }.check_register();
+        check("small digits").unwrap();
+        for (name, expected) in [
+            (" ", "`register` is empty: name a model of the registry, or leave it out"),
+            ("a/b", "`register` = `a/b` is no name for a model: MLflow accepts neither"),
+            ("a:b", "`register` = `a:b` is no name for a model"),
+            ("..", "`register` = `..` is no name for a model"),
+        ] {
+            let told = check(name).unwrap_err().message().to_owned();
+            assert!(told.starts_with(expected), "{told}");
+        }
+    }
 
     #[test]
     fn addresses_are_checked_and_never_repeated() {

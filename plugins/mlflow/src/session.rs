@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value as Json, json};
 
 use crate::client::{Client, Failure};
+use crate::model::Model;
 use crate::names;
 
 /// The most entries of one request, by the API's limits for `runs/log-batch`.
@@ -110,6 +111,29 @@ impl Session {
 
     /// Uploads a file under a name, if the server accepts files.
     pub(crate) fn upload(&self, client: &Client, name: &str, file: &Path) -> Result<(), Failure> {
+        client.upload(&self.path_of(name)?, file)
+    }
+
+    /// Uploads an ONNX file as a model, and registers it as a further version of the model `name`.
+    pub(crate) fn register(&self, client: &Client, name: &str, model: &Model) -> Result<(), Failure> {
+        let unreadable = |error| Failure::Refused(format!("cannot register the model `{}`: {error}", model.folder));
+        for (artifact, file) in model.files().map_err(unreadable)? {
+            self.upload(client, &artifact, &file)?;
+        }
+        let (path, description) = (format!("{}/MLmodel", model.folder), model.description(&self.run_id));
+        let description = format!("{:#}\n", description.map_err(unreadable)?);
+        client.put(&self.path_of(&path)?, &path, description.as_str())?;
+        match client.get("registered-models/get", ("name", name)) {
+            Err(Failure::Missing(_)) => client.post("registered-models/create", &json!({ "name": name }))?,
+            found => found?,
+        };
+        let source = format!("{}/{}", self.artifact_uri.trim_end_matches('/'), model.folder);
+        let version = json!({ "name": name, "source": source, "run_id": self.run_id });
+        client.post("model-versions/create", &version).map(drop)
+    }
+
+    /// The path of an artifact, if the server accepts files.
+    fn path_of(&self, name: &str) -> Result<String, Failure> {
         let Some(root) = self.artifact_uri.strip_prefix("mlflow-artifacts:") else {
             return Err(Failure::Refused(format!(
                 "the server keeps the artifacts at `{}` and accepts no files itself: start it with `--serve-artifacts`",
@@ -117,7 +141,7 @@ impl Session {
                 self.artifact_uri.split('?').next().unwrap_or_default()
             )));
         };
-        client.upload(&format!("{}/{name}", root.trim_matches('/')), file)
+        Ok(format!("{}/{name}", root.trim_matches('/')))
     }
 
     /// Says how the run ended: `FINISHED`, `FAILED` or `KILLED`.

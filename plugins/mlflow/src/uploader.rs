@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use plugin_api::tracing;
 
 use crate::client::{Client, Failure};
+use crate::model::Model;
 use crate::note::Note;
 use crate::session::{METRICS_AT_ONCE, Metric, Session, Subject};
 
@@ -27,10 +28,21 @@ enum Message {
     End(End),
 }
 
+/// What is sent when the run has ended.
+pub(crate) struct Ending {
+    /// `FINISHED`, `FAILED` or `KILLED`.
+    pub(crate) status: &'static str,
+    /// The files to upload, by their names on the server.
+    pub(crate) files: BTreeMap<String, PathBuf>,
+    /// The files to register as versions of a model.
+    pub(crate) models: Vec<Model>,
+    /// That model.
+    pub(crate) register: String,
+}
+
 /// How the run ended, and the time limit for sending it.
 struct End {
-    status: &'static str,
-    files: BTreeMap<String, PathBuf>,
+    of: Ending,
     until: Instant,
     done: Sender<Unsent>,
 }
@@ -39,6 +51,7 @@ struct End {
 struct Unsent {
     metrics: usize,
     files: usize,
+    models: usize,
 }
 
 /// The hooks' handle of the thread.
@@ -78,17 +91,22 @@ impl Uploader {
     }
 
     /// Sends how the run ended, and waits at most `drain` until everything is sent.
-    pub(crate) fn end(&self, status: &'static str, files: BTreeMap<String, PathBuf>, drain: Duration) {
+    pub(crate) fn end(&self, of: Ending, drain: Duration) {
         let (done, finished) = channel();
-        let end = End { status, files, until: Instant::now() + drain, done };
+        let end = End { of, until: Instant::now() + drain, done };
         if self.messages.send(Message::End(end)).is_err() {
             // The thread gave up earlier, and logged it.
             return;
         }
         match finished.recv_timeout(drain + GRACE) {
-            Ok(Unsent { metrics: 0, files: 0 }) | Err(RecvTimeoutError::Disconnected) => {}
-            Ok(Unsent { metrics, files }) => {
+            Ok(Unsent { metrics: 0, files: 0, models: 0 }) | Err(RecvTimeoutError::Disconnected) => {}
+            Ok(Unsent { metrics, files, models: 0 }) => {
                 tracing::warn!("not sent to the MLflow server: {metrics} metrics and {files} files");
+            }
+            Ok(Unsent { metrics, files, models }) => {
+                tracing::warn!(
+                    "not sent to the MLflow server: {metrics} metrics and {files} files; not registered: {models} models"
+                );
             }
             Err(RecvTimeoutError::Timeout) => {
                 tracing::warn!("not everything was sent to the MLflow server within {drain:?}; the rest is dropped");
@@ -189,13 +207,18 @@ impl Round {
             self.parameters.clear();
         }
         let Some(end) = &mut self.end else { return Ok(()) };
-        while let Some((name, file)) = end.files.pop_first() {
+        let Ending { status, files, models, register } = &mut end.of;
+        while let Some((name, file)) = files.pop_first() {
             if let Err(error) = unless_unavailable(session.upload(&self.client, &name, &file)) {
-                end.files.insert(name, file);
+                files.insert(name, file);
                 return Err(error);
             }
         }
-        session.end(&self.client, end.status)
+        while let Some(model) = models.last() {
+            unless_unavailable(session.register(&self.client, register, model))?;
+            models.pop();
+        }
+        session.end(&self.client, status)
     }
 
     fn succeeded(&mut self) {
@@ -221,7 +244,8 @@ impl Round {
     fn give_up(self) {
         let Some(end) = self.end else { return };
         // When the time limit passed long ago, nobody waits for this.
-        let _ = end.done.send(Unsent { metrics: self.waiting.len() + self.lost, files: end.files.len() });
+        let metrics = self.waiting.len() + self.lost;
+        let _ = end.done.send(Unsent { metrics, files: end.of.files.len(), models: end.of.models.len() });
     }
 }
 

@@ -27,6 +27,7 @@ const KINDS: &[Kind] = &[
     Kind::of::<hyper_parameters::human_hyperparams::HumanHyperparams>(),
     Kind::of::<control::time_limit::TimeLimit>(),
     Kind::of::<control::remote_control::RemoteControl>(),
+    Kind::of::<control::shell::Shell>(),
     Kind::of::<control::lambda::Lambda>(),
     Kind::of::<weights::ema::Ema>(),
     Kind::of::<weights::save_best::SaveBest>(),

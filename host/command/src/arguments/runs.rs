@@ -91,11 +91,16 @@ pub struct CompareArguments {
 
 /// `host attach`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  host attach runs/long")]
+#[command(
+    after_help = "Examples:\n  host attach runs/long\n  host attach runs/long --shell\n  echo metrics | host attach runs/long --shell"
+)]
 pub struct AttachArguments {
     /// Which run.
     #[command(flatten)]
     pub run: RunArgument,
+    /// Has a run with the plugin `shell` wait, and opens its prompt. `=FILE` names its file if its options do.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "INJECT_SHELL.tmp")]
+    pub shell: Option<PathBuf>,
 }
 
 /// `host completions`.

@@ -1,4 +1,4 @@
-//! `host attach`: the console of a running run, read only.
+//! `host attach`: the console of a running run, read only; with `--shell`, its prompt.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::output::{cannot, print};
-use super::{request, words};
+use super::{request, shell, words};
 use crate::arguments::AttachArguments;
 use crate::report::{Problem, Problems, terminal};
 use crate::runs::folder::CONSOLE_FILE;
@@ -19,6 +19,9 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const SHOWN_BYTES: u64 = 8 << 10;
 
 pub(super) fn run(arguments: &AttachArguments) -> Result<ExitCode, Problems> {
+    if let Some(file) = &arguments.shell {
+        return shell::run(&arguments.run.run, file);
+    }
     let found = request::find(&arguments.run.run)?;
     let path = found.folder.join(CONSOLE_FILE);
     let mut file = File::open(&path).map_err(|error| {

@@ -7,6 +7,7 @@ mod curves;
 mod list;
 mod output;
 mod request;
+mod shell;
 mod status;
 mod words;
 

@@ -13,10 +13,10 @@ use crate::runs::folder::is_owned;
 use crate::runs::status::{FoundRun, find_run};
 
 /// How long a command waits for the run to read its request: a step may take minutes.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// After so long it says that it waits.
-const SAY_AFTER: Duration = Duration::from_secs(2);
+pub(super) const SAY_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) fn stop(arguments: &StopArguments) -> Result<ExitCode, Problems> {
     if arguments.now { stop_now(arguments) } else { run(Action::Stop, &arguments.request) }
@@ -109,7 +109,7 @@ pub(super) fn find(path: &Path) -> Result<FoundRun, Problems> {
 }
 
 /// Says that no process of the run lives; the exit code for it.
-fn not_running(found: &FoundRun) -> ExitCode {
+pub(super) fn not_running(found: &FoundRun) -> ExitCode {
     let status = &found.status;
     let how = match &status.error {
         Some(error) if found.is_stale => error.clone(),

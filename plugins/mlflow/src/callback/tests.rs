@@ -79,6 +79,84 @@ fn a_run_is_told_from_its_beginning_to_its_end() {
     assert!(requests.iter().all(|request| request.authorization.is_empty()));
 }
 
+/// A host whose run has exported two ONNX files, one of them unverified, and another file.
+fn exporting(uri: &str, register: &str) -> FakeHost {
+    let options = json!({ "tracking_uri": uri, "drain": 20.0, "timeout": 5.0, "register": register });
+    let mut host = FakeHost::new::<Mlflow>(options).unwrap();
+    std::fs::create_dir(host.folder().join("exports")).unwrap();
+    host.train_start().unwrap();
+    for (kind, path) in [
+        ("export", "exports/model.onnx"),
+        ("export", "exports/model.safetensors"),
+        ("export", "exports/odd.onnx"),
+        ("unverified_export", "exports/odd.onnx"),
+        // The best so far, twice.
+        ("export", "exports/model.onnx"),
+    ] {
+        std::fs::write(host.folder().join(path), crate::model::tests::onnx()).unwrap();
+        host.artifact(kind, path, "somebody").unwrap();
+    }
+    host
+}
+
+#[test]
+fn a_verified_onnx_file_becomes_one_version_of_a_model() {
+    for is_new in [true, false] {
+        let server = Server::start(move |request, _| match request.line.starts_with("GET registered-models/get") {
+            true if is_new => ("404 Not Found", "", json!({ "error_code": "RESOURCE_DOES_NOT_EXIST" })),
+            _ => usual(request),
+        });
+        let mut host = exporting(&server.uri(), "small digits");
+        host.train_end(Outcome::Finished).unwrap();
+        let requests = server.requests();
+        let sent: Vec<_> = requests.iter().map(|request| request.line.as_str()).collect();
+        let from = sent.iter().position(|line| line.starts_with("PUT ")).unwrap();
+        let mut expected = vec![
+            "PUT artifacts/7/r1/artifacts/exports/model.safetensors",
+            "PUT artifacts/7/r1/artifacts/exports/odd.onnx",
+            "PUT artifacts/7/r1/artifacts/exports/model/model.onnx",
+            "PUT artifacts/7/r1/artifacts/exports/model/MLmodel",
+            "GET registered-models/get?name=small%20digits",
+            "POST registered-models/create",
+            "POST model-versions/create",
+            "POST runs/update",
+        ];
+        expected.retain(|line| is_new || *line != "POST registered-models/create");
+        assert_eq!(sent[from..], expected);
+        let version = requests.iter().find(|request| request.line == "POST model-versions/create").unwrap();
+        let source = "mlflow-artifacts:/7/r1/artifacts/exports/model";
+        assert_eq!(version.json(), json!({ "name": "small digits", "source": source, "run_id": "r1" }));
+        let model = requests.iter().find(|request| request.line.ends_with("/MLmodel")).unwrap().json();
+        assert_eq!(model["flavors"]["onnx"]["data"], "model.onnx");
+        let told = "WARN `exports/odd.onnx` is not registered as a version of `small digits`: it could not be verified";
+        assert_eq!(host.logs(), [told]);
+    }
+}
+
+#[test]
+fn a_run_that_may_go_on_registers_nothing() {
+    for outcome in [Outcome::Failed, Outcome::Interrupted] {
+        let server = Server::start(|request, _| usual(request));
+        let mut host = exporting(&server.uri(), "digits");
+        host.train_end(outcome).unwrap();
+        assert!(
+            !server.lines().iter().any(|line| line.contains("model") && !line.starts_with("PUT ")),
+            "{:?}",
+            server.lines()
+        );
+    }
+}
+
+#[test]
+fn a_run_without_an_onnx_file_says_that_nothing_is_registered() {
+    let server = Server::start(|request, _| usual(request));
+    let options = json!({ "tracking_uri": server.uri(), "register": "digits" });
+    let mut host = FakeHost::new::<Mlflow>(options).unwrap();
+    host.train_start().unwrap();
+    host.train_end(Outcome::Finished).unwrap();
+    assert_eq!(host.logs(), ["WARN no version of `digits` is registered: no verified ONNX file was exported"]);
+}
+
 #[test]
 fn many_metrics_go_in_batches_that_the_server_takes() {
     let server = Server::start(|request, _| usual(request));

@@ -8,28 +8,48 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use plugin_api::protocol::Control;
 
-/// A file, and what it asks for.
-pub(super) struct ControlFile {
+/// A file that a person makes to ask for something.
+pub(super) struct RequestFile {
     name: String,
     path: PathBuf,
-    action: Control,
     /// Whether a person was told why it has no effect.
     told: AtomicBool,
+}
+
+/// A file, and what it asks for.
+pub(super) struct ControlFile {
+    file: RequestFile,
+    action: Control,
 }
 
 #[derive(Default)]
 pub(super) struct ControlFiles(Vec<ControlFile>);
 
-impl ControlFile {
-    pub(super) fn new(folder: &Path, name: &str, action: Control) -> Self {
-        Self { name: name.to_owned(), path: folder.join(name), action, told: AtomicBool::new(false) }
+impl RequestFile {
+    pub(super) fn new(folder: &Path, name: &str) -> Self {
+        Self { name: name.to_owned(), path: folder.join(name), told: AtomicBool::new(false) }
     }
 
-    /// Removes it; returns whether it was there.
-    fn take(&self) -> bool {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is there and has content, so that it asks for nothing; a person is told so.
+    pub(super) fn has_content(&self) -> bool {
         let has_content = self.path.symlink_metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
         if has_content {
             self.tell(format_args!("it is not empty; a file that asks for something is, as `touch` makes it"));
+        }
+        has_content
+    }
+
+    /// Removes it; returns whether it was there.
+    pub(super) fn take(&self) -> bool {
+        if self.has_content() {
             return false;
         }
         match std::fs::remove_file(&self.path) {
@@ -46,10 +66,17 @@ impl ControlFile {
         }
     }
 
-    fn tell(&self, why: fmt::Arguments<'_>) {
+    /// Warns, once until it is taken, that it has no effect.
+    pub(super) fn tell(&self, why: fmt::Arguments<'_>) {
         if !self.told.swap(true, Ordering::Relaxed) {
             plugin_api::tracing::warn!("`{}` has no effect: {why}", self.name);
         }
+    }
+}
+
+impl ControlFile {
+    pub(super) fn new(folder: &Path, name: &str, action: Control) -> Self {
+        Self { file: RequestFile::new(folder, name), action }
     }
 }
 
@@ -65,7 +92,7 @@ impl ControlFiles {
 
     /// Removes the files that are there and whose action is `wanted`; returns the actions, each with its reason.
     pub(super) fn take(&self, wanted: impl Fn(Control) -> bool) -> Vec<(Control, String)> {
-        let found = self.0.iter().filter(|file| wanted(file.action) && file.take());
-        found.map(|file| (file.action, format!("the file `{}` appeared", file.name))).collect()
+        let found = self.0.iter().filter(|file| wanted(file.action) && file.file.take());
+        found.map(|file| (file.action, format!("the file `{}` appeared", file.file.name()))).collect()
     }
 }

@@ -7,5 +7,6 @@ pub(crate) mod lambda;
 pub(crate) mod limit_batches;
 mod pause_watch;
 pub(crate) mod remote_control;
+pub(crate) mod shell;
 pub(crate) mod step_eval;
 pub(crate) mod time_limit;

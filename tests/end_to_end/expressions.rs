@@ -98,14 +98,14 @@ options = { do = "set('weight_decay', old + best(val_loss) / 100)" }
 #[test]
 fn what_is_wrong_in_an_expression_is_told_before_the_training() {
     for (entry, message) in [
-        ("kind = 'json-lines'\nname = 'b'\nif = 'epoch > 2 and'", "column 16: it ends too early"),
+        ("kind = 'json-lines'\nname = 'b'\nif = 'epoch > 2 and'", "column 14: it ends too early"),
         ("kind = 'json-lines'\nname = 'b'\nif = 'epoch + 2'", "it is a number"),
         (
             "kind = 'json-lines'\nname = 'b'\nif = 'epoch > 2 and bst(val_loss) < 1'",
             "column 15: there is no function `bst`",
         ),
         (
-            "kind = 'json-lines'\nname = 'b'\nif = 'epoch > 2 and best(val_los) < 1'",
+            "kind = 'json-lines'\nname = 'b'\nif = 'epoch > 2 and mean(val_los) < 1'",
             "`b` waits for the metric `val_los`, which this run does not give",
         ),
         ("kind = 'lr-schedule'\noptions = { expr = 'old *' }", "column 6: it ends too early"),

@@ -143,7 +143,9 @@ impl Checker {
                     Some(argument) => direction(argument)?,
                     None => Direction::of_metric(&metric).ok_or_else(|| {
                         ExpressionError::new(position, format!("the name `{metric}` does not tell what is best"))
-                            .with_hint(format!("write `best('{metric}', 'min')` or `best('{metric}', 'max')`"))
+                            .with_hint(format!(
+                                "is it the right name? if so, write `best('{metric}', 'min')` or `best('{metric}', 'max')`"
+                            ))
                     })?,
                 };
                 Ok(Number::OfHistory(metric, Summary::Best(direction)))

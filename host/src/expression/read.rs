@@ -104,11 +104,21 @@ fn refused(ParseError(kind, position): ParseError) -> ExpressionError {
         ParseErrorType::BadInput(LexError::UnterminatedString) => ("a text has no end".to_owned(), None),
         ParseErrorType::BadInput(LexError::UnexpectedInput(text)) => {
             let hint = (text == "=").then(|| "did you mean `==`?".to_owned());
-            (format!("`{text}` is not expected here"), hint)
+            (format!("`{}` is not expected here", as_written(&text)), hint)
         }
         other => (lower_first(&other.to_string()), None),
     };
     ExpressionError::new(position, message).with_hint(hint)
+}
+
+/// A token as `rhai` shows it, as an expression writes it.
+fn as_written(token: &str) -> &str {
+    match token {
+        "&&" => "and",
+        "||" => "or",
+        "!" => "not",
+        other => other.strip_suffix(".0").unwrap_or(other),
+    }
 }
 
 fn lower_first(text: &str) -> String {

@@ -225,7 +225,7 @@ fn what_is_wrong_is_said_with_its_place_and_what_to_do() {
         (
             "best(learning_rate)",
             "column 1: the name `learning_rate` does not tell what is best",
-            Some("write `best('learning_rate', 'min')` or `best('learning_rate', 'max')`"),
+            Some("is it the right name? if so, write `best('learning_rate', 'min')` or `best('learning_rate', 'max')`"),
         ),
         ("best(val_loss, 'least')", "column 16: `best` takes `'min'` or `'max'` here", None),
         ("mean(val_loss, 0)", "column 16: `mean` takes a whole number from 1 here", None),
@@ -234,6 +234,8 @@ fn what_is_wrong_is_said_with_its_place_and_what_to_do() {
         ("2 ** 3", "column 3: there is no operator `**`", Some("write `pow(a, b)`")),
         ("print(1)", "column 1: there is no function `print`", None),
         ("1; 2", "column 2: `;` is not expected here", None),
+        ("1 2", "column 3: `2` is not expected here", None),
+        ("1 < and", "column 5: `and` is not expected here", None),
     ] {
         let error = error(text);
         assert_eq!(error.to_string(), message, "{text}");

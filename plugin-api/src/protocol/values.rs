@@ -267,3 +267,26 @@ pub struct HookTime {
     /// The longest call that was timed.
     pub longest_seconds: f64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_expression_gives_keeps_its_type() {
+        let set = Action::Set { name: "learning_rate".to_owned(), group: None, value: 0.5 };
+        for value in [
+            Evaluated::Bool(true),
+            Evaluated::Number(1.0),
+            Evaluated::Text("1".to_owned()),
+            Evaluated::Actions(vec![Action::Checkpoint {}, set, Action::Stop { reason: String::new() }]),
+            Evaluated::Actions(Vec::new()),
+        ] {
+            let bytes = rmp_serde::to_vec_named(&value).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Evaluated>(&bytes).unwrap(), value);
+        }
+        // A host that writes an integer means a number.
+        let bytes = rmp_serde::to_vec_named(&2_u8).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Evaluated>(&bytes).unwrap(), Evaluated::Number(2.0));
+    }
+}

@@ -40,6 +40,11 @@ impl Callback for Lambda {
 
     /// Refuses metrics, hyper-parameters and groups that the run does not have.
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        let job = run.info()?.job;
+        if !(job.is_empty() || job == "train") {
+            // A job on a saved checkpoint has no triggers, and other metrics.
+            return Ok(());
+        }
         for action in run.evaluate_actions(&self.actions, &[])? {
             if let Action::Set { name, group, .. } = action {
                 Target::new(name, group)?.check(run)?;

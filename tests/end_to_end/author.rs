@@ -67,6 +67,7 @@ fn what_we_ship_passes_its_own_check() {
         ("standard", "lr-schedule.points=[[0, 0.1]]"),
         ("standard", "time-limit.duration='1 h'"),
         ("standard", "remote-control.stop='stop'"),
+        ("standard", "summaries.summaries=[{ name = '*' }]"),
         ("standard", "lambda.do=put('twice', 2 * val_loss)"),
     ];
     for (name, library) in fixture::build_workspace_plugins() {

@@ -11,7 +11,7 @@ use plugin_api::{Callback, Creation, Error, EventKind, Need, Result, Run, Tensor
 
 use crate::weights::values::f32_values;
 
-/// The most classes: the matrix of more would take more than 32 MB in each point of the history.
+/// The most classes: the matrix of more would take more than 16 MB in each point of the history.
 const MOST_CLASSES: usize = 2000;
 
 /// The table of more classes has only a column for each share, none for each class.

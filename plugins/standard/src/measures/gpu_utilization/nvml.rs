@@ -96,7 +96,6 @@ mod tests {
         let gpu = Nvml::open("cuda:0").unwrap();
         let usage = gpu.usage().unwrap();
         assert!((0.0..=100.0).contains(&usage.utilization) && usage.memory > 0.0, "{usage:?}");
-        println!("{usage:?}");
         assert!(Nvml::open("cuda:99").is_err());
     }
 

@@ -435,7 +435,7 @@ typedef uint32_t hp_status;
 /* The hook waits on purpose, such as for a person: `hook_warning` and `hook_timeout` count from now on again.
  * Request: none. Reply: none.
  * Reads in any hook; background: direct; remote: no; ranks: any. */
-#define HP_SERVICE_KEEP_ALIVE 50u
+#define HP_SERVICE_KEEP_ALIVE 48u
 /* Freezes the parameters that the patterns fit, in which `*` stands for any text, or lets frozen ones learn again. A batch
  * norm all of whose parameters are frozen keeps its statistics, unless they are `moving_statistics`. Checkpoints hold what
  * is frozen.
@@ -458,7 +458,7 @@ typedef uint32_t hp_status;
  * `checkpoint_written` tells the end. Leaves out those of `instead_of` whose writing has not begun, and answers which.
  * Request: {path: text, instead_of: [text]}. Reply: [text].
  * Reads in `checkpoint`; background: never; remote: no; ranks: any. */
-#define HP_SERVICE_QUEUE_CHECKPOINT 50u
+#define HP_SERVICE_QUEUE_CHECKPOINT 49u
 
 /* ----------------------------------------------------------------------------------------------------------- tables */
 

@@ -299,7 +299,7 @@ services! {
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// The hook waits on purpose, such as for a person: how long it takes is counted from now on again, so that it is neither
     /// named nor ended as one that does not return.
-    KEEP_ALIVE = 50 "keep_alive" since 0: Nothing => Nothing;
+    KEEP_ALIVE = 48 "keep_alive" since 0: Nothing => Nothing;
         Reads, hooks any, background Direct, remote no, ranks Any.
     /// Freezes parameters, so that training leaves them as they are, or lets frozen ones learn again.
     FREEZE = 44 "freeze" since 0: Freeze => Nothing;
@@ -313,7 +313,7 @@ services! {
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Copies the checkpoint that is being taken, and writes it on a thread of the host after those that were queued before;
     /// `checkpoint_written` tells the end. Leaves out those of `instead_of` whose writing has not begun, and answers which.
-    QUEUE_CHECKPOINT = 50 "queue_checkpoint" since 0: QueueCheckpoint => Vec<String>;
+    QUEUE_CHECKPOINT = 49 "queue_checkpoint" since 0: QueueCheckpoint => Vec<String>;
         Reads, hooks [CHECKPOINT], background Never, remote no, ranks Any.
 }
 

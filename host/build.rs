@@ -17,7 +17,7 @@ fn main() {
 /// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
 /// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    const SOURCES: [&str; 2] = ["src/torch/shim.cpp", "src/torch/script.cpp"];
+    const SOURCES: [&str; 3] = ["src/torch/shim.cpp", "src/torch/script.cpp", "src/torch/operators.cpp"];
     for file in SOURCES.iter().chain(&["src/torch/guarded.h"]) {
         println!("cargo::rerun-if-changed={file}");
     }

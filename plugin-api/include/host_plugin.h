@@ -432,6 +432,12 @@ typedef uint32_t hp_status;
  * Request: none. Reply: {epoch: int, global_step: int, metrics: {text: number}}.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_WEIGHTS_INFO 42u
+/* What was recorded of the time of steps since the last call; records from now on what the request says. It costs nothing
+ * until somebody asks.
+ * Request: {record: "off", "phases" or "operators"}.
+ * Reply: [{name: text, kind: "phase" or "operator", step: int, began: int, nanoseconds: int}], both times in nanoseconds.
+ * Reads in any hook; background: never; remote: no; ranks: any. */
+#define HP_SERVICE_PROFILE 47u
 /* The hook waits on purpose, such as for a person: `hook_warning` and `hook_timeout` count from now on again.
  * Request: none. Reply: none.
  * Reads in any hook; background: direct; remote: no; ranks: any. */

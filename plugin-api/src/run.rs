@@ -9,12 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Freeze, HyperParameterSet,
-    LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, Recalibrate, StatusLine,
-    TensorsRequest, TrainSteps,
+    LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Profile, QueueCheckpoint, Recalibrate,
+    StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
     Action, ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime,
-    ParameterGroup, Point, Record, RecordValue, RunInfo, Tap, TensorInfo, TensorSet, WeightsInfo,
+    ParameterGroup, Point, Record, RecordValue, Recording, RunInfo, Span, Tap, TensorInfo, TensorSet, WeightsInfo,
 };
 use crate::remote::Remote;
 use crate::services::{Nothing, Service, ServiceKind, typed};
@@ -647,6 +647,17 @@ impl Run<'_> {
     pub fn write_checkpoint(&mut self, path: &str) -> Result<CheckpointWritten> {
         let path = path.to_owned();
         self.call(typed::WRITE_CHECKPOINT, &Path { path })
+    }
+
+    /// What was recorded of the time of steps since the last call, by whichever callback; records from now on what is asked
+    /// for. It costs nothing until somebody asks.
+    ///
+    /// # Errors
+    ///
+    /// In the background.
+    #[doc = service_rule!(PROFILE)]
+    pub fn profile(&mut self, record: Recording) -> Result<Vec<Span>> {
+        self.call(typed::PROFILE, &Profile { record })
     }
 
     /// In `on_checkpoint`: copies the checkpoint, and writes it to `path` on a thread of the host while the training goes on,

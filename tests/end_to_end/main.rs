@@ -64,6 +64,8 @@ mod schedules;
 mod expressions;
 // The run that these share.
 mod small_run;
+// Where the time of steps goes.
+mod profiler;
 // What a resumed run takes along.
 mod carried;
 // Callbacks that steer the training itself.

@@ -27,8 +27,17 @@ pub(super) struct Script {
 pub(super) type VisitTensor =
     unsafe extern "C" fn(context: *mut c_void, name: *const c_char, length: usize, tensor: *mut C_tensor);
 
+/// Gets each recorded operator: its name, when it began, and how long it took, in nanoseconds.
+pub(super) type OperatorVisitor =
+    unsafe extern "C" fn(context: *mut c_void, name: *const c_char, length: usize, began: i64, nanoseconds: i64);
+
 unsafe extern "C" {
     pub(super) fn host_torch_last_error() -> *const c_char;
+
+    pub(super) fn host_torch_now() -> i64;
+    pub(super) fn host_torch_operators_begin() -> c_int;
+    pub(super) fn host_torch_operators_end() -> c_int;
+    pub(super) fn host_torch_operators_take(context: *mut c_void, visit: OperatorVisitor) -> c_int;
 
     pub(super) fn host_torch_tensors_new(
         tensors: *const *const C_tensor,

@@ -29,6 +29,7 @@ mod names;
 mod not_finite;
 pub mod optimizer;
 mod precision;
+mod profile;
 mod progress;
 pub mod range;
 #[cfg(test)]

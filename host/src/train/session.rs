@@ -32,6 +32,7 @@ use super::measured::Measured;
 use super::metrics::Metric;
 use super::optimizer::Optimizer;
 use super::precision::Precision;
+use super::profile::{Phase, Profile};
 use super::progress::{Length, LiveProgress, Progress, Started};
 use super::schedule::Schedule;
 use crate::config::Every;
@@ -123,6 +124,8 @@ pub struct Session {
     pub(super) torchscript: Option<Arc<[u8]>>,
     /// Gives what a program's own batch step remembers, for checkpoints.
     pub(super) program_state: Option<Box<dyn Fn() -> Vec<u8>>>,
+    /// Where the time goes, while a callback asks for it.
+    pub(super) profile: Option<Box<Profile>>,
 }
 
 /// The parts of a session.
@@ -246,6 +249,7 @@ impl Session {
             run_file,
             torchscript,
             program_state: None,
+            profile: None,
         };
         session.look_at_screen();
         let saved = resume.as_ref().and_then(|resume| resume.frozen(&plan.freeze));
@@ -405,23 +409,31 @@ impl Session {
         }
         // Whatever weights a callback left are trained from here on.
         self.kept.restored = None;
+        self.enter(Phase::Data);
         self.learner.begin_step(&mut self.feed, &mut self.progress)?;
+        self.enter(Phase::Callbacks);
         Ok(true)
     }
 
     /// Computes outputs, loss and gradients, the gradients averaged over all ranks. A program's own step may send events to
     /// the callbacks.
     pub(super) fn forward_backward(&mut self, callbacks: &mut Dispatcher) -> Result<(), TrainError> {
+        self.enter(Phase::Forward);
         self.compute_gradients(callbacks)?;
-        self.learner.average_gradients(&*self.group)
+        self.learner.average_gradients(&*self.group)?;
+        self.enter(Phase::Callbacks);
+        Ok(())
     }
 
     /// Updates the weights, unless a callback skipped the update, and counts the step's metrics.
     pub(super) fn update(&mut self) -> Result<(), TrainError> {
+        self.enter(Phase::Optimizer);
         let skipped = std::mem::take(&mut self.controls.skip_update);
         self.learner.update(&self.progress, skipped)?;
         self.progress.is_updated();
-        self.learner.measure(&mut self.measured)
+        self.learner.measure(&mut self.measured)?;
+        self.enter(Phase::Callbacks);
+        Ok(())
     }
 
     /// After a failure: a step whose update is not done has not happened.
@@ -431,6 +443,7 @@ impl Session {
 
     /// Counts the step's time, callbacks included.
     pub(super) fn end_step(&mut self) -> Result<(), TrainError> {
+        self.leave();
         self.learner.step.end();
         self.progress.steps_in_process += 1;
         self.progress.tell();

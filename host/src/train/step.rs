@@ -9,6 +9,7 @@ use super::error::TrainError;
 use super::feed::{Feed, StepBatch};
 use super::learner::Learner;
 use super::measured::Measured;
+use super::profile::Phase;
 use super::progress::Progress;
 use super::session::Session;
 use crate::dispatch::Dispatcher;
@@ -188,6 +189,7 @@ impl Session {
         let nodes = self.learner.tapped_nodes();
         if let [_] = self.learner.step.sizes[..] {
             let Forward { outputs, loss, tapped } = self.forward(callbacks, &inputs, &targets, &nodes)?;
+            self.enter(Phase::Backward);
             values::backward(&loss, &one)?;
             values::forget_graph(&loss)?;
             values::forget_graph(&outputs)?;
@@ -204,7 +206,9 @@ impl Session {
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
             let batch = self.forward(callbacks, &inputs, &targets, &nodes)?;
             let share = batch.loss * (weight / total);
+            self.enter(Phase::Backward);
             values::backward(&share, &one)?;
+            self.enter(Phase::Forward);
             let share = share.f_detach()?;
             mean = Some(match mean {
                 Some(mean) => mean + share,

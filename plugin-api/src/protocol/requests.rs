@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Blob, Control, CopyAction, TensorSet};
+use super::{Blob, Control, CopyAction, Recording, TensorSet};
 
 /// Why a service or a hook failed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -50,6 +50,13 @@ pub struct MetricPut {
 pub struct Name {
     /// The name.
     pub name: String,
+}
+
+/// Records where the time of steps goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// What is recorded from now on.
+    pub record: Recording,
 }
 
 /// Queues the checkpoint that is being taken.

@@ -268,6 +268,45 @@ pub struct HookTime {
     pub longest_seconds: f64,
 }
 
+/// What a profile records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Recording {
+    /// Nothing.
+    Off,
+    /// The phases of each step: `data`, `forward`, `backward`, `optimizer` and `callbacks`.
+    Phases,
+    /// The operators of libtorch as well, such as `aten::addmm`. Each then takes a fraction of a microsecond more.
+    Operators,
+}
+
+/// What a span of a profile is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SpanKind {
+    /// A phase of a step.
+    Phase,
+    /// An operator of libtorch; one that runs others contains them.
+    Operator,
+}
+
+/// A span of time of a profile, by the clock of the host: on a GPU, an operator's is that of its launch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The phase or the operator.
+    pub name: String,
+    /// What it is.
+    pub kind: SpanKind,
+    /// The global step of the phase; of an operator, the step in which it was read.
+    pub step: u64,
+    /// When it began, in nanoseconds since the recording began.
+    pub began: u64,
+    /// How long it took, in nanoseconds.
+    pub nanoseconds: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,11 +27,11 @@ use std::marker::PhantomData;
 
 use crate::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Failure, Freeze,
-    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint,
-    Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Profile,
+    QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
-    ArrayPoint, CheckpointWritten, ConsoleLine, Evaluated, HookTime, ParameterGroup, Point, Record, RunInfo, Tap,
+    ArrayPoint, CheckpointWritten, ConsoleLine, Evaluated, HookTime, ParameterGroup, Point, Record, RunInfo, Span, Tap,
     TensorInfo, WeightsInfo,
 };
 
@@ -297,6 +297,10 @@ services! {
     /// restored earlier ones.
     WEIGHTS_INFO = 42 "weights_info" since 0: Nothing => WeightsInfo;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// What was recorded of the time of steps since the last call; records from now on what the request says. It costs nothing
+    /// until somebody asks.
+    PROFILE = 47 "profile" since 0: Profile => Vec<Span>;
+        Reads, hooks any, background Never, remote no, ranks Any.
     /// The hook waits on purpose, such as for a person: how long it takes is counted from now on again, so that it is neither
     /// named nor ended as one that does not return.
     KEEP_ALIVE = 48 "keep_alive" since 0: Nothing => Nothing;

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::event::Position;
 use crate::protocol::requests::{
     ArrayPut, BatchRequest, ControlRequest, CopyRequest, Evaluate, Freeze, HyperParameterSet, LimitBatches, Line,
-    LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint, StatusLine, TensorsRequest, TrainSteps,
+    LinesAfter, Measure, MetricPut, Name, Path, Predict, Profile, QueueCheckpoint, StatusLine, TensorsRequest,
+    TrainSteps,
 };
 use crate::protocol::{CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo};
 use crate::services::{Route, Site, fitting, no_batch, nothing_learns, option_of, permit};
@@ -84,6 +85,10 @@ impl World {
             }
             ServiceKind::KEEP_ALIVE => {}
             ServiceKind::HOOK_TIMES => return Answer::of(&self.given.times),
+            ServiceKind::PROFILE => {
+                self.seen.recording = Some(decode::<Profile>(payload)?.record);
+                return Answer::of(&std::mem::take(&mut self.given.spans));
+            }
             ServiceKind::CONSOLE_STATUS => {
                 let status: StatusLine = decode(payload)?;
                 if status.text.is_empty() {

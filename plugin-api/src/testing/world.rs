@@ -12,7 +12,8 @@ use crate::protocol::requests::{
     Artifact, ControlRequest, Custom, Evaluate, Failure, Measure, Predict, Recalibrate, StatusLine,
 };
 use crate::protocol::{
-    ArrayPoint, CheckpointWritten, Evaluated, HookTime, Need, ParameterGroup, Point, Record, RunInfo, Tap, TensorSet,
+    ArrayPoint, CheckpointWritten, Evaluated, HookTime, Need, ParameterGroup, Point, Record, Recording, RunInfo, Span,
+    Tap, TensorSet,
 };
 use crate::services::{Caller, Refusal};
 use crate::tensor::Tensor;
@@ -39,6 +40,8 @@ pub(super) struct Given {
     pub(super) batches: BTreeMap<String, Vec<[Tensor; 2]>>,
     pub(super) loss: Option<f64>,
     pub(super) times: Vec<HookTime>,
+    /// What the next call of `profile` answers.
+    pub(super) spans: Vec<Span>,
     pub(super) graph: Option<serde_json::Value>,
     pub(super) predict: Option<PredictAnswer>,
     pub(super) measure: Option<MeasureAnswer>,
@@ -62,6 +65,8 @@ pub(super) struct Seen {
     pub(super) checkpoints: Vec<CheckpointWritten>,
     /// The checkpoints that wait to be written; the first is being written.
     pub(super) queued: Vec<String>,
+    /// What the callback records.
+    pub(super) recording: Option<Recording>,
     pub(super) taps: Vec<Tap>,
     pub(super) recalibrations: Vec<Recalibrate>,
     /// The frozen parameters, and whether the statistics of their batch norm move.
@@ -128,6 +133,7 @@ impl World {
             batches: BTreeMap::new(),
             loss: None,
             times: Vec::new(),
+            spans: Vec::new(),
             graph: None,
             predict: None,
             measure: None,

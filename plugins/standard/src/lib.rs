@@ -48,5 +48,6 @@ const KINDS: &[Kind] = &[
     Kind::of::<measures::summaries::Summaries>(),
     Kind::of::<measures::dump_params_as_image::DumpParamsAsImage>(),
     Kind::of::<measures::confusion_matrix::ConfusionMatrix>(),
+    Kind::of::<measures::profiler::Profiler>(),
     Kind::of::<measures::gpu_utilization::GpuUtilization<measures::gpu_utilization::nvml::Nvml>>(),
 ];

@@ -104,6 +104,7 @@ impl Services for Simulated {
                 world.taps.push(tap);
                 Ok(())
             }
+            ServiceKind::PROFILE => reply.answer(typed::PROFILE, &Vec::new()),
             ServiceKind::QUEUE_CHECKPOINT => {
                 let path = call.request(typed::QUEUE_CHECKPOINT)?.path;
                 write_checkpoint(&Path::new(&world.info.folder).join(&path))?;

@@ -163,6 +163,10 @@ impl Services for Session {
                 let data = data.ok_or_else(|| ServiceError::NotAllowed("no checkpoint is being taken".to_owned()))?;
                 reply.answer(typed::WRITE_CHECKPOINT, &data.write(&path).map_err(TrainError::from)?)
             }
+            ServiceKind::PROFILE => {
+                let recording = call.request(typed::PROFILE)?.record;
+                reply.answer(typed::PROFILE, &self.record(recording)?)
+            }
             ServiceKind::QUEUE_CHECKPOINT => {
                 let left_out = self.queue_checkpoint(call.request(typed::QUEUE_CHECKPOINT)?)?;
                 reply.answer(typed::QUEUE_CHECKPOINT, &left_out)

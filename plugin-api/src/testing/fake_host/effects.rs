@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::FakeHost;
 use crate::protocol::requests::{Artifact, ControlRequest, Custom, Recalibrate, StatusLine};
-use crate::protocol::{ArrayPoint, CheckpointWritten, Control, Record, Tap, TensorSet};
+use crate::protocol::{ArrayPoint, CheckpointWritten, Control, Record, Recording, Tap, TensorSet};
 use crate::tensor::Tensor;
 
 /// What the callback did. What it did through a `Remote` is visible from the next event on.
@@ -99,6 +99,11 @@ impl FakeHost {
     /// The paths of the checkpoints that were queued and are not written, the one that is being written first.
     pub fn queued_checkpoints(&self) -> &[String] {
         &self.world.seen.queued
+    }
+
+    /// What the callback last asked [`Run::profile`](crate::Run::profile) to record.
+    pub fn recording(&self) -> Option<Recording> {
+        self.world.seen.recording
     }
 
     /// The requested taps.

@@ -6,7 +6,7 @@ use super::FakeHost;
 use crate::abi::kinds::ServiceKind;
 use crate::error::Result;
 use crate::protocol::requests::{Evaluate, Measure, Predict};
-use crate::protocol::{Evaluated, HookTime, ParameterGroup, TensorSet};
+use crate::protocol::{Evaluated, HookTime, ParameterGroup, Span, TensorSet};
 use crate::tensor::Tensor;
 
 /// The answers of the services.
@@ -39,6 +39,11 @@ impl FakeHost {
     /// Sets the loss of the current step.
     pub fn set_loss(&mut self, loss: f64) {
         self.world.given.loss = Some(loss);
+    }
+
+    /// Sets what the next call of [`Run::profile`](crate::Run::profile) answers.
+    pub fn set_profile(&mut self, spans: Vec<Span>) {
+        self.world.given.spans = spans;
     }
 
     /// Sets the cost of the hooks.

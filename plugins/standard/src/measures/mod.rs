@@ -6,6 +6,7 @@ pub(crate) mod dump_tensors;
 pub(crate) mod gpu_utilization;
 pub(crate) mod memory;
 pub(crate) mod moving_average;
+pub(crate) mod profiler;
 pub(crate) mod summaries;
 mod tensor_file;
 mod tensor_picture;

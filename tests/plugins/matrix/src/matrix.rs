@@ -10,10 +10,12 @@ use plugin_api::event::{
 };
 use plugin_api::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Evaluate, Failure, Freeze,
-    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, QueueCheckpoint,
-    Recalibrate, StatusLine, TensorsRequest, TrainSteps,
+    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Profile,
+    QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
-use plugin_api::protocol::{Blob, Control, CopyAction, Record, RecordValue, Tap, TapOf, TapReduce, TensorSet};
+use plugin_api::protocol::{
+    Blob, Control, CopyAction, Record, RecordValue, Recording, Tap, TapOf, TapReduce, TensorSet,
+};
 use plugin_api::{Callback, Creation, Dispatch, Error, EventKind, Need, Remote, Result, Run, ServiceKind, plugin};
 
 /// Where the answers go.
@@ -133,6 +135,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                 add("", bytes(&CustomRequest { name: "matrix".to_owned(), payload: Blob(Vec::new()) }));
             }
             ServiceKind::WRITE_CHECKPOINT => add("", bytes(&Path { path: "matrix".to_owned() })),
+            ServiceKind::PROFILE => add("", bytes(&Profile { record: Recording::Off })),
             ServiceKind::QUEUE_CHECKPOINT => {
                 add("", bytes(&QueueCheckpoint { path: "matrix".to_owned(), instead_of: Vec::new() }));
             }

@@ -1,6 +1,7 @@
 //! Where a service puts its answer, and the tensors that it lends.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::rc::Rc;
@@ -161,10 +162,9 @@ impl<'a> Reply<'a> {
 
 /// The addresses of a tensor's elements, whatever their order; `None` if it has none, or if they cannot be counted.
 fn extent(first: usize, shape: &[i64], strides: Option<&[i64]>, dtype: DataType) -> Option<Range<usize>> {
-    let contiguous = contiguous_strides(shape);
-    let strides = strides.unwrap_or(&contiguous);
+    let strides = strides.map_or_else(|| Cow::Owned(contiguous_strides(shape)), Cow::Borrowed);
     let (mut least, mut greatest) = (0i64, 0i64);
-    for (&size, &stride) in shape.iter().zip(strides) {
+    for (&size, &stride) in shape.iter().zip(&*strides) {
         let reach = size.checked_sub(1).filter(|last| *last >= 0)?.checked_mul(stride)?;
         if reach < 0 {
             least = least.checked_add(reach)?;

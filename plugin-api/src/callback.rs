@@ -196,6 +196,9 @@ macro_rules! callback_trait {
             ///
             /// * `metric`: a metric that it reads, which the run must give
             /// * `produced-metric`: a metric that it puts
+            /// * `produced-prefix`: what the names of metrics that it puts begin with, before a `_`
+            /// * `input-path`: a file or folder that it reads, relative to the run file: it must be there, and the callback gets
+            ///   it absolute
             /// * `output-file`, `output-folder`: what it writes, relative to the run folder. Two instances may not write
             ///   the same, and the default of an instance with a name of its own carries that name.
             /// * `output-name`: the same for the name of files whose folder and extension are the kind's

@@ -67,6 +67,9 @@ fn what_we_ship_passes_its_own_check() {
         ("standard", "lr-schedule.points=[[0, 0.1]]"),
         ("standard", "time-limit.duration='1 h'"),
         ("standard", "remote-control.stop='stop'"),
+        ("standard", "freeze.freeze=['fc1.*']"),
+        ("standard", "limit-batches.batches={ train = 2 }"),
+        ("standard", "inference-runner.split='val'"),
     ];
     for (name, library) in fixture::build_workspace_plugins() {
         // These two do not know where to send, and the report's state has the time in it.

@@ -18,6 +18,9 @@ const READ: &str = "metric";
 /// An option that names a metric that the plugin puts.
 const PRODUCED: &str = "produced-metric";
 
+/// An option that names the beginning of metrics that the plugin puts, before a `_`.
+const PRODUCED_PREFIX: &str = "produced-prefix";
+
 /// The names of the metrics that the callbacks put, by their descriptors and options; `*` stands for any text.
 pub(super) fn produced(order: &Order) -> Vec<String> {
     let mut names = Vec::new();
@@ -28,6 +31,8 @@ pub(super) fn produced(order: &Order) -> Vec<String> {
             let options = Value::Object(planned.options.options.clone());
             let mut found = |_: &str, name: &str| names.extend((!name.is_empty()).then(|| name.to_owned()));
             each_of_format(PRODUCED, &options, schema, schema, "", &mut found);
+            let mut found = |_: &str, prefix: &str| names.push(format!("{prefix}_*"));
+            each_of_format(PRODUCED_PREFIX, &options, schema, schema, "", &mut found);
         }
     }
     names

@@ -11,6 +11,7 @@ use tch::Device;
 use super::batches;
 use super::builtin;
 use super::columns;
+use super::input_paths;
 use super::learning::{self, Fitted};
 use super::metric_names;
 use super::model::{self, PlannedModel};
@@ -85,15 +86,15 @@ impl JobPlan {
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
 
         let mut problems: Vec<Problem> = Vec::new();
-        let order = dispatch::order(&document, &run_file.plugins, run_file.run.by_default, &catalogue).unwrap_or_else(
-            |found| {
+        let mut order = dispatch::order(&document, &run_file.plugins, run_file.run.by_default, &catalogue)
+            .unwrap_or_else(|found| {
                 problems.extend(found);
                 // A kind that is missing may be in a file that could not be loaded.
                 problems.extend(rejected.iter().cloned());
                 Order::default()
-            },
-        );
+            });
         problems.extend(output_paths::check(&document, &order));
+        problems.extend(input_paths::resolve(&document, &mut order, base.as_deref().unwrap_or(Path::new(""))));
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();
 
         let data = data(&run_file, &document, base.as_deref()).map_err(|problem| problems.push(problem));

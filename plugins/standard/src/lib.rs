@@ -43,4 +43,5 @@ const KINDS: &[Kind] = &[
     Kind::of::<control::limit_batches::LimitBatches>(),
     Kind::of::<control::step_eval::StepEval>(),
     Kind::of::<hyper_parameters::lr_finder::LrFinder>(),
+    Kind::of::<measures::inference_runner::InferenceRunner>(),
 ];

@@ -346,8 +346,9 @@ typedef uint32_t hp_status;
  * for a split, and one for each node.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_PREDICT 22u
-/* Metrics over a split; without names the loss and those of the run's `[eval]`. `weights` is a named copy.
- * Request: {split: text, metrics?: [text], weights?: text}. Reply: {text: number}.
+/* Metrics over a split, or over its first `batches`; without names the loss and those of the run's `[eval]`. `weights` is a
+ * named copy.
+ * Request: {split: text, metrics?: [text], weights?: text, batches?: int}. Reply: {text: number}.
  * Reads in any hook; background: never; remote: no; ranks: every. */
 #define HP_SERVICE_MEASURE 23u
 /* Estimates the batch-norm statistics again, over batches of a split.
@@ -453,6 +454,11 @@ typedef uint32_t hp_status;
  * Request: {split: text, batches?: int}. Reply: none.
  * Acts in idle hooks; background: never; remote: no; ranks: every. */
 #define HP_SERVICE_LIMIT_BATCHES 45u
+/* Reads other data, a file or a folder in the format of the run's own, as that was read, and adds it as a split, which the
+ * services for splits then know. `path` is absolute or relative to the run folder.
+ * Request: {name: text, path: text}. Reply: none.
+ * Acts in `setup`; background: never; remote: no; ranks: every. */
+#define HP_SERVICE_OPEN_SPLIT 46u
 /* The value of an expression, in the language of the run file's `if`. `variables` are the caller's own names in it; any
  * other name is a position or a metric. With `actions` it is actions, which are not done but returned.
  * Request: {expression: text, variables?: {text: number}, actions?: bool}. Reply: number, bool or text; of actions

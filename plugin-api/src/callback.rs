@@ -200,6 +200,9 @@ macro_rules! callback_trait {
             ///
             /// * `metric`: a metric that it reads, which the run must give
             /// * `produced-metric`: a metric that it puts
+            /// * `produced-prefix`: what the names of metrics that it puts begin with, before a `_`
+            /// * `input-path`: a file or folder that it reads, relative to the run file: it must be there, and the callback gets
+            ///   it absolute
             /// * `expression`: an expression for `Run::evaluate`. `"variables" = ["old"]` beside it names your own variables
             ///   in it, and `"result" = "number"` (or `condition`, `text`) what it must give
             /// * `actions`: actions for `Run::evaluate_actions`

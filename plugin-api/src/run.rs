@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Freeze, HyperParameterSet,
-    LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Profile, QueueCheckpoint, Recalibrate,
-    StatusLine, TensorsRequest, TrainSteps,
+    LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, OpenSplit, Path, Predict, Profile, QueueCheckpoint,
+    Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
     Action, ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime,
@@ -513,12 +513,42 @@ impl Run<'_> {
     /// An unknown split, metric or copy, or a callback in the background.
     #[doc = service_rule!(MEASURE)]
     pub fn measure(&mut self, split: &str, metrics: &[&str], weights: Option<&str>) -> Result<BTreeMap<String, f64>> {
+        self.measure_first(split, metrics, weights, None)
+    }
+
+    /// The same over the first `batches` batches of the split; `None` takes all.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::measure`].
+    #[doc = service_rule!(MEASURE)]
+    pub fn measure_first(
+        &mut self,
+        split: &str,
+        metrics: &[&str],
+        weights: Option<&str>,
+        batches: Option<u64>,
+    ) -> Result<BTreeMap<String, f64>> {
         let request = Measure {
             split: split.to_owned(),
             metrics: metrics.iter().map(|&metric| metric.to_owned()).collect(),
             weights: weights.map(str::to_owned),
+            batches,
         };
         self.call(typed::MEASURE, &request)
+    }
+
+    /// In `on_setup`: reads other data, a file or a folder in the format of the run's own, with what was learned from that
+    /// (normalization, classes, categories), and adds it as the split `name`, which the services for splits then know. `path`
+    /// is absolute or relative to the run folder; an option of the format `input-path` is absolute.
+    ///
+    /// # Errors
+    ///
+    /// A name that a split has, data of another kind than the run's, and another hook.
+    #[doc = service_rule!(OPEN_SPLIT)]
+    pub fn open_split(&mut self, name: &str, path: &str) -> Result<()> {
+        let (name, path) = (name.to_owned(), path.to_owned());
+        self.call(typed::OPEN_SPLIT, &OpenSplit { name, path }).map(drop)
     }
 
     /// Freezes the parameters that `patterns` fit, in which `*` stands for any text: they get no gradient, and the optimizer

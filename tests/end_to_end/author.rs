@@ -67,6 +67,9 @@ fn what_we_ship_passes_its_own_check() {
         ("standard", "lr-schedule.points=[[0, 0.1]]"),
         ("standard", "time-limit.duration='1 h'"),
         ("standard", "remote-control.stop='stop'"),
+        ("standard", "freeze.freeze=['fc1.*']"),
+        ("standard", "limit-batches.batches={ train = 2 }"),
+        ("standard", "inference-runner.split='val'"),
         ("standard", "summaries.summaries=[{ name = '*' }]"),
         ("standard", "lambda.do=put('twice', 2 * val_loss)"),
     ];

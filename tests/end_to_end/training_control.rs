@@ -128,8 +128,9 @@ fn a_limited_run_resumes_from_anywhere() {
 
 #[test]
 fn a_step_is_evaluated_once_whoever_asks() {
-    let run = |every: &str| {
+    let run = |every: &str, length: &str| {
         SmallRun::with_libraries(&["standard", "recorder"])
+            .with("epochs = 2", length)
             .set(&format!("eval.every={every}"))
             .recorder("a", "", "")
             .instance("kind = 'step-eval'\nwhen = { every = '1 step' }")
@@ -137,11 +138,13 @@ fn a_step_is_evaluated_once_whoever_asks() {
             .run()
             .succeeded()
     };
-    for every in ["1 epoch", "2 steps"] {
-        let ran = run(every);
+    // The run of six steps ends with an epoch, that of five within one.
+    for (every, length) in [("1 epoch", "epochs = 2"), ("2 steps", "epochs = 2"), ("1 epoch", "steps = 5")] {
+        let ran = run(every, length);
         let ended = ran.lines_of("a", "eval_end");
         let steps: Vec<_> = ended.iter().map(|line| line["global_step"].as_u64().unwrap_or(0)).collect();
-        assert_eq!(steps, [1, 2, 3, 4, 5, 6], "{every}: {}", ran.shown());
+        let last = if length == "steps = 5" { 5 } else { 6 };
+        assert_eq!(steps, (1..=last).collect::<Vec<_>>(), "{every}, {length}: {}", ran.shown());
     }
 }
 
@@ -172,4 +175,53 @@ fn a_run_after_a_range_test_is_the_run_without_it() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("sets the learning rate"));
     let last: Option<Value> = applied.metrics("resumed").last().map(|line| line["learning_rate"].clone());
     assert_eq!(last, Some(rate));
+}
+
+/// All digits, 1797 rows, measured after each epoch in batches of `size`; a last batch is of other size unless `size` is 599.
+fn inferring(size: &str) -> SmallRun {
+    let digits = fixture::workspace_root().join("examples/digits/digits.csv.gz");
+    let options = "metrics = ['loss', 'accuracy', 'top3_error'], prefix = 'all'";
+    SmallRun::with_libraries(&["standard", "checkpoint", "recorder"])
+        .with("batch_size = 256", &format!("batch_size = {size}"))
+        .instance(&format!("kind = 'inference-runner'\noptions = {{ data = '{}', {options} }}", digits.display()))
+        .instance("kind = 'early-stopping'\noptions = { metric = 'all_loss', patience = 9 }")
+        .instance("kind = 'checkpoint'")
+        .recorder("a", "", "reads = 'all_accuracy'")
+}
+
+#[test]
+fn other_data_is_measured_over_all_of_its_samples() {
+    let (ragged, even) = (inferring("256").run().succeeded(), inferring("599").run().succeeded());
+    let metric = |ran: &Ran, name: &str| ran.status()["metrics"][name].as_f64().expect("a number");
+    for name in ["all_accuracy", "all_top3_error"] {
+        assert_eq!(metric(&ragged, name), metric(&even, name), "{name}");
+        let right = metric(&ragged, name) * 1797.0;
+        assert!((right - right.round()).abs() < 1e-6, "{name} is of 1797 samples: {right}");
+    }
+    assert!((metric(&ragged, "all_loss") - metric(&even, "all_loss")).abs() < 1e-6);
+    // Normalized as the run's own data, as `host evaluate --data` has it.
+    let folder = fixture::temporary_folder();
+    let mut command = fixture::host();
+    command.arg("evaluate").arg(&ragged.out).args(["--checkpoint", "last", "--out", ".", "--data"]);
+    command.arg(fixture::workspace_root().join("examples/digits/digits.csv.gz")).current_dir(folder.path());
+    assert!(command.output().expect("the host starts").status.success());
+    let evaluation = crate::training::read_json(&folder.path().join("evaluation.json"));
+    for name in ["loss", "accuracy"] {
+        assert_eq!(evaluation["metrics"][name].as_f64(), Some(metric(&ragged, &format!("all_{name}"))), "{name}");
+    }
+}
+
+#[test]
+fn data_that_cannot_be_measured_is_told_before_the_training() {
+    let told = |options: &str, message: &str| {
+        let run = SmallRun::with_libraries(&["standard", "recorder"]).recorder("a", "", "");
+        std::fs::write(run.out().with_file_name("short.csv"), "1,2,3\n").expect("a file");
+        let ran = run.instance(&format!("kind = 'inference-runner'\noptions = {{ {options} }}")).run();
+        assert!(ran.code() != Some(0) && ran.stderr().contains(message), "{message}: {}", ran.shown());
+        assert!(ran.lines_of("a", "train_start").is_empty(), "{}", ran.shown());
+    };
+    told("data = 'nothing.csv'", "which is not there");
+    told("data = 'short.csv'", "short.csv");
+    told("split = 'vall'", "there is no split `vall`; did you mean `val`?");
+    told("split = 'val', metrics = ['acuracy']", "did you mean `accuracy`?");
 }

@@ -21,6 +21,9 @@ const READ: &str = "metric";
 /// An option that names a metric that the plugin puts.
 const PRODUCED: &str = "produced-metric";
 
+/// An option that names the beginning of metrics that the plugin puts, before a `_`.
+const PRODUCED_PREFIX: &str = "produced-prefix";
+
 /// An option that is an expression. Its schema may list the plugin's own `variables` in it, and say which `result` it must
 /// have: `number`, `condition` or `text`.
 const EXPRESSION: &str = "expression";
@@ -38,6 +41,7 @@ pub(super) fn produced(order: &Order) -> Vec<String> {
             let options = Value::Object(planned.options.options.clone());
             each_text(&options, schema, schema, "", &mut |text| match text.format {
                 PRODUCED if !text.value.is_empty() => names.push(text.value.to_owned()),
+                PRODUCED_PREFIX => names.push(format!("{}_*", text.value)),
                 ACTIONS => {
                     names.extend(text.read().iter().flat_map(Expression::put_metrics).map(str::to_owned));
                 }

@@ -14,6 +14,7 @@ mod closure;
 mod columns;
 mod events;
 mod handle;
+mod input_paths;
 mod interrupt;
 mod learning;
 mod log;

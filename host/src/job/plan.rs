@@ -11,6 +11,7 @@ use tch::Device;
 use super::batches;
 use super::builtin;
 use super::columns;
+use super::input_paths;
 use super::learning::{self, Fitted};
 use super::metric_names;
 use super::model::{self, PlannedModel};
@@ -93,6 +94,7 @@ impl JobPlan {
                 Order::default()
             });
         problems.extend(output_paths::check(&document, &order));
+        problems.extend(input_paths::resolve(&document, &mut order, base.as_deref().unwrap_or(Path::new(""))));
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();
 
         let data = data(&run_file, &document, base.as_deref()).map_err(|problem| problems.push(problem));

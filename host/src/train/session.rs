@@ -506,7 +506,7 @@ impl Session {
     pub(super) fn epoch_evaluation_comes(&self) -> bool {
         let progress = &self.progress;
         !progress.epoch_is_over
-            && progress.epoch_is_trained()
+            && !progress.has_next_step(&self.controls)
             && !self.controls.is_stopping()
             && self.evaluations.is_due(progress)
     }

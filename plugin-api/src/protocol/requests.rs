@@ -157,6 +157,18 @@ pub struct Measure {
     /// The named copy of the weights; absent: the model as it is.
     #[serde(default)]
     pub weights: Option<String>,
+    /// Over how many batches of the split, the first ones; absent: all.
+    #[serde(default)]
+    pub batches: Option<u64>,
+}
+
+/// Adds other data as a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSplit {
+    /// The split's name; none of the run's.
+    pub name: String,
+    /// A file or folder in the format of the run's data, absolute or relative to the run folder.
+    pub path: String,
 }
 
 /// Asks for a new estimate of the batch-norm statistics.

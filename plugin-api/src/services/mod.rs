@@ -27,7 +27,7 @@ use std::marker::PhantomData;
 
 use crate::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom, Evaluate, Failure, Freeze,
-    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Profile,
+    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, OpenSplit, Path, Predict, Profile,
     QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
 use crate::protocol::{
@@ -37,6 +37,7 @@ use crate::protocol::{
 
 pub use names::{
     did_you_mean, fits, fitting, list_names, nearest, no_batch, no_such_name, no_value, nothing_learns, option_of,
+    split_is_there,
 };
 pub use rules::{
     Background, Caller, Effect, HookSet, Hooks, Ranks, Refusal, Route, Rule, Site, permit, tensors_readable,
@@ -311,6 +312,9 @@ services! {
     /// Takes only the first batches of a split from now on: in each evaluation, and in each epoch after the one in progress.
     LIMIT_BATCHES = 45 "limit_batches" since 0: LimitBatches => Nothing;
         Acts, hooks idle, background Never, remote no, ranks Every.
+    /// Reads other data as the run's own was read, and adds it as a split.
+    OPEN_SPLIT = 46 "open_split" since 0: OpenSplit => Nothing;
+        Acts, hooks [SETUP], background Never, remote no, ranks Every.
     /// The value of an expression, in the language of the run file's `if`; or what actions in it ask for, which this
     /// service does not do.
     EVALUATE = 43 "evaluate" since 0: Evaluate => Evaluated;

@@ -95,6 +95,12 @@ pub fn nothing_learns() -> Refusal {
     Refusal { status: Status::ERROR, message }
 }
 
+/// The refusal of every host to add a split under the name of another one.
+pub fn split_is_there(split: &str) -> Refusal {
+    let message = format!("the run has a split `{split}` already; give the other data another name");
+    Refusal { status: Status::ERROR, message }
+}
+
 /// The refusal of every host to take no batch of a split.
 pub fn no_batch(split: &str) -> Refusal {
     let message = format!("0 batches of `{split}` would be none; take 1 or more, or leave the limit out for all");

@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::event::Position;
 use crate::protocol::requests::{
     ArrayPut, BatchRequest, ControlRequest, CopyRequest, Evaluate, Freeze, HyperParameterSet, LimitBatches, Line,
-    LinesAfter, Measure, MetricPut, Name, Path, Predict, Profile, QueueCheckpoint, StatusLine, TensorsRequest,
-    TrainSteps,
+    LinesAfter, Measure, MetricPut, Name, OpenSplit, Path, Predict, Profile, QueueCheckpoint, StatusLine,
+    TensorsRequest, TrainSteps,
 };
 use crate::protocol::{CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo};
-use crate::services::{Route, Site, fitting, no_batch, nothing_learns, option_of, permit};
+use crate::services::{Route, Site, fitting, no_batch, nothing_learns, option_of, permit, split_is_there};
 use crate::tensor::{Tensor, TensorView};
 
 /// The answer of a service.
@@ -234,6 +234,7 @@ impl World {
             }
             ServiceKind::RECALIBRATE_BATCH_NORM => self.seen.recalibrations.push(decode(payload)?),
             ServiceKind::FREEZE => self.freeze(&decode(payload)?)?,
+            ServiceKind::OPEN_SPLIT => self.open_split(decode(payload)?)?,
             ServiceKind::LIMIT_BATCHES => self.limit_batches(decode(payload)?)?,
             ServiceKind::BATCH => {
                 let BatchRequest { split, index } = decode(payload)?;
@@ -347,6 +348,16 @@ impl World {
             Some(batches) => self.seen.limits.insert(split, batches),
             None => self.seen.limits.remove(&split),
         };
+        Ok(())
+    }
+
+    fn open_split(&mut self, request: OpenSplit) -> Result<()> {
+        let splits = &mut self.given.info.data.splits;
+        if splits.contains_key(&request.name) || self.given.batches.contains_key(&request.name) {
+            return Err(refused(split_is_there(&request.name)));
+        }
+        splits.insert(request.name.clone(), 0);
+        self.seen.opened.push(request);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::abi::kinds::{EventKind, ServiceKind, Status};
 use crate::error::{Error, Result};
 use crate::event::Position;
 use crate::protocol::requests::{
-    Artifact, ControlRequest, Custom, Evaluate, Failure, Measure, Predict, Recalibrate, StatusLine,
+    Artifact, ControlRequest, Custom, Evaluate, Failure, Measure, OpenSplit, Predict, Recalibrate, StatusLine,
 };
 use crate::protocol::{
     ArrayPoint, CheckpointWritten, Evaluated, HookTime, Need, ParameterGroup, Point, Record, Recording, RunInfo, Span,
@@ -71,6 +71,7 @@ pub(super) struct Seen {
     pub(super) recalibrations: Vec<Recalibrate>,
     /// The frozen parameters, and whether the statistics of their batch norm move.
     pub(super) frozen: BTreeMap<String, bool>,
+    pub(super) opened: Vec<OpenSplit>,
     /// The limits of batches by split.
     pub(super) limits: BTreeMap<String, u64>,
     pub(super) logs: Vec<String>,

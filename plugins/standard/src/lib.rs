@@ -45,6 +45,7 @@ const KINDS: &[Kind] = &[
     Kind::of::<control::limit_batches::LimitBatches>(),
     Kind::of::<control::step_eval::StepEval>(),
     Kind::of::<hyper_parameters::lr_finder::LrFinder>(),
+    Kind::of::<measures::inference_runner::InferenceRunner>(),
     Kind::of::<measures::summaries::Summaries>(),
     Kind::of::<measures::dump_params_as_image::DumpParamsAsImage>(),
     Kind::of::<measures::confusion_matrix::ConfusionMatrix>(),

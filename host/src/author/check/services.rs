@@ -13,11 +13,11 @@ use plugin_api::protocol::requests::{
     ArrayPut, BatchRequest, CopyRequest, HyperParameterSet, Measure, Predict, TensorsRequest,
 };
 use plugin_api::protocol::{Control, CopyAction, ParameterGroup, TensorSet};
-use plugin_api::services::{no_batch, typed};
+use plugin_api::services::{no_batch, split_is_there, typed};
 
 use super::model::forward;
 use super::tensors::Values;
-use super::world::{SPLITS, Weights, World, write_checkpoint};
+use super::world::{EVALUATION_BATCHES, SPLITS, Weights, World, write_checkpoint};
 use crate::expression::Surroundings;
 use crate::history::{HistoryView, LiveMetrics, Position};
 use crate::services::{Call, Inference, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds};
@@ -84,7 +84,7 @@ impl Services for Simulated {
             ServiceKind::PREDICT => predict(world, &call.request(typed::PREDICT)?, call.tensors, reply),
             ServiceKind::MEASURE => measure(world, &call.request(typed::MEASURE)?, reply),
             ServiceKind::RECALIBRATE_BATCH_NORM => {
-                batches_of(&call.request(typed::RECALIBRATE_BATCH_NORM)?.split).map(drop)
+                batches_of(world, &call.request(typed::RECALIBRATE_BATCH_NORM)?.split).map(drop)
             }
             ServiceKind::FREEZE => {
                 let request = call.request(typed::FREEZE)?;
@@ -92,9 +92,17 @@ impl Services for Simulated {
                 world.frozen = world.frozen.after(&request, &names)?;
                 Ok(())
             }
+            ServiceKind::OPEN_SPLIT => {
+                let name = call.request(typed::OPEN_SPLIT)?.name;
+                if batches_of(world, &name).is_ok() {
+                    return Err(split_is_there(&name).into());
+                }
+                world.opened.insert(name);
+                Ok(())
+            }
             ServiceKind::LIMIT_BATCHES => {
                 let request = call.request(typed::LIMIT_BATCHES)?;
-                batches_of(&request.split)?;
+                batches_of(world, &request.split)?;
                 if request.batches == Some(0) { Err(no_batch(&request.split).into()) } else { Ok(()) }
             }
             ServiceKind::BATCH => batch(world, &call.request(typed::BATCH)?, reply),
@@ -273,7 +281,7 @@ impl Inference for World {
 
 fn batch(world: &World, request: &BatchRequest, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
     let BatchRequest { split, index } = request;
-    let batches = batches_of(split)?;
+    let batches = batches_of(world, split)?;
     if *index >= batches {
         return Err(ServiceError::Failed(format!("the split `{split}` has {batches} batches, none of index {index}")));
     }
@@ -290,7 +298,7 @@ fn predict(
     let Predict { split, batches, nodes } = request;
     let (inputs, targets) = match split {
         Some(split) => {
-            let batches = (0..(*batches).clamp(1, batches_of(split)?)).map(|index| world.task.batch(index));
+            let batches = (0..(*batches).clamp(1, batches_of(world, split)?)).map(|index| world.task.batch(index));
             let (inputs, targets): (Vec<_>, Vec<_>) = batches.map(|[inputs, targets]| (inputs, targets)).unzip();
             (Values::joined(&inputs), Values::joined(&targets))
         }
@@ -319,7 +327,7 @@ fn predict(
 }
 
 fn measure(world: &World, measure: &Measure, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
-    batches_of(&measure.split)?;
+    batches_of(world, &measure.split)?;
     if let Some(name) = &measure.weights
         && !world.copies.contains_key(name)
     {
@@ -335,7 +343,10 @@ fn measure(world: &World, measure: &Measure, reply: &mut Reply<'_>) -> Result<()
     reply.answer(typed::MEASURE, &wanted.into_iter().map(|name| (name.to_owned(), 0.5)).collect())
 }
 
-fn batches_of(split: &str) -> Result<u64, ServiceError> {
+fn batches_of(world: &World, split: &str) -> Result<u64, ServiceError> {
+    if world.opened.contains(split) {
+        return Ok(EVALUATION_BATCHES);
+    }
     let found = SPLITS.iter().find(|(name, _)| *name == split);
     found
         .map(|(_, batches)| *batches)

@@ -111,6 +111,8 @@ pub(super) struct World {
     pub(super) training_states: BTreeMap<String, Weights>,
     pub(super) taps: Vec<Tap>,
     pub(super) frozen: Frozen,
+    /// The splits that were added, of two batches each.
+    pub(super) opened: BTreeSet<String>,
 }
 
 /// The world cannot be set up: an error of the host.
@@ -176,6 +178,7 @@ impl World {
             training_states: BTreeMap::new(),
             taps: Vec::new(),
             frozen: Frozen::default(),
+            opened: BTreeSet::new(),
         })
     }
 

@@ -8,6 +8,7 @@ mod metrics;
 mod model;
 mod predictor;
 mod snapshot;
+mod splits;
 mod taps;
 mod tensors;
 mod weights;
@@ -148,6 +149,7 @@ impl Services for Session {
                 model::recalibrate_batch_norm(&mut self.learner, &self.feed, &request)
             }
             ServiceKind::FREEZE => Ok(self.learner.freeze(&call.request(typed::FREEZE)?)?),
+            ServiceKind::OPEN_SPLIT => self.open_split(&call.request(typed::OPEN_SPLIT)?),
             ServiceKind::LIMIT_BATCHES => {
                 let request = call.request(typed::LIMIT_BATCHES)?;
                 known_split(&self.feed.data, &request.split)?;

@@ -41,7 +41,7 @@ impl Session {
         if let Some(copy) = request.weights.as_ref().and_then(|name| self.kept.copies.get(name)) {
             self.learner.network.write_all(&copy.tensors).map_err(TrainError::from)?;
         }
-        let scored = self.score(&request.split, &metrics);
+        let scored = self.score(&request.split, request.batches, &metrics);
         if let Some(own) = own {
             self.learner.network.write_all(&own).map_err(TrainError::from)?;
         }
@@ -66,9 +66,15 @@ impl Session {
         Ok(metric.of_class(self.feed.data.positive))
     }
 
-    fn score(&self, split: &str, metrics: &[Metric]) -> Result<Vec<(Cow<'static, str>, MetricValue)>, ServiceError> {
+    fn score(
+        &self,
+        split: &str,
+        batches: Option<u64>,
+        metrics: &[Metric],
+    ) -> Result<Vec<(Cow<'static, str>, MetricValue)>, ServiceError> {
         let mut loader = loader_of(&self.feed, split, self.inference_batch_size())?;
-        let batches = if self.evaluations.trial { 1 } else { loader.batches_per_epoch() };
+        let all = loader.batches_per_epoch() as u64;
+        let batches = if self.evaluations.trial { 1 } else { batches.map_or(all, |most| all.min(most)) };
         let mut score = Score::new(metrics);
         for _ in 0..batches {
             let batch = loader.next_batch().map_err(TrainError::from)?.batch;

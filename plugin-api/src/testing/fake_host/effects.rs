@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::FakeHost;
-use crate::protocol::requests::{Artifact, ControlRequest, Custom, Recalibrate, StatusLine};
+use crate::protocol::requests::{Artifact, ControlRequest, Custom, OpenSplit, Recalibrate, StatusLine};
 use crate::protocol::{ArrayPoint, CheckpointWritten, Control, Record, Recording, Tap, TensorSet};
 use crate::tensor::Tensor;
 
@@ -119,6 +119,11 @@ impl FakeHost {
     /// The parameters that are frozen, each with whether the statistics of its batch norm go on moving.
     pub fn frozen(&self) -> &BTreeMap<String, bool> {
         &self.world.seen.frozen
+    }
+
+    /// The splits that were added, in order.
+    pub fn opened_splits(&self) -> &[OpenSplit] {
+        &self.world.seen.opened
     }
 
     /// The most batches of each split that has a limit.

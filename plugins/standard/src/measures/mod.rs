@@ -4,6 +4,7 @@ pub(crate) mod confusion_matrix;
 pub(crate) mod dump_params_as_image;
 pub(crate) mod dump_tensors;
 pub(crate) mod gpu_utilization;
+pub(crate) mod inference_runner;
 pub(crate) mod memory;
 pub(crate) mod moving_average;
 pub(crate) mod profiler;

@@ -10,7 +10,7 @@ use plugin_api::event::{
 };
 use plugin_api::protocol::requests::{
     ArrayPut, Artifact, BatchRequest, ControlRequest, CopyRequest, Custom as CustomRequest, Evaluate, Failure, Freeze,
-    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, Path, Predict, Profile,
+    HyperParameterSet, LimitBatches, Line, LinesAfter, Measure, MetricPut, Name, OpenSplit, Path, Predict, Profile,
     QueueCheckpoint, Recalibrate, StatusLine, TensorsRequest, TrainSteps,
 };
 use plugin_api::protocol::{
@@ -106,7 +106,7 @@ fn cases(parameter: &str) -> Vec<Case> {
             }
             ServiceKind::MEASURE => {
                 let (split, weights) = ("val".to_owned(), None);
-                add("", bytes(&Measure { split, metrics: vec!["loss".to_owned()], weights }));
+                add("", bytes(&Measure { split, metrics: vec!["loss".to_owned()], weights, batches: None }));
             }
             ServiceKind::EVALUATE => {
                 add("", bytes(&Evaluate { expression: "1 + 1".to_owned(), ..Evaluate::default() }));
@@ -122,6 +122,10 @@ fn cases(parameter: &str) -> Vec<Case> {
                 add("none", freeze(&[]));
                 add("unknown", freeze(&["zzzzzz"]));
                 add("all", freeze(&["*"]));
+            }
+            ServiceKind::OPEN_SPLIT => {
+                // Where it may be called, data at a path is another in each host; a name is not.
+                add("", bytes(&OpenSplit { name: "val".to_owned(), path: "matrix".to_owned() }));
             }
             ServiceKind::LIMIT_BATCHES => {
                 for (what, split, batches) in

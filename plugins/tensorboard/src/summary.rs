@@ -1,6 +1,6 @@
 //! The values of summaries, in the formats of TensorBoard's plugins.
 
-use plugin_api::{Error, Result};
+use plugin_api::Result;
 use prost::Message;
 
 use crate::proto::{

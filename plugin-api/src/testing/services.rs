@@ -266,9 +266,10 @@ impl World {
     fn queue_checkpoint(&mut self, request: QueueCheckpoint) -> Result<Answer> {
         let QueueCheckpoint { path, instead_of } = request;
         // The first one is being written.
-        let mut waiting = self.seen.queued.split_off(self.seen.queued.len().min(1));
-        let left_out: Vec<String> = waiting.extract_if(.., |waits| instead_of.contains(waits)).collect();
-        self.seen.queued.append(&mut waiting);
+        let waiting = self.seen.queued.split_off(self.seen.queued.len().min(1));
+        let (left_out, waiting): (Vec<String>, Vec<String>) =
+            waiting.into_iter().partition(|waits| instead_of.contains(waits));
+        self.seen.queued.extend(waiting);
         self.seen.queued.push(path);
         Answer::of(&left_out)
     }

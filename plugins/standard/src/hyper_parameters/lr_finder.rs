@@ -98,7 +98,7 @@ impl Options {
         if steps < 10 {
             return refused(format!("`steps` is {steps}: a curve needs 10 or more"));
         }
-        if !(stop_at > 1.0) {
+        if stop_at.is_nan() || stop_at <= 1.0 {
             return refused(format!(
                 "`stop_at` is {stop_at}: it must be more than 1, such as 4 for four times the least loss"
             ));

@@ -20,6 +20,10 @@ fn host(timeout: &str) -> FakeHost {
     host.put_hyper_parameter("all", "learning_rate", 0.1);
     let weight = Tensor::new("fc1.weight", &[2, 2], &[3f32, -4.0, f32::NAN, 0.0]).unwrap();
     host.put_tensor(TensorSet::Parameters, weight);
+    // The fake host has no empty sets.
+    for set in ["buffers", "optimizer", "gradients", "batch", "outputs", "taps"] {
+        host.put_tensor(set.parse().unwrap(), Tensor::new("other", &[1], &[0f32]).unwrap());
+    }
     host
 }
 

@@ -471,6 +471,10 @@ typedef uint32_t hp_status;
  * Request: {path: text, instead_of: [text]}. Reply: [text].
  * Reads in `checkpoint`; background: never; remote: no; ranks: any. */
 #define HP_SERVICE_QUEUE_CHECKPOINT 49u
+/* Forgets every value and array of a name, and its latest value. It may get new ones; a name without any is no error.
+ * Request: {name: text}. Reply: none.
+ * Acts in any hook; background: later; remote: no; ranks: any. */
+#define HP_SERVICE_HISTORY_REMOVE 50u
 
 /* ----------------------------------------------------------------------------------------------------------- tables */
 

@@ -227,6 +227,18 @@ impl Run<'_> {
         self.call(typed::HISTORY_SERIES, &Name { name })
     }
 
+    /// Forgets every value or array of a name, and its latest value: of a metric of your own that no longer means anything. It
+    /// may get new ones. A name without any is no error.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    #[doc = service_rule!(HISTORY_REMOVE)]
+    pub fn remove_history(&mut self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.call(typed::HISTORY_REMOVE, &Name { name }).map(drop)
+    }
+
     /// All arrays of a name so far, oldest first.
     ///
     /// # Errors

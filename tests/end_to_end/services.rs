@@ -94,6 +94,8 @@ fn every_service_answers_in_its_hook() {
         answers.value("epoch_end", "latest_arrays"),
         &json!({ "services_array": answers.value("epoch_end", "history_arrays")[0] })
     );
+    assert_eq!(answers.value("epoch_end", "history of two values")[1]["value"], json!(2.0));
+    assert_eq!(answers.value("epoch_end", "is anything left"), &json!(false));
     let weights = answers.value("epoch_end", "weights_info");
     assert_eq!((&weights["epoch"], &weights["metrics"]["train_loss"]), (&json!(1), &series[0]["value"]));
     assert_eq!(answers.value("custom", "services by services"), "epoch 1");

@@ -42,6 +42,11 @@ impl Metrics {
         }
     }
 
+    /// Forgets the value of a name.
+    pub fn remove(&mut self, name: &str) {
+        self.latest.remove(name);
+    }
+
     /// The latest value of a name.
     ///
     /// # Errors

@@ -128,6 +128,12 @@ impl<T> Series<T> {
         Series { name: name.to_owned(), sequence: Vec::new(), positions: Vec::new(), values: Vec::new() }
     }
 
+    fn clear(&mut self) {
+        self.sequence.clear();
+        self.positions.clear();
+        self.values.clear();
+    }
+
     fn push(&mut self, sequence: u64, position: usize, value: T) {
         self.sequence.push(sequence);
         self.positions.push(position);
@@ -243,6 +249,15 @@ impl History {
         self.arrays[index].push(sequence, position, (shape, values));
         self.next += 1;
         Ok(sequence)
+    }
+
+    /// Forgets every entry of a name, for views of earlier moments as well. It may get new ones, of the same kind.
+    pub fn remove(&mut self, name: &str) {
+        match self.names.get(name) {
+            Some(Slot::Numbers(index)) => self.numbers[*index].clear(),
+            Some(Slot::Arrays(index)) => self.arrays[*index].clear(),
+            None => {}
+        }
     }
 
     /// The sequence number of the next entry: as of this number, the history is complete.

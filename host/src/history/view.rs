@@ -139,6 +139,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_removed_is_gone_and_may_come_again() {
+        let history = Arc::new(RwLock::new(History::new()));
+        let put = |name: &str, value| history.write().unwrap().put(name, Position::default(), value).unwrap();
+        put("loss", 1.0);
+        put("other", 2.0);
+        history.write().unwrap().put_array("curve", Position::default(), vec![1], vec![1.0]).unwrap();
+        let before = HistoryView::now(Arc::clone(&history));
+        for name in ["loss", "curve", "never there"] {
+            history.write().unwrap().remove(name);
+        }
+        for view in [before, HistoryView::now(Arc::clone(&history))] {
+            assert_eq!(view.names(), ["other"]);
+            assert!(view.series("loss").is_err() && view.latest("loss").is_err() && view.arrays("curve").is_err());
+            assert!(view.latest_arrays().is_empty());
+        }
+        let stored = serde_json::to_string(&HistoryView::now(Arc::clone(&history)).to_history()).unwrap();
+        assert!(!stored.contains("loss") && !stored.contains("curve"), "{stored}");
+        put("loss", 3.0);
+        assert_eq!(HistoryView::now(history).latest("loss").unwrap().value, 3.0);
+    }
+
+    #[test]
     fn a_view_does_not_grow() {
         let history = Arc::new(RwLock::new(History::new()));
         let put = |value| history.write().unwrap().put("loss", Position::default(), value).unwrap();

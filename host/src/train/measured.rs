@@ -64,6 +64,13 @@ impl Measured {
         }
     }
 
+    /// Forgets every value of a name.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.history.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.latest.remove(name);
+        self.live.write().remove(name);
+    }
+
     /// Sets the latest value of a metric that is already in the history.
     pub(super) fn restore(&mut self, position: Position, name: &str, value: f64) {
         self.latest.put(name, position, value);

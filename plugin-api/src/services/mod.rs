@@ -323,6 +323,9 @@ services! {
     /// `checkpoint_written` tells the end. Leaves out those of `instead_of` whose writing has not begun, and answers which.
     QUEUE_CHECKPOINT = 49 "queue_checkpoint" since 0: QueueCheckpoint => Vec<String>;
         Reads, hooks [CHECKPOINT], background Never, remote no, ranks Any.
+    /// Forgets every value and array of a name, and its latest value. It may get new ones; a name without any is no error.
+    HISTORY_REMOVE = 50 "history_remove" since 0: Name => Nothing;
+        Acts, hooks any, background Later, remote no, ranks Any.
 }
 
 #[cfg(test)]

@@ -107,6 +107,14 @@ impl World {
             ServiceKind::REMOTE => return Answer::of(&self.remote.open()),
             ServiceKind::WRITE_CHECKPOINT => return self.write_checkpoint(&decode::<Path>(payload)?.path),
             ServiceKind::QUEUE_CHECKPOINT => return self.queue_checkpoint(decode(payload)?),
+            ServiceKind::HISTORY_REMOVE => {
+                let Name { name } = decode(payload)?;
+                self.given.history.remove(&name);
+                self.given.arrays.remove(&name);
+                if let Some(value) = self.given.metrics.get_mut(&name) {
+                    *value = None;
+                }
+            }
             ServiceKind::METRIC_PUT
             | ServiceKind::METRIC
             | ServiceKind::METRICS

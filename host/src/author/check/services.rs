@@ -54,6 +54,12 @@ impl Services for Simulated {
                 let put = call.request(typed::METRIC_PUT)?;
                 world.put(&put.name, self.position, put.value)
             }
+            ServiceKind::HISTORY_REMOVE => {
+                let name = call.request(typed::HISTORY_REMOVE)?.name;
+                world.history.remove(&name);
+                world.metrics.remove(&name);
+                Ok(())
+            }
             ServiceKind::ARRAY_PUT => put_array(world, self.position, call.request(typed::ARRAY_PUT)?),
             ServiceKind::HYPER_PARAMETER_SET => {
                 set_hyper_parameter(world, call.instance, &call.request(typed::HYPER_PARAMETER_SET)?)

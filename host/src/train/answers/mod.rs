@@ -80,6 +80,10 @@ impl Services for Session {
                 let history = HistoryView::now(Arc::clone(&self.measured.history));
                 services::weights_info(&history, self.kept.origin(self.progress.position), reply)
             }
+            ServiceKind::HISTORY_REMOVE => {
+                self.measured.remove(&call.request(typed::HISTORY_REMOVE)?.name);
+                Ok(())
+            }
             ServiceKind::ARRAY_PUT => {
                 let put = call.request(typed::ARRAY_PUT)?;
                 let shape = put.shape.iter().map(|&size| size as usize).collect();

@@ -139,6 +139,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                 add("", bytes(&CustomRequest { name: "matrix".to_owned(), payload: Blob(Vec::new()) }));
             }
             ServiceKind::WRITE_CHECKPOINT => add("", bytes(&Path { path: "matrix".to_owned() })),
+            ServiceKind::HISTORY_REMOVE => add("", name("zzzzzz")),
             ServiceKind::PROFILE => add("", bytes(&Profile { record: Recording::Off })),
             ServiceKind::QUEUE_CHECKPOINT => {
                 add("", bytes(&QueueCheckpoint { path: "matrix".to_owned(), instead_of: Vec::new() }));

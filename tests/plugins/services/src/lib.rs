@@ -296,6 +296,12 @@ impl Callback for Services {
         journal.note("latest_arrays", run.latest_arrays())?;
         journal.note("weights_info", run.weights_info())?;
         journal.note("history of no name", run.history("train_los"))?;
+        run.put_metric("services_removed", 1.0)?;
+        run.put_metric("services_removed", 2.0)?;
+        journal.note("history of two values", run.history("services_removed"))?;
+        journal.note("history_remove", run.remove_history("services_removed"))?;
+        let is_left = run.history("services_removed").is_ok() || run.metrics()?.contains_key("services_removed");
+        journal.note("is anything left", Ok(is_left))?;
         journal.note("hook_times", run.hook_times())?;
         journal.note("emit", run.emit("services", format!("epoch {}", event.epoch).as_bytes()))?;
         journal.note("artifact", run.publish("services", "services.txt"))?;

@@ -95,7 +95,9 @@ const WITH_STATE: [(&str, bool, &str); 13] = [
 fn with_state(epochs: u64) -> SmallRun {
     let run = SmallRun::with_libraries(&["standard", "checkpoint"]).set(&format!("train.epochs={epochs}"));
     let run = WITH_STATE.iter().fold(run, |run, (kind, _, more)| run.instance(&format!("kind = '{kind}'\n{more}")));
-    run.instance("kind = 'checkpoint'\noptions = { keep_last = 2, keep_best = [{ metric = 'val_loss' }] }")
+    run.instance(
+        "kind = 'checkpoint'\noptions = { keep_last = 2, keep_best = [{ metric = 'val_loss' }], background = false }",
+    )
 }
 
 /// The rows of a run, without times.

@@ -17,6 +17,7 @@ options = { path = "JOURNAL", sleep_ms = 500, sleep_in = "error" }
 [[plugins]]
 kind = "checkpoint"
 on_error = "POLICY"
+options = { background = false }
 "#;
 
 const FIRST: &str = "epoch-0001-step-00000023";

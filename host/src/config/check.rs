@@ -111,6 +111,15 @@ impl<'a> Checker<'a> {
             ValidationErrorKind::OneOfNotValid { context } | ValidationErrorKind::AnyOf { context } => {
                 self.choose_branch(error, &path, context);
             }
+            // A table that has no keys at all: the validator gives the value of the unknown key, and the place of the table.
+            ValidationErrorKind::FalseSchema => {
+                let table = self.document.value().pointer(&self.full(&path)).and_then(Value::as_object);
+                let unknown = table.into_iter().flatten().filter(|(_, other)| *other == value);
+                let unknown: Vec<String> = unknown.map(|(key, _)| key.clone()).collect();
+                for key in &unknown {
+                    self.unknown_key(&path, key, &[]);
+                }
+            }
             ValidationErrorKind::Format { format } => self.bad_format(&path, value, format),
             kind => {
                 let message = match limit(kind) {

@@ -288,7 +288,7 @@ fn bad_when() {
        ·                                         ╰── here
     34 │ options = { patience = 5 }
        ╰────
-     hint: accepted: `epoch 30`, `step 100` or `end`
+     hint: accepted: `epoch 30`, `step 100`, `end` or `failure`
 
      × `plugins.0.when.best.val_loss` cannot be `low`
        ╭─[run.toml:33:69]

@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn images_of_another_size_are_refused() {
         let error = image("i", [2, 2, 3], &[0; 11], "").unwrap_err();
-        assert!(error.message().starts_with("the image `i` cannot be encoded: "), "{error}");
+        assert!(error.message().starts_with("the image `i` cannot be written: "), "{error}");
         assert!(image("i", [2, 2, 2], &[0; 8], "").unwrap_err().message().contains("2 channels"));
         assert!(image("i", [0, 0, 1], &[], "").is_err());
     }

@@ -329,6 +329,7 @@ fn a_trial_calls_every_hook_and_leaves_nothing() {
     {
         "artifact",
         "checkpoint",
+        "checkpoint_written",
         "epoch_end",
         "epoch_start",
         "epoch_trained",

@@ -76,7 +76,7 @@ fn a_frozen_run_resumes_from_anywhere() {
 #[test]
 fn what_cannot_be_frozen_is_told_before_the_training() {
     let told = |ran: Ran, message: &str| {
-        assert!(ran.code() == Some(1) && ran.stderr().contains(message), "{message}: {}", ran.shown());
+        assert!(ran.code() != Some(0) && ran.stderr().contains(message), "{message}: {}", ran.shown());
     };
     told(
         SmallRun::new().with("[model]\n", "[model]\nfreeze = ['fc1.*', 'fx2.*']\n").run(),
@@ -186,7 +186,6 @@ fn inferring(size: &str) -> SmallRun {
         .instance(&format!("kind = 'inference-runner'\noptions = {{ data = '{}', {options} }}", digits.display()))
         .instance("kind = 'early-stopping'\noptions = { metric = 'all_loss', patience = 9 }")
         .instance("kind = 'checkpoint'")
-        .recorder("a", "", "reads = 'all_accuracy'")
 }
 
 #[test]

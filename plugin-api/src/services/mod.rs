@@ -298,14 +298,10 @@ services! {
     /// restored earlier ones.
     WEIGHTS_INFO = 42 "weights_info" since 0: Nothing => WeightsInfo;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
-    /// What was recorded of the time of steps since the last call; records from now on what the request says. It costs nothing
-    /// until somebody asks.
-    PROFILE = 47 "profile" since 0: Profile => Vec<Span>;
-        Reads, hooks any, background Never, remote no, ranks Any.
-    /// The hook waits on purpose, such as for a person: how long it takes is counted from now on again, so that it is neither
-    /// named nor ended as one that does not return.
-    KEEP_ALIVE = 48 "keep_alive" since 0: Nothing => Nothing;
-        Reads, hooks any, background Direct, remote no, ranks Any.
+    /// The value of an expression, in the language of the run file's `if`; or what actions in it ask for, which this
+    /// service does not do.
+    EVALUATE = 43 "evaluate" since 0: Evaluate => Evaluated;
+        Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Freezes parameters, so that training leaves them as they are, or lets frozen ones learn again.
     FREEZE = 44 "freeze" since 0: Freeze => Nothing;
         Acts, hooks idle, background Never, remote no, ranks Every.
@@ -315,10 +311,14 @@ services! {
     /// Reads other data as the run's own was read, and adds it as a split.
     OPEN_SPLIT = 46 "open_split" since 0: OpenSplit => Nothing;
         Acts, hooks [SETUP], background Never, remote no, ranks Every.
-    /// The value of an expression, in the language of the run file's `if`; or what actions in it ask for, which this
-    /// service does not do.
-    EVALUATE = 43 "evaluate" since 0: Evaluate => Evaluated;
-        Reads, hooks any, background Snapshot, remote no, ranks Any.
+    /// What was recorded of the time of steps since the last call; records from now on what the request says. It costs nothing
+    /// until somebody asks.
+    PROFILE = 47 "profile" since 0: Profile => Vec<Span>;
+        Reads, hooks any, background Never, remote no, ranks Any.
+    /// The hook waits on purpose, such as for a person: how long it takes is counted from now on again, so that it is neither
+    /// named nor ended as one that does not return.
+    KEEP_ALIVE = 48 "keep_alive" since 0: Nothing => Nothing;
+        Reads, hooks any, background Direct, remote no, ranks Any.
     /// Copies the checkpoint that is being taken, and writes it on a thread of the host after those that were queued before;
     /// `checkpoint_written` tells the end. Leaves out those of `instead_of` whose writing has not begun, and answers which.
     QUEUE_CHECKPOINT = 49 "queue_checkpoint" since 0: QueueCheckpoint => Vec<String>;

@@ -12,7 +12,7 @@ use journal::Journal;
 use plugin_api::event::{
     ArtifactPublished, At, Checkpoint, Custom, Evaluation, RecordPut, Stopping, TrainEnd, Trigger,
 };
-use plugin_api::protocol::{Blob, Control, CopyAction, RecordValue, Tap, TapOf, TapReduce, TensorSet};
+use plugin_api::protocol::{Blob, Control, CopyAction, RecordValue, Recording, Tap, TapOf, TapReduce, TensorSet};
 use plugin_api::{Callback, Creation, EventKind, Kind, Need, Remote, Result, Run, Tensor, TensorView, plugin};
 use serde_json::{Value, json};
 
@@ -89,6 +89,9 @@ impl Callback for Services {
         journal.note("metric_points", run.metric_points())?;
         journal.note("history_names", run.history_names())?;
         journal.note("evaluate", run.evaluate("epoch + 0.5", &[]))?;
+        let run_file: serde_json::Value = serde_json::from_str(&run.info()?.run_file)?;
+        let data = run_file["data"]["path"].as_str().unwrap_or_default();
+        journal.note("open_split", run.open_split("opened", data))?;
         journal.note("hyper_parameters", run.hyper_parameters())?;
         let parameters = journal.note("tensor_list parameters", run.list(TensorSet::Parameters))?;
         journal.note("tensor_list buffers", run.list(TensorSet::Buffers))?;
@@ -303,6 +306,10 @@ impl Callback for Services {
         let is_left = run.history("services_removed").is_ok() || run.metrics()?.contains_key("services_removed");
         journal.note("is anything left", Ok(is_left))?;
         journal.note("hook_times", run.hook_times())?;
+        journal.note("profile", run.profile(Recording::Off))?;
+        journal.note("keep_alive", run.keep_alive())?;
+        journal.note("freeze", run.unfreeze(&["*".to_owned()]))?;
+        journal.note("limit_batches", run.limit_batches("train", None))?;
         journal.note("emit", run.emit("services", format!("epoch {}", event.epoch).as_bytes()))?;
         journal.note("artifact", run.publish("services", "services.txt"))?;
         Ok(())
@@ -329,7 +336,8 @@ impl Callback for Services {
     fn on_checkpoint(&mut self, run: &mut Run<'_>, event: &Checkpoint<'_>) -> Result<()> {
         let path = format!("services/step-{:08}", event.global_step);
         let journal = self.journal.at("checkpoint");
-        journal.note(&format!("write_checkpoint for {}", event.asked_by), run.write_checkpoint(&path)).map(drop)
+        journal.note(&format!("write_checkpoint for {}", event.asked_by), run.write_checkpoint(&path))?;
+        journal.note("queue_checkpoint", run.queue_checkpoint(&format!("{path}-queued"), &[])).map(drop)
     }
 
     fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {

@@ -123,9 +123,13 @@ impl Profiler {
         let (operators, phases): (Vec<Span>, Vec<Span>) =
             spans.into_iter().partition(|span| span.kind == SpanKind::Operator);
         if let Some(step) = phases.iter().map(|phase| phase.step).max() {
-            let nanoseconds = phases.iter().filter(|phase| phase.step == step).map(|phase| phase.nanoseconds).sum();
+            let of_step = || phases.iter().filter(|phase| phase.step == step);
+            let nanoseconds = of_step().map(|phase| phase.nanoseconds).sum();
+            let began = of_step().map(|phase| phase.began).min();
             if self.slowest.as_ref().is_none_or(|slowest| slowest.nanoseconds < nanoseconds) {
-                let operators = operators.into_iter().filter(|operator| operator.step == step).collect();
+                // Those of an evaluation between two steps are read with the next one.
+                let is_within = |operator: &Span| Some(operator.began) >= began;
+                let operators = operators.into_iter().filter(is_within).collect();
                 self.slowest = Some(Slowest { step, nanoseconds, operators });
             }
         }

@@ -11,6 +11,8 @@ fn span(name: &str, kind: SpanKind, step: u64, began: u64, nanoseconds: u64) -> 
 fn step(host: &mut FakeHost, number: u64, forward: u64) {
     let began = number * 100_000_000;
     host.set_profile(vec![
+        // Of an evaluation before it.
+        span("aten::conv2d", SpanKind::Operator, number, began - 50_000_000, 40_000_000),
         span("data", SpanKind::Phase, number, began, 1_000_000),
         span("forward", SpanKind::Phase, number, began + 1_000_000, forward),
         span("aten::linear", SpanKind::Operator, number, began + 1_000_000, forward),

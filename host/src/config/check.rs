@@ -114,7 +114,7 @@ impl<'a> Checker<'a> {
             // A table that has no keys at all: the validator gives the value of the unknown key, and the place of the table.
             ValidationErrorKind::FalseSchema => {
                 let table = self.document.value().pointer(&self.full(&path)).and_then(Value::as_object);
-                let unknown = table.into_iter().flatten().filter(|(_, other)| **other == *value);
+                let unknown = table.into_iter().flatten().filter(|(_, other)| **other == **value);
                 let unknown: Vec<String> = unknown.map(|(key, _)| key.clone()).collect();
                 for key in &unknown {
                     self.unknown_key(&path, key, &[]);

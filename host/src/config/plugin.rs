@@ -144,7 +144,7 @@ impl From<WrittenPlugin> for PluginOptions {
             }
         });
         let when = if every.is_some() || written.skip_from_start.is_some() || !best.is_empty() {
-            // Without an interval of its own, an entry with `best` has none; `skip_from_start` alone means each epoch.
+            // Without an interval of its own, an entry with `best` has none; only `skip_from_start` means each epoch.
             let nothing = When { every: None, ..When::default() };
             let mut when = when.unwrap_or(if best.is_empty() { When::default() } else { nothing });
             when.every = every.or(when.every).or(written.skip_from_start.map(|_| Every::EPOCH));

@@ -99,7 +99,7 @@ pub(super) fn comparison(name: &str) -> Option<fn(f64, f64) -> bool> {
     })
 }
 
-/// Half away from zero, at so many digits behind the point.
+/// Half away from zero, at so many digits after the point.
 pub(super) fn rounded(value: f64, digits: f64) -> f64 {
     // More digits than a double has would only add the error of the multiplication.
     let factor = 10_f64.powi(digits.clamp(-300.0, 15.0) as i32);

@@ -277,7 +277,7 @@ pub enum Recording {
     Off,
     /// The phases of each step: `data`, `forward`, `backward`, `optimizer` and `callbacks`.
     Phases,
-    /// The operators of libtorch as well, such as `aten::addmm`. Each then takes a fraction of a microsecond more.
+    /// The operators of libtorch as well, such as `aten::addmm`. Each then takes a little longer.
     Operators,
 }
 

@@ -238,30 +238,25 @@ impl Checkpoints {
         }
         if !self.options.background {
             folder::flush(&self.folder).map_err(|error| Error::from(error).context(self.folder.display()))?;
-            let deleted = obsolete.into_iter().map(|name| {
+            for name in obsolete {
                 let result = folder::delete(&self.folder, &name);
-                (name, result)
-            });
-            let deleted = deleted.collect();
-            self.forget(deleted);
+                self.forget([(name, result)]);
+            }
             return Ok(());
         }
-        if let Some(cleaner) = &self.cleaner {
-            let deleted = cleaner.deleted();
-            self.forget(deleted);
-        }
+        let deleted = self.cleaner.as_ref().map_or_else(Vec::new, Cleaner::deleted);
+        self.forget(deleted);
         obsolete.retain(|name| self.kept.iter().any(|entry| entry.name == *name) && self.deleting.insert(name.clone()));
-        let cleaner = match self.cleaner.take() {
+        let cleaner = match &mut self.cleaner {
             Some(cleaner) => cleaner,
-            None => Cleaner::start(self.folder.clone())?,
+            none => none.insert(Cleaner::start(self.folder.clone())?),
         };
         cleaner.clean(obsolete);
-        self.cleaner = Some(cleaner);
         Ok(())
     }
 
     /// Forgets the checkpoints that are deleted. One that cannot be deleted does not fail the run: it is tried again next time.
-    fn forget(&mut self, deleted: Vec<Deleted>) {
+    fn forget(&mut self, deleted: impl IntoIterator<Item = Deleted>) {
         for (name, result) in deleted {
             self.deleting.remove(&name);
             match result {

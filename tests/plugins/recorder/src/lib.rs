@@ -8,7 +8,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use plugin_api::event::{
-    ArtifactPublished, At, Checkpoint, CheckpointWritten, Custom, Evaluation, Failed, Position, RecordPut, Stopping, TrainEnd, Trigger,
+    ArtifactPublished, At, Checkpoint, CheckpointWritten, Custom, Evaluation, Failed, Position, RecordPut, Stopping,
+    TrainEnd, Trigger,
 };
 use plugin_api::protocol::{Control, RecordValue};
 use plugin_api::{Callback, Creation, Error, Kind, Result, Run, plugin};

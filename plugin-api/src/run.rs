@@ -227,6 +227,32 @@ impl Run<'_> {
         self.call(typed::HISTORY_SERIES, &Name { name })
     }
 
+    /// The newest value of a metric in the history, with the step at which it was put or measured; unlike
+    /// [`Self::latest_metric`], never the running one of an epoch that is not over.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such name; the message lists the nearest ones.
+    #[doc = service_rule!(HISTORY_LATEST)]
+    pub fn history_latest(&self, name: &str) -> Result<Point> {
+        let name = name.to_owned();
+        self.call(typed::HISTORY_LATEST, &Name { name })
+    }
+
+    /// All values so far of the metrics whose names begin with `prefix`, such as `val_`, oldest first. Series of arrays are left
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// Those of every service.
+    #[doc = service_rule!(HISTORY_SERIES)]
+    pub fn history_with_prefix(&self, prefix: &str) -> Result<BTreeMap<String, Vec<Point>>> {
+        let arrays = self.latest_arrays()?;
+        let mut names = self.history_names()?;
+        names.retain(|name| name.starts_with(prefix) && !arrays.contains_key(name));
+        names.into_iter().map(|name| Ok((name.clone(), self.history(&name)?))).collect()
+    }
+
     /// Forgets every value or array of a name, and its latest value: of a metric of your own that no longer means anything. It
     /// may get new ones. A name without any is no error.
     ///

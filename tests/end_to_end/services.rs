@@ -86,6 +86,8 @@ fn every_service_answers_in_its_hook() {
 
     let series = answers.value("epoch_end", "history_series");
     assert_eq!(series[0]["value"], answers.value("epoch_end", "metrics")["train_loss"]);
+    assert_eq!(answers.value("epoch_end", "history_latest"), &series[0]);
+    assert_eq!(answers.value("epoch_end", "history_with_prefix"), &json!({ "train_loss": series }));
     assert_eq!(
         answers.value("epoch_end", "history_arrays"),
         &json!([{ "epoch": 1, "global_step": 1, "shape": [2, 2], "values": [1.0, 2.0, 3.0, 4.0] }])

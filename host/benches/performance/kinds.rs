@@ -9,9 +9,7 @@ use crate::Result;
 use crate::libraries::{Libraries, build_package};
 use crate::table::{Figure, Table, Target};
 use crate::timing::take_turns;
-use crate::workload::{self, Dark, MLP, Workload, train_epochs_in_host, train_in_host};
-
-const ROUNDS: usize = 60;
+use crate::workload::{self, CNN, Dark, MLP, Workload, train_epochs_in_host, train_in_host};
 
 /// Kinds that people combine: those that watch, schedule and measure.
 const TEN: [&str; 10] = [
@@ -39,18 +37,20 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
         let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
         workload.plan(libraries.folder(), built.clone(), &kinds)
     };
-    let (with, without) = (plan(&MLP, &TEN)?, plan(&MLP, &[])?);
-    workload::prepare(&without)?;
-    let [hosted, alone] =
-        take_turns(ROUNDS, [&mut || train_in_host(&with, &screen), &mut || train_in_host(&without, &screen)])?;
-    table.push(&Figure {
-        what: "MLP: steps per second with ten of the host's kinds, against none".to_owned(),
-        best: alone.best() / hosted.best(),
-        median: alone.median_ratio(&hosted),
-        unit: "×",
-        target: Target::AtLeast(0.98),
-        from: TEN.join(", "),
-    });
+    for (workload, rounds) in [(Workload { steps: 4 * MLP.steps, ..MLP }, 20), (Workload { steps: 115, ..CNN }, 20)] {
+        let (with, without) = (plan(&workload, &TEN)?, plan(&workload, &[])?);
+        workload::prepare(&without)?;
+        let [hosted, alone] =
+            take_turns(rounds, [&mut || train_in_host(&with, &screen), &mut || train_in_host(&without, &screen)])?;
+        table.push(&Figure {
+            what: format!("{}: steps per second with ten of the host's kinds, against none", workload.name),
+            best: alone.best() / hosted.best(),
+            median: alone.median_ratio(&hosted),
+            unit: "×",
+            target: Target::AtLeast(0.98),
+            from: TEN.join(", "),
+        });
+    }
 
     let (with, without) = (plan(&EPOCHS, &DEFAULT)?, plan(&EPOCHS, &[])?);
     let [hosted, alone] =

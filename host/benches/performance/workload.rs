@@ -73,7 +73,10 @@ impl Workload {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/digits/digits.csv.gz");
         // A TOML basic string is written as JSON's.
         let data = serde_json::Value::from(data.display().to_string());
-        let plugins: String = kinds.iter().map(|kind| format!("\n[[plugins]]\nkind = \"{kind}\"\n")).collect();
+        let plugins: String = kinds
+            .iter()
+            .map(|kind| format!("\n[[plugins]]\nkind = \"{kind}\"\noptions = {{ {} }}\n", options_of(kind)))
+            .collect();
         let Self { layers, batch_size, steps, .. } = self;
         format!(
             r#"
@@ -114,6 +117,16 @@ optimizer = {{ type = "adamw", learning_rate = 1e-3, weight_decay = 0.01 }}
         std::fs::write(&path, self.run_file(kinds))?;
         let request = Request { run_file: Some(path), plugins: libraries, ..Request::default() };
         Ok(JobPlan::make(&request).map_err(|problems| format!("{problems:?}"))?)
+    }
+}
+
+/// The options of kinds that need some here: nothing is evaluated, and nothing is to end the run.
+fn options_of(kind: &str) -> &'static str {
+    match kind {
+        "early-stopping" | "reduce-on-plateau" => r#"metric = "train_loss", patience = 1_000_000"#,
+        "lr-schedule" => "points = [[0, 1e-3], [1_000_000, 1e-4]]",
+        "time-limit" => r#"duration = "24 h""#,
+        _ => "",
     }
 }
 

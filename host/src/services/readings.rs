@@ -8,7 +8,7 @@ use plugin_api::services::typed;
 
 use super::{Call, Reply, Screen, ServiceError};
 use crate::expression::{Expression, Surroundings};
-use crate::history::{Array, HistoryView, Metric, Metrics, Position};
+use crate::history::{self, Array, HistoryView, Metric, Metrics, Position};
 
 /// Answers the latest value of every metric that has one.
 ///
@@ -53,12 +53,11 @@ pub fn history(history: &HistoryView, call: &Call<'_>, reply: &mut Reply<'_>) ->
     match call.service {
         ServiceKind::HISTORY_SERIES => {
             let name = call.request(typed::HISTORY_SERIES)?.name;
-            let series = history.series(&name)?.into_iter().map(|point| Point {
-                epoch: point.position.epoch,
-                global_step: point.position.global_step,
-                value: point.value,
-            });
-            reply.answer(typed::HISTORY_SERIES, &series.collect())
+            reply.answer(typed::HISTORY_SERIES, &history.series(&name)?.into_iter().map(number).collect())
+        }
+        ServiceKind::HISTORY_LATEST => {
+            let name = call.request(typed::HISTORY_LATEST)?.name;
+            reply.answer(typed::HISTORY_LATEST, &number(history.latest(&name)?))
         }
         ServiceKind::HISTORY_ARRAYS => {
             let name = call.request(typed::HISTORY_ARRAYS)?.name;
@@ -90,6 +89,11 @@ pub fn weights_info(history: &HistoryView, origin: WeightsOrigin, reply: &mut Re
     let WeightsOrigin { position: Position { epoch, global_step, .. }, since } = origin;
     let metrics = history.of_weights(global_step, since);
     reply.answer(typed::WEIGHTS_INFO, &WeightsInfo { epoch, global_step, metrics })
+}
+
+fn number(point: history::Point) -> Point {
+    let history::Point { position: Position { epoch, global_step, .. }, value } = point;
+    Point { epoch, global_step, value }
 }
 
 fn point(array: Array) -> ArrayPoint {

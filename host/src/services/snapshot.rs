@@ -86,6 +86,7 @@ impl Snapshot {
             ServiceKind::METRIC => readings::metric(&self.metrics, call, reply),
             ServiceKind::HISTORY_NAMES
             | ServiceKind::HISTORY_SERIES
+            | ServiceKind::HISTORY_LATEST
             | ServiceKind::HISTORY_ARRAYS
             | ServiceKind::LATEST_ARRAYS => readings::history(&self.history, call, reply),
             ServiceKind::EVALUATE => {

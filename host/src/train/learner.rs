@@ -17,7 +17,6 @@ use super::schedule::Schedule;
 use super::step::Step;
 use crate::model::{Mode, Network};
 use crate::torch::autocast::{self, Autocast};
-use crate::torch::values;
 
 /// What learns.
 pub(super) struct Learner {
@@ -132,7 +131,7 @@ impl Learner {
 
     /// The loss of the current step: the device has to finish it first.
     pub(super) fn step_loss(&self) -> Option<f64> {
-        self.step.loss.as_ref().and_then(|loss| values::scalar(loss).ok())
+        self.step.loss_value().ok().flatten()
     }
 
     /// The running values of a step besides its loss: learning rates, the norm of its gradients, its time.

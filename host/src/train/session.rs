@@ -20,7 +20,7 @@ use std::time::Duration;
 use plugin_api::protocol::RunInfo;
 use plugin_api::protocol::requests::{Freeze, LimitBatches};
 
-use super::checkpointing::{Fingerprints, Resume};
+use super::checkpointing::{Fingerprints, Resume, frozen_by_run_file};
 use super::control::{Controls, Interrupt, Requests};
 use super::custom::{BatchStepFunction, Loss};
 use super::error::TrainError;
@@ -120,6 +120,8 @@ pub struct Session {
     pub(super) data_text: Arc<str>,
     /// The resolved run file, for checkpoints.
     pub(super) run_file: Arc<str>,
+    /// Whether it has patterns of `[model] freeze`.
+    pub(super) run_file_freezes: bool,
     /// The file of the TorchScript module, for checkpoints.
     pub(super) torchscript: Option<Arc<[u8]>>,
     /// Gives what a program's own batch step remembers, for checkpoints.
@@ -246,6 +248,7 @@ impl Session {
             graph_text: None,
             fingerprints,
             data_text,
+            run_file_freezes: !frozen_by_run_file(&run_file).is_empty(),
             run_file,
             torchscript,
             program_state: None,

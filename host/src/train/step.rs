@@ -1,5 +1,6 @@
 //! One optimizer update: load, forward and backward, update.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
@@ -15,7 +16,7 @@ use super::session::Session;
 use crate::dispatch::Dispatcher;
 use crate::distributed::ProcessGroup;
 use crate::history::Position;
-use crate::torch::values;
+use crate::torch::{TorchError, values};
 
 /// The part of the current step that callbacks see.
 #[derive(Default)]
@@ -30,6 +31,8 @@ pub(super) struct Step {
     pub(super) outputs: Option<Tensor>,
     /// The mean loss over the step's samples, on the model's device; with its graph, as `outputs`.
     pub(super) loss: Option<Tensor>,
+    /// Its value, once somebody has read it.
+    loss_value: Cell<Option<f64>>,
     /// Values of the tapped nodes, in the order of the taps for activations.
     pub(super) tapped: Vec<Tensor>,
     pub(super) gradient_norm: Option<f64>,
@@ -57,6 +60,13 @@ struct Seconds {
 }
 
 impl Step {
+    /// The value of the loss, if there is one. It is read from the tensor once, whoever asks first.
+    pub(super) fn loss_value(&self) -> Result<Option<f64>, TorchError> {
+        let (None, Some(loss)) = (self.loss_value.get(), &self.loss) else { return Ok(self.loss_value.get()) };
+        self.loss_value.set(Some(values::scalar(loss)?));
+        Ok(self.loss_value.get())
+    }
+
     pub(super) fn total_seconds(&self) -> f64 {
         self.seconds.total
     }
@@ -79,6 +89,7 @@ impl Learner {
         // The tensors of the last step are freed here, not between its hooks.
         (self.step.inputs, self.step.targets) = (None, None);
         (self.step.outputs, self.step.loss) = (None, None);
+        self.step.loss_value.set(None);
         self.step.tapped.clear();
         let StepBatch { mut inputs, mut targets } = feed.next_step(&mut self.step.sizes)?;
         progress.position.samples += self.step.sizes.iter().sum::<i64>() as u64;
@@ -158,13 +169,11 @@ impl Learner {
 
     /// Counts the step's loss and metrics.
     pub(super) fn measure(&self, measured: &mut Measured) -> Result<(), TrainError> {
-        let (Some(outputs), Some(targets), Some(loss)) = (&self.step.outputs, &self.step.targets, &self.step.loss)
-        else {
-            return Ok(());
-        };
+        let (Some(outputs), Some(targets)) = (&self.step.outputs, &self.step.targets) else { return Ok(()) };
+        let Some(loss) = self.step.loss_value()? else { return Ok(()) };
         let size: i64 = self.step.sizes.iter().sum();
         let weight = self.loss.weight(targets, size as usize)?;
-        measured.loss.add(values::scalar(loss)?, weight);
+        measured.loss.add(loss, weight);
         for accumulator in &mut measured.accumulators {
             accumulator.add(outputs, targets)?;
         }
@@ -176,19 +185,14 @@ impl Session {
     /// Computes outputs, loss and gradients. With accumulation the gradients are those of the joined batch: each
     /// batch's mean loss is weighted by its share of the samples, or of their class weights.
     pub(super) fn compute_gradients(&mut self, callbacks: &mut Dispatcher) -> Result<(), TrainError> {
-        let step = &mut self.learner.step;
-        let (Some(inputs), Some(targets)) = (&step.inputs, &step.targets) else {
-            return Ok(());
-        };
-        // Handles of their own: while a program's step sends an event, its listeners use the whole session.
-        let (inputs, targets) = (inputs.shallow_clone(), targets.shallow_clone());
-        let one = match step.one.take() {
+        let one = match self.learner.step.one.take() {
             Some(one) => one,
             None => Tensor::f_ones([0i64; 0], (Kind::Float, self.learner.network.device()))?,
         };
         let nodes = self.learner.tapped_nodes();
         if let [_] = self.learner.step.sizes[..] {
-            let Forward { outputs, loss, tapped } = self.forward(callbacks, &inputs, &targets, &nodes)?;
+            let Some(forward) = self.forward_whole(callbacks, &nodes)? else { return Ok(()) };
+            let Forward { outputs, loss, tapped } = forward;
             self.enter(Phase::Backward);
             values::backward(&loss, &one)?;
             values::forget_graph(&loss)?;
@@ -197,6 +201,7 @@ impl Session {
             (step.loss, step.outputs, step.tapped, step.one) = (Some(loss), Some(outputs), tapped, Some(one));
             return Ok(());
         }
+        let Some((inputs, targets)) = self.learner.step.batch() else { return Ok(()) };
         let weights = self.learner.batch_weights(&targets)?;
         let total: f64 = weights.iter().sum();
         let (mut outputs, mut tapped): (Vec<Tensor>, Vec<Vec<Tensor>>) = (Vec::new(), Vec::new());
@@ -230,6 +235,18 @@ impl Session {
         Ok(())
     }
 
+    /// [`Self::forward`] of a step of one batch; `None` before the first step.
+    fn forward_whole(&mut self, callbacks: &mut Dispatcher, nodes: &[usize]) -> Result<Option<Forward>, TrainError> {
+        let Step { inputs: Some(inputs), targets: Some(targets), .. } = &self.learner.step else { return Ok(None) };
+        if self.learner.batch_step.is_none() {
+            return self.learner.forward(inputs, targets, nodes).map(Some);
+        }
+        match self.learner.step.batch() {
+            Some((inputs, targets)) => self.forward(callbacks, &inputs, &targets, nodes).map(Some),
+            None => Ok(None),
+        }
+    }
+
     fn forward(
         &mut self,
         callbacks: &mut Dispatcher,
@@ -247,6 +264,12 @@ impl Session {
 }
 
 impl Step {
+    /// Handles of their own of its samples and targets: while a program's step sends an event, its listeners use the whole
+    /// session.
+    fn batch(&self) -> Option<(Tensor, Tensor)> {
+        Some((self.inputs.as_ref()?.shallow_clone(), self.targets.as_ref()?.shallow_clone()))
+    }
+
     /// Counts the step's time, callbacks included.
     pub(super) fn end(&mut self) {
         let seconds = &mut self.seconds;

@@ -326,6 +326,9 @@ services! {
     /// Forgets every value and array of a name, and its latest value. It may get new ones; a name without any is no error.
     HISTORY_REMOVE = 50 "history_remove" since 0: Name => Nothing;
         Acts, hooks any, background Later, remote no, ranks Any.
+    /// The newest point of a series of the history: `NO_SUCH_NAME` if it has none.
+    HISTORY_LATEST = 51 "history_latest" since 0: Name => Point;
+        Reads, hooks any, background Snapshot, remote no, ranks Any.
 }
 
 #[cfg(test)]

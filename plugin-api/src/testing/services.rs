@@ -123,6 +123,7 @@ impl World {
             | ServiceKind::RECORD
             | ServiceKind::HISTORY_NAMES
             | ServiceKind::HISTORY_SERIES
+            | ServiceKind::HISTORY_LATEST
             | ServiceKind::HISTORY_ARRAYS
             | ServiceKind::LATEST_ARRAYS
             | ServiceKind::WEIGHTS_INFO
@@ -159,6 +160,12 @@ impl World {
                 return Answer::of(&names);
             }
             ServiceKind::HISTORY_SERIES => return Answer::of(find(&self.given.history, "metric", payload)?.1),
+            ServiceKind::HISTORY_LATEST => {
+                let (name, points) = find(&self.given.history, "metric", payload)?;
+                let others = self.given.history.keys().map(String::as_str);
+                let latest = points.last().ok_or_else(|| no_such_name("metric", &name, others))?;
+                return Answer::of(latest);
+            }
             ServiceKind::HISTORY_ARRAYS => return Answer::of(find(&self.given.arrays, "metric", payload)?.1),
             ServiceKind::WEIGHTS_INFO => {
                 let Position { epoch, global_step, .. } = self.hook.position;

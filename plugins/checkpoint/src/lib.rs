@@ -7,11 +7,12 @@
 mod cleaner;
 mod folder;
 mod options;
+mod pace;
 mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use plugin_api::event::{At, Checkpoint, CheckpointWritten, Evaluation, Position, TrainEnd, Trigger};
 use plugin_api::protocol::Control;
@@ -21,6 +22,7 @@ use plugin_api::{
 
 use crate::cleaner::{Cleaner, Deleted};
 use crate::options::Options;
+use crate::pace::Pace;
 use crate::retention::{Action, Entry, KeepBest, Pointer, left_out, plan, settle};
 
 struct Checkpoints {
@@ -36,7 +38,9 @@ struct Checkpoints {
     cleaner: Option<Cleaner>,
     /// Those that it deletes, and that are still among the kept ones.
     deleting: BTreeSet<String>,
-    /// How many were left out, since an earlier one was still being written.
+    /// When they come, in the background.
+    pace: Pace,
+    /// How many were left out, since an earlier one was being written or had just been.
     left_out: u64,
     /// Since when a checkpoint may be kept for good, in seconds since 1970.
     since: u64,
@@ -68,6 +72,7 @@ impl Callback for Checkpoints {
             queued: Vec::new(),
             cleaner: None,
             deleting: BTreeSet::new(),
+            pace: Pace::default(),
             left_out: 0,
             since: now(),
             resumed_from: None,
@@ -123,6 +128,11 @@ impl Callback for Checkpoints {
         if last.is_some_and(|last| last.global_step == event.global_step) {
             return Ok(());
         }
+        let is_regular = matches!(&*event.cause, "epoch" | "step");
+        if is_regular && self.waits() && self.pace.another_comes(Instant::now()) && !self.is_wanted(run, event)? {
+            self.left_out += 1;
+            return Ok(());
+        }
         self.asked = true;
         run.request(Control::Checkpoint, &event.cause)
     }
@@ -136,8 +146,7 @@ impl Callback for Checkpoints {
         if new.is_for_good {
             self.since = new.time;
         }
-        // Who keeps all wants each of them.
-        if self.options.background && self.options.keep_last > 0 && self.queue(run, &new)? {
+        if self.waits() && self.queue(run, &new)? {
             return Ok(());
         }
         run.write_checkpoint(&self.path_of(&new.name))?;
@@ -149,6 +158,7 @@ impl Callback for Checkpoints {
             return Ok(());
         };
         let new = self.queued.remove(index);
+        self.pace.written(Instant::now(), !self.queued.is_empty());
         match &event.written {
             Ok(_) => self.settle_new(run, new),
             Err(error) => Err(Error::new(error.as_ref())),
@@ -178,8 +188,8 @@ impl Callback for Checkpoints {
         }
         if self.left_out > 0 {
             plugin_api::tracing::info!(
-                "left out {} checkpoints that came while an earlier one was still being written; the newest and the best \
-                 were written",
+                "left out {} checkpoints that came while an earlier one was being written, or soon after; the newest and \
+                 the best were written",
                 self.left_out
             );
         }
@@ -208,13 +218,26 @@ impl Checkpoints {
             answer => answer?,
         };
         for path in &left_out {
-            plugin_api::tracing::debug!("left out the checkpoint `{path}`: an earlier one was still being written");
+            plugin_api::tracing::debug!("left out the checkpoint `{path}`: a newer one came before its turn");
         }
         self.left_out += left_out.len() as u64;
         let relative = &self.relative;
         self.queued.retain(|entry| !left_out.contains(&path_in(relative, &entry.name)));
         self.queued.push(new.clone());
+        self.pace.queued(Instant::now());
         Ok(true)
+    }
+
+    /// Whether checkpoints are written in the background, where they may be left out. Who keeps all wants each of them.
+    fn waits(&self) -> bool {
+        self.options.background && self.options.keep_last > 0
+    }
+
+    /// Whether a checkpoint taken here would be kept even if a newer one follows.
+    fn is_wanted(&mut self, run: &Run<'_>, position: &Position) -> Result<bool> {
+        let new = self.entry(run, position)?;
+        let all: Vec<&Entry> = self.kept.iter().chain(&self.queued).chain([&new]).collect();
+        Ok(left_out(&self.options.keep_best, &all, std::slice::from_ref(&new)).next().is_none())
     }
 
     /// Does what follows from a checkpoint that is written.
@@ -299,9 +322,10 @@ impl Checkpoints {
         for KeepBest { metric, .. } in &self.options.keep_best {
             if let Some(value) = measured.get(metric) {
                 metrics.insert(metric.clone(), *value);
-            } else if let Err(error) = run.latest_metric(metric)
-                && self.missing.insert(metric.clone())
+            } else if !self.missing.contains(metric)
+                && let Err(error) = run.latest_metric(metric)
             {
+                self.missing.insert(metric.clone());
                 plugin_api::tracing::warn!("this checkpoint cannot become the best: {error}");
             }
         }

@@ -44,9 +44,9 @@ pub(crate) fn latest(run: &Run<'_>, metric: &str) -> Result<Option<Point>> {
     if run.latest_metric(metric)?.is_none() {
         return Ok(None);
     }
-    match run.history(metric) {
+    match run.history_latest(metric) {
         Err(error) if error.kind() == ErrorKind::NoSuchName => Ok(None),
-        points => Ok(points?.pop()),
+        point => Ok(Some(point?)),
     }
 }
 

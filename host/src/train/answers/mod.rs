@@ -22,6 +22,7 @@ use plugin_api::protocol::{Control, ParameterGroup};
 use plugin_api::services::{no_batch, typed};
 use predictor::known_split;
 
+use super::checkpointing::Copying;
 use super::error::TrainError;
 use super::kept::Moment;
 use super::learner::Learner;
@@ -59,6 +60,7 @@ impl Services for Session {
             }
             ServiceKind::HISTORY_NAMES
             | ServiceKind::HISTORY_SERIES
+            | ServiceKind::HISTORY_LATEST
             | ServiceKind::HISTORY_ARRAYS
             | ServiceKind::LATEST_ARRAYS => {
                 services::history(&HistoryView::now(Arc::clone(&self.measured.history)), call, reply)
@@ -165,7 +167,7 @@ impl Services for Session {
             ServiceKind::BATCH => self.batch(&call.request(typed::BATCH)?, reply),
             ServiceKind::WRITE_CHECKPOINT => {
                 let path = self.in_run_folder(&call.request(typed::WRITE_CHECKPOINT)?.path);
-                let data = self.collect_checkpoint(false)?;
+                let data = self.collect_checkpoint(Copying::Nothing)?;
                 let data = data.ok_or_else(|| ServiceError::NotAllowed("no checkpoint is being taken".to_owned()))?;
                 reply.answer(typed::WRITE_CHECKPOINT, &data.write(&path).map_err(TrainError::from)?)
             }
@@ -243,9 +245,11 @@ impl Session {
 /// The loss of the current step or evaluation batch.
 fn loss(learner: &Learner, hook: EventKind) -> Result<f64, ServiceError> {
     let loss = match hook {
-        EventKind::EVAL_STEP_END => learner.evaluation.as_ref().and_then(|batch| batch.loss.as_ref()),
-        _ => learner.step.loss.as_ref(),
+        EventKind::EVAL_STEP_END => {
+            learner.evaluation.as_ref().and_then(|batch| batch.loss.as_ref()).map(values::scalar).transpose()
+        }
+        _ => learner.step.loss_value(),
     };
-    let loss = loss.ok_or_else(|| ServiceError::NotAllowed("there is no loss yet".to_owned()))?;
-    values::scalar(loss).map_err(|error| ServiceError::Failed(error.to_string()))
+    let loss = loss.map_err(|error| ServiceError::Failed(error.to_string()))?;
+    loss.ok_or_else(|| ServiceError::NotAllowed("there is no loss yet".to_owned()))
 }

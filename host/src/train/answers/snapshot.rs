@@ -7,7 +7,7 @@ use std::sync::Arc;
 use plugin_api::abi::kinds::EventKind;
 use plugin_api::protocol::TensorSet;
 
-use super::super::checkpointing::{CheckpointData, HostTensor};
+use super::super::checkpointing::{CheckpointData, Copying, HostTensor};
 use super::super::error::TrainError;
 use super::super::session::Session;
 use super::{hyper_parameters, loss, tensors};
@@ -30,8 +30,11 @@ impl Session {
                 loss_at_hand = loss(&self.learner, event).ok();
             }
         }
-        let checkpoint =
-            if needs.training_state && event == EventKind::CHECKPOINT { self.collect_checkpoint(true)? } else { None };
+        let checkpoint = if needs.training_state && event == EventKind::CHECKPOINT {
+            self.collect_checkpoint(Copying::Into(None))?
+        } else {
+            None
+        };
         Ok(Snapshot {
             info: self.info.clone(),
             position: self.progress.position,

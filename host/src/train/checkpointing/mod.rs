@@ -12,7 +12,7 @@ use std::time::Duration;
 use plugin_api::protocol::CheckpointWritten;
 use plugin_api::protocol::requests::QueueCheckpoint;
 use serde::{Deserialize, Serialize};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::error::TrainError;
 use super::kept::WeightsCopy;
@@ -23,14 +23,15 @@ use crate::checkpoint::{
     self, CheckpointContents, CheckpointError, EarlierWeights, HyperParameter, PluginState, State,
 };
 use crate::dispatch::{SavedState, ScheduleState};
-use crate::history::{Exact, History, HistoryView, Position};
+use crate::history::{Exact, HistoryView, Position};
 use crate::model::{Frozen, NamedTensor, contained};
 use crate::services::ServiceError;
 use crate::torch::random;
 
 pub use resume::{Resume, ResumeError};
 pub(super) use tensor::HostTensor;
-pub(super) use writer::{CheckpointWriter, Queued};
+pub(super) use writer::CheckpointWriter;
+use writer::Queued;
 
 /// Digests of what a run is made from, which a resume compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ const PROGRAM: &str = "program";
 const VERSIONS: &str = "plugin_versions";
 
 /// The patterns of `[model] freeze` in a resolved run file.
-fn frozen_by_run_file(text: &str) -> Vec<String> {
+pub(super) fn frozen_by_run_file(text: &str) -> Vec<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct RunFile {
@@ -123,8 +124,12 @@ pub(super) struct CheckpointData {
     optimizer: Vec<HostTensor>,
     copies: Vec<HostTensor>,
     rng: Vec<HostTensor>,
-    /// Without its history.
-    state: State,
+    position: Position,
+    threads: usize,
+    hyper_parameters: Vec<HyperParameter>,
+    loop_state: LoopState,
+    /// What a program's own batch step remembers.
+    program: serde_json::Value,
     /// As of the checkpoint; it is copied by the thread that writes.
     history: HistoryView,
     graph: Arc<str>,
@@ -134,11 +139,41 @@ pub(super) struct CheckpointData {
     pending: Arc<PendingCheckpoint>,
 }
 
+/// Whether the tensors of a checkpoint are copied.
+pub(super) enum Copying {
+    /// They are the loop's own, for a checkpoint that is written while the loop waits.
+    Nothing,
+    /// They are copied: into the memory of a checkpoint that nobody needs any more, if there is one. Fresh memory costs more
+    /// than the copying.
+    Into(Option<Box<CheckpointData>>),
+}
+
+/// Tensors as the checkpoint's format takes them; with `copied`, outside the loop's memory, in that of the `spare` ones of the
+/// same names where they fit.
+fn collect<'t>(
+    tensors: impl Iterator<Item = (&'t str, &'t Tensor)>,
+    copied: bool,
+    spare: Vec<HostTensor>,
+) -> Result<Vec<HostTensor>, TrainError> {
+    let mut spare = spare.into_iter();
+    tensors
+        .map(|(name, tensor)| match spare.next() {
+            Some(spare) if copied => spare.renewed(name, tensor),
+            _ => HostTensor::new(name, tensor, copied),
+        })
+        .collect()
+}
+
 impl CheckpointData {
     /// Writes it to `path`, which is absolute.
     pub(super) fn write(&self, path: &Path) -> Result<CheckpointWritten, CheckpointError> {
         let existed = path.is_dir();
-        let state = State { history: self.history.to_history(), ..self.state.clone() };
+        let not_written = |error: serde_json::Error| CheckpointError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source: error.into(),
+        };
+        let state = self.state().map_err(not_written)?;
         let contents = CheckpointContents {
             weights: self.weights.as_ref(),
             model: self.model.iter().map(HostTensor::as_ref).collect(),
@@ -164,9 +199,27 @@ impl CheckpointData {
         Ok(CheckpointWritten { path: written.path.display().to_string(), bytes: written.bytes, existed })
     }
 
+    /// What `state.json` holds. It is made by the thread that writes.
+    fn state(&self) -> serde_json::Result<State> {
+        let versions: BTreeMap<&String, &String> =
+            self.pending.plugins.iter().map(|(instance, state)| (instance, &state.version)).collect();
+        Ok(State {
+            position: self.position,
+            threads: self.threads,
+            hyper_parameters: self.hyper_parameters.clone(),
+            modules: BTreeMap::from([
+                (LOOP.to_owned(), serde_json::to_value(&self.loop_state)?),
+                (SCHEDULES.to_owned(), serde_json::to_value(&self.pending.schedules)?),
+                (VERSIONS.to_owned(), serde_json::to_value(versions)?),
+                (PROGRAM.to_owned(), self.program.clone()),
+            ]),
+            history: self.history.to_history(),
+        })
+    }
+
     /// Where the run was.
     fn position(&self) -> Position {
-        self.state.position
+        self.position
     }
 }
 
@@ -186,17 +239,24 @@ impl Session {
     /// Copies the checkpoint that is being taken, and queues it to be written; returns what is left out instead.
     pub(super) fn queue_checkpoint(&mut self, request: QueueCheckpoint) -> Result<Vec<String>, ServiceError> {
         let QueueCheckpoint { path: name, instead_of } = request;
-        let data = self.collect_checkpoint(true)?;
-        let data = data.ok_or_else(|| ServiceError::NotAllowed("no checkpoint is being taken".to_owned()))?;
-        let queued = Queued { path: self.in_run_folder(&name), name, data };
+        let not_allowed = |what: &str| ServiceError::NotAllowed(what.to_owned());
+        if self.kept.pending.is_none() {
+            return Err(not_allowed("no checkpoint is being taken"));
+        }
         if self.kept.writer.is_none() {
-            let tell = self.kept.written.clone();
-            let tell = tell.ok_or_else(|| ServiceError::NotAllowed("there are no callbacks".to_owned()))?;
+            let tell = self.kept.written.clone().ok_or_else(|| not_allowed("there are no callbacks"))?;
             let failed =
                 |source| TrainError::System { action: "cannot start the thread that writes checkpoints", source };
             self.kept.writer = Some(CheckpointWriter::start(tell).map_err(failed)?);
         }
-        Ok(self.kept.writer.as_ref().map_or_else(Vec::new, |writer| writer.queue(queued, &instead_of)))
+        let left_out = self.kept.writer.as_ref().map(|writer| writer.take_back(&instead_of)).unwrap_or_default();
+        let names = left_out.iter().map(|queued| queued.name.clone()).collect();
+        let spare = left_out.into_iter().next().map(|queued| Box::new(queued.data));
+        let data = self.collect_checkpoint(Copying::Into(spare))?;
+        if let (Some(data), Some(writer)) = (data, &self.kept.writer) {
+            writer.queue(Queued { path: self.in_run_folder(&name), name, data });
+        }
+        Ok(names)
     }
 
     /// Waits until the checkpoints that were queued are written.
@@ -206,21 +266,21 @@ impl Session {
         }
     }
 
-    /// Collects the checkpoint that is being taken; with `copied`, outside the loop's memory.
-    pub(super) fn collect_checkpoint(&mut self, copied: bool) -> Result<Option<CheckpointData>, TrainError> {
+    /// Collects the checkpoint that is being taken.
+    pub(super) fn collect_checkpoint(&mut self, copying: Copying) -> Result<Option<CheckpointData>, TrainError> {
         let Some(pending) = self.kept.pending.clone() else { return Ok(None) };
-        let named = |tensors: &[NamedTensor]| -> Result<Vec<HostTensor>, TrainError> {
-            tensors.iter().map(|named| HostTensor::new(&named.name, &named.tensor, copied)).collect()
+        let (copied, spare) = match copying {
+            Copying::Nothing => (false, None),
+            Copying::Into(spare) => (true, spare),
         };
-        let mut model = named(self.learner.network.parameters())?;
-        model.extend(named(self.learner.network.buffers())?);
-        let optimizer = self
-            .learner
-            .optimizer
-            .state()
-            .iter()
-            .map(|(name, tensor)| HostTensor::new(name, tensor, copied))
-            .collect::<Result<_, _>>()?;
+        let (spare_model, spare_optimizer) = spare.map(|spare| (spare.model, spare.optimizer)).unwrap_or_default();
+        let network = &self.learner.network;
+        let named = network.parameters().iter().chain(network.buffers());
+        let named = named.map(|named| (named.name.as_str(), &named.tensor));
+        let model = collect(named, copied, spare_model)?;
+        let state = self.learner.optimizer.state();
+        let named = state.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        let optimizer = collect(named, copied, spare_optimizer)?;
         let mut copies = Vec::new();
         let of_callbacks = self.kept.copies.iter().map(|(name, copy)| (name.as_str(), &copy.tensors));
         let own = self.kept.restored.as_ref().map(|restored| (TRAINED, &restored.trained));
@@ -254,7 +314,7 @@ impl Session {
             data: Some(self.fingerprints.data.clone()),
             torchscript: self.fingerprints.torchscript.clone(),
             frozen: match self.learner.network.frozen() {
-                frozen if frozen.is_empty() && frozen_by_run_file(&self.run_file).is_empty() => None,
+                frozen if frozen.is_empty() && !self.run_file_freezes => None,
                 frozen => Some(frozen.clone()),
             },
             most_batches: self.feed.limits.of_epoch(),
@@ -267,11 +327,6 @@ impl Session {
                 .map(|(name, metric)| (name.to_owned(), (Exact(metric.value), metric.position)))
                 .collect(),
         };
-        let module = |value: serde_json::Result<serde_json::Value>| {
-            value.map_err(|error| TrainError::System { action: "cannot write the loop's state", source: error.into() })
-        };
-        let versions: BTreeMap<&String, &String> =
-            pending.plugins.iter().map(|(instance, state)| (instance, &state.version)).collect();
         let program = match &self.program_state {
             // Bytes of any kind are text in JSON: two digits each.
             Some(save) => contained(|| Ok(save()))
@@ -281,18 +336,6 @@ impl Session {
                 .collect::<String>()
                 .into(),
             None => serde_json::Value::Null,
-        };
-        let state = State {
-            position: self.progress.position,
-            threads: tch::get_num_threads().max(1) as usize,
-            hyper_parameters,
-            modules: BTreeMap::from([
-                (LOOP.to_owned(), module(serde_json::to_value(&loop_state))?),
-                (SCHEDULES.to_owned(), module(serde_json::to_value(&pending.schedules))?),
-                (VERSIONS.to_owned(), module(serde_json::to_value(versions))?),
-                (PROGRAM.to_owned(), program),
-            ]),
-            history: History::new(),
         };
         let weights = self.kept.restored.as_ref().map(|restored| {
             let history = HistoryView::now(Arc::clone(&self.measured.history));
@@ -307,7 +350,11 @@ impl Session {
             optimizer,
             copies,
             rng,
-            state,
+            position: self.progress.position,
+            threads: tch::get_num_threads().max(1) as usize,
+            hyper_parameters,
+            loop_state,
+            program,
             history: self.history(),
             graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
             data: Arc::clone(&self.data_text),

@@ -21,13 +21,12 @@ pub(in super::super) struct HostTensor {
 impl HostTensor {
     /// A copy of `tensor` if `copied` is set or it is not on the CPU; else the tensor itself.
     pub(in super::super) fn new(name: &str, tensor: &Tensor, copied: bool) -> Result<Self, TrainError> {
-        let detached = tensor.f_detach()?;
-        let tensor = if detached.device() != Device::Cpu {
-            detached.f_to_device(Device::Cpu)?.f_contiguous()?
+        let tensor = if tensor.device() != Device::Cpu {
+            tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?
         } else if copied {
-            detached.f_contiguous()?.f_detach_copy()?
+            copy(tensor)?
         } else {
-            detached.f_contiguous()?
+            tensor.f_detach()?.f_contiguous()?
         };
         let shape = tensor.size().iter().map(|&size| size as usize).collect();
         let dtype = match tensor.kind() {
@@ -42,6 +41,20 @@ impl HostTensor {
             kind => return Err(unsupported(name, kind)),
         };
         Ok(Self { name: name.to_owned(), shape, dtype, tensor })
+    }
+
+    /// A copy of `tensor` in the memory of this one, which is one too, if it fits.
+    pub(super) fn renewed(self, name: &str, tensor: &Tensor) -> Result<Self, TrainError> {
+        let fits = self.name == name
+            && tensor.device() == Device::Cpu
+            && tensor.is_contiguous()
+            && self.tensor.kind() == tensor.kind()
+            && self.tensor.size() == tensor.size();
+        if !fits {
+            return Self::new(name, tensor, true);
+        }
+        copy_values(tensor, &self.tensor);
+        Ok(self)
     }
 
     /// A copy that any thread may read.
@@ -64,6 +77,27 @@ impl HostTensor {
             unsafe { std::slice::from_raw_parts(self.tensor.data_ptr().cast::<u8>(), length) }
         };
         TensorRef { name: &self.name, dtype: self.dtype, shape: &self.shape, bytes }
+    }
+}
+
+/// A contiguous copy of a tensor on the CPU. `Tensor.clone` does the same by several calls of libtorch, which take longer than
+/// the copying for tensors of a few thousand values.
+fn copy(tensor: &Tensor) -> Result<Tensor, TrainError> {
+    if !tensor.is_contiguous() {
+        // Its values in their order are a tensor of their own.
+        return Ok(tensor.f_detach()?.f_contiguous()?);
+    }
+    let copy = Tensor::f_empty(tensor.size(), (tensor.kind(), Device::Cpu))?;
+    copy_values(tensor, &copy);
+    Ok(copy)
+}
+
+/// Copies the values of a tensor to another that nobody else has; both are contiguous, on the CPU, and of one shape and dtype.
+fn copy_values(from: &Tensor, to: &Tensor) {
+    let bytes = from.numel() * from.kind().elt_size_in_bytes();
+    if bytes > 0 {
+        // SAFETY: two contiguous tensors on the CPU with that many bytes, of which nobody else has the second.
+        unsafe { std::ptr::copy_nonoverlapping(from.data_ptr().cast::<u8>(), to.data_ptr().cast::<u8>(), bytes) }
     }
 }
 

@@ -58,17 +58,18 @@ impl CheckpointWriter {
         Ok(Self { queue, thread: Some(thread) })
     }
 
-    /// Queues a checkpoint, and leaves out those of `instead_of` that still wait; returns which.
-    pub(in super::super) fn queue(&self, queued: Queued, instead_of: &[String]) -> Vec<String> {
+    /// Takes those of the `names` back that still wait.
+    pub(in super::super) fn take_back(&self, names: &[String]) -> VecDeque<Queued> {
         let mut state = self.queue.lock();
-        let (left_out, waiting) = std::mem::take(&mut state.waiting)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|waits| instead_of.contains(&waits.name));
+        let (taken, waiting) =
+            std::mem::take(&mut state.waiting).into_iter().partition(|waits| names.contains(&waits.name));
         state.waiting = waiting;
-        state.waiting.push_back(queued);
-        drop(state);
+        taken
+    }
+
+    pub(in super::super) fn queue(&self, queued: Queued) {
+        self.queue.lock().waiting.push_back(queued);
         self.queue.changed.notify_all();
-        left_out.into_iter().map(|queued| queued.name).collect()
     }
 
     /// Waits until everything queued is written.

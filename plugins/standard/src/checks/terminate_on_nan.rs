@@ -94,7 +94,9 @@ impl Callback for TerminateOnNan {
             return Ok(());
         }
         let loss = run.loss()?;
-        self.judge(run, "loss", "the loss", loss, &format!("step {}", event.global_step))?;
+        if !loss.is_finite() {
+            self.judge(run, "loss", "the loss", loss, &format!("step {}", event.global_step))?;
+        }
         self.check_weights(run, event)
     }
 

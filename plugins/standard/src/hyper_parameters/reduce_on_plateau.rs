@@ -14,7 +14,7 @@ use crate::watched_metric::{self, DeltaMode};
 pub(crate) struct Options {
     /// The metric to watch. It is waited for until it has a first value.
     #[schemars(extend("format" = "metric"))]
-    monitor: String,
+    metric: String,
     /// Whether lower or higher is better. Not needed where the metric's name says it: losses and errors go down;
     /// accuracy, precision, recall, F1, AUC and R² go up.
     mode: Option<Direction>,
@@ -43,7 +43,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            monitor: "val_loss".to_owned(),
+            metric: "val_loss".to_owned(),
             mode: None,
             factor: 0.1,
             patience: 10,
@@ -97,7 +97,7 @@ impl Callback for ReduceOnPlateau {
             return Err(Error::new(format!("`min` must be 0 or more, not {}", options.min)));
         }
         watched_metric::check_min_delta(options.min_delta)?;
-        let direction = watched_metric::direction(&options.monitor, options.mode)?;
+        let direction = watched_metric::direction(&options.metric, options.mode)?;
         let target = Target::new(options.hyper_parameter.clone(), options.group.clone())?;
         Ok(Self { options, direction, target, state: State::default() })
     }
@@ -116,13 +116,13 @@ impl Callback for ReduceOnPlateau {
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, _: &Trigger<'_>) -> Result<()> {
-        let Some(latest) = watched_metric::latest(run, &self.options.monitor)? else { return Ok(()) };
+        let Some(latest) = watched_metric::latest(run, &self.options.metric)? else { return Ok(()) };
         if self.options.is_plateau(self.direction, &mut self.state, latest) { self.reduce(run) } else { Ok(()) }
     }
 
     fn on_train_end(&mut self, _: &mut Run<'_>, _: &TrainEnd<'_>) -> Result<()> {
         if self.state.counted.is_none() {
-            plugin_api::tracing::warn!("`{}` had no value during the run: nothing was watched", self.options.monitor);
+            plugin_api::tracing::warn!("`{}` had no value during the run: nothing was watched", self.options.metric);
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ impl ReduceOnPlateau {
             format!(" than the best ({} in epoch {epoch})", display::number(best))
         });
         let reason =
-            format!("{} values of `{}` in a row were not better{best}", self.state.waited, self.options.monitor);
+            format!("{} values of `{}` in a row were not better{best}", self.state.waited, self.options.metric);
         for it in groups {
             let reduced = (it.value * self.options.factor).max(self.options.min);
             let target = self.target.of_group(&it.group);
@@ -327,11 +327,11 @@ mod tests {
             ("factor", json!(0.0)),
             ("min", json!(-1)),
             ("min_delta", json!(-1)),
-            ("monitor", json!("something")),
+            ("metric", json!("something")),
             ("hyper_parameter", json!("")),
         ] {
             let error = FakeHost::new::<ReduceOnPlateau>(json!({ option: value })).err().unwrap();
-            let named = if option == "monitor" { "`mode`".to_owned() } else { format!("`{option}`") };
+            let named = if option == "metric" { "`mode`".to_owned() } else { format!("`{option}`") };
             assert!(error.message().contains(&named), "{error}");
         }
         let mut host = FakeHost::new::<ReduceOnPlateau>(json!({ "group": "hed" })).unwrap();

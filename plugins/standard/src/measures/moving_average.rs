@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use monitor::selected;
 use plugin_api::event::At;
+use plugin_api::protocol::Point;
 use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ use crate::metric_patterns::{refuse_empty, refuse_unknown};
 
 /// What follows the name of a metric in that of its average.
 const SUFFIX: &str = "_average";
+
+/// The metric that is the loss of the present step.
+const STEP_LOSS: &str = "step_loss";
 
 /// Options of `moving-average`.
 #[plugin]
@@ -33,7 +37,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { metrics: vec!["step_loss".to_owned()], decay: 0.95, window: None, every_steps: 0 }
+        Self { metrics: vec![STEP_LOSS.to_owned()], decay: 0.95, window: None, every_steps: 0 }
     }
 }
 
@@ -92,7 +96,13 @@ impl Callback for MovingAverage {
     }
 
     fn on_step_end(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        self.count(run)?;
+        // Reading all metrics at each step would take longer than all the rest of this.
+        if self.options.metrics == [STEP_LOSS] {
+            let point = Point { epoch: event.epoch, global_step: event.global_step, value: run.loss()? };
+            self.join(STEP_LOSS.to_owned(), point);
+        } else {
+            self.count(run)?;
+        }
         let every = self.options.every_steps;
         if every != 0 && event.global_step.is_multiple_of(every) { self.put(run) } else { Ok(()) }
     }
@@ -105,19 +115,22 @@ impl Callback for MovingAverage {
 }
 
 impl MovingAverage {
-    /// Lets each value join once: one that is still the latest some steps later does not join again.
     fn count(&mut self, run: &Run<'_>) -> Result<()> {
         for (name, point) in run.metric_points()? {
-            if name.ends_with(SUFFIX) || !selected(&self.options.metrics, &[], &name) {
-                continue;
-            }
-            let average = self.averages.entry(name).or_default();
-            if average.counted != Some(point.global_step) {
-                average.counted = Some(point.global_step);
-                average.join(point.value, &self.options);
+            if !name.ends_with(SUFFIX) && selected(&self.options.metrics, &[], &name) {
+                self.join(name, point);
             }
         }
         Ok(())
+    }
+
+    /// Lets each value join once: one that is still the latest some steps later does not join again.
+    fn join(&mut self, name: String, point: Point) {
+        let average = self.averages.entry(name).or_default();
+        if average.counted != Some(point.global_step) {
+            average.counted = Some(point.global_step);
+            average.join(point.value, &self.options);
+        }
     }
 
     fn put(&self, run: &mut Run<'_>) -> Result<()> {

@@ -57,7 +57,9 @@ fn cases(parameter: &str) -> Vec<Case> {
                 let value = RecordValue::Scalar { value: 1.0 };
                 add("", bytes(&Record { name: "matrix".to_owned(), value }));
             }
-            ServiceKind::HISTORY_SERIES | ServiceKind::HISTORY_ARRAYS => add("unknown", name("zzzzzz")),
+            ServiceKind::HISTORY_SERIES | ServiceKind::HISTORY_LATEST | ServiceKind::HISTORY_ARRAYS => {
+                add("unknown", name("zzzzzz"));
+            }
             ServiceKind::ARRAY_PUT => {
                 add("", bytes(&ArrayPut { name: "array".to_owned(), shape: vec![1], values: vec![1.0] }));
             }

@@ -296,6 +296,8 @@ impl Callback for Services {
         journal.note("metrics", run.metrics())?;
         journal.note("history_series", run.history("train_loss"))?;
         journal.note("history_arrays", run.history_arrays("services_array"))?;
+        journal.note("history_latest", run.history_latest("train_loss"))?;
+        journal.note("history_with_prefix", run.history_with_prefix("train_lo"))?;
         journal.note("latest_arrays", run.latest_arrays())?;
         journal.note("weights_info", run.weights_info())?;
         journal.note("history of no name", run.history("train_los"))?;

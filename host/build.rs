@@ -17,7 +17,8 @@ fn main() {
 /// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
 /// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    const SOURCES: [&str; 3] = ["src/torch/shim.cpp", "src/torch/script.cpp", "src/torch/operators.cpp"];
+    const SOURCES: [&str; 4] =
+        ["src/torch/shim.cpp", "src/torch/script.cpp", "src/torch/operators.cpp", "src/torch/program.cpp"];
     for file in SOURCES.iter().chain(&["src/torch/guarded.h"]) {
         println!("cargo::rerun-if-changed={file}");
     }

@@ -8,6 +8,7 @@ pub mod console;
 pub mod data;
 pub mod dispatch;
 pub mod distributed;
+mod exported;
 pub mod expression;
 pub mod history;
 pub mod job;

@@ -100,6 +100,8 @@ mod third_party;
 mod custom_events;
 // A program with a model, a loss and a batch step of its own.
 mod custom_trainer;
+// Exported programs in place of layers.
+mod exported;
 // TorchScript modules in place of layers.
 mod torchscript;
 // Notices to servers, and who may not see where they go.

@@ -165,7 +165,7 @@ fn run_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<(Duration, Du
         network,
         optimizer,
         data: plan.data.clone(),
-        fingerprints: Fingerprints { data: String::new(), torchscript: None },
+        fingerprints: Fingerprints { data: String::new(), module: None },
         data_text: Arc::from(""),
         info,
         outputs: Box::new(OnlyScreen { screen: Arc::clone(screen), last_epoch: Arc::clone(&last_epoch) }),
@@ -173,7 +173,7 @@ fn run_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<(Duration, Du
         requests: Requests::default(),
         group: Box::new(SingleProcess),
         run_file: Arc::from(""),
-        torchscript: None,
+        module: None,
         resume: None,
         purpose: Purpose::Train,
     })?;

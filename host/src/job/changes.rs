@@ -24,7 +24,7 @@ const TAGS: [&str; 2] = ["type", "format"];
 const FIXED: [&str; 4] = ["/run/seed", "/data", "/model", "/train"];
 
 /// Keys in those that may change.
-const FREE: [&str; 7] = [
+const FREE: [&str; 8] = [
     "/data/positive",
     "/train/epochs",
     "/train/start_epoch",
@@ -32,6 +32,7 @@ const FREE: [&str; 7] = [
     "/train/metrics",
     "/model/init_from",
     "/model/torchscript",
+    "/model/exported",
 ];
 
 /// Keys that are always those of this start.
@@ -111,8 +112,8 @@ pub(super) fn check(
         Some(_) => allowed.push("the data has moved; its content is the same".to_owned()),
         None => allowed.push("the data has moved; whether its content is the same is not known".to_owned()),
     }
-    if resume.torchscript_fingerprint().is_some_and(|saved| fingerprints.torchscript.as_deref() != Some(saved)) {
-        refused.push((Change::Model, "the TorchScript module has changed".to_owned()));
+    if resume.module_fingerprint().is_some_and(|saved| fingerprints.module.as_deref() != Some(saved)) {
+        refused.push((Change::Model, "the file of the model has changed".to_owned()));
     }
     allowed.extend(plugins(&before, now));
     allowed.extend(stretched(&before, now));

@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use super::program::{MakeNetwork, ModelContext};
 use crate::config::Document;
 use crate::data::{Data, SampleType};
-use crate::model::{Dtype, Frozen, Graph, LayerPath, ModelError, Network, Op, contained};
+use crate::model::{Dtype, Frozen, Graph, LayerPath, ModelError, ModuleFormat, Network, Op, contained};
 use crate::report::Problem;
 use crate::run_file::RunFile;
 use crate::torch;
@@ -108,8 +108,8 @@ impl PlannedModel {
     }
 }
 
-/// The model for samples of `data`: the program's, which is made on `device`, or else the run file's, whose TorchScript is read
-/// from `module`.
+/// The model for samples of `data`: the program's, which is made on `device`, or else the run file's, whose own file is read from
+/// `module`.
 pub(super) fn plan(
     own: Option<Box<MakeNetwork>>,
     module: Option<&Path>,
@@ -119,21 +119,30 @@ pub(super) fn plan(
     device: Device,
 ) -> Result<PlannedModel, Problem> {
     let layers = !run_file.model.layers.is_empty();
+    let key = module_key(run_file);
+    if run_file.model.torchscript.is_some() && run_file.model.exported.is_some() {
+        return Err(Problem::new("`model.torchscript` and `model.exported` are both given")
+            .with_label(document.label_key("/model/torchscript", "a model"))
+            .with_label(document.label_key("/model/exported", "a second model"))
+            .with_hint("a run trains one model: remove one of them".to_owned()));
+    }
     match (own, layers, module) {
         (None, true, None) => Ok(PlannedModel::Graph(Arc::new(graph(run_file, document, data)?))),
-        (None, false, Some(path)) => Ok(PlannedModel::Network(Box::new(torchscript(path, document, data, device)?))),
+        (None, false, Some(path)) => {
+            Ok(PlannedModel::Network(Box::new(read_module(path, run_file, document, data, device)?)))
+        }
         (Some(make), false, None) => {
             Ok(PlannedModel::Network(Box::new(network(make, run_file.run.seed, data, device)?)))
         }
         (None, false, None) => Err(Problem::new(format!("`{}` has no model", document.name()))
-            .with_label(document.label_key("/model", "neither `layers` nor `torchscript`"))
-            .with_hint("give `[model]` its `layers`, or a module: `torchscript = \"model.pt\"`".to_owned())),
-        (None, true, Some(_)) => Err(Problem::new("`model.layers` and `model.torchscript` are both given")
+            .with_label(document.label_key("/model", "neither `layers` nor `exported`"))
+            .with_hint("give `[model]` its `layers`, or an exported program: `exported = \"model.pt2\"`".to_owned())),
+        (None, true, Some(_)) => Err(Problem::new(format!("`model.layers` and `model.{key}` are both given"))
             .with_label(document.label_key("/model/layers", "a model"))
-            .with_label(document.label_key("/model/torchscript", "a second model"))
+            .with_label(document.label_key(&format!("/model/{key}"), "a second model"))
             .with_hint("a run trains one model: remove one of them".to_owned())),
         (Some(_), ..) => {
-            let key = if layers { "layers" } else { "torchscript" };
+            let key = if layers { "layers" } else { key };
             Err(Problem::new("there are two models: the run file's and the program's own")
                 .with_label(document.label_key(&format!("/model/{key}"), "a model"))
                 .with_hint(format!("remove `{key}`, since this program trains a model of its own")))
@@ -160,10 +169,28 @@ pub(super) fn check_frozen(patterns: &[String], model: &PlannedModel, document: 
     Some(Problem::new(refusal.message).with_label(document.label_value("/model/freeze", "")))
 }
 
-/// The TorchScript module of the run file, whose output is tried once.
-fn torchscript(path: &Path, document: &Document, data: &Data, device: Device) -> Result<Network, Problem> {
-    let label = || document.label_value("/model/torchscript", "");
-    let mut network = Network::torchscript(path, device).map_err(|error| Problem::from(&error).with_label(label()))?;
+/// The key of the run file that names the file of the model.
+fn module_key(run_file: &RunFile) -> &'static str {
+    match run_file.model.module() {
+        Some((ModuleFormat::Exported, _)) => "exported",
+        _ => "torchscript",
+    }
+}
+
+/// The TorchScript module or the exported program of the run file, whose output is tried once.
+fn read_module(
+    path: &Path,
+    run_file: &RunFile,
+    document: &Document,
+    data: &Data,
+    device: Device,
+) -> Result<Network, Problem> {
+    let label = || document.label_value(&format!("/model/{}", module_key(run_file)), "");
+    let read = match run_file.model.module() {
+        Some((ModuleFormat::Exported, _)) => Network::exported(path, device).map_err(|error| Problem::from(&error)),
+        _ => Network::torchscript(path, device).map_err(|error| Problem::from(&error)),
+    };
+    let mut network = read.map_err(|problem| problem.with_label(label()))?;
     let shape = &data.sample_shape;
     network.try_on((shape, kind(data.sample_type))).map_err(|error| {
         Problem::new(error.to_string())

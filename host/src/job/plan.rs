@@ -40,7 +40,7 @@ pub struct JobPlan {
     pub data: Data,
     /// The model.
     pub model: PlannedModel,
-    /// The file that a TorchScript module is read from: the run file's or, where that is gone, the one in the checkpoint that the
+    /// The file that a TorchScript module or exported program is read from: the run file's or, where that is gone, the one in the checkpoint that the
     /// run goes on from.
     pub(super) module: Option<PathBuf>,
     /// The training.
@@ -103,9 +103,9 @@ impl JobPlan {
         {
             problems.push(Problem::new("cannot find the working folder").with_cause(&error));
         }
-        let module = run_file.model.torchscript.as_ref().map(|path| match path.exists() {
-            true => path.clone(),
-            false => start::saved_module(request, &run_file.run).unwrap_or_else(|| path.clone()),
+        let module = run_file.model.module().map(|(_, path)| match path.exists() {
+            true => path.to_owned(),
+            false => start::saved_module(request, &run_file.run).unwrap_or_else(|| path.to_owned()),
         });
         problems.extend(too_many_threads(run_file.run.threads, &document));
         let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
@@ -287,7 +287,8 @@ impl ModelPlan {
         let (name, text, base) = read(request)?;
         let run_file::Loaded { run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
         let data = data(&run_file, &document, base.as_deref())?;
-        let model = model::plan(None, run_file.model.torchscript.as_deref(), &run_file, &document, &data, Device::Cpu)?;
+        let model =
+            model::plan(None, run_file.model.module().map(|(_, path)| path), &run_file, &document, &data, Device::Cpu)?;
         Ok(Self { model, batch_size: run_file.train.batch_size })
     }
 }

@@ -30,7 +30,7 @@ use crate::console::Console;
 use crate::data::DataDescription;
 use crate::dispatch::{Dispatcher, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState};
 use crate::distributed::SingleProcess;
-use crate::model::InitialWeights;
+use crate::model::{InitialWeights, ModuleFormat};
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
 use crate::torch;
@@ -97,10 +97,10 @@ pub(super) fn run(
             Some(Resume::read(&checkpoint).map_err(|error| Problem::from(&error))?)
         }
     };
-    let torchscript = plan.module.as_deref().map(read).transpose()?;
+    let module = plan.module.as_deref().map(read).transpose()?;
     let fingerprints = Fingerprints {
         data: plan.data.fingerprint().map_err(|error| Problem::new(error.to_string()))?,
-        torchscript: torchscript.as_deref().map(digest),
+        module: module.as_deref().map(digest),
     };
     let changes = match &resume {
         Some(resume) => changes::check(resume, &plan.run_file, &fingerprints, &request.accepted)?,
@@ -112,7 +112,7 @@ pub(super) fn run(
     link.show(Arc::clone(&status) as _);
     events.start(folder.path(), name, resume.as_ref().map(Resume::path));
     messages::announce(&console, &plan, &folder, resume.as_ref());
-    if let (Some(module), Some(own)) = (&plan.module, &plan.run_file.model.torchscript)
+    if let (Some(module), Some((_, own))) = (&plan.module, plan.run_file.model.module())
         && module != own
     {
         console.line(&format!("model: `{}` is not there, and the checkpoint's copy of it is used", own.display()));
@@ -154,7 +154,7 @@ pub(super) fn run(
         fingerprints,
         data_text: Arc::clone(&data_text),
         run_file: resolved.as_str().into(),
-        torchscript,
+        module: module.zip(plan.run_file.model.module()).map(|(bytes, (format, _))| (format, bytes)),
     };
     let outputs = Outputs { folder: folder.path(), status: &status, console: &console, requests: &link.requests };
     let session = session(plan, origin, &outputs, request.trial).map_err(|error| Problem::from(&error))?;
@@ -295,8 +295,8 @@ struct Origin {
     data_text: Arc<str>,
     /// The resolved run file.
     run_file: Arc<str>,
-    /// The file of the TorchScript module, if the model is one.
-    torchscript: Option<Arc<[u8]>>,
+    /// The file of the TorchScript module or exported program, if the model is one.
+    module: Option<(ModuleFormat, Arc<[u8]>)>,
 }
 
 /// Where a training's results go, and who asks something of it.
@@ -311,7 +311,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     let Outputs { folder, status, console, requests } = *outputs;
     let interrupt = interrupt::watch(console, plan.run_file.run.checkpoint_signal, requests)
         .map_err(|source| TrainError::System { action: "cannot watch for signals", source })?;
-    let Origin { sudden_end, initial_weights, resume, fingerprints, data_text, run_file, torchscript } = origin;
+    let Origin { sudden_end, initial_weights, resume, fingerprints, data_text, run_file, module } = origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     let program_state = resume.as_ref().and_then(Resume::program_state);
     tch::set_num_threads(threads as i32);
@@ -348,7 +348,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         requests: requests.clone(),
         group: Box::new(SingleProcess),
         run_file,
-        torchscript,
+        module,
         resume,
         purpose: Purpose::Train,
     })?;

@@ -145,7 +145,7 @@ pub(super) fn saved_module(request: &Request, run: &RunOptions) -> Option<PathBu
         (_, (folder, false)) => newest(latest_of_each(&folder).ok()?)?,
         _ => return None,
     };
-    checkpoint.torchscript()
+    checkpoint.module()
 }
 
 /// Whether a folder of the run folder has what `host evaluate`, `predict` and `export` write.

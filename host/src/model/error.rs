@@ -159,7 +159,7 @@ pub enum ModelError {
         name: String,
     },
     /// The model is not a graph, so it has no nodes.
-    #[error("the model has no graph: it is a program's own, or a TorchScript module")]
+    #[error("the model has no graph: it is a program's own, a TorchScript module or an exported program")]
     NoGraph,
     /// A program's forward pass, or that of a TorchScript module, failed.
     #[error("the model's forward pass failed: {message}")]

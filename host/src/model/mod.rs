@@ -10,6 +10,7 @@
 mod custom;
 mod error;
 mod execute;
+mod exported;
 mod frozen;
 mod graph;
 mod initialize;
@@ -26,9 +27,10 @@ pub(crate) use custom::contained;
 pub use custom::{BoxError, variables};
 pub use error::{LayerPath, ModelError};
 pub use execute::Mode;
+pub use exported::ExportedModelError;
 pub use frozen::Frozen;
 pub use graph::{Graph, GraphBuilder, Node};
-pub use layers::{Combine, Layer, ModelOptions, Size2d};
+pub use layers::{Combine, Layer, ModelOptions, ModuleFormat, Size2d};
 pub use named_tensor::NamedTensor;
 pub use network::Network;
 pub use op::{

@@ -1,6 +1,6 @@
 //! What the host needs from libtorch and tch does not offer, behind safe functions.
 //!
-//! `shim.cpp`, `script.cpp` and `operators.cpp` are the C++ side; the private module `shim` declares it. All other code in the crate
+//! The `.cpp` files are the C++ side; the private module `shim` declares it. All other code in the crate
 //! uses tch's own `Tensor` and the modules below, and nothing outside this folder calls C++.
 
 pub mod activations;
@@ -10,6 +10,7 @@ pub mod gradients;
 pub mod layout;
 pub mod operators;
 pub mod optimizer_kernels;
+pub mod program;
 pub mod random;
 mod script;
 mod shim;

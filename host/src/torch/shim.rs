@@ -1,4 +1,4 @@
-//! The declarations of `shim.cpp` and `script.cpp`, argument for argument. Only the safe functions of this folder call
+//! The declarations of this folder's C++ files, argument for argument. Only the safe functions of this folder call
 //! them.
 
 use std::ffi::{c_char, c_int, c_void};
@@ -22,6 +22,36 @@ pub(super) struct Generator {
 pub(super) struct Script {
     _private: [u8; 0],
 }
+
+/// A program of operators.
+#[repr(C)]
+pub(super) struct Program {
+    _private: [u8; 0],
+}
+
+/// An argument of a call; everything is borrowed.
+#[repr(C)]
+pub(super) struct ProgramArgument {
+    pub(super) name: *const c_char,
+    pub(super) name_length: usize,
+    pub(super) tag: c_int,
+    pub(super) count: usize,
+    pub(super) integers: *const i64,
+    pub(super) are_slots: *const u8,
+    pub(super) doubles: *const f64,
+    pub(super) text: *const c_char,
+}
+
+/// What a call returns in one place; the slots are borrowed.
+#[repr(C)]
+pub(super) struct ProgramOutput {
+    pub(super) count: usize,
+    pub(super) is_list: bool,
+    pub(super) slots: *const i64,
+}
+
+/// Takes an output of a program: the tensor is owned.
+pub(super) type VisitOutput = unsafe extern "C" fn(context: *mut c_void, index: usize, tensor: *mut C_tensor);
 
 /// Takes a tensor of a module: the name is borrowed, the tensor is owned.
 pub(super) type VisitTensor =
@@ -144,5 +174,54 @@ unsafe extern "C" {
         input: *const C_tensor,
         training: bool,
         output: *mut *mut C_tensor,
+    ) -> c_int;
+
+    pub(super) fn host_torch_program_new(device: c_int, slots: usize, program: *mut *mut Program) -> c_int;
+    pub(super) fn host_torch_program_free(program: *mut Program);
+    pub(super) fn host_torch_program_bind(
+        program: *mut Program,
+        slot: i64,
+        tensor: *const C_tensor,
+        is_buffer: bool,
+    ) -> c_int;
+    pub(super) fn host_torch_program_view(
+        storage: *const C_tensor,
+        sizes: *const i64,
+        strides: *const i64,
+        dimensions: usize,
+        offset: i64,
+        requires_grad: bool,
+        view: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(super) fn host_torch_program_knows(name: *const c_char, overload: *const c_char) -> bool;
+    pub(super) fn host_torch_program_call(
+        program: *mut Program,
+        label: *const c_char,
+        name: *const c_char,
+        overload: *const c_char,
+        arguments: *const ProgramArgument,
+        argument_count: usize,
+        outputs: *const ProgramOutput,
+        output_count: usize,
+        random: *mut bool,
+    ) -> c_int;
+    pub(super) fn host_torch_program_symbol(
+        program: *mut Program,
+        label: *const c_char,
+        symbol: c_int,
+        operands: *const i64,
+        are_slots: *const u8,
+        count: usize,
+        output: i64,
+    ) -> c_int;
+    pub(super) fn host_torch_program_finish(program: *mut Program, outputs: *const i64, count: usize) -> c_int;
+    pub(super) fn host_torch_program_run(
+        program: *mut Program,
+        input_slots: *const i64,
+        inputs: *const *const C_tensor,
+        input_count: usize,
+        training: bool,
+        context: *mut c_void,
+        visit: VisitOutput,
     ) -> c_int;
 }

@@ -66,8 +66,11 @@ impl CheckpointPlan {
             run_file::load(&name, &text, &request.appended, &request.overrides)?;
         let description = description(&checkpoint, &located)?;
         // The module may have moved since.
-        if let Some(own) = checkpoint.torchscript().filter(|_| run_file.model.torchscript.is_some()) {
-            run_file.model.torchscript = Some(own);
+        if let Some(own) = checkpoint.module() {
+            let model = &mut run_file.model;
+            for path in [&mut model.torchscript, &mut model.exported].into_iter().flatten() {
+                path.clone_from(&own);
+            }
         }
 
         let catalogue = Catalogue::load(&request.plugins).map_err(|error| Problems::from(Problem::from(&error)))?;
@@ -83,7 +86,8 @@ impl CheckpointPlan {
         let base = located.run_folder.clone().unwrap_or_else(|| located.path.clone());
         let (data, other) = read_data(&run_file, &document, &description, &base, choice, &resume)?;
         let device = plan::device(run_file.run.device, &document)?;
-        let model = model::plan(None, run_file.model.torchscript.as_deref(), &run_file, &document, &data, device)?;
+        let model =
+            model::plan(None, run_file.model.module().map(|(_, path)| path), &run_file, &document, &data, device)?;
         let fitted = Fitted { model: &model, target: &data.target, positive: data.positive };
         let loss = learning::loss(&document, &run_file.train, None)?;
         let mut problems = learning::check(&document, &run_file.train, Some(fitted));

@@ -126,7 +126,7 @@ fn session(
         network,
         optimizer,
         data: plan.data,
-        fingerprints: Fingerprints { data: String::new(), torchscript: None },
+        fingerprints: Fingerprints { data: String::new(), module: None },
         data_text: plan.description.text().unwrap_or_default().into(),
         info,
         outputs: Box::new(outputs),
@@ -134,7 +134,7 @@ fn session(
         requests: requests.clone(),
         group: Box::new(SingleProcess),
         run_file,
-        torchscript: None,
+        module: None,
         resume: Some(plan.resume),
         purpose: Purpose::Infer,
     })

@@ -24,7 +24,7 @@ use crate::checkpoint::{
 };
 use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::{Exact, HistoryView, Position};
-use crate::model::{Frozen, NamedTensor, contained};
+use crate::model::{Frozen, ModuleFormat, NamedTensor, contained};
 use crate::services::ServiceError;
 use crate::torch::random;
 
@@ -38,8 +38,8 @@ use writer::Queued;
 pub struct Fingerprints {
     /// Of the data; see [`Data::fingerprint`](crate::data::Data::fingerprint).
     pub data: String,
-    /// Of the file of the TorchScript module, if the model is one.
-    pub torchscript: Option<String>,
+    /// Of the file of the TorchScript module or exported program, if the model is one.
+    pub module: Option<String>,
 }
 
 /// The states of callbacks and schedules for a checkpoint that is being taken.
@@ -66,9 +66,9 @@ struct LoopState {
     /// The fingerprint of the data.
     #[serde(default)]
     data: Option<String>,
-    /// The digest of the TorchScript module, of a model that is one.
-    #[serde(default)]
-    torchscript: Option<String>,
+    /// The digest of the TorchScript module or exported program, of a model that is one.
+    #[serde(default, alias = "torchscript")]
+    module: Option<String>,
     /// When the weights of each copy were those of the training.
     #[serde(default)]
     copies: BTreeMap<String, Position>,
@@ -135,7 +135,7 @@ pub(super) struct CheckpointData {
     graph: Arc<str>,
     data: Arc<str>,
     run_file: Arc<str>,
-    torchscript: Option<Arc<[u8]>>,
+    module: Option<(ModuleFormat, Arc<[u8]>)>,
     pending: Arc<PendingCheckpoint>,
 }
 
@@ -184,7 +184,7 @@ impl CheckpointData {
             graph: &self.graph,
             data: &self.data,
             run_file: &self.run_file,
-            torchscript: self.torchscript.as_deref(),
+            module: self.module.as_ref().map(|(format, bytes)| (format.file_name(), &**bytes)),
             plugins: self
                 .pending
                 .plugins
@@ -312,7 +312,7 @@ impl Session {
             metrics: accumulated,
             gradient_norm: self.learner.step.gradient_norm.map(Exact),
             data: Some(self.fingerprints.data.clone()),
-            torchscript: self.fingerprints.torchscript.clone(),
+            module: self.fingerprints.module.clone(),
             frozen: match self.learner.network.frozen() {
                 frozen if frozen.is_empty() && !self.run_file_freezes => None,
                 frozen => Some(frozen.clone()),
@@ -359,7 +359,7 @@ impl Session {
             graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
             data: Arc::clone(&self.data_text),
             run_file: Arc::clone(&self.run_file),
-            torchscript: self.torchscript.clone(),
+            module: self.module.clone(),
             pending,
         }))
     }

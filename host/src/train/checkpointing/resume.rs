@@ -162,8 +162,8 @@ impl Resume {
     }
 
     /// The digest of the TorchScript module that the run had, if it had one.
-    pub fn torchscript_fingerprint(&self) -> Option<&str> {
-        self.loop_state.torchscript.as_deref()
+    pub fn module_fingerprint(&self) -> Option<&str> {
+        self.loop_state.module.as_deref()
     }
 
     /// What a program's own batch step remembered; `None` if it had nothing to remember.

@@ -1,0 +1,182 @@
+//! `models/model.json`: the nodes of a program and what its inputs are. Unknown keys are left out, as PyTorch does.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tch::Kind;
+
+use super::error::Refusal;
+
+/// The major version of the schema that is read.
+const SCHEMA: u64 = 8;
+
+/// A program.
+#[derive(Debug, Deserialize)]
+pub(super) struct Document {
+    pub(super) graph_module: GraphModule,
+    schema_version: SchemaVersion,
+    #[serde(default)]
+    verifiers: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SchemaVersion {
+    major: u64,
+    #[serde(default)]
+    minor: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct GraphModule {
+    pub(super) graph: Graph,
+    pub(super) signature: Signature,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Graph {
+    pub(super) nodes: Vec<Node>,
+    #[serde(default)]
+    pub(super) tensor_values: BTreeMap<String, TensorMeta>,
+}
+
+/// A call.
+#[derive(Debug, Deserialize)]
+pub(super) struct Node {
+    /// Such as `torch.ops.aten.conv2d.default`.
+    pub(super) target: String,
+    pub(super) inputs: Vec<NamedArgument>,
+    pub(super) outputs: Vec<Value>,
+    #[serde(default)]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct NamedArgument {
+    pub(super) name: String,
+    pub(super) arg: Value,
+}
+
+/// What the inputs and outputs of the graph are: each a map with one key, which says it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Signature {
+    pub(super) input_specs: Vec<Value>,
+    pub(super) output_specs: Vec<Value>,
+}
+
+/// A tensor's description.
+#[derive(Debug, Deserialize)]
+pub(super) struct TensorMeta {
+    pub(super) dtype: i64,
+    pub(super) sizes: Vec<Size>,
+    #[serde(default)]
+    pub(super) requires_grad: bool,
+    pub(super) strides: Vec<Size>,
+    pub(super) storage_offset: Size,
+}
+
+/// A size: `{"as_int": 4}`, or an expression of sizes that are known only later.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(super) struct Size(Value);
+
+impl Document {
+    pub(super) fn read(text: &str) -> Result<Self, Refusal> {
+        // The version first: another one may have another shape.
+        #[derive(Deserialize)]
+        struct Versioned {
+            schema_version: SchemaVersion,
+        }
+        let unclear =
+            |error: serde_json::Error| Refusal::new(format!("its `models/model.json` is not understood: {error}"));
+        let Versioned { schema_version: SchemaVersion { major, minor } } =
+            serde_json::from_str(text).map_err(unclear)?;
+        if major != SCHEMA {
+            return Err(Refusal::new(format!(
+                "its schema has version {major}.{minor}, and this host reads version {SCHEMA}"
+            ))
+            .with_hint("export it with PyTorch 2.9 to 2.15"));
+        }
+        let document: Self = serde_json::from_str(text).map_err(unclear)?;
+        debug_assert_eq!(document.schema_version.major, SCHEMA);
+        if !document.verifiers.iter().any(|dialect| dialect == "TRAINING") {
+            return Err(Refusal::new(format!(
+                "it is in the dialect {}, whose operators are decomposed for inference",
+                document.verifiers.join(", ")
+            ))
+            .with_hint("save what `torch.export.export` returns, without `run_decompositions`"));
+        }
+        Ok(document)
+    }
+}
+
+impl Size {
+    /// The number, if it is fixed.
+    pub(super) fn fixed(&self) -> Option<i64> {
+        self.0.get("as_int")?.as_i64()
+    }
+}
+
+impl TensorMeta {
+    /// Sizes and strides, if all are fixed.
+    pub(super) fn fixed(&self) -> Option<(Vec<i64>, Vec<i64>)> {
+        let all = |sizes: &[Size]| sizes.iter().map(Size::fixed).collect::<Option<Vec<_>>>();
+        all(&self.sizes).zip(all(&self.strides))
+    }
+}
+
+/// libtorch's dtype of a number in the document, whose numbers are other ones (`ScalarType` of PyTorch's schema).
+pub(super) fn kind_of(number: i64) -> Option<Kind> {
+    Some(match number {
+        1 => Kind::Uint8,
+        2 => Kind::Int8,
+        3 => Kind::Int16,
+        4 => Kind::Int,
+        5 => Kind::Int64,
+        6 => Kind::Half,
+        7 => Kind::Float,
+        8 => Kind::Double,
+        9 => Kind::ComplexHalf,
+        10 => Kind::ComplexFloat,
+        11 => Kind::ComplexDouble,
+        12 => Kind::Bool,
+        13 => Kind::BFloat16,
+        _ => return None,
+    })
+}
+
+/// PyTorch's name of a dtype.
+pub(super) fn dtype_name(kind: Kind) -> String {
+    match kind {
+        Kind::Float => "float32".to_owned(),
+        Kind::Double => "float64".to_owned(),
+        Kind::Half => "float16".to_owned(),
+        Kind::Int => "int32".to_owned(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+/// The number that an operator takes for a dtype.
+pub(super) fn dtype_number(number: i64) -> Option<i64> {
+    // c10's order is the document's without its first entry, `UNKNOWN`, up to `BOOL`; three quantized ones precede `BFLOAT16`.
+    match number {
+        1..=12 => Some(number - 1),
+        13 => Some(15),
+        _ => None,
+    }
+}
+
+/// The number that an operator takes for a memory format.
+pub(super) fn memory_format_number(number: i64) -> Option<i64> {
+    match number {
+        1 => Some(0),
+        2 => Some(2),
+        3 => Some(3),
+        4 => Some(1),
+        _ => None,
+    }
+}
+
+/// The number that an operator takes for a layout: only strided tensors are trained.
+pub(super) fn layout_number(number: i64) -> Option<i64> {
+    (number == 7).then_some(0)
+}

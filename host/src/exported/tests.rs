@@ -1,0 +1,227 @@
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use super::*;
+use crate::report::Report;
+use crate::torch::{manual_seed, test_support, values};
+
+fn figures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures")
+}
+
+fn file(net: &str) -> PathBuf {
+    figures().join("exported").join(format!("{net}.pt2"))
+}
+
+/// The output of `tests/figures/exported.py`.
+#[derive(Deserialize)]
+struct Figures {
+    losses: Vec<f64>,
+    evaluated: f64,
+    parameters: Vec<String>,
+    buffers: Vec<String>,
+}
+
+fn sample(net: &str, batch: i64) -> Tensor {
+    if matches!(net, "gpt2" | "bert") {
+        return (Tensor::arange(batch * 12, (Kind::Int64, Device::Cpu)) * 7).remainder(50).reshape([batch, 12]);
+    }
+    (Tensor::arange(batch * 64, (Kind::Float, Device::Cpu)) * 0.37).sin().reshape([batch, 1, 8, 8])
+}
+
+fn loss(program: &Exported, net: &str, batch: i64, training: bool) -> Tensor {
+    let targets = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).remainder(10);
+    let outputs = program.forward(&sample(net, batch), training).unwrap();
+    outputs.cross_entropy_for_logits(&targets)
+}
+
+/// The losses of eager PyTorch over ten steps of SGD with batches of several sizes, dropout included, and the loss of an
+/// evaluation after them. The figures are of a CPU with AVX-512; other kernels sum in another order.
+#[test]
+fn programs_train_as_in_eager_pytorch() {
+    let _generator = test_support::default_generator();
+    let text = std::fs::read_to_string(figures().join("exported.json")).unwrap();
+    let all: Value = serde_json::from_str(&text).unwrap();
+    for net in ["mlp", "cnn", "lstm", "vit", "gpt2", "bert"] {
+        let figures: Figures = serde_json::from_value(all["steps"][net].clone()).unwrap();
+        let program = Exported::open(&file(net), Device::Cpu).unwrap();
+        let learns = |learns| {
+            let named = program.tensors.iter().filter(move |(_, tensor)| tensor.requires_grad() == learns);
+            named.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!((learns(true), learns(false)), (figures.parameters, figures.buffers), "{net}");
+        manual_seed(1);
+        for (step, expected) in figures.losses.into_iter().enumerate() {
+            let loss = loss(&program, net, [4, 6, 4, 3][step % 4], true);
+            let found = values::scalar(&loss).unwrap();
+            assert!(
+                (found - expected).abs() <= 1e-6 * expected.abs().max(1.0),
+                "{net}, step {step}: {found} {expected}"
+            );
+            loss.backward();
+            tch::no_grad(|| {
+                for (_, parameter) in program.tensors.iter().filter(|(_, tensor)| tensor.requires_grad()) {
+                    let (mut parameter, mut gradient) = (parameter.shallow_clone(), parameter.grad());
+                    let _ = parameter.g_sub_(&(&gradient * 0.1));
+                    let _ = gradient.zero_();
+                }
+            });
+        }
+        let before: Vec<Tensor> = program.tensors.iter().map(|(_, tensor)| tensor.copy()).collect();
+        let state = crate::torch::random::generator_state(Device::Cpu).unwrap();
+        let evaluated = tch::no_grad(|| values::scalar(&loss(&program, net, 5, false)).unwrap());
+        let expected = figures.evaluated;
+        assert!((evaluated - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{net}: {evaluated} {expected}");
+        assert_eq!(state, crate::torch::random::generator_state(Device::Cpu).unwrap(), "{net} draws in evaluation");
+        for (before, (name, after)) in before.iter().zip(&program.tensors) {
+            assert_eq!(before, after, "{net}: evaluation changes `{name}`");
+        }
+    }
+}
+
+/// A copy of an archive with other parts.
+fn changed(net: &str, method: CompressionMethod, change: impl Fn(&str, &mut Vec<u8>)) -> Vec<u8> {
+    let mut archive = ZipArchive::new(File::open(file(net)).unwrap()).unwrap();
+    let mut copy = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for index in 0..archive.len() {
+        let mut part = archive.by_index(index).unwrap();
+        let mut content = Vec::new();
+        part.read_to_end(&mut content).unwrap();
+        change(part.name(), &mut content);
+        copy.start_file(part.name().to_owned(), SimpleFileOptions::default().compression_method(method)).unwrap();
+        copy.write_all(&content).unwrap();
+    }
+    copy.finish().unwrap().into_inner()
+}
+
+/// The same with another `model.json`.
+fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
+    changed(net, CompressionMethod::Stored, |name, content| {
+        if name.ends_with("models/model.json") {
+            let mut document = serde_json::from_slice(content).unwrap();
+            change(&mut document);
+            *content = serde_json::to_vec(&document).unwrap();
+        }
+    })
+}
+
+fn open(bytes: &[u8]) -> Result<Exported, ExportedError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    Exported::open(file.path(), Device::Cpu)
+}
+
+/// What is wrong, and what to do.
+fn refusal(bytes: &[u8]) -> String {
+    let error = open(bytes).unwrap_err();
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    match error.hint() {
+        Some(hint) => format!("{cause}\n  {hint}"),
+        None => cause,
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_with_what_to_do() {
+    let target = |target: &'static str| {
+        with_document("mlp", move |document| document["graph_module"]["graph"]["nodes"][0]["target"] = json!(target))
+    };
+    let whole = std::fs::read(file("mlp")).unwrap();
+    let stored = CompressionMethod::Stored;
+    let cases = [
+        with_document("mlp", |document| document["schema_version"] = json!({ "major": 9, "minor": 1 })),
+        with_document("mlp", |document| document["verifiers"] = json!(["ATEN"])),
+        target("torch.ops.aten.from_file.default"),
+        target("torch.ops.aten.relu.no_such_overload"),
+        target("torch.ops.higher_order.scan"),
+        target("torch.ops.mylib.fast_relu.default"),
+        with_document("mlp", |document| {
+            document["graph_module"]["graph"]["tensor_values"]["input"]["sizes"][0] = json!({ "as_int": 4 });
+        }),
+        with_document("mlp", |document| {
+            document["graph_module"]["graph"]["nodes"][1]["inputs"][0]["arg"] =
+                json!({ "as_tensor": { "name": "dropout" } });
+        }),
+        with_document("mlp", |document| {
+            document["graph_module"]["graph"]["nodes"][1]["inputs"][0]["name"] = json!("wrong");
+        }),
+        changed("mlp", stored, |name, content| {
+            if name.ends_with("model_weights_config.json") {
+                *content =
+                    String::from_utf8_lossy(content).replace("\"use_pickle\": false", "\"use_pickle\": true").into();
+            }
+        }),
+        changed("mlp", stored, |name, content| {
+            if name.ends_with("model_weights_config.json") {
+                *content = String::from_utf8_lossy(content).replace("{\"as_int\": 64}", "{\"as_int\": 640000}").into();
+            }
+        }),
+        changed("mlp", CompressionMethod::Deflated, |_, _| {}),
+        whole[..whole.len() / 2].to_vec(),
+        std::fs::read(figures().join("torchscript.pt")).unwrap(),
+        b"not one".to_vec(),
+    ];
+    insta::assert_snapshot!(cases.map(|bytes| refusal(&bytes)).join("\n"), @r#"
+    its schema has version 9.1, and this host reads version 8
+      export it with PyTorch 2.9 to 2.15
+    it is in the dialect ATEN, whose operators are decomposed for inference
+      save what `torch.export.export` returns, without `run_decompositions`
+    node `flatten` (`torch.ops.aten.from_file.default`): it calls the operator `aten::from_file`, which a program may not call
+      only operators that compute tensors are called: none that reads files, for example
+    node `flatten` (`torch.ops.aten.relu.no_such_overload`): libtorch does not have the operator `aten::relu`
+      it is of another version of PyTorch: export with 2.11
+    node `flatten` (`torch.ops.higher_order.scan`): it has a region of the kind `scan`, which is not supported
+      export a model without control flow, autocast or checkpointing inside
+    node `flatten` (`torch.ops.mylib.fast_relu.default`): it calls the operator `mylib::fast_relu` of another library
+      an operator that a Python package adds is not in libtorch: use PyTorch's own operators
+    its batch is fixed: `input` always has 4 samples
+      export it with `dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)` and an example of 2 samples or more
+    node `linear` (`torch.ops.aten.linear.default`): its argument `input` is `dropout`, which no node before makes
+    node `linear` (`torch.ops.aten.linear.default`): its argument `input` is missing
+    its tensor `1.weight` is pickled, and pickles are not opened
+      export with PyTorch 2.9 or newer, without subclasses of tensors
+    `1.weight`: setStorage: sizes [16, 640000], strides [640000, 1], storage offset 0, and itemsize 4 requiring a storage size of 40960000 are out of bounds for storage of size 4096
+    its part `mlp/data/weights/weight_0` is compressed or encrypted, which PyTorch never does
+      save it again with `torch.export.save`; do not pack it with another program
+    it is not a whole zip file, or is damaged: invalid Zip archive: Could not find EOCD
+      in Python, `torch.export.save(torch.export.export(model, …), path)` writes one
+    it is a TorchScript module
+      name it as `torchscript` instead
+    it is not a whole zip file, or is damaged: invalid Zip archive: Could not find EOCD
+      in Python, `torch.export.save(torch.export.export(model, …), path)` writes one
+    "#);
+}
+
+#[test]
+fn inputs_of_another_shape_or_type_are_refused() {
+    let program = Exported::open(&file("cnn"), Device::Cpu).unwrap();
+    let inputs = [
+        Tensor::zeros([2, 64], (Kind::Float, Device::Cpu)),
+        Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu)),
+        Tensor::zeros([2, 1, 8, 8], (Kind::Double, Device::Cpu)),
+    ];
+    let errors = inputs.map(|input| program.forward(&input, false).unwrap_err().to_string());
+    insta::assert_snapshot!(errors.join("\n"), @"
+    its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 64]
+    its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 3, 8, 8]
+    its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float64 of the shape [2, 1, 8, 8]
+    ");
+}
+
+#[test]
+fn damaged_archives_are_errors() {
+    let whole = std::fs::read(file("mlp")).unwrap();
+    for position in (0..whole.len()).step_by(97) {
+        let mut damaged = whole.clone();
+        damaged[position] ^= 0x55;
+        // Some bytes are of no part that is read; the rest must be told, never crash.
+        let _ = open(&damaged);
+    }
+}

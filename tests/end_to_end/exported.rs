@@ -1,0 +1,73 @@
+//! Programs of `torch.export.save` in place of layers. The unit tests compare their losses with PyTorch's.
+
+use fixture::{shown, workspace_root};
+
+use crate::training::Training;
+
+/// The small training of a net that `tests/figures/exported.py` wrote.
+fn training(net: &str, plugins: &str) -> Training {
+    let training =
+        Training::new(plugins).without_model().with("[train]\n", "[model]\nexported = \"model.pt2\"\n\n[train]\n");
+    let program = workspace_root().join(format!("tests/figures/exported/{net}.pt2"));
+    std::fs::copy(program, training.path("model.pt2")).expect("the program can be copied");
+    training
+}
+
+fn file(training: &Training, checkpoint: &str, name: &str) -> Vec<u8> {
+    std::fs::read(training.path(checkpoint).join(name)).unwrap_or_else(|error| panic!("{checkpoint}/{name}: {error}"))
+}
+
+const PLUGINS: &str = "[[plugins]]\nkind = \"checkpoint\"\noptions = { background = false, keep_last = 0 }\n
+[[plugins]]\nkind = \"json-lines\"\n";
+
+#[test]
+fn programs_train_with_dropout_and_buffers_and_resume_bit_for_bit() {
+    for net in ["cnn", "vit"] {
+        let training = training(net, PLUGINS);
+        let constant = "train.schedule={ type = \"constant\" }";
+        training.run("unbroken", &["--set", constant, "--set", "train.epochs=3"]);
+        training.run("broken", &["--set", constant, "--set", "train.epochs=1"]);
+        // The checkpoint holds the program.
+        std::fs::remove_file(training.path("model.pt2")).expect("the program can be removed");
+        let output = training.run("broken", &["--set", constant, "--set", "train.epochs=3"]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("model.pt2` is not there, and the checkpoint's copy of it is used"), "{told}");
+        let end = "checkpoints/epoch-0003-step-00000069";
+        for name in ["model.safetensors", "optimizer.safetensors", "model.pt2"] {
+            let of = |run: &str| file(&training, &format!("{run}/{end}"), name);
+            assert!(of("unbroken") == of("broken"), "{net}: {name} of an unbroken run");
+        }
+        let losses: Vec<f64> =
+            training.metrics("unbroken").iter().filter_map(|line| line["train_loss"].as_f64()).collect();
+        assert!(losses.last() < losses.first(), "{net}: {losses:?}");
+    }
+}
+
+#[test]
+fn a_program_is_shown_evaluated_and_frozen_as_any_model() {
+    let training = training("cnn", PLUGINS).with("exported =", "freeze = [\"conv.*\"]\nexported =");
+    training.run("run", &["--set", "train.epochs=2"]);
+    let of = |step: &str| {
+        let bytes = file(&training, &format!("run/checkpoints/{step}"), "model.safetensors");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        ["conv.weight", "head.weight"].map(|name| tensors.tensor(name).expect("PyTorch's name").data().to_vec())
+    };
+    let ([conv, head], [conv_after, head_after]) = (of("epoch-0001-step-00000023"), of("epoch-0002-step-00000046"));
+    assert!(conv == conv_after && head != head_after);
+}
+
+#[test]
+fn what_does_not_fit_is_told_at_its_place() {
+    let refused = |training: &Training, arguments: &[&str]| {
+        let output = training.output("run", arguments);
+        assert_eq!(output.status.code(), Some(2));
+        shown(&output, &[training.folder()])
+    };
+    let both = training("mlp", "").with("exported =", "torchscript = \"model.pt\"\nexported =");
+    insta::assert_snapshot!(refused(&both, &[]), @"");
+    let tokens = training("gpt2", "");
+    insta::assert_snapshot!(refused(&tokens, &[]), @"");
+    let none = training("mlp", "");
+    std::fs::write(none.path("model.pt2"), "not one").expect("a file");
+    insta::assert_snapshot!(refused(&none, &[]), @"");
+}

@@ -475,6 +475,10 @@ typedef uint32_t hp_status;
  * Request: {name: text}. Reply: none.
  * Acts in any hook; background: later; remote: no; ranks: any. */
 #define HP_SERVICE_HISTORY_REMOVE 50u
+/* The newest point of a series of the history: `NO_SUCH_NAME` if it has none.
+ * Request: {name: text}. Reply: {epoch: int, global_step: int, value: number}.
+ * Reads in any hook; background: snapshot; remote: no; ranks: any. */
+#define HP_SERVICE_HISTORY_LATEST 51u
 
 /* ----------------------------------------------------------------------------------------------------------- tables */
 

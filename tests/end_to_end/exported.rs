@@ -64,10 +64,48 @@ fn what_does_not_fit_is_told_at_its_place() {
         shown(&output, &[training.folder()])
     };
     let both = training("mlp", "").with("exported =", "torchscript = \"model.pt\"\nexported =");
-    insta::assert_snapshot!(refused(&both, &[]), @"");
+    insta::assert_snapshot!(refused(&both, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × `model.torchscript` and `model.exported` are both given
+        ╭─[[FOLDER]/run.toml:20:1]
+     19 │ [model]
+     20 │ torchscript = "model.pt"
+        · ─────┬─────
+        ·      ╰── a model
+     21 │ exported = "model.pt2"
+        · ────┬───
+        ·     ╰── a second model
+     22 │ 
+        ╰────
+      hint: a run trains one model: remove one of them
+    "#);
     let tokens = training("gpt2", "");
-    insta::assert_snapshot!(refused(&tokens, &[]), @"");
+    insta::assert_snapshot!(refused(&tokens, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × the model's forward pass failed: its input `tokens` is int64 of the shape [any, 12], and it is given float32 of the shape [2, 1, 8, 8]
+        ╭─[[FOLDER]/run.toml:20:12]
+     19 │ [model]
+     20 │ exported = "model.pt2"
+        ·            ───────────
+     21 │ 
+        ╰────
+      hint: it is given samples of the shape [1, 8, 8], as `[data]` makes them
+    "#);
     let none = training("mlp", "");
     std::fs::write(none.path("model.pt2"), "not one").expect("a file");
-    insta::assert_snapshot!(refused(&none, &[]), @"");
+    insta::assert_snapshot!(refused(&none, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × the exported program `[FOLDER]/model.pt2` cannot be trained
+      ╰─▶ it is not a whole zip file, or is damaged: invalid Zip archive: Could not find EOCD
+        ╭─[[FOLDER]/run.toml:20:12]
+     19 │ [model]
+     20 │ exported = "model.pt2"
+        ·            ───────────
+     21 │ 
+        ╰────
+      hint: in Python, `torch.export.save(torch.export.export(model, …), path)` writes one
+    "#);
 }

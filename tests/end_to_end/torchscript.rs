@@ -75,7 +75,7 @@ fn exporters_of_whole_models_refuse_one_without_a_graph_before_the_training() {
         let training = training(&format!("[[plugins]]\nkind = \"{kind}\"\n"));
         let told = shown(&training.output("run", &[]), &[training.folder()]);
         let expected = format!(
-            "a TorchScript module, which {format} files are made from; give it as `[model] layers`, or export its weights \
+            "an exported program, which {format} files are made from; give it as `[model] layers`, or export its weights \
              with the kind `weights`"
         );
         let told = told.split_whitespace().collect::<Vec<_>>().join(" ");

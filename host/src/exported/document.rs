@@ -15,7 +15,6 @@ const SCHEMA: u64 = 8;
 #[derive(Debug, Deserialize)]
 pub(super) struct Document {
     pub(super) graph_module: GraphModule,
-    schema_version: SchemaVersion,
     #[serde(default)]
     verifiers: Vec<String>,
 }
@@ -97,7 +96,6 @@ impl Document {
             .with_hint("export it with PyTorch 2.9 to 2.15"));
         }
         let document: Self = serde_json::from_str(text).map_err(unclear)?;
-        debug_assert_eq!(document.schema_version.major, SCHEMA);
         if !document.verifiers.iter().any(|dialect| dialect == "TRAINING") {
             return Err(Refusal::new(format!(
                 "it is in the dialect {}, whose operators are decomposed for inference",

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_sorted_and_libtorch_has_each_of_it() {
+    fn the_list_is_sorted_and_names_each_once() {
         let names: Vec<&str> = ALLOWED.lines().collect();
         assert!(names.is_sorted() && names.windows(2).all(|pair| pair[0] != pair[1]));
         assert!(names.len() > 500, "{}", names.len());

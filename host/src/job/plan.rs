@@ -40,8 +40,8 @@ pub struct JobPlan {
     pub data: Data,
     /// The model.
     pub model: PlannedModel,
-    /// The file that a TorchScript module or exported program is read from: the run file's or, where that is gone, the one in the checkpoint that the
-    /// run goes on from.
+    /// The file that a TorchScript module or an exported program is read from: the run file's or, where that is gone, the one
+    /// in the checkpoint that the run goes on from.
     pub(super) module: Option<PathBuf>,
     /// The training.
     pub plan: TrainingPlan,

@@ -65,8 +65,8 @@ struct HostTorchArgument {
   const char* text;
 };
 
-// What a call returns in one place: a value in `slots[0]` if `count` is 0, or else a list of `count` tensors. `slots` is
-// borrowed for the call that passes it.
+// What a call returns in one place: a list of `count` tensors, or else one value, in `slots[0]`. `slots` is borrowed for the
+// call that passes it.
 struct HostTorchOutput {
   size_t count;
   bool is_list;
@@ -151,7 +151,6 @@ c10::IValue evaluate(Symbol symbol, const std::vector<c10::IValue>& values) {
   }
 }
 
-// A list of numbers of the type that the schema says.
 c10::IValue list_of_doubles(const double* values, size_t count) {
   return c10::List<double>(c10::ArrayRef<double>(values, count));
 }

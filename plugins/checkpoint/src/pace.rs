@@ -35,7 +35,7 @@ impl Pace {
             self.gaps[self.next_gap] = Some(now.saturating_duration_since(last));
             self.next_gap = (self.next_gap + 1) % GAPS;
         }
-        let longest = self.gaps.iter().copied().collect::<Option<Vec<_>>>().and_then(|gaps| gaps.into_iter().max());
+        let longest = if self.gaps.contains(&None) { None } else { self.gaps.into_iter().flatten().max() };
         match (longest, self.rests_until) {
             (Some(longest), Some(until)) => now + longest < until,
             _ => false,

@@ -94,9 +94,7 @@ impl Callback for TerminateOnNan {
             return Ok(());
         }
         let loss = run.loss()?;
-        if !loss.is_finite() {
-            self.judge(run, "loss", "the loss", loss, &format!("step {}", event.global_step))?;
-        }
+        self.judge(run, "loss", "the loss", loss, || format!("step {}", event.global_step))?;
         self.check_weights(run, event)
     }
 
@@ -104,7 +102,7 @@ impl Callback for TerminateOnNan {
         for (name, value) in run.metrics()? {
             if !self.asked && selected(&self.options.metrics, &[], &name) {
                 let keyword = if name == "loss" || name.ends_with("_loss") { "loss" } else { "metric" };
-                self.judge(run, keyword, &format!("`{name}`"), value, &format!("epoch {}", event.epoch))?;
+                self.judge(run, keyword, &format!("`{name}`"), value, || format!("epoch {}", event.epoch))?;
             }
         }
         if self.options.every_steps == 0 { self.check_weights(run, event) } else { Ok(()) }
@@ -117,11 +115,18 @@ impl TerminateOnNan {
         !self.asked && every != 0 && event.global_step.is_multiple_of(every)
     }
 
-    fn judge(&mut self, run: &mut Run<'_>, keyword: &str, what: &str, value: f64, when: &str) -> Result<()> {
+    fn judge(
+        &mut self,
+        run: &mut Run<'_>,
+        keyword: &str,
+        what: &str,
+        value: f64,
+        when: impl FnOnce() -> String,
+    ) -> Result<()> {
         if value.is_finite() {
             return Ok(());
         }
-        self.end(run, format!("non_finite_{keyword}: {what} is {value} after {when}"))
+        self.end(run, format!("non_finite_{keyword}: {what} is {value} after {}", when()))
     }
 
     fn check_weights(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {

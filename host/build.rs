@@ -19,7 +19,9 @@ fn main() {
 fn compile_shim() {
     const SOURCES: [&str; 4] =
         ["src/torch/shim.cpp", "src/torch/script.cpp", "src/torch/operators.cpp", "src/torch/program.cpp"];
-    for file in SOURCES.iter().chain(&["src/torch/guarded.h"]) {
+    const HEADERS: [&str; 4] =
+        ["src/torch/guarded.h", "src/torch/autocast.h", "src/torch/program_regions.h", "src/torch/program_symbols.h"];
+    for file in SOURCES.iter().chain(&HEADERS) {
         println!("cargo::rerun-if-changed={file}");
     }
     // torch-sys tells its folder on Linux and macOS; elsewhere libtorch is where LIBTORCH says.

@@ -13,8 +13,8 @@ use crate::protocol::requests::{
     Name, Path, Profile, QueueCheckpoint, StatusLine, TensorsRequest,
 };
 use crate::protocol::{
-    Action, ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime,
-    ParameterGroup, Point, Record, RecordValue, Recording, RunInfo, Span, Tap, TensorInfo, TensorSet, WeightsInfo,
+    Action, ArrayPoint, Blob, CheckpointWritten, ConsoleLine, Control, CopyAction, Evaluated, HookTime, ParameterGroup,
+    Point, Record, RecordValue, Recording, RunInfo, Span, Tap, TensorInfo, TensorSet, WeightsInfo,
 };
 use crate::remote::Remote;
 use crate::services::{Nothing, Service, ServiceKind, typed};
@@ -135,14 +135,7 @@ impl Run<'_> {
     ///
     /// Those of every service.
     pub fn current_metrics(&self, global_step: u64) -> Result<BTreeMap<String, f64>> {
-        let splits = self.info()?.data.splits;
-        let is_evaluated = |name: &str| {
-            let evaluated = splits.keys().filter(|split| *split != DataInfo::TRAIN);
-            evaluated.filter_map(|split| name.strip_prefix(split.as_str())).any(|rest| rest.starts_with('_'))
-        };
-        let points = self.metric_points()?.into_iter();
-        let current = points.filter(|(name, point)| point.global_step == global_step || !is_evaluated(name));
-        Ok(current.map(|(name, point)| (name, point.value)).collect())
+        Ok(self.info()?.data.current(self.metric_points()?, global_step))
     }
 
     /// After which step the weights of the model were those of the training, and what was measured of them: unless a

@@ -113,7 +113,7 @@ fn misfits_are_reported_at_their_place() {
     exit code: 2
     -- stderr
       × `[FOLDER]/model.pt` is not a TorchScript module
-      ╰─▶ libtorch failed in `torch.jit.load`: istream reader failed: getting the current position.
+      ╰─▶ libtorch failed in `torch.jit.load`: it is not a zip file
         ╭─[[FOLDER]/run.toml:20:15]
      19 │ [model]
      20 │ torchscript = "model.pt"

@@ -97,6 +97,15 @@ class Bert(nn.Module):
         return self.bert(tokens).logits
 
 
+def strip(graph):
+    """Removes the notes of the nodes of a graph, and of the regions in it."""
+    for node in graph["nodes"]:
+        node["metadata"] = {}
+        for argument in node["inputs"]:
+            if "as_graph" in argument["arg"]:
+                strip(argument["arg"]["as_graph"]["graph"])
+
+
 def save(program, path):
     """Saves a program without the notes on where in which source file each node comes from."""
     torch.export.save(program, path)
@@ -106,8 +115,7 @@ def save(program, path):
         for part, content in parts:
             if part.filename.endswith("models/model.json"):
                 document = json.loads(content)
-                for node in document["graph_module"]["graph"]["nodes"]:
-                    node["metadata"] = {}
+                strip(document["graph_module"]["graph"])
                 content = json.dumps(document).encode()
             archive.writestr(zipfile.ZipInfo(part.filename), content)
 

@@ -13,7 +13,7 @@
 //! | `rng.safetensors` | the states of the random number generators, `U8`, by name |
 //! | `state.json` | [`State`]: position, history, hyper-parameters and their owners, threads, … |
 //! | `graph.json` | the model's graph; `null` if there is none |
-//! | `model.pt`, `model.pt2` | the TorchScript module or the exported program, of a model that is one |
+//! | `model.pt`, `model.pt2`, `model_eval.pt2` | the TorchScript module or the exported programs, of a model that is one |
 //! | `model.json` | what the model was trained on: classes, normalization, …; checkpoints of older hosts have none |
 //! | `run.toml` | the resolved run file |
 //! | `plugins/<instance>.bin` | the plugin instance's state, byte for byte |
@@ -73,8 +73,6 @@ const DATA: &str = "model.json";
 /// Its name until now.
 const OLD_DATA: &str = "data.json";
 const RUN_FILE: &str = "run.toml";
-/// The names that a model's own file may have in a checkpoint: a TorchScript module, and an exported program.
-const MODULES: [&str; 2] = ["model.pt", "model.pt2"];
 const PLUGINS: &str = "plugins";
 
 /// The path of a plugin instance's state inside a checkpoint.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::hashing::HashingReader;
 use super::manifest::{EarlierWeights, ListedFile, Manifest};
 use super::tensors::{self, OwnedTensor, TensorFile, TensorSink};
-use super::{CheckpointError, DATA, GRAPH, MODULES, OLD_DATA, PLUGINS, RUN_FILE, STATE, State, plugin_path};
+use super::{CheckpointError, DATA, GRAPH, OLD_DATA, PLUGINS, RUN_FILE, STATE, State, plugin_path};
 use crate::history::Position;
 use crate::regular_file;
 
@@ -93,9 +93,9 @@ impl Checkpoint {
         String::from_utf8(self.read(RUN_FILE)?).map_err(|error| self.malformed(RUN_FILE, error))
     }
 
-    /// The file of the TorchScript module or exported program, if the model is one.
-    pub fn module(&self) -> Option<PathBuf> {
-        MODULES.iter().find_map(|name| Some(self.path.join(&self.listed(name)?.path)))
+    /// A file of the model, by its name, if the checkpoint has it.
+    pub fn model_file(&self, name: &str) -> Option<PathBuf> {
+        Some(self.path.join(&self.listed(name)?.path))
     }
 
     /// The names of the plugin instances with a state.

@@ -47,7 +47,7 @@ fn contents(state: &State) -> CheckpointContents<'_> {
         graph: "{\"nodes\": []}",
         data: "{\"splits\": {}}",
         run_file: "[run]\nname = \"digits\"\n",
-        module: None,
+        model_files: Vec::new(),
         plugins: vec![
             PluginState { instance: "early-stopping", bytes: b"\x00\xffwaited" },
             PluginState { instance: "checkpoint", bytes: b"" },

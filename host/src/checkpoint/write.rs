@@ -8,7 +8,7 @@ use super::durable::{TemporaryFolder, create_folders, replace_folder, sync_folde
 use super::hashing::HashingWriter;
 use super::manifest::{EarlierWeights, ListedFile, Manifest};
 use super::tensors::{TensorFile, TensorRef, TensorWriter};
-use super::{CheckpointError, DATA, GRAPH, MANIFEST, MODULES, PLUGINS, RUN_FILE, STATE, State, plugin_path};
+use super::{CheckpointError, DATA, GRAPH, MANIFEST, PLUGINS, RUN_FILE, STATE, State, plugin_path};
 
 /// Smaller writes are buffered in pieces of this many bytes; larger ones are not.
 const BUFFER: usize = 1024 * 1024;
@@ -34,9 +34,8 @@ pub struct CheckpointContents<'a> {
     pub data: &'a str,
     /// The resolved run file.
     pub run_file: &'a str,
-    /// The file of the TorchScript module or exported program, of a model that is one: its name, `model.pt` or `model.pt2`,
-    /// and its bytes.
-    pub module: Option<(&'static str, &'a [u8])>,
+    /// The files of a model that is not made of layers: their names, such as `model.pt2`, and their bytes.
+    pub model_files: Vec<(&'static str, &'a [u8])>,
     /// The states of the plugin instances.
     pub plugins: Vec<PluginState<'a>>,
 }
@@ -160,8 +159,7 @@ fn fill(folder: &Path, contents: &CheckpointContents<'_>) -> Result<u64, Checkpo
     files.push(write_file(folder, DATA, |output| output.write_all(contents.data.as_bytes()))?);
     files.push(write_file(folder, RUN_FILE, |output| output.write_all(contents.run_file.as_bytes()))?);
 
-    if let Some((name, bytes)) = contents.module {
-        debug_assert!(MODULES.contains(&name), "`{name}` would not be found");
+    for (name, bytes) in &contents.model_files {
         files.push(write_file(folder, name, |output| output.write_all(bytes))?);
     }
     let plugins = folder.join(PLUGINS);

@@ -3,7 +3,10 @@
 //! ```text
 //! archive.rs    the zip file: its parts, and the bytes of its tensors
 //! document.rs   models/model.json
+//! tensors.rs    parameters, buffers and constants; those of an evaluation are the training's
 //! builder.rs    the nodes of the document as a program for libtorch
+//! arguments.rs  their arguments
+//! regions.rs    the parts that run in another mode, or under a condition
 //! operators.rs  which operators a program may call
 //! ```
 //!
@@ -12,10 +15,13 @@
 //! schema 8).
 
 mod archive;
+mod arguments;
 mod builder;
 mod document;
 mod error;
 mod operators;
+mod regions;
+mod tensors;
 
 use std::path::Path;
 
@@ -32,6 +38,19 @@ pub struct Exported {
     /// The parameters and the persistent buffers, by PyTorch's names. One with several names is listed under the first.
     pub tensors: Vec<(String, Tensor)>,
     input: Input,
+    /// What evaluates in its place, over the same tensors.
+    evaluation: Option<Box<Exported>>,
+}
+
+/// What a program is made for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose<'t> {
+    /// Training and evaluation, by its flags.
+    Both,
+    /// Training only.
+    Training,
+    /// Evaluation only, with the tensors of the program for training.
+    Evaluation(&'t [(String, Tensor)]),
 }
 
 /// What the program takes.
@@ -45,18 +64,27 @@ struct Input {
 }
 
 impl Exported {
-    /// The program in a file, with its tensors on `device`.
+    /// The program in a file, with its tensors on `device`. Where evaluation differs by more than flags, `evaluation` is the
+    /// file of the same program, exported in evaluation mode.
     ///
     /// # Errors
     ///
     /// See [`ExportedError`].
-    pub fn open(path: &Path, device: Device) -> Result<Self, ExportedError> {
+    pub fn open(path: &Path, evaluation: Option<&Path>, device: Device) -> Result<Self, ExportedError> {
+        let Some(evaluation) = evaluation else { return Self::read(path, device, Purpose::Both) };
+        let mut program = Self::read(path, device, Purpose::Training)?;
+        let evaluation = Self::read(evaluation, device, Purpose::Evaluation(&program.tensors))?;
+        program.evaluation = Some(Box::new(evaluation));
+        Ok(program)
+    }
+
+    fn read(path: &Path, device: Device, purpose: Purpose<'_>) -> Result<Self, ExportedError> {
         let refused = |refusal| ExportedError::Refused { path: path.to_owned(), refusal };
         let file = std::fs::File::open(path).map_err(|source| ExportedError::Read { path: path.to_owned(), source })?;
         let mut archive = archive::Archive::open(file).map_err(refused)?;
         let document =
             document::Document::read(&archive.text("models/model.json").map_err(refused)?).map_err(refused)?;
-        builder::build(&document, &mut archive, device).map_err(refused)
+        builder::build(&document, &mut archive, device, purpose).map_err(refused)
     }
 
     /// The output for a batch, in training or in evaluation.
@@ -65,6 +93,9 @@ impl Exported {
     ///
     /// An input of another rank, size or type than the program was exported for, and the failure of an operator.
     pub fn forward(&self, input: &Tensor, training: bool) -> Result<Tensor, Refusal> {
+        if let (Some(evaluation), false) = (&self.evaluation, training) {
+            return evaluation.forward(input, false);
+        }
         self.input.check(input)?;
         let mut outputs = self.program.run(&[(self.input.slot, input)], training)?;
         outputs.pop().ok_or_else(|| Refusal::new("it returns no tensor"))

@@ -23,8 +23,21 @@ pub(super) enum Target<'t> {
     Operator(String, &'t str),
     /// Arithmetic with sizes: `mul`.
     Python(&'t str),
+    /// A part of the program in another mode, or under a condition.
+    Region(Region),
     /// Nothing.
     Nothing,
+}
+
+/// A part of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Region {
+    /// `torch.set_grad_enabled`.
+    Gradients,
+    /// `torch.autocast`.
+    Autocast,
+    /// `torch.cond`.
+    Condition,
 }
 
 /// What `torch.ops.aten.conv2d.default` means.
@@ -43,8 +56,13 @@ pub(super) fn target(target: &str) -> Result<Target<'_>, Refusal> {
         "aten" if is_allowed(name) => Ok(Target::Operator(format!("aten::{name}"), overload)),
         "aten" => Err(Refusal::new(format!("it calls the operator `aten::{name}`, which a program may not call"))
             .with_hint("only operators that compute tensors are called: none that reads files, for example")),
-        "higher_order" => Err(Refusal::new(format!("it has a region of the kind `{name}`, which is not supported"))
-            .with_hint("export a model without control flow, autocast or checkpointing inside")),
+        "higher_order" => match name {
+            "wrap_with_set_grad_enabled" => Ok(Target::Region(Region::Gradients)),
+            "wrap_with_autocast" => Ok(Target::Region(Region::Autocast)),
+            "cond" => Ok(Target::Region(Region::Condition)),
+            _ => Err(Refusal::new(format!("it has a region of the kind `{name}`, which is not supported"))
+                .with_hint("of control flow, only `torch.cond` is supported: export a model without loops")),
+        },
         library => Err(Refusal::new(format!("it calls the operator `{library}::{name}` of another library"))
             .with_hint("an operator that a Python package adds is not in libtorch: use PyTorch's own operators")),
     }

@@ -51,38 +51,44 @@ fn programs_train_as_in_eager_pytorch() {
     let all: Value = serde_json::from_str(&text).unwrap();
     for net in ["mlp", "cnn", "lstm", "vit", "gpt2", "bert"] {
         let figures: Figures = serde_json::from_value(all["steps"][net].clone()).unwrap();
-        let program = Exported::open(&file(net), Device::Cpu).unwrap();
-        let learns = |learns| {
-            let named = program.tensors.iter().filter(move |(_, tensor)| tensor.requires_grad() == learns);
-            named.map(|(name, _)| name.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!((learns(true), learns(false)), (figures.parameters, figures.buffers), "{net}");
-        manual_seed(1);
-        for (step, expected) in figures.losses.into_iter().enumerate() {
-            let loss = loss(&program, net, [4, 6, 4, 3][step % 4], true);
-            let found = values::scalar(&loss).unwrap();
-            assert!(
-                (found - expected).abs() <= 1e-6 * expected.abs().max(1.0),
-                "{net}, step {step}: {found} {expected}"
-            );
-            loss.backward();
-            tch::no_grad(|| {
-                for (_, parameter) in program.tensors.iter().filter(|(_, tensor)| tensor.requires_grad()) {
-                    let (mut parameter, mut gradient) = (parameter.shallow_clone(), parameter.grad());
-                    let _ = parameter.g_sub_(&(&gradient * 0.1));
-                    let _ = gradient.zero_();
+        let program = Exported::open(&file(net), None, Device::Cpu).unwrap();
+        trains_as_expected(&program, net, figures);
+    }
+}
+
+/// Ten steps of SGD, and an evaluation.
+fn trains_as_expected(program: &Exported, net: &str, figures: Figures) {
+    let learns = |learns| {
+        let named = program.tensors.iter().filter(move |(_, tensor)| tensor.requires_grad() == learns);
+        named.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((learns(true), learns(false)), (figures.parameters, figures.buffers), "{net}");
+    manual_seed(1);
+    for (step, expected) in figures.losses.into_iter().enumerate() {
+        let loss = loss(program, net, [4, 6, 4, 3][step % 4], true);
+        let found = values::scalar(&loss).unwrap();
+        assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{net}, step {step}: {found} {expected}");
+        loss.backward();
+        tch::no_grad(|| {
+            for (_, parameter) in program.tensors.iter().filter(|(_, tensor)| tensor.requires_grad()) {
+                let (mut parameter, mut gradient) = (parameter.shallow_clone(), parameter.grad());
+                // A branch that was never taken.
+                if !gradient.defined() {
+                    continue;
                 }
-            });
-        }
-        let before: Vec<Tensor> = program.tensors.iter().map(|(_, tensor)| tensor.copy()).collect();
-        let state = crate::torch::random::generator_state(Device::Cpu).unwrap();
-        let evaluated = tch::no_grad(|| values::scalar(&loss(&program, net, 5, false)).unwrap());
-        let expected = figures.evaluated;
-        assert!((evaluated - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{net}: {evaluated} {expected}");
-        assert_eq!(state, crate::torch::random::generator_state(Device::Cpu).unwrap(), "{net} draws in evaluation");
-        for (before, (name, after)) in before.iter().zip(&program.tensors) {
-            assert_eq!(before, after, "{net}: evaluation changes `{name}`");
-        }
+                let _ = parameter.g_sub_(&(&gradient * 0.1));
+                let _ = gradient.zero_();
+            }
+        });
+    }
+    let before: Vec<Tensor> = program.tensors.iter().map(|(_, tensor)| tensor.copy()).collect();
+    let state = crate::torch::random::generator_state(Device::Cpu).unwrap();
+    let evaluated = tch::no_grad(|| values::scalar(&loss(program, net, 5, false)).unwrap());
+    let expected = figures.evaluated;
+    assert!((evaluated - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{net}: {evaluated} {expected}");
+    assert_eq!(state, crate::torch::random::generator_state(Device::Cpu).unwrap(), "{net} draws in evaluation");
+    for (before, (name, after)) in before.iter().zip(&program.tensors) {
+        assert_eq!(before, after, "{net}: evaluation changes `{name}`");
     }
 }
 
@@ -115,7 +121,7 @@ fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
 fn open(bytes: &[u8]) -> Result<Exported, ExportedError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    Exported::open(file.path(), Device::Cpu)
+    Exported::open(file.path(), None, Device::Cpu)
 }
 
 /// What is wrong, and what to do.
@@ -201,7 +207,7 @@ fn what_cannot_be_trained_is_refused_with_what_to_do() {
 
 #[test]
 fn inputs_of_another_shape_or_type_are_refused() {
-    let program = Exported::open(&file("cnn"), Device::Cpu).unwrap();
+    let program = Exported::open(&file("cnn"), None, Device::Cpu).unwrap();
     let inputs = [
         Tensor::zeros([2, 64], (Kind::Float, Device::Cpu)),
         Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu)),
@@ -224,4 +230,42 @@ fn damaged_archives_are_errors() {
         // Some bytes are of no part that is read; the rest must be told, never crash.
         let _ = open(&damaged);
     }
+}
+
+/// The figures of a net with its file for evaluation, if it has one.
+#[test]
+fn regions_and_programs_for_evaluation_compute_as_in_eager_pytorch() {
+    let _generator = test_support::default_generator();
+    let text = std::fs::read_to_string(figures().join("regions.json")).unwrap();
+    let all: Value = serde_json::from_str(&text).unwrap();
+    for (net, evaluation) in [("regions", None), ("noisy", Some(file("noisy_eval")))] {
+        let program = Exported::open(&file(net), evaluation.as_deref(), Device::Cpu).unwrap();
+        trains_as_expected(&program, net, serde_json::from_value(all["steps"][net].clone()).unwrap());
+    }
+    let program = Exported::open(&file("autocast"), None, Device::Cpu).unwrap();
+    let expected: Vec<f64> = serde_json::from_value(all["steps"]["autocast"].clone()).unwrap();
+    let outputs = program.forward(&sample("autocast", 4), true).unwrap();
+    assert_eq!(outputs.kind(), Kind::Float);
+    for (found, expected) in Vec::<f32>::try_from(outputs.reshape([-1])).unwrap().into_iter().zip(expected) {
+        // The layer in bf16 sums in another order than the one of f32 whose result was rounded.
+        assert!((f64::from(found) - expected).abs() < 5e-3, "{found} {expected}");
+    }
+    let sum = program.tensors[0].1.matmul(&Tensor::ones([64, 1], (Kind::Float, Device::Cpu)));
+    assert_eq!(sum.kind(), Kind::Float, "autocast ends with its region");
+}
+
+#[test]
+fn what_is_random_in_evaluation_needs_a_program_for_it() {
+    let bytes = std::fs::read(file("noisy")).unwrap();
+    insta::assert_snapshot!(refusal(&bytes), @r#"
+    node `bernoulli_` (`torch.ops.aten.bernoulli_.float`): it draws random numbers in evaluation, too
+      export the model after `model.eval()`, too, and name that file: `exported_eval = "model_eval.pt2"`
+    "#);
+    // Its weights are not those of the program for training.
+    let error = Exported::open(&file("noisy"), Some(&file("mlp")), Device::Cpu).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    insta::assert_snapshot!(format!("{cause}\n{}", error.hint().unwrap()), @"
+    its tensor `1.weight` is not in the program for training
+    export both from one model: in training mode for `exported`, in evaluation mode for `exported_eval`
+    ");
 }

@@ -24,7 +24,7 @@ const TAGS: [&str; 2] = ["type", "format"];
 const FIXED: [&str; 4] = ["/run/seed", "/data", "/model", "/train"];
 
 /// Keys in those that may change.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "/data/positive",
     "/train/epochs",
     "/train/start_epoch",
@@ -33,6 +33,7 @@ const FREE: [&str; 8] = [
     "/model/init_from",
     "/model/torchscript",
     "/model/exported",
+    "/model/exported_eval",
 ];
 
 /// Keys that are always those of this start.

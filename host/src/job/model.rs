@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use super::program::{MakeNetwork, ModelContext};
 use crate::config::Document;
 use crate::data::{Data, SampleType};
-use crate::model::{Dtype, Frozen, Graph, LayerPath, ModelError, ModuleFormat, Network, Op, contained};
+use crate::model::{Dtype, Frozen, Graph, LayerPath, ModelError, ModelFile, Network, Op, contained};
 use crate::report::Problem;
 use crate::run_file::RunFile;
 use crate::torch;
@@ -112,32 +112,36 @@ impl PlannedModel {
 /// `module`.
 pub(super) fn plan(
     own: Option<Box<MakeNetwork>>,
-    module: Option<&Path>,
+    files: &[(ModelFile, impl AsRef<Path>)],
     run_file: &RunFile,
     document: &Document,
     data: &Data,
     device: Device,
 ) -> Result<PlannedModel, Problem> {
     let layers = !run_file.model.layers.is_empty();
-    let key = module_key(run_file);
+    let key = files.first().map_or("exported", |(file, _)| file.key());
+    if run_file.model.exported_eval.is_some() && run_file.model.exported.is_none() {
+        return Err(Problem::new("`model.exported_eval` is given without `model.exported`")
+            .with_label(document.label_key("/model/exported_eval", ""))
+            .with_hint("it is the evaluation of the program that `exported` trains".to_owned()));
+    }
     if run_file.model.torchscript.is_some() && run_file.model.exported.is_some() {
         return Err(Problem::new("`model.torchscript` and `model.exported` are both given")
             .with_label(document.label_key("/model/torchscript", "a model"))
             .with_label(document.label_key("/model/exported", "a second model"))
             .with_hint("a run trains one model: remove one of them".to_owned()));
     }
-    match (own, layers, module) {
-        (None, true, None) => Ok(PlannedModel::Graph(Arc::new(graph(run_file, document, data)?))),
-        (None, false, Some(path)) => {
-            Ok(PlannedModel::Network(Box::new(read_module(path, run_file, document, data, device)?)))
+    match (own, layers, files) {
+        (None, true, []) => Ok(PlannedModel::Graph(Arc::new(graph(run_file, document, data)?))),
+        (None, false, [(file, path), others @ ..]) => {
+            let evaluation = others.first().map(|(_, path)| path.as_ref());
+            Ok(PlannedModel::Network(Box::new(read_file(*file, path.as_ref(), evaluation, document, data, device)?)))
         }
-        (Some(make), false, None) => {
-            Ok(PlannedModel::Network(Box::new(network(make, run_file.run.seed, data, device)?)))
-        }
-        (None, false, None) => Err(Problem::new(format!("`{}` has no model", document.name()))
+        (Some(make), false, []) => Ok(PlannedModel::Network(Box::new(network(make, run_file.run.seed, data, device)?))),
+        (None, false, []) => Err(Problem::new(format!("`{}` has no model", document.name()))
             .with_label(document.label_key("/model", "neither `layers` nor `exported`"))
             .with_hint("give `[model]` its `layers`, or an exported program: `exported = \"model.pt2\"`".to_owned())),
-        (None, true, Some(_)) => Err(Problem::new(format!("`model.layers` and `model.{key}` are both given"))
+        (None, true, _) => Err(Problem::new(format!("`model.layers` and `model.{key}` are both given"))
             .with_label(document.label_key("/model/layers", "a model"))
             .with_label(document.label_key(&format!("/model/{key}"), "a second model"))
             .with_hint("a run trains one model: remove one of them".to_owned())),
@@ -169,32 +173,32 @@ pub(super) fn check_frozen(patterns: &[String], model: &PlannedModel, document: 
     Some(Problem::new(refusal.message).with_label(document.label_value("/model/freeze", "")))
 }
 
-/// The key of the run file that names the file of the model.
-fn module_key(run_file: &RunFile) -> &'static str {
-    match run_file.model.module() {
-        Some((ModuleFormat::Exported, _)) => "exported",
-        _ => "torchscript",
-    }
-}
-
-/// The TorchScript module or the exported program of the run file, whose output is tried once.
-fn read_module(
+/// The TorchScript module or the exported program in a file, whose output is tried once; `evaluation` is the file of the
+/// program for evaluation, if there is one.
+fn read_file(
+    file: ModelFile,
     path: &Path,
-    run_file: &RunFile,
+    evaluation: Option<&Path>,
     document: &Document,
     data: &Data,
     device: Device,
 ) -> Result<Network, Problem> {
-    let label = || document.label_value(&format!("/model/{}", module_key(run_file)), "");
-    let read = match run_file.model.module() {
-        Some((ModuleFormat::Exported, _)) => Network::exported(path, device).map_err(|error| Problem::from(&error)),
-        _ => Network::torchscript(path, device).map_err(|error| Problem::from(&error)),
+    let label = |file: ModelFile| document.label_value(&format!("/model/{}", file.key()), "");
+    let mut network = match file {
+        ModelFile::TorchScript => Network::torchscript(path, device)
+            .map_err(|error| Problem::from(&error).with_label(label(ModelFile::TorchScript)))?,
+        ModelFile::Exported | ModelFile::ExportedEval => {
+            Network::exported(path, evaluation, device).map_err(|error| {
+                let is_of_evaluation = evaluation.is_some_and(|evaluation| error.path() == evaluation);
+                let file = if is_of_evaluation { ModelFile::ExportedEval } else { ModelFile::Exported };
+                Problem::from(&error).with_label(label(file))
+            })?
+        }
     };
-    let mut network = read.map_err(|problem| problem.with_label(label()))?;
     let shape = &data.sample_shape;
     network.try_on((shape, kind(data.sample_type))).map_err(|error| {
         Problem::new(error.to_string())
-            .with_label(label())
+            .with_label(label(file))
             .with_hint(format!("it is given samples of the shape {shape:?}, as `[data]` makes them"))
     })?;
     Ok(network)

@@ -22,7 +22,7 @@ use super::start;
 use crate::config::{self, Document, Every};
 use crate::data::{self, Data, DataError, Source, TEST};
 use crate::dispatch::{self, Order};
-use crate::model::InitialWeights;
+use crate::model::{InitialWeights, ModelFile};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
@@ -40,9 +40,9 @@ pub struct JobPlan {
     pub data: Data,
     /// The model.
     pub model: PlannedModel,
-    /// The file that a TorchScript module or an exported program is read from: the run file's or, where that is gone, the one
-    /// in the checkpoint that the run goes on from.
-    pub(super) module: Option<PathBuf>,
+    /// The files that a model is read from that is not made of layers: those of the run file or, where one is gone, the
+    /// checkpoint's that the run goes on from.
+    pub(super) model_files: Vec<(ModelFile, PathBuf)>,
     /// The training.
     pub plan: TrainingPlan,
     /// A program's own way from a training batch to its loss.
@@ -103,15 +103,17 @@ impl JobPlan {
         {
             problems.push(Problem::new("cannot find the working folder").with_cause(&error));
         }
-        let module = run_file.model.module().map(|(_, path)| match path.exists() {
-            true => path.to_owned(),
-            false => start::saved_module(request, &run_file.run).unwrap_or_else(|| path.to_owned()),
+        let model_files = run_file.model.files().into_iter().map(|(file, path)| {
+            let saved = || start::saved_model_file(request, &run_file.run, file.saved_name());
+            let found = if path.exists() { None } else { saved() };
+            (file, found.unwrap_or_else(|| path.to_owned()))
         });
+        let model_files: Vec<(ModelFile, PathBuf)> = model_files.collect();
         problems.extend(too_many_threads(run_file.run.threads, &document));
         let device = device(run_file.run.device, &document).map_err(|problem| problems.push(problem));
         let model = data.as_ref().map_err(|&()| ()).and_then(|data| {
             let device = device.unwrap_or(Device::Cpu);
-            model::plan(program.model, module.as_deref(), &run_file, &document, data, device)
+            model::plan(program.model, &model_files, &run_file, &document, data, device)
                 .map_err(|problem| problems.push(problem))
         });
         let fitted = data.as_ref().ok().zip(model.as_ref().ok());
@@ -202,7 +204,7 @@ impl JobPlan {
             order,
             data,
             model,
-            module,
+            model_files,
             plan,
             batch_step,
             save_state: program.save_state,
@@ -287,8 +289,7 @@ impl ModelPlan {
         let (name, text, base) = read(request)?;
         let run_file::Loaded { run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
         let data = data(&run_file, &document, base.as_deref())?;
-        let model =
-            model::plan(None, run_file.model.module().map(|(_, path)| path), &run_file, &document, &data, Device::Cpu)?;
+        let model = model::plan(None, &run_file.model.files(), &run_file, &document, &data, Device::Cpu)?;
         Ok(Self { model, batch_size: run_file.train.batch_size })
     }
 }

@@ -30,7 +30,7 @@ use crate::console::Console;
 use crate::data::DataDescription;
 use crate::dispatch::{Dispatcher, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState};
 use crate::distributed::SingleProcess;
-use crate::model::{InitialWeights, ModuleFormat};
+use crate::model::{InitialWeights, ModelFile};
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
 use crate::torch;
@@ -97,10 +97,11 @@ pub(super) fn run(
             Some(Resume::read(&checkpoint).map_err(|error| Problem::from(&error))?)
         }
     };
-    let module = plan.module.as_deref().map(read).transpose()?;
+    let model_files = plan.model_files.iter().map(|(file, path)| Ok((*file, read(path)?)));
+    let model_files = model_files.collect::<Result<Vec<_>, Problem>>()?;
     let fingerprints = Fingerprints {
         data: plan.data.fingerprint().map_err(|error| Problem::new(error.to_string()))?,
-        module: module.as_deref().map(digest),
+        module: digest(&model_files),
     };
     let changes = match &resume {
         Some(resume) => changes::check(resume, &plan.run_file, &fingerprints, &request.accepted)?,
@@ -112,10 +113,10 @@ pub(super) fn run(
     link.show(Arc::clone(&status) as _);
     events.start(folder.path(), name, resume.as_ref().map(Resume::path));
     messages::announce(&console, &plan, &folder, resume.as_ref());
-    if let (Some(module), Some((_, own))) = (&plan.module, plan.run_file.model.module())
-        && module != own
-    {
-        console.line(&format!("model: `{}` is not there, and the checkpoint's copy of it is used", own.display()));
+    for ((_, read), (_, own)) in plan.model_files.iter().zip(plan.run_file.model.files()) {
+        if read != own {
+            console.line(&format!("model: `{}` is not there, and the checkpoint's copy of it is used", own.display()));
+        }
     }
     for change in changes {
         console.line(&format!("since the checkpoint: {change}"));
@@ -154,7 +155,7 @@ pub(super) fn run(
         fingerprints,
         data_text: Arc::clone(&data_text),
         run_file: resolved.as_str().into(),
-        module: module.zip(plan.run_file.model.module()).map(|(bytes, (format, _))| (format, bytes)),
+        model_files,
     };
     let outputs = Outputs { folder: folder.path(), status: &status, console: &console, requests: &link.requests };
     let session = session(plan, origin, &outputs, request.trial).map_err(|error| Problem::from(&error))?;
@@ -295,8 +296,8 @@ struct Origin {
     data_text: Arc<str>,
     /// The resolved run file.
     run_file: Arc<str>,
-    /// The file of the TorchScript module or exported program, if the model is one.
-    module: Option<(ModuleFormat, Arc<[u8]>)>,
+    /// The files of a model that is not made of layers.
+    model_files: Vec<(ModelFile, Arc<[u8]>)>,
 }
 
 /// Where a training's results go, and who asks something of it.
@@ -311,7 +312,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     let Outputs { folder, status, console, requests } = *outputs;
     let interrupt = interrupt::watch(console, plan.run_file.run.checkpoint_signal, requests)
         .map_err(|source| TrainError::System { action: "cannot watch for signals", source })?;
-    let Origin { sudden_end, initial_weights, resume, fingerprints, data_text, run_file, module } = origin;
+    let Origin { sudden_end, initial_weights, resume, fingerprints, data_text, run_file, model_files } = origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     let program_state = resume.as_ref().and_then(Resume::program_state);
     tch::set_num_threads(threads as i32);
@@ -348,7 +349,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         requests: requests.clone(),
         group: Box::new(SingleProcess),
         run_file,
-        module,
+        model_files,
         resume,
         purpose: Purpose::Train,
     })?;
@@ -373,9 +374,12 @@ fn read(path: &Path) -> Result<Arc<[u8]>, Problem> {
     Ok(bytes.into())
 }
 
-/// The digest of a file's content.
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+/// The digests of the files of a model; `None` if it has none.
+fn digest(files: &[(ModelFile, Arc<[u8]>)]) -> Option<String> {
+    let digests =
+        files.iter().map(|(_, bytes)| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect());
+    let digests: Vec<String> = digests.collect();
+    (!digests.is_empty()).then(|| digests.join(" "))
 }
 
 fn system(action: &str, error: &(dyn std::error::Error + 'static)) -> Problem {

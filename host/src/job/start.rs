@@ -138,14 +138,14 @@ fn newest(found: Vec<Latest>) -> Option<Checkpoint> {
     })
 }
 
-/// The TorchScript module in the checkpoint that a run would go on from, for one whose own file is gone.
-pub(super) fn saved_module(request: &Request, run: &RunOptions) -> Option<PathBuf> {
+/// A file of the model in the checkpoint that a run would go on from, for one whose own file is gone.
+pub(super) fn saved_model_file(request: &Request, run: &RunOptions, name: &str) -> Option<PathBuf> {
     let checkpoint = match (&request.resume, folder_path(request, run)) {
         (ResumeFrom::Checkpoint(path), _) => Checkpoint::open(path).ok()?,
         (_, (folder, false)) => newest(latest_of_each(&folder).ok()?)?,
         _ => return None,
     };
-    checkpoint.module()
+    checkpoint.model_file(name)
 }
 
 /// Whether a folder of the run folder has what `host evaluate`, `predict` and `export` write.

@@ -24,6 +24,16 @@ pub enum ExportedModelError {
     },
 }
 
+impl ExportedModelError {
+    /// The file that it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Program(ExportedError::Read { path, .. } | ExportedError::Refused { path, .. }) => path,
+            Self::Model { path, .. } => Path::new(path),
+        }
+    }
+}
+
 impl Report for ExportedModelError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -38,13 +48,14 @@ impl Report for ExportedModelError {
 
 impl Network {
     /// The program of `torch.export.save` in a file, with its saved weights, on `device`. Its tensors have the names of
-    /// PyTorch's state dict; those that require gradients are the parameters.
+    /// PyTorch's state dict; those that require gradients are the parameters. `evaluation` is the file of the program that
+    /// evaluates in its place, over the same tensors, if there is one.
     ///
     /// # Errors
     ///
     /// See [`ExportedModelError`].
-    pub fn exported(path: &Path, device: Device) -> Result<Network, ExportedModelError> {
-        let mut program = Exported::open(path, device)?;
+    pub fn exported(path: &Path, evaluation: Option<&Path>, device: Device) -> Result<Network, ExportedModelError> {
+        let mut program = Exported::open(path, evaluation, device)?;
         let tensors = std::mem::take(&mut program.tensors);
         let tensors = tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
         let forward = move |input: &tch::Tensor, mode| Ok(program.forward(input, mode == Mode::Train)?);

@@ -11,6 +11,7 @@ mod custom;
 mod error;
 mod execute;
 mod exported;
+mod files;
 mod frozen;
 mod graph;
 mod initialize;
@@ -20,6 +21,7 @@ mod network;
 mod op;
 #[cfg(test)]
 mod reference;
+mod script_code;
 mod torchscript;
 mod weights;
 
@@ -28,9 +30,10 @@ pub use custom::{BoxError, variables};
 pub use error::{LayerPath, ModelError};
 pub use execute::Mode;
 pub use exported::ExportedModelError;
+pub use files::ModelFile;
 pub use frozen::Frozen;
 pub use graph::{Graph, GraphBuilder, Node};
-pub use layers::{Combine, Layer, ModelOptions, ModuleFormat, Size2d};
+pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use named_tensor::NamedTensor;
 pub use network::Network;
 pub use op::{

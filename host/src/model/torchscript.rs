@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use super::{error::ModelError, execute::Mode, named_tensor::NamedTensor, network::Network};
+use super::{error::ModelError, execute::Mode, named_tensor::NamedTensor, network::Network, script_code::refused};
 use crate::report::Report;
-use crate::torch::{ScriptModule, TorchError};
+use crate::torch::{ScriptModule, TorchError, script_code};
 
 /// Why a file cannot be trained as a TorchScript module.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,16 @@ pub enum TorchScriptError {
         path: PathBuf,
         /// The message of libtorch.
         source: TorchError,
+    },
+    /// Its code calls what a model may not.
+    #[error("the TorchScript module `{}` is refused: its code {what} (`{place}`)", path.display())]
+    Code {
+        /// The file.
+        path: PathBuf,
+        /// The source in its archive.
+        place: String,
+        /// What its code does, such as "calls the operator `from_file`".
+        what: String,
     },
     /// It cannot be trained.
     #[error("the TorchScript module `{}` cannot be trained", path.display())]
@@ -48,6 +58,10 @@ impl Report for TorchScriptError {
             TorchScriptError::Model { source, .. } if **source == ModelError::NothingToTrain => {
                 Some("`torch.jit.freeze` turns parameters into constants: save the module without it".to_owned())
             }
+            TorchScriptError::Code { .. } => Some(
+                "a model may compute, and neither read nor write files; a method of its own with such a name needs another one"
+                    .to_owned(),
+            ),
             TorchScriptError::Model { .. } => None,
         }
     }
@@ -63,6 +77,13 @@ impl Network {
     pub fn torchscript(path: &Path, device: Device) -> Result<Network, TorchScriptError> {
         let bytes = std::fs::read(path).map_err(|source| TorchScriptError::Read { path: path.to_owned(), source })?;
         let format = |source| TorchScriptError::Format { path: path.to_owned(), source };
+        for (place, source) in script_code(&bytes).map_err(format)? {
+            // Beside the sources lie notes for debuggers.
+            let is_source = place.to_ascii_lowercase().ends_with(".py");
+            if let Some(what) = is_source.then(|| refused(&source)).flatten() {
+                return Err(TorchScriptError::Code { path: path.to_owned(), place, what });
+            }
+        }
         let module = ScriptModule::load(&bytes, device).map_err(format)?;
         let tensors = module.tensors().map_err(format)?;
         let tensors = tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
@@ -74,6 +95,8 @@ impl Network {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use tch::{Kind, Tensor};
 
     use super::*;
@@ -186,5 +209,41 @@ mod tests {
             assert_eq!(text, "`FILE` is not a TorchScript module");
             assert!(hint.contains("torch.jit.script"), "{hint}");
         }
+    }
+
+    /// The module of [`network`] with other source.
+    fn with_code(change: impl Fn(&str) -> String) -> Result<Network, TorchScriptError> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/torchscript.pt");
+        let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+        let mut copy = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for index in 0..archive.len() {
+            let mut record = archive.by_index(index).unwrap();
+            let mut content = Vec::new();
+            record.read_to_end(&mut content).unwrap();
+            if record.name().ends_with("code/__torch__.py") {
+                content = change(std::str::from_utf8(&content).unwrap()).into_bytes();
+            }
+            let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+            copy.start_file(record.name().to_owned(), stored).unwrap();
+            copy.write_all(&content).unwrap();
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), copy.finish().unwrap().into_inner()).unwrap();
+        Network::torchscript(file.path(), Device::Cpu)
+    }
+
+    #[test]
+    fn a_module_that_opens_a_file_is_refused_before_any_of_it_runs() {
+        let read = "torch.from_file(\"/etc/hostname\", False, 1, dtype=0)";
+        let in_forward = |source: &str| {
+            source.replacen("torch.flatten(", &format!("torch.add({read}, 0)\n    _9 = torch.flatten("), 1)
+        };
+        assert!(with_code(str::to_owned).is_ok());
+        let error = with_code(in_forward).unwrap_err();
+        assert!(
+            matches!(&error, TorchScriptError::Code { what, place, .. }
+            if what == "calls the operator `from_file`" && place == "code/__torch__.py"),
+            "{error:?}"
+        );
     }
 }

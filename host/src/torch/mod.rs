@@ -19,7 +19,7 @@ pub mod values;
 
 pub use error::TorchError;
 pub(crate) use error::without_backtrace;
-pub use script::ScriptModule;
+pub use script::{ScriptModule, script_code};
 pub use tensor_list::TensorList;
 
 /// Makes libtorch choose deterministic algorithms, and fail where an operator has none, for the whole process

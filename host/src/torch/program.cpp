@@ -2,6 +2,8 @@
 // calls them: autograd records them, and autocast casts. The rules of shim.cpp apply.
 
 #include "guarded.h"
+#include "program_regions.h"
+#include "program_symbols.h"
 
 #include <ATen/ScalarOps.h>
 #include <ATen/core/List.h>
@@ -11,9 +13,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/stack.h>
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -44,8 +46,24 @@ enum Tag {
   DEVICE = 10,
 };
 
-// Arithmetic with sizes, as in program.rs.
-enum Symbol { ADD = 0, SUBTRACT, MULTIPLY, FLOOR_DIVIDE, MODULO, NEGATE, EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL };
+// What a step of a program does, beside calling an operator, as in program.rs.
+enum Step {
+  OPERATOR = 0,
+  // Arithmetic with sizes.
+  SYMBOL,
+  // A region begins in which gradients are recorded, or not.
+  GRADIENTS,
+  // A region begins with autocast, or without.
+  AUTOCAST,
+  // The innermost region ends.
+  LEAVE,
+  // What follows is done if a condition holds, up to its `ELSE`; then what follows that, up to its `END`.
+  IF,
+  ELSE,
+  END,
+  // A value goes to another slot.
+  COPY,
+};
 
 } // namespace
 
@@ -95,6 +113,7 @@ struct Output {
 
 struct Call {
   std::string label;
+  Step step = OPERATOR;
   std::optional<c10::OperatorHandle> handle;
   Symbol symbol = ADD;
   std::vector<Argument> arguments;
@@ -103,52 +122,14 @@ struct Call {
   std::vector<Slot> last_used;
   // A counter that only training moves: evaluation takes its slot for the output.
   Slot counter = NO_SLOT;
+  // Of a region, what it changes to.
+  std::vector<int64_t> settings;
+  // Of `IF`, the call after its `ELSE`; of `ELSE`, that after its `END`.
+  size_t target = 0;
 };
 
 bool is_flag_of_mode(const std::string& name) {
   return name == "train" || name == "training";
-}
-
-int64_t floor_divide(int64_t dividend, int64_t divisor) {
-  if (divisor == 0) {
-    throw std::runtime_error("a size is divided by zero");
-  }
-  const int64_t quotient = dividend / divisor;
-  return dividend % divisor != 0 && (dividend < 0) != (divisor < 0) ? quotient - 1 : quotient;
-}
-
-c10::IValue evaluate(Symbol symbol, const std::vector<c10::IValue>& values) {
-  const int64_t left = values.at(0).toInt();
-  if (symbol == NEGATE) {
-    return -left;
-  }
-  const int64_t right = values.at(1).toInt();
-  switch (symbol) {
-    case ADD:
-      return left + right;
-    case SUBTRACT:
-      return left - right;
-    case MULTIPLY:
-      return left * right;
-    case FLOOR_DIVIDE:
-      return floor_divide(left, right);
-    case MODULO:
-      return left - floor_divide(left, right) * right;
-    case EQUAL:
-      return left == right;
-    case NOT_EQUAL:
-      return left != right;
-    case LESS:
-      return left < right;
-    case LESS_EQUAL:
-      return left <= right;
-    case GREATER:
-      return left > right;
-    case GREATER_EQUAL:
-      return left >= right;
-    default:
-      throw std::runtime_error("an unknown operation with sizes");
-  }
 }
 
 c10::IValue list_of_doubles(const double* values, size_t count) {
@@ -167,14 +148,15 @@ struct HostTorchProgram {
   std::vector<Slot> buffers;
   std::vector<Call> calls;
   std::vector<Slot> outputs;
+  // The branches that have no end yet, while the program is made.
+  std::vector<size_t> open;
 };
 
-int host_torch_program_new(int device, size_t slots, HostTorchProgram** program) noexcept {
+int host_torch_program_new(int device, HostTorchProgram** program) noexcept {
   return guarded([&] {
     const at::Device where =
         device < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device));
-    *program = new HostTorchProgram{
-        where, std::vector<c10::IValue>(slots), std::vector<bool>(slots, false), {}, {}, {}};
+    *program = new HostTorchProgram{where, {}, {}, {}, {}, {}, {}};
   });
 }
 
@@ -182,9 +164,18 @@ void host_torch_program_free(HostTorchProgram* program) noexcept {
   delete program;
 }
 
+// Makes room for a slot's value.
+static void reach(HostTorchProgram& program, Slot slot) {
+  if (slot != NO_SLOT && static_cast<size_t>(slot) >= program.values.size()) {
+    program.values.resize(slot + 1);
+    program.is_bound.resize(slot + 1, false);
+  }
+}
+
 // Gives a slot a tensor of the model for good.
 int host_torch_program_bind(HostTorchProgram* program, int64_t slot, const at::Tensor* tensor, bool is_buffer) noexcept {
   return guarded([&] {
+    reach(*program, slot);
     program->values.at(slot) = *tensor;
     program->is_bound.at(slot) = true;
     if (is_buffer) {
@@ -399,6 +390,7 @@ int host_torch_program_symbol(
   return guarded([&] {
     Call call;
     call.label = label;
+    call.step = SYMBOL;
     call.symbol = static_cast<Symbol>(symbol);
     for (size_t index = 0; index < count; ++index) {
       Argument argument;
@@ -415,10 +407,66 @@ int host_torch_program_symbol(
   });
 }
 
+// Adds a step that is no operator. `operands` are the settings of a region, the slot of a condition, or the slots from and to
+// which a value is copied.
+int host_torch_program_step(
+    HostTorchProgram* program, const char* label, int step, const int64_t* operands, size_t count) noexcept {
+  return guarded([&] {
+    Call call;
+    call.label = label;
+    call.step = static_cast<Step>(step);
+    const std::vector<int64_t> given(operands, operands + count);
+    const auto reads = [&](Slot slot) {
+      Argument argument;
+      argument.kind = Argument::VALUE;
+      argument.slots = {slot};
+      call.arguments.push_back(std::move(argument));
+    };
+    const size_t index = program->calls.size();
+    switch (call.step) {
+      case GRADIENTS:
+      case AUTOCAST:
+        call.settings = given;
+        break;
+      case IF:
+        reads(given.at(0));
+        program->open.push_back(index);
+        break;
+      case ELSE:
+        program->calls.at(program->open.back()).target = index + 1;
+        program->open.back() = index;
+        break;
+      case END:
+        program->calls.at(program->open.back()).target = index + 1;
+        program->open.pop_back();
+        break;
+      case COPY:
+        reads(given.at(0));
+        call.outputs.push_back({false, {given.at(1)}});
+        break;
+      default:
+        break;
+    }
+    program->calls.push_back(std::move(call));
+  });
+}
+
 // Ends a program: these slots are its outputs.
 int host_torch_program_finish(HostTorchProgram* program, const int64_t* outputs, size_t count) noexcept {
   return guarded([&] {
     program->outputs.assign(outputs, outputs + count);
+    for (const Call& call : program->calls) {
+      for (const Argument& argument : call.arguments) {
+        for (const Slot slot : argument.slots) {
+          reach(*program, slot);
+        }
+      }
+      for (const Output& output : call.outputs) {
+        for (const Slot slot : output.slots) {
+          reach(*program, slot);
+        }
+      }
+    }
     std::vector<bool> is_needed(program->values.size(), false);
     for (const Slot slot : program->outputs) {
       is_needed.at(slot) = true;
@@ -513,8 +561,12 @@ void run(HostTorchProgram& program, const Call& call, bool training, torch::jit:
   for (const Argument& argument : call.arguments) {
     stack.push_back(value_of(program, argument, training));
   }
-  if (!call.handle) {
+  if (call.step == SYMBOL) {
     store(program, call.outputs.at(0), evaluate(call.symbol, stack));
+    return;
+  }
+  if (call.step == COPY) {
+    store(program, call.outputs.at(0), std::move(stack.at(0)));
     return;
   }
   call.handle->callBoxed(stack);
@@ -523,6 +575,40 @@ void run(HostTorchProgram& program, const Call& call, bool training, torch::jit:
   }
   for (size_t index = 0; index < call.outputs.size(); ++index) {
     store(program, call.outputs[index], std::move(stack[index]));
+  }
+}
+
+bool holds(const c10::IValue& condition) {
+  return condition.isTensor() ? condition.toTensor().item().toBool() : condition.isBool() ? condition.toBool() : condition.toInt() != 0;
+}
+
+// Does a step that is no computation, and returns the index of the next one.
+size_t control(
+    const HostTorchProgram& program, size_t index, bool records_gradients, Regions& regions) {
+  const Call& call = program.calls[index];
+  switch (call.step) {
+    case GRADIENTS:
+      // An evaluation records none, wherever it is.
+      regions.enter(std::make_unique<Gradients>(call.settings.at(0) != 0 && records_gradients));
+      return index + 1;
+    case AUTOCAST: {
+      const int64_t dtype = call.settings.at(0);
+      regions.enter(std::make_unique<Autocast>(
+          program.device.type(),
+          dtype < 0 ? std::nullopt : std::optional(static_cast<at::ScalarType>(dtype)),
+          call.settings.at(1) != 0,
+          call.settings.at(2) != 0));
+      return index + 1;
+    }
+    case LEAVE:
+      regions.leave();
+      return index + 1;
+    case IF:
+      return holds(program.values.at(call.arguments.at(0).slots.at(0))) ? index + 1 : call.target;
+    case ELSE:
+      return call.target;
+    default:
+      return index + 1;
   }
 }
 
@@ -564,9 +650,17 @@ int host_torch_program_run(
       }
     }
     torch::jit::Stack stack;
-    for (const Call& call : program->calls) {
+    const bool records_gradients = at::GradMode::is_enabled();
+    Regions regions;
+    for (size_t next = 0; next < program->calls.size();) {
+      const Call& call = program->calls[next];
       try {
-        run(*program, call, training, stack);
+        if (call.step == OPERATOR || call.step == SYMBOL || call.step == COPY) {
+          run(*program, call, training, stack);
+          next += 1;
+        } else {
+          next = control(*program, next, records_gradients, regions);
+        }
       } catch (const c10::Error& error) {
         throw std::runtime_error("node `" + call.label + "` failed: " + error.what_without_backtrace());
       } catch (const std::exception& error) {
@@ -578,7 +672,7 @@ int host_torch_program_run(
     }
     for (size_t index = 0; index < versions.size(); ++index) {
       if (program->values.at(program->buffers[index]).toTensor()._version() != versions[index]) {
-        throw std::runtime_error("its evaluation changes a buffer");
+        throw std::runtime_error("its evaluation changes a buffer, so that it needs a program of its own: `exported_eval`");
       }
     }
     for (size_t index = 0; index < program->outputs.size(); ++index) {

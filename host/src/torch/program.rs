@@ -94,17 +94,47 @@ pub enum Symbol {
     GreaterEqual,
 }
 
+/// A step that is no computation, as in `program.cpp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A region begins in which gradients are recorded, or not, up to its `Leave`.
+    Gradients {
+        /// Whether they are. In evaluation they never are.
+        enabled: bool,
+    },
+    /// A region begins with autocast, or without, up to its `Leave`.
+    Autocast {
+        /// The number of the dtype; that of before if not given.
+        dtype: Option<i64>,
+        /// Whether operators cast.
+        enabled: bool,
+        /// Whether cast weights are kept to the end of the outermost region.
+        cache: bool,
+    },
+    /// The innermost region ends.
+    Leave,
+    /// What follows up to `Else` is done if the value of this slot, one truth value, is true; else what follows that, up to
+    /// `End`.
+    If(Slot),
+    /// See `If`.
+    Else,
+    /// See `If`.
+    End,
+    /// The value of the first slot goes to the second, too.
+    Copy(Slot, Slot),
+}
+
 impl Program {
-    /// An empty program with so many slots, on `device`.
+    /// An empty program on `device`.
     ///
     /// # Errors
     ///
     /// A device that libtorch does not have.
-    pub fn new(device: Device, slots: usize) -> Result<Self, TorchError> {
+    pub fn new(device: Device) -> Result<Self, TorchError> {
         let mut program = std::ptr::null_mut();
         let device = device_index(device)?;
         // SAFETY: `program` is a place to write to.
-        check(unsafe { shim::host_torch_program_new(device, slots, &mut program) }, "Program")?;
+        check(unsafe { shim::host_torch_program_new(device, &mut program) }, "Program")?;
         let none = TorchError::Operation { operation: "Program", message: "no program was made".to_owned() };
         Ok(Self { program: NonNull::new(program).ok_or(none)? })
     }
@@ -197,6 +227,37 @@ impl Program {
             )
         };
         check(status, "symbol")
+    }
+
+    /// Adds a step that is no computation. Regions and branches must have ends, which the caller sees to.
+    ///
+    /// # Errors
+    ///
+    /// Those of libtorch.
+    pub fn step(&mut self, label: &str, step: Step) -> Result<(), TorchError> {
+        let (number, operands) = match step {
+            Step::Gradients { enabled } => (2, vec![i64::from(enabled)]),
+            Step::Autocast { dtype, enabled, cache } => {
+                (3, vec![dtype.unwrap_or(-1), i64::from(enabled), i64::from(cache)])
+            }
+            Step::Leave => (4, Vec::new()),
+            Step::If(slot) => (5, vec![slot]),
+            Step::Else => (6, Vec::new()),
+            Step::End => (7, Vec::new()),
+            Step::Copy(from, to) => (8, vec![from, to]),
+        };
+        let label = text(label);
+        // SAFETY: a live program, a text that ends with 0, and a list of the given length, borrowed for the call.
+        let status = unsafe {
+            shim::host_torch_program_step(
+                self.program.as_ptr(),
+                label.as_ptr(),
+                number,
+                operands.as_ptr(),
+                operands.len(),
+            )
+        };
+        check(status, "step")
     }
 
     /// Ends the program: these slots are its outputs.

@@ -5,12 +5,18 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <caffe2/serialize/in_memory_adapter.h>
+#include <caffe2/serialize/inline_container.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/python/update_graph_executor_opt.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstddef>
-#include <sstream>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -68,13 +74,42 @@ struct HostTorchScript {
   bool training;
 };
 
+// Passes the source of each of the module's classes to `visit`, as libtorch finds it; everything is borrowed. The bytes are the
+// content of a file, of which nothing is executed.
+int host_torch_script_code(
+    const char* bytes,
+    size_t size,
+    void* context,
+    void (*visit)(void* context, const char* name, size_t name_length, const char* text, size_t text_length)) noexcept {
+  return guarded([&] {
+    // Other formats that libtorch's `load` knows, too, hold their code elsewhere.
+    if (size < 4 || std::memcmp(bytes, "PK\x03\x04", 4) != 0) {
+      throw std::runtime_error("it is not a zip file");
+    }
+    caffe2::serialize::PyTorchStreamReader reader(
+        std::make_shared<caffe2::serialize::MemoryReadAdapter>(bytes, static_cast<off_t>(size)));
+    for (const std::string& name : reader.getAllRecords()) {
+      // The reader does not tell upper from lower case.
+      std::string lower = name;
+      std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char letter) { return std::tolower(letter); });
+      if (lower == "model.json") {
+        throw std::runtime_error("PyTorch 1.0 or 1.1 wrote it");
+      }
+      if (lower.compare(0, 5, "code/") == 0) {
+        const auto [data, length] = reader.getRecord(name);
+        visit(context, name.data(), name.size(), static_cast<const char*>(data.get()), length);
+      }
+    }
+  });
+}
+
 // The bytes are the content of a file. The module is in training mode at first.
 int host_torch_script_load(const char* bytes, size_t size, int device, HostTorchScript** script) noexcept {
   return guarded([&] {
-    std::istringstream stream(std::string(bytes, size));
+    const auto content = std::make_shared<caffe2::serialize::MemoryReadAdapter>(bytes, static_cast<off_t>(size));
     const at::Device where =
         device < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device));
-    torch::jit::Module module = torch::jit::load(stream, where);
+    torch::jit::Module module = torch::jit::load(content, where);
     if (!module.find_method("forward")) {
       throw std::runtime_error("the module has no method `forward`");
     }

@@ -16,6 +16,44 @@ pub struct ScriptModule {
     script: NonNull<shim::Script>,
 }
 
+/// The source of the classes of a TorchScript module, in a file's `bytes`, each with its place in the archive. Nothing is
+/// executed.
+///
+/// # Errors
+///
+/// When the bytes are not such a module.
+pub fn script_code(bytes: &[u8]) -> Result<Vec<(String, String)>, TorchError> {
+    let mut code: Vec<(String, String)> = Vec::new();
+    // SAFETY: the bytes are borrowed for the call; `add_code` gets the vector that outlives it, and nothing else refers to it.
+    let status = unsafe {
+        let context = (&raw mut code).cast::<c_void>();
+        shim::host_torch_script_code(bytes.as_ptr().cast::<c_char>(), bytes.len(), context, add_code)
+    };
+    check(status, "torch.jit.load")?;
+    Ok(code)
+}
+
+/// Adds a source to the vector at `context`.
+unsafe extern "C" fn add_code(
+    context: *mut c_void,
+    name: *const c_char,
+    name_length: usize,
+    text: *const c_char,
+    text_length: usize,
+) {
+    // SAFETY: `context` is the vector of `script_code`, which waits for this call.
+    let code = unsafe { &mut *context.cast::<Vec<(String, String)>>() };
+    let [name, text] = [(name, name_length), (text, text_length)].map(|(bytes, length)| {
+        if length == 0 {
+            return String::new();
+        }
+        // SAFETY: the shim lends that many bytes for the call.
+        let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), length) };
+        String::from_utf8_lossy(bytes).into_owned()
+    });
+    code.push((name, text));
+}
+
 impl ScriptModule {
     /// The module in a file's `bytes`, with its tensors on `device`.
     ///

@@ -5,6 +5,7 @@
 // C++ exception leaves this file. Tensors are borrowed as `at::Tensor*`, which is what tch holds; a tensor returned
 // through an `at::Tensor**` belongs to the caller, who wraps it in a tch tensor.
 
+#include "autocast.h"
 #include "guarded.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -38,18 +39,6 @@
 #include <mutex>
 #include <string>
 #include <vector>
-
-// Declared here because <ATen/autocast_mode.h> includes every operator of libtorch. With a changed signature, linking
-// fails, so these cannot go stale unnoticed.
-namespace at::autocast {
-TORCH_API bool is_autocast_enabled(at::DeviceType device_type);
-TORCH_API void set_autocast_enabled(at::DeviceType device_type, bool enabled);
-TORCH_API at::ScalarType get_autocast_dtype(at::DeviceType device_type);
-TORCH_API void set_autocast_dtype(at::DeviceType device_type, at::ScalarType dtype);
-TORCH_API void clear_cache();
-TORCH_API int increment_nesting();
-TORCH_API int decrement_nesting();
-} // namespace at::autocast
 
 namespace {
 

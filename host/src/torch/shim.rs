@@ -161,6 +161,12 @@ unsafe extern "C" {
         count: *mut usize,
     ) -> c_int;
 
+    pub(super) fn host_torch_script_code(
+        bytes: *const c_char,
+        size: usize,
+        context: *mut c_void,
+        visit: unsafe extern "C" fn(*mut c_void, *const c_char, usize, *const c_char, usize),
+    ) -> c_int;
     pub(super) fn host_torch_script_load(
         bytes: *const c_char,
         size: usize,
@@ -176,7 +182,7 @@ unsafe extern "C" {
         output: *mut *mut C_tensor,
     ) -> c_int;
 
-    pub(super) fn host_torch_program_new(device: c_int, slots: usize, program: *mut *mut Program) -> c_int;
+    pub(super) fn host_torch_program_new(device: c_int, program: *mut *mut Program) -> c_int;
     pub(super) fn host_torch_program_free(program: *mut Program);
     pub(super) fn host_torch_program_bind(
         program: *mut Program,
@@ -213,6 +219,13 @@ unsafe extern "C" {
         are_slots: *const u8,
         count: usize,
         output: i64,
+    ) -> c_int;
+    pub(super) fn host_torch_program_step(
+        program: *mut Program,
+        label: *const c_char,
+        step: c_int,
+        operands: *const i64,
+        count: usize,
     ) -> c_int;
     pub(super) fn host_torch_program_finish(program: *mut Program, outputs: *const i64, count: usize) -> c_int;
     pub(super) fn host_torch_program_run(

@@ -41,7 +41,7 @@ use crate::dispatch::{Dispatcher, WrittenCheckpoints};
 use crate::distributed::ProcessGroup;
 use crate::expression::Expressions;
 use crate::history::{HistoryView, Metrics, Position};
-use crate::model::{Frozen, ModuleFormat, Network};
+use crate::model::{Frozen, ModelFile, Network};
 use crate::services::Screen;
 
 /// What to train and how; already checked.
@@ -122,8 +122,8 @@ pub struct Session {
     pub(super) run_file: Arc<str>,
     /// Whether it has patterns of `[model] freeze`.
     pub(super) run_file_freezes: bool,
-    /// The file of the TorchScript module or exported program, for checkpoints.
-    pub(super) module: Option<(ModuleFormat, Arc<[u8]>)>,
+    /// The files of a model that is not made of layers, for checkpoints.
+    pub(super) model_files: Vec<(ModelFile, Arc<[u8]>)>,
     /// Gives what a program's own batch step remembers, for checkpoints.
     pub(super) program_state: Option<Box<dyn Fn() -> Vec<u8>>>,
     /// Where the time goes, while a callback asks for it.
@@ -156,8 +156,8 @@ pub struct Parts {
     pub group: Box<dyn ProcessGroup>,
     /// The resolved run file.
     pub run_file: Arc<str>,
-    /// The file of the TorchScript module or exported program, if the model is one; checkpoints hold it.
-    pub module: Option<(ModuleFormat, Arc<[u8]>)>,
+    /// The files of a model that is not made of layers; checkpoints hold them.
+    pub model_files: Vec<(ModelFile, Arc<[u8]>)>,
     /// Where to resume, or the checkpoint of a job that does not train.
     pub resume: Option<Resume>,
     /// What the session is for.
@@ -193,7 +193,7 @@ impl Session {
             requests,
             group,
             run_file,
-            module,
+            model_files,
             resume,
             purpose,
         } = parts;
@@ -250,7 +250,7 @@ impl Session {
             data_text,
             run_file_freezes: !frozen_by_run_file(&run_file).is_empty(),
             run_file,
-            module,
+            model_files,
             program_state: None,
             profile: None,
         };

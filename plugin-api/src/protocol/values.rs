@@ -238,6 +238,20 @@ pub struct DataInfo {
 impl DataInfo {
     /// The split that is trained on; the others are evaluated.
     pub const TRAIN: &'static str = "train";
+
+    /// Whether a metric, by its name, is of a split that is evaluated.
+    pub fn is_evaluated(&self, metric: &str) -> bool {
+        let evaluated = self.splits.keys().filter(|split| *split != Self::TRAIN);
+        evaluated.filter_map(|split| metric.strip_prefix(split.as_str())).any(|rest| rest.starts_with('_'))
+    }
+
+    /// Of the values in `points`, those that hold at `global_step`, at which the run is: those of evaluated splits only if
+    /// they were measured there, since others are of other weights; all others as they are.
+    pub fn current(&self, points: BTreeMap<String, Point>, global_step: u64) -> BTreeMap<String, f64> {
+        let current =
+            points.into_iter().filter(|(name, point)| point.global_step == global_step || !self.is_evaluated(name));
+        current.map(|(name, point)| (name, point.value)).collect()
+    }
 }
 
 /// A line that the console showed: of a callback, a warning or the host. The host keeps the newest ones.

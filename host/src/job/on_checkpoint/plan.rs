@@ -65,11 +65,10 @@ impl CheckpointPlan {
         let run_file::Loaded { mut run_file, document } =
             run_file::load(&name, &text, &request.appended, &request.overrides)?;
         let description = description(&checkpoint, &located)?;
-        // The module may have moved since.
-        if let Some(own) = checkpoint.module() {
-            let model = &mut run_file.model;
-            for path in [&mut model.torchscript, &mut model.exported].into_iter().flatten() {
-                path.clone_from(&own);
+        // The files of the model may have moved since.
+        for (file, path) in run_file.model.files_mut() {
+            if let Some(own) = checkpoint.model_file(file.saved_name()) {
+                *path = own;
             }
         }
 
@@ -86,8 +85,7 @@ impl CheckpointPlan {
         let base = located.run_folder.clone().unwrap_or_else(|| located.path.clone());
         let (data, other) = read_data(&run_file, &document, &description, &base, choice, &resume)?;
         let device = plan::device(run_file.run.device, &document)?;
-        let model =
-            model::plan(None, run_file.model.module().map(|(_, path)| path), &run_file, &document, &data, device)?;
+        let model = model::plan(None, &run_file.model.files(), &run_file, &document, &data, device)?;
         let fitted = Fitted { model: &model, target: &data.target, positive: data.positive };
         let loss = learning::loss(&document, &run_file.train, None)?;
         let mut problems = learning::check(&document, &run_file.train, Some(fitted));

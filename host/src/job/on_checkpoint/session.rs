@@ -134,7 +134,7 @@ fn session(
         requests: requests.clone(),
         group: Box::new(SingleProcess),
         run_file,
-        module: None,
+        model_files: Vec::new(),
         resume: Some(plan.resume),
         purpose: Purpose::Infer,
     })

@@ -11,25 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::op::{GeluApproximation, UpsampleMode, WeightInitialization};
 
-/// The format of the file of a model that is not made of layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ModuleFormat {
-    /// A TorchScript module.
-    TorchScript,
-    /// A program of `torch.export.save`.
-    Exported,
-}
-
-impl ModuleFormat {
-    /// The name of such a file in a checkpoint.
-    pub fn file_name(self) -> &'static str {
-        match self {
-            Self::TorchScript => "model.pt",
-            Self::Exported => "model.pt2",
-        }
-    }
-}
-
 /// `[model]`: the model to train.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +26,10 @@ pub struct ModelOptions {
     /// program's weights and PyTorch's names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exported: Option<PathBuf>,
+    /// A file with the same program exported in evaluation mode, relative to the run file: for one whose evaluation differs by
+    /// more than dropout and batch norm. It computes with the tensors of `exported`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exported_eval: Option<PathBuf>,
     /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
@@ -55,19 +40,16 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// The file of the model, if it is not made of layers: the TorchScript module or the exported program.
-    pub fn module(&self) -> Option<(ModuleFormat, &Path)> {
-        let torchscript = self.torchscript.as_deref().map(|path| (ModuleFormat::TorchScript, path));
-        torchscript.or_else(|| Some((ModuleFormat::Exported, self.exported.as_deref()?)))
-    }
-
-    /// Makes the relative paths of `torchscript`, `exported` and `init_from` absolute, as seen from the `folder` of the run file.
+    /// Makes the relative paths absolute, as seen from the `folder` of the run file.
     ///
     /// # Errors
     ///
     /// When `folder` is relative and the working folder is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
-        for path in [&mut self.torchscript, &mut self.exported, &mut self.init_from].into_iter().flatten() {
+        for path in [&mut self.torchscript, &mut self.exported, &mut self.exported_eval, &mut self.init_from]
+            .into_iter()
+            .flatten()
+        {
             *path = std::path::absolute(folder.join(&*path))?;
         }
         Ok(())

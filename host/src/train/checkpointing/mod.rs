@@ -24,7 +24,7 @@ use crate::checkpoint::{
 };
 use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::{Exact, HistoryView, Position};
-use crate::model::{Frozen, ModuleFormat, NamedTensor, contained};
+use crate::model::{Frozen, ModelFile, NamedTensor, contained};
 use crate::services::ServiceError;
 use crate::torch::random;
 
@@ -38,7 +38,7 @@ use writer::Queued;
 pub struct Fingerprints {
     /// Of the data; see [`Data::fingerprint`](crate::data::Data::fingerprint).
     pub data: String,
-    /// Of the file of the TorchScript module or exported program, if the model is one.
+    /// Of the files of a model that is not made of layers.
     pub module: Option<String>,
 }
 
@@ -66,7 +66,7 @@ struct LoopState {
     /// The fingerprint of the data.
     #[serde(default)]
     data: Option<String>,
-    /// The digest of the TorchScript module or exported program, of a model that is one.
+    /// The digest of the files of a model that is not made of layers.
     #[serde(default, alias = "torchscript")]
     module: Option<String>,
     /// When the weights of each copy were those of the training.
@@ -135,7 +135,7 @@ pub(super) struct CheckpointData {
     graph: Arc<str>,
     data: Arc<str>,
     run_file: Arc<str>,
-    module: Option<(ModuleFormat, Arc<[u8]>)>,
+    model_files: Vec<(ModelFile, Arc<[u8]>)>,
     pending: Arc<PendingCheckpoint>,
 }
 
@@ -184,7 +184,7 @@ impl CheckpointData {
             graph: &self.graph,
             data: &self.data,
             run_file: &self.run_file,
-            module: self.module.as_ref().map(|(format, bytes)| (format.file_name(), &**bytes)),
+            model_files: self.model_files.iter().map(|(file, bytes)| (file.saved_name(), &**bytes)).collect(),
             plugins: self
                 .pending
                 .plugins
@@ -359,7 +359,7 @@ impl Session {
             graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
             data: Arc::clone(&self.data_text),
             run_file: Arc::clone(&self.run_file),
-            module: self.module.clone(),
+            model_files: self.model_files.clone(),
             pending,
         }))
     }

@@ -161,7 +161,7 @@ impl Resume {
         self.loop_state.data.as_deref()
     }
 
-    /// The digest of the TorchScript module that the run had, if it had one.
+    /// The digest of the files of the run's model, if it had some.
     pub fn module_fingerprint(&self) -> Option<&str> {
         self.loop_state.module.as_deref()
     }

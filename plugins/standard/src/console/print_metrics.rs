@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use monitor::ConfusionMatrix;
 use plugin_api::event::{At, Evaluation, Position, TrainEnd, Trigger};
+use plugin_api::protocol::DataInfo;
 use plugin_api::{Callback, Creation, Direction, Error, Result, Run, plugin};
 
 use super::confusion_table;
@@ -67,6 +68,11 @@ impl Default for Options {
 pub(crate) struct PrintMetrics {
     options: Options,
     epochs: u64,
+    data: DataInfo,
+    /// Whether the console was on a terminal when the training began; if not, it will be on none.
+    has_terminal: bool,
+    /// Whether the console shows colors.
+    has_colors: bool,
     splits: Vec<String>,
     /// The best value so far of each metric with a known direction.
     best: BTreeMap<String, f64>,
@@ -85,15 +91,26 @@ impl Callback for PrintMetrics {
             return Err(Error::new(format!("`width` is {}, which is not from 40 to 1000 characters", options.width)));
         }
         let splits = [TRAIN, "val", TEST].map(str::to_owned).to_vec();
-        Ok(Self { options, epochs: 0, splits, best: BTreeMap::new(), ended: 0 })
+        Ok(Self {
+            options,
+            epochs: 0,
+            data: DataInfo::default(),
+            has_terminal: false,
+            has_colors: false,
+            splits,
+            best: BTreeMap::new(),
+            ended: 0,
+        })
     }
 
     fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
         let info = run.info()?;
         self.epochs = info.epochs;
-        for split in info.data.splits.into_keys() {
-            if !self.splits.contains(&split) {
-                self.splits.push(split);
+        (self.has_terminal, self.has_colors) = (info.console_width > 0, info.console_colors);
+        self.data = info.data;
+        for split in self.data.splits.keys() {
+            if !self.splits.contains(split) {
+                self.splits.push(split.clone());
             }
         }
         self.ended = event.epoch;
@@ -101,7 +118,7 @@ impl Callback for PrintMetrics {
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
-        let metrics = run.current_metrics(event.global_step)?;
+        let metrics = self.data.current(run.metric_points()?, event.global_step);
         let position = place(event, self.epochs);
         self.print(run, &position, &metrics)
     }
@@ -128,7 +145,7 @@ impl Callback for PrintMetrics {
 impl PrintMetrics {
     /// Prints the last confusion matrix of each split.
     fn print_matrices(&self, run: &mut Run<'_>) -> Result<()> {
-        let terminal = usize::try_from(run.info()?.console_width).ok().filter(|&width| width > 0);
+        let terminal = self.terminal(run)?;
         let width = terminal.unwrap_or(usize::MAX).min(self.options.width);
         let Options { include, exclude, .. } = &self.options;
         let shown = ConfusionMatrix::latest(run)?;
@@ -136,6 +153,14 @@ impl PrintMetrics {
         shown.try_for_each(|matrix| {
             confusion_table::lines(matrix, width).iter().try_for_each(|line| run.console_line(line))
         })
+    }
+
+    /// The width of the terminal, which may change; `None` without one.
+    fn terminal(&self, run: &Run<'_>) -> Result<Option<usize>> {
+        if !self.has_terminal {
+            return Ok(None);
+        }
+        Ok(usize::try_from(run.info()?.console_width).ok().filter(|&width| width > 0))
     }
 
     /// The best values of a run that is resumed.
@@ -166,8 +191,7 @@ impl PrintMetrics {
             }
         }
         shown.sort_by(|a, b| (rank(&a.name), &a.name).cmp(&(rank(&b.name), &b.name)));
-        let info = run.info()?;
-        let terminal = usize::try_from(info.console_width).ok().filter(|&width| width > 0);
+        let terminal = self.terminal(run)?;
         let is_table = match self.options.layout {
             Layout::Auto => terminal.is_none() && shown.len() > MOST_IN_A_LINE,
             Layout::Line => false,
@@ -183,7 +207,7 @@ impl PrintMetrics {
             }]
         };
         lines.iter().try_for_each(|line| {
-            if info.console_colors { run.console_line(&colored(line)) } else { run.console_line(line) }
+            if self.has_colors { run.console_line(&colored(line)) } else { run.console_line(line) }
         })
     }
 }

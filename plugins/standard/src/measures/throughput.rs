@@ -37,6 +37,8 @@ struct Mark {
 
 pub(crate) struct Throughput {
     options: Options,
+    /// The steps planned in all; 0 if the plan does not say how many.
+    total_steps: u64,
     /// The end of the epoch before, or the start of this process.
     last: Option<Mark>,
     /// The seconds of all callbacks in steps up to `last`.
@@ -58,10 +60,11 @@ impl Callback for Throughput {
         if options.last_epochs == 0 {
             return Err(Error::new("`last_epochs` is 0: set it to 1 epoch or more"));
         }
-        Ok(Self { options, last: None, callbacks: 0.0, paces: VecDeque::new() })
+        Ok(Self { options, total_steps: 0, last: None, callbacks: 0.0, paces: VecDeque::new() })
     }
 
-    fn on_train_start(&mut self, _: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+    fn on_train_start(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
+        self.total_steps = run.info()?.total_steps;
         self.last = Some(Mark { steps: event.global_step, samples: event.samples, time: Instant::now() });
         Ok(())
     }
@@ -95,8 +98,7 @@ impl Callback for Throughput {
         while self.paces.len() > self.options.last_epochs {
             self.paces.pop_front();
         }
-        // 0 in all: the plan does not say how many.
-        match run.info()?.total_steps.checked_sub(event.global_step) {
+        match self.total_steps.checked_sub(event.global_step) {
             Some(left) => run.put_metric("time_left_seconds", median(&self.paces) * left as f64),
             None => Ok(()),
         }

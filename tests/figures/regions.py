@@ -1,0 +1,125 @@
+"""Nets whose programs have regions, or another program for evaluation, and eager PyTorch's losses with them.
+
+Run as `python -P regions.py` with PyTorch 2.11 and timm; writes `exported/{regions,autocast,noisy,noisy_eval}.pt2` and
+`regions.json` beside this file.
+"""
+
+import importlib.util
+import json
+import pathlib
+
+import timm
+import torch
+from torch import nn
+
+HERE = pathlib.Path(__file__).parent
+FOLDER = HERE / "exported"
+# Not from the path: this folder's scripts have names that packages have, too.
+spec = importlib.util.spec_from_file_location("exported", HERE / "exported.py")
+exported = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(exported)
+images, targets = exported.images, exported.targets
+
+
+class Regions(nn.Module):
+    """A part without gradients, and two branches."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(64, 16)
+        self.second = nn.Linear(16, 10)
+        self.other = nn.Linear(16, 10)
+
+    def forward(self, x):
+        hidden = self.first(x.flatten(1))
+        with torch.no_grad():
+            center = hidden.mean(1, keepdim=True)
+            scale = hidden.std(1, keepdim=True)
+        hidden = torch.relu((hidden - center) / scale)
+        return torch.cond(
+            x.sum() > 0.3,
+            lambda hidden: self.second(hidden),
+            lambda hidden: self.other(hidden) * 0.5,
+            (hidden,),
+        )
+
+
+class Autocast(nn.Module):
+    """A layer in bf16, and a layer within it that is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(64, 16)
+        self.second = nn.Linear(16, 10)
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = self.first(x.flatten(1))
+            with torch.autocast("cpu", enabled=False):
+                return self.second(hidden.float())
+
+
+class Noisy(nn.Module):
+    """Leaves out a branch of some samples in training, which no flag of an operator switches off."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(64, 16)
+        self.branch = nn.Linear(16, 16)
+        self.drop = timm.layers.DropPath(0.5)
+        self.norm = nn.BatchNorm1d(16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        hidden = self.norm(self.first(x.flatten(1)))
+        return self.head(hidden + self.drop(torch.relu(self.branch(hidden))))
+
+
+def export(model, name):
+    batch = torch.export.Dim("batch", min=1)
+    exported.save(torch.export.export(model, (images(4),), dynamic_shapes=({0: batch},)), FOLDER / f"{name}.pt2")
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    figures = {}
+    for make in [Regions, Noisy]:
+        name = make.__name__.lower()
+        torch.manual_seed(0)
+        model = make().train()
+        export(model, name)
+        if make is Noisy:
+            export(model.eval(), "noisy_eval")
+        model.train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        torch.manual_seed(1)
+        losses = []
+        for step in range(exported.STEPS):
+            batch = exported.BATCHES[step % len(exported.BATCHES)]
+            loss = nn.functional.cross_entropy(model(images(batch)), targets(batch))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        model.eval()
+        with torch.no_grad():
+            evaluated = nn.functional.cross_entropy(model(images(5)), targets(5)).item()
+        figures[name] = {
+            "losses": losses,
+            "evaluated": evaluated,
+            "parameters": [key for key, _ in model.named_parameters()],
+            "buffers": [key for key in model.state_dict() if key in dict(model.named_buffers())],
+        }
+    torch.manual_seed(0)
+    model = Autocast().train()
+    export(model, "autocast")
+    hidden = torch.nn.functional.linear(images(4).flatten(1), model.first.weight, model.first.bias)
+    figures["autocast"] = model.second(hidden.bfloat16().float()).flatten().tolist()
+    capability = torch.backends.cpu.get_cpu_capability()
+    text = {"pytorch": torch.__version__, "cpu_capability": capability, "steps": figures}
+    (HERE / "regions.json").write_text(json.dumps(text, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

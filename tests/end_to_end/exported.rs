@@ -109,3 +109,44 @@ fn what_does_not_fit_is_told_at_its_place() {
       hint: in Python, `torch.export.save(torch.export.export(model, …), path)` writes one
     "#);
 }
+
+/// Drop path is random by itself, and no flag switches it off.
+#[test]
+fn a_model_whose_evaluation_is_another_one_needs_a_program_for_it() {
+    let training = training("noisy", PLUGINS);
+    let output = training.output("run", &[]);
+    assert_eq!(output.status.code(), Some(2));
+    insta::assert_snapshot!(shown(&output, &[training.folder()]), @"");
+
+    let program = workspace_root().join("tests/figures/exported/noisy_eval.pt2");
+    std::fs::copy(program, training.path("model_eval.pt2")).expect("the program can be copied");
+    let training = training.with("exported =", "exported_eval = \"model_eval.pt2\"\nexported =");
+    let constant = "train.schedule={ type = \"constant\" }";
+    training.run("unbroken", &["--set", constant, "--set", "train.epochs=2"]);
+    training.run("broken", &["--set", constant, "--set", "train.epochs=1"]);
+    // The checkpoint holds both.
+    for name in ["model.pt2", "model_eval.pt2"] {
+        std::fs::remove_file(training.path(name)).expect("the program can be removed");
+    }
+    training.run("broken", &["--set", constant, "--set", "train.epochs=2"]);
+    for name in ["model.safetensors", "optimizer.safetensors", "model.pt2", "model_eval.pt2"] {
+        let of = |run: &str| file(&training, &format!("{run}/checkpoints/epoch-0002-step-00000046"), name);
+        assert!(of("unbroken") == of("broken"), "{name} of an unbroken run");
+    }
+    let losses: Vec<f64> = training.metrics("unbroken").iter().filter_map(|line| line["val_loss"].as_f64()).collect();
+    assert!(losses.last() < losses.first(), "{losses:?}");
+}
+
+#[test]
+fn the_lines_that_export_a_model_are_those_of_the_readme() {
+    let output = host(&["model", "--explain-export"]);
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(told.lines().all(|line| line.chars().count() <= 80));
+    let readme = std::fs::read_to_string(workspace_root().join("host/README.md")).expect("the page");
+    let section = readme.split("### A model from PyTorch").nth(1).expect("the section");
+    let lines = section.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the lines");
+    for line in lines.lines().filter(|line| !line.is_empty()) {
+        assert!(told.contains(&format!("    {line}\n")), "{line}");
+    }
+}

@@ -173,7 +173,7 @@ fn run_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<(Duration, Du
         requests: Requests::default(),
         group: Box::new(SingleProcess),
         run_file: Arc::from(""),
-        module: None,
+        model_files: Vec::new(),
         resume: None,
         purpose: Purpose::Train,
     })?;

@@ -9,7 +9,14 @@ use crate::job::{ModelPlan, PlannedModel, Request};
 use crate::model::{ModelError, Network};
 use crate::report::{Problems, table, terminal};
 
+/// How a model of PyTorch becomes a file that the host trains.
+const HOW_TO_EXPORT: &str = include_str!("explain_export.txt");
+
 pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
+    if arguments.explain_export {
+        print(HOW_TO_EXPORT)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let request =
         Request { run_file: arguments.run_file.clone(), overrides: arguments.overrides.clone(), ..Request::default() };
     let ModelPlan { model, batch_size } = ModelPlan::make(&request)?;

@@ -24,12 +24,13 @@ const HOW_EVALUATED: &str =
 /// The slots of the values that there are so far, by their names.
 pub(super) type Scope = BTreeMap<String, Slot>;
 
-/// The program of a document, with its tensors on `device`.
+/// The program of a document, with its tensors on `device`; its output is the one called `wanted`, if it has several.
 pub(super) fn build(
     document: &Document,
     archive: &mut Archive,
     device: Device,
     purpose: Purpose<'_>,
+    wanted: Option<&str>,
 ) -> Result<Exported, Refusal> {
     let graph = &document.graph_module.graph;
     let bound = tensors::read(document, archive, device, purpose)?;
@@ -46,7 +47,7 @@ pub(super) fn build(
     builder.nodes(graph)?;
     let Builder { mut program, scope, .. } = builder;
     let input = input(document, &scope)?;
-    let output = scope.get(output(document)?).ok_or_else(|| Refusal::new("its output is made by no node"))?;
+    let output = scope.get(output(document, wanted)?).ok_or_else(|| Refusal::new("its output is made by no node"))?;
     program.finish(&[*output])?;
     let mut tensors: Vec<(String, tch::Tensor)> = Vec::new();
     for tensors::Bound { saved, tensor, .. } in bound {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tch::Kind;
 
 use super::error::Refusal;
+use crate::report::{list, nearest};
 
 /// The major version of the schema that is read.
 const SCHEMA: u64 = 8;
@@ -30,6 +31,32 @@ struct SchemaVersion {
 pub(super) struct GraphModule {
     pub(super) graph: Graph,
     pub(super) signature: Signature,
+    /// The model itself first, then its modules.
+    #[serde(default)]
+    module_call_graph: Vec<ModuleCall>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ModuleCall {
+    #[serde(default)]
+    signature: Option<CallSignature>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CallSignature {
+    /// JSON in a text: its version, and a [`Structure`].
+    #[serde(default)]
+    out_spec: String,
+}
+
+/// What a model returns, as Python's containers.
+#[derive(Debug, Deserialize)]
+struct Structure {
+    /// The keys, as JSON in a text, of a container that has some.
+    #[serde(default)]
+    context: Option<String>,
+    #[serde(default)]
+    children_spec: Vec<Structure>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +139,35 @@ impl Document {
     }
 }
 
+impl Document {
+    /// What each of its `count` outputs is called: by its key or its position, those within others after a dot.
+    fn output_names(&self, count: usize) -> Vec<String> {
+        let signature = self.graph_module.module_call_graph.first().and_then(|call| call.signature.as_ref());
+        let structure =
+            signature.and_then(|signature| serde_json::from_str::<(u64, Structure)>(&signature.out_spec).ok());
+        let mut names = Vec::new();
+        if let Some((_, structure)) = structure {
+            structure.name_leaves("", &mut names);
+        }
+        if names.len() == count { names } else { (0..count).map(|index| index.to_string()).collect() }
+    }
+}
+
+impl Structure {
+    /// Adds the names of what it holds, in order. It is as deep as a JSON reader lets it be.
+    fn name_leaves(&self, path: &str, names: &mut Vec<String>) {
+        if self.children_spec.is_empty() {
+            names.push(if path.is_empty() { "0".to_owned() } else { path.to_owned() });
+        }
+        let keys: Vec<String> =
+            self.context.as_ref().and_then(|context| serde_json::from_str(context).ok()).unwrap_or_default();
+        for (index, child) in self.children_spec.iter().enumerate() {
+            let key = keys.get(index).cloned().unwrap_or_else(|| index.to_string());
+            child.name_leaves(&if path.is_empty() { key } else { format!("{path}.{key}") }, names);
+        }
+    }
+}
+
 impl Size {
     /// The number, if it is fixed.
     pub(super) fn fixed(&self) -> Option<i64> {
@@ -162,13 +218,14 @@ pub(super) fn input_name(spec: &Value) -> Option<&str> {
     text_of(argument, "name").or_else(|| text_of(argument.get("as_tensor")?, "name"))
 }
 
-/// The one tensor that the program returns.
-pub(super) fn output(document: &Document) -> Result<&str, Refusal> {
+/// The name in the graph of the tensor that is the model's output: the one that it returns, or of several the one called
+/// `wanted`.
+pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result<&'d str, Refusal> {
     let mut returned = Vec::new();
     for spec in &document.graph_module.signature.output_specs {
         match entry(spec) {
             Some(("user_output", fields)) => {
-                returned.extend(fields.get("arg").and_then(|argument| text_of(argument.get("as_tensor")?, "name")));
+                returned.push(fields.get("arg").and_then(|argument| text_of(argument.get("as_tensor")?, "name")));
             }
             Some((other, _)) => {
                 return Err(Refusal::new(format!("it has an output of the kind `{other}`, which is not supported")));
@@ -176,10 +233,30 @@ pub(super) fn output(document: &Document) -> Result<&str, Refusal> {
             None => {}
         }
     }
-    match returned[..] {
-        [name] => Ok(name),
-        _ => Err(Refusal::new(format!("it returns {} tensors, not one", returned.len()))
-            .with_hint("wrap the model in a module that returns one tensor, such as the logits")),
+    let names = document.output_names(returned.len());
+    let named: Vec<(&str, &str)> =
+        names.iter().zip(returned).filter_map(|(name, place)| Some((name.as_str(), place?))).collect();
+    match (wanted, &named[..]) {
+        (_, []) => Err(Refusal::new("it returns no tensor")),
+        (None, [(_, place)]) => Ok(place),
+        (None, several) => Err(Refusal::new(format!(
+            "it returns {} tensors: {}",
+            several.len(),
+            list(several.iter().map(|(name, _)| *name), "and")
+        ))
+        .with_hint(format!("name the one that is trained under `[model]`: `output = \"{}\"`", several[0].0))),
+        (Some(wanted), named) => {
+            named.iter().find(|(name, _)| *name == wanted).map(|(_, place)| *place).ok_or_else(|| {
+                let refusal = Refusal::new(format!(
+                    "it returns no tensor `{wanted}`, but {}",
+                    list(named.iter().map(|(name, _)| *name), "and")
+                ));
+                match nearest(wanted, named.iter().map(|(name, _)| *name)).first() {
+                    Some(near) => refusal.with_hint(format!("did you mean `{near}`?")),
+                    None => refusal,
+                }
+            })
+        }
     }
 }
 

@@ -65,26 +65,32 @@ struct Input {
 
 impl Exported {
     /// The program in a file, with its tensors on `device`. Where evaluation differs by more than flags, `evaluation` is the
-    /// file of the same program, exported in evaluation mode.
+    /// file of the same program, exported in evaluation mode. Of several outputs, `output` is the key or the position of the
+    /// one that counts.
     ///
     /// # Errors
     ///
     /// See [`ExportedError`].
-    pub fn open(path: &Path, evaluation: Option<&Path>, device: Device) -> Result<Self, ExportedError> {
-        let Some(evaluation) = evaluation else { return Self::read(path, device, Purpose::Both) };
-        let mut program = Self::read(path, device, Purpose::Training)?;
-        let evaluation = Self::read(evaluation, device, Purpose::Evaluation(&program.tensors))?;
+    pub fn open(
+        path: &Path,
+        evaluation: Option<&Path>,
+        output: Option<&str>,
+        device: Device,
+    ) -> Result<Self, ExportedError> {
+        let Some(evaluation) = evaluation else { return Self::read(path, device, Purpose::Both, output) };
+        let mut program = Self::read(path, device, Purpose::Training, output)?;
+        let evaluation = Self::read(evaluation, device, Purpose::Evaluation(&program.tensors), output)?;
         program.evaluation = Some(Box::new(evaluation));
         Ok(program)
     }
 
-    fn read(path: &Path, device: Device, purpose: Purpose<'_>) -> Result<Self, ExportedError> {
+    fn read(path: &Path, device: Device, purpose: Purpose<'_>, output: Option<&str>) -> Result<Self, ExportedError> {
         let refused = |refusal| ExportedError::Refused { path: path.to_owned(), refusal };
         let file = std::fs::File::open(path).map_err(|source| ExportedError::Read { path: path.to_owned(), source })?;
         let mut archive = archive::Archive::open(file).map_err(refused)?;
         let document =
             document::Document::read(&archive.text("models/model.json").map_err(refused)?).map_err(refused)?;
-        builder::build(&document, &mut archive, device, purpose).map_err(refused)
+        builder::build(&document, &mut archive, device, purpose, output).map_err(refused)
     }
 
     /// The output for a batch, in training or in evaluation.

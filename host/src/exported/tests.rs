@@ -51,7 +51,7 @@ fn programs_train_as_in_eager_pytorch() {
     let all: Value = serde_json::from_str(&text).unwrap();
     for net in ["mlp", "cnn", "lstm", "vit", "gpt2", "bert"] {
         let figures: Figures = serde_json::from_value(all["steps"][net].clone()).unwrap();
-        let program = Exported::open(&file(net), None, Device::Cpu).unwrap();
+        let program = Exported::open(&file(net), None, None, Device::Cpu).unwrap();
         trains_as_expected(&program, net, figures);
     }
 }
@@ -121,7 +121,7 @@ fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
 fn open(bytes: &[u8]) -> Result<Exported, ExportedError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    Exported::open(file.path(), None, Device::Cpu)
+    Exported::open(file.path(), None, None, Device::Cpu)
 }
 
 /// What is wrong, and what to do.
@@ -184,7 +184,7 @@ fn what_cannot_be_trained_is_refused_with_what_to_do() {
     node `flatten` (`torch.ops.aten.relu.no_such_overload`): libtorch does not have the operator `aten::relu`
       it is of another version of PyTorch: export with 2.11
     node `flatten` (`torch.ops.higher_order.scan`): it has a region of the kind `scan`, which is not supported
-      export a model without control flow, autocast or checkpointing inside
+      of control flow, only `torch.cond` is supported: export a model without loops
     node `flatten` (`torch.ops.mylib.fast_relu.default`): it calls the operator `mylib::fast_relu` of another library
       an operator that a Python package adds is not in libtorch: use PyTorch's own operators
     its batch is fixed: `input` always has 4 samples
@@ -207,7 +207,7 @@ fn what_cannot_be_trained_is_refused_with_what_to_do() {
 
 #[test]
 fn inputs_of_another_shape_or_type_are_refused() {
-    let program = Exported::open(&file("cnn"), None, Device::Cpu).unwrap();
+    let program = Exported::open(&file("cnn"), None, None, Device::Cpu).unwrap();
     let inputs = [
         Tensor::zeros([2, 64], (Kind::Float, Device::Cpu)),
         Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu)),
@@ -239,10 +239,10 @@ fn regions_and_programs_for_evaluation_compute_as_in_eager_pytorch() {
     let text = std::fs::read_to_string(figures().join("regions.json")).unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
     for (net, evaluation) in [("regions", None), ("noisy", Some(file("noisy_eval")))] {
-        let program = Exported::open(&file(net), evaluation.as_deref(), Device::Cpu).unwrap();
+        let program = Exported::open(&file(net), evaluation.as_deref(), None, Device::Cpu).unwrap();
         trains_as_expected(&program, net, serde_json::from_value(all["steps"][net].clone()).unwrap());
     }
-    let program = Exported::open(&file("autocast"), None, Device::Cpu).unwrap();
+    let program = Exported::open(&file("autocast"), None, None, Device::Cpu).unwrap();
     let expected: Vec<f64> = serde_json::from_value(all["steps"]["autocast"].clone()).unwrap();
     let outputs = program.forward(&sample("autocast", 4), true).unwrap();
     assert_eq!(outputs.kind(), Kind::Float);
@@ -262,10 +262,46 @@ fn what_is_random_in_evaluation_needs_a_program_for_it() {
       export the model after `model.eval()`, too, and name that file: `exported_eval = "model_eval.pt2"`
     "#);
     // Its weights are not those of the program for training.
-    let error = Exported::open(&file("noisy"), Some(&file("mlp")), Device::Cpu).unwrap_err();
+    let error = Exported::open(&file("noisy"), Some(&file("mlp")), None, Device::Cpu).unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     insta::assert_snapshot!(format!("{cause}\n{}", error.hint().unwrap()), @"
     its tensor `1.weight` is not in the program for training
     export both from one model: in training mode for `exported`, in evaluation mode for `exported_eval`
     ");
+}
+
+#[test]
+fn one_of_several_outputs_is_named_by_its_key_or_position() {
+    // A second output, which is the linear layer's before the last.
+    let several = |keys: &'static str| {
+        with_document("mlp", move |document| {
+            let module = &mut document["graph_module"];
+            let first = module["signature"]["output_specs"][0].clone();
+            module["signature"]["output_specs"] =
+                json!([first, { "user_output": { "arg": { "as_tensor": { "name": "linear" } } } }]);
+            let leaf = json!({ "type": null, "context": null, "children_spec": [] });
+            let inner = json!({ "type": "builtins.tuple", "context": "null", "children_spec": [leaf] });
+            let spec = json!([1, { "type": "builtins.dict", "context": keys, "children_spec": [leaf, inner] }]);
+            module["module_call_graph"][0]["signature"]["out_spec"] = json!(spec.to_string());
+        })
+    };
+    let bytes = several(r#"["logits", "hidden"]"#);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bytes).unwrap();
+    let open = |output| Exported::open(file.path(), None, output, Device::Cpu);
+    let widths = ["logits", "hidden.0"]
+        .map(|output| open(Some(output)).unwrap().forward(&sample("mlp", 3), false).unwrap().size());
+    assert_eq!(widths, [[3, 10], [3, 16]]);
+    let told = |output| {
+        let error = open(output).unwrap_err();
+        format!("{}\n  {}", std::error::Error::source(&error).unwrap(), error.hint().unwrap())
+    };
+    insta::assert_snapshot!([told(None), told(Some("logit"))].join("\n"), @r#"
+    it returns 2 tensors: `logits` and `hidden.0`
+      name the one that is trained under `[model]`: `output = "logits"`
+    it returns no tensor `logit`, but `logits` and `hidden.0`
+      did you mean `logits`?
+    "#);
+    std::fs::write(file.path(), several("null")).unwrap();
+    assert_eq!(open(Some("1.0")).unwrap().forward(&sample("mlp", 3), false).unwrap().size(), [3, 16]);
 }

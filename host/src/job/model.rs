@@ -125,6 +125,11 @@ pub(super) fn plan(
             .with_label(document.label_key("/model/exported_eval", ""))
             .with_hint("it is the evaluation of the program that `exported` trains".to_owned()));
     }
+    if run_file.model.output.is_some() && run_file.model.exported.is_none() {
+        return Err(Problem::new("`model.output` is given without `model.exported`")
+            .with_label(document.label_key("/model/output", ""))
+            .with_hint("it names one of the tensors that an exported program returns".to_owned()));
+    }
     if run_file.model.torchscript.is_some() && run_file.model.exported.is_some() {
         return Err(Problem::new("`model.torchscript` and `model.exported` are both given")
             .with_label(document.label_key("/model/torchscript", "a model"))
@@ -135,7 +140,8 @@ pub(super) fn plan(
         (None, true, []) => Ok(PlannedModel::Graph(Arc::new(graph(run_file, document, data)?))),
         (None, false, [(file, path), others @ ..]) => {
             let evaluation = others.first().map(|(_, path)| path.as_ref());
-            Ok(PlannedModel::Network(Box::new(read_file(*file, path.as_ref(), evaluation, document, data, device)?)))
+            let read = read_file((*file, path.as_ref()), evaluation, run_file, document, data, device)?;
+            Ok(PlannedModel::Network(Box::new(read)))
         }
         (Some(make), false, []) => Ok(PlannedModel::Network(Box::new(network(make, run_file.run.seed, data, device)?))),
         (None, false, []) => Err(Problem::new(format!("`{}` has no model", document.name()))
@@ -176,9 +182,9 @@ pub(super) fn check_frozen(patterns: &[String], model: &PlannedModel, document: 
 /// The TorchScript module or the exported program in a file, whose output is tried once; `evaluation` is the file of the
 /// program for evaluation, if there is one.
 fn read_file(
-    file: ModelFile,
-    path: &Path,
+    (file, path): (ModelFile, &Path),
     evaluation: Option<&Path>,
+    run_file: &RunFile,
     document: &Document,
     data: &Data,
     device: Device,
@@ -188,7 +194,7 @@ fn read_file(
         ModelFile::TorchScript => Network::torchscript(path, device)
             .map_err(|error| Problem::from(&error).with_label(label(ModelFile::TorchScript)))?,
         ModelFile::Exported | ModelFile::ExportedEval => {
-            Network::exported(path, evaluation, device).map_err(|error| {
+            Network::exported(path, evaluation, run_file.model.output.as_deref(), device).map_err(|error| {
                 let is_of_evaluation = evaluation.is_some_and(|evaluation| error.path() == evaluation);
                 let file = if is_of_evaluation { ModelFile::ExportedEval } else { ModelFile::Exported };
                 Problem::from(&error).with_label(label(file))

@@ -49,13 +49,18 @@ impl Report for ExportedModelError {
 impl Network {
     /// The program of `torch.export.save` in a file, with its saved weights, on `device`. Its tensors have the names of
     /// PyTorch's state dict; those that require gradients are the parameters. `evaluation` is the file of the program that
-    /// evaluates in its place, over the same tensors, if there is one.
+    /// evaluates in its place, over the same tensors, if there is one; `output` names one of several outputs.
     ///
     /// # Errors
     ///
     /// See [`ExportedModelError`].
-    pub fn exported(path: &Path, evaluation: Option<&Path>, device: Device) -> Result<Network, ExportedModelError> {
-        let mut program = Exported::open(path, evaluation, device)?;
+    pub fn exported(
+        path: &Path,
+        evaluation: Option<&Path>,
+        output: Option<&str>,
+        device: Device,
+    ) -> Result<Network, ExportedModelError> {
+        let mut program = Exported::open(path, evaluation, output, device)?;
         let tensors = std::mem::take(&mut program.tensors);
         let tensors = tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
         let forward = move |input: &tch::Tensor, mode| Ok(program.forward(input, mode == Mode::Train)?);

@@ -30,6 +30,10 @@ pub struct ModelOptions {
     /// more than dropout and batch norm. It computes with the tensors of `exported`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exported_eval: Option<PathBuf>,
+    /// Which of several tensors that `exported` returns is the model's output: its key, such as `logits`, or its position,
+    /// counted from 0; within another container after a dot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
     /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,

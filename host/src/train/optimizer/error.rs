@@ -40,6 +40,12 @@ pub enum OptimizerError {
         /// The available names.
         parameters: Vec<String>,
     },
+    /// `layer_decay` finds no layers.
+    #[error("`layer_decay` finds no layers: no parameter's name has a number of its own")]
+    NoLayers {
+        /// The names.
+        parameters: Vec<String>,
+    },
     /// The optimizer has no such hyper-parameter.
     #[error("the optimizer has no hyper-parameter `{name}`; it has {available}")]
     UnknownHyperParameter {
@@ -75,6 +81,7 @@ impl OptimizerError {
         match self {
             OptimizerError::Range { name, .. } if matches!(name.as_str(), "beta1" | "beta2") => Some("betas"),
             OptimizerError::Range { name, .. } => Some(name),
+            OptimizerError::NoLayers { .. } => Some("layer_decay"),
             OptimizerError::TwoLearningRates { .. }
             | OptimizerError::GroupName { .. }
             | OptimizerError::EmptyGroup { .. } => Some("groups"),
@@ -89,13 +96,21 @@ impl Report for OptimizerError {
             OptimizerError::TwoLearningRates { .. } => Some("remove one of them".to_owned()),
             OptimizerError::GroupName { .. } => Some("give each group a `name` of its own".to_owned()),
             OptimizerError::EmptyGroup { parameters, .. } => {
-                let shown = quoted(parameters.iter().take(SHOWN).map(String::as_str));
-                let more = if parameters.len() > SHOWN { " and others" } else { "" };
-                Some(format!("the model has {shown}{more}; `*` stands for any text"))
+                Some(format!("{}; `*` stands for any text", has(parameters)))
             }
+            OptimizerError::NoLayers { parameters } => Some(format!(
+                "{}; a layer is named like `blocks.0`, or has a group with its own factor",
+                has(parameters)
+            )),
             _ => None,
         }
     }
+}
+
+/// Some of the model's parameters.
+fn has(parameters: &[String]) -> String {
+    let shown = quoted(parameters.iter().take(SHOWN).map(String::as_str));
+    format!("the model has {shown}{}", if parameters.len() > SHOWN { " and others" } else { "" })
 }
 
 /// How many names a hint lists.

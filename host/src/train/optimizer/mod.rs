@@ -3,6 +3,7 @@
 mod error;
 mod group;
 mod hyper_parameters;
+mod layer_decay;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -43,19 +44,20 @@ impl Optimizer {
         options.check()?;
         let names: Vec<&str> = parameters.iter().map(|parameter| parameter.name.as_str()).collect();
         let mut groups = Vec::new();
-        for Members { group, indices } in members(options, &names)? {
+        for Members { name, group, layer_factor, indices } in members(options, &names)? {
             let shared = indices.iter().map(|index| NamedTensor {
                 name: parameters[*index].name.clone(),
                 tensor: parameters[*index].tensor.shallow_clone(),
             });
-            let (own, decay) = match group {
-                Some(group) => {
-                    let decay = if group.weight_decay.is_some() { Decay::All } else { options.decay() };
-                    (options.group_hyper_parameters(group), decay)
-                }
-                None => (options.hyper_parameters(), options.decay()),
+            let mut own = options.hyper_parameters_of(group);
+            if let Some(rate) = own.slot("learning_rate") {
+                *rate *= layer_factor;
+            }
+            let decay = match group {
+                Some(group) if group.weight_decay.is_some() => Decay::All,
+                _ => options.decay(),
             };
-            groups.push(ParameterGroup::new(options.name_of(group), indices.clone(), shared.collect(), own, decay)?);
+            groups.push(ParameterGroup::new(&name, indices.clone(), shared.collect(), own, decay)?);
         }
         Ok(Optimizer { groups, parameters: TensorList::new(parameters.iter().map(|parameter| &parameter.tensor))? })
     }
@@ -175,17 +177,28 @@ impl Optimizer {
     }
 }
 
-/// The parameters of a group, by their places in the model.
+/// A parameter group in the making.
 struct Members<'a> {
+    name: String,
     /// `None` for parameters in no other group.
     group: Option<&'a GroupOptions>,
+    /// What its learning rate is multiplied by.
+    layer_factor: f64,
     indices: Vec<usize>,
 }
 
-/// The parameters of each group, in the order of the options; parameters in none come last.
+/// The parameters of each group, in the order of the options; parameters in none come last. With `layer_decay`, each group is
+/// one for each layer in it.
 fn members<'a>(options: &'a OptimizerOptions, names: &[&str]) -> Result<Vec<Members<'a>>, OptimizerError> {
-    let own = options.groups().iter().map(|group| Members { group: Some(group), indices: Vec::new() });
-    let mut all: Vec<Members<'_>> = own.chain([Members { group: None, indices: Vec::new() }]).collect();
+    let of = |group: Option<&'a GroupOptions>| {
+        let name = match group {
+            Some(group) => group.name(),
+            None if options.groups().is_empty() => ALL,
+            None => REST,
+        };
+        Members { name: name.to_owned(), group, layer_factor: 1.0, indices: Vec::new() }
+    };
+    let mut all: Vec<Members<'_>> = options.groups().iter().map(Some).chain([None]).map(of).collect();
     for (index, name) in names.iter().enumerate() {
         let taker = all.iter_mut().find(|members| members.group.is_none_or(|group| group.fits(name)));
         taker.into_iter().for_each(|members| members.indices.push(index));
@@ -206,7 +219,35 @@ fn members<'a>(options: &'a OptimizerOptions, names: &[&str]) -> Result<Vec<Memb
     }
     // Without groups there is always this one, so that callbacks find it even if a model has no parameters.
     all.retain(|members| !members.indices.is_empty() || options.groups().is_empty());
-    Ok(all)
+    match options.layer_decay() {
+        Some(decay) => by_layer(all, decay, names),
+        None => Ok(all),
+    }
+}
+
+/// The groups, each split into its layers.
+fn by_layer<'a>(groups: Vec<Members<'a>>, decay: f64, names: &[&str]) -> Result<Vec<Members<'a>>, OptimizerError> {
+    let layers = layer_decay::layers(names);
+    let last = layers.iter().copied().max().unwrap_or(0);
+    if last == 0 {
+        return Err(OptimizerError::NoLayers { parameters: names.iter().map(|name| (*name).to_owned()).collect() });
+    }
+    let mut split: Vec<Members<'a>> = Vec::new();
+    for Members { name, group, indices, .. } in groups {
+        for layer in 0..=last {
+            let indices: Vec<usize> = indices.iter().copied().filter(|&index| layers[index] == layer).collect();
+            if indices.is_empty() {
+                continue;
+            }
+            let name = if name == ALL { format!("layer_{layer}") } else { format!("{name}_layer_{layer}") };
+            if split.iter().any(|other| other.name == name) {
+                return Err(OptimizerError::GroupName { name });
+            }
+            let layer_factor = decay.powi(i32::try_from(last - layer).unwrap_or(i32::MAX));
+            split.push(Members { name, group, layer_factor, indices });
+        }
+    }
+    Ok(split)
 }
 
 impl OptimizerOptions {
@@ -218,15 +259,7 @@ impl OptimizerOptions {
     /// The metrics that hold the learning rates of a model with parameters of these names.
     pub fn learning_rate_names(&self, names: &[&str]) -> Vec<String> {
         let groups = members(self, names).unwrap_or_default();
-        learning_rate_names(groups.iter().map(|members| self.name_of(members.group)))
-    }
-
-    fn name_of<'a>(&self, group: Option<&'a GroupOptions>) -> &'a str {
-        match group {
-            Some(group) => group.name(),
-            None if self.groups().is_empty() => ALL,
-            None => REST,
-        }
+        learning_rate_names(groups.iter().map(|members| members.name.as_str()))
     }
 }
 

@@ -32,6 +32,10 @@ pub enum OptimizerOptions {
         /// What `weight_decay` is for.
         #[serde(default)]
         decay: Decay,
+        /// The learning rate of each layer as a multiple of that of the next one; the last has the learning rate itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+        layer_decay: Option<f64>,
         /// Parameters with values of their own.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         groups: Vec<GroupOptions>,
@@ -56,6 +60,10 @@ pub enum OptimizerOptions {
         /// What `weight_decay` is for.
         #[serde(default)]
         decay: Decay,
+        /// The learning rate of each layer as a multiple of that of the next one; the last has the learning rate itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+        layer_decay: Option<f64>,
         /// Parameters with values of their own.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         groups: Vec<GroupOptions>,
@@ -80,6 +88,10 @@ pub enum OptimizerOptions {
         /// What `weight_decay` is for.
         #[serde(default)]
         decay: Decay,
+        /// The learning rate of each layer as a multiple of that of the next one; the last has the learning rate itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+        layer_decay: Option<f64>,
         /// Parameters with values of their own.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         groups: Vec<GroupOptions>,
@@ -112,6 +124,10 @@ pub enum OptimizerOptions {
         /// What `weight_decay` is for.
         #[serde(default)]
         decay: Decay,
+        /// The learning rate of each layer as a multiple of that of the next one; the last has the learning rate itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+        layer_decay: Option<f64>,
         /// Parameters with values of their own.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         groups: Vec<GroupOptions>,
@@ -141,6 +157,10 @@ pub enum OptimizerOptions {
         /// What `weight_decay` is for.
         #[serde(default)]
         decay: Decay,
+        /// The learning rate of each layer as a multiple of that of the next one; the last has the learning rate itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+        layer_decay: Option<f64>,
         /// Parameters with values of their own.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         groups: Vec<GroupOptions>,
@@ -234,6 +254,11 @@ impl OptimizerOptions {
         {
             return Err(range("initial_accumulator_value", *value, "at least 0 and finite"));
         }
+        if let Some(decay) = self.layer_decay()
+            && !(decay > 0.0 && decay <= 1.0)
+        {
+            return Err(range("layer_decay", decay, "above 0 and at most 1"));
+        }
         for (index, group) in self.groups().iter().enumerate() {
             if group.learning_rate.is_some() && group.learning_rate_factor.is_some() {
                 return Err(OptimizerError::TwoLearningRates { group: group.name().to_owned() });
@@ -243,7 +268,7 @@ impl OptimizerOptions {
             {
                 return Err(OptimizerError::GroupName { name: group.name().to_owned() });
             }
-            self.group_hyper_parameters(group).check()?;
+            self.hyper_parameters_of(Some(group)).check()?;
         }
         Ok(())
     }
@@ -256,6 +281,17 @@ impl OptimizerOptions {
             | OptimizerOptions::Adamw { decay, .. }
             | OptimizerOptions::Rmsprop { decay, .. }
             | OptimizerOptions::Adagrad { decay, .. } => *decay,
+        }
+    }
+
+    /// The learning rate of each layer as a multiple of that of the next one.
+    pub(super) fn layer_decay(&self) -> Option<f64> {
+        match self {
+            OptimizerOptions::Sgd { layer_decay, .. }
+            | OptimizerOptions::Adam { layer_decay, .. }
+            | OptimizerOptions::Adamw { layer_decay, .. }
+            | OptimizerOptions::Rmsprop { layer_decay, .. }
+            | OptimizerOptions::Adagrad { layer_decay, .. } => *layer_decay,
         }
     }
 
@@ -299,8 +335,10 @@ impl OptimizerOptions {
         }
     }
 
-    pub(super) fn group_hyper_parameters(&self, group: &GroupOptions) -> HyperParameters {
+    /// Those of a group, or of the parameters in none.
+    pub(super) fn hyper_parameters_of(&self, group: Option<&GroupOptions>) -> HyperParameters {
         let mut own = self.hyper_parameters();
+        let Some(group) = group else { return own };
         let mut set = |name, value: Option<f64>| {
             if let (Some(slot), Some(value)) = (own.slot(name), value) {
                 *slot = value;

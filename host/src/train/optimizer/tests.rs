@@ -317,3 +317,59 @@ fn names_and_ranges_are_checked() {
     assert!(message("all", "learning_rate", f64::NAN).contains("`NaN`"));
     assert!(Optimizer::new(&sgd(0.0, true), &parameters()).is_err());
 }
+
+#[test]
+fn earlier_layers_take_smaller_steps() {
+    let names = ["embed.weight", "blocks.0.fc.weight", "blocks.0.fc.bias", "blocks.1.fc.weight", "head.weight"];
+    let parameters: Vec<NamedTensor> = names
+        .iter()
+        .map(|name| {
+            let tensor = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            NamedTensor { name: (*name).to_owned(), tensor }
+        })
+        .collect();
+    let rates = |text: &str| -> Vec<(String, f64)> {
+        let options = options(&format!("type = \"sgd\"\nlearning_rate = 0.8\nlayer_decay = 0.5\n{text}"));
+        let optimizer = Optimizer::new(&options, &parameters).unwrap();
+        let names = options.learning_rate_names(&names);
+        names.into_iter().zip(optimizer.groups().iter().map(ParameterGroup::learning_rate)).collect()
+    };
+    let expected = [("layer_0", 0.1), ("layer_1", 0.2), ("layer_2", 0.4), ("layer_3", 0.8)];
+    assert_eq!(rates(""), expected.map(|(name, rate)| (format!("learning_rate_{name}"), rate)));
+    let expected = [
+        ("bias_layer_1", 0.02),
+        ("rest_layer_0", 0.1),
+        ("rest_layer_1", 0.2),
+        ("rest_layer_2", 0.4),
+        ("rest_layer_3", 0.8),
+    ];
+    let with_group = rates("[[groups]]\npattern = \"*.bias\"\nlearning_rate_factor = 0.1");
+    assert_eq!(with_group.len(), expected.len());
+    for ((found, rate), (name, expected)) in with_group.into_iter().zip(expected) {
+        assert!(found == format!("learning_rate_{name}") && (rate - expected).abs() < 1e-12, "{found} {rate}");
+    }
+
+    // One step of each, whose gradients are equal, moves it as far as its rate says.
+    let options = options("type = \"sgd\"\nlearning_rate = 0.8\nlayer_decay = 0.5");
+    let mut optimizer = Optimizer::new(&options, &parameters).unwrap();
+    train(&mut optimizer, &parameters, 1);
+    let moved: Vec<f64> = parameters.iter().map(|parameter| 1.0 - parameter.tensor.double_value(&[0])).collect();
+    for (moved, rate) in moved.iter().zip([0.1, 0.2, 0.2, 0.4, 0.8]) {
+        assert!((moved - rate * 0.8).abs() < 1e-6, "{moved} {rate}");
+    }
+}
+
+#[test]
+fn a_layer_decay_needs_layers_and_a_number() {
+    let error =
+        Optimizer::new(&options("type = \"sgd\"\nlearning_rate = 0.1\nlayer_decay = 0.5"), &parameters()).unwrap_err();
+    assert_eq!(error.key(), Some("layer_decay"));
+    assert_eq!(
+        error.hint().unwrap(),
+        "the model has `fc1.weight`, `fc1.bias`; a layer is named like `blocks.0`, or has a group with its own factor"
+    );
+    for decay in ["0.0", "1.5", "nan"] {
+        let text = format!("type = \"sgd\"\nlearning_rate = 0.1\nlayer_decay = {decay}");
+        assert!(options(&text).check().unwrap_err().to_string().contains("layer_decay"), "{decay}");
+    }
+}

@@ -72,6 +72,23 @@ class Vit(nn.Module):
         return self.vit(x)
 
 
+class Resnet(nn.Module):
+    """A small one of the blocks of ResNet-18, whose sums and activations are in place."""
+
+    def __init__(self):
+        super().__init__()
+        block = timm.models.resnet.BasicBlock
+        shortcut = timm.models.resnet.downsample_conv(4, 8, 1, stride=2)
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.layers = nn.Sequential(block(4, 4), block(4, 8, stride=2, downsample=shortcut))
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.mean(self.layers(self.pool(self.stem(x)))).flatten(1))
+
+
 class Gpt2(nn.Module):
     """Its output layer is tied to the embedding of the tokens."""
 
@@ -117,7 +134,8 @@ def main():
     torch.use_deterministic_algorithms(True)
     FOLDER.mkdir(exist_ok=True)
     figures = {}
-    for make, sample in [(Mlp, images), (Cnn, images), (Lstm, images), (Vit, images), (Gpt2, tokens), (Bert, tokens)]:
+    nets = [(Mlp, images), (Cnn, images), (Lstm, images), (Resnet, images), (Vit, images), (Gpt2, tokens), (Bert, tokens)]
+    for make, sample in nets:
         name = make.__name__.lower()
         torch.manual_seed(0)
         model = make().train()

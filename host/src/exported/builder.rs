@@ -1,15 +1,20 @@
 //! The nodes of a document as a program for libtorch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tch::{Device, Tensor};
 
 use super::archive::{Archive, Payloads};
-use super::document::{Document, Node, dtype_number, kind_of, layout_number, memory_format_number};
+use super::document::{
+    Document, Node, double, dtype_number, entry, input_name, kind_of, layout_number, memory_format_number, names,
+    output, text_of,
+};
 use super::error::Refusal;
+use super::lower::{Lowered, SavedTensors, lower};
 use super::operators::{Target, target};
-use super::{Exported, Input};
+use super::{Described, Exported, Input};
 use crate::torch::program::{self, Argument, NO_SLOT, Output, Program, Size, Slot, Symbol};
 
 const WEIGHTS: &str = "data/weights";
@@ -23,7 +28,7 @@ const HOW_DYNAMIC: &str =
 pub(super) fn build(document: &Document, archive: &mut Archive, device: Device) -> Result<Exported, Refusal> {
     let slots = Slots::of(document);
     let mut program = Program::new(device, slots.count())?;
-    let tensors = bind(document, archive, &slots, &mut program, device)?;
+    let Bound { tensors, names } = bind(document, archive, &slots, &mut program, device)?;
     let mut known: BTreeSet<Slot> = BTreeSet::new();
     for spec in &document.graph_module.signature.input_specs {
         known.extend(input_name(spec).and_then(|name| slots.get(name)));
@@ -40,7 +45,21 @@ pub(super) fn build(document: &Document, archive: &mut Archive, device: Device) 
     let output = output(document)?;
     let output = slots.get(output).filter(|slot| known.contains(slot));
     program.finish(&[output.ok_or_else(|| Refusal::new("its output is made by no node"))?])?;
-    Ok(Exported { program, tensors, input })
+    let saved = tensors.iter().map(|(name, tensor)| (name.as_str(), (tensor.size(), tensor.kind())));
+    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect() });
+    let graph = lowered.map(|Lowered { graph, values }| Described {
+        graph: Arc::new(graph),
+        values: values.iter().map(|value| slots.get(value).unwrap_or(NO_SLOT)).collect(),
+    });
+    Ok(Exported { program, tensors, input, graph })
+}
+
+/// The tensors of a program.
+struct Bound {
+    /// Those with names of PyTorch's state dict; of tied ones the first.
+    tensors: Vec<(String, Tensor)>,
+    /// The name among them of each that has one, by its name in the document's graph.
+    names: BTreeMap<String, String>,
 }
 
 /// The slots of the names of a graph.
@@ -68,53 +87,20 @@ impl<'d> Slots<'d> {
     }
 }
 
-/// Every name in an argument.
-fn names(value: &Value) -> Vec<&str> {
-    let mut found = Vec::new();
-    let Some((kind, value)) = entry(value) else { return found };
-    match (kind, value) {
-        ("as_tensor", value) => found.extend(text_of(value, "name")),
-        ("as_sym_int" | "as_sym_bool" | "as_sym_float", value) => found.extend(text_of(value, "as_name")),
-        ("as_tensors", Value::Array(values)) => found.extend(values.iter().filter_map(|value| text_of(value, "name"))),
-        ("as_optional_tensors", Value::Array(values)) => {
-            let given = values.iter().filter_map(|value| value.get("as_tensor"));
-            found.extend(given.filter_map(|value| text_of(value, "name")));
-        }
-        _ => {}
-    }
-    found
-}
-
-/// The one entry of a map.
-fn entry(value: &Value) -> Option<(&str, &Value)> {
-    let (key, value) = value.as_object()?.iter().next()?;
-    Some((key, value))
-}
-
-fn text_of<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
-    value.get(key)?.as_str()
-}
-
-/// The name in the graph of an input, whatever it is.
-fn input_name(spec: &Value) -> Option<&str> {
-    let (_, spec) = entry(spec)?;
-    let argument = spec.get("arg")?;
-    text_of(argument, "name").or_else(|| text_of(argument.get("as_tensor")?, "name"))
-}
-
-/// Reads the tensors of the model and binds them; returns those with names of PyTorch's state dict.
+/// Reads the tensors of the model and binds them.
 fn bind(
     document: &Document,
     archive: &mut Archive,
     slots: &Slots<'_>,
     program: &mut Program,
     device: Device,
-) -> Result<Vec<(String, Tensor)>, Refusal> {
+) -> Result<Bound, Refusal> {
     let weights = archive.payloads(&format!("{WEIGHTS}/model_weights_config.json"))?;
     let constants = archive.payloads(&format!("{CONSTANTS}/model_constants_config.json"))?;
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    let mut names = BTreeMap::new();
     // Tied ones are one tensor: the same part of the same storage.
-    let mut tied: BTreeMap<String, Tensor> = BTreeMap::new();
+    let mut tied: BTreeMap<String, (Tensor, String)> = BTreeMap::new();
     for spec in &document.graph_module.signature.input_specs {
         let Some((kind, fields)) = entry(spec) else { continue };
         let (key, learns) = match kind {
@@ -126,8 +112,8 @@ fn bind(
                 return Err(Refusal::new(format!("it has an input of the kind `{other}`, which is not supported")));
             }
         };
-        let (name, slot) = text_of(fields, key)
-            .zip(input_name(spec).and_then(|name| slots.get(name)))
+        let (name, (in_graph, slot)) = text_of(fields, key)
+            .zip(input_name(spec).and_then(|name| Some((name, slots.get(name)?))))
             .ok_or_else(|| Refusal::new("an input of its graph has no name"))?;
         let is_saved = kind != "tensor_constant" && fields.get("persistent") != Some(&Value::Bool(false));
         let of = |payloads: &Payloads, folder| payloads.config.contains_key(name).then_some(folder);
@@ -141,19 +127,20 @@ fn bind(
             .ok_or_else(|| Refusal::new(format!("the values of `{name}` are not in the archive")))?;
         let learns = learns && payload.tensor_meta.requires_grad;
         let place = format!("{folder} {payload:?} {learns}");
-        let (tensor, is_first) = match tied.get(&place) {
-            Some(tensor) => (tensor.shallow_clone(), false),
-            None => (on(archive.tensor(folder, name, payload, learns)?, device, learns)?, true),
+        let (tensor, first) = match tied.get(&place) {
+            Some((tensor, first)) => (tensor.shallow_clone(), first.clone()),
+            None => (on(archive.tensor(folder, name, payload, learns)?, device, learns)?, name.to_owned()),
         };
-        if is_first {
-            tied.insert(place, tensor.shallow_clone());
-        }
         program.bind(slot, &tensor, kind == "buffer")?;
-        if is_saved && is_first {
-            tensors.push((name.to_owned(), tensor));
+        if is_saved {
+            if first == name {
+                tensors.push((name.to_owned(), tensor.shallow_clone()));
+            }
+            names.insert(in_graph.to_owned(), first.clone());
         }
+        tied.entry(place).or_insert((tensor, first));
     }
-    Ok(tensors)
+    Ok(Bound { tensors, names })
 }
 
 /// The tensor on `device`.
@@ -281,17 +268,6 @@ fn argument(value: &Value, slots: &Slots<'_>, known: &BTreeSet<Slot>) -> Result<
     })
 }
 
-/// A number; JSON has no infinities and no NaN, so that they are texts.
-fn double(value: &Value) -> Result<f64, String> {
-    match value {
-        Value::Number(number) => number.as_f64().ok_or_else(|| format!("is {number}")),
-        Value::String(text) if text == "Infinity" => Ok(f64::INFINITY),
-        Value::String(text) if text == "-Infinity" => Ok(f64::NEG_INFINITY),
-        Value::String(text) if text == "NaN" => Ok(f64::NAN),
-        other => Err(format!("is {other}, not a number")),
-    }
-}
-
 /// What a node returns in one place.
 fn made(value: &Value, slots: &Slots<'_>) -> Result<Output, Refusal> {
     let slot = |name: &str| slots.get(name).unwrap_or(NO_SLOT);
@@ -346,26 +322,5 @@ fn input(document: &Document, slots: &Slots<'_>) -> Result<Input, Refusal> {
             Err(Refusal::new(format!("its batch is fixed: `{name}` always has {batch} samples")).with_hint(HOW_DYNAMIC))
         }
         None => Err(Refusal::new(format!("its input `{name}` has no dimension for the batch")).with_hint(HOW_DYNAMIC)),
-    }
-}
-
-/// The one tensor that the program returns.
-fn output(document: &Document) -> Result<&str, Refusal> {
-    let mut returned = Vec::new();
-    for spec in &document.graph_module.signature.output_specs {
-        match entry(spec) {
-            Some(("user_output", fields)) => {
-                returned.extend(fields.get("arg").and_then(|argument| text_of(argument.get("as_tensor")?, "name")));
-            }
-            Some((other, _)) => {
-                return Err(Refusal::new(format!("it has an output of the kind `{other}`, which is not supported")));
-            }
-            None => {}
-        }
-    }
-    match returned[..] {
-        [name] => Ok(name),
-        _ => Err(Refusal::new(format!("it returns {} tensors, not one", returned.len()))
-            .with_hint("wrap the model in a module that returns one tensor, such as the logits")),
     }
 }

@@ -112,6 +112,11 @@ impl Size {
     pub(super) fn fixed(&self) -> Option<i64> {
         self.0.get("as_int")?.as_i64()
     }
+
+    /// The expression of sizes that are known only later, if it is one.
+    pub(super) fn expression(&self) -> Option<&str> {
+        self.0.get("as_expr")?.get("expr_str")?.as_str()
+    }
 }
 
 impl TensorMeta {
@@ -119,6 +124,73 @@ impl TensorMeta {
     pub(super) fn fixed(&self) -> Option<(Vec<i64>, Vec<i64>)> {
         let all = |sizes: &[Size]| sizes.iter().map(Size::fixed).collect::<Option<Vec<_>>>();
         all(&self.sizes).zip(all(&self.strides))
+    }
+}
+
+/// The one entry of a map.
+pub(super) fn entry(value: &Value) -> Option<(&str, &Value)> {
+    let (key, value) = value.as_object()?.iter().next()?;
+    Some((key, value))
+}
+
+/// The text under a key of a map.
+pub(super) fn text_of<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
+    value.get(key)?.as_str()
+}
+
+/// Every name in an argument.
+pub(super) fn names(value: &Value) -> Vec<&str> {
+    let mut found = Vec::new();
+    let Some((kind, value)) = entry(value) else { return found };
+    match (kind, value) {
+        ("as_tensor", value) => found.extend(text_of(value, "name")),
+        ("as_sym_int" | "as_sym_bool" | "as_sym_float", value) => found.extend(text_of(value, "as_name")),
+        ("as_tensors", Value::Array(values)) => found.extend(values.iter().filter_map(|value| text_of(value, "name"))),
+        ("as_optional_tensors", Value::Array(values)) => {
+            let given = values.iter().filter_map(|value| value.get("as_tensor"));
+            found.extend(given.filter_map(|value| text_of(value, "name")));
+        }
+        _ => {}
+    }
+    found
+}
+
+/// The name in the graph of an input, whatever it is.
+pub(super) fn input_name(spec: &Value) -> Option<&str> {
+    let (_, spec) = entry(spec)?;
+    let argument = spec.get("arg")?;
+    text_of(argument, "name").or_else(|| text_of(argument.get("as_tensor")?, "name"))
+}
+
+/// The one tensor that the program returns.
+pub(super) fn output(document: &Document) -> Result<&str, Refusal> {
+    let mut returned = Vec::new();
+    for spec in &document.graph_module.signature.output_specs {
+        match entry(spec) {
+            Some(("user_output", fields)) => {
+                returned.extend(fields.get("arg").and_then(|argument| text_of(argument.get("as_tensor")?, "name")));
+            }
+            Some((other, _)) => {
+                return Err(Refusal::new(format!("it has an output of the kind `{other}`, which is not supported")));
+            }
+            None => {}
+        }
+    }
+    match returned[..] {
+        [name] => Ok(name),
+        _ => Err(Refusal::new(format!("it returns {} tensors, not one", returned.len()))
+            .with_hint("wrap the model in a module that returns one tensor, such as the logits")),
+    }
+}
+
+/// A number; JSON has no infinities and no NaN, so that they are texts.
+pub(super) fn double(value: &Value) -> Result<f64, String> {
+    match value {
+        Value::Number(number) => number.as_f64().ok_or_else(|| format!("is {number}")),
+        Value::String(text) if text == "Infinity" => Ok(f64::INFINITY),
+        Value::String(text) if text == "-Infinity" => Ok(f64::NEG_INFINITY),
+        Value::String(text) if text == "NaN" => Ok(f64::NAN),
+        other => Err(format!("is {other}, not a number")),
     }
 }
 

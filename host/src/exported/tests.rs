@@ -38,7 +38,7 @@ fn sample(net: &str, batch: i64) -> Tensor {
 
 fn loss(program: &Exported, net: &str, batch: i64, training: bool) -> Tensor {
     let targets = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).remainder(10);
-    let outputs = program.forward(&sample(net, batch), training).unwrap();
+    let (outputs, _) = program.forward(&sample(net, batch), training, &[]).unwrap();
     outputs.cross_entropy_for_logits(&targets)
 }
 
@@ -49,7 +49,7 @@ fn programs_train_as_in_eager_pytorch() {
     let _generator = test_support::default_generator();
     let text = std::fs::read_to_string(figures().join("exported.json")).unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
-    for net in ["mlp", "cnn", "lstm", "vit", "gpt2", "bert"] {
+    for net in ["mlp", "cnn", "lstm", "resnet", "vit", "gpt2", "bert"] {
         let figures: Figures = serde_json::from_value(all["steps"][net].clone()).unwrap();
         let program = Exported::open(&file(net), Device::Cpu).unwrap();
         let learns = |learns| {
@@ -87,7 +87,7 @@ fn programs_train_as_in_eager_pytorch() {
 }
 
 /// A copy of an archive with other parts.
-fn changed(net: &str, method: CompressionMethod, change: impl Fn(&str, &mut Vec<u8>)) -> Vec<u8> {
+pub(super) fn changed(net: &str, method: CompressionMethod, change: impl Fn(&str, &mut Vec<u8>)) -> Vec<u8> {
     let mut archive = ZipArchive::new(File::open(file(net)).unwrap()).unwrap();
     let mut copy = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for index in 0..archive.len() {
@@ -102,7 +102,7 @@ fn changed(net: &str, method: CompressionMethod, change: impl Fn(&str, &mut Vec<
 }
 
 /// The same with another `model.json`.
-fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
+pub(super) fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
     changed(net, CompressionMethod::Stored, |name, content| {
         if name.ends_with("models/model.json") {
             let mut document = serde_json::from_slice(content).unwrap();
@@ -112,7 +112,7 @@ fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
     })
 }
 
-fn open(bytes: &[u8]) -> Result<Exported, ExportedError> {
+pub(super) fn open(bytes: &[u8]) -> Result<Exported, ExportedError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     Exported::open(file.path(), Device::Cpu)
@@ -207,7 +207,7 @@ fn inputs_of_another_shape_or_type_are_refused() {
         Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu)),
         Tensor::zeros([2, 1, 8, 8], (Kind::Double, Device::Cpu)),
     ];
-    let errors = inputs.map(|input| program.forward(&input, false).unwrap_err().to_string());
+    let errors = inputs.map(|input| program.forward(&input, false, &[]).unwrap_err().to_string());
     insta::assert_snapshot!(errors.join("\n"), @"
     its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 64]
     its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 3, 8, 8]

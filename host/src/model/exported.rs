@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
-use super::{error::ModelError, execute::Mode, named_tensor::NamedTensor, network::Network};
+use super::{error::ModelError, execute::Mode, graph::Graph, named_tensor::NamedTensor, network::Network, op::Op};
 use crate::exported::{Exported, ExportedError};
 use crate::report::Report;
 
@@ -40,6 +40,9 @@ impl Network {
     /// The program of `torch.export.save` in a file, with its saved weights, on `device`. Its tensors have the names of
     /// PyTorch's state dict; those that require gradients are the parameters.
     ///
+    /// The program is what the network computes. Where all of its operators are in the host's graph, it has one that
+    /// describes it.
+    ///
     /// # Errors
     ///
     /// See [`ExportedModelError`].
@@ -47,8 +50,71 @@ impl Network {
         let mut program = Exported::open(path, device)?;
         let tensors = std::mem::take(&mut program.tensors);
         let tensors = tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
-        let forward = move |input: &tch::Tensor, mode| Ok(program.forward(input, mode == Mode::Train)?);
-        Network::custom(tensors, device, forward)
+        Network::of_program(program, tensors, device)
             .map_err(|source| ExportedModelError::Model { path: path.display().to_string(), source: Box::new(source) })
     }
+}
+
+/// The output of a program for a batch, and copies of the values of the nodes `wanted` of its graph.
+pub(super) fn run(
+    program: &Exported,
+    input: &Tensor,
+    mode: Mode,
+    wanted: &[usize],
+) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+    program
+        .forward(input, mode == Mode::Train, wanted)
+        .map_err(|refusal| ModelError::Forward { message: refusal.to_string() })
+}
+
+/// The largest difference, in parts of the largest output, between the outputs of a program and of the graph that it was
+/// lowered to: kernels in another layout sum in another order, and those of a GPU may round to 10 bits.
+const LARGEST_DIFFERENCE: f64 = 5e-3;
+
+/// How far the outputs of `program` and of `network`, which executes its graph over the same tensors, are apart for samples of
+/// a shape, in parts of the largest output.
+///
+/// # Errors
+///
+/// When one of them cannot compute.
+pub(super) fn difference(
+    program: &Exported,
+    network: &Network,
+    (shape, kind): (&[i64], Kind),
+) -> Result<f64, ModelError> {
+    const SAMPLES: i64 = 2;
+    let shape: Vec<i64> = std::iter::once(SAMPLES).chain(shape.iter().copied()).collect();
+    let count = shape.iter().product::<i64>();
+    // Numbers without a pattern that a wrong order could share, and rows that every embedding has.
+    let numbers = Tensor::f_arange(count, (Kind::Float, network.device()))?;
+    let input = match kind {
+        Kind::Int64 => numbers.f_remainder(least_rows(network.graph()?) as f64)?.f_to_kind(kind)?,
+        _ => (numbers.f_square()? * 0.7).f_sin()?.f_to_kind(kind)?,
+    };
+    let input = input.f_reshape(&shape)?;
+    tch::no_grad(|| {
+        let (expected, _) = run(program, &input, Mode::Evaluate, &[])?;
+        let found = network.forward(&input, Mode::Evaluate)?;
+        if found.size() != expected.size() {
+            return Ok(f64::INFINITY);
+        }
+        let largest = expected.f_abs()?.f_max()?.f_double_value(&[])?;
+        let difference = (found - expected).f_abs()?.f_max()?.f_double_value(&[])?;
+        // An output that is no number tells nothing.
+        Ok(if difference.is_nan() { 0.0 } else { difference / largest.max(f64::MIN_POSITIVE) })
+    })
+}
+
+/// Whether two outputs that are so far apart are of one function.
+pub(super) fn agree(difference: f64) -> bool {
+    difference <= LARGEST_DIFFERENCE
+}
+
+/// The number of rows of the smallest embedding.
+fn least_rows(graph: &Graph) -> i64 {
+    let rows = graph.nodes().iter().filter_map(|node| match node.op {
+        Op::Embedding { num_embeddings, .. } => Some(num_embeddings),
+        _ => None,
+    });
+    rows.min().unwrap_or(1).max(1)
 }

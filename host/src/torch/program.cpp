@@ -526,6 +526,21 @@ void run(HostTorchProgram& program, const Call& call, bool training, torch::jit:
   }
 }
 
+// Keeps copies of what a call has made, without its graph, of the slots that are wanted.
+void copy_wanted(
+    const HostTorchProgram& program,
+    const Call& call,
+    const std::vector<bool>& is_wanted,
+    std::vector<at::Tensor>& copies) {
+  for (const Output& output : call.outputs) {
+    for (const Slot slot : output.slots) {
+      if (slot != NO_SLOT && is_wanted[slot] && program.values[slot].isTensor()) {
+        copies[slot] = program.values[slot].toTensor().detach().clone();
+      }
+    }
+  }
+}
+
 // Frees the values of a run, however it ends.
 struct Cleared {
   HostTorchProgram& program;
@@ -543,12 +558,15 @@ struct Cleared {
 extern "C" {
 
 // Runs the program over `inputs`, which go to the slots `input_slots`, and passes each output that is a tensor to `visit`,
-// which owns it. Evaluation that changes a buffer is an error.
+// which owns it; after them a copy of the value of each slot in `wanted`, as it is when it is made: a later operator may
+// change it in place. Evaluation that changes a buffer is an error.
 int host_torch_program_run(
     HostTorchProgram* program,
     const int64_t* input_slots,
     const at::Tensor* const* inputs,
     size_t input_count,
+    const int64_t* wanted,
+    size_t wanted_count,
     bool training,
     void* context,
     void (*visit)(void* context, size_t index, at::Tensor* tensor)) noexcept {
@@ -563,6 +581,11 @@ int host_torch_program_run(
         versions.push_back(program->values.at(slot).toTensor()._version());
       }
     }
+    std::vector<bool> is_wanted(wanted_count > 0 ? program->values.size() : 0, false);
+    for (size_t index = 0; index < wanted_count; ++index) {
+      is_wanted.at(wanted[index]) = true;
+    }
+    std::vector<at::Tensor> copies(is_wanted.size());
     torch::jit::Stack stack;
     for (const Call& call : program->calls) {
       try {
@@ -571,6 +594,9 @@ int host_torch_program_run(
         throw std::runtime_error("node `" + call.label + "` failed: " + error.what_without_backtrace());
       } catch (const std::exception& error) {
         throw std::runtime_error("node `" + call.label + "` failed: " + error.what());
+      }
+      if (wanted_count > 0) {
+        copy_wanted(*program, call, is_wanted, copies);
       }
       for (const Slot slot : call.last_used) {
         program->values[slot] = c10::IValue();
@@ -586,6 +612,13 @@ int host_torch_program_run(
       if (value.isTensor()) {
         visit(context, index, new at::Tensor(value.toTensor()));
       }
+    }
+    for (size_t index = 0; index < wanted_count; ++index) {
+      const at::Tensor& copy = copies.at(wanted[index]);
+      if (!copy.defined()) {
+        throw std::runtime_error("a value that is asked for is not made");
+      }
+      visit(context, program->outputs.size() + index, new at::Tensor(copy));
     }
   });
 }

@@ -49,7 +49,7 @@ fn programs_train_as_in_eager_pytorch() {
     let _generator = test_support::default_generator();
     let text = std::fs::read_to_string(figures().join("exported.json")).unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
-    for net in ["mlp", "cnn", "lstm", "resnet", "vit", "gpt2", "bert"] {
+    for net in ["mlp", "cnn", "lstm", "resnet", "mobilenet", "vit", "gpt2", "bert"] {
         let figures: Figures = serde_json::from_value(all["steps"][net].clone()).unwrap();
         let program = Exported::open(&file(net), Device::Cpu).unwrap();
         let learns = |learns| {

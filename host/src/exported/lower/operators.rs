@@ -31,6 +31,7 @@ impl<'d> Lowering<'d> {
                 self.activation(call, Op::Elu { alpha })
             }
             "hardswish" => self.activation(call, Op::HardSwish),
+            "hardsigmoid" => self.activation(call, Op::HardSigmoid),
             "silu" => self.activation(call, Op::Silu),
             "tanh" => self.activation(call, Op::Tanh),
             "sigmoid" => self.activation(call, Op::Sigmoid),

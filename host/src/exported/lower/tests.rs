@@ -46,7 +46,7 @@ fn described(graph: &Graph) -> String {
 #[test]
 fn a_graph_computes_what_its_program_computes() {
     let _generator = test_support::default_generator();
-    for net in ["mlp", "cnn", "lstm", "resnet"] {
+    for net in ["mlp", "cnn", "lstm", "resnet", "mobilenet"] {
         let network = network(net);
         let graph = Arc::clone(network.graph().unwrap());
         manual_seed(3);
@@ -85,7 +85,7 @@ fn a_graph_computes_what_its_program_computes() {
 
 #[test]
 fn layers_have_the_names_of_their_modules() {
-    let graphs = ["cnn", "lstm", "resnet"].map(|net| format!("{net}\n{}", described(network(net).graph().unwrap())));
+    let graphs = ["cnn", "lstm", "resnet", "mobilenet"].map(|net| format!("{net}\n{}", described(network(net).graph().unwrap())));
     insta::assert_snapshot!(graphs.join("\n"), @"
     cnn
     conv = conv2d(x) [4, 8, 8]
@@ -125,6 +125,46 @@ fn layers_have_the_names_of_their_modules() {
     adaptive_avg_pool2d = adaptive_avg_pool2d(relu__4) [8, 1, 1]
     flatten = flatten(adaptive_avg_pool2d) [8]
     head = linear(flatten) [10]
+
+    mobilenet
+    net.features.0.0 = conv2d(x) [8, 4, 4]
+    net.features.0.1 = batch_norm(net.features.0.0) [8, 4, 4]
+    hardswish_ = hard_swish(net.features.0.1) [8, 4, 4]
+    net.features.1.block.0.0 = conv2d(hardswish_) [8, 4, 4]
+    net.features.1.block.0.1 = batch_norm(net.features.1.block.0.0) [8, 4, 4]
+    relu_ = relu(net.features.1.block.0.1) [8, 4, 4]
+    adaptive_avg_pool2d = adaptive_avg_pool2d(relu_) [8, 1, 1]
+    net.features.1.block.1.fc1 = conv2d(adaptive_avg_pool2d) [8, 1, 1]
+    relu = relu(net.features.1.block.1.fc1) [8, 1, 1]
+    net.features.1.block.1.fc2 = conv2d(relu) [8, 1, 1]
+    hardsigmoid = hard_sigmoid(net.features.1.block.1.fc2) [8, 1, 1]
+    mul_4 = multiply(hardsigmoid, relu_) [8, 4, 4]
+    net.features.1.block.2.0 = conv2d(mul_4) [8, 4, 4]
+    net.features.1.block.2.1 = batch_norm(net.features.1.block.2.0) [8, 4, 4]
+    add__3 = add(net.features.1.block.2.1, hardswish_) [8, 4, 4]
+    net.features.2.block.0.0 = conv2d(add__3) [16, 4, 4]
+    net.features.2.block.0.1 = batch_norm(net.features.2.block.0.0) [16, 4, 4]
+    hardswish__1 = hard_swish(net.features.2.block.0.1) [16, 4, 4]
+    net.features.2.block.1.0 = conv2d(hardswish__1) [16, 2, 2]
+    net.features.2.block.1.1 = batch_norm(net.features.2.block.1.0) [16, 2, 2]
+    hardswish__2 = hard_swish(net.features.2.block.1.1) [16, 2, 2]
+    adaptive_avg_pool2d_1 = adaptive_avg_pool2d(hardswish__2) [16, 1, 1]
+    net.features.2.block.2.fc1 = conv2d(adaptive_avg_pool2d_1) [8, 1, 1]
+    relu_1 = relu(net.features.2.block.2.fc1) [8, 1, 1]
+    net.features.2.block.2.fc2 = conv2d(relu_1) [16, 1, 1]
+    hardsigmoid_1 = hard_sigmoid(net.features.2.block.2.fc2) [16, 1, 1]
+    mul_11 = multiply(hardsigmoid_1, hardswish__2) [16, 2, 2]
+    net.features.2.block.3.0 = conv2d(mul_11) [8, 2, 2]
+    net.features.2.block.3.1 = batch_norm(net.features.2.block.3.0) [8, 2, 2]
+    net.features.3.0 = conv2d(net.features.2.block.3.1) [48, 2, 2]
+    net.features.3.1 = batch_norm(net.features.3.0) [48, 2, 2]
+    hardswish__3 = hard_swish(net.features.3.1) [48, 2, 2]
+    adaptive_avg_pool2d_2 = adaptive_avg_pool2d(hardswish__3) [48, 1, 1]
+    flatten = flatten(adaptive_avg_pool2d_2) [48]
+    net.classifier.0 = linear(flatten) [16]
+    hardswish__4 = hard_swish(net.classifier.0) [16]
+    dropout_ = dropout(hardswish__4) [16]
+    net.classifier.3 = linear(dropout_) [10]
     ");
 }
 

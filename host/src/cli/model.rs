@@ -13,9 +13,12 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
     let request =
         Request { run_file: arguments.run_file.clone(), overrides: arguments.overrides.clone(), ..Request::default() };
     let ModelPlan { model, batch_size } = ModelPlan::make(&request)?;
-    let graph = match (model.graph(), &model) {
-        (Ok(graph), _) | (Err(_), PlannedModel::Graph(graph)) => graph,
-        (Err(error), PlannedModel::Network(network)) => return show_tensors(network, &error, arguments.json),
+    let graph = match &model {
+        PlannedModel::Graph(graph) => graph,
+        PlannedModel::Network(network) => match network.graph() {
+            Ok(graph) => graph,
+            Err(error) => return show_tensors(network, &error, arguments.json),
+        },
     };
     if arguments.json {
         let text = serde_json::to_string_pretty(graph.as_ref()).map_err(|error| cannot("write the graph", &error))?;

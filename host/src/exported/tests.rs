@@ -217,11 +217,13 @@ fn inputs_of_another_shape_or_type_are_refused() {
 
 #[test]
 fn damaged_archives_are_errors() {
-    let whole = std::fs::read(file("mlp")).unwrap();
-    for position in (0..whole.len()).step_by(97) {
-        let mut damaged = whole.clone();
-        damaged[position] ^= 0x55;
-        // Some bytes are of no part that is read; the rest must be told, never crash.
-        let _ = open(&damaged);
+    for net in ["mlp", "lstm"] {
+        let whole = std::fs::read(file(net)).unwrap();
+        for position in (0..whole.len()).step_by(97) {
+            let mut damaged = whole.clone();
+            damaged[position] ^= 0x55;
+            // Some bytes are of no part that is read; the rest must be told, never crash.
+            let _ = open(&damaged);
+        }
     }
 }

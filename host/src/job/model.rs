@@ -93,11 +93,13 @@ impl PlannedModel {
 
     /// Floating-point operations of a forward pass over a sample of `shape`, and whether they are exact.
     pub(super) fn flops_per_sample(&self, shape: &[i64]) -> (u64, &'static str) {
-        match (self.graph(), self) {
-            (Ok(graph), _) | (Err(_), PlannedModel::Graph(graph)) => (graph.flops_per_sample(), ""),
-            (Err(_), PlannedModel::Network(network)) => {
-                (train::threads::estimated_flops(network.parameters(), shape), "about ")
-            }
+        let network = match self {
+            PlannedModel::Graph(graph) => return (graph.flops_per_sample(), ""),
+            PlannedModel::Network(network) => network,
+        };
+        match network.graph() {
+            Ok(graph) => (graph.flops_per_sample(), ""),
+            Err(_) => (train::threads::estimated_flops(network.parameters(), shape), "about "),
         }
     }
 

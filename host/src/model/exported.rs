@@ -118,3 +118,36 @@ fn least_rows(graph: &Graph) -> i64 {
     });
     rows.min().unwrap_or(1).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn only_outputs_of_one_function_agree() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/exported/cnn.pt2");
+        let program = Exported::open(&path, Device::Cpu).unwrap();
+        let graph = program.graph().unwrap();
+        // In another order than the graph's, and with another shift of the batch norm.
+        let network = |shift: f64| {
+            let copies = program.tensors.iter().rev().map(|(name, tensor)| {
+                let tensor = if name == "bn.bias" { tensor.detach() + shift } else { tensor.detach() };
+                NamedTensor { name: name.clone(), tensor }
+            });
+            Network::over(Arc::clone(graph), copies.collect(), Device::Cpu).unwrap()
+        };
+        let apart = |shift| difference(&program, &network(shift), (&[1, 8, 8], Kind::Float)).unwrap();
+        assert!(apart(0.0) < 1e-6 && agree(apart(0.0)));
+        assert!(!agree(apart(0.1)));
+    }
+
+    #[test]
+    fn a_graph_over_too_few_tensors_is_an_error() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/exported/cnn.pt2");
+        let program = Exported::open(&path, Device::Cpu).unwrap();
+        let error = Network::over(Arc::clone(program.graph().unwrap()), Vec::new(), Device::Cpu).unwrap_err();
+        assert_eq!(error, ModelError::UnknownTensor { name: "conv.weight".to_owned() });
+    }
+}

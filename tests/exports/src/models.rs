@@ -275,7 +275,8 @@ pub fn random_model() -> impl Strategy<Value = Model> {
 fn random_layer(choice: u16, shape: &[i64]) -> (String, Vec<i64>) {
     let (which, detail) = (choice % 16, i64::from(choice / 16));
     let same = |layer: String| (layer, shape.to_vec());
-    let activation = ["relu", "tanh", "sigmoid", "silu", "gelu", "elu", "hard_swish", "hard_sigmoid", "leaky_relu", "softmax"];
+    let activation =
+        ["relu", "tanh", "sigmoid", "silu", "gelu", "elu", "hard_swish", "hard_sigmoid", "leaky_relu", "softmax"];
     match (shape, which) {
         ([channels, height, width], 0..=3) => {
             let kernel = 1 + detail % 3.min(*height).min(*width);

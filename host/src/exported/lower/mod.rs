@@ -110,6 +110,8 @@ struct Lowering<'d> {
     versions: Vec<u32>,
     /// Names that a node without tensors cannot have: of tensors, of the nodes that own them, and those in use.
     taken: HashSet<String>,
+    /// How many other names each name was replaced by.
+    counts: HashMap<String, u32>,
     /// The nodes that own tensors so far.
     owners: HashSet<String>,
     /// The name in the document of each node's value.
@@ -173,6 +175,7 @@ impl<'d> Lowering<'d> {
             values,
             versions: Vec::new(),
             taken,
+            counts: HashMap::new(),
             owners: HashSet::new(),
             made: Vec::new(),
             readers,
@@ -237,11 +240,15 @@ impl<'d> Lowering<'d> {
     fn sample_shape(&self, name: &str) -> Result<Vec<i64>, Reason> {
         let meta = self.document.graph_module.graph.tensor_values.get(name);
         let meta = meta.ok_or_else(|| format!("the value `{name}` is not described"))?;
-        let fixed = |sizes: &[super::document::Size]| sizes.iter().map(|size| size.fixed()).collect::<Option<Vec<_>>>();
+        // Sums and products of sizes must not overflow.
+        let is_size = |size: &i64| (1..=i64::from(u32::MAX)).contains(size);
+        let fixed = |size: &super::document::Size| size.fixed().filter(is_size);
         match meta.sizes.split_first() {
-            Some((batch, sizes)) if batch.expression() == Some(self.batch) => {
-                fixed(sizes).ok_or_else(|| Reason::from(format!("the sizes of `{name}` are not fixed")))
-            }
+            Some((batch, sizes)) if batch.expression() == Some(self.batch) => sizes
+                .iter()
+                .map(fixed)
+                .collect::<Option<_>>()
+                .ok_or_else(|| Reason::from(format!("the sizes of `{name}` are not fixed"))),
             _ => Err(Reason::from(format!("the value `{name}` does not begin with the batch"))),
         }
     }
@@ -254,10 +261,11 @@ impl<'d> Lowering<'d> {
     /// A name of the graph that nothing else has.
     fn unique(&mut self, name: &str) -> String {
         let mut unique = name.to_owned();
-        let mut count = 1;
         while !self.taken.insert(unique.clone()) {
+            // Each name counts on from its last one: a file may have one name many times.
+            let count = self.counts.entry(name.to_owned()).or_default();
+            *count += 1;
             unique = format!("{name}_{count}");
-            count += 1;
         }
         unique
     }

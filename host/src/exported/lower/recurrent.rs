@@ -60,7 +60,8 @@ impl<'d> Lowering<'d> {
         let mut nodes = Vec::new();
         loop {
             let [place] = self.readers.get(value)?[..] else { return None };
-            if value == self.output {
+            // A file may have a node that reads what it makes.
+            if value == self.output || nodes.last().is_some_and(|last| place <= *last) {
                 return None;
             }
             let call = Call::new(self.document.graph_module.graph.nodes.get(place)?);
@@ -70,7 +71,7 @@ impl<'d> Lowering<'d> {
                 "slice" if call.is_whole() => {}
                 "select" => {
                     let index = call.integer("index", 0).ok()?;
-                    let is_last = index == -1 || length == Some(index + 1);
+                    let is_last = index == -1 || length == Some(index.saturating_add(1));
                     return (matches!(call.integer("dim", 0), Ok(1)) && is_last).then_some((value, nodes));
                 }
                 _ => return None,

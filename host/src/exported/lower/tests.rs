@@ -85,7 +85,8 @@ fn a_graph_computes_what_its_program_computes() {
 
 #[test]
 fn layers_have_the_names_of_their_modules() {
-    let graphs = ["cnn", "lstm", "resnet", "mobilenet"].map(|net| format!("{net}\n{}", described(network(net).graph().unwrap())));
+    let graphs = ["cnn", "lstm", "resnet", "mobilenet"]
+        .map(|net| format!("{net}\n{}", described(network(net).graph().unwrap())));
     insta::assert_snapshot!(graphs.join("\n"), @"
     cnn
     conv = conv2d(x) [4, 8, 8]

@@ -253,6 +253,11 @@ impl<'d> Lowering<'d> {
         }
     }
 
+    /// The dtype of a value of the document.
+    fn kind(&self, name: &str) -> Option<Kind> {
+        kind_of(self.document.graph_module.graph.tensor_values.get(name)?.dtype)
+    }
+
     fn new_memory(&mut self) -> usize {
         self.versions.push(0);
         self.versions.len() - 1
@@ -352,8 +357,7 @@ impl<'d> Lowering<'d> {
         inputs: &[&Known],
     ) -> Result<(), Reason> {
         let expected = self.sample_shape(output)?;
-        let kind = self.document.graph_module.graph.tensor_values.get(output).and_then(|meta| kind_of(meta.dtype));
-        if kind != Some(Kind::Float) {
+        if self.kind(output) != Some(Kind::Float) {
             return Err(Reason::from("its value is not float32"));
         }
         let shape = self.inner(output, &name, op, inputs)?;
@@ -392,11 +396,14 @@ impl<'d> Lowering<'d> {
         known
     }
 
-    /// The call's output is another name for a value.
-    fn alias(&mut self, call: &Call<'d>, known: Known) -> Result<(), Reason> {
-        let output = call.output()?;
+    /// The call's output is another name for the value `read`.
+    fn alias(&mut self, call: &Call<'d>, read: &str) -> Result<(), Reason> {
+        let (output, known) = (call.output()?, self.known(read)?);
         if self.sample_shape(output)? != known.shape {
             return Err(Reason::from("its value has another shape than what it reads"));
+        }
+        if self.kind(output) != self.kind(read) {
+            return Err(Reason::from("its value has another dtype than what it reads"));
         }
         self.values.insert(output, Value::Known(known));
         Ok(())

@@ -60,12 +60,10 @@ impl<'d> Lowering<'d> {
             "squeeze" if call.has("dim") => self.reshape(call),
             "permute" | "transpose" => self.permute(call),
             "contiguous" | "clone" | "detach" | "alias" | "to" | "lift_fresh_copy" => {
-                let input = self.input(call)?;
-                self.alias(call, input)
+                self.alias(call, call.first()?)
             }
             "slice" if call.is_whole() => {
-                let input = self.input(call)?;
-                self.alias(call, input)
+                self.alias(call, call.first()?)
             }
             "zeros" | "new_zeros" | "zeros_like" => {
                 self.values.insert(call.output()?, Value::Zeros);
@@ -100,7 +98,7 @@ impl<'d> Lowering<'d> {
 
     /// The value that a node reads first.
     pub(super) fn input(&self, call: &Call<'d>) -> Result<Known, Reason> {
-        self.known(call.first_tensor().ok_or_else(|| Reason::from("it reads no tensor first"))?)
+        self.known(call.first()?)
     }
 
     /// An operator of one value, without tensors.
@@ -152,9 +150,6 @@ impl<'d> Lowering<'d> {
         let inputs = inputs.into_iter().map(|name| self.known(name)).collect::<Result<Vec<_>, _>>()?;
         let first = inputs.first().ok_or_else(|| Reason::from("it has no values"))?;
         let dim = dimension(call.integer("dim", 0)?, &first.shape)?;
-        if let [only] = inputs.as_slice() {
-            return self.alias(call, only.clone());
-        }
         self.value(call, Op::Concat { dim }, &inputs.iter().collect::<Vec<_>>())
     }
 
@@ -163,7 +158,7 @@ impl<'d> Lowering<'d> {
         let input = self.input(call)?;
         let shape = self.sample_shape(call.output()?)?;
         if shape == input.shape {
-            return self.alias(call, input);
+            return self.alias(call, call.first()?);
         }
         let op = if shape.len() == 1 { Op::Flatten } else { Op::Reshape { shape } };
         self.value(call, op, &[&input])
@@ -185,7 +180,7 @@ impl<'d> Lowering<'d> {
             }
         }
         if dims.is_sorted() && dims.len() == input.shape.len() {
-            return self.alias(call, input);
+            return self.alias(call, call.first()?);
         }
         self.value(call, Op::Permute { dims }, &[&input])
     }
@@ -243,7 +238,12 @@ impl<'d> Lowering<'d> {
     }
 }
 
-impl Call<'_> {
+impl<'d> Call<'d> {
+    /// The name of the value that it reads first.
+    fn first(&self) -> Result<&'d str, Reason> {
+        self.first_tensor().ok_or_else(|| Reason::from("it reads no tensor first"))
+    }
+
     /// Whether a slice takes everything.
     pub(super) fn is_whole(&self) -> bool {
         let is_first = matches!(self.integer("start", 0), Ok(0));

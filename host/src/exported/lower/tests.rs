@@ -220,9 +220,17 @@ fn programs_that_a_graph_would_not_compute_have_none() {
     let no_statistics = with_document("cnn", |document| {
         node(document, "batch_norm")["inputs"][3]["arg"] = json!({ "as_none": true });
     });
-    let cases = [twice, in_place, without_module, unused, other_axes, batch, no_statistics];
+    let whole_numbers = with_document("cnn", |document| {
+        node(document, "relu")["target"] = json!("torch.ops.aten.to.dtype");
+        node(document, "relu")["inputs"].as_array_mut().unwrap().push(
+            json!({ "name": "dtype", "arg": { "as_scalar_type": 5 } }),
+        );
+        document["graph_module"]["graph"]["tensor_values"]["relu"]["dtype"] = json!(5);
+    });
+    let cases = [whole_numbers, twice, in_place, without_module, unused, other_axes, batch, no_statistics];
     let reasons = cases.map(|bytes| open(&bytes).unwrap().graph().unwrap_err().to_string());
     insta::assert_snapshot!(reasons.join("\n"), @"
+    node `relu` (`aten.to.dtype`): its value has another dtype than what it reads
     node `linear_1` (`aten.linear.default`): its tensors are those of the node `1`, too: they are shared or tied
     node `linear_1` (`aten.linear.default`): it reads `linear`, which another node has changed in place
     node `linear` (`aten.linear.default`): its tensor `weight` has no module's name: wrap the model in a module that holds it

@@ -251,6 +251,8 @@ pub enum Op {
     },
     /// `x · min(max(x + 3, 0), 6) / 6` (`torch.nn.Hardswish`).
     HardSwish,
+    /// `min(max(x + 3, 0), 6) / 6` (`torch.nn.Hardsigmoid`).
+    HardSigmoid,
     /// `x Φ(x)` with the normal distribution Φ (`torch.nn.GELU`).
     Gelu {
         /// How Φ is computed.
@@ -329,9 +331,11 @@ pub enum Op {
         /// How values between pixels are interpolated.
         mode: UpsampleMode,
     },
-    /// The sum of values of one shape: the end of a residual block.
+    /// The sum of two values of one shape: the end of a residual block. One of two images may have a single value for each
+    /// channel, `[channels, 1, 1]`, which is added to all of the channel's.
     Add,
-    /// The product of values of one shape, element by element.
+    /// The product of two values of one shape, element by element. One of two images may have a single value for each
+    /// channel, `[channels, 1, 1]`, which scales all of the channel's (squeeze and excitation; Hu et al. 2018).
     Multiply,
     /// Values concatenated along a dimension, the only one in which their shapes differ (`torch.cat`).
     Concat {
@@ -384,6 +388,7 @@ impl Op {
             Op::LeakyRelu { .. } => "leaky_relu",
             Op::Elu { .. } => "elu",
             Op::HardSwish => "hard_swish",
+            Op::HardSigmoid => "hard_sigmoid",
             Op::Gelu { .. } => "gelu",
             Op::Silu => "silu",
             Op::Tanh => "tanh",

@@ -153,11 +153,11 @@ fn callbacks_are_told_that_there_is_no_graph() {
     training.run("run", &["--set", "train.epochs=1"]);
     insta::assert_snapshot!(checks(&training.journal()), @"
     a model without a graph can be told by the error's kind
-    graph: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
-    tap of an activation: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
-    graph at the end of an epoch: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
-    recalibrate_batch_norm: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
-    predictions with a node: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
+    graph: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    tap of an activation: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    graph at the end of an epoch: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    recalibrate_batch_norm: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    predictions with a node: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
     predictions
     ");
 }

@@ -1,6 +1,6 @@
 //! Programs of `torch.export.save` in place of layers. The unit tests compare their losses with PyTorch's.
 
-use fixture::{shown, workspace_root};
+use fixture::{host, shown, workspace_root};
 
 use crate::training::Training;
 
@@ -54,6 +54,41 @@ fn a_program_is_shown_evaluated_and_frozen_as_any_model() {
     };
     let ([conv, head], [conv_after, head_after]) = (of("epoch-0001-step-00000023"), of("epoch-0002-step-00000046"));
     assert!(conv == conv_after && head != head_after);
+}
+
+const EXPORTERS: &str = "[[plugins]]\nkind = \"onnx\"\n\n[[plugins]]\nkind = \"tflite\"\n";
+
+/// The exporters compare what their files compute with the program's outputs.
+#[test]
+fn programs_are_exported_and_verified() {
+    for net in ["cnn", "mobilenet"] {
+        let training = training(net, EXPORTERS);
+        training.run("run", &["--set", "train.epochs=1"]);
+        let artifacts = &training.status("run")["artifacts"];
+        let exports = serde_json::json!(["exports/model.onnx", "exports/model.tflite"]);
+        assert_eq!(artifacts["exports"], exports, "{net}: {artifacts}");
+        assert!(artifacts.get("unverified_export").is_none(), "{net}: {artifacts}");
+    }
+}
+
+#[test]
+fn a_program_is_shown_as_a_graph_or_with_what_is_not_in_one() {
+    let model = |net: &str| {
+        let training = training(net, "");
+        let output = host().arg("model").arg(training.path("run.toml")).output().expect("the host starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let cnn = model("cnn");
+    assert!(cnn.contains("conv2d") && cnn.contains("7 nodes, 98 parameters"), "{cnn}");
+    let reason = "the model has no graph: node `expand` (`aten.expand.default`): the graph has no such operator";
+    let vit = model("vit");
+    assert!(vit.contains("vit.cls_token") && vit.contains(reason), "{vit}");
+
+    let told = shown(&training("vit", EXPORTERS).output("run", &[]), &[]);
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(&format!("files are made from the model's graph, and {reason}; give the model")), "{told}");
+    assert!(told.contains("failed: 0 epochs, 0 steps"), "{told}");
 }
 
 #[test]

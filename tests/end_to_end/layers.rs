@@ -34,6 +34,7 @@ const EXAMPLES: [(&str, &[i64], &str); 34] = [
     ("leaky_relu", &[16], r#"{ type = "leaky_relu", negative_slope = 0.2 }"#),
     ("elu", &[16], r#"{ type = "elu" }"#),
     ("hard_swish", &[16], r#"{ type = "hard_swish" }"#),
+    ("hard_sigmoid", &[16], r#"{ type = "hard_sigmoid" }"#),
     ("gelu", &[16], r#"{ type = "gelu", approximate = "tanh" }"#),
     ("silu", &[16], r#"{ type = "silu" }"#),
     ("tanh", &[16], r#"{ type = "tanh" }"#),

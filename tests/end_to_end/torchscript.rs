@@ -60,11 +60,11 @@ fn callbacks_are_told_that_there_is_no_graph() {
     training.run("run", &["--set", "train.epochs=1"]);
     insta::assert_snapshot!(checks(&training.journal()), @"
     a model without a graph can be told by the error's kind
-    graph: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
-    tap of an activation: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
-    graph at the end of an epoch: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
-    recalibrate_batch_norm: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
-    predictions with a node: NoSuchName: the model has no graph: it is a program's own, a TorchScript module or an exported program
+    graph: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    tap of an activation: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    graph at the end of an epoch: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    recalibrate_batch_norm: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
+    predictions with a node: NoSuchName: the model has no graph: it is a program's own, or a TorchScript module
     predictions
     ");
 }
@@ -75,8 +75,8 @@ fn exporters_of_whole_models_refuse_one_without_a_graph_before_the_training() {
         let training = training(&format!("[[plugins]]\nkind = \"{kind}\"\n"));
         let told = shown(&training.output("run", &[]), &[training.folder()]);
         let expected = format!(
-            "an exported program, which {format} files are made from; give it as `[model] layers`, or export its weights \
-             with the kind `weights`"
+            "{format} files are made from the model's graph, and the model has no graph: it is a program's own, or a \
+             TorchScript module; give the model as `[model] layers`, or export its weights with the kind `weights`"
         );
         let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(told.contains(&expected) && told.contains("failed: 0 epochs, 0 steps"), "{told}");

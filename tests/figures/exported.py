@@ -1,6 +1,6 @@
 """Small nets as exported programs, and the losses of eager PyTorch over ten steps of SGD with them.
 
-Run as `python -P exported.py` with PyTorch 2.11, timm and transformers; writes `exported/*.pt2` and `exported.json` beside
+Run as `python -P exported.py` with PyTorch 2.11, torchvision, timm and transformers; writes `exported/*.pt2` and `exported.json` beside
 this file.
 """
 
@@ -11,6 +11,7 @@ import zipfile
 
 import timm
 import torch
+import torchvision
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
@@ -72,6 +73,38 @@ class Vit(nn.Module):
         return self.vit(x)
 
 
+class Resnet(nn.Module):
+    """A small one of the blocks of ResNet-18, whose sums and activations are in place."""
+
+    def __init__(self):
+        super().__init__()
+        block = timm.models.resnet.BasicBlock
+        shortcut = timm.models.resnet.downsample_conv(4, 8, 1, stride=2)
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.layers = nn.Sequential(block(4, 4), block(4, 8, stride=2, downsample=shortcut))
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.mean(self.layers(self.pool(self.stem(x)))).flatten(1))
+
+
+class Mobilenet(nn.Module):
+    """The blocks of MobileNetV3 (Howard et al. 2019): depthwise convolutions, squeeze and excitation, hard functions."""
+
+    def __init__(self):
+        super().__init__()
+        setting = torchvision.models.mobilenetv3.InvertedResidualConfig
+        # Channels, kernel, expanded channels, output channels, squeeze and excitation, activation, stride, dilation, width.
+        blocks = [setting(8, 3, 8, 8, True, "RE", 1, 1, 1.0), setting(8, 3, 16, 8, True, "HS", 2, 1, 1.0)]
+        self.net = torchvision.models.MobileNetV3(blocks, last_channel=16, num_classes=10)
+        self.net.features[0][0] = nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False)
+
+    def forward(self, x):
+        return self.net(x)
+
+
 class Gpt2(nn.Module):
     """Its output layer is tied to the embedding of the tokens."""
 
@@ -125,7 +158,9 @@ def main():
     torch.use_deterministic_algorithms(True)
     FOLDER.mkdir(exist_ok=True)
     figures = {}
-    for make, sample in [(Mlp, images), (Cnn, images), (Lstm, images), (Vit, images), (Gpt2, tokens), (Bert, tokens)]:
+    of_images = [Mlp, Cnn, Lstm, Resnet, Mobilenet, Vit]
+    nets = [(make, images) for make in of_images] + [(make, tokens) for make in [Gpt2, Bert]]
+    for make, sample in nets:
         name = make.__name__.lower()
         torch.manual_seed(0)
         model = make().train()

@@ -92,6 +92,7 @@ CASES = {
     "leaky_relu": (lambda: nn.LeakyReLU(0.2), SEQUENCE),
     "elu": (lambda: nn.ELU(0.7), SEQUENCE),
     "hard_swish": (nn.Hardswish, SEQUENCE),
+    "hard_sigmoid": (nn.Hardsigmoid, SEQUENCE),
     "gelu": (nn.GELU, SEQUENCE),
     "gelu_tanh": (lambda: nn.GELU("tanh"), SEQUENCE),
     "silu": (nn.SiLU, SEQUENCE),
@@ -119,6 +120,18 @@ CASES = {
             nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Sigmoid()), combine=lambda values: values[0] * values[1]
         ),
         SEQUENCE,
+    ),
+    "squeeze_excite": (
+        lambda: Branches(
+            nn.Identity(),
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Hardsigmoid()),
+            combine=lambda values: values[0] * values[1],
+        ),
+        IMAGE,
+    ),
+    "sum_with_channels": (
+        lambda: Branches(nn.AdaptiveAvgPool2d(1), nn.Tanh(), combine=lambda values: values[0] + values[1]),
+        IMAGE,
     ),
 }
 

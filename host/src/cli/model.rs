@@ -22,7 +22,10 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
     let ModelPlan { model, batch_size } = ModelPlan::make(&request)?;
     let graph = match &model {
         PlannedModel::Graph(graph) => graph,
-        PlannedModel::Network(network) => return show_tensors(network, arguments.json),
+        PlannedModel::Network(network) => match network.graph() {
+            Ok(graph) => graph,
+            Err(error) => return show_tensors(network, &error, arguments.json),
+        },
     };
     if arguments.json {
         let text = serde_json::to_string_pretty(graph.as_ref()).map_err(|error| cannot("write the graph", &error))?;
@@ -68,10 +71,10 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows the tensors of a model without a graph.
-fn show_tensors(network: &Network, json: bool) -> Result<ExitCode, Problems> {
+/// Shows the tensors of a model without a graph, and why it has none.
+fn show_tensors(network: &Network, error: &ModelError, json: bool) -> Result<ExitCode, Problems> {
     if json {
-        return Err(cannot("write the graph", &ModelError::NoGraph));
+        return Err(cannot("write the graph", error));
     }
     let mut rows = Vec::new();
     for named in network.tensors() {
@@ -85,6 +88,6 @@ fn show_tensors(network: &Network, json: bool) -> Result<ExitCode, Problems> {
     print(&String::from_utf8_lossy(&text))?;
     let parameters: usize = network.parameters().iter().map(|named| named.tensor.numel()).sum();
     let output = network.output_shape().unwrap_or_default();
-    print(&format!("no graph; {parameters} parameters; output {output:?} for a sample\n"))?;
+    print(&format!("{parameters} parameters; output {output:?} for a sample; {error}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! The nodes of a document as a program for libtorch.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tch::Device;
@@ -9,8 +10,9 @@ use super::archive::Archive;
 use super::arguments::argument;
 use super::document::{Document, Graph, Node, entry, input_name, kind_of, names, output, text_of};
 use super::error::Refusal;
+use super::lower::{Lowered, SavedTensors, lower};
 use super::operators::{Target, target};
-use super::{Exported, Input, Purpose, regions, tensors};
+use super::{Described, Exported, Input, Purpose, regions, tensors};
 use crate::torch::program::{self, Argument, NO_SLOT, Output, Program, Size, Slot, Symbol};
 
 /// What a batch that may have any size needs.
@@ -50,12 +52,21 @@ pub(super) fn build(
     let output = scope.get(output(document, wanted)?).ok_or_else(|| Refusal::new("its output is made by no node"))?;
     program.finish(&[*output])?;
     let mut tensors: Vec<(String, tch::Tensor)> = Vec::new();
-    for tensors::Bound { saved, tensor, .. } in bound {
-        if let Some(name) = saved.filter(|name| !tensors.iter().any(|(known, _)| known == name)) {
-            tensors.push((name.to_owned(), tensor));
+    let mut names = BTreeMap::new();
+    for tensors::Bound { input, saved, tensor, .. } in bound {
+        let Some(saved) = saved else { continue };
+        names.insert(input.to_owned(), saved.to_owned());
+        if !tensors.iter().any(|(known, _)| known == saved) {
+            tensors.push((saved.to_owned(), tensor));
         }
     }
-    Ok(Exported { program, tensors, input, evaluation: None })
+    let saved = tensors.iter().map(|(name, tensor)| (name.as_str(), (tensor.size(), tensor.kind())));
+    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect() }, wanted);
+    let graph = lowered.map(|Lowered { graph, values }| Described {
+        graph: Arc::new(graph),
+        values: values.iter().map(|value| scope.get(value).copied().unwrap_or(NO_SLOT)).collect(),
+    });
+    Ok(Exported { program, tensors, input, graph, evaluation: None })
 }
 
 /// A program in the making.

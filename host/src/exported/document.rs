@@ -173,6 +173,11 @@ impl Size {
     pub(super) fn fixed(&self) -> Option<i64> {
         self.0.get("as_int")?.as_i64()
     }
+
+    /// The expression of sizes that are known only later, if it is one.
+    pub(super) fn expression(&self) -> Option<&str> {
+        self.0.get("as_expr")?.get("expr_str")?.as_str()
+    }
 }
 
 impl TensorMeta {

@@ -8,7 +8,10 @@
 //! arguments.rs  their arguments
 //! regions.rs    the parts that run in another mode, or under a condition
 //! operators.rs  which operators a program may call
+//! lower/        the same nodes as the host's own graph, where it has all of their operators
 //! ```
+//!
+//! The program is what is computed. The graph describes it, for exporters and for people.
 //!
 //! A program is a stranger's file. It is data: nothing in it is executed but operators of a written list, which touch no file,
 //! process or network. The format has no specification; it is what PyTorch 2.9 to 2.15 write (`torch/_export/serde/schema.py`,
@@ -19,14 +22,17 @@ mod arguments;
 mod builder;
 mod document;
 mod error;
+mod lower;
 mod operators;
 mod regions;
 mod tensors;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::model::Graph;
 use crate::torch::program::{Program, Slot};
 
 pub use error::{ExportedError, Refusal};
@@ -38,8 +44,18 @@ pub struct Exported {
     /// The parameters and the persistent buffers, by PyTorch's names. One with several names is listed under the first.
     pub tensors: Vec<(String, Tensor)>,
     input: Input,
+    /// The graph that describes it, or why there is none.
+    graph: Result<Described, Refusal>,
     /// What evaluates in its place, over the same tensors.
     evaluation: Option<Box<Exported>>,
+}
+
+/// The host's own graph of a program.
+#[derive(Debug)]
+struct Described {
+    graph: Arc<Graph>,
+    /// The slot of each node's value, which may have another shape there.
+    values: Vec<Slot>,
 }
 
 /// What a program is made for.
@@ -93,18 +109,66 @@ impl Exported {
         builder::build(&document, &mut archive, device, purpose, output).map_err(refused)
     }
 
-    /// The output for a batch, in training or in evaluation.
+    /// The host's graph of the program: the same function in evaluation, with the same names of tensors.
     ///
     /// # Errors
     ///
-    /// An input of another rank, size or type than the program was exported for, and the failure of an operator.
-    pub fn forward(&self, input: &Tensor, training: bool) -> Result<Tensor, Refusal> {
-        if let (Some(evaluation), false) = (&self.evaluation, training) {
-            return evaluation.forward(input, false);
+    /// What in the program is not in a graph.
+    pub fn graph(&self) -> Result<&Arc<Graph>, &Refusal> {
+        self.of_evaluation().graph.as_ref().map(|described| &described.graph)
+    }
+
+    fn of_evaluation(&self) -> &Self {
+        self.evaluation.as_deref().unwrap_or(self)
+    }
+
+    /// Forgets the graph, for this reason.
+    pub fn withdraw_graph(&mut self, reason: String) {
+        let graph = match &mut self.evaluation {
+            Some(evaluation) => &mut evaluation.graph,
+            None => &mut self.graph,
+        };
+        *graph = Err(Refusal::new(reason));
+    }
+
+    /// The output for a batch, in training or in evaluation, and copies of the values of the nodes at the indices `wanted` of
+    /// the graph, in that order.
+    ///
+    /// # Errors
+    ///
+    /// An input of another rank, size or type than the program was exported for, the failure of an operator, and a node that
+    /// there is not.
+    pub fn forward(&self, input: &Tensor, training: bool, wanted: &[usize]) -> Result<(Tensor, Vec<Tensor>), Refusal> {
+        match &self.evaluation {
+            Some(evaluation) if !training => return evaluation.forward(input, false, wanted),
+            Some(_) if !wanted.is_empty() => {
+                return Err(Refusal::new("with `exported_eval`, values within the model are known in evaluation only"));
+            }
+            _ => {}
         }
         self.input.check(input)?;
-        let mut outputs = self.program.run(&[(self.input.slot, input)], training)?;
-        outputs.pop().ok_or_else(|| Refusal::new("it returns no tensor"))
+        let nodes = wanted.iter().map(|&index| self.node(index)).collect::<Result<Vec<_>, _>>()?;
+        let slots: Vec<Slot> = nodes.iter().map(|(slot, _)| *slot).collect();
+        let (mut outputs, inner) = self.program.run(&[(self.input.slot, input)], training, &slots)?;
+        let output = outputs.pop().ok_or_else(|| Refusal::new("it returns no tensor"))?;
+        let batch = input.size().first().copied().unwrap_or(1);
+        let shaped = |(value, (_, shape)): (Tensor, (Slot, &[i64]))| {
+            let shape: Vec<i64> = std::iter::once(batch).chain(shape.iter().copied()).collect();
+            value
+                .f_reshape(shape)
+                .and_then(|value| value.f_contiguous())
+                .map_err(|error| crate::torch::TorchError::from(error).into())
+        };
+        let values = inner.into_iter().zip(nodes).map(shaped).collect::<Result<_, Refusal>>()?;
+        Ok((output, values))
+    }
+
+    /// The slot of the value of a node of the graph, and its shape for a sample.
+    fn node(&self, index: usize) -> Result<(Slot, &[i64]), Refusal> {
+        let described = self.graph.as_ref().map_err(|refusal| Refusal::new(refusal.to_string()))?;
+        let node = described.values.get(index).zip(described.graph.nodes().get(index));
+        let (slot, node) = node.ok_or_else(|| Refusal::new(format!("its graph has no node {index}")))?;
+        Ok((*slot, &node.shape))
     }
 }
 

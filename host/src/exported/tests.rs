@@ -38,7 +38,7 @@ fn sample(net: &str, batch: i64) -> Tensor {
 
 fn loss(program: &Exported, net: &str, batch: i64, training: bool) -> Tensor {
     let targets = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).remainder(10);
-    let outputs = program.forward(&sample(net, batch), training).unwrap();
+    let (outputs, _) = program.forward(&sample(net, batch), training, &[]).unwrap();
     outputs.cross_entropy_for_logits(&targets)
 }
 
@@ -49,7 +49,7 @@ fn programs_train_as_in_eager_pytorch() {
     let _generator = test_support::default_generator();
     let text = std::fs::read_to_string(figures().join("exported.json")).unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
-    for net in ["mlp", "cnn", "lstm", "vit", "gpt2", "bert"] {
+    for net in ["mlp", "cnn", "lstm", "resnet", "mobilenet", "vit", "gpt2", "bert"] {
         let figures: Figures = serde_json::from_value(all["steps"][net].clone()).unwrap();
         let program = Exported::open(&file(net), None, None, Device::Cpu).unwrap();
         trains_as_expected(&program, net, figures);
@@ -93,7 +93,7 @@ fn trains_as_expected(program: &Exported, net: &str, figures: Figures) {
 }
 
 /// A copy of an archive with other parts.
-fn changed(net: &str, method: CompressionMethod, change: impl Fn(&str, &mut Vec<u8>)) -> Vec<u8> {
+pub(super) fn changed(net: &str, method: CompressionMethod, change: impl Fn(&str, &mut Vec<u8>)) -> Vec<u8> {
     let mut archive = ZipArchive::new(File::open(file(net)).unwrap()).unwrap();
     let mut copy = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for index in 0..archive.len() {
@@ -108,7 +108,7 @@ fn changed(net: &str, method: CompressionMethod, change: impl Fn(&str, &mut Vec<
 }
 
 /// The same with another `model.json`.
-fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
+pub(super) fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
     changed(net, CompressionMethod::Stored, |name, content| {
         if name.ends_with("models/model.json") {
             let mut document = serde_json::from_slice(content).unwrap();
@@ -118,7 +118,7 @@ fn with_document(net: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
     })
 }
 
-fn open(bytes: &[u8]) -> Result<Exported, ExportedError> {
+pub(super) fn open(bytes: &[u8]) -> Result<Exported, ExportedError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     Exported::open(file.path(), None, None, Device::Cpu)
@@ -213,7 +213,7 @@ fn inputs_of_another_shape_or_type_are_refused() {
         Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu)),
         Tensor::zeros([2, 1, 8, 8], (Kind::Double, Device::Cpu)),
     ];
-    let errors = inputs.map(|input| program.forward(&input, false).unwrap_err().to_string());
+    let errors = inputs.map(|input| program.forward(&input, false, &[]).unwrap_err().to_string());
     insta::assert_snapshot!(errors.join("\n"), @"
     its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 64]
     its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 3, 8, 8]
@@ -223,12 +223,14 @@ fn inputs_of_another_shape_or_type_are_refused() {
 
 #[test]
 fn damaged_archives_are_errors() {
-    let whole = std::fs::read(file("mlp")).unwrap();
-    for position in (0..whole.len()).step_by(97) {
-        let mut damaged = whole.clone();
-        damaged[position] ^= 0x55;
-        // Some bytes are of no part that is read; the rest must be told, never crash.
-        let _ = open(&damaged);
+    for net in ["mlp", "lstm"] {
+        let whole = std::fs::read(file(net)).unwrap();
+        for position in (0..whole.len()).step_by(97) {
+            let mut damaged = whole.clone();
+            damaged[position] ^= 0x55;
+            // Some bytes are of no part that is read; the rest must be told, never crash.
+            let _ = open(&damaged);
+        }
     }
 }
 
@@ -244,7 +246,7 @@ fn regions_and_programs_for_evaluation_compute_as_in_eager_pytorch() {
     }
     let program = Exported::open(&file("autocast"), None, None, Device::Cpu).unwrap();
     let expected: Vec<f64> = serde_json::from_value(all["steps"]["autocast"].clone()).unwrap();
-    let outputs = program.forward(&sample("autocast", 4), true).unwrap();
+    let outputs = program.forward(&sample("autocast", 4), true, &[]).unwrap().0;
     assert_eq!(outputs.kind(), Kind::Float);
     for (found, expected) in Vec::<f32>::try_from(outputs.reshape([-1])).unwrap().into_iter().zip(expected) {
         // The layer in bf16 sums in another order than the one of f32 whose result was rounded.
@@ -290,7 +292,7 @@ fn one_of_several_outputs_is_named_by_its_key_or_position() {
     std::fs::write(file.path(), &bytes).unwrap();
     let open = |output| Exported::open(file.path(), None, output, Device::Cpu);
     let widths = ["logits", "hidden.0"]
-        .map(|output| open(Some(output)).unwrap().forward(&sample("mlp", 3), false).unwrap().size());
+        .map(|output| open(Some(output)).unwrap().forward(&sample("mlp", 3), false, &[]).unwrap().0.size());
     assert_eq!(widths, [[3, 10], [3, 16]]);
     let told = |output| {
         let error = open(output).unwrap_err();
@@ -303,5 +305,5 @@ fn one_of_several_outputs_is_named_by_its_key_or_position() {
       did you mean `logits`?
     "#);
     std::fs::write(file.path(), several("null")).unwrap();
-    assert_eq!(open(Some("1.0")).unwrap().forward(&sample("mlp", 3), false).unwrap().size(), [3, 16]);
+    assert_eq!(open(Some("1.0")).unwrap().forward(&sample("mlp", 3), false, &[]).unwrap().0.size(), [3, 16]);
 }

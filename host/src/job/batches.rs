@@ -27,7 +27,7 @@ pub(super) fn check(
     if size > 1 && !ends_with_one {
         return None;
     }
-    let node = model?.graph()?.normalizes_single_values()?;
+    let node = model?.graph().ok()?.normalizes_single_values()?;
     let (message, hint) = match size {
         1 => (
             format!("`{}` (batch_norm) cannot train on batches of one sample: one value has no deviation", node.name),

@@ -24,16 +24,20 @@ const SHOWN_NAMES: usize = 8;
 pub enum PlannedModel {
     /// The run file's layers; the network is made when the run begins.
     Graph(Arc<Graph>),
-    /// A network without a graph, since nothing else tells its shapes.
+    /// A network that exists, since nothing else tells its shapes: a program's own, a TorchScript module, an exported program.
     Network(Box<Network>),
 }
 
 impl PlannedModel {
-    /// The graph; `None` for a model without one.
-    pub fn graph(&self) -> Option<&Arc<Graph>> {
+    /// The graph: that of the layers, or the one that describes an exported program.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NoGraph`] for a model without one.
+    pub fn graph(&self) -> Result<&Arc<Graph>, ModelError> {
         match self {
-            PlannedModel::Graph(graph) => Some(graph),
-            PlannedModel::Network(_) => None,
+            PlannedModel::Graph(graph) => Ok(graph),
+            PlannedModel::Network(network) => network.graph(),
         }
     }
 
@@ -78,7 +82,7 @@ impl PlannedModel {
     /// Its description for people.
     pub fn description(&self) -> String {
         let nodes = self.graph().map_or_else(
-            || "no graph".to_owned(),
+            |_| "no graph".to_owned(),
             |graph| match graph.nodes().len() {
                 1 => "1 node".to_owned(),
                 nodes => format!("{nodes} nodes"),
@@ -89,9 +93,13 @@ impl PlannedModel {
 
     /// Floating-point operations of a forward pass over a sample of `shape`, and whether they are exact.
     pub(super) fn flops_per_sample(&self, shape: &[i64]) -> (u64, &'static str) {
-        match self {
-            PlannedModel::Graph(graph) => (graph.flops_per_sample(), ""),
-            PlannedModel::Network(network) => (train::threads::estimated_flops(network.parameters(), shape), "about "),
+        let network = match self {
+            PlannedModel::Graph(graph) => return (graph.flops_per_sample(), ""),
+            PlannedModel::Network(network) => network,
+        };
+        match network.graph() {
+            Ok(graph) => (graph.flops_per_sample(), ""),
+            Err(_) => (train::threads::estimated_flops(network.parameters(), shape), "about "),
         }
     }
 

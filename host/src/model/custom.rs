@@ -87,21 +87,22 @@ pub(crate) fn contained<T>(body: impl FnOnce() -> Result<T, BoxError>) -> Result
 }
 
 impl Network {
-    /// Computes the output for two samples of zeros, and stores its shape.
+    /// Computes the output for two samples of zeros, and stores its shape. Where an exported program has a graph, compares the
+    /// outputs of both.
     ///
     /// # Errors
     ///
     /// When the model cannot compute it, or the output's first dimension is not that of the batch.
     pub fn try_on(&mut self, sample: (&[i64], tch::Kind)) -> Result<(), ModelError> {
         const SAMPLES: i64 = 2;
-        let (shape, kind) = sample;
-        let shape: Vec<i64> = std::iter::once(SAMPLES).chain(shape.iter().copied()).collect();
+        let (sample_shape, kind) = sample;
+        let shape: Vec<i64> = std::iter::once(SAMPLES).chain(sample_shape.iter().copied()).collect();
         let input = Tensor::f_zeros(&shape, (kind, self.device()))?;
         let output = tch::no_grad(|| self.forward(&input, Mode::Evaluate))?;
         match output.size().split_first() {
             Some((&SAMPLES, shape)) => {
                 self.set_output_shape(shape.to_vec());
-                Ok(())
+                self.check_graph(sample)
             }
             _ => Err(ModelError::Output { samples: SAMPLES, found: output.size() }),
         }
@@ -129,12 +130,12 @@ mod tests {
         let names = |tensors: &[NamedTensor]| tensors.iter().map(|named| named.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(network.parameters()), ["head.bias", "head.weight"]);
         assert_eq!(names(network.buffers()), ["scale"]);
-        assert!(network.graph().is_none());
+        assert!(network.graph().is_err());
         assert_eq!(network.output_shape(), None);
         network.try_on((&[3], Kind::Float)).unwrap();
         assert_eq!(network.output_shape(), Some(&[2i64][..]));
         let nodes = network.forward_with(&Tensor::zeros([1, 3], (Kind::Float, Device::Cpu)), Mode::Evaluate, &[0]);
-        assert_eq!(nodes.unwrap_err(), ModelError::NoGraph);
+        assert_eq!(nodes.unwrap_err(), network.graph().unwrap_err());
 
         let weight = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
         network.write("head.weight", &weight).unwrap();

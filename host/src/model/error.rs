@@ -158,10 +158,13 @@ pub enum ModelError {
         /// The name.
         name: String,
     },
-    /// The model is not a graph, so it has no nodes.
-    #[error("the model has no graph: it is a program's own, a TorchScript module or an exported program")]
-    NoGraph,
-    /// A program's forward pass, or that of a TorchScript module, failed.
+    /// The model is no graph and has none, so it has no nodes.
+    #[error("the model has no graph: {reason}")]
+    NoGraph {
+        /// Why.
+        reason: String,
+    },
+    /// A program's forward pass, that of a TorchScript module or of an exported program, failed.
     #[error("the model's forward pass failed: {message}")]
     Forward {
         /// The error's message.

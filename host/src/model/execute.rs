@@ -267,6 +267,7 @@ impl Step {
             Op::LeakyRelu { negative_slope } => activations::leaky_relu(input, *negative_slope)?,
             Op::Elu { alpha } => activations::elu(input, *alpha)?,
             Op::HardSwish => input.f_hardswish()?,
+            Op::HardSigmoid => input.f_hardsigmoid()?,
             Op::Gelu { approximate } => input.f_gelu(match approximate {
                 GeluApproximation::None => "none",
                 GeluApproximation::Tanh => "tanh",

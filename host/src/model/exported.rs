@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
-use super::{error::ModelError, execute::Mode, named_tensor::NamedTensor, network::Network};
+use super::{error::ModelError, execute::Mode, graph::Graph, named_tensor::NamedTensor, network::Network, op::Op};
 use crate::exported::{Exported, ExportedError};
 use crate::report::Report;
 
@@ -51,6 +51,9 @@ impl Network {
     /// PyTorch's state dict; those that require gradients are the parameters. `evaluation` is the file of the program that
     /// evaluates in its place, over the same tensors, if there is one; `output` names one of several outputs.
     ///
+    /// The program is what the network computes. Where all of its operators are in the host's graph, it has one that
+    /// describes it.
+    ///
     /// # Errors
     ///
     /// See [`ExportedModelError`].
@@ -63,8 +66,104 @@ impl Network {
         let mut program = Exported::open(path, evaluation, output, device)?;
         let tensors = std::mem::take(&mut program.tensors);
         let tensors = tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
-        let forward = move |input: &tch::Tensor, mode| Ok(program.forward(input, mode == Mode::Train)?);
-        Network::custom(tensors, device, forward)
+        Network::of_program(program, tensors, device)
             .map_err(|source| ExportedModelError::Model { path: path.display().to_string(), source: Box::new(source) })
+    }
+}
+
+/// The output of a program for a batch, and copies of the values of the nodes `wanted` of its graph.
+pub(super) fn run(
+    program: &Exported,
+    input: &Tensor,
+    mode: Mode,
+    wanted: &[usize],
+) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+    program
+        .forward(input, mode == Mode::Train, wanted)
+        .map_err(|refusal| ModelError::Forward { message: refusal.to_string() })
+}
+
+/// The largest difference, in parts of the largest output, between the outputs of a program and of the graph that it was
+/// lowered to: kernels in another layout sum in another order, and those of a GPU may round to 10 bits.
+const LARGEST_DIFFERENCE: f64 = 5e-3;
+
+/// How far the outputs of `program` and of `network`, which executes its graph over the same tensors, are apart for samples of
+/// a shape, in parts of the largest output.
+///
+/// # Errors
+///
+/// When one of them cannot compute.
+pub(super) fn difference(
+    program: &Exported,
+    network: &Network,
+    (shape, kind): (&[i64], Kind),
+) -> Result<f64, ModelError> {
+    const SAMPLES: i64 = 2;
+    let shape: Vec<i64> = std::iter::once(SAMPLES).chain(shape.iter().copied()).collect();
+    let count = shape.iter().product::<i64>();
+    // Numbers without a pattern that a wrong order could share, and rows that every embedding has.
+    let numbers = Tensor::f_arange(count, (Kind::Float, network.device()))?;
+    let input = match kind {
+        Kind::Int64 => numbers.f_remainder(least_rows(network.graph()?) as f64)?.f_to_kind(kind)?,
+        _ => (numbers.f_square()? * 0.7).f_sin()?.f_to_kind(kind)?,
+    };
+    let input = input.f_reshape(&shape)?;
+    tch::no_grad(|| {
+        let (expected, _) = run(program, &input, Mode::Evaluate, &[])?;
+        let found = network.forward(&input, Mode::Evaluate)?;
+        if found.size() != expected.size() {
+            return Ok(f64::INFINITY);
+        }
+        let largest = expected.f_abs()?.f_max()?.f_double_value(&[])?;
+        let difference = (found - expected).f_abs()?.f_max()?.f_double_value(&[])?;
+        // An output that is no number tells nothing.
+        Ok(if difference.is_nan() { 0.0 } else { difference / largest.max(f64::MIN_POSITIVE) })
+    })
+}
+
+/// Whether two outputs that are so far apart are of one function.
+pub(super) fn agree(difference: f64) -> bool {
+    difference <= LARGEST_DIFFERENCE
+}
+
+/// The number of rows of the smallest embedding.
+fn least_rows(graph: &Graph) -> i64 {
+    let rows = graph.nodes().iter().filter_map(|node| match node.op {
+        Op::Embedding { num_embeddings, .. } => Some(num_embeddings),
+        _ => None,
+    });
+    rows.min().unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn only_outputs_of_one_function_agree() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/exported/cnn.pt2");
+        let program = Exported::open(&path, None, None, Device::Cpu).unwrap();
+        let graph = program.graph().unwrap();
+        // In another order than the graph's, and with another shift of the batch norm.
+        let network = |shift: f64| {
+            let copies = program.tensors.iter().rev().map(|(name, tensor)| {
+                let tensor = if name == "bn.bias" { tensor.detach() + shift } else { tensor.detach() };
+                NamedTensor { name: name.clone(), tensor }
+            });
+            Network::over(Arc::clone(graph), copies.collect(), Device::Cpu).unwrap()
+        };
+        let apart = |shift| difference(&program, &network(shift), (&[1, 8, 8], Kind::Float)).unwrap();
+        assert!(apart(0.0) < 1e-6 && agree(apart(0.0)));
+        assert!(!agree(apart(0.1)));
+    }
+
+    #[test]
+    fn a_graph_over_too_few_tensors_is_an_error() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/exported/cnn.pt2");
+        let program = Exported::open(&path, None, None, Device::Cpu).unwrap();
+        let error = Network::over(Arc::clone(program.graph().unwrap()), Vec::new(), Device::Cpu).unwrap_err();
+        assert_eq!(error, ModelError::UnknownTensor { name: "conv.weight".to_owned() });
     }
 }

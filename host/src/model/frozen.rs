@@ -86,7 +86,8 @@ impl Network {
             }
         }
         gradients::clear(&TensorList::new(without_gradient)?)?;
-        if let Some(graph) = self.graph() {
+        // A program moves its statistics as it was exported, frozen or not.
+        if let Some(graph) = self.executed_graph() {
             let of_node = graph.nodes().iter().flat_map(|node| {
                 let still = matches!(node.op, Op::BatchNorm { .. })
                     && frozen.stills(node.parameters.iter().map(|spec| spec.name.as_str()));

@@ -2,7 +2,8 @@
 //!
 //! One [`Graph`] has three readers: [`Network`] runs it, exporters read it over the plugin interface, and the host
 //! prints it. It does not depend on a tensor library; `network` and `execute` do. A network may also be a program's own
-//! forward pass ([`Network::custom`]) or a TorchScript module ([`Network::torchscript`]), which have no graph.
+//! forward pass ([`Network::custom`]) or a TorchScript module ([`Network::torchscript`]), which have no graph, or an
+//! exported program ([`Network::exported`]), which one may describe.
 //!
 //! To add a layer: a variant in [`Layer`] and its arm in `lower`, a variant in [`Op`] with its shape, parameters and
 //! cost, and its arm in `execute`.

@@ -8,12 +8,14 @@ use super::{
     custom::{BoxError, Forward, check_tensors},
     error::ModelError,
     execute::{ExecutionPlan, Mode, Weights},
+    exported,
     frozen::Frozen,
     graph::Graph,
     initialize::initialize,
     named_tensor::NamedTensor,
     op::TensorSpec,
 };
+use crate::exported::Exported;
 use crate::torch::TorchError;
 
 /// A model that can be executed: a graph or another forward pass, its parameters (which require gradients) and its
@@ -39,8 +41,13 @@ pub struct Network {
 /// How the output is computed.
 #[derive(Debug)]
 enum Computation {
-    Graph { graph: Arc<Graph>, plan: ExecutionPlan },
+    Graph {
+        graph: Arc<Graph>,
+        plan: ExecutionPlan,
+    },
     Custom(Forward),
+    /// A program, which may have a graph that describes it.
+    Exported(Box<Exported>),
 }
 
 impl Network {
@@ -53,22 +60,19 @@ impl Network {
         Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, device, output_shape))
     }
 
-    /// A network on the CPU over tensors that exist, such as copies of another one's: all of the graph's, in its order. They
-    /// are not copied.
+    /// A network that executes a graph over tensors that exist, all on `device`, such as copies of another network's: all of
+    /// the graph's, in any order. They are not copied.
     ///
     /// # Errors
     ///
-    /// A tensor of the graph is missing, or is not at its place.
-    pub fn over(
-        graph: Arc<Graph>,
-        parameters: Vec<NamedTensor>,
-        buffers: Vec<NamedTensor>,
-    ) -> Result<Network, ModelError> {
-        in_order(graph.nodes().iter().flat_map(|node| &node.parameters), &parameters)?;
-        in_order(graph.nodes().iter().flat_map(|node| &node.buffers), &buffers)?;
+    /// A tensor of the graph is missing.
+    pub fn over(graph: Arc<Graph>, tensors: Vec<NamedTensor>, device: Device) -> Result<Network, ModelError> {
+        let mut tensors = tensors.into_iter().map(|named| (named.name.clone(), named)).collect();
+        let parameters = in_order(graph.nodes().iter().flat_map(|node| &node.parameters), &mut tensors)?;
+        let buffers = in_order(graph.nodes().iter().flat_map(|node| &node.buffers), &mut tensors)?;
         let plan = ExecutionPlan::new(&graph)?;
         let output_shape = Some(graph.output_shape().to_vec());
-        Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, Device::Cpu, output_shape))
+        Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, device, output_shape))
     }
 
     /// A network without a graph: a program's own `forward` over its own `tensors`, all on `device`. Those that require
@@ -92,6 +96,41 @@ impl Network {
         Ok(Network::of(Computation::Custom(Forward(Box::new(forward))), parameters, buffers, device, None))
     }
 
+    /// An exported program over its tensors, which [`Network::custom`] would take.
+    pub(super) fn of_program(
+        program: Exported,
+        tensors: Vec<NamedTensor>,
+        device: Device,
+    ) -> Result<Network, ModelError> {
+        check_tensors(&tensors)?;
+        let (parameters, buffers) = tensors.into_iter().partition(|named| named.tensor.requires_grad());
+        Ok(Network::of(Computation::Exported(Box::new(program)), parameters, buffers, device, None))
+    }
+
+    /// Compares the outputs of an exported program and of its graph for samples of a shape, and forgets the graph where they
+    /// are not those of one function: then nothing is exported from it.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot compute them.
+    pub(super) fn check_graph(&mut self, sample: (&[i64], tch::Kind)) -> Result<(), ModelError> {
+        let Computation::Exported(program) = &mut self.computation else { return Ok(()) };
+        let Ok(graph) = program.graph() else { return Ok(()) };
+        let views = self.parameters.iter().chain(&self.buffers).map(|named| {
+            let tensor = named.tensor.f_detach()?;
+            Ok(NamedTensor { name: named.name.clone(), tensor })
+        });
+        let views = views.collect::<Result<_, tch::TchError>>()?;
+        let network = Network::over(Arc::clone(graph), views, self.device)?;
+        let difference = exported::difference(program, &network, sample)?;
+        if !exported::agree(difference) {
+            program.withdraw_graph(format!(
+                "the output of the graph that it was lowered to differs from its own by {difference:.1e} of the largest value"
+            ));
+        }
+        Ok(())
+    }
+
     fn of(
         computation: Computation,
         parameters: Vec<NamedTensor>,
@@ -105,11 +144,26 @@ impl Network {
         Network { computation, parameters, buffers, device, frozen, still, positions, output_shape }
     }
 
-    /// The graph that it executes; `None` for a model without one.
-    pub fn graph(&self) -> Option<&Arc<Graph>> {
+    /// The graph that it executes, or that describes the exported program that it executes: in evaluation, both compute the
+    /// same but for rounding.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NoGraph`] for a model without one.
+    pub fn graph(&self) -> Result<&Arc<Graph>, ModelError> {
+        let no_graph = |reason: String| ModelError::NoGraph { reason };
+        match &self.computation {
+            Computation::Graph { graph, .. } => Ok(graph),
+            Computation::Custom(_) => Err(no_graph("it is a program's own, or a TorchScript module".to_owned())),
+            Computation::Exported(program) => program.graph().map_err(|refusal| no_graph(refusal.to_string())),
+        }
+    }
+
+    /// The graph, if that is what it executes.
+    pub(super) fn executed_graph(&self) -> Option<&Arc<Graph>> {
         match &self.computation {
             Computation::Graph { graph, .. } => Some(graph),
-            Computation::Custom(_) => None,
+            Computation::Custom(_) | Computation::Exported(_) => None,
         }
     }
 
@@ -122,12 +176,12 @@ impl Network {
         self.output_shape = Some(shape);
     }
 
-    /// The tensors that training changes, in the order of the graph's nodes.
+    /// The tensors that training changes, in the order of the nodes of the graph that it executes, or else the model's own.
     pub fn parameters(&self) -> &[NamedTensor] {
         &self.parameters
     }
 
-    /// The other tensors of its state, in the order of the graph's nodes.
+    /// The other tensors of its state, in the same order.
     pub fn buffers(&self) -> &[NamedTensor] {
         &self.buffers
     }
@@ -151,11 +205,13 @@ impl Network {
         match &self.computation {
             Computation::Graph { graph, plan } => plan.run(self.weights(graph), input, mode),
             Computation::Custom(forward) => forward.run(input, mode),
+            Computation::Exported(program) => Ok(exported::run(program, input, mode, &[])?.0),
         }
     }
 
     /// Like [`Network::forward`], with the values of the nodes at the indices `wanted` of [`Graph::nodes`], in that
-    /// order. They share storage with the computation: copy them to keep them. A model without a graph has no nodes.
+    /// order. They share storage with the computation: copy them to keep them. A model without a graph has no nodes; an
+    /// exported program gives its own values, which its graph names.
     pub fn forward_with(
         &self,
         input: &Tensor,
@@ -164,8 +220,19 @@ impl Network {
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         match &self.computation {
             Computation::Graph { graph, plan } => plan.run_with(self.weights(graph), input, mode, wanted),
-            Computation::Custom(forward) if wanted.is_empty() => Ok((forward.run(input, mode)?, Vec::new())),
-            Computation::Custom(_) => Err(ModelError::NoGraph),
+            Computation::Custom(forward) => {
+                if !wanted.is_empty() {
+                    self.graph()?;
+                }
+                Ok((forward.run(input, mode)?, Vec::new()))
+            }
+            Computation::Exported(program) => {
+                // Why there are no nodes, before what fails because of it.
+                if !wanted.is_empty() {
+                    self.graph()?;
+                }
+                exported::run(program, input, mode, wanted)
+            }
         }
     }
 
@@ -260,15 +327,13 @@ impl Network {
     }
 }
 
-/// Refuses tensors that are not those of `specs`, in their order.
-fn in_order<'g>(specs: impl Iterator<Item = &'g TensorSpec>, tensors: &[NamedTensor]) -> Result<(), ModelError> {
-    let mut tensors = tensors.iter();
-    for spec in specs {
-        if tensors.next().is_none_or(|named| named.name != spec.name) {
-            return Err(ModelError::UnknownTensor { name: spec.name.clone() });
-        }
-    }
-    Ok(())
+/// Takes the tensors of `specs`, in their order.
+fn in_order<'g>(
+    specs: impl Iterator<Item = &'g TensorSpec>,
+    tensors: &mut HashMap<String, NamedTensor>,
+) -> Result<Vec<NamedTensor>, ModelError> {
+    let unknown = |name: &str| ModelError::UnknownTensor { name: name.to_owned() };
+    specs.map(|spec| tensors.remove(&spec.name).ok_or_else(|| unknown(&spec.name))).collect()
 }
 
 #[cfg(test)]

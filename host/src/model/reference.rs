@@ -56,6 +56,7 @@ const CASES: &[(&str, &str, &[i64])] = &[
     ("leaky_relu", r#"{ type = "leaky_relu", negative_slope = 0.2 }"#, SEQUENCE),
     ("elu", r#"{ type = "elu", alpha = 0.7 }"#, SEQUENCE),
     ("hard_swish", r#"{ type = "hard_swish" }"#, SEQUENCE),
+    ("hard_sigmoid", r#"{ type = "hard_sigmoid" }"#, SEQUENCE),
     ("gelu", r#"{ type = "gelu" }"#, SEQUENCE),
     ("gelu_tanh", r#"{ type = "gelu", approximate = "tanh" }"#, SEQUENCE),
     ("silu", r#"{ type = "silu" }"#, SEQUENCE),
@@ -94,6 +95,22 @@ const CASES: &[(&str, &str, &[i64])] = &[
              [{ type = "linear", out_features = 8 }, { type = "sigmoid" }],
            ] }"#,
         SEQUENCE,
+    ),
+    (
+        "squeeze_excite",
+        r#"{ type = "parallel", combine = "multiply", branches = [
+             [],
+             [
+               { type = "adaptive_avg_pool2d" }, { type = "conv2d", out_channels = 4, kernel_size = 1 },
+               { type = "hard_sigmoid" },
+             ],
+           ] }"#,
+        IMAGE,
+    ),
+    (
+        "sum_with_channels",
+        r#"{ type = "parallel", branches = [[{ type = "adaptive_avg_pool2d" }], [{ type = "tanh" }]] }"#,
+        IMAGE,
     ),
 ];
 

@@ -154,7 +154,7 @@ fn layer_without_type() {
        ·        ╰── `type` is missing
     19 │   { type = "linear", out_features = 10 },
        ╰────
-     hint: accepted: `linear`, `conv1d`, `conv2d`, `conv_transpose2d`, `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `max_pool2d`, `avg_pool2d`, `adaptive_avg_pool2d`, `relu`, `leaky_relu`, `elu`, `hard_swish`, `gelu`, `silu`, `tanh`, `sigmoid`, `softmax`, `flatten`, `reshape`, `permute`, `dropout`, `embedding`, `positional_embedding`, `multi_head_attention`, `lstm`, `gru`, `upsample`, `residual`, `repeat`, `concat` or `parallel`
+     hint: accepted: `linear`, `conv1d`, `conv2d`, `conv_transpose2d`, `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `max_pool2d`, `avg_pool2d`, `adaptive_avg_pool2d`, `relu`, `leaky_relu`, `elu`, `hard_swish`, `hard_sigmoid`, `gelu`, `silu`, `tanh`, `sigmoid`, `softmax`, `flatten`, `reshape`, `permute`, `dropout`, `embedding`, `positional_embedding`, `multi_head_attention`, `lstm`, `gru`, `upsample`, `residual`, `repeat`, `concat` or `parallel`
     "#);
 }
 

@@ -25,9 +25,9 @@ pub enum ServiceError {
     /// The metric is known but has no value yet.
     #[error("{0}")]
     NoValue(String),
-    /// The model has no graph.
-    #[error("{}", crate::model::ModelError::NoGraph)]
-    NoGraph,
+    /// The model has no graph, and why.
+    #[error("the model has no graph: {0}")]
+    NoGraph(String),
     /// What was requested is not available now.
     #[error("{0}")]
     NotAllowed(String),
@@ -47,7 +47,7 @@ impl ServiceError {
         match self {
             Self::Stale | Self::Closed => Status::STALE,
             Self::Refused(refusal) => refusal.status,
-            Self::NoSuchName(_) | Self::NoGraph => Status::NO_SUCH_NAME,
+            Self::NoSuchName(_) | Self::NoGraph(_) => Status::NO_SUCH_NAME,
             Self::NoValue(_) => Status::NO_VALUE,
             Self::NotAllowed(_) => Status::NOT_ALLOWED,
             Self::Failed(_) => Status::ERROR,

@@ -53,8 +53,8 @@ pub struct Snapshot {
     pub history: HistoryView,
     /// The hyper-parameters.
     pub groups: Vec<ParameterGroup>,
-    /// The model's graph as JSON, if it has one.
-    pub graph: Option<Arc<str>>,
+    /// The model's graph as JSON, or why it has none.
+    pub graph: Result<Arc<str>, ServiceError>,
     /// The loss of the current step or batch, if outputs were copied.
     pub loss: Option<f64>,
     /// The copied tensors, by the name of their set.
@@ -103,7 +103,7 @@ impl Snapshot {
             ServiceKind::HYPER_PARAMETERS => reply.answer(typed::HYPER_PARAMETERS, &self.groups),
             ServiceKind::RUN_INFO => readings::run_info(&self.info, call, reply),
             ServiceKind::GRAPH => {
-                reply.bytes(self.graph.as_ref().ok_or(ServiceError::NoGraph)?.as_bytes());
+                reply.bytes(self.graph.as_ref().map_err(ServiceError::clone)?.as_bytes());
                 Ok(())
             }
             ServiceKind::PREDICT => {

@@ -271,16 +271,22 @@ impl Program {
         check(status, "finish")
     }
 
-    /// Its outputs for `inputs`, each with its slot.
+    /// Its outputs for `inputs`, each with its slot, and copies of the values of the slots `wanted`, as they are made, in that
+    /// order.
     ///
     /// # Errors
     ///
-    /// When an operator fails, or an evaluation changes a buffer.
-    pub fn run(&self, inputs: &[(Slot, &Tensor)], training: bool) -> Result<Vec<Tensor>, TorchError> {
+    /// When an operator fails, an evaluation changes a buffer, or a wanted slot gets no tensor.
+    pub fn run(
+        &self,
+        inputs: &[(Slot, &Tensor)],
+        training: bool,
+        wanted: &[Slot],
+    ) -> Result<(Vec<Tensor>, Vec<Tensor>), TorchError> {
         let slots: Vec<Slot> = inputs.iter().map(|(slot, _)| *slot).collect();
         let tensors: Vec<_> = inputs.iter().map(|(_, tensor)| tensor.as_ptr()).collect();
         let mut outputs: Vec<Tensor> = Vec::new();
-        // SAFETY: a live program, which no other thread uses; lists of the given length; `visit` gets the vector that
+        // SAFETY: a live program, which no other thread uses; lists of the given lengths; `visit` gets the vector that
         // outlives the call, and nothing else refers to it.
         let status = unsafe {
             shim::host_torch_program_run(
@@ -288,13 +294,16 @@ impl Program {
                 slots.as_ptr(),
                 tensors.as_ptr(),
                 slots.len(),
+                wanted.as_ptr(),
+                wanted.len(),
                 training,
                 (&raw mut outputs).cast::<c_void>(),
                 visit,
             )
         };
         check(status, "run")?;
-        Ok(outputs)
+        let inner = outputs.split_off(outputs.len().saturating_sub(wanted.len()));
+        Ok((outputs, inner))
     }
 }
 

@@ -233,6 +233,8 @@ unsafe extern "C" {
         input_slots: *const i64,
         inputs: *const *const C_tensor,
         input_count: usize,
+        wanted: *const i64,
+        wanted_count: usize,
         training: bool,
         context: *mut c_void,
         visit: VisitOutput,

@@ -137,8 +137,8 @@ impl From<TrainError> for ServiceError {
         if let TrainError::Refused(refusal) = error {
             return Self::Refused(refusal);
         }
-        if let TrainError::Model(ModelError::NoGraph) = error {
-            return Self::NoGraph;
+        if let TrainError::Model(ModelError::NoGraph { reason }) = error {
+            return Self::NoGraph(reason);
         }
         let mut message = error.to_string();
         let mut cause = std::error::Error::source(&error);

@@ -11,8 +11,8 @@ use plugin_api::{Error, ErrorKind, Result, Run};
 pub fn graph(run: &Run<'_>, format: &str) -> Result<Graph> {
     run.graph().map_err(|error| match error.kind() {
         ErrorKind::NoSuchName => Error::new(format!(
-            "{}, which {format} files are made from; give it as `[model] layers`, or export its weights with the kind \
-             `weights`",
+            "{format} files are made from the model's graph, and {}; give the model as `[model] layers`, or export its \
+             weights with the kind `weights`",
             error.message()
         )),
         _ => error,

@@ -20,6 +20,8 @@ pub(crate) enum Activation {
     #[default]
     None,
     Relu,
+    /// From 0 to 6.
+    Relu6,
 }
 
 impl Activation {
@@ -27,6 +29,7 @@ impl Activation {
         match self {
             Activation::None => 0,
             Activation::Relu => 1,
+            Activation::Relu6 => 3,
         }
     }
 }

@@ -126,6 +126,10 @@ fn scales(
             scales[output] = match rule {
                 Scale::Fixed(affine) => Some(affine),
                 Scale::Kept(place) => operator.inputs[place].and_then(|input| scales[input]).or(of_origin(output)),
+                // What is limited to 0 and 6 is no node's value.
+                Scale::Measured if operator.activation == Activation::Relu6 => {
+                    Some(Affine { scale: 6.0 / 255.0, zero_point: -128 })
+                }
                 Scale::Measured => of_origin(output),
             };
         }

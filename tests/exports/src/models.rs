@@ -71,6 +71,7 @@ pub fn operators() -> Vec<Model> {
         ("elu", r#"{ type = "elu", alpha = 0.7 }"#, SEQUENCE),
         ("elu_of_one", r#"{ type = "elu" }"#, SEQUENCE),
         ("hard_swish", r#"{ type = "hard_swish" }"#, SEQUENCE),
+        ("hard_sigmoid", r#"{ type = "hard_sigmoid" }"#, SEQUENCE),
         ("gelu", r#"{ type = "gelu" }"#, SEQUENCE),
         ("gelu_tanh", r#"{ type = "gelu", approximate = "tanh" }"#, SEQUENCE),
         ("silu", r#"{ type = "silu" }"#, SEQUENCE),
@@ -95,6 +96,8 @@ pub fn operators() -> Vec<Model> {
         ("upsample_bilinear", r#"{ type = "upsample", scale_factor = [2, 3], mode = "bilinear" }"#, IMAGE),
         ("add", r#"{ type = "residual", layers = [{ type = "tanh" }] }"#, IMAGE),
         ("multiply", r#"{ type = "parallel", combine = "multiply", branches = [[{ type = "tanh" }], [{ type = "sigmoid" }]] }"#, IMAGE),
+        ("multiply_channels", r#"{ type = "parallel", combine = "multiply", branches = [[], [{ type = "adaptive_avg_pool2d" }, { type = "sigmoid" }]] }"#, IMAGE),
+        ("add_channels", r#"{ type = "parallel", branches = [[{ type = "adaptive_avg_pool2d" }], [{ type = "tanh" }]] }"#, IMAGE),
         ("concat", r#"{ type = "concat", branches = [[{ type = "conv2d", out_channels = 2, kernel_size = 1 }], []] }"#, IMAGE),
         ("concat_of_rows", r#"{ type = "concat", dim = 1, branches = [[{ type = "relu" }], [{ type = "tanh" }], []] }"#, IMAGE),
     ]
@@ -272,7 +275,8 @@ pub fn random_model() -> impl Strategy<Value = Model> {
 fn random_layer(choice: u16, shape: &[i64]) -> (String, Vec<i64>) {
     let (which, detail) = (choice % 16, i64::from(choice / 16));
     let same = |layer: String| (layer, shape.to_vec());
-    let activation = ["relu", "tanh", "sigmoid", "silu", "gelu", "elu", "hard_swish", "leaky_relu", "softmax"];
+    let activation =
+        ["relu", "tanh", "sigmoid", "silu", "gelu", "elu", "hard_swish", "hard_sigmoid", "leaky_relu", "softmax"];
     match (shape, which) {
         ([channels, height, width], 0..=3) => {
             let kernel = 1 + detail % 3.min(*height).min(*width);
@@ -340,7 +344,7 @@ mod tests {
             .map(|node| node.op.name())
             .collect();
         // `plugin_api::graph::Op` has so many; a new one needs a model here.
-        assert_eq!(found.len(), 33, "{found:?}");
+        assert_eq!(found.len(), 34, "{found:?}");
     }
 
     #[test]

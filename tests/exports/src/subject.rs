@@ -104,7 +104,7 @@ impl Subject {
             let mut nodes = Vec::new();
             for name in &request.nodes {
                 let index = network.graph().map(|graph| graph.node_index(name));
-                let index = index.ok_or_else(|| plugin_api::Error::new("the model has no graph"))?;
+                let index = index.map_err(|error| plugin_api::Error::new(error.to_string()))?;
                 nodes.push(index.map_err(|error| plugin_api::Error::new(error.to_string()))?);
             }
             let (outputs, values) = tch::no_grad(|| network.forward_with(&inputs, Mode::Evaluate, &nodes))

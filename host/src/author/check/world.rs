@@ -257,7 +257,9 @@ impl World {
             metrics: self.metrics.clone(),
             history: HistoryView::now(Arc::new(RwLock::new(self.history.clone()))),
             groups: self.groups.clone(),
-            graph: serde_json::to_string(&*self.graph).ok().map(Into::into),
+            graph: serde_json::to_string(&*self.graph)
+                .map(Into::into)
+                .map_err(|error| ServiceError::Failed(error.to_string())),
             loss: Some(0.5),
             tensors,
             checkpoint: Some(Box::new(write_checkpoint)),

@@ -95,7 +95,19 @@ impl Lowering {
                 }
                 let body = self.all("layers", layers, &mut Scope::new(format!("{block}.")), value.clone())?;
                 let other = self.all("shortcut", shortcut, &mut Scope::new(format!("{block}.shortcut.")), value)?;
-                self.node(format!("{block}.add"), Op::Add, &[&other, &body])
+                let sum = format!("{block}.add");
+                let [left, right] = [&other, &body].map(|value| self.builder.shape(&sum, value).map(<[i64]>::to_vec));
+                let (left, right) = (left?, right?);
+                if left != right {
+                    return Err(ModelError::Shape {
+                        path: self.path.clone(),
+                        name: sum,
+                        operator: Op::Add.name(),
+                        expected: format!("two values of one shape, the first {left:?}"),
+                        found: right,
+                    });
+                }
+                self.node(sum, Op::Add, &[&other, &body])
             }
             Layer::Repeat { name, times, layers } => {
                 let block = scope.name("repeat", name.as_ref(), &self.path)?;
@@ -293,6 +305,7 @@ impl Lowering {
             }
             Layer::Elu { name, alpha } => plain("elu", name, Op::Elu { alpha: *alpha }),
             Layer::HardSwish { name } => plain("hard_swish", name, Op::HardSwish),
+            Layer::HardSigmoid { name } => plain("hard_sigmoid", name, Op::HardSigmoid),
             Layer::Gelu { name, approximate } => plain("gelu", name, Op::Gelu { approximate: *approximate }),
             Layer::Silu { name } => plain("silu", name, Op::Silu),
             Layer::Tanh { name } => plain("tanh", name, Op::Tanh),

@@ -286,6 +286,12 @@ pub enum Layer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
+    /// `min(max(x + 3, 0), 6) / 6` (`torch.nn.Hardsigmoid`).
+    HardSigmoid {
+        /// The layer's name in the graph and in checkpoints.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
     /// `x Φ(x)` with the normal distribution Φ (`torch.nn.GELU`).
     Gelu {
         /// The layer's name in the graph and in checkpoints.
@@ -489,8 +495,9 @@ pub enum Layer {
         #[serde(default)]
         dim: i64,
     },
-    /// Several branches that read one value; their outputs, of one shape, are combined element by element. An empty
-    /// branch is the value itself. The branches' names start with their index.
+    /// Several branches that read one value; their outputs, of one shape, are combined element by element. That of a branch
+    /// may also have a single value for each channel of the others' images, as in squeeze and excitation. An empty branch is
+    /// the value itself. The branches' names start with their index.
     Parallel {
         /// The block's name, the prefix of its layers' names.
         #[serde(default, skip_serializing_if = "Option::is_none")]

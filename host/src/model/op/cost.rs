@@ -43,7 +43,7 @@ impl Cost for Op {
             Op::PositionalEmbedding { .. } => 1,
             Op::Dropout { .. } | Op::Elu { .. } | Op::Silu => 2,
             Op::Softmax { .. } => 3,
-            Op::HardSwish | Op::Gelu { .. } => 4,
+            Op::HardSwish | Op::HardSigmoid | Op::Gelu { .. } => 4,
             Op::MultiHeadAttention { embed_dim, num_heads, .. } => {
                 let length = magnitude(input.first().copied().unwrap_or(0));
                 let width = magnitude(*embed_dim);

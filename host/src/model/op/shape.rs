@@ -118,7 +118,9 @@ impl OutputShape for Op {
                 }
                 Ok(input.to_vec())
             }
-            Op::Relu | Op::HardSwish | Op::Gelu { .. } | Op::Silu | Op::Tanh | Op::Sigmoid => Ok(input.to_vec()),
+            Op::Relu | Op::HardSwish | Op::HardSigmoid | Op::Gelu { .. } | Op::Silu | Op::Tanh | Op::Sigmoid => {
+                Ok(input.to_vec())
+            }
             Op::Softmax { dim } => {
                 if *dim >= input.len() {
                     return misfit(format!("more than {dim} dimensions"), input);
@@ -181,13 +183,19 @@ impl OutputShape for Op {
                 Ok(vec![channels, height.saturating_mul(scale_factor[0]), width.saturating_mul(scale_factor[1])])
             }
             Op::Add | Op::Multiply => match inputs {
-                [left, right] if left == right => Ok(left.to_vec()),
+                [left, right] if left == right || scales_channels(right, left) => Ok(left.to_vec()),
+                [left, right] if scales_channels(left, right) => Ok(right.to_vec()),
                 [left, right] => misfit(format!("two values of one shape, the first {left:?}"), right),
                 _ => misfit("two values".to_owned(), input),
             },
             Op::Concat { dim } => concatenated(inputs, *dim),
         }
     }
+}
+
+/// Whether the first has one value for each channel of the second, which is an image.
+fn scales_channels(one: &[i64], image: &[i64]) -> bool {
+    matches!((one, image), ([channels, 1, 1], [all, _, _]) if channels == all)
 }
 
 fn recurrent_shape(recurrent: &Recurrent, input: &[i64]) -> Shape {

@@ -183,6 +183,7 @@ impl OwnedTensors for Op {
             | Op::LeakyRelu { .. }
             | Op::Elu { .. }
             | Op::HardSwish
+            | Op::HardSigmoid
             | Op::Gelu { .. }
             | Op::Silu
             | Op::Tanh

@@ -142,7 +142,7 @@ impl Services for Session {
                 reply.answer(typed::TRAIN_STEPS, &losses)
             }
             ServiceKind::GRAPH => {
-                reply.bytes(self.graph_text()?.ok_or(ServiceError::NoGraph)?.as_bytes());
+                reply.bytes(self.graph_text()?.as_bytes());
                 Ok(())
             }
             ServiceKind::PREDICT => self.predict(&call.request(typed::PREDICT)?, call.tensors, reply),
@@ -231,14 +231,20 @@ impl Surroundings for Session {
 }
 
 impl Session {
-    /// The graph as JSON, if the model has one, written once.
-    pub(super) fn graph_text(&mut self) -> Result<Option<Arc<str>>, TrainError> {
-        if let (None, Some(graph)) = (&self.graph_text, self.learner.network.graph()) {
-            let json = serde_json::to_string(&**graph)
-                .map_err(|error| TrainError::System { action: "cannot write the graph", source: error.into() })?;
-            self.graph_text = Some(json.into());
+    /// The graph as JSON, written once.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NoGraph`](crate::model::ModelError::NoGraph) for a model without one.
+    pub(super) fn graph_text(&mut self) -> Result<Arc<str>, TrainError> {
+        if let Some(text) = &self.graph_text {
+            return Ok(Arc::clone(text));
         }
-        Ok(self.graph_text.clone())
+        let json = serde_json::to_string(&**self.learner.network.graph()?)
+            .map_err(|error| TrainError::System { action: "cannot write the graph", source: error.into() })?;
+        let text: Arc<str> = json.into();
+        self.graph_text = Some(Arc::clone(&text));
+        Ok(text)
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) fn recalibrate_batch_norm(
     request: &Recalibrate,
 ) -> Result<(), ServiceError> {
     // Only the graph tells which buffers are statistics, and how far a batch moves them.
-    let graph = Arc::clone(learner.network.graph().ok_or(ServiceError::NoGraph)?);
+    let graph = Arc::clone(learner.network.graph().map_err(TrainError::from)?);
     let mut loader = loader_of(feed, &request.split, feed.batches.size)?;
     let generator = random::generator_state(learner.network.device()).map_err(TrainError::from)?;
     let outcome = average_statistics(learner, &graph, &mut loader, request.batches);
@@ -115,11 +115,9 @@ fn average_statistics(
     batches: u64,
 ) -> Result<(), TrainError> {
     let _no_gradients = tch::no_grad_guard();
-    let buffers: Vec<(String, Tensor)> = learner
-        .network
-        .moving_buffers()
-        .filter(|named| named.tensor.kind() == Kind::Float)
-        .map(|named| (named.name.clone(), named.tensor.shallow_clone()))
+    let statistics = learner.network.moving_buffers().filter(|named| named.tensor.kind() == Kind::Float);
+    let buffers: Vec<(f64, Tensor)> = statistics
+        .filter_map(|named| Some((batch_norm_momentum(graph, &named.name)?, named.tensor.shallow_clone())))
         .collect();
     let mut sums: Vec<Tensor> = buffers.iter().map(|(_, buffer)| buffer.f_zeros_like()).collect::<Result<_, _>>()?;
     let batches = batches.min(loader.batches_per_epoch() as u64);
@@ -139,9 +137,8 @@ fn average_statistics(
     if batches == 0 {
         return Ok(());
     }
-    for (sum, (name, buffer)) in sums.iter().zip(&buffers) {
-        let momentum = batch_norm_momentum(graph, name);
-        let mean = sum.f_div_scalar(momentum * batches as f64)?;
+    for (sum, (momentum, buffer)) in sums.iter().zip(&buffers) {
+        let mean = sum.f_div_scalar(*momentum * batches as f64)?;
         buffer.shallow_clone().f_copy_(&mean)?;
     }
     Ok(())
@@ -172,15 +169,12 @@ pub(super) fn train_apart(
     Ok(losses)
 }
 
-/// The momentum of the batch norm that a buffer belongs to.
-fn batch_norm_momentum(graph: &Graph, buffer: &str) -> f64 {
-    graph
-        .nodes()
-        .iter()
-        .filter(|node| node.buffers.iter().any(|spec| spec.name == buffer))
-        .find_map(|node| match node.op {
-            Op::BatchNorm { momentum, .. } => Some(momentum),
-            _ => None,
-        })
-        .unwrap_or(1.0)
+/// The momentum of the batch norm that a buffer belongs to; `None` for another tensor that has no gradient.
+fn batch_norm_momentum(graph: &Graph, buffer: &str) -> Option<f64> {
+    graph.nodes().iter().filter(|node| node.buffers.iter().any(|spec| spec.name == buffer)).find_map(|node| match node
+        .op
+    {
+        Op::BatchNorm { momentum, .. } => Some(momentum),
+        _ => None,
+    })
 }

@@ -47,7 +47,7 @@ impl Session {
     /// What answers for the model and the data in the background.
     pub(super) fn inference(&self) -> Arc<dyn Inference> {
         Arc::new(Apart {
-            graph: self.learner.network.graph().cloned(),
+            graph: self.learner.network.graph().ok().cloned(),
             data: Arc::clone(&self.feed.data),
             inference_batch_size: self.inference_batch_size(),
             training_batch_size: self.feed.batches.size,
@@ -55,7 +55,8 @@ impl Session {
     }
 }
 
-/// The model and the data apart from the training: on any thread, on the CPU.
+/// The model and the data apart from the training: on any thread, on the CPU. Of an exported program, which belongs to the
+/// training thread, the graph is executed: its outputs may differ from the program's in the last bits.
 struct Apart {
     graph: Option<Arc<Graph>>,
     data: Arc<Data>,
@@ -78,8 +79,8 @@ impl Inference for Apart {
             ));
         };
         // Nothing is copied: the network is a view of the snapshot's tensors, which nobody writes.
-        let network =
-            Network::over(Arc::clone(graph), views(parameters)?, views(buffers)?).map_err(TrainError::from)?;
+        let network = Network::over(Arc::clone(graph), views(parameters.iter().chain(buffers))?, Device::Cpu)
+            .map_err(TrainError::from)?;
         let predictor = Predictor { network: &network, data: &self.data, batch_size: self.inference_batch_size };
         predictor.answer(request, inputs, reply)
     }
@@ -89,12 +90,12 @@ impl Inference for Apart {
     }
 }
 
-fn views(tensors: &[SharedTensor]) -> Result<Vec<NamedTensor>, ServiceError> {
+fn views<'t>(tensors: impl Iterator<Item = &'t SharedTensor>) -> Result<Vec<NamedTensor>, ServiceError> {
     let view = |shared: &SharedTensor| {
         let tensor = shared.with_table(borrowed)?;
         Ok(NamedTensor { name: shared.name().to_owned(), tensor })
     };
-    tensors.iter().map(view).collect()
+    tensors.map(view).collect()
 }
 
 impl Predictor<'_> {
@@ -143,7 +144,7 @@ impl Predictor<'_> {
     }
 
     fn node(&self, name: &str) -> Result<usize, ServiceError> {
-        let graph = self.network.graph().ok_or(ServiceError::NoGraph)?;
+        let graph = self.network.graph().map_err(TrainError::from)?;
         graph.nodes().iter().position(|node| node.name == name).ok_or_else(|| {
             ServiceError::no_such_name("node", name, graph.nodes().iter().map(|node| node.name.as_str()))
         })

@@ -41,7 +41,7 @@ impl Session {
             metrics: self.present_metrics()?,
             history: HistoryView::now(Arc::clone(&self.measured.history)),
             groups: hyper_parameters::groups(&self.learner),
-            graph: self.graph_text()?,
+            graph: self.graph_text().map_err(Into::into),
             loss: loss_at_hand,
             tensors: copied,
             checkpoint: checkpoint.map(writer),

@@ -2,6 +2,7 @@
 
 use plugin_api::protocol::{Tap, TapOf};
 
+use super::super::error::TrainError;
 use super::super::learner::{Learner, PlannedTap};
 use crate::services::ServiceError;
 
@@ -9,7 +10,7 @@ use crate::services::ServiceError;
 pub(super) fn add(learner: &mut Learner, tap: Tap) -> Result<(), ServiceError> {
     let node = match tap.of {
         TapOf::Activation => {
-            let graph = learner.network.graph().ok_or(ServiceError::NoGraph)?;
+            let graph = learner.network.graph().map_err(TrainError::from)?;
             let names = graph.nodes().iter().map(|node| node.name.as_str());
             let index = graph.nodes().iter().position(|node| node.name == tap.node);
             Some(index.ok_or_else(|| ServiceError::no_such_name("node", &tap.node, names))?)

@@ -24,7 +24,7 @@ use crate::checkpoint::{
 };
 use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::{Exact, HistoryView, Position};
-use crate::model::{Frozen, ModelFile, NamedTensor, contained};
+use crate::model::{Frozen, ModelError, ModelFile, NamedTensor, contained};
 use crate::services::ServiceError;
 use crate::torch::random;
 
@@ -344,6 +344,10 @@ impl Session {
             metrics.retain(|_, value| value.is_finite());
             EarlierWeights { position: restored.position, metrics }
         });
+        let graph = match self.graph_text() {
+            Err(TrainError::Model(ModelError::NoGraph { .. })) => NO_GRAPH.into(),
+            text => text?,
+        };
         Ok(Some(CheckpointData {
             weights,
             model,
@@ -356,7 +360,7 @@ impl Session {
             loop_state,
             program,
             history: self.history(),
-            graph: self.graph_text()?.unwrap_or_else(|| NO_GRAPH.into()),
+            graph,
             data: Arc::clone(&self.data_text),
             run_file: Arc::clone(&self.run_file),
             model_files: self.model_files.clone(),

@@ -17,6 +17,9 @@ impl<'a> Lowering<'a, '_> {
             Op::LeakyRelu { negative_slope } => ("LeakyRelu", vec![Attribute::float("alpha", *negative_slope)]),
             Op::Elu { alpha } => ("Elu", vec![Attribute::float("alpha", *alpha)]),
             Op::HardSwish => ("HardSwish", Vec::new()),
+            Op::HardSigmoid => {
+                ("HardSigmoid", vec![Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)])
+            }
             Op::Tanh => ("Tanh", Vec::new()),
             Op::Sigmoid => ("Sigmoid", Vec::new()),
             Op::Softmax { dim } => ("Softmax", vec![Attribute::int("axis", *dim as i64 + 1)]),

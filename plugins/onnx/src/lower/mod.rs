@@ -125,6 +125,7 @@ impl<'a, 'w> Lowering<'a, 'w> {
             | Op::LeakyRelu { .. }
             | Op::Elu { .. }
             | Op::HardSwish
+            | Op::HardSigmoid
             | Op::Gelu { .. }
             | Op::Silu
             | Op::Tanh

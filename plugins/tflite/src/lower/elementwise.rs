@@ -23,6 +23,14 @@ impl Lowering<'_> {
             }
             Op::Elu { alpha } => self.elu(tensor, *alpha as f32),
             Op::HardSwish => self.program.unary(Builtin::HardSwish, &[], tensor),
+            // The runtime has no such operator: a sum that is limited to 0 and 6, and a sixth of it.
+            Op::HardSigmoid => {
+                let three = self.program.numbers(&[1], vec![3.0]);
+                let limited = self.program.binary(Builtin::Add, tensor, three);
+                self.limit(limited);
+                let sixth = self.program.numbers(&[1], vec![1.0 / 6.0]);
+                self.program.binary(Builtin::Mul, limited, sixth)
+            }
             Op::Gelu { approximate } => {
                 let is_tanh = *approximate == GeluApproximation::Tanh;
                 self.program.unary(Builtin::Gelu, &[(0, Scalar::Bool(is_tanh))], tensor)
@@ -52,6 +60,13 @@ impl Lowering<'_> {
                 }
                 _ => return false,
             }
+        }
+    }
+
+    /// Limits the result of the operator that computes the tensor to 0 and 6.
+    fn limit(&mut self, tensor: TensorId) {
+        if let Some(place) = self.program.producer(tensor) {
+            self.program.operators[place].activation = Activation::Relu6;
         }
     }
 

@@ -175,6 +175,7 @@ impl<'g> Lowering<'g> {
             | Op::LeakyRelu { .. }
             | Op::Elu { .. }
             | Op::HardSwish
+            | Op::HardSigmoid
             | Op::Gelu { .. }
             | Op::Silu
             | Op::Tanh

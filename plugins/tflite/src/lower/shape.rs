@@ -82,7 +82,13 @@ impl Lowering<'_> {
 
     pub(super) fn combine(&mut self, op: &Op, inputs: &[Value]) -> Result<(TensorId, Layout)> {
         let (tensors, layout) = self.in_common(inputs);
-        let [left, right] = tensors[..] else { return Err(Error::new("needs two values")) };
+        let [mut left, mut right] = tensors[..] else { return Err(Error::new("needs two values")) };
+        // The second one is broadcast to the first.
+        if let [one, other] = inputs
+            && one.shape.iter().zip(&other.shape).any(|(length, other)| length < other)
+        {
+            (left, right) = (right, left);
+        }
         let builtin = if matches!(op, Op::Add) { Builtin::Add } else { Builtin::Mul };
         Ok((self.program.binary(builtin, left, right), layout))
     }

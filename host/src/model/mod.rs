@@ -13,6 +13,7 @@ mod execute;
 mod exported;
 mod frozen;
 mod graph;
+mod initial_weights;
 mod initialize;
 mod layers;
 mod named_tensor;
@@ -21,7 +22,6 @@ mod op;
 #[cfg(test)]
 mod reference;
 mod torchscript;
-mod weights;
 
 pub(crate) use custom::contained;
 pub use custom::{BoxError, variables};
@@ -30,6 +30,7 @@ pub use execute::Mode;
 pub use exported::ExportedModelError;
 pub use frozen::Frozen;
 pub use graph::{Graph, GraphBuilder, Node};
+pub use initial_weights::{InitFrom, InitFromTable, InitialWeights, Mismatch, ModelTensor, WeightsError};
 pub use layers::{Combine, Layer, ModelOptions, ModuleFormat, Size2d};
 pub use named_tensor::NamedTensor;
 pub use network::Network;
@@ -37,4 +38,3 @@ pub use op::{
     Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
 };
 pub use torchscript::TorchScriptError;
-pub use weights::{InitialWeights, WeightsError};

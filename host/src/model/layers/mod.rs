@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::initial_weights::InitFrom;
 use super::op::{GeluApproximation, UpsampleMode, WeightInitialization};
 
 /// The format of the file of a model that is not made of layers.
@@ -45,9 +46,9 @@ pub struct ModelOptions {
     /// program's weights and PyTorch's names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exported: Option<PathBuf>,
-    /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
+    /// Weights that replace the initial ones where the names agree: a path, relative to the run file, or a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init_from: Option<PathBuf>,
+    pub init_from: Option<InitFrom>,
     /// Parameters that training leaves as they are: patterns of their names, in which `*` stands for any text, such as
     /// `conv*` or `*.bias`. A batch norm all of whose parameters are frozen normalizes with its statistics, which stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,13 +62,15 @@ impl ModelOptions {
         torchscript.or_else(|| Some((ModuleFormat::Exported, self.exported.as_deref()?)))
     }
 
-    /// Makes the relative paths of `torchscript`, `exported` and `init_from` absolute, as seen from the `folder` of the run file.
+    /// Makes the relative paths of `torchscript`, `exported` and `init_from` absolute, as seen from the `folder` of the run
+    /// file.
     ///
     /// # Errors
     ///
     /// When `folder` is relative and the working folder is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
-        for path in [&mut self.torchscript, &mut self.exported, &mut self.init_from].into_iter().flatten() {
+        let init_from = self.init_from.as_mut().map(InitFrom::path_mut);
+        for path in [self.torchscript.as_mut(), self.exported.as_mut(), init_from].into_iter().flatten() {
             *path = std::path::absolute(folder.join(&*path))?;
         }
         Ok(())

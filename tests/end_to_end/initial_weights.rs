@@ -37,8 +37,8 @@ fn a_run_starts_from_a_net_of_pytorch_with_other_names_and_classes() {
     assert!(stderr.contains("weights: 2 of 4 tensors from"), "{stderr}");
     assert!(
         stderr.contains(
-            "digits.pt`, its `state_dict`; skipped `fc2.weight` ([100, 16] in the file, [10, 16] in the model), `fc2.bias` \
-             ([100] in the file, [10] in the model)"
+            "digits.pt`, its `state_dict`; skipped `fc2.weight` ([100, 16] in the file, [10, 16] in the model), \
+             `fc2.bias` ([100] in the file, [10] in the model)"
         ),
         "{stderr}"
     );

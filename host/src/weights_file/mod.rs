@@ -12,9 +12,10 @@
 //! tensor.rs       its copying; the only file here that knows libtorch
 //! ```
 //!
-//! A file is a stranger's. It is data: nothing in it is executed, no class is looked up, and no module is imported. What it says
-//! of itself is checked against its own length before it is believed, and what is kept in memory is a list of names and places:
-//! the values stay in the file, which is mapped, until they are copied into the model, one tensor at a time.
+//! A file is a stranger's. It is data: nothing in it is executed, no class is looked up, and no module is imported.
+//! What it says of itself is checked against its own length before it is believed, and what is kept in memory is a list
+//! of names and places: the values stay in the file, which is mapped, until they are copied into the model, one tensor
+//! at a time.
 
 mod archive;
 mod checkpoint;

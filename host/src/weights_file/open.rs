@@ -22,8 +22,8 @@ const IN_FOLDERS: [&str; 4] =
 const LEGACY: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
 impl WeightsFile {
-    /// The tensors at a path: a file of safetensors, `torch.save` or `numpy.savez`, the index of shards, a folder with one of
-    /// them, or a checkpoint.
+    /// The tensors at a path: a file of safetensors, `torch.save` or `numpy.savez`, the index of shards, a folder with
+    /// one of them, or a checkpoint.
     ///
     /// # Errors
     ///
@@ -52,7 +52,8 @@ fn no_weights(folder: &Path) -> Refusal {
     }
     if folder.join(".metadata").is_file() {
         return Refusal::new("it is a checkpoint of `torch.distributed.checkpoint`").with_hint(
-            "in Python, `torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, \"weights.pt\")` makes one file",
+            "in Python, `torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, \
+             \"weights.pt\")` makes one file",
         );
     }
     Refusal::new("it is a folder without weights").with_hint(
@@ -126,8 +127,8 @@ fn contents(part: &Arc<Part>) -> Result<Contents, Refusal> {
     }
     Err(known(bytes).unwrap_or_else(|| {
         Refusal::new("it is no file of safetensors, `torch.save` or `numpy.savez`").with_hint(
-            "in Python, `torch.save(model.state_dict(), path)` or `safetensors.torch.save_file(model.state_dict(), path)` \
-             writes one",
+            "in Python, `torch.save(model.state_dict(), path)` or \
+             `safetensors.torch.save_file(model.state_dict(), path)` writes one",
         )
     }))
 }
@@ -138,20 +139,21 @@ fn is_known(bytes: &[u8]) -> bool {
 
 /// A format that begins with these bytes and is not read.
 fn known(bytes: &[u8]) -> Option<Refusal> {
-    let again = "in Python, `torch.save(torch.load(path), \"weights.pt\")` writes it in the format of today; only do that with a \
-                 file that you trust";
+    let again = "in Python, `torch.save(torch.load(path), \"weights.pt\")` writes it in the format of today; only do \
+                 that with a file that you trust";
     Some(match bytes {
         [0x80, _, rest @ ..] if rest.starts_with(LEGACY) => {
             Refusal::new("it has the legacy format of `torch.save`, which PyTorch wrote before 1.6").with_hint(again)
         }
         [0x80, 2..=5, ..] => Refusal::new("it is a bare pickle, which no `torch.save` writes").with_hint(
-            "make a dictionary of tensors in Python, and save it with `torch.save`; only do that with a file that you trust",
+            "make a dictionary of tensors in Python, and save it with `torch.save`; only do that with a file \
+             that you trust",
         ),
         [0x89, b'H', b'D', b'F', ..] => Refusal::new("it is an HDF5 file, as Keras writes it")
-            .with_hint("in Python, `numpy.savez(path, **arrays)` writes arrays under PyTorch's names and in PyTorch's layouts"),
+            .with_hint("in Python, `numpy.savez(path, **arrays)` writes arrays under PyTorch's names, in its layouts"),
         [b'G', b'G', b'U', b'F', ..] => Refusal::new("it is a GGUF file, whose weights are made for inference")
             .with_hint("take the safetensors files that it was made from"),
-        [0x1f, 0x8b, ..] => Refusal::new("it is compressed with gzip").with_hint("unpack it first: it is mapped as it is"),
+        [0x1f, 0x8b, ..] => Refusal::new("it is compressed with gzip").with_hint("unpack it first"),
         _ if bytes.starts_with(b"version https://git-lfs") => {
             Refusal::new("it is a pointer of Git LFS, not the weights").with_hint("`git lfs pull` gets them")
         }

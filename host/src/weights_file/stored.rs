@@ -64,8 +64,8 @@ impl View {
         Some(Self { offset: 0, shape, strides })
     }
 
-    /// The elements of the storage up to the last one that it reaches, from the first one of the storage; `None` if they cannot
-    /// be counted, or the tensor's own cannot.
+    /// The elements of the storage up to the last one that it reaches, from the first one of the storage; `None` if
+    /// they cannot be counted, or the tensor's own cannot.
     pub(super) fn end(&self) -> Option<usize> {
         let count = self.shape.iter().try_fold(1usize, |count, length| count.checked_mul(*length))?;
         i64::try_from(count).ok()?;

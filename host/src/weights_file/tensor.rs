@@ -54,8 +54,8 @@ impl StoredTensor {
         kind_of(self.dtype).is_some_and(|own| own == kind || (is_float(own) && is_float(kind)))
     }
 
-    /// Copies the values into `target`, which has the same shape and, on any device, a kind that they become. Nothing but this
-    /// one tensor is ever unpacked in memory; one that is not compressed is copied from the file.
+    /// Copies the values into `target`, which has the same shape and, on any device, a kind that they become. Nothing
+    /// but this one tensor is ever unpacked in memory; one that is not compressed is copied from the file.
     ///
     /// # Errors
     ///
@@ -93,10 +93,13 @@ impl StoredTensor {
                     })?;
                     return write(target, &values);
                 }
-                // SAFETY: the view of this shape and these strides reaches `span` elements, all of which lie in `bytes`, are
-                // aligned, and stay mapped while `self` is borrowed; the tensor is only read, and dropped before that ends.
+                // SAFETY: the view of this shape and these strides reaches `span` elements, all of which lie in
+                // `bytes`, are aligned, and stay mapped while `self` is borrowed; the tensor is only read, and dropped
+                // before that ends.
                 let values = unsafe { Tensor::f_from_blob(bytes.as_ptr(), &shape, &strides, kind, Device::Cpu) };
-                write(target, &values.map_err(TorchError::from)?)
+                write(target, &values.map_err(TorchError::from)?)?;
+                self.part.bytes.release(start..start + length);
+                Ok(())
             }
             Content::Deflated { start, packed, skipped, unpacked, crc32 } => {
                 let damaged = |problem: &dyn std::fmt::Display| -> CopyError {

@@ -202,7 +202,8 @@ fn archives_that_are_not_what_they_say_are_refused() {
     });
     assert_eq!(
         in_file(&short),
-        "its tensor `conv.weight` cannot be read: the part `state_dict/data/0` has 71 bytes, which are fewer than its pickle says"
+        "its tensor `conv.weight` cannot be read: the part `state_dict/data/0` has 71 bytes, \
+         which are fewer than its pickle says"
     );
     let packed = zip(&[("a/data.pkl", b"\x80\x02}.")], CompressionMethod::Deflated);
     assert_eq!(in_file(&packed), "its part `a/data.pkl` is compressed, which PyTorch never does");
@@ -307,7 +308,13 @@ fn read_all(bytes: &[u8]) {
 proptest! {
     #[test]
     fn damaged_files_are_read_or_refused(
-        name in prop::sample::select(vec!["views.pt", "training4.pt", "compressed.npz", "arrays.npz", "shards/model-00002-of-00002.safetensors"]),
+        name in prop::sample::select(vec![
+            "views.pt",
+            "training4.pt",
+            "compressed.npz",
+            "arrays.npz",
+            "shards/model-00002-of-00002.safetensors",
+        ]),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         end in prop::option::of(any::<prop::sample::Index>()),
     ) {

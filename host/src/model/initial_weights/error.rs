@@ -96,7 +96,11 @@ pub enum WeightsError {
         found: &'static str,
     },
     /// With `strict`, something is missing or left over.
-    #[error("`{}` does not have exactly the model's tensors, as `strict` asks: {}", path.display(), difference(missing, unused))]
+    #[error(
+        "`{}` does not have exactly the model's tensors, as `strict` asks: {}",
+        path.display(),
+        difference(missing, unused)
+    )]
     Strict {
         /// The file.
         path: PathBuf,
@@ -174,7 +178,9 @@ impl Report for WeightsError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::File(error) => error.hint(),
-            Self::Prefix { found, .. } | Self::RenamesNothing { found, .. } => Some(format!("the file has {}", few(found))),
+            Self::Prefix { found, .. } | Self::RenamesNothing { found, .. } => {
+                Some(format!("the file has {}", few(found)))
+            }
             Self::Pattern { .. } => Some("the syntax is that of https://docs.rs/regex; `\\\\.` is a dot".to_owned()),
             Self::Collision { .. } => {
                 Some("let `rename` find less, such as only the beginning of a name: `^backbone\\\\.`".to_owned())
@@ -186,11 +192,18 @@ impl Report for WeightsError {
                     expected.len() == found.len()
                         && expected.iter().zip(found).skip(1).all(|(own, other)| usize::try_from(*own) == Ok(*other))
                 });
-                let why = if classes { "if they are of another number of classes" } else { "if they are to be trained anew" };
-                Some(format!("{why}, `{skip}` keeps the model's initial values there; otherwise, give the layer the same sizes"))
+                let why = match classes {
+                    true => "if they are of another number of classes",
+                    false => "if they are to be trained anew",
+                };
+                Some(format!(
+                    "{why}, `{skip}` keeps the model's initial values there; otherwise, give the layer \
+                     the same sizes"
+                ))
             }
             Self::Dtype { .. } => Some(
-                "float32, float16, bfloat16 and float64 become each other; whole numbers and truth values must be the same"
+                "float32, float16, bfloat16 and float64 become each other; whole numbers and truth \
+                 values must be the same"
                     .to_owned(),
             ),
             Self::Model(_) => None,

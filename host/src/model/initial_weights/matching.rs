@@ -147,7 +147,8 @@ impl<'f> Renamed<'f> {
         Ok(Self { own, without_prefix })
     }
 
-    /// The names of the file that the model does not use. One of several names of a tensor that is used is not among them.
+    /// The names of the file that the model does not use. One of several names of a tensor that is used is not among
+    /// them.
     fn unused(&self, file: &WeightsFile, used: &BTreeSet<&str>) -> Vec<String> {
         let of_used: HashSet<_> =
             used.iter().filter_map(|own| file.tensors.get(*own)).map(StoredTensor::place).collect();

@@ -1,7 +1,7 @@
 //! `[model] init_from`: the weights that a run starts from, in place of drawn ones.
 //!
-//! `options.rs` is the key of the run file, `matching.rs` finds a tensor of the file for each of the model's, and `report.rs`
-//! says what was found. What a file may be, and how it is read, is in `weights_file`.
+//! `options.rs` is the key of the run file, `matching.rs` finds a tensor of the file for each of the model's, and
+//! `report.rs` says what was found. What a file may be, and how it is read, is in `weights_file`.
 
 mod error;
 mod matching;
@@ -70,8 +70,8 @@ struct Skipped {
 }
 
 impl InitialWeights {
-    /// Copies the matching tensors into `network`, which must have the model that was read for: one by one, from the file into
-    /// the network's own.
+    /// Copies the matching tensors into `network`, which must have the model that was read for: one by one, from the
+    /// file into the network's own.
     ///
     /// # Errors
     ///

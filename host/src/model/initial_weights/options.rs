@@ -19,20 +19,20 @@ pub enum InitFrom {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InitFromTable {
-    /// A file of safetensors, of `torch.save` or of `numpy.savez`; the index of shards, `model.safetensors.index.json`; a
-    /// folder with one of them; or a checkpoint of the host. Relative to the run file.
+    /// A file of safetensors, of `torch.save` or of `numpy.savez`; the index of shards, `model.safetensors.index.json`;
+    /// a folder with one of them; or a checkpoint of the host. Relative to the run file.
     pub path: PathBuf,
-    /// What the names of the file begin with, such as `module.` or `backbone.`; it is cut off. Tensors whose names begin
-    /// otherwise are left aside.
+    /// What the names of the file begin with, such as `module.` or `backbone.`; it is cut off. Tensors whose names
+    /// begin otherwise are left aside.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prefix: String,
-    /// Regular expressions, and what takes the place of what they find in the names of the file, in this order, after `prefix`:
-    /// `{ "^backbone\\." = "", "(\\d+)$" = "layer${1}" }`.
+    /// Regular expressions, and what takes the place of what they find in the names of the file, in this order, after
+    /// `prefix`: `{ "^backbone\\." = "", "(\\d+)$" = "layer${1}" }`.
     #[serde(default, with = "renames", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "std::collections::BTreeMap<String, String>")]
     pub rename: Vec<(String, String)>,
-    /// Tensors of the model that keep their initial values: patterns of their names, in which `*` stands for any text, such as
-    /// `fc.*`. Only these may have another shape in the file.
+    /// Tensors of the model that keep their initial values: patterns of their names, in which `*` stands for any text,
+    /// such as `fc.*`. Only these may have another shape in the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<String>,
     /// Whether each tensor of the model that is not skipped must be in the file, and each one of the file in the model.

@@ -5,7 +5,7 @@ use tch::{Device, Kind};
 
 use super::*;
 use crate::model::{Dtype, Graph, ModelOptions, Network};
-use crate::report::Report;
+use crate::report::{Report, Style, render};
 
 fn graph(layers: &str) -> Arc<Graph> {
     let options: ModelOptions = toml::from_str(&format!("layers = [{layers}]")).unwrap();
@@ -82,8 +82,8 @@ fn names_lose_their_prefix_and_are_renamed_in_order() {
     let weights = read(&graph, file.path(), keys).unwrap();
     assert_eq!(
         without_path(&weights.report(), &file),
-        "weights: 2 of 4 tensors from `FILE`; skipped `head.weight` ([7, 2] in the file, [2, 2] in the model), `head.bias`; \
-         1 without the prefix `module.`"
+        "weights: 2 of 4 tensors from `FILE`; skipped `head.weight` ([7, 2] in the file, [2, 2] in the model), \
+         `head.bias`; 1 without the prefix `module.`"
     );
     let mut network = Network::new(graph, 1, Device::Cpu).unwrap();
     let head = network.tensor("head.weight").unwrap().copy();
@@ -112,8 +112,8 @@ fn what_would_match_with_a_prefix_is_told() {
     let strict = read(&graph, part.path(), ", strict = true").unwrap_err();
     assert_eq!(
         without_path(&strict.to_string(), &part),
-        "`FILE` does not have exactly the model's tensors, as `strict` asks: it lacks `fc1.bias`, `head.weight` and `head.bias`; \
-         the model lacks `_orig_mod.head.bias` and `_orig_mod.head.weight`"
+        "`FILE` does not have exactly the model's tensors, as `strict` asks: it lacks `fc1.bias`, `head.weight` and \
+         `head.bias`; the model lacks `_orig_mod.head.bias` and `_orig_mod.head.weight`"
     );
     let layers = r#"{ type = "linear", out_features = 2, name = "net.fc1" }"#;
     let deeper = self::graph(layers);
@@ -153,7 +153,8 @@ fn files_that_do_not_fit_are_refused() {
     let (message, hint, _) = told(&classes, "");
     assert_eq!(
         message,
-        "`FILE` has other shapes than the model: `head.weight` is [7, 2] instead of [2, 2], `head.bias` is [7] instead of [2]"
+        "`FILE` has other shapes than the model: `head.weight` is [7, 2] instead of [2, 2], \
+         `head.bias` is [7] instead of [2]"
     );
     assert!(hint.starts_with(r#"if they are of another number of classes, `skip = ["head.*"]` keeps"#), "{hint}");
     let turned = file(&[("fc1.weight", &[3, 2], 0.5)]);
@@ -236,4 +237,32 @@ fn both_forms_are_kept_as_they_were_written() {
     assert_eq!(again, options);
     let Some(InitFrom::Table(table)) = again.init_from else { panic!("a table") };
     assert_eq!(table.rename.iter().map(|(pattern, _)| pattern.as_str()).collect::<Vec<_>>(), ["z", "a", "m"]);
+}
+
+#[test]
+fn mistakes_are_told_at_their_keys() {
+    let run_file = |init_from: &str| {
+        format!(
+            "[run]\nname = \"a\"\n\n[data]\nformat = \"csv\"\npath = \"a.csv\"\ntarget = 1\n\n\
+             [model]\ninit_from = {init_from}\nlayers = \
+             [{{ type = \"relu\" }}]\n\n[train]\nepochs = 1\nbatch_size = 1\nloss = {{ type = \"mse\" }}\noptimizer = \
+             {{ type = \"sgd\", learning_rate = 1.0 }}\n"
+        )
+    };
+    let told = |init_from: &str| match crate::run_file::load("run.toml", &run_file(init_from), &[], &[]) {
+        Ok(_) => String::new(),
+        Err(problems) => render(&problems.0, Style::plain()),
+    };
+    for (init_from, expected) in [
+        (r#"{ path = "a.pt", prefx = "module." }"#, "unknown key `prefx` in `model.init_from`"),
+        (r#"{ path = "a.pt", prefx = "module." }"#, "did you mean `prefix`?"),
+        (r#"{ skip = ["fc.*"] }"#, "`model.init_from` has no `path`"),
+        ("3", "`model.init_from` must be a string or a table, found `3`"),
+        (r#"{ path = "a.pt", rename = { a = 1 } }"#, "`model.init_from.rename.a` must be a string, found `1`"),
+    ] {
+        let told = told(init_from);
+        assert!(told.contains(expected), "{told}");
+    }
+    assert_eq!(told(r#""a.pt""#), "");
+    assert_eq!(told(r#"{ path = "a.pt", rename = { b = "", a = "" }, strict = true }"#), "");
 }

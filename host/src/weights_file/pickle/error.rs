@@ -86,10 +86,12 @@ impl Report for PickleError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Global { .. } => Some(format!(
-                "as with `torch.load(path, weights_only=True)`, tensors, numbers, texts and containers of them are read; {HOW}"
+                "as with `torch.load(path, weights_only=True)`, tensors, numbers, texts and \
+                 containers of them are read; {HOW}"
             )),
             Self::NoTensors { with_tensors: Some(key), .. } => Some(format!(
-                "`{key}` has tensors: in Python, `torch.save(torch.load(path, weights_only=True)[\"{key}\"], \"weights.pt\")`"
+                "`{key}` has tensors: in Python, `torch.save(torch.load(path, \
+                 weights_only=True)[\"{key}\"], \"weights.pt\")`"
             )),
             Self::NoTensors { keys, with_tensors: None } if !keys.is_empty() => {
                 Some(format!("it has {}; {HOW}", crate::report::list(keys.iter().map(String::as_str), "and")))

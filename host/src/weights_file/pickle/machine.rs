@@ -588,8 +588,8 @@ fn within(count: usize, what: &'static str, limit: usize) -> Result<(), PickleEr
     if count < limit { Ok(()) } else { Err(PickleError::Limit { what, limit }) }
 }
 
-/// Whether the operations after a name make an object of the class that it is: an empty tuple and NEWOBJ, each of which may be
-/// remembered.
+/// Whether the operations after a name make an object of the class that it is: an empty tuple and NEWOBJ, each of which
+/// may be remembered.
 fn is_made_next(mut rest: &[u8]) -> bool {
     loop {
         rest = match rest {

@@ -7,12 +7,12 @@
 //! state.rs     the state dict in what was built
 //! ```
 //!
-//! To unpickle is to run a program. This machine has none of the operations that would call something: a name that a pickle
-//! refers to is compared with a written list, and a call of one of them is answered here. A pickle that asks for more is refused
-//! by that name, as `torch.load(weights_only=True)` does.
+//! To unpickle is to run a program. This machine has none of the operations that would call something: a name that a
+//! pickle refers to is compared with a written list, and a call of one of them is answered here. A pickle that asks for
+//! more is refused by that name, as `torch.load(weights_only=True)` does.
 //!
-//! Values are numbers into lists of the machine, so that nothing here recurses, and what is nested a million levels deep, or
-//! holds itself, is as good as any. The lists have limits: see [`PickleError::Limit`].
+//! Values are numbers into lists of the machine, so that nothing here recurses, and what is nested a million levels
+//! deep, or holds itself, is as good as any. The lists have limits: see [`PickleError::Limit`].
 
 mod error;
 mod globals;

@@ -181,9 +181,11 @@ proptest! {
     #[test]
     fn any_operations_are_built_or_refused(
         operations in prop::collection::vec(prop::sample::select(vec![
-            &b"("[..], b"0", b"1", b"2", b"N", b"\x88", b"K\x01", b"K\x00", b"]", b"}", b")", b"a", b"e", b"s", b"u", b"t",
-            b"\x85", b"\x86", b"\x87", b"\x8f", b"\x90", b"\x91", b"q\x00", b"h\x00", b"q\x01", b"h\x01", b"\x94", b"Q", b"R",
-            b"b", b"X\x01\x00\x00\x00w", b"X\x07\x00\x00\x00storage", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n",
+            &b"("[..], b"0", b"1", b"2", b"N", b"\x88", b"K\x01", b"K\x00", b"]", b"}", b")", b"a", b"e", b"s",
+            b"u", b"t",
+            b"\x85", b"\x86", b"\x87", b"\x8f", b"\x90", b"\x91", b"q\x00", b"h\x00", b"q\x01", b"h\x01", b"\x94",
+            b"Q", b"R", b"b", b"X\x01\x00\x00\x00w", b"X\x07\x00\x00\x00storage",
+            b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n",
             b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n", b"ctorch\nSize\n",
         ]), 0..60)
     ) {

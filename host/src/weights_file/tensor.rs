@@ -69,6 +69,8 @@ impl StoredTensor {
         let Some(kind) = kind_of(self.dtype).filter(|_| shape == target.size()) else {
             return Err(refused(Refusal::new("it is another tensor than the one that was looked at")).into());
         };
+        // A file may have other bytes for a truth value than 0 and 1, which no tensor of them may have.
+        let kind = if kind == Kind::Bool { Kind::Uint8 } else { kind };
         let is_whole = self.part.bytes.is_whole().map_err(|source| WeightsFileError::Read { path: path(), source })?;
         if !is_whole {
             return Err(refused(Refusal::new("it was shortened while it was read")).into());

@@ -235,6 +235,14 @@ fn values_that_are_not_aligned_are_read() {
 }
 
 #[test]
+fn truth_values_of_other_bytes_are_truth_values() {
+    let view = ::safetensors::tensor::TensorView::new(::safetensors::Dtype::BOOL, vec![3], &[0, 7, 1]).unwrap();
+    let (_folder, path) = written("a.safetensors", &::safetensors::serialize([("mask", view)], None).unwrap());
+    let weights = WeightsFile::open(&path).unwrap();
+    assert_eq!(values(&weights.tensors["mask"], Kind::Bool), [0.0, 1.0, 1.0]);
+}
+
+#[test]
 fn a_file_that_is_shortened_is_an_error() {
     for name in ["state_dict.pt", "arrays.npz", "compressed.npz"] {
         let (_folder, path) = written(name, &std::fs::read(file(name)).unwrap());

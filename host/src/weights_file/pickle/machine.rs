@@ -180,7 +180,7 @@ impl<'p> Machine<'p> {
             b'0' => {
                 self.pop()?;
             }
-            b'1' => self.from_mark()?,
+            b'1' => self.drop_to_mark()?,
             b'2' => {
                 let value = self.top()?;
                 self.push(value)?;
@@ -247,7 +247,7 @@ impl<'p> Machine<'p> {
                 self.tuple(from)?;
             }
             b't' => {
-                let from = self.to_mark()?;
+                let from = self.take_mark()?;
                 self.tuple(from)?;
             }
             // EMPTY_LIST, APPEND, APPENDS
@@ -257,17 +257,17 @@ impl<'p> Machine<'p> {
                 self.holds(Value::List, "appends to something that is no list")?;
             }
             b'e' => {
-                self.from_mark()?;
+                self.drop_to_mark()?;
                 self.holds(Value::List, "appends to something that is no list")?;
             }
             // EMPTY_SET, ADDITEMS, FROZENSET
             0x8f => self.push(Value::Set)?,
             0x90 => {
-                self.from_mark()?;
+                self.drop_to_mark()?;
                 self.holds(Value::Set, "adds to something that is no set")?;
             }
             0x91 => {
-                self.from_mark()?;
+                self.drop_to_mark()?;
                 self.push(Value::Other("a set"))?;
             }
             // EMPTY_DICT, SETITEM, SETITEMS
@@ -277,7 +277,7 @@ impl<'p> Machine<'p> {
                 self.set_items(from)?;
             }
             b'u' => {
-                let from = self.to_mark()?;
+                let from = self.take_mark()?;
                 self.set_items(from)?;
             }
             // BINPUT, LONG_BINPUT, MEMOIZE, BINGET, LONG_BINGET
@@ -370,13 +370,13 @@ impl<'p> Machine<'p> {
     }
 
     /// Takes the last mark: where the values after it begin.
-    fn to_mark(&mut self) -> Result<usize, PickleError> {
+    fn take_mark(&mut self) -> Result<usize, PickleError> {
         self.marks.pop().ok_or_else(|| self.malformed("there is no mark"))
     }
 
     /// Takes the last mark, and drops the values after it.
-    fn from_mark(&mut self) -> Result<(), PickleError> {
-        let from = self.to_mark()?;
+    fn drop_to_mark(&mut self) -> Result<(), PickleError> {
+        let from = self.take_mark()?;
         self.stack.truncate(from);
         Ok(())
     }

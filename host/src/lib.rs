@@ -12,6 +12,7 @@ mod exported;
 pub mod expression;
 pub mod history;
 pub mod job;
+mod mapped_file;
 pub mod model;
 pub mod plugins;
 mod regular_file;
@@ -19,5 +20,6 @@ pub mod run_file;
 pub mod services;
 pub mod torch;
 pub mod train;
+mod weights_file;
 
 pub use host_command::report;

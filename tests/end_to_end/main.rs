@@ -104,6 +104,8 @@ mod custom_trainer;
 mod exported;
 // TorchScript modules in place of layers.
 mod torchscript;
+// Weights that others trained, as the start of a run.
+mod initial_weights;
 // Notices to servers, and who may not see where they go.
 mod webhook;
 // Commands that a run starts.

@@ -21,7 +21,7 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
             let plugins = author::find_plugins(folders, &mut std::io::stderr())?;
             let request = Request { run_file: Some(run_file), plugins, overrides, ..Request::default() };
             let mut plan = JobPlan::make(&request)?;
-            std::mem::replace(&mut plan.initial_weights, Ok(None))?;
+            let initial_weights = std::mem::replace(&mut plan.initial_weights, Ok(None))?;
             // What only a callback itself can refuse, such as a combination of its options.
             let (instances, created) = Dispatcher::create(plan.order.clone());
             drop(instances);
@@ -44,6 +44,9 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
                 ))?;
                 for note in &plan.data.notes {
                     print(&format!("data: {note}\n"))?;
+                }
+                if let Some(weights) = initial_weights {
+                    print(&format!("{}\n", weights.report()))?;
                 }
             }
         }

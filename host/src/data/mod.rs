@@ -32,6 +32,7 @@ pub use dataset::{Batch, Dataset, MemoryDataset};
 pub use description::{DataDescription, FeatureColumn, FeatureContent, Samples, TargetDescription};
 pub use error::DataError;
 pub use formats::{CellProblem, ColumnPlace, LabelsProblem, TableProblem};
+pub(crate) use formats::{Element, npy_header};
 pub use loader::{LoadedBatch, Loader, LoaderOptions};
 pub use normalize::{GivenNormalization, Normalization, Normalize, NormalizeOptions};
 pub use options::{

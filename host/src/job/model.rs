@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use super::program::{MakeNetwork, ModelContext};
 use crate::config::Document;
 use crate::data::{Data, SampleType};
-use crate::model::{Dtype, Frozen, Graph, LayerPath, ModelError, ModelFile, Network, Op, contained};
+use crate::model::{Dtype, Frozen, Graph, LayerPath, ModelError, ModelFile, ModelTensor, Network, Op, contained};
 use crate::report::Problem;
 use crate::run_file::RunFile;
 use crate::torch;
@@ -49,13 +49,11 @@ impl PlannedModel {
         }
     }
 
-    /// Every parameter and buffer with its shape.
-    pub fn tensors(&self) -> Vec<(&str, Vec<i64>)> {
+    /// Every parameter and buffer.
+    pub fn tensors(&self) -> Vec<ModelTensor<'_>> {
         match self {
-            PlannedModel::Graph(graph) => graph.tensors().collect(),
-            PlannedModel::Network(network) => {
-                network.tensors().map(|named| (&*named.name, named.tensor.size())).collect()
-            }
+            PlannedModel::Graph(graph) => graph.tensors().map(ModelTensor::from).collect(),
+            PlannedModel::Network(network) => network.tensors().map(ModelTensor::from).collect(),
         }
     }
 

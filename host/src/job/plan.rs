@@ -193,9 +193,11 @@ impl JobPlan {
             return Err(Problems(unknown));
         }
         order.warnings.extend(metric_names::contrary(&order));
-        let initial_weights = run_file.model.init_from.as_ref().map(|path| {
-            InitialWeights::read(path, model.tensors())
-                .map_err(|error| Problem::from(&error).with_label(document.label_value("/model/init_from", "")))
+        let initial_weights = run_file.model.init_from.as_ref().map(|options| {
+            InitialWeights::read(options, &model.tensors()).map_err(|error| {
+                let place = format!("/model/init_from{}", error.place());
+                Problem::from(&error).with_label(document.label_value(&place, ""))
+            })
         });
         let initial_weights = initial_weights.transpose();
         let batch_step = program.batch_step.map(|step| step as Box<BatchStepFunction>);

@@ -321,7 +321,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     torch::manual_seed(plan.plan.seed);
     let mut network = plan.model.into_network(plan.plan.seed, plan.device)?;
     if let Some(weights) = initial_weights {
-        weights.write_into(&mut network)?;
+        weights.write_into(&mut network).map_err(Box::new)?;
     }
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
     let info = RunInfo {

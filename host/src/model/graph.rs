@@ -112,9 +112,8 @@ impl Graph {
     }
 
     /// Every parameter and buffer with its shape, in the order of the nodes.
-    pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<i64>)> {
-        let specifications = self.nodes.iter().flat_map(|node| node.parameters.iter().chain(&node.buffers));
-        specifications.map(|tensor| (tensor.name.as_str(), tensor.shape.clone()))
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.nodes.iter().flat_map(|node| node.parameters.iter().chain(&node.buffers))
     }
 
     /// The number of values that training changes.

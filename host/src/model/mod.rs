@@ -15,6 +15,7 @@ mod exported;
 mod files;
 mod frozen;
 mod graph;
+mod initial_weights;
 mod initialize;
 mod layers;
 mod named_tensor;
@@ -24,7 +25,6 @@ mod op;
 mod reference;
 mod script_code;
 mod torchscript;
-mod weights;
 
 pub(crate) use custom::contained;
 pub use custom::{BoxError, variables};
@@ -34,6 +34,7 @@ pub use exported::ExportedModelError;
 pub use files::ModelFile;
 pub use frozen::Frozen;
 pub use graph::{Graph, GraphBuilder, Node};
+pub use initial_weights::{InitFrom, InitFromTable, InitialWeights, Mismatch, ModelTensor, WeightsError};
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use named_tensor::NamedTensor;
 pub use network::Network;
@@ -41,4 +42,3 @@ pub use op::{
     Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
 };
 pub use torchscript::TorchScriptError;
-pub use weights::{InitialWeights, WeightsError};

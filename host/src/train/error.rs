@@ -6,7 +6,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::dispatch::Failure;
 use crate::distributed::DistributedError;
-use crate::model::ModelError;
+use crate::model::{ModelError, WeightsError};
 use crate::report::Report;
 use crate::services::ServiceError;
 use crate::torch::TorchError;
@@ -27,6 +27,9 @@ pub enum TrainError {
     /// The model cannot be computed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The weights that the run starts from cannot be copied.
+    #[error(transparent)]
+    InitialWeights(#[from] Box<WeightsError>),
     /// The optimizer.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
@@ -91,7 +94,7 @@ impl TrainError {
         match self {
             Self::Plugin(_) => "plugin",
             Self::Data(_) => "data",
-            Self::Model(_) => "model",
+            Self::Model(_) | Self::InitialWeights(_) => "model",
             Self::Optimizer(_) => "optimizer",
             Self::Metric(_) => "metric",
             Self::Torch(_) => "torch",
@@ -113,6 +116,7 @@ impl Report for TrainError {
                 "use the run file that it was written with, `{}`, or begin a new run: `--resume never --out DIR`",
                 path.join("run.toml").display()
             )),
+            Self::InitialWeights(error) => error.hint(),
             Self::Optimizer(error) => error.hint(),
             Self::Metric(error) => error.hint(),
             _ => None,

@@ -1,28 +1,22 @@
 //! Arrays in files.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use memmap2::Mmap;
 
 use super::file;
 use crate::data::normalize::ByteTables;
 use crate::data::rows::Rows;
 use crate::data::{DataError, Normalization, Source};
+use crate::mapped_file::MappedFile;
 
 /// The bytes of a file.
 pub(super) enum Bytes {
     /// Read or unpacked into memory as a whole.
     Owned(Vec<u8>),
     /// Read from the file on access.
-    Mapped {
-        /// The file's content.
-        map: Mmap,
-        /// The file, whose length must not change.
-        file: File,
-    },
+    Mapped(MappedFile),
 }
 
 impl Bytes {
@@ -33,30 +27,24 @@ impl Bytes {
             return Ok((path, Bytes::Owned(content.into_owned())));
         };
         let full = folder.join(path);
-        let opened = File::open(&full).and_then(|file| {
-            // SAFETY: the mapping is only read. A file that is written to meanwhile has other numbers; `check` detects
-            // one that was shortened before a batch is read from it.
-            let map = unsafe { Mmap::map(&file) }?;
-            Ok((file, map))
-        });
-        match opened {
-            Ok((_, map)) if file::is_gzip(&map) => {
+        match MappedFile::open(&full) {
+            Ok(map) if file::is_gzip(&map) => {
                 let (path, content) = file::read(path, source)?;
                 Ok((path, Bytes::Owned(content.into_owned())))
             }
-            Ok((file, map)) => Ok((full, Bytes::Mapped { map, file })),
+            Ok(map) => Ok((full, Bytes::Mapped(map))),
             Err(source) => Err(DataError::Read { path: full, source }),
         }
     }
 
     /// Whether the file still has its length: reading a missing part would end the process.
     fn check(&self, path: &Path) -> Result<(), DataError> {
-        let Bytes::Mapped { map, file } = self else { return Ok(()) };
-        let length = file.metadata().map_err(|source| DataError::Read { path: path.to_owned(), source })?.len();
-        if length < map.len() as u64 {
-            return Err(DataError::malformed(path, "was shortened while it was read"));
+        let Bytes::Mapped(map) = self else { return Ok(()) };
+        match map.is_whole() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(DataError::malformed(path, "was shortened while it was read")),
+            Err(source) => Err(DataError::Read { path: path.to_owned(), source }),
         }
-        Ok(())
     }
 }
 
@@ -66,14 +54,14 @@ impl std::ops::Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Bytes::Owned(bytes) => bytes,
-            Bytes::Mapped { map, .. } => map,
+            Bytes::Mapped(map) => map,
         }
     }
 }
 
 /// The type of an array's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Element {
+pub(crate) enum Element {
     Bool,
     U8,
     I8,
@@ -163,11 +151,11 @@ pub(super) struct Array {
 }
 
 /// The place and layout of an array in its file.
-pub(super) struct Layout {
-    pub(super) start: usize,
-    pub(super) element: Element,
-    pub(super) big_endian: bool,
-    pub(super) shape: Vec<usize>,
+pub(crate) struct Layout {
+    pub(crate) start: usize,
+    pub(crate) element: Element,
+    pub(crate) big_endian: bool,
+    pub(crate) shape: Vec<usize>,
 }
 
 impl Array {

@@ -14,11 +14,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) use self::array::Element;
 pub(super) use self::csv::read as csv;
 pub(super) use self::csv::read_like as csv_like;
 pub use self::csv::{CellProblem, ColumnPlace, LabelsProblem, TableProblem};
 pub(super) use self::images::read as images;
 pub(super) use self::images::read_like as images_like;
+pub(crate) use self::npy::header as npy_header;
 pub(super) use self::text::load as load_text;
 pub(super) use self::text::load_like as text_like;
 use super::fill::Gaps;

@@ -92,7 +92,12 @@ pub(super) fn no_array(path: &Path, name: &str, available: &[String]) -> DataErr
     DataError::malformed(path, &format!("has no array `{name}`; it has {available}{did_you_mean}"))
 }
 
-fn header(bytes: &[u8]) -> Result<Layout, String> {
+/// The layout of the array that these bytes of an `.npy` file begin with.
+///
+/// # Errors
+///
+/// What is wrong with it, to follow the name of the file or the array: no array of numbers, or one that is stored by columns.
+pub(crate) fn header(bytes: &[u8]) -> Result<Layout, String> {
     let mut rest = bytes.get(..bytes.len().min(LONGEST_HEADER)).unwrap_or_default();
     let within = rest.len();
     // In version 2 the header's length has four bytes; check it before that much memory is allocated.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::initial_weights::InitFrom;
 use super::op::{GeluApproximation, UpsampleMode, WeightInitialization};
 
 /// `[model]`: the model to train.
@@ -34,9 +35,9 @@ pub struct ModelOptions {
     /// counted from 0; within another container after a dot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
-    /// A safetensors file whose tensors replace the initial weights where the names agree, relative to the run file.
+    /// Weights that replace the initial ones where the names agree: a path, relative to the run file, or a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init_from: Option<PathBuf>,
+    pub init_from: Option<InitFrom>,
     /// Parameters that training leaves as they are: patterns of their names, in which `*` stands for any text, such as
     /// `conv*` or `*.bias`. A batch norm all of whose parameters are frozen normalizes with its statistics, which stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -50,7 +51,8 @@ impl ModelOptions {
     ///
     /// When `folder` is relative and the working folder is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
-        for path in [&mut self.torchscript, &mut self.exported, &mut self.exported_eval, &mut self.init_from]
+        let init_from = self.init_from.as_mut().map(InitFrom::path_mut);
+        for path in [self.torchscript.as_mut(), self.exported.as_mut(), self.exported_eval.as_mut(), init_from]
             .into_iter()
             .flatten()
         {

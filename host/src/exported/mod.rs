@@ -92,4 +92,6 @@ impl Input {
 }
 
 #[cfg(test)]
+mod archives;
+#[cfg(test)]
 mod tests;

@@ -102,6 +102,8 @@ mod custom_events;
 mod custom_trainer;
 // Exported programs in place of layers.
 mod exported;
+// The same against eager PyTorch, to the last bit.
+mod eager;
 // TorchScript modules in place of layers.
 mod torchscript;
 // Notices to servers, and who may not see where they go.

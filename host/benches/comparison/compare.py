@@ -2,7 +2,7 @@
 
     python compare.py --host target/release/host --plugins target/plugins [--rounds N] [mlp] [cnn] [transformer]
 
-The interpreter needs the packages of requirements.txt; `cargo xtask bench` prepares all of it.
+The interpreter needs the packages of tests/requirements-pytorch.txt; `cargo xtask bench` prepares all of it.
 
 Every contestant of a round trains the run file's steps in its own process, on as many threads as the host chooses with
 `threads = "auto"`, and with libgomp's threads waiting as long as the host's. A step's time is that of the whole loop:

@@ -102,6 +102,8 @@ mod custom_events;
 mod custom_trainer;
 // Exported programs in place of layers.
 mod exported;
+// The same against eager PyTorch, to the last bit.
+mod eager;
 // TorchScript modules in place of layers.
 mod torchscript;
 // Weights that others trained, as the start of a run.

@@ -1,7 +1,8 @@
-"""Small nets as exported programs, and the losses of eager PyTorch over ten steps of SGD with them.
+"""Nets as exported programs, and the losses of eager PyTorch over ten steps of SGD with them.
 
-Run as `python -P exported.py` with PyTorch 2.11, torchvision, timm and transformers; writes `exported/*.pt2` and `exported.json` beside
-this file.
+Run as `python -P exported.py` with PyTorch 2.11, torchvision, timm and transformers; writes `exported/*` and `exported.json`
+beside this file. Small nets are there as they are (`.pt2`). Of large ones, the archive is there without its weights (`.zip`):
+a formula fills them, here and in `host/src/exported/archives.rs`, with the same bits.
 """
 
 import json
@@ -9,6 +10,7 @@ import pathlib
 import warnings
 import zipfile
 
+import numpy
 import timm
 import torch
 import torchvision
@@ -24,6 +26,13 @@ STEPS = 10
 
 def images(batch):
     return torch.arange(batch * 64, dtype=torch.float32).mul(0.37).sin().reshape(batch, 1, 8, 8)
+
+
+def photos(batch):
+    """Waves of another length in each sample."""
+    places = torch.arange(3 * 64 * 64, dtype=torch.float64)
+    lengths = torch.arange(batch, dtype=torch.float64).mul(0.017).add(0.011)
+    return (places * lengths[:, None]).sin().float().reshape(batch, 3, 64, 64)
 
 
 def tokens(batch):
@@ -139,18 +148,82 @@ def strip(graph):
                 strip(argument["arg"]["as_graph"]["graph"])
 
 
-def save(program, path):
-    """Saves a program without the notes on where in which source file each node comes from."""
+def resnet18():
+    return torchvision.models.resnet18(num_classes=10)
+
+
+def mobilenet_v3_small():
+    return torchvision.models.mobilenet_v3_small(num_classes=10)
+
+
+# The input, the learning rate, and whether the weights are those of the formula. The rates of large nets are powers of two, so
+# that the product with a gradient is exact. They are small: roundings that other kernels make turn some ReLU of 300,000 on or
+# off, and with a rate of 0.01 the losses differ by 0.1 some steps later.
+NETS = {
+    "mlp": (Mlp, images, 0.1, False),
+    "cnn": (Cnn, images, 0.1, False),
+    "lstm": (Lstm, images, 0.1, False),
+    "resnet": (Resnet, images, 0.1, False),
+    "mobilenet": (Mobilenet, images, 0.1, False),
+    "vit": (Vit, images, 0.1, False),
+    "gpt2": (Gpt2, tokens, 0.1, False),
+    "bert": (Bert, tokens, 0.1, False),
+    "resnet18": (resnet18, photos, 2**-18, True),
+    "mobilenet_v3_small": (mobilenet_v3_small, photos, 2**-9, True),
+}
+
+
+def save(program, name, is_large):
+    """Saves a program without the notes on where in which source file each node comes from; of a large one, without the
+    weights. Returns the file of each weight in it."""
+    path = FOLDER / f"{name}.pt2"
     torch.export.save(program, path)
     with zipfile.ZipFile(path) as archive:
-        parts = [(part, archive.read(part)) for part in archive.infolist()]
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for part, content in parts:
-            if part.filename.endswith("models/model.json"):
+        parts = [(part.filename, archive.read(part)) for part in archive.infolist()]
+    if is_large:
+        path.unlink()
+        path = path.with_suffix(".zip")
+        left_out = ("/data/weights/weight_", "/data/sample_inputs/")
+        parts = [(name, content) for name, content in parts if not any(part in name for part in left_out)]
+    files = {}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if is_large else zipfile.ZIP_STORED) as archive:
+        for name, content in parts:
+            if name.endswith("models/model.json"):
                 document = json.loads(content)
                 strip(document["graph_module"]["graph"])
                 content = json.dumps(document).encode()
-            archive.writestr(zipfile.ZipInfo(part.filename), content)
+            if name.endswith("model_weights_config.json"):
+                files = {name: weight["path_name"] for name, weight in json.loads(content)["config"].items()}
+            part = zipfile.ZipInfo(name)
+            part.compress_type = archive.compression
+            archive.writestr(part, content)
+    return files
+
+
+def weight(name, file, shape):
+    """A weight of a large net: f32 of the shape. Matrices and kernels have whole numbers of 24 bits, hashed from the number
+    in the name of the file and the index of the value, times a power of two: all of it is exact."""
+    if len(shape) < 2:
+        is_one = name.endswith(("weight", "running_var"))
+        return numpy.full(shape, float(is_one), numpy.float32)
+    seed = int(file.rpartition("_")[2])
+    bits = numpy.arange(numpy.prod(shape), dtype=numpy.uint32) + numpy.uint32(seed * 0x9E3779B9 % 2**32)
+    bits ^= bits >> 16
+    bits *= numpy.uint32(0x7FEB352D)
+    bits ^= bits >> 15
+    bits *= numpy.uint32(0x846CA68B)
+    bits ^= bits >> 16
+    fan_in = int(numpy.prod(shape[1:]))
+    exponent = 1 - fan_in.bit_length() // 2
+    values = (bits >> 8).astype(numpy.float32) - numpy.float32(2**23)
+    return (values * numpy.float32(2.0 ** (exponent - 23))).reshape(shape)
+
+
+def fill(model, files):
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.from_numpy(weight(name, files[name], tuple(tensor.shape))))
 
 
 def main():
@@ -158,15 +231,14 @@ def main():
     torch.use_deterministic_algorithms(True)
     FOLDER.mkdir(exist_ok=True)
     figures = {}
-    of_images = [Mlp, Cnn, Lstm, Resnet, Mobilenet, Vit]
-    nets = [(make, images) for make in of_images] + [(make, tokens) for make in [Gpt2, Bert]]
-    for make, sample in nets:
-        name = make.__name__.lower()
+    for name, (make, sample, rate, is_large) in NETS.items():
         torch.manual_seed(0)
         model = make().train()
         program = torch.export.export(model, (sample(4),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-        save(program, FOLDER / f"{name}.pt2")
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        files = save(program, name, is_large)
+        if is_large:
+            fill(model, files)
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate)
         torch.manual_seed(1)
         losses = []
         for step in range(STEPS):
@@ -180,6 +252,7 @@ def main():
         with torch.no_grad():
             evaluated = nn.functional.cross_entropy(model(sample(5)), targets(5)).item()
         figures[name] = {
+            "rate": rate,
             "losses": losses,
             "evaluated": evaluated,
             "parameters": [key for key, _ in model.named_parameters()],

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 HERE = pathlib.Path(__file__).parent
-FOLDER = HERE / "exported"
 # Not from the path: this folder's scripts have names that packages have, too.
 spec = importlib.util.spec_from_file_location("exported", HERE / "exported.py")
 exported = importlib.util.module_from_spec(spec)
@@ -77,7 +76,7 @@ class Noisy(nn.Module):
 
 def export(model, name):
     batch = torch.export.Dim("batch", min=1)
-    exported.save(torch.export.export(model, (images(4),), dynamic_shapes=({0: batch},)), FOLDER / f"{name}.pt2")
+    exported.save(torch.export.export(model, (images(4),), dynamic_shapes=({0: batch},)), name, False)
 
 
 def main():
@@ -106,6 +105,7 @@ def main():
         with torch.no_grad():
             evaluated = nn.functional.cross_entropy(model(images(5)), targets(5)).item()
         figures[name] = {
+            "rate": 0.1,
             "losses": losses,
             "evaluated": evaluated,
             "parameters": [key for key, _ in model.named_parameters()],

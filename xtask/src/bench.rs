@@ -23,7 +23,7 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, comparison: bool, arguments: &[
 
 /// Runs the comparison, or logs why it cannot: without Python or a network, the other measurements still count.
 fn compare(workspace: &Workspace, built: &Built) -> Result<()> {
-    let python = match python::COMPARISON.provide(workspace) {
+    let python = match python::PYTORCH.provide(workspace) {
         Ok(python) => python,
         Err(error) => {
             eprintln!("bench: skipped the comparison with PyTorch: {}", crate::report(&error));

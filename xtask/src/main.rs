@@ -104,8 +104,18 @@ fn run(task: Task) -> Result<()> {
             if let Err(error) = &mlflow {
                 eprintln!("test: the test with MLflow's server will be skipped: {}", report(error));
             }
+            let pytorch = long.then(|| python::PYTORCH.provide(&workspace));
+            if let Some(Err(error)) = &pytorch {
+                eprintln!("test: the test against PyTorch will be skipped: {}", report(error));
+            }
             cargo.fetch()?;
-            let options = TestOptions { long, python: &python, mlflow: mlflow.as_deref().ok(), arguments: &arguments };
+            let options = TestOptions {
+                long,
+                python: &python,
+                mlflow: mlflow.as_deref().ok(),
+                pytorch: pytorch.as_ref().and_then(|python| python.as_deref().ok()),
+                arguments: &arguments,
+            };
             suite::run(&workspace, &cargo, &options)
         }
         Task::Bench { comparison, arguments } => bench::run(&workspace, &cargo, comparison, &arguments),

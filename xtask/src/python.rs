@@ -29,13 +29,9 @@ pub const TESTS: Environment =
 pub const MLFLOW: Environment =
     Environment { owner: "MLflow's", requirements: "tests/requirements-mlflow.txt", folder: "mlflow", size: "150 MB" };
 
-/// PyTorch and the frameworks that the host is compared with.
-pub const COMPARISON: Environment = Environment {
-    owner: "the comparison's",
-    requirements: "host/benches/comparison/requirements.txt",
-    folder: "comparison",
-    size: "3 GB",
-};
+/// PyTorch, its models, and the frameworks that the host is compared with: for the comparison and for long tests.
+pub const PYTORCH: Environment =
+    Environment { owner: "PyTorch's", requirements: "tests/requirements-pytorch.txt", folder: "pytorch", size: "3 GB" };
 
 impl Environment {
     /// Makes the environment with its packages, and returns its interpreter.

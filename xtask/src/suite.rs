@@ -19,6 +19,8 @@ pub struct TestOptions<'a> {
     pub python: &'a Path,
     /// The interpreter with MLflow's server, if it could be installed.
     pub mlflow: Option<&'a Path>,
+    /// The interpreter that has the packages of `tests/requirements-pytorch.txt`: for long tests, if it could be made.
+    pub pytorch: Option<&'a Path>,
     /// Arguments for `cargo test`.
     pub arguments: &'a [OsString],
 }
@@ -86,6 +88,9 @@ fn test(cargo: &Cargo, options: &TestOptions<'_>) -> Command {
     command.env("HOST_TEST_PYTHON", options.python);
     if let Some(python) = options.mlflow {
         command.env("HOST_TEST_MLFLOW", python);
+    }
+    if let Some(python) = options.pytorch {
+        command.env("HOST_TEST_PYTORCH", python);
     }
     command
 }

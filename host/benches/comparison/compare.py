@@ -1,8 +1,8 @@
 """Trains the same models with the host and with PyTorch's loops, in turns, and prints ratios:
 
-    python compare.py --host target/release/host --plugins target/plugins [--rounds N] [mlp] [cnn] [transformer]
+    python compare.py --host target/release/host --plugins target/plugins [--rounds N] [WORKLOAD ...]
 
-The interpreter needs the packages of requirements.txt; `cargo xtask bench` prepares all of it.
+The interpreter needs the packages of tests/requirements-pytorch.txt; `cargo xtask bench` prepares all of it.
 
 Every contestant of a round trains the run file's steps in its own process, on as many threads as the host chooses with
 `threads = "auto"`, and with libgomp's threads waiting as long as the host's. A step's time is that of the whole loop:
@@ -10,6 +10,8 @@ waiting for data, forward, backward, update, reading the loss, and the ends of e
 frameworks' clocks start after them, and the time of a second host run with only those steps is subtracted from the
 first. Other work of the machine only adds time, so the fastest round of each contestant counts. A ratio that misses its
 target is marked, but nothing fails.
+
+In workloads called `exported-…` the host trains what `torch.export.save` wrote of the model that PyTorch's loops train.
 """
 
 import argparse
@@ -29,6 +31,9 @@ WORKLOADS = {
     "mlp": {"eager": 4.0, "lightning": 8.0},
     "cnn": {"eager": 1.3, "lightning": 1.8},
     "transformer": {"eager": 1.1},
+    "exported-mlp": {"gathered": 1.0},
+    "exported-gpt2": {"gathered": 1.0},
+    "exported-resnet18": {"gathered": 1.0},
 }
 NAMES = {
     "host": "host",
@@ -38,6 +43,8 @@ NAMES = {
     "lightning": "PyTorch Lightning",
     "accelerated": "pytorch-accelerated",
 }
+# Of an exported program.
+LOOPS_OF_EXPORTED = ["host", "eager", "gathered"]
 # As the host sets it for itself (host/src/cli/openmp.rs).
 ENVIRONMENT = os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
 # The most memory and waiting time of the host, as shares of Lightning's peak memory and of the time.
@@ -73,13 +80,19 @@ def finish(command):
 
 
 class Comparison:
-    def __init__(self, host, plugins, workload):
+    def __init__(self, host, plugins, workload, folder):
+        """Models are exported into `folder`."""
         self.host, self.plugins, self.workload = host, plugins, workload
         self.run_file = FOLDER / f"{workload}.toml"
         self.steps = tomllib.loads(self.run_file.read_text())["train"]["steps"]
         self.warm_up = self.steps // 5
-        self.results = {contestant: Result() for contestant in NAMES}
         self.threads = None
+        self.settings, contestants = [], NAMES
+        if workload.startswith("exported-"):
+            program, contestants = folder / f"{workload}.pt2", LOOPS_OF_EXPORTED
+            finish([sys.executable, FOLDER / "export.py", workload, program])
+            self.settings = ["--set", f"model.exported={json.dumps(str(program))}"]
+        self.results = {contestant: Result() for contestant in contestants}
 
     def run_round(self):
         for contestant, result in self.results.items():
@@ -92,7 +105,7 @@ class Comparison:
         def train(steps):
             with tempfile.TemporaryDirectory() as folder:
                 command = [self.host, "run", self.run_file, "--set", f"train.steps={steps}", "--out", folder]
-                command += [argument for path in plugins for argument in ("--plugins", path)]
+                command += self.settings + [argument for path in plugins for argument in ("--plugins", path)]
                 _, told, peak = finish(command)
                 status = json.loads((pathlib.Path(folder) / "status.json").read_text())
             self.threads = int(re.search(r"\bthreads (\d+)", told)[1])
@@ -156,7 +169,7 @@ def print_table(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="*", metavar="workload", help="mlp, cnn, transformer; all by default")
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all by default")
     parser.add_argument("--host", type=pathlib.Path, required=True, help="the program")
     parser.add_argument("--plugins", type=pathlib.Path, required=True, help="the folder of the shipped plugins")
     parser.add_argument("--rounds", type=int, default=5)
@@ -165,7 +178,13 @@ def main():
         if name not in WORKLOADS:
             parser.error(f"there is no workload `{name}`; the workloads are {', '.join(WORKLOADS)}")
 
-    comparisons = [Comparison(arguments.host, arguments.plugins, name) for name in arguments.workloads or WORKLOADS]
+    with tempfile.TemporaryDirectory() as folder:
+        compare(arguments, pathlib.Path(folder))
+
+
+def compare(arguments, folder):
+    names = arguments.workloads or WORKLOADS
+    comparisons = [Comparison(arguments.host, arguments.plugins, name, folder) for name in names]
     for number in range(arguments.rounds):
         load = os.getloadavg()[0]
         print(f"round {number + 1} of {arguments.rounds}; the machine's load is {load:.1f}", file=sys.stderr)

@@ -36,13 +36,15 @@ def load(name):
     steps, batch_size = plan["train"]["steps"], plan["train"]["batch_size"]
     path = FOLDER / plan["data"]["path"]
     torch.manual_seed(plan["run"]["seed"])
-    if name == "transformer":
+    if plan["data"]["format"] == "text":
         # One epoch: as many windows of the text as there are in the steps.
         inputs, targets, tokens = windows(path, plan["data"]["context"], steps * batch_size)
-        return Workload(Transformer(tokens, plan["data"]["context"]), inputs, targets, batch_size, epochs=1)
+        model = {"transformer": Transformer, "exported-gpt2": Gpt2}[name](tokens, plan["data"]["context"])
+        return Workload(model, inputs, targets, batch_size, epochs=1)
     inputs, targets = digits(path, plan["data"]["splits"]["val"]["fraction"])
     epochs = steps // -(-len(inputs) // batch_size)
-    return Workload({"mlp": mlp, "cnn": cnn}[name](), inputs, targets, batch_size, epochs)
+    models = {"mlp": mlp, "cnn": cnn, "exported-mlp": mlp, "exported-resnet18": Resnet18}
+    return Workload(models[name](), inputs, targets, batch_size, epochs)
 
 
 def digits(path, held_out):
@@ -113,3 +115,30 @@ class Transformer(nn.Module):
 
     def forward(self, inputs):
         return self.head(self.norm(self.blocks(self.embedding(inputs) + self.position(self.places))))
+
+
+class Resnet18(nn.Module):
+    """On larger digits, in gray."""
+
+    def __init__(self):
+        import torchvision
+
+        super().__init__()
+        self.net = torchvision.models.resnet18(num_classes=10)
+
+    def forward(self, digits):
+        return self.net(functional.interpolate(digits, scale_factor=8).expand(-1, 3, -1, -1))
+
+
+class Gpt2(nn.Module):
+    def __init__(self, tokens, context):
+        import transformers
+
+        super().__init__()
+        config = transformers.GPT2Config(
+            vocab_size=tokens, n_positions=context, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
+        )
+        self.gpt2 = transformers.GPT2LMHeadModel(config)
+
+    def forward(self, tokens):
+        return self.gpt2(tokens, use_cache=False).logits

@@ -193,4 +193,6 @@ impl Input {
 }
 
 #[cfg(test)]
+mod archives;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,5 @@
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,21 +7,15 @@ use tch::{Device, Kind, Tensor};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+use super::archives::{figures, file, whole};
 use super::*;
 use crate::report::Report;
 use crate::torch::{manual_seed, test_support, values};
 
-fn figures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures")
-}
-
-fn file(net: &str) -> PathBuf {
-    figures().join("exported").join(format!("{net}.pt2"))
-}
-
 /// The output of `tests/figures/exported.py`.
 #[derive(Deserialize)]
 struct Figures {
+    rate: f64,
     losses: Vec<f64>,
     evaluated: f64,
     parameters: Vec<String>,
@@ -32,6 +25,11 @@ struct Figures {
 fn sample(net: &str, batch: i64) -> Tensor {
     if matches!(net, "gpt2" | "bert") {
         return (Tensor::arange(batch * 12, (Kind::Int64, Device::Cpu)) * 7).remainder(50).reshape([batch, 12]);
+    }
+    if matches!(net, "resnet18" | "mobilenet_v3_small") {
+        let places = Tensor::arange(3 * 64 * 64, (Kind::Double, Device::Cpu));
+        let lengths = Tensor::arange(batch, (Kind::Double, Device::Cpu)) * 0.017 + 0.011;
+        return (places * lengths.unsqueeze(1)).sin().to_kind(Kind::Float).reshape([batch, 3, 64, 64]);
     }
     (Tensor::arange(batch * 64, (Kind::Float, Device::Cpu)) * 0.37).sin().reshape([batch, 1, 8, 8])
 }
@@ -49,9 +47,10 @@ fn programs_train_as_in_eager_pytorch() {
     let _generator = test_support::default_generator();
     let text = std::fs::read_to_string(figures().join("exported.json")).unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
-    for net in ["mlp", "cnn", "lstm", "resnet", "mobilenet", "vit", "gpt2", "bert"] {
+    let folder = tempfile::tempdir().unwrap();
+    for net in ["mlp", "cnn", "lstm", "resnet", "mobilenet", "vit", "gpt2", "bert", "resnet18", "mobilenet_v3_small"] {
         let figures: Figures = serde_json::from_value(all["steps"][net].clone()).unwrap();
-        let program = Exported::open(&file(net), None, None, Device::Cpu).unwrap();
+        let program = Exported::open(&whole(net, folder.path()), None, None, Device::Cpu).unwrap();
         trains_as_expected(&program, net, figures);
     }
 }
@@ -76,7 +75,7 @@ fn trains_as_expected(program: &Exported, net: &str, figures: Figures) {
                 if !gradient.defined() {
                     continue;
                 }
-                let _ = parameter.g_sub_(&(&gradient * 0.1));
+                let _ = parameter.g_sub_(&(&gradient * figures.rate));
                 let _ = gradient.zero_();
             }
         });

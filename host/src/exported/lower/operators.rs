@@ -59,12 +59,8 @@ impl<'d> Lowering<'d> {
             // Without dimensions, it would take away a batch of one sample, too.
             "squeeze" if call.has("dim") => self.reshape(call),
             "permute" | "transpose" => self.permute(call),
-            "contiguous" | "clone" | "detach" | "alias" | "to" | "lift_fresh_copy" => {
-                self.alias(call, call.first()?)
-            }
-            "slice" if call.is_whole() => {
-                self.alias(call, call.first()?)
-            }
+            "contiguous" | "clone" | "detach" | "alias" | "to" | "lift_fresh_copy" => self.alias(call, call.first()?),
+            "slice" if call.is_whole() => self.alias(call, call.first()?),
             "zeros" | "new_zeros" | "zeros_like" => {
                 self.values.insert(call.output()?, Value::Zeros);
                 Ok(())

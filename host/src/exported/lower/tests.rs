@@ -222,9 +222,10 @@ fn programs_that_a_graph_would_not_compute_have_none() {
     });
     let whole_numbers = with_document("cnn", |document| {
         node(document, "relu")["target"] = json!("torch.ops.aten.to.dtype");
-        node(document, "relu")["inputs"].as_array_mut().unwrap().push(
-            json!({ "name": "dtype", "arg": { "as_scalar_type": 5 } }),
-        );
+        node(document, "relu")["inputs"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "name": "dtype", "arg": { "as_scalar_type": 5 } }));
         document["graph_module"]["graph"]["tensor_values"]["relu"]["dtype"] = json!(5);
     });
     let cases = [whole_numbers, twice, in_place, without_module, unused, other_axes, batch, no_statistics];

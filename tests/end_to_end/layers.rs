@@ -14,7 +14,7 @@ use serde_json::Value;
 const TOKENS: &[i64] = &[];
 
 /// An example of each layer, in the order of the schema: the shape of a sample, and the layer.
-const EXAMPLES: [(&str, &[i64], &str); 34] = [
+const EXAMPLES: [(&str, &[i64], &str); 35] = [
     ("linear", &[16], r#"{ type = "linear", out_features = 10 }"#),
     ("conv1d", &[4, 20], r#"{ type = "conv1d", out_channels = 8, kernel_size = 3, padding = 1 }"#),
     ("conv2d", &[3, 8, 8], r#"{ type = "conv2d", out_channels = 16, kernel_size = 3, padding = 1 }"#),

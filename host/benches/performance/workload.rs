@@ -220,7 +220,7 @@ pub fn train_bare(plan: &JobPlan, steps: u64) -> Result<Duration> {
 }
 
 fn model(plan: &JobPlan) -> Result<(Network, Optimizer)> {
-    let graph = plan.model.graph().ok_or("the run file has layers")?;
+    let graph = plan.model.graph()?;
     let network = Network::new(Arc::clone(graph), SEED, plan.device)?;
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
     Ok((network, optimizer))

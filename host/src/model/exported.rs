@@ -137,14 +137,21 @@ fn least_rows(graph: &Graph) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::Arc;
 
+    use plugin_api::protocol::requests::Freeze;
+
     use super::*;
+    use crate::torch::test_support;
+
+    fn cnn() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/exported/cnn.pt2")
+    }
 
     #[test]
     fn only_outputs_of_one_function_agree() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/exported/cnn.pt2");
-        let program = Exported::open(&path, None, None, Device::Cpu).unwrap();
+        let program = Exported::open(&cnn(), None, None, Device::Cpu).unwrap();
         let graph = program.graph().unwrap();
         // In another order than the graph's, and with another shift of the batch norm.
         let network = |shift: f64| {
@@ -159,10 +166,25 @@ mod tests {
         assert!(!agree(apart(0.1)));
     }
 
+    /// As eager PyTorch does where `requires_grad` is false.
+    #[test]
+    fn a_program_moves_the_statistics_of_a_frozen_batch_norm() {
+        let _generator = test_support::default_generator();
+        let mut network = Network::exported(&cnn(), None, None, Device::Cpu).unwrap();
+        let names: Vec<&str> = network.parameters().iter().map(|named| named.name.as_str()).collect();
+        let request = Freeze { patterns: vec!["bn.*".to_owned()], frozen: true, moving_statistics: false };
+        let frozen = network.frozen().after(&request, &names).unwrap();
+        network.set_frozen(frozen).unwrap();
+        let before = network.tensor("bn.running_mean").unwrap().copy();
+        let images = Tensor::ones([4, 1, 8, 8], (Kind::Float, Device::Cpu));
+        network.forward(&images, Mode::Train).unwrap();
+        assert_ne!(&before, network.tensor("bn.running_mean").unwrap());
+        assert!(network.moving_buffers().any(|named| named.name == "bn.running_mean"));
+    }
+
     #[test]
     fn a_graph_over_too_few_tensors_is_an_error() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/exported/cnn.pt2");
-        let program = Exported::open(&path, None, None, Device::Cpu).unwrap();
+        let program = Exported::open(&cnn(), None, None, Device::Cpu).unwrap();
         let error = Network::over(Arc::clone(program.graph().unwrap()), Vec::new(), Device::Cpu).unwrap_err();
         assert_eq!(error, ModelError::UnknownTensor { name: "conv.weight".to_owned() });
     }

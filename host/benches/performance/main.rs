@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod commands;
+mod exported;
 mod hooks;
 mod kinds;
 mod libraries;
@@ -27,7 +28,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Section = fn(&Libraries, &mut Table) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("hooks", hooks::measure),
     ("training", training::measure),
     ("threads", training::measure_threads),
@@ -36,6 +37,7 @@ const SECTIONS: [(&str, Section); 8] = [
     ("commands", commands::measure),
     ("memory", memory::measure),
     ("checkpoint", checkpoint::measure),
+    ("exported", exported::measure),
 ];
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let outcome = match arguments.split_first() {
         Some((first, rest)) if first == memory::CHILD => memory::child(rest),
+        Some((first, rest)) if first == exported::CHILD => exported::child(rest),
         _ => measure(&arguments),
     };
     match outcome {

@@ -70,15 +70,15 @@ pub fn child(arguments: &[String]) -> Result<()> {
             train_bare(&plan, WORKLOAD.steps)?;
         }
     }
-    println!("{}", peak()?);
+    println!("{}", resident("VmHWM")?);
     Ok(())
 }
 
-/// The largest resident set of this process, in bytes, from Linux.
-fn peak() -> Result<f64> {
+/// The resident set of this process in bytes, from Linux: the present one (`VmRSS`), or the largest so far (`VmHWM`).
+pub fn resident(name: &str) -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no `VmHWM` in `/proc/self/status`")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let line = line.ok_or_else(|| format!("no `{name}` in `/proc/self/status`"))?;
     let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kibibytes * 1024.0)
 }

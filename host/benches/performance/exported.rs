@@ -126,7 +126,7 @@ pub fn child(arguments: &[String]) -> Result<()> {
     let path = Path::new(path);
     let before = resident("VmRSS")?;
     let mut opened = None;
-    let opening = time(|| opened = Some(Network::exported(path, Device::Cpu)));
+    let opening = time(|| opened = Some(Network::exported(path, None, None, Device::Cpu)));
     let network = opened.transpose()?;
     let peak = resident("VmHWM")? - before;
     drop(network);

@@ -12,7 +12,7 @@ use super::document::{Document, Graph, Node, entry, input_name, kind_of, names, 
 use super::error::Refusal;
 use super::lower::{Lowered, SavedTensors, lower};
 use super::operators::{Target, target};
-use super::{Described, Exported, Input, Purpose, regions, tensors};
+use super::{Described, Exported, Input, Normalization, Purpose, regions, tensors};
 use crate::torch::program::{self, Argument, NO_SLOT, Output, Program, Size, Slot, Symbol};
 
 /// What a batch that may have any size needs.
@@ -36,21 +36,25 @@ pub(super) fn build(
 ) -> Result<Exported, Refusal> {
     let graph = &document.graph_module.graph;
     let bound = tensors::read(document, archive, device, purpose)?;
-    let mut builder = Builder { program: Program::new(device)?, scope: Scope::new(), slots: 0, purpose };
+    let mut builder =
+        Builder { program: Program::new(device)?, scope: Scope::new(), slots: 0, purpose, normalizations: Vec::new() };
     for spec in &document.graph_module.signature.input_specs {
         if let Some(name) = input_name(spec) {
             builder.declare(name);
         }
     }
+    let mut saved_slots: BTreeMap<Slot, &str> = BTreeMap::new();
     for tensor in &bound {
         let slot = builder.declare(tensor.input);
+        saved_slots.extend(tensor.saved.map(|name| (slot, name)));
         builder.program.bind(slot, &tensor.tensor, tensor.is_buffer)?;
     }
     builder.nodes(graph)?;
-    let Builder { mut program, scope, .. } = builder;
+    let Builder { mut program, scope, normalizations, .. } = builder;
     let input = input(document, &scope)?;
     let output = scope.get(output(document, wanted)?).ok_or_else(|| Refusal::new("its output is made by no node"))?;
     program.finish(&[*output])?;
+    let normalizations = normalizations.iter().map(|slots| normalization(slots, &saved_slots)).collect();
     let mut tensors: Vec<(String, tch::Tensor)> = Vec::new();
     let mut names = BTreeMap::new();
     for tensors::Bound { input, saved, tensor, .. } in bound {
@@ -66,7 +70,27 @@ pub(super) fn build(
         graph: Arc::new(graph),
         values: values.iter().map(|value| scope.get(value).copied().unwrap_or(NO_SLOT)).collect(),
     });
-    Ok(Exported { program, tensors, input, graph, evaluation: None })
+    Ok(Exported { program, tensors, input, normalizations, graph, evaluation: None })
+}
+
+/// What of a normalization is in the state dict, by the slots of its arguments.
+fn normalization(slots: &BTreeMap<String, Slot>, saved: &BTreeMap<Slot, &str>) -> Normalization {
+    let of = |arguments: [&str; 2]| {
+        let slots = arguments.into_iter().filter_map(|argument| slots.get(argument).copied());
+        slots.filter_map(|slot| Some(((*saved.get(&slot)?).to_owned(), slot))).collect::<Vec<_>>()
+    };
+    let mut buffers = of(["running_mean", "running_var"]);
+    // The counter is no argument; it has the module's name.
+    let module = buffers.first().and_then(|(name, _)| name.strip_suffix("running_mean"));
+    let counter = module.map(|module| format!("{module}num_batches_tracked"));
+    buffers.extend(
+        saved
+            .iter()
+            .filter(|(_, name)| Some(**name) == counter.as_deref())
+            .map(|(slot, name)| ((*name).to_owned(), *slot)),
+    );
+    let parameters = of(["weight", "bias"]).into_iter().map(|(name, _)| name).collect();
+    Normalization { parameters, buffers }
 }
 
 /// A program in the making.
@@ -76,6 +100,8 @@ pub(super) struct Builder<'p> {
     pub(super) scope: Scope,
     slots: Slot,
     purpose: Purpose<'p>,
+    /// The slots of the arguments of each batch norm.
+    normalizations: Vec<BTreeMap<String, Slot>>,
 }
 
 impl Builder<'_> {
@@ -125,6 +151,13 @@ impl Builder<'_> {
                 }
                 let arguments = self.arguments(node)?;
                 let outputs = self.outputs(node)?;
+                if name == "aten::batch_norm" {
+                    let slots = arguments.iter().filter_map(|(name, argument)| match argument {
+                        Argument::Slot(slot) => Some((name.clone(), *slot)),
+                        _ => None,
+                    });
+                    self.normalizations.push(slots.collect());
+                }
                 let is_random = self.program.call(label, (&name, overload), &arguments, &outputs)?;
                 match self.purpose {
                     Purpose::Both | Purpose::Evaluation(_) if is_random => {

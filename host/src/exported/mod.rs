@@ -33,6 +33,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use crate::model::Graph;
+use crate::torch::TorchError;
 use crate::torch::program::{Program, Slot};
 
 pub use error::{ExportedError, Refusal};
@@ -44,10 +45,18 @@ pub struct Exported {
     /// The parameters and the persistent buffers, by PyTorch's names. One with several names is listed under the first.
     pub tensors: Vec<(String, Tensor)>,
     input: Input,
+    normalizations: Vec<Normalization>,
     /// The graph that describes it, or why there is none.
     graph: Result<Described, Refusal>,
     /// What evaluates in its place, over the same tensors.
     evaluation: Option<Box<Exported>>,
+}
+
+/// A batch norm: the names of its parameters, and its buffers by name and slot.
+#[derive(Debug)]
+struct Normalization {
+    parameters: Vec<String>,
+    buffers: Vec<(String, Slot)>,
 }
 
 /// The host's own graph of a program.
@@ -129,6 +138,20 @@ impl Exported {
             None => &mut self.graph,
         };
         *graph = Err(Refusal::new(reason));
+    }
+
+    /// From now on, training leaves the statistics of the batch norms as they are whose parameters `are_frozen`, and they
+    /// normalize with them. Returns the names of the buffers that stay.
+    ///
+    /// # Errors
+    ///
+    /// Those of libtorch.
+    pub fn freeze_statistics(&mut self, are_frozen: impl Fn(&[String]) -> bool) -> Result<Vec<String>, TorchError> {
+        let frozen =
+            self.normalizations.iter().filter(|norm| !norm.parameters.is_empty() && are_frozen(&norm.parameters));
+        let (names, slots): (Vec<String>, Vec<Slot>) = frozen.flat_map(|norm| norm.buffers.iter().cloned()).unzip();
+        self.program.set_still(&slots)?;
+        Ok(names)
     }
 
     /// The output for a batch, in training or in evaluation, and copies of the values of the nodes at the indices `wanted` of

@@ -167,8 +167,15 @@ pub(super) fn plan(
 }
 
 /// What is wrong with `[model] freeze`.
-pub(super) fn check_frozen(patterns: &[String], model: &PlannedModel, document: &Document) -> Option<Problem> {
-    let names = model.parameter_names();
+pub(super) fn check_frozen(request: &Freeze, model: &PlannedModel, document: &Document) -> Option<Problem> {
+    let (names, patterns) = (model.parameter_names(), &request.patterns);
+    if patterns.is_empty() {
+        return request.moving_statistics.then(|| {
+            Problem::new("`model.moving_statistics` is given, and nothing is frozen")
+                .with_label(document.label_key("/model/moving_statistics", ""))
+                .with_hint("`freeze` names the parameters, such as `bn*`".to_owned())
+        });
+    }
     for (index, pattern) in patterns.iter().enumerate() {
         if let Err(refusal) = fitting("parameter", std::slice::from_ref(pattern), &names) {
             let shown = names.iter().take(SHOWN_NAMES).copied();
@@ -180,8 +187,7 @@ pub(super) fn check_frozen(patterns: &[String], model: &PlannedModel, document: 
             );
         }
     }
-    let request = Freeze { patterns: patterns.to_vec(), frozen: true, moving_statistics: false };
-    let refusal = Frozen::default().after(&request, &names).err()?;
+    let refusal = Frozen::default().after(request, &names).err()?;
     Some(Problem::new(refusal.message).with_label(document.label_value("/model/freeze", "")))
 }
 

@@ -140,7 +140,7 @@ impl JobPlan {
         if let Ok(model) = &model
             && !model.parameter_names().is_empty()
         {
-            problems.extend(model::check_frozen(&run_file.model.freeze, model, &document));
+            problems.extend(model::check_frozen(&run_file.model.frozen_first(), model, &document));
         }
         if let Ok(data) = &data {
             problems.extend(batches::check(&document, &run_file, data, model.as_ref().ok()));
@@ -178,7 +178,7 @@ impl JobPlan {
             clip_gradient_norm: run_file.train.clip_gradient_norm,
             precision: run_file.train.precision,
             seed: run_file.run.seed,
-            freeze: run_file.model.freeze.clone(),
+            freeze: run_file.model.frozen_first(),
             evaluation,
             evaluate_every: run_file.eval.as_ref().map_or(Every::EPOCH, |eval| eval.every),
             test,

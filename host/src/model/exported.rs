@@ -166,20 +166,43 @@ mod tests {
         assert!(!agree(apart(0.1)));
     }
 
-    /// As eager PyTorch does where `requires_grad` is false.
     #[test]
-    fn a_program_moves_the_statistics_of_a_frozen_batch_norm() {
+    fn the_statistics_of_a_frozen_batch_norm_stay_unless_they_are_to_move() {
+        let _generator = test_support::default_generator();
+        let names = ["running_mean", "running_var", "num_batches_tracked"].map(|name| format!("bn.{name}"));
+        for (patterns, moving_statistics, stays) in
+            [("bn.*", false, true), ("bn.*", true, false), ("bn.weight", false, false)]
+        {
+            let mut network = Network::exported(&cnn(), None, None, Device::Cpu).unwrap();
+            let parameters: Vec<&str> = network.parameters().iter().map(|named| named.name.as_str()).collect();
+            let request = Freeze { patterns: vec![patterns.to_owned()], frozen: true, moving_statistics };
+            let frozen = network.frozen().after(&request, &parameters).unwrap();
+            network.set_frozen(frozen).unwrap();
+            let images = Tensor::arange(4 * 64, (Kind::Float, Device::Cpu)).sin().reshape([4, 1, 8, 8]);
+            let before: Vec<Tensor> = names.iter().map(|name| network.tensor(name).unwrap().copy()).collect();
+            let _ = network.forward(&images, Mode::Train).unwrap();
+            for (name, before) in names.iter().zip(&before) {
+                assert_eq!(before == network.tensor(name).unwrap(), stays, "{patterns} {name}");
+                assert_eq!(network.moving_buffers().any(|named| named.name == *name), !stays, "{patterns} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_batch_norm_normalizes_with_its_statistics_and_learns_again() {
         let _generator = test_support::default_generator();
         let mut network = Network::exported(&cnn(), None, None, Device::Cpu).unwrap();
-        let names: Vec<&str> = network.parameters().iter().map(|named| named.name.as_str()).collect();
-        let request = Freeze { patterns: vec!["bn.*".to_owned()], frozen: true, moving_statistics: false };
-        let frozen = network.frozen().after(&request, &names).unwrap();
-        network.set_frozen(frozen).unwrap();
-        let before = network.tensor("bn.running_mean").unwrap().copy();
-        let images = Tensor::ones([4, 1, 8, 8], (Kind::Float, Device::Cpu));
-        network.forward(&images, Mode::Train).unwrap();
-        assert_ne!(&before, network.tensor("bn.running_mean").unwrap());
-        assert!(network.moving_buffers().any(|named| named.name == "bn.running_mean"));
+        let images = Tensor::arange(4 * 64, (Kind::Float, Device::Cpu)).sin().reshape([4, 1, 8, 8]);
+        let node = network.graph().unwrap().node_index("bn").unwrap();
+        let normalized = |network: &Network, mode| network.forward_with(&images, mode, &[node]).unwrap().1.remove(0);
+        let evaluated = normalized(&network, Mode::Evaluate);
+        for is_frozen in [true, false] {
+            let names: Vec<&str> = network.parameters().iter().map(|named| named.name.as_str()).collect();
+            let request = Freeze { patterns: vec!["bn.*".to_owned()], frozen: is_frozen, moving_statistics: false };
+            let frozen = network.frozen().after(&request, &names).unwrap();
+            network.set_frozen(frozen).unwrap();
+            assert_eq!(normalized(&network, Mode::Train) == evaluated, is_frozen);
+        }
     }
 
     #[test]

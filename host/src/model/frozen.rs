@@ -86,7 +86,6 @@ impl Network {
             }
         }
         gradients::clear(&TensorList::new(without_gradient)?)?;
-        // A program moves its statistics as it was exported, frozen or not.
         if let Some(graph) = self.executed_graph() {
             let of_node = graph.nodes().iter().flat_map(|node| {
                 let still = matches!(node.op, Op::BatchNorm { .. })
@@ -94,6 +93,11 @@ impl Network {
                 std::iter::repeat_n(still, node.buffers.len())
             });
             self.still = of_node.collect();
+        }
+        if let Some(program) = self.program_mut() {
+            let all = |parameters: &[String]| frozen.stills(parameters.iter().map(String::as_str));
+            let still = program.freeze_statistics(all)?;
+            self.still = self.buffers().iter().map(|named| still.contains(&named.name)).collect();
         }
         self.frozen = frozen;
         Ok(())

@@ -159,6 +159,14 @@ impl Network {
         }
     }
 
+    /// The exported program, if that is what it computes.
+    pub(super) fn program_mut(&mut self) -> Option<&mut Exported> {
+        match &mut self.computation {
+            Computation::Exported(program) => Some(program),
+            Computation::Graph { .. } | Computation::Custom(_) => None,
+        }
+    }
+
     /// The graph, if that is what it executes.
     pub(super) fn executed_graph(&self) -> Option<&Arc<Graph>> {
         match &self.computation {

@@ -12,6 +12,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/stack.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -264,6 +265,7 @@ int host_torch_program_call(
       }
       if (parameter.name() == "running_mean") {
         keeps_statistics = made.kind == Argument::VALUE;
+        call.statistics = keeps_statistics ? made.slots[0] : NO_SLOT;
       }
       const bool is_constant = made.kind == Argument::CONSTANT;
       if (is_constant && made.constant.isBool() && is_flag_of_mode(parameter.name())) {
@@ -334,6 +336,16 @@ int host_torch_program_symbol(
     }
     call.outputs.push_back({false, {output}});
     program->calls.push_back(std::move(call));
+  });
+}
+
+// Normalizations whose buffers are among `slots` compute as in evaluation from now on, and the others by the mode.
+int host_torch_program_still(HostTorchProgram* program, const int64_t* slots, size_t count) noexcept {
+  return guarded([&] {
+    const auto is_among = [&](Slot slot) { return slot != NO_SLOT && std::find(slots, slots + count, slot) != slots + count; };
+    for (Call& call : program->calls) {
+      call.is_still = is_among(call.statistics) || is_among(call.counter);
+    }
   });
 }
 

@@ -65,6 +65,10 @@ struct Call {
   std::vector<Slot> last_used;
   // A counter that only training moves: evaluation takes its slot for the output.
   Slot counter = NO_SLOT;
+  // The running mean of a normalization.
+  Slot statistics = NO_SLOT;
+  // Of a normalization whose statistics stay: it computes as in evaluation.
+  bool is_still = false;
   // Of a region, what it changes to.
   std::vector<int64_t> settings;
   // Of `IF`, the call after its `ELSE`; of `ELSE`, that after its `END`.

@@ -260,6 +260,18 @@ impl Program {
         check(status, "step")
     }
 
+    /// From now on, normalizations whose buffers are in these slots compute as in evaluation, and leave them as they are; the
+    /// others do as the mode says.
+    ///
+    /// # Errors
+    ///
+    /// Those of libtorch.
+    pub fn set_still(&mut self, slots: &[Slot]) -> Result<(), TorchError> {
+        // SAFETY: a live program, and a list of the given length, borrowed for the call.
+        let status = unsafe { shim::host_torch_program_still(self.program.as_ptr(), slots.as_ptr(), slots.len()) };
+        check(status, "still")
+    }
+
     /// Ends the program: these slots are its outputs.
     ///
     /// # Errors

@@ -69,7 +69,8 @@ void store(HostTorchProgram& program, const Output& output, c10::IValue value) {
   }
 }
 
-void run(HostTorchProgram& program, const Call& call, bool training, torch::jit::Stack& stack) {
+void run(HostTorchProgram& program, const Call& call, bool is_training, torch::jit::Stack& stack) {
+  const bool training = is_training && !call.is_still;
   if (!training && call.counter != NO_SLOT) {
     store(program, call.outputs.at(0), program.values.at(call.counter));
     return;

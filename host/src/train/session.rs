@@ -65,8 +65,8 @@ pub struct TrainingPlan {
     pub precision: Precision,
     /// The seed of everything random.
     pub seed: u64,
-    /// Patterns of the parameters that are frozen from the beginning.
-    pub freeze: Vec<String>,
+    /// What is frozen from the beginning.
+    pub freeze: Freeze,
     /// The evaluation, if there is one.
     pub evaluation: Option<EvaluationPlan>,
     /// When it comes.
@@ -248,7 +248,7 @@ impl Session {
             graph_text: None,
             fingerprints,
             data_text,
-            run_file_freezes: !frozen_by_run_file(&run_file).is_empty(),
+            run_file_freezes: !frozen_by_run_file(&run_file).patterns.is_empty(),
             run_file,
             model_files,
             program_state: None,
@@ -286,11 +286,11 @@ impl Session {
     }
 
     /// Freezes what the checkpoint says or, without one, what the run file's patterns fit.
-    fn freeze_first(&mut self, patterns: Vec<String>, saved: Option<Frozen>) -> Result<(), TrainError> {
+    fn freeze_first(&mut self, request: Freeze, saved: Option<Frozen>) -> Result<(), TrainError> {
         match saved {
             Some(frozen) => Ok(self.learner.network.set_frozen(frozen)?),
-            None if patterns.is_empty() => Ok(()),
-            None => self.learner.freeze(&Freeze { patterns, frozen: true, moving_statistics: false }),
+            None if request.patterns.is_empty() => Ok(()),
+            None => self.learner.freeze(&request),
         }
     }
 

@@ -104,7 +104,8 @@ impl Run<'_> {
 
     /// Freezes the parameters that `patterns` fit, in which `*` stands for any text: they get no gradient, and the optimizer
     /// leaves them and its state of them as they are. A batch norm all of whose parameters are frozen normalizes with its
-    /// statistics, which stay, unless these are `moving_statistics`; that does not hold for a model without a graph. What is
+    /// statistics, which stay, unless these are `moving_statistics`; that does not hold for a TorchScript
+    /// module and a program's own model. What is
     /// frozen is part of a checkpoint, and frozen again before `load_state`.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoint, InUse};
 use crate::config::{Document, Every};
 use crate::data::{self, Data, DataDescription, OtherData, Sources, Wanted};
 use crate::dispatch::{self, Order};
+use crate::model::ModelOptions;
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems};
 use crate::run_file::{self, EvalOptions, RunFile};
@@ -110,7 +111,7 @@ impl CheckpointPlan {
             clip_gradient_norm: None,
             precision: run_file.train.precision,
             seed: run_file.run.seed,
-            freeze: Vec::new(),
+            freeze: ModelOptions::default().frozen_first(),
             evaluation: None,
             evaluate_every: Every::EPOCH,
             test: None,

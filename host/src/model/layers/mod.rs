@@ -6,6 +6,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use plugin_api::protocol::requests::Freeze;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +43,17 @@ pub struct ModelOptions {
     /// `conv*` or `*.bias`. A batch norm all of whose parameters are frozen normalizes with its statistics, which stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
+    /// Whether the statistics of frozen batch norms go on following the batches, which are then normalized by themselves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moving_statistics: bool,
 }
 
 impl ModelOptions {
+    /// What is frozen from the beginning.
+    pub fn frozen_first(&self) -> Freeze {
+        Freeze { patterns: self.freeze.clone(), frozen: true, moving_statistics: self.moving_statistics }
+    }
+
     /// Makes the relative paths absolute, as seen from the `folder` of the run file.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use plugin_api::protocol::CheckpointWritten;
-use plugin_api::protocol::requests::QueueCheckpoint;
+use plugin_api::protocol::requests::{Freeze, QueueCheckpoint};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -102,8 +102,8 @@ const PROGRAM: &str = "program";
 /// The versions of the plugins whose states the checkpoint has, by instance.
 const VERSIONS: &str = "plugin_versions";
 
-/// The patterns of `[model] freeze` in a resolved run file.
-pub(super) fn frozen_by_run_file(text: &str) -> Vec<String> {
+/// What `[model]` of a resolved run file freezes.
+pub(super) fn frozen_by_run_file(text: &str) -> Freeze {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct RunFile {
@@ -113,8 +113,10 @@ pub(super) fn frozen_by_run_file(text: &str) -> Vec<String> {
     #[serde(default)]
     struct Model {
         freeze: Vec<String>,
+        moving_statistics: bool,
     }
-    toml::from_str::<RunFile>(text).unwrap_or_default().model.freeze
+    let Model { freeze, moving_statistics } = toml::from_str::<RunFile>(text).unwrap_or_default().model;
+    Freeze { patterns: freeze, frozen: true, moving_statistics }
 }
 
 /// The whole content of a checkpoint, independent of the loop: any thread can write it.

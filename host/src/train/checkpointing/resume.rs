@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use plugin_api::protocol::requests::Freeze;
 use tch::{Kind, Tensor};
 
 use super::super::limits::Limits;
@@ -142,9 +143,9 @@ impl Resume {
     }
 
     /// What was frozen; `None` where `patterns`, the run file's, are others now, or nothing is known.
-    pub(in super::super) fn frozen(&self, patterns: &[String]) -> Option<Frozen> {
+    pub(in super::super) fn frozen(&self, request: &Freeze) -> Option<Frozen> {
         let frozen = self.loop_state.frozen.clone();
-        frozen.filter(|_| frozen_by_run_file(&self.run_file) == patterns)
+        frozen.filter(|_| frozen_by_run_file(&self.run_file) == *request)
     }
 
     /// The limits of the epoch that the run was in.

@@ -102,7 +102,8 @@ impl Network {
         match output.size().split_first() {
             Some((&SAMPLES, shape)) => {
                 self.set_output_shape(shape.to_vec());
-                self.check_graph(sample)
+                self.check_graph(sample);
+                Ok(())
             }
             _ => Err(ModelError::Output { samples: SAMPLES, found: output.size() }),
         }

@@ -109,26 +109,25 @@ impl Network {
 
     /// Compares the outputs of an exported program and of its graph for samples of a shape, and forgets the graph where they
     /// are not those of one function: then nothing is exported from it.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot compute them.
-    pub(super) fn check_graph(&mut self, sample: (&[i64], tch::Kind)) -> Result<(), ModelError> {
-        let Computation::Exported(program) = &mut self.computation else { return Ok(()) };
-        let Ok(graph) = program.graph() else { return Ok(()) };
+    pub(super) fn check_graph(&mut self, sample: (&[i64], tch::Kind)) {
+        let Computation::Exported(program) = &mut self.computation else { return };
+        let Ok(graph) = program.graph() else { return };
         let views = self.parameters.iter().chain(&self.buffers).map(|named| {
             let tensor = named.tensor.f_detach()?;
             Ok(NamedTensor { name: named.name.clone(), tensor })
         });
-        let views = views.collect::<Result<_, tch::TchError>>()?;
-        let network = Network::over(Arc::clone(graph), views, self.device)?;
-        let difference = exported::difference(program, &network, sample)?;
-        if !exported::agree(difference) {
-            program.withdraw_graph(format!(
-                "the output of the graph that it was lowered to differs from its own by {difference:.1e} of the largest value"
-            ));
+        let difference = views
+            .collect::<Result<_, ModelError>>()
+            .and_then(|views| Network::over(Arc::clone(graph), views, self.device))
+            .and_then(|network| exported::difference(program, &network, sample));
+        let what = "the graph that it was lowered to";
+        match difference {
+            Ok(difference) if exported::agree(difference) => {}
+            Ok(difference) => program.withdraw_graph(format!(
+                "the output of {what} differs from its own by {difference:.1e} of the largest value"
+            )),
+            Err(error) => program.withdraw_graph(format!("{what} cannot be compared with it: {error}")),
         }
-        Ok(())
     }
 
     fn of(

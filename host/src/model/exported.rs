@@ -161,7 +161,7 @@ mod tests {
         network.set_frozen(frozen).unwrap();
         let before = network.tensor("bn.running_mean").unwrap().copy();
         let images = Tensor::ones([4, 1, 8, 8], (Kind::Float, Device::Cpu));
-        network.forward(&images, Mode::Train).unwrap();
+        let _ = network.forward(&images, Mode::Train).unwrap();
         assert_ne!(&before, network.tensor("bn.running_mean").unwrap());
         assert!(network.moving_buffers().any(|named| named.name == "bn.running_mean"));
     }

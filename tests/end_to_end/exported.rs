@@ -174,7 +174,7 @@ fn a_model_whose_evaluation_is_another_one_needs_a_program_for_it() {
 
 #[test]
 fn the_lines_that_export_a_model_are_those_of_the_readme() {
-    let output = host(&["model", "--explain-export"]);
+    let output = host().args(["model", "--explain-export"]).output().expect("the host starts");
     assert!(output.status.success());
     let told = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(told.lines().all(|line| line.chars().count() <= 80));

@@ -51,6 +51,7 @@ mod exports_weights;
 mod hints;
 mod inspection;
 // What a person meets first: no options, nothing saved, a loss that is NaN.
+mod finetune;
 mod first_contact;
 // The table of kinds in the README.
 mod kinds;

@@ -289,9 +289,14 @@ impl ModelPlan {
     /// Everything that is wrong, unless one error hides another.
     pub fn make(request: &Request) -> Result<Self, Problems> {
         let (name, text, base) = read(request)?;
-        let run_file::Loaded { run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
+        let run_file::Loaded { mut run_file, document } = run_file::load(&name, &text, &[], &request.overrides)?;
         let data = data(&run_file, &document, base.as_deref())?;
-        let model = model::plan(None, &run_file.model.files(), &run_file, &document, &data, Device::Cpu)?;
+        if let Some(folder) = &base {
+            let unknown = |error| Problem::new("cannot find the working folder").with_cause(&error);
+            run_file.model.make_absolute(folder).map_err(unknown)?;
+        }
+        let model =
+            model::plan(None, &run_file.model.files(), &run_file, &document, &data, Device::Cpu)?;
         Ok(Self { model, batch_size: run_file.train.batch_size })
     }
 }

@@ -161,6 +161,10 @@ impl Archive {
         let count = usize::try_from(entry.size() / size).map_err(|error| unreadable(&error))?;
         let storage =
             program::storage(kind, count, |bytes| entry.read_exact(bytes).map_err(|error| unreadable(&error)))?;
+        // The checksum is compared where the part ends.
+        entry
+            .read(&mut [0])
+            .map_err(|error| unreadable(&error).with_hint("the file is damaged: copy or export it again"))?;
         self.storages.insert(key, storage.shallow_clone());
         Ok(storage)
     }

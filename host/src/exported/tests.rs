@@ -204,6 +204,19 @@ fn what_cannot_be_trained_is_refused_with_what_to_do() {
     "#);
 }
 
+/// A weight of another value would be trained in silence.
+#[test]
+fn a_damaged_weight_is_found_by_its_checksum() {
+    let mut bytes = std::fs::read(file("mlp")).unwrap();
+    let mut archive = ZipArchive::new(File::open(file("mlp")).unwrap()).unwrap();
+    let start = archive.by_name("mlp/data/weights/weight_0").unwrap().data_start();
+    bytes[usize::try_from(start).unwrap() + 100] ^= 1;
+    insta::assert_snapshot!(refusal(&bytes), @"
+    the values of `1.weight` cannot be read: Invalid checksum
+      the file is damaged: copy or export it again
+    ");
+}
+
 #[test]
 fn inputs_of_another_shape_or_type_are_refused() {
     let program = Exported::open(&file("cnn"), None, None, Device::Cpu).unwrap();

@@ -295,8 +295,7 @@ impl ModelPlan {
             let unknown = |error| Problem::new("cannot find the working folder").with_cause(&error);
             run_file.model.make_absolute(folder).map_err(unknown)?;
         }
-        let model =
-            model::plan(None, &run_file.model.files(), &run_file, &document, &data, Device::Cpu)?;
+        let model = model::plan(None, &run_file.model.files(), &run_file, &document, &data, Device::Cpu)?;
         Ok(Self { model, batch_size: run_file.train.batch_size })
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use fixture::{build_workspace_plugins, host, lines, temporary_folder, workspace_root};
 use safetensors::{Dtype, SafeTensors};
 
-use crate::training::read_json;
+use crate::training::{Training, read_json};
 
 const RUN: &str = r#"
 [run]
@@ -56,6 +56,8 @@ context = 12
 shuffle = false
 "#;
 
+const EXPORTING: &str = "[[plugins]]\nkind = \"checkpoint\"\n\n[[plugins]]\nkind = \"onnx\"\n";
+
 /// The nets of the script.
 const NETS: [&str; 10] =
     ["mlp", "cnn", "lstm", "gru", "vit", "gpt2", "bert", "resnet18", "mobilenet_v3_small", "efficientnet_b0"];
@@ -77,6 +79,40 @@ fn exported_programs_train_as_eager_pytorch_to_the_last_bit() {
     // All nets, whatever the first differences are.
     let differences: String = NETS.iter().map(|net| differences(net, &folder.path().join(net))).collect();
     assert!(differences.is_empty(), "{differences}");
+}
+
+/// A model of timm, by the lines that the host shows, to a run that is resumed and a verified ONNX file.
+#[test]
+fn the_shown_lines_take_a_strangers_model_to_a_verified_export() {
+    if std::env::var_os("HOST_TEST_LONG").is_none() {
+        eprintln!("skipped: a long test; `cargo xtask test --long` runs it");
+        return;
+    }
+    let Some(python) = std::env::var_os("HOST_TEST_PYTORCH") else {
+        fixture::skipped("`HOST_TEST_PYTORCH` names no Python that has the packages of tests/requirements-pytorch.txt");
+        return;
+    };
+    let shown = host().args(["model", "--explain-export"]).output().expect("the host starts");
+    let shown = String::from_utf8(shown.stdout).expect("UTF-8");
+    let lines: Vec<&str> = shown.lines().take_while(|line| !line.starts_with("and name")).skip(1).collect();
+    let lines: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("    ")).collect();
+    let script = format!("import timm\n{}\n", lines.join("\n"))
+        .replace("MyModel()", "timm.create_model(\"resnet18\", num_classes=10, in_chans=1)")
+        .replace("torch.randn(4, 3, 64, 64)", "torch.randn(4, 1, 8, 8)");
+
+    let training =
+        Training::new(EXPORTING).without_model().with("[train]\n", "[model]\nexported = \"model.pt2\"\n\n[train]\n");
+    let mut export = Command::new(python);
+    let output = export.args(["-P", "-c", &script]).current_dir(training.folder().0).output().expect("Python starts");
+    assert!(output.status.success(), "{script}{}", String::from_utf8_lossy(&output.stderr));
+    let constant = "train.schedule={ type = \"constant\" }";
+    training.run("run", &["--set", constant, "--set", "train.epochs=1"]);
+    let output = training.run("run", &["--set", constant, "--set", "train.epochs=2"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    let status = read_json(&training.path("run/status.json"));
+    assert_eq!((&status["position"]["epoch"], &status["failures"]), (&2.into(), &serde_json::json!([])), "{told}");
+    assert_eq!(status["artifacts"]["exports"], serde_json::json!(["exports/model.onnx"]), "{told}");
+    assert!(told.contains("resuming after epoch 1"), "{told}");
 }
 
 /// Trains a net with the host, and says in which of the losses and tensors it differs from PyTorch's.

@@ -151,7 +151,19 @@ fn a_model_whose_evaluation_is_another_one_needs_a_program_for_it() {
     let training = training("noisy", PLUGINS);
     let output = training.output("run", &[]);
     assert_eq!(output.status.code(), Some(2));
-    insta::assert_snapshot!(shown(&output, &[training.folder()]), @"");
+    insta::assert_snapshot!(shown(&output, &[training.folder()]), @r#"
+    exit code: 2
+    -- stderr
+      × the exported program `[FOLDER]/model.pt2` cannot be trained
+      ╰─▶ node `bernoulli_` (`torch.ops.aten.bernoulli_.float`): it draws random numbers in evaluation, too
+        ╭─[[FOLDER]/run.toml:20:12]
+     19 │ [model]
+     20 │ exported = "model.pt2"
+        ·            ───────────
+     21 │ 
+        ╰────
+      hint: export the model after `model.eval()`, too, and name that file: `exported_eval = "model_eval.pt2"`
+    "#);
 
     let program = workspace_root().join("tests/figures/exported/noisy_eval.pt2");
     std::fs::copy(program, training.path("model_eval.pt2")).expect("the program can be copied");

@@ -1,6 +1,7 @@
 //! Exported programs against eager PyTorch: the same data, seed and optimizer, and each bit of what comes out. What PyTorch
 //! does is in `tests/eager.py`.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -62,16 +63,22 @@ const EXPORTING: &str = "[[plugins]]\nkind = \"checkpoint\"\n\n[[plugins]]\nkind
 const NETS: [&str; 10] =
     ["mlp", "cnn", "lstm", "gru", "vit", "gpt2", "bert", "resnet18", "mobilenet_v3_small", "efficientnet_b0"];
 
-#[test]
-fn exported_programs_train_as_eager_pytorch_to_the_last_bit() {
+/// The Python with PyTorch; `None`, which is told, where these tests do not run.
+fn python() -> Option<OsString> {
     if std::env::var_os("HOST_TEST_LONG").is_none() {
         eprintln!("skipped: a long test; `cargo xtask test --long` runs it");
-        return;
+        return None;
     }
-    let Some(python) = std::env::var_os("HOST_TEST_PYTORCH") else {
+    let python = std::env::var_os("HOST_TEST_PYTORCH");
+    if python.is_none() {
         fixture::skipped("`HOST_TEST_PYTORCH` names no Python that has the packages of tests/requirements-pytorch.txt");
-        return;
-    };
+    }
+    python
+}
+
+#[test]
+fn exported_programs_train_as_eager_pytorch_to_the_last_bit() {
+    let Some(python) = python() else { return };
     let folder = temporary_folder();
     let script = workspace_root().join("tests/eager.py");
     let output = Command::new(python).arg("-P").arg(script).arg(folder.path()).output().expect("Python starts");
@@ -84,14 +91,7 @@ fn exported_programs_train_as_eager_pytorch_to_the_last_bit() {
 /// A model of timm, by the lines that the host shows, to a run that is resumed and a verified ONNX file.
 #[test]
 fn the_shown_lines_take_a_strangers_model_to_a_verified_export() {
-    if std::env::var_os("HOST_TEST_LONG").is_none() {
-        eprintln!("skipped: a long test; `cargo xtask test --long` runs it");
-        return;
-    }
-    let Some(python) = std::env::var_os("HOST_TEST_PYTORCH") else {
-        fixture::skipped("`HOST_TEST_PYTORCH` names no Python that has the packages of tests/requirements-pytorch.txt");
-        return;
-    };
+    let Some(python) = python() else { return };
     let shown = host().args(["model", "--explain-export"]).output().expect("the host starts");
     let shown = String::from_utf8(shown.stdout).expect("UTF-8");
     let lines: Vec<&str> = shown.lines().take_while(|line| !line.starts_with("and name")).skip(1).collect();

@@ -15,6 +15,7 @@ pub mod job;
 mod mapped_file;
 pub mod model;
 pub mod plugins;
+mod refusal;
 mod regular_file;
 pub mod run_file;
 pub mod services;

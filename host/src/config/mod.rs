@@ -12,6 +12,7 @@ mod document;
 mod encoding;
 mod formats;
 mod overrides;
+pub mod pairs;
 mod plugin;
 mod renamed;
 mod synonyms;

@@ -169,37 +169,13 @@ written_as_string!(At, "at", "A point of the run: `epoch 30`, `step 100`, `end`,
 
 /// `{ val_loss = "min" }` as pairs, in the order in which they are written.
 pub(super) mod best {
-    use std::fmt;
-
-    use serde::de::{MapAccess, Visitor};
-    use serde::{Deserializer, Serializer};
-
     use plugin_api::Direction;
+    use serde::Deserializer;
 
-    pub fn serialize<S: Serializer>(pairs: &[(String, Direction)], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(pairs.iter().map(|(metric, mode)| (metric, mode)))
-    }
+    pub use crate::config::pairs::serialize;
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Direction)>, D::Error> {
-        struct Pairs;
-
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = Vec<(String, Direction)>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a table of metric names, each `min` or `max`")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(pairs)
-            }
-        }
-
-        deserializer.deserialize_map(Pairs)
+        crate::config::pairs::deserialize(deserializer, "a table of metric names, each `min` or `max`")
     }
 }
 

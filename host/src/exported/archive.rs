@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::document::{TensorMeta, kind_of};
-use super::error::Refusal;
+use crate::refusal::Refusal;
 use crate::torch::program;
 
 /// What writes such files.

@@ -1,6 +1,6 @@
 //! The nodes of a document as a program for libtorch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -9,10 +9,10 @@ use tch::Device;
 use super::archive::Archive;
 use super::arguments::argument;
 use super::document::{Document, Graph, Node, entry, input_name, kind_of, names, output, text_of};
-use super::error::Refusal;
 use super::lower::{Lowered, SavedTensors, lower};
 use super::operators::{Target, target};
 use super::{Described, Exported, Input, Normalization, Purpose, regions, tensors};
+use crate::refusal::Refusal;
 use crate::torch::program::{self, Argument, NO_SLOT, Output, Program, Size, Slot, Symbol};
 
 /// What a batch that may have any size needs.
@@ -39,7 +39,9 @@ pub(super) fn build(
     let mut builder =
         Builder { program: Program::new(device)?, scope: Scope::new(), slots: 0, purpose, normalizations: Vec::new() };
     for spec in &document.graph_module.signature.input_specs {
-        if let Some(name) = input_name(spec) {
+        // The others are the model's tensors.
+        if let Some(name) = input_name(spec).filter(|_| spec.get("user_input").or(spec.get("constant_input")).is_some())
+        {
             builder.declare(name);
         }
     }
@@ -56,11 +58,11 @@ pub(super) fn build(
     program.finish(&[*output])?;
     let normalizations = normalizations.iter().map(|slots| normalization(slots, &saved_slots)).collect();
     let mut tensors: Vec<(String, tch::Tensor)> = Vec::new();
-    let mut names = BTreeMap::new();
+    let (mut names, mut listed) = (BTreeMap::new(), BTreeSet::new());
     for tensors::Bound { input, saved, tensor, .. } in bound {
         let Some(saved) = saved else { continue };
         names.insert(input.to_owned(), saved.to_owned());
-        if !tensors.iter().any(|(known, _)| known == saved) {
+        if listed.insert(saved) {
             tensors.push((saved.to_owned(), tensor));
         }
     }
@@ -119,7 +121,7 @@ impl Builder<'_> {
             let label = node.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&node.target);
             self.node(node, label).map_err(|refusal| {
                 let message = refusal.to_string();
-                refusal.in_node(format!("node `{label}` (`{}`): {message}", node.target))
+                refusal.with_message(format!("node `{label}` (`{}`): {message}", node.target))
             })?;
         }
         Ok(())

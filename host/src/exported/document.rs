@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tch::Kind;
 
-use super::error::Refusal;
+use crate::refusal::Refusal;
 use crate::report::{list, nearest};
 
 /// The major version of the schema that is read.

@@ -1,8 +1,8 @@
 //! Why a program cannot be trained.
 
-use std::fmt;
 use std::path::PathBuf;
 
+use crate::refusal::Refusal;
 use crate::report::Report;
 use crate::torch::TorchError;
 
@@ -28,36 +28,6 @@ pub enum ExportedError {
     },
 }
 
-/// What is wrong with a program, and what to do.
-#[derive(Debug)]
-pub struct Refusal {
-    message: String,
-    hint: Option<String>,
-}
-
-impl Refusal {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
-    }
-
-    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-
-    /// The same with a message that says where it is.
-    pub(super) fn in_node(self, message: String) -> Self {
-        Self { message, ..self }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
 impl From<TorchError> for Refusal {
     fn from(error: TorchError) -> Self {
         Self::new(match error {
@@ -71,7 +41,7 @@ impl Report for ExportedError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Read { .. } => Some("`exported` is relative to the run file".to_owned()),
-            Self::Refused { refusal, .. } => refusal.hint.clone(),
+            Self::Refused { refusal, .. } => refusal.hint(),
         }
     }
 }

@@ -36,7 +36,8 @@ use crate::model::Graph;
 use crate::torch::TorchError;
 use crate::torch::program::{Program, Slot};
 
-pub use error::{ExportedError, Refusal};
+use crate::refusal::Refusal;
+pub use error::ExportedError;
 
 /// A program with its tensors.
 #[derive(Debug)]

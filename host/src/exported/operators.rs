@@ -1,6 +1,6 @@
 //! Which operators a program may call.
 
-use super::error::Refusal;
+use crate::refusal::Refusal;
 
 /// Operators of libtorch that compute tensors from tensors and numbers, and touch no file, process, network or foreign memory;
 /// sorted.

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::builder::Builder;
 use super::document::{Graph, Node, dtype_number, entry, names, text_of};
-use super::error::Refusal;
 use super::operators::Region;
+use crate::refusal::Refusal;
 use crate::torch::program::{Slot, Step};
 
 /// Adds the steps of a region.

@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 use super::Purpose;
 use super::archive::{Archive, Payload, Payloads};
 use super::document::{Document, entry, input_name, text_of};
-use super::error::Refusal;
+use crate::refusal::Refusal;
 
 const WEIGHTS: &str = "data/weights";
 const CONSTANTS: &str = "data/constants";

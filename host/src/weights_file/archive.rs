@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::error::Refusal;
 use super::stored::{DAMAGED, Part};
+use crate::refusal::Refusal;
 
 /// What every zip file with a part begins with.
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";

@@ -30,6 +30,7 @@ pub(super) fn read(folder: &Path) -> Result<(BTreeMap<String, StoredTensor>, InU
     let path = checkpoint.path().join(TensorFile::Model.path());
     let bytes = MappedFile::open(&path).map_err(|source| WeightsFileError::Read { path: path.clone(), source })?;
     let part = Arc::new(Part { path: path.clone(), bytes });
-    let malformed = |error: super::Refusal| CheckpointError::MalformedTensors { path, reason: error.to_string() };
+    let malformed =
+        |error: crate::refusal::Refusal| CheckpointError::MalformedTensors { path, reason: error.to_string() };
     Ok((safetensors::read(&part).map_err(malformed)?, in_use))
 }

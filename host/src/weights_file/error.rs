@@ -1,10 +1,10 @@
 //! Why a file of weights cannot be read.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use super::pickle::PickleError;
 use crate::checkpoint::CheckpointError;
+use crate::refusal::Refusal;
 use crate::report::Report;
 
 /// Why a file's weights cannot be read.
@@ -32,34 +32,13 @@ pub enum WeightsFileError {
     Checkpoint(#[from] CheckpointError),
 }
 
-/// What is wrong with a file, and what to do.
-#[derive(Debug)]
-pub struct Refusal {
-    message: String,
-    hint: Option<String>,
-}
-
-impl Refusal {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
-    }
-
-    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
 impl From<PickleError> for Refusal {
     fn from(error: PickleError) -> Self {
-        Self { message: error.to_string(), hint: error.hint() }
+        let refusal = Self::new(error.to_string());
+        match error.hint() {
+            Some(hint) => refusal.with_hint(hint),
+            None => refusal,
+        }
     }
 }
 
@@ -67,7 +46,7 @@ impl Report for WeightsFileError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Read { .. } => Some("the path of `init_from` is relative to the run file".to_owned()),
-            Self::Refused { refusal, .. } => refusal.hint.clone(),
+            Self::Refused { refusal, .. } => refusal.hint(),
             Self::Checkpoint(error) => error.hint(),
         }
     }

@@ -36,7 +36,7 @@ use std::path::PathBuf;
 
 use crate::checkpoint::InUse;
 
-pub use error::{Refusal, WeightsFileError};
+pub use error::WeightsFileError;
 pub use stored::StoredTensor;
 pub use tensor::{CopyError, dtype_name};
 

@@ -10,9 +10,9 @@ use zip::CompressionMethod;
 
 use super::archive::{Archive, Entry};
 use super::dtype::Dtype;
-use super::error::Refusal;
 use super::stored::{Content, DAMAGED, Part, StoredTensor, View, beyond};
 use crate::data::npy_header;
+use crate::refusal::Refusal;
 
 /// The bytes that are unpacked to read an array's header; NumPy's are shorter than 64 KiB.
 const HEADER: u64 = 1 << 17;

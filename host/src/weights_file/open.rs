@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::WeightsFile;
 use super::archive::{self, Archive};
 use super::checkpoint;
-use super::error::{Refusal, WeightsFileError};
+use super::error::WeightsFileError;
 use super::npz;
 use super::safetensors::{self, Index};
 use super::stored::{Part, StoredTensor};
 use super::torch_zip::{self, Contents};
 use crate::mapped_file::MappedFile;
+use crate::refusal::Refusal;
 
 /// What a folder of a model of Hugging Face may hold; the first that is there is taken.
 const IN_FOLDERS: [&str; 4] =

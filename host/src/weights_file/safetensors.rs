@@ -7,8 +7,8 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use super::dtype::Dtype;
-use super::error::Refusal;
 use super::stored::{DAMAGED, Part, StoredTensor, View};
+use crate::refusal::Refusal;
 
 /// The length of the header comes before it.
 const LENGTH_BYTES: usize = size_of::<u64>();

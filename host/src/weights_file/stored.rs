@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::dtype::Dtype;
-use super::error::Refusal;
 use crate::mapped_file::MappedFile;
+use crate::refusal::Refusal;
 
 /// A file that tensors lie in.
 #[derive(Debug)]

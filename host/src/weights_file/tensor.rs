@@ -7,8 +7,9 @@ use flate2::read::DeflateDecoder;
 use tch::{Device, Kind, Tensor};
 
 use super::dtype::Dtype;
-use super::error::{Refusal, WeightsFileError};
+use super::error::WeightsFileError;
 use super::stored::{Content, DAMAGED, StoredTensor};
+use crate::refusal::Refusal;
 use crate::torch::{TorchError, program};
 
 /// libtorch's number for a dtype that the host has tensors of.

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use zip::CompressionMethod;
 
 use super::archive::{Archive, Entry};
-use super::error::Refusal;
 use super::pickle::{self, Storage};
 use super::stored::{DAMAGED, Part, StoredTensor};
+use crate::refusal::Refusal;
 
 /// The most bytes of a pickle. That of a state dict has some 300 a tensor.
 const LONGEST_PICKLE: usize = 64 << 20;

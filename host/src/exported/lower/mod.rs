@@ -24,8 +24,8 @@ use tch::Kind;
 
 use self::arguments::Call;
 use super::document::{Document, Node, input_name, kind_of, names, output};
-use super::error::Refusal;
 use crate::model::{Dtype, Graph, GraphBuilder, Input, LayerPath, Op};
+use crate::refusal::Refusal;
 
 /// A graph, and where the values of its nodes are in the document.
 #[derive(Debug)]

@@ -60,11 +60,10 @@ impl ModelOptions {
     ///
     /// When `folder` is relative and the working folder is not known.
     pub fn make_absolute(&mut self, folder: &Path) -> std::io::Result<()> {
-        let init_from = self.init_from.as_mut().map(InitFrom::path_mut);
-        for path in [self.torchscript.as_mut(), self.exported.as_mut(), self.exported_eval.as_mut(), init_from]
-            .into_iter()
-            .flatten()
-        {
+        if let Some(path) = self.init_from.as_mut().map(InitFrom::path_mut) {
+            *path = std::path::absolute(folder.join(&*path))?;
+        }
+        for (_, path) in self.files_mut() {
             *path = std::path::absolute(folder.join(&*path))?;
         }
         Ok(())

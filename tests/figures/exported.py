@@ -230,6 +230,36 @@ def fill(model, files):
                 tensor.copy_(torch.from_numpy(weight(name, files[name], tuple(tensor.shape))))
 
 
+def trained(model, sample, rate):
+    """The losses of a model in training mode over the steps, and of an evaluation after them."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    torch.manual_seed(1)
+    losses = []
+    for step in range(STEPS):
+        batch = BATCHES[step % len(BATCHES)]
+        loss = nn.functional.cross_entropy(model(sample(batch)), targets(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    model.eval()
+    with torch.no_grad():
+        evaluated = nn.functional.cross_entropy(model(sample(5)), targets(5)).item()
+    return {
+        "rate": rate,
+        "losses": losses,
+        "evaluated": evaluated,
+        "parameters": [key for key, _ in model.named_parameters()],
+        "buffers": [key for key in model.state_dict() if key in dict(model.named_buffers())],
+    }
+
+
+def write(figures, name):
+    capability = torch.backends.cpu.get_cpu_capability()
+    text = {"pytorch": torch.__version__, "cpu_capability": capability, "steps": figures}
+    (HERE / name).write_text(json.dumps(text, indent=1) + "\n")
+
+
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -241,31 +271,10 @@ def main():
         files = save(export(model, sample), name, is_large)
         if is_large:
             fill(model, files)
-        optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-        torch.manual_seed(1)
-        losses = []
-        for step in range(STEPS):
-            batch = BATCHES[step % len(BATCHES)]
-            loss = nn.functional.cross_entropy(model(sample(batch)), targets(batch))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        model.eval()
-        with torch.no_grad():
-            evaluated = nn.functional.cross_entropy(model(sample(5)), targets(5)).item()
-        figures[name] = {
-            "rate": rate,
-            "losses": losses,
-            "evaluated": evaluated,
-            "parameters": [key for key, _ in model.named_parameters()],
-            "buffers": [key for key in model.state_dict() if key in dict(model.named_buffers())],
-        }
+        figures[name] = trained(model, sample, rate)
     # The original size, which is only opened: by the section `exported` of the host's benchmarks.
     save(export(Gpt2(GPT2Config()).train(), tokens), "gpt2_124m", is_large=True)
-    capability = torch.backends.cpu.get_cpu_capability()
-    text = {"pytorch": torch.__version__, "cpu_capability": capability, "steps": figures}
-    (HERE / "exported.json").write_text(json.dumps(text, indent=1) + "\n")
+    write(figures, "exported.json")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Run as `python -P regions.py` with PyTorch 2.11 and timm; writes `exported/{regi
 """
 
 import importlib.util
-import json
 import pathlib
 
 import timm
@@ -17,7 +16,7 @@ HERE = pathlib.Path(__file__).parent
 spec = importlib.util.spec_from_file_location("exported", HERE / "exported.py")
 exported = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(exported)
-images, targets = exported.images, exported.targets
+images = exported.images
 
 
 class Regions(nn.Module):
@@ -74,9 +73,8 @@ class Noisy(nn.Module):
         return self.head(hidden + self.drop(torch.relu(self.branch(hidden))))
 
 
-def export(model, name):
-    batch = torch.export.Dim("batch", min=1)
-    exported.save(torch.export.export(model, (images(4),), dynamic_shapes=({0: batch},)), name, False)
+def save(model, name):
+    exported.save(exported.export(model, images), name, False)
 
 
 def main():
@@ -87,38 +85,17 @@ def main():
         name = make.__name__.lower()
         torch.manual_seed(0)
         model = make().train()
-        export(model, name)
+        save(model, name)
         if make is Noisy:
-            export(model.eval(), "noisy_eval")
+            save(model.eval(), "noisy_eval")
         model.train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        torch.manual_seed(1)
-        losses = []
-        for step in range(exported.STEPS):
-            batch = exported.BATCHES[step % len(exported.BATCHES)]
-            loss = nn.functional.cross_entropy(model(images(batch)), targets(batch))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        model.eval()
-        with torch.no_grad():
-            evaluated = nn.functional.cross_entropy(model(images(5)), targets(5)).item()
-        figures[name] = {
-            "rate": 0.1,
-            "losses": losses,
-            "evaluated": evaluated,
-            "parameters": [key for key, _ in model.named_parameters()],
-            "buffers": [key for key in model.state_dict() if key in dict(model.named_buffers())],
-        }
+        figures[name] = exported.trained(model, images, 0.1)
     torch.manual_seed(0)
     model = Autocast().train()
-    export(model, "autocast")
+    save(model, "autocast")
     hidden = torch.nn.functional.linear(images(4).flatten(1), model.first.weight, model.first.bias)
     figures["autocast"] = model.second(hidden.bfloat16().float()).flatten().tolist()
-    capability = torch.backends.cpu.get_cpu_capability()
-    text = {"pytorch": torch.__version__, "cpu_capability": capability, "steps": figures}
-    (HERE / "regions.json").write_text(json.dumps(text, indent=1) + "\n")
+    exported.write(figures, "regions.json")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ pub mod console;
 pub mod data;
 pub mod dispatch;
 pub mod distributed;
-mod exported;
 pub mod expression;
 pub mod history;
 pub mod job;

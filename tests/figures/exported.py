@@ -2,7 +2,7 @@
 
 Run as `python -P exported.py` with PyTorch 2.11, torchvision, timm and transformers; writes `exported/*` and `exported.json`
 beside this file. Small nets are there as they are (`.pt2`). Of large ones, the archive is there without its weights (`.zip`):
-a formula fills them, here and in `host/src/exported/archives.rs`, with the same bits.
+a formula fills them, here and in `host/src/model/program/archives.rs`, with the same bits.
 """
 
 import json

@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::{error::ModelError, execute::Mode, graph::Graph, named_tensor::NamedTensor, network::Network, op::Op};
-use crate::exported::{Exported, ExportedError};
+use crate::model::program::{Exported, ExportedError};
 use crate::report::Report;
 
 /// Why a file cannot be trained as an exported program.

@@ -21,6 +21,7 @@ mod layers;
 mod named_tensor;
 mod network;
 mod op;
+mod program;
 #[cfg(test)]
 mod reference;
 mod script_code;

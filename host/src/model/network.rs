@@ -15,7 +15,7 @@ use super::{
     named_tensor::NamedTensor,
     op::TensorSpec,
 };
-use crate::exported::Exported;
+use crate::model::program::Exported;
 use crate::torch::TorchError;
 
 /// A model that can be executed: a graph or another forward pass, its parameters (which require gradients) and its

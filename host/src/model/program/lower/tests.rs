@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use zip::CompressionMethod;
 
-use crate::exported::tests::{changed, open, with_document};
+use crate::model::program::tests::{changed, open, with_document};
 use crate::model::{Graph, Mode, Network};
 use crate::torch::{manual_seed, test_support};
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Reason;
-use crate::exported::document::{Node, double, entry, names, text_of};
+use crate::model::program::document::{Node, double, entry, names, text_of};
 
 /// A node, and the operator that it calls.
 #[derive(Clone, Copy)]

@@ -17,15 +17,22 @@ fn main() {
 /// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
 /// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    const SOURCES: [&str; 5] = [
+    const SOURCES: [&str; 7] = [
+        "src/torch/chain.cpp",
         "src/torch/shim.cpp",
         "src/torch/script.cpp",
         "src/torch/operators.cpp",
+        "src/torch/products.cpp",
         "src/torch/program.cpp",
         "src/torch/program_run.cpp",
     ];
-    const HEADERS: [&str; 4] =
-        ["src/torch/guarded.h", "src/torch/autocast.h", "src/torch/program_regions.h", "src/torch/program_symbols.h"];
+    const HEADERS: [&str; 5] = [
+        "src/torch/autocast.h",
+        "src/torch/guarded.h",
+        "src/torch/products.h",
+        "src/torch/program_regions.h",
+        "src/torch/program_symbols.h",
+    ];
     for file in SOURCES.iter().chain(&HEADERS) {
         println!("cargo::rerun-if-changed={file}");
     }

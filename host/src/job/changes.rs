@@ -37,9 +37,10 @@ const FREE: [&str; 9] = [
 ];
 
 /// Keys that are always those of this start.
-const IGNORED: [&str; 7] = [
+const IGNORED: [&str; 8] = [
     "/run/out",
     "/run/threads",
+    "/run/kernels",
     "/run/by_default",
     "/run/checkpoint_signal",
     "/run/hook_warning",

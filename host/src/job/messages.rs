@@ -11,11 +11,11 @@ use super::run::EndedJob;
 use crate::console::Console;
 use crate::report::{Problem, Style, render};
 use crate::services::Screen;
-use crate::torch;
+use crate::torch::{self, products::Products};
 use crate::train::Resume;
 
 /// Tells what starts: device, model, data, callbacks, and what is resumed.
-pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, resume: Option<&Resume>) {
+pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, resume: Option<&Resume>, products: Products) {
     let device = torch::device_name(plan.device);
     let threads = match resume {
         Some(resume) if resume.threads() != plan.threads => format!("{} (from the checkpoint)", resume.threads()),
@@ -23,6 +23,10 @@ pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, re
     };
     let run = &plan.run_file.run;
     console.line(&format!("run `{}`: {device}, threads {threads}, seed {}", run.name, run.seed));
+    if matches!(plan.device, tch::Device::Cpu) {
+        let from = if products == plan.products { "" } else { " (from the checkpoint)" };
+        console.line(&format!("kernels: {}{from}", products.description()));
+    }
     let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
     console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
     for note in &plan.data.notes {

@@ -26,6 +26,7 @@ use crate::model::{InitialWeights, ModelFile};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
+use crate::torch::products::Products;
 use crate::train::loss::LossOptions;
 use crate::train::metrics::Metric;
 use crate::train::{self, BatchStepFunction, Batches, EvaluationPlan, LossFunction, Meaning, TrainingPlan};
@@ -56,6 +57,8 @@ pub struct JobPlan {
     pub threads: usize,
     /// Why that number was chosen.
     pub threads_reason: String,
+    /// Who computes products on the CPU, unless a checkpoint says.
+    pub products: Products,
     /// The initial weights, if the run file names some. A resumed run has those of its checkpoint and does not need
     /// the file.
     pub initial_weights: Result<Option<InitialWeights>, Problem>,
@@ -158,6 +161,7 @@ impl JobPlan {
             (_, Some(Length::Steps(steps))) => train::Length::Steps(steps),
             (_, None) => return Err(Problem::new("the run has no length").into()),
         };
+        let products = run_file.run.kernels.products();
         let (threads, threads_reason) = threads(run_file.run.threads, &model, &data, run_file.train.batch_size);
         let test = test(&run_file, &data, &evaluation, &metrics);
         let mut plan = TrainingPlan {
@@ -214,6 +218,7 @@ impl JobPlan {
             device,
             threads,
             threads_reason,
+            products,
             initial_weights,
             rejected,
         })

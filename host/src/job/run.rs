@@ -33,7 +33,8 @@ use crate::distributed::SingleProcess;
 use crate::model::{InitialWeights, ModelFile};
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
-use crate::torch;
+use crate::torch::{self, products::Products};
+use crate::train::kernels::{Kernels, Resumed};
 use crate::train::optimizer::Optimizer;
 use crate::train::{Ended, Fingerprints, NotFinite, Parts, Purpose, Requests, Resume, Session, TrainError, Trainer};
 
@@ -97,6 +98,11 @@ pub(super) fn run(
             Some(Resume::read(&checkpoint).map_err(|error| Problem::from(&error))?)
         }
     };
+    let Resumed { kernels, warning } = Kernels::new(plan.products).of_run(resume.as_ref());
+    let is_on_cpu = matches!(plan.device, tch::Device::Cpu);
+    if let Some(warning) = warning.filter(|_| is_on_cpu) {
+        reporter.warn(&Problem::new(warning));
+    }
     let model_files = plan.model_files.iter().map(|(file, path)| Ok((*file, read(path)?)));
     let model_files = model_files.collect::<Result<Vec<_>, Problem>>()?;
     let fingerprints = Fingerprints {
@@ -112,7 +118,7 @@ pub(super) fn run(
     let status = Arc::new(RunStatus::new(&folder, name, Arc::clone(&console), events, link.requests.clone()));
     link.show(Arc::clone(&status) as _);
     events.start(folder.path(), name, resume.as_ref().map(Resume::path));
-    messages::announce(&console, &plan, &folder, resume.as_ref());
+    messages::announce(&console, &plan, &folder, resume.as_ref(), kernels.products);
     for ((_, read), (_, own)) in plan.model_files.iter().zip(plan.run_file.model.files()) {
         if read != own {
             console.line(&format!("model: `{}` is not there, and the checkpoint's copy of it is used", own.display()));
@@ -152,6 +158,7 @@ pub(super) fn run(
         sudden_end,
         initial_weights,
         resume,
+        products: kernels.products,
         fingerprints,
         data_text: Arc::clone(&data_text),
         run_file: resolved.as_str().into(),
@@ -291,6 +298,7 @@ struct Origin {
     sudden_end: Option<String>,
     initial_weights: Option<InitialWeights>,
     resume: Option<Resume>,
+    products: Products,
     fingerprints: Fingerprints,
     /// The description of the data, as JSON.
     data_text: Arc<str>,
@@ -312,7 +320,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     let Outputs { folder, status, console, requests } = *outputs;
     let interrupt = interrupt::watch(console, plan.run_file.run.checkpoint_signal, requests)
         .map_err(|source| TrainError::System { action: "cannot watch for signals", source })?;
-    let Origin { sudden_end, initial_weights, resume, fingerprints, data_text, run_file, model_files } = origin;
+    let Origin { sudden_end, initial_weights, resume, products, fingerprints, data_text, run_file, model_files } = origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     let program_state = resume.as_ref().and_then(Resume::program_state);
     tch::set_num_threads(threads as i32);
@@ -352,6 +360,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         model_files,
         resume,
         purpose: Purpose::Train,
+        products,
     })?;
     if let Some(step) = plan.batch_step {
         session.set_batch_step(step);

@@ -8,6 +8,7 @@
 //! To add a layer: a variant in [`Layer`] and its arm in `lower`, a variant in [`Op`] with its shape, parameters and
 //! cost, and its arm in `execute`.
 
+mod chain;
 mod custom;
 mod error;
 mod execute;

@@ -11,7 +11,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
-pub use sections::{CheckpointSignal, EvalOptions, Length, RunFile, RunOptions, Threads, TrainOptions};
+pub use sections::{CheckpointSignal, EvalOptions, KernelsOption, Length, RunFile, RunOptions, Threads, TrainOptions};
 
 use crate::config::{Document, check};
 use crate::report::{Problem, Problems};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Device, Every, PluginOptions};
 use crate::data::DataOptions;
 use crate::model::ModelOptions;
+use crate::torch::products::Products;
 use crate::train::Precision;
 use crate::train::loss::LossOptions;
 use crate::train::optimizer::OptimizerOptions;
@@ -62,6 +63,11 @@ pub struct RunOptions {
     /// Threads of one tensor operation: `auto` (a function of the model and of the cores) or a number.
     #[serde(default)]
     pub threads: Threads,
+    /// Who computes matrix products of f32 on a CPU: `auto` (the fastest that this processor has), `libtorch` or `gemm` (a
+    /// library with AVX-512 for processors on which libtorch does not use it). They round sums in another order, so a resumed
+    /// run keeps those of its checkpoint.
+    #[serde(default)]
+    pub kernels: KernelsOption,
     /// The run's folder. If not given, `runs/<name>/<start time>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<String>,
@@ -83,6 +89,31 @@ pub struct RunOptions {
 
 fn hook_warning() -> Every {
     Every::Time(Duration::from_secs(60))
+}
+
+/// Who computes matrix products of f32 on a CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Kernels")]
+pub enum KernelsOption {
+    /// The fastest that this processor has.
+    #[default]
+    Auto,
+    /// libtorch, by its own BLAS.
+    Libtorch,
+    /// The library `gemm`.
+    Gemm,
+}
+
+impl KernelsOption {
+    /// The choice for this machine.
+    pub fn products(self) -> Products {
+        match self {
+            KernelsOption::Auto => Products::fastest(),
+            KernelsOption::Libtorch => Products::Libtorch,
+            KernelsOption::Gemm => Products::Gemm,
+        }
+    }
 }
 
 /// The signal that asks for a checkpoint.

@@ -5,11 +5,13 @@
 
 pub mod activations;
 pub mod autocast;
+pub mod chain;
 mod error;
 pub mod gradients;
 pub mod layout;
 pub mod operators;
 pub mod optimizer_kernels;
+pub mod products;
 pub mod program;
 pub mod random;
 mod script;

@@ -5,6 +5,8 @@ use std::ffi::{c_char, c_int, c_void};
 
 use torch_sys::C_tensor;
 
+use super::products::Product;
+
 /// `std::vector<at::Tensor>`.
 #[repr(C)]
 pub(super) struct Tensors {
@@ -26,6 +28,12 @@ pub(super) struct Script {
 /// A program of operators.
 #[repr(C)]
 pub(super) struct Program {
+    _private: [u8; 0],
+}
+
+/// Layers one after another, and their loss.
+#[repr(C)]
+pub(super) struct Chain {
     _private: [u8; 0],
 }
 
@@ -61,7 +69,29 @@ pub(super) type VisitTensor =
 pub(super) type OperatorVisitor =
     unsafe extern "C" fn(context: *mut c_void, name: *const c_char, length: usize, began: i64, nanoseconds: i64);
 
+/// Computes a product on the calling thread.
+pub(super) type ProductKernel = unsafe extern "C" fn(product: *const Product);
+
 unsafe extern "C" {
+    pub(super) fn host_torch_products(own: Option<ProductKernel>, previous: *mut bool) -> c_int;
+
+    pub(super) fn host_torch_chain_new(
+        kinds: *const c_int,
+        weights: *const *const C_tensor,
+        biases: *const *const C_tensor,
+        count: usize,
+        loss: c_int,
+        chain: *mut *mut Chain,
+    ) -> c_int;
+    pub(super) fn host_torch_chain_free(chain: *mut Chain);
+    pub(super) fn host_torch_chain_step(
+        chain: *mut Chain,
+        inputs: *const C_tensor,
+        targets: *const C_tensor,
+        outputs: *mut *mut C_tensor,
+        loss: *mut *mut C_tensor,
+    ) -> c_int;
+
     pub(super) fn host_torch_last_error() -> *const c_char;
 
     pub(super) fn host_torch_now() -> i64;

@@ -17,6 +17,7 @@ use super::schedule::Schedule;
 use super::step::Step;
 use crate::model::{Mode, Network};
 use crate::torch::autocast::{self, Autocast};
+use crate::torch::chain::Chain;
 
 /// What learns.
 pub(super) struct Learner {
@@ -27,6 +28,8 @@ pub(super) struct Learner {
     /// The largest norm of all gradients together; larger ones are scaled down.
     pub(super) clip_gradient_norm: Option<f64>,
     precision: Precision,
+    /// Trains without autograd, where the network and the loss are ones that can be; it gives the same bits.
+    pub(super) chain: Option<Chain>,
     /// The current training step.
     pub(super) step: Step,
     /// The current batch of an evaluation.
@@ -53,8 +56,15 @@ impl Learner {
         schedule: Schedule,
         clip_gradient_norm: Option<f64>,
         precision: Precision,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, TrainError> {
+        let chain = match (network.chain(), &loss, precision) {
+            (Some(layers), Loss::Options(options), Precision::F32) => {
+                options.of_chain().map(|loss| Chain::new(&layers, loss)).transpose()?
+            }
+            _ => None,
+        };
+        Ok(Self {
+            chain,
             network,
             optimizer,
             loss,
@@ -66,7 +76,7 @@ impl Learner {
             taps: Vec::new(),
             owners: BTreeMap::new(),
             batch_step: None,
-        }
+        })
     }
 
     /// Freezes parameters, or lets frozen ones learn again.

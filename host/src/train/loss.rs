@@ -7,7 +7,7 @@ use tch::{Kind, Reduction, Tensor};
 use super::range::{OutOfRange, require, require_positive};
 use crate::data::Target;
 use crate::report::Report;
-use crate::torch::{TorchError, values};
+use crate::torch::{TorchError, chain, values};
 
 /// `[train] loss`: what training makes small.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -192,6 +192,17 @@ impl LossOptions {
             return Ok(());
         }
         Err(LossError::Outputs { loss, wanted, shape, found: output_shape.to_vec() })
+    }
+
+    /// The same loss for a network that is trained without autograd, if there is one.
+    pub fn of_chain(&self) -> Option<chain::Loss> {
+        match self {
+            LossOptions::CrossEntropy { label_smoothing: 0.0, class_weights } if class_weights.is_empty() => {
+                Some(chain::Loss::CrossEntropy)
+            }
+            LossOptions::Mse {} => Some(chain::Loss::Mse),
+            _ => None,
+        }
     }
 
     /// The mean loss of a batch, a scalar with an autograd graph. `outputs` are f32 `[size, ...]` of the shape that

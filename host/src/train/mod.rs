@@ -19,6 +19,7 @@ mod feed;
 mod figures;
 mod jobs;
 mod kept;
+pub mod kernels;
 mod learner;
 mod limits;
 pub mod loss;

@@ -43,6 +43,7 @@ use crate::expression::Expressions;
 use crate::history::{HistoryView, Metrics, Position};
 use crate::model::{Frozen, ModelFile, Network};
 use crate::services::Screen;
+use crate::torch::products::{self, Products, ProductsGuard};
 
 /// What to train and how; already checked.
 #[derive(Clone, Debug)]
@@ -128,6 +129,8 @@ pub struct Session {
     pub(super) program_state: Option<Box<dyn Fn() -> Vec<u8>>>,
     /// Where the time goes, while a callback asks for it.
     pub(super) profile: Option<Box<Profile>>,
+    /// Who computes its products, on this thread.
+    pub(super) products: ProductsGuard,
 }
 
 /// The parts of a session.
@@ -162,6 +165,8 @@ pub struct Parts {
     pub resume: Option<Resume>,
     /// What the session is for.
     pub purpose: Purpose,
+    /// Who computes products of f32 on the CPU.
+    pub products: Products,
 }
 
 /// What a session is for.
@@ -196,7 +201,9 @@ impl Session {
             model_files,
             resume,
             purpose,
+            products,
         } = parts;
+        let products = products::enter(products)?;
         let position = resume.as_ref().map_or_else(Position::default, |resume| resume.position());
         info.data = data.info();
         let feed = match purpose {
@@ -226,7 +233,7 @@ impl Session {
             plan.schedule.clone(),
             plan.clip_gradient_norm,
             plan.precision,
-        );
+        )?;
         info.metrics = plan.known.iter().cloned().collect();
         let mut session = Self {
             measured: Measured::new(plan.metrics, plan.known),
@@ -253,6 +260,7 @@ impl Session {
             model_files,
             program_state: None,
             profile: None,
+            products,
         };
         session.look_at_screen();
         let saved = resume.as_ref().and_then(|resume| resume.frozen(&plan.freeze));

@@ -104,6 +104,19 @@ impl Learner {
         Ok(())
     }
 
+    /// Computes outputs, loss and gradients without autograd; false where the network is not one for that.
+    fn step_by_chain(&mut self) -> Result<bool, TrainError> {
+        let (Some(chain), Step { inputs: Some(inputs), targets: Some(targets), .. }) = (&mut self.chain, &self.step) else {
+            return Ok(false);
+        };
+        let (outputs, loss) = match inputs.dim() {
+            2 => chain.step(inputs, targets)?,
+            _ => chain.step(&inputs.f_flatten(1, -1)?, targets)?,
+        };
+        (self.step.outputs, self.step.loss) = (Some(outputs), Some(loss));
+        Ok(true)
+    }
+
     /// Outputs and mean loss, the loss with its graph, and the values of `nodes` without.
     fn forward(&self, inputs: &Tensor, targets: &Tensor, nodes: &[usize]) -> Result<Forward, TrainError> {
         let _autocast = self.autocast()?;
@@ -191,6 +204,13 @@ impl Session {
         };
         let nodes = self.learner.tapped_nodes();
         if let [_] = self.learner.step.sizes[..] {
+            // What a program computes, what callbacks see inside the model and where the time goes is known only of steps by
+            // operators.
+            let by_operators = self.learner.batch_step.is_some() || !nodes.is_empty() || self.profile.is_some();
+            if !by_operators && self.learner.step_by_chain()? {
+                self.learner.step.one = Some(one);
+                return Ok(());
+            }
             let Some(forward) = self.forward_whole(callbacks, &nodes)? else { return Ok(()) };
             let Forward { outputs, loss, tapped } = forward;
             self.enter(Phase::Backward);

@@ -22,6 +22,7 @@ use crate::distributed::SingleProcess;
 use crate::report::{Problem, Problems};
 use crate::run_file::CheckpointSignal;
 use crate::torch;
+use crate::train::kernels::Kernels;
 use crate::train::optimizer::Optimizer;
 use crate::train::{Ended, Fingerprints, Interrupt, Parts, Purpose, Requests, Session, TrainError, Trainer};
 
@@ -121,6 +122,7 @@ fn session(
         job: outputs.work.job.to_owned(),
         ..RunInfo::default()
     };
+    let kernels = Kernels::new(plan.run_file.run.kernels.products()).of_run(Some(&plan.resume)).kernels;
     Session::new(Parts {
         plan: plan.plan,
         network,
@@ -137,6 +139,7 @@ fn session(
         model_files: Vec::new(),
         resume: Some(plan.resume),
         purpose: Purpose::Infer,
+        products: kernels.products,
     })
 }
 

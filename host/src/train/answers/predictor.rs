@@ -15,6 +15,7 @@ use super::tensors::{borrowed, lend};
 use crate::data::{Data, SampleType};
 use crate::model::{Graph, NamedTensor, Network};
 use crate::services::{Inference, Reply, ServiceError, SharedTensor};
+use crate::torch::products::{self, Products};
 
 /// A model, and the data that it takes.
 struct Predictor<'a> {
@@ -51,6 +52,7 @@ impl Session {
             data: Arc::clone(&self.feed.data),
             inference_batch_size: self.inference_batch_size(),
             training_batch_size: self.feed.batches.size,
+            products: self.products.current(),
         })
     }
 }
@@ -62,6 +64,7 @@ struct Apart {
     data: Arc<Data>,
     inference_batch_size: usize,
     training_batch_size: usize,
+    products: Products,
 }
 
 impl Inference for Apart {
@@ -78,6 +81,7 @@ impl Inference for Apart {
                     .to_owned(),
             ));
         };
+        let _products = products::enter(self.products).map_err(TrainError::from)?;
         // Nothing is copied: the network is a view of the snapshot's tensors, which nobody writes.
         let network = Network::over(Arc::clone(graph), views(parameters.iter().chain(buffers))?, Device::Cpu)
             .map_err(TrainError::from)?;

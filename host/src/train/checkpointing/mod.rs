@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use super::error::TrainError;
+use super::kernels::Kernels;
 use super::kept::WeightsCopy;
 use super::metrics::{AccumulatorState, AverageState};
 use super::progress::CountedFrom;
@@ -26,6 +27,7 @@ use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::{Exact, HistoryView, Position};
 use crate::model::{Frozen, ModelError, ModelFile, NamedTensor, contained};
 use crate::services::ServiceError;
+use crate::torch::products::Products;
 use crate::torch::random;
 
 pub use resume::{Resume, ResumeError};
@@ -94,6 +96,9 @@ const TRAINED: &str = "/trained";
 
 /// The names of the parts in `state.json`.
 const LOOP: &str = "train";
+
+/// Who computed the products, under which checkpoints keep it.
+const KERNELS: &str = "kernels";
 const SCHEDULES: &str = "dispatch";
 
 /// What a program's own batch step remembers.
@@ -128,6 +133,7 @@ pub(super) struct CheckpointData {
     rng: Vec<HostTensor>,
     position: Position,
     threads: usize,
+    products: Products,
     hyper_parameters: Vec<HyperParameter>,
     loop_state: LoopState,
     /// What a program's own batch step remembers.
@@ -214,6 +220,7 @@ impl CheckpointData {
                 (SCHEDULES.to_owned(), serde_json::to_value(&self.pending.schedules)?),
                 (VERSIONS.to_owned(), serde_json::to_value(versions)?),
                 (PROGRAM.to_owned(), self.program.clone()),
+                (KERNELS.to_owned(), serde_json::to_value(Kernels::new(self.products))?),
             ]),
             history: self.history.to_history(),
         })
@@ -358,6 +365,7 @@ impl Session {
             rng,
             position: self.progress.position,
             threads: tch::get_num_threads().max(1) as usize,
+            products: self.products.current(),
             hyper_parameters,
             loop_state,
             program,

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use plugin_api::protocol::requests::Freeze;
 use tch::{Kind, Tensor};
 
+use super::super::kernels::Kernels;
 use super::super::limits::Limits;
 use super::super::progress::CountedFrom;
-use super::{LOOP, LoopState, PROGRAM, SCHEDULES, VERSIONS, frozen_by_run_file};
+use super::{KERNELS, LOOP, LoopState, PROGRAM, SCHEDULES, VERSIONS, frozen_by_run_file};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, EarlierWeights, OwnedTensor, State, TensorFile};
 use crate::dispatch::{SavedState, ScheduleState};
 use crate::history::Position;
@@ -177,6 +178,11 @@ impl Resume {
     /// Threads of one tensor operation: sums depend on their number.
     pub fn threads(&self) -> usize {
         self.state.threads
+    }
+
+    /// Who computed its products; `None` where its host did not record it.
+    pub fn kernels(&self) -> Option<Kernels> {
+        serde_json::from_value(self.state.modules.get(KERNELS)?.clone()).ok()
     }
 
     /// The saved state of each instance.

@@ -1,0 +1,11 @@
+// Matrix products below autograd, by the kernel of the thread: see products.cpp.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+// Writes `left · right` into `out`, a contiguous matrix of that shape: the bits of `at::mm`.
+void product(at::Tensor& out, const at::Tensor& left, const at::Tensor& right);
+
+// Writes `start + left · right` into `out`, as above: the bits of `at::addmm`.
+void product(at::Tensor& out, const at::Tensor& start, const at::Tensor& left, const at::Tensor& right);

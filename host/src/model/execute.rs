@@ -16,7 +16,7 @@ use super::{
     named_tensor::NamedTensor,
     op::{GeluApproximation, Op, Recurrent, UpsampleMode},
 };
-use crate::torch::{TorchError, activations, layout, values};
+use crate::torch::{TorchError, activations, attention, layout, values};
 
 /// Whether layers behave as in training or in evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,23 +290,15 @@ impl Step {
             Op::MultiHeadAttention { num_heads, causal, dropout, bias, .. } => {
                 let [projection, out_projection] = if *bias { [0, 2] } else { [0, 1] };
                 let [length, features] = [self.shape[0], self.shape[1]];
-                let heads = input
+                // Unbound, not selected: the gradient of three selections is three tensors of zeros and their sum.
+                let projected = input
                     .f_linear(parameter(projection), optional(projection + 1, *bias))?
                     .f_view([-1, length, 3, *num_heads, features / num_heads])?
-                    .f_permute([2i64, 0, 3, 1, 4])?;
-                let (query, key, value) = (heads.f_select(0, 0)?, heads.f_select(0, 1)?, heads.f_select(0, 2)?);
+                    .f_unbind(2)?;
+                let heads = |index: usize| projected[index].f_transpose(1, 2);
+                let (query, key, value) = (heads(0)?, heads(1)?, heads(2)?);
                 let p = if training { *dropout } else { 0.0 };
-                let attended = Tensor::f_scaled_dot_product_attention(
-                    &query,
-                    &key,
-                    &value,
-                    None::<Tensor>,
-                    p,
-                    *causal,
-                    None,
-                    false,
-                )?;
-                attended
+                attention::attend([query, key, value], p, *causal)?
                     .f_transpose(1, 2)?
                     .f_reshape([-1, length, features])?
                     .f_linear(parameter(out_projection), optional(out_projection + 1, *bias))?

@@ -4,6 +4,7 @@
 //! uses tch's own `Tensor` and the modules below, and nothing outside this folder calls C++.
 
 pub mod activations;
+pub mod attention;
 pub mod autocast;
 pub mod chain;
 mod error;

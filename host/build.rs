@@ -17,8 +17,9 @@ fn main() {
 /// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
 /// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    const SOURCES: [&str; 7] = [
+    const SOURCES: [&str; 8] = [
         "src/torch/chain.cpp",
+        "src/torch/gru.cpp",
         "src/torch/shim.cpp",
         "src/torch/script.cpp",
         "src/torch/operators.cpp",

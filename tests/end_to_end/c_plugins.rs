@@ -113,6 +113,7 @@ fn an_instance_that_is_not_made_gets_a_paragraph() {
     [FOLDER]/out
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: wrong
     error: × plugin `wrong` failed in `new`: it said that it had made an instance, and left it null
@@ -130,6 +131,7 @@ fn a_hook_that_fails_gets_a_paragraph() {
     [FOLDER]/out
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: wrong
     error: × plugin `wrong` failed in `setup`: na�ve: �
@@ -150,6 +152,7 @@ fn what_the_host_answers_is_what_a_hook_fails_with() {
     [FOLDER]/out
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: wrong
     ERROR plugin `wrong` failed in `setup`: there is no metric `val_los`; did you mean `val_loss`? plugin="wrong" hook="setup"

@@ -177,6 +177,7 @@ fn a_broken_file_that_the_run_does_not_need_is_a_warning() {
     warning: × `[PLUGINS]/libbroken.so` is not a shared library
       hint: build the plugin with `crate-type = ["cdylib"]` and copy the library that cargo names; in C build it with `cc -shared`
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: a
     finished: 1 epoch, 3 steps in [TIME] s

@@ -117,6 +117,7 @@ fn what_a_failure_looks_like() {
     [FOLDER]/out
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: first, bad, last
     error: × plugin `bad` failed in `epoch_end`: the recorder was told to fail in `epoch_end`
@@ -136,6 +137,7 @@ fn what_a_panic_looks_like() {
     [FOLDER]/out
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: first, bad, last
     error: × plugin `bad` panicked in `epoch_end`: the recorder was told to panic in `epoch_end`
@@ -153,6 +155,7 @@ fn a_callback_that_cannot_be_created() {
     [FOLDER]/out
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: bad
     error: × plugin `bad` failed in `new`: the recorder was told to fail in `new`

@@ -122,6 +122,7 @@ fn the_working_folder_is_searched_only_when_it_is_asked_for() {
     [FOLDER]/project/out
     -- stderr
     run `bare`: cpu, threads 1 (as the run file says), seed 0
+    kernels: [KERNELS]
     model: 1 node, 650 parameters; data: train 1797
     callbacks, in order: none
     warning: × nothing keeps the weights of this run: no plugin writes checkpoints or exports
@@ -242,6 +243,7 @@ fn a_loss_that_is_nan_is_the_last_that_is_said() {
     [FOLDER]/out
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: checkpoint
     finished: 2 epochs, 6 steps in [TIME] s

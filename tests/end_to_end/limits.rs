@@ -28,6 +28,7 @@ fn a_hook_that_holds_up_the_loop_ends_the_run_as_failed() {
     exit code: 1
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: stuck
     error: × plugin `stuck` did not return from `epoch_end` within 1 s

@@ -82,6 +82,8 @@ mod averages;
 // Resuming from a checkpoint: bit for bit, whatever ended the process.
 mod restore_best;
 mod resume;
+// Who computes the products of a run.
+mod kernels;
 // Kills at any instant of a run, which then ends as if there had been none.
 #[cfg(unix)]
 mod kills;

@@ -213,6 +213,7 @@ fn callbacks_that_answer_each_other_forever() {
     [FOLDER]/out
     -- stderr
     run `small`: cpu, threads 1 (as the run file says), seed 7
+    kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
     callbacks, in order: begins, left, right
     error: × plugin `right` failed in `custom`: callbacks still answer each other after 8 rounds: `right` sends `recorder`, `left` puts the record `recorder/left`

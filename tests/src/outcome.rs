@@ -35,6 +35,8 @@ fn filters() -> &'static [(Regex, &'static str)] {
             (r"(rustc|gcc|\w* ?[Cc]lang) \d[^,\n]*, [\w-]+", "[COMPILER]"),
             (r"loaded in [\d.]+ ms", "loaded in [TIME] ms"),
             (r"takes \d+ ms", "takes [TIME] ms"),
+            // They are those of this processor.
+            (r"(?m)^kernels: .*$", "kernels: [KERNELS]"),
             // Whether plugins lie beside the program depends on what was built.
             (r"(?m)^plugins: (/|\[ROOT\]).* \(found beside the program\)\n", ""),
             // The number of a thread, which newer compilers add to a panic's message.

@@ -92,6 +92,7 @@ fn first_step(libraries: &Libraries, number: usize, plugins: bool) -> Result<Dur
     let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
     command.arg("run").arg(&run_file).args(["--set", "train.steps=1", "--quiet"]);
     command.arg("--plugins").arg(libraries.noops()).arg("--out").arg(&out);
+    command.env("HOST_CACHE", libraries.folder().join("cache"));
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let started = SystemTime::now();
     let output = command.output()?;

@@ -176,6 +176,7 @@ fn run_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<(Duration, Du
         model_files: Vec::new(),
         resume: None,
         purpose: Purpose::Train,
+        products: plan.products,
     })?;
     let (dispatcher, created) = Dispatcher::create(plan.order.clone());
     created?;

@@ -92,7 +92,7 @@ fn facts(kind: &Kind, descriptor: &Descriptor) -> [(&'static str, String); 11] {
         ("by default", if descriptor.by_default { "yes" } else { "no" }.to_owned()),
         ("ranks", descriptor.ranks.clone()),
         ("library", kind.path().display().to_string()),
-        ("built by", kind.library().build()),
+        ("built by", kind.build().to_owned()),
     ]
 }
 

@@ -16,12 +16,12 @@ struct Listed<'a> {
     #[serde(flatten)]
     descriptor: &'a plugin_api::protocol::Descriptor,
     library: &'a Path,
-    build: String,
+    build: &'a str,
 }
 
 impl<'a> From<&'a Kind> for Listed<'a> {
     fn from(kind: &'a Kind) -> Self {
-        Self { descriptor: kind.descriptor(), library: kind.path(), build: kind.library().build() }
+        Self { descriptor: kind.descriptor(), library: kind.path(), build: kind.build() }
     }
 }
 

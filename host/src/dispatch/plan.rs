@@ -119,7 +119,7 @@ pub fn order(
         // A declared instance of another kind may already have the name of this one.
         let is_taken = order.planned.iter().any(|planned| planned.name() == name);
         if by_default && kind.descriptor().by_default && !is_taken {
-            match plan(kind, PluginOptions::new(name), document, "/plugins/-") {
+            match plan(kind, PluginOptions::new(name), document, BY_DEFAULT) {
                 Ok(planned) => order.planned.push(planned),
                 Err(found) => problems.extend(found),
             }
@@ -134,9 +134,17 @@ pub fn order(
     Ok(order)
 }
 
+/// The place of what no entry of the run file declares.
+const BY_DEFAULT: &str = "/plugins/-";
+
 fn plan(kind: &Kind, mut options: PluginOptions, document: &Document, place: &str) -> Result<Planned, Vec<Problem>> {
     let descriptor = kind.descriptor();
     let mut problems = Vec::new();
+    // What is wrong with its library is told now, not when its instance is made.
+    if let Err(error) = kind.library() {
+        let label = (place != BY_DEFAULT).then(|| document.label_value(&format!("{place}/kind"), "")).flatten();
+        problems.push(Problem::from(&error).with_label(label));
+    }
     if let Some(schema) = &descriptor.options {
         problems.extend(check(document, &format!("{place}/options"), schema));
         let instance = Some(&*options.name).filter(|name| *name != descriptor.kind);

@@ -15,7 +15,13 @@ use crate::torch::{self, products::Products};
 use crate::train::Resume;
 
 /// Tells what starts: device, model, data, callbacks, and what is resumed.
-pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, resume: Option<&Resume>, products: Products) {
+pub(super) fn announce(
+    console: &Console,
+    plan: &JobPlan,
+    folder: &RunFolder,
+    resume: Option<&Resume>,
+    products: Products,
+) {
     let device = torch::device_name(plan.device);
     let threads = match resume {
         Some(resume) if resume.threads() != plan.threads => format!("{} (from the checkpoint)", resume.threads()),

@@ -320,7 +320,8 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     let Outputs { folder, status, console, requests } = *outputs;
     let interrupt = interrupt::watch(console, plan.run_file.run.checkpoint_signal, requests)
         .map_err(|source| TrainError::System { action: "cannot watch for signals", source })?;
-    let Origin { sudden_end, initial_weights, resume, products, fingerprints, data_text, run_file, model_files } = origin;
+    let Origin { sudden_end, initial_weights, resume, products, fingerprints, data_text, run_file, model_files } =
+        origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     let program_state = resume.as_ref().and_then(Resume::program_state);
     tch::set_num_threads(threads as i32);

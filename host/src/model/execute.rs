@@ -16,7 +16,7 @@ use super::{
     named_tensor::NamedTensor,
     op::{GeluApproximation, Op, Recurrent, UpsampleMode},
 };
-use crate::torch::{TorchError, activations, attention, layout, values};
+use crate::torch::{TorchError, activations, attention, gru, layout, values};
 
 /// Whether layers behave as in training or in evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,14 +304,18 @@ impl Step {
                     .f_linear(parameter(out_projection), optional(out_projection + 1, *bias))?
             }
             Op::Lstm(recurrent) | Op::Gru(recurrent) => {
-                let state = initial_state(recurrent, input)?;
                 let count = 4 * recurrent.num_layers * recurrent.directions();
                 let parameters: Vec<&Tensor> = (0..count as usize).map(parameter).collect();
                 let Recurrent { num_layers, dropout, bidirectional, .. } = *recurrent;
+                let drawn = if training { dropout } else { 0.0 };
                 let output = if matches!(self.op, Op::Lstm(_)) {
+                    let state = initial_state(recurrent, input)?;
                     let states = [&state, &state];
                     input.f_lstm(&states, &parameters, true, num_layers, dropout, training, bidirectional, true)?.0
+                } else if let Some(output) = (gru::Layers { bidirectional, dropout: drawn }).run(input, &parameters)? {
+                    output
                 } else {
+                    let state = initial_state(recurrent, input)?;
                     input.f_gru(&state, &parameters, true, num_layers, dropout, training, bidirectional, true)?.0
                 };
                 if recurrent.last_only { output.f_select(1, -1)? } else { output }

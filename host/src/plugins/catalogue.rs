@@ -1,34 +1,85 @@
 //! The kinds that the plugin folders of a run offer.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use plugin_api::protocol::Descriptor;
 
 use super::error::{CatalogueError, LoadError};
 use super::library::Library;
+use super::remembered::{Memory, Remembered};
 
-/// A kind of callback and the library that has it.
+/// A kind of callback and the library that has it, which is opened when it is used.
 #[derive(Clone)]
 pub struct Kind {
-    pub(super) library: Arc<Library>,
+    listed: Arc<Listed>,
     pub(super) index: u32,
 }
 
 impl Kind {
     /// What the kind says of itself.
     pub fn descriptor(&self) -> &Descriptor {
-        &self.library.descriptors()[self.index as usize]
+        &self.listed.said.descriptors[self.index as usize]
     }
 
     /// The library's file.
     pub fn path(&self) -> &Path {
-        self.library.path()
+        &self.listed.path
     }
 
-    /// The library.
-    pub fn library(&self) -> &Library {
-        &self.library
+    /// What built the library: SDK, compiler and target.
+    pub fn build(&self) -> &str {
+        &self.listed.said.build
+    }
+
+    /// The library, which is opened unless it is open.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoadError`].
+    pub fn library(&self) -> Result<&Library, LoadError> {
+        self.listed.library()
+    }
+}
+
+/// A library and what it said of itself, now or when it was opened last.
+struct Listed {
+    path: PathBuf,
+    said: Remembered,
+    library: OnceLock<Library>,
+    /// Held while it is opened, which happens once.
+    opening: Mutex<()>,
+}
+
+impl Listed {
+    /// A library that is opened only if it is not remembered.
+    fn find(path: &Path, memory: &Memory) -> Result<Listed, LoadError> {
+        match memory.recall(path) {
+            Some(said) => Ok(Listed::new(path, said, OnceLock::new())),
+            None => Listed::open(path, memory),
+        }
+    }
+
+    fn open(path: &Path, memory: &Memory) -> Result<Listed, LoadError> {
+        let library = Library::open_remembered(path, memory)?;
+        Ok(Listed::new(path, library.said(), OnceLock::from(library)))
+    }
+
+    fn new(path: &Path, said: Remembered, library: OnceLock<Library>) -> Listed {
+        Listed { path: path.to_owned(), said, library, opening: Mutex::new(()) }
+    }
+
+    fn library(&self) -> Result<&Library, LoadError> {
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = self.library.get() {
+            return Ok(library);
+        }
+        let library = Library::open(&self.path)?;
+        let kinds = |descriptors: &[Descriptor]| serde_json::to_string(descriptors).unwrap_or_default();
+        if kinds(library.descriptors()) != kinds(&self.said.descriptors) {
+            return Err(LoadError::Changed { path: self.path.clone() });
+        }
+        Ok(self.library.get_or_init(|| library))
     }
 }
 
@@ -49,24 +100,41 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Loads the libraries at `paths`: each a library file, or a folder, which is not searched recursively.
+    /// Finds the libraries at `paths`, and opens those that are not remembered: each a library file, or a folder, which is not searched recursively.
     ///
     /// # Errors
     ///
     /// A missing path, a folder without libraries, a named file that cannot be loaded, or two
     /// libraries with one kind. A file of a folder that cannot be loaded is in [`Self::rejected`].
     pub fn load(paths: &[PathBuf]) -> Result<Self, CatalogueError> {
+        Self::of(paths, &Memory::of_user(), Listed::find)
+    }
+
+    /// As [`Self::load`], but each library is opened, whatever is remembered of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::load`].
+    pub fn open(paths: &[PathBuf]) -> Result<Self, CatalogueError> {
+        Self::of(paths, &Memory::of_user(), Listed::open)
+    }
+
+    fn of(
+        paths: &[PathBuf],
+        memory: &Memory,
+        list: fn(&Path, &Memory) -> Result<Listed, LoadError>,
+    ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
         for path in paths {
             if path.is_dir() {
                 for file in libraries_in(path)? {
-                    match Library::open(&file) {
-                        Ok(library) => catalogue.add(library)?,
+                    match list(&file, memory) {
+                        Ok(listed) => catalogue.add(listed)?,
                         Err(error) => catalogue.rejected.push(Rejected { path: file, error }),
                     }
                 }
             } else if path.exists() {
-                catalogue.add(Library::open(path)?)?;
+                catalogue.add(list(path, memory)?)?;
             } else {
                 return Err(CatalogueError::Missing { path: path.clone() });
             }
@@ -74,15 +142,15 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    fn add(&mut self, library: Library) -> Result<(), CatalogueError> {
-        let library = Arc::new(library);
-        let already = self.kinds.iter().any(|kind| same_file(kind.path(), library.path()));
+    fn add(&mut self, listed: Listed) -> Result<(), CatalogueError> {
+        let listed = Arc::new(listed);
+        let already = self.kinds.iter().any(|kind| same_file(kind.path(), &listed.path));
         if already {
             // `--plugins DIR --plugins DIR/libmine.so` names it twice.
             return Ok(());
         }
-        for index in 0..library.descriptors().len() {
-            let kind = Kind { library: Arc::clone(&library), index: index as u32 };
+        for index in 0..listed.said.descriptors.len() {
+            let kind = Kind { listed: Arc::clone(&listed), index: index as u32 };
             if let Some(first) = self.kind(&kind.descriptor().kind) {
                 return Err(CatalogueError::Ambiguous {
                     kind: kind.descriptor().kind.clone(),

@@ -17,6 +17,12 @@ pub enum LoadError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file is another one than when the run looked at what it offers.
+    #[error("the plugin library `{path}` was replaced while it was in use")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is not a shared library of any system.
     #[error("`{path}` is not a shared library")]
     NotALibrary {
@@ -145,6 +151,7 @@ impl Report for LoadError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Unreadable { .. } => "check the path and its permissions",
+            Self::Changed { .. } => "start again",
             Self::NotALibrary { .. } => {
                 "build the plugin with `crate-type = [\"cdylib\"]` and copy the library that cargo names; in C build it with `cc -shared`"
             }

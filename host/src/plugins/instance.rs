@@ -46,6 +46,11 @@ impl Instance {
         host: HostHandle,
         reported: impl FnOnce() -> Option<String>,
     ) -> Result<Self, Fault> {
+        let library = kind.library().map_err(|error| Fault {
+            message: error.to_string(),
+            panicked: false,
+            place: String::new(),
+        })?;
         let options = options.to_string();
         let request = CreateTable {
             size: size_of::<CreateTable>() as u32,
@@ -58,7 +63,7 @@ impl Instance {
         let mut words = Vec::new();
         let reply = reply_into(&mut words);
         let mut pointer = std::ptr::null_mut();
-        let (table, index) = (kind.library.table(), kind.index);
+        let (table, index) = (library.table(), kind.index);
         // SAFETY: the library's function; request, place and reply outlive the call.
         let status = unsafe { (table.create)(index, &raw const request, &raw mut pointer, &raw const reply) };
         let message = match status {

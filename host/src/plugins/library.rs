@@ -12,6 +12,7 @@ use super::error::LoadError;
 use super::inspect::inspect;
 #[cfg(unix)]
 use super::private_copy::PrivateCopy;
+use super::remembered::{Memory, Remembered};
 
 /// A loaded library; it stays loaded until the process ends.
 pub struct Library {
@@ -28,9 +29,24 @@ impl Library {
     ///
     /// See [`LoadError`]. Nothing of the library runs before its file was inspected.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
-        let known = inspect(path, &bytes)?;
-        let (entry, symbol) = bind_copy(path, &bytes, known).map_or_else(|| bind(path, path, known), Ok)?;
+        Self::open_bytes(path, &read(path)?)
+    }
+
+    /// Opens the library at `path`, and remembers what it says of itself.
+    pub(super) fn open_remembered(path: &Path, memory: &Memory) -> Result<Self, LoadError> {
+        // Before the content, so that a file that changes meanwhile is not taken for the one that was read.
+        let metadata = path.metadata();
+        let bytes = read(path)?;
+        let library = Self::open_bytes(path, &bytes)?;
+        if let Ok(metadata) = metadata {
+            memory.keep(path, &metadata, &bytes, library.said());
+        }
+        Ok(library)
+    }
+
+    fn open_bytes(path: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
+        let known = inspect(path, bytes)?;
+        let (entry, symbol) = bind_copy(path, bytes, known).map_or_else(|| bind(path, path, known), Ok)?;
         // SAFETY: the entry's symbol, of a library that `bind` never closes.
         let table = unsafe { entry.open(path, symbol) }?;
         if table.unwinds == 0 {
@@ -63,6 +79,11 @@ impl Library {
         &self.table
     }
 
+    /// What it says of itself.
+    pub(super) fn said(&self) -> Remembered {
+        Remembered { descriptors: self.descriptors.clone(), build: self.build() }
+    }
+
     /// What built it: SDK, compiler and target.
     pub fn build(&self) -> String {
         // SAFETY: static texts of the library.
@@ -70,6 +91,10 @@ impl Library {
             unsafe { (self.table.sdk.read(), self.table.compiler.read(), self.table.target.read()) };
         format!("{sdk}, {compiler}, {target}")
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
 }
 
 /// Binds a private copy, so that nothing happens to the process when the file is overwritten; `None` where that is not

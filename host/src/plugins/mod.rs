@@ -14,6 +14,7 @@ mod library;
 mod log;
 #[cfg(unix)]
 mod private_copy;
+mod remembered;
 mod search;
 
 pub use catalogue::{Catalogue, Kind, Rejected};

@@ -70,9 +70,7 @@ impl Chain {
         };
         let kinds: Vec<c_int> = layers.iter().map(kind).collect();
         let parameters = layers.iter().map(|layer| match layer {
-            Layer::Linear { weight, bias } => {
-                (weight.as_ptr(), bias.map_or(ptr::null(), Tensor::as_ptr))
-            }
+            Layer::Linear { weight, bias } => (weight.as_ptr(), bias.map_or(ptr::null(), Tensor::as_ptr)),
             _ => (ptr::null(), ptr::null()),
         });
         let (weights, biases): (Vec<_>, Vec<_>) = parameters.unzip();
@@ -104,13 +102,7 @@ impl Chain {
         let (mut outputs, mut loss) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: a live chain, live tensors, and two places to write to.
         let status = unsafe {
-            shim::host_torch_chain_step(
-                self.chain.as_ptr(),
-                inputs.as_ptr(),
-                targets.as_ptr(),
-                &mut outputs,
-                &mut loss,
-            )
+            shim::host_torch_chain_step(self.chain.as_ptr(), inputs.as_ptr(), targets.as_ptr(), &mut outputs, &mut loss)
         };
         check(status, "Chain::step")?;
         // SAFETY: both tensors were made for this call and belong to its caller.
@@ -132,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::torch::products::{self, Products};
-    use crate::torch::{gradients, TensorList};
+    use crate::torch::{TensorList, gradients};
 
     fn numbers(shape: &[i64], seed: f64) -> Tensor {
         let count = shape.iter().product::<i64>();
@@ -151,9 +143,7 @@ mod tests {
             Layer::Silu => value.silu(),
         });
         let loss = match loss {
-            Loss::CrossEntropy => {
-                outputs.cross_entropy_loss(targets, None::<&Tensor>, tch::Reduction::Mean, -100, 0.0)
-            }
+            Loss::CrossEntropy => outputs.cross_entropy_loss(targets, None::<&Tensor>, tch::Reduction::Mean, -100, 0.0),
             Loss::Mse => outputs.mse_loss(targets, tch::Reduction::Mean),
         };
         loss.backward();

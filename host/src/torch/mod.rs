@@ -9,6 +9,7 @@ pub mod autocast;
 pub mod chain;
 mod error;
 pub mod gradients;
+pub mod gru;
 pub mod layout;
 pub mod operators;
 pub mod optimizer_kernels;

@@ -1,8 +1,8 @@
 // Matrix products of f32 on the CPU by a kernel of ours, on the threads that ask for it. The rules of shim.cpp apply.
 //
 // The kernels of `mm`, `addmm` and `bmm` are replaced in libtorch's dispatcher, below autograd and autocast, so that whatever
-// computes a product gets there: layers, recurrent cells, the operators of exported programs, and their gradients. What is not
-// asked for, not f32, or has nothing to multiply is computed by the kernels that were there before.
+// computes a product gets there: layers, the operators of exported programs, and their gradients. What is not asked for, not f32,
+// or has nothing to multiply is computed by the kernels that were there before.
 
 #include "products.h"
 
@@ -22,7 +22,7 @@
 
 extern "C" {
 
-// `out = left · right`, or `out = start + left · right` if there is a start. An element (i, j) of a matrix lies at
+// `out = left · right`, or `out = start + left · right` if there is a start, which may be `out`. An element (i, j) of a matrix lies at
 // `i * row + j * column`; of `left` and `right`, one of the two strides is 1. The rows of `out` are contiguous.
 struct HostProduct {
   std::int64_t rows;
@@ -260,6 +260,8 @@ at::Tensor bmm(const at::Tensor& left, const at::Tensor& right) {
 }
 
 }  // namespace
+
+bool products_are_ours() { return is_wanted; }
 
 void product(at::Tensor& out, const at::Tensor& left, const at::Tensor& right) {
   if (fits(left, right)) {

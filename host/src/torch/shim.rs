@@ -92,6 +92,13 @@ unsafe extern "C" {
         loss: *mut *mut C_tensor,
     ) -> c_int;
 
+    pub(super) fn host_torch_gru_layer(
+        input: *const C_tensor,
+        weights: *const *const C_tensor,
+        reverse: bool,
+        output: *mut *mut C_tensor,
+    ) -> c_int;
+
     pub(super) fn host_torch_last_error() -> *const c_char;
 
     pub(super) fn host_torch_now() -> i64;

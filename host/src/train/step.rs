@@ -106,7 +106,8 @@ impl Learner {
 
     /// Computes outputs, loss and gradients without autograd; false where the network is not one for that.
     fn step_by_chain(&mut self) -> Result<bool, TrainError> {
-        let (Some(chain), Step { inputs: Some(inputs), targets: Some(targets), .. }) = (&mut self.chain, &self.step) else {
+        let (Some(chain), Step { inputs: Some(inputs), targets: Some(targets), .. }) = (&mut self.chain, &self.step)
+        else {
             return Ok(false);
         };
         let (outputs, loss) = match inputs.dim() {

@@ -59,11 +59,11 @@ fn check_kind(kind: &Kind, given: &Given, budget: Duration, observer: &mut dyn O
 fn load(file: &Path, budget: Duration, observer: &mut dyn Observer) -> Option<(String, Catalogue)> {
     observer.begin(Check::Load);
     let before = Instant::now();
-    let loaded = Catalogue::load(&[file.to_owned()]);
+    let loaded = Catalogue::open(&[file.to_owned()]);
     let time = before.elapsed();
     let mut finding = Finding::failed_if_any("", Check::Load, Vec::new());
     let loaded = match loaded {
-        Ok(catalogue) => match catalogue.kinds().first().map(|kind| kind.library().build()) {
+        Ok(catalogue) => match catalogue.kinds().first().map(|kind| kind.build().to_owned()) {
             Some(build) => {
                 if time > budget {
                     finding.verdict = Verdict::Warning;

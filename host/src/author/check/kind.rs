@@ -16,7 +16,7 @@ use super::simulation::{Shown, Simulation};
 use super::world::{Task, World};
 use crate::config::{PluginOptions, When, fill_defaults};
 use crate::dispatch::{Dispatch, Failure, OnError, Planned, create_instance, stale_calls};
-use crate::plugins::{Entry, Kind};
+use crate::plugins::{Entry, Kind, Library};
 use crate::report::Problem;
 
 /// The hooks that the loop waits for in each step, and the one that counts as training time.
@@ -49,10 +49,12 @@ pub(super) fn check(kind: &Kind, given: &Map<String, Value>, budget: Duration, o
     observer.found(Finding::failed_if_any(name, Check::DefaultOptions, refused));
 
     observer.begin(Check::GarbageOptions);
-    observer.found(match kind.library().entry() {
-        Entry::Rust => Finding::failed_if_any(name, Check::GarbageOptions, faults_of_garbage(kind, &options)),
+    observer.found(match kind.library().map(Library::entry) {
+        Ok(Entry::Rust) | Err(_) => {
+            Finding::failed_if_any(name, Check::GarbageOptions, faults_of_garbage(kind, &options))
+        }
         // It reads the options that it wants one by one, after the host has held them all to the schema.
-        Entry::C => Finding::skipped(name, Check::GarbageOptions, "a plugin in C leaves its options to the schema"),
+        Ok(Entry::C) => Finding::skipped(name, Check::GarbageOptions, "a plugin in C leaves its options to the schema"),
     });
 
     if !usable {

@@ -35,11 +35,11 @@ thread_local! {
 /// # Safety
 ///
 /// `product` points to a product whose matrices have the elements that its shapes and strides say, `out` apart from the
-/// others, and nobody writes any of them meanwhile.
+/// factors, and nobody writes any of them meanwhile. The start is `out` itself, with its strides, or apart from it.
 pub(in crate::torch) unsafe extern "C" fn compute(product: *const Product) {
     // SAFETY: the caller's promise.
     let product = unsafe { &*product };
-    if !product.start.is_null() {
+    if !product.start.is_null() && !std::ptr::eq(product.start, product.out) {
         // SAFETY: the caller's promise.
         unsafe { product.copy_start() };
     }
@@ -62,7 +62,9 @@ pub(in crate::torch) unsafe extern "C" fn compute(product: *const Product) {
         });
     } else {
         // SAFETY: the caller's promise.
-        unsafe { product.multiply(product.out, product.columns, product.right, (product.right_row, product.right_column)) }
+        unsafe {
+            product.multiply(product.out, product.columns, product.right, (product.right_row, product.right_column))
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use super::error::TrainError;
-use super::kernels::Kernels;
 use super::kept::WeightsCopy;
+use super::kernels::Kernels;
 use super::metrics::{AccumulatorState, AverageState};
 use super::progress::CountedFrom;
 use super::session::Session;

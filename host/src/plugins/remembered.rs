@@ -1,0 +1,238 @@
+//! What libraries said of themselves when they were opened last, so that a run opens only those that it uses: to open one is to
+//! read it whole, and the exporters' are tens of megabytes.
+//!
+//! A file of the user's cache for each library. Its content is believed only of a file that is still the same: by its identity
+//! or, where that is another, by its hash. Whatever is wrong with the cache, the library is opened.
+
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+
+use plugin_api::abi;
+use plugin_api::protocol::Descriptor;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The environment variable that names the folder of the cache; if it is empty, nothing is kept.
+const VARIABLE: &str = "HOST_CACHE";
+
+/// The most libraries that are remembered; the ones that were longest not opened are forgotten.
+const MOST: usize = 200;
+
+/// What a library says of itself.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Remembered {
+    pub(super) descriptors: Vec<Descriptor>,
+    /// What built it.
+    pub(super) build: String,
+}
+
+/// The content of a file of the cache.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    /// The version of the host, and of its ABI: another one may refuse what this one takes.
+    host: String,
+    path: PathBuf,
+    identity: Identity,
+    hash: String,
+    #[serde(flatten)]
+    remembered: Remembered,
+}
+
+/// What tells a file from any other, and from itself after a change, without reading it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Identity {
+    length: u64,
+    /// Nanoseconds since 1970, as text: JSON's numbers are shorter.
+    modified: String,
+    /// The device, the number in it, and the last change of content or owner, which nobody can set.
+    #[serde(default)]
+    place: String,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Option<Identity> {
+        let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        #[cfg(unix)]
+        let place = {
+            use std::os::unix::fs::MetadataExt;
+            format!("{} {} {}.{}", metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+        };
+        #[cfg(not(unix))]
+        let place = String::new();
+        Some(Identity { length: metadata.len(), modified: modified.as_nanos().to_string(), place })
+    }
+}
+
+fn this_host() -> String {
+    format!("{} {}.{}", env!("CARGO_PKG_VERSION"), abi::MAJOR, abi::MINOR)
+}
+
+/// The memory of libraries.
+pub(super) struct Memory {
+    folder: Option<PathBuf>,
+}
+
+impl Memory {
+    /// That of this user.
+    pub(super) fn of_user() -> Memory {
+        let folder = match std::env::var_os(VARIABLE) {
+            Some(folder) => (!folder.is_empty()).then(|| PathBuf::from(folder)),
+            None => user_cache().map(|folder| folder.join("host")),
+        };
+        Memory { folder: folder.map(|folder| folder.join("libraries")) }
+    }
+
+    /// What the library at `path` said, if its file is the same.
+    pub(super) fn recall(&self, path: &Path) -> Option<Remembered> {
+        let path = path.canonicalize().ok()?;
+        let text = std::fs::read(self.file(&path)?).ok()?;
+        let entry: Entry = serde_json::from_slice(&text).ok()?;
+        let identity = Identity::of(&path.metadata().ok()?)?;
+        if entry.host != this_host() || entry.path != path || entry.identity.length != identity.length {
+            return None;
+        }
+        if entry.identity != identity {
+            if hash(&std::fs::read(&path).ok()?) != entry.hash {
+                return None;
+            }
+            let renewed = Entry { identity, ..entry };
+            self.write(&renewed);
+            return Some(renewed.remembered);
+        }
+        Some(entry.remembered)
+    }
+
+    /// Keeps what the library at `path` said, whose file had `bytes` and, before they were read, `metadata`.
+    pub(super) fn keep(&self, path: &Path, metadata: &Metadata, bytes: &[u8], remembered: Remembered) {
+        let (Ok(path), Some(identity)) = (path.canonicalize(), Identity::of(metadata)) else { return };
+        self.write(&Entry { host: this_host(), path, identity, hash: hash(bytes), remembered });
+    }
+
+    fn write(&self, entry: &Entry) {
+        let written = || -> std::io::Result<()> {
+            let (Some(folder), Some(file)) = (&self.folder, self.file(&entry.path)) else { return Ok(()) };
+            make_private(folder)?;
+            forget_oldest(folder)?;
+            // Whole or not at all: another process may read it.
+            let new = tempfile::NamedTempFile::new_in(folder)?;
+            serde_json::to_writer(&new, entry)?;
+            new.persist(file)?;
+            Ok(())
+        };
+        if let Err(error) = written() {
+            tracing::debug!("what a library said is not remembered: {error}");
+        }
+    }
+
+    /// The file about a library.
+    fn file(&self, path: &Path) -> Option<PathBuf> {
+        let name = hash(path.as_os_str().as_encoded_bytes());
+        Some(self.folder.as_ref()?.join(format!("{}.json", &name[..32])))
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The folder of this user's caches, by the system's rules.
+fn user_cache() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if cfg!(windows) {
+        return variable("LOCALAPPDATA");
+    }
+    let home = variable("HOME");
+    if cfg!(target_os = "macos") {
+        return home.map(|home| home.join("Library/Caches"));
+    }
+    variable("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache")))
+}
+
+/// Makes the folder, which only its owner may write: who could write there could say what a library offers.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
+fn forget_oldest(folder: &Path) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // One that another process has just removed has no time.
+        files.extend(entry.metadata().and_then(|metadata| metadata.modified()).map(|time| (time, entry.path())));
+    }
+    files.sort();
+    for (_, path) in files.iter().take((files.len() + 1).saturating_sub(MOST)) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(folder: &Path) -> Memory {
+        Memory { folder: Some(folder.join("cache")) }
+    }
+
+    fn keep(memory: &Memory, library: &Path) {
+        let remembered = Remembered { descriptors: Vec::new(), build: "by somebody".to_owned() };
+        memory.keep(library, &library.metadata().unwrap(), &std::fs::read(library).unwrap(), remembered);
+    }
+
+    fn recalls(memory: &Memory, library: &Path) -> bool {
+        memory.recall(library).is_some_and(|remembered| remembered.build == "by somebody")
+    }
+
+    #[test]
+    fn a_library_is_remembered_until_its_content_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (memory, library) = (memory(folder.path()), folder.path().join("libmine.so"));
+        std::fs::write(&library, "first").unwrap();
+        assert!(!recalls(&memory, &library));
+        keep(&memory, &library);
+        assert!(recalls(&memory, &library));
+        // The same content in a new file, then other content of the same length, then nothing.
+        std::fs::remove_file(&library).unwrap();
+        std::fs::write(&library, "first").unwrap();
+        assert!(recalls(&memory, &library) && recalls(&memory, &library));
+        std::fs::write(&library, "other").unwrap();
+        assert!(!recalls(&memory, &library));
+        std::fs::remove_file(&library).unwrap();
+        assert!(!recalls(&memory, &library));
+    }
+
+    #[test]
+    fn a_damaged_memory_and_that_of_another_host_are_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (memory, library) = (memory(folder.path()), folder.path().join("libmine.so"));
+        std::fs::write(&library, "first").unwrap();
+        keep(&memory, &library);
+        let file = memory.file(&library.canonicalize().unwrap()).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        for damaged in [text.replace(&this_host(), "9.9.9 1.0"), text[..text.len() / 2].to_owned(), String::new()] {
+            std::fs::write(&file, damaged).unwrap();
+            assert!(!recalls(&memory, &library));
+        }
+        keep(&memory, &library);
+        assert!(recalls(&memory, &library));
+        let nowhere = Memory { folder: None };
+        keep(&nowhere, &library);
+        assert!(!recalls(&nowhere, &library));
+    }
+
+    #[test]
+    fn only_so_many_libraries_are_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = memory(folder.path());
+        for number in 0..MOST + 5 {
+            let library = folder.path().join(format!("lib{number}.so"));
+            std::fs::write(&library, "first").unwrap();
+            keep(&memory, &library);
+        }
+        assert_eq!(std::fs::read_dir(folder.path().join("cache")).unwrap().count(), MOST);
+    }
+}

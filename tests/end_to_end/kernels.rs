@@ -1,0 +1,82 @@
+use fixture::shown;
+use serde_json::{Value, json};
+
+use crate::small_run::SmallRun;
+use crate::training::{Training, read_json};
+
+const PLUGINS: &str = r#"
+[[plugins]]
+kind = "checkpoint"
+options = { keep_last = 0 }
+"#;
+
+const FIRST: &str = "checkpoints/epoch-0001-step-00000023";
+const LAST: &str = "checkpoints/epoch-0002-step-00000046";
+
+/// The lines about kernels in what a run shows.
+fn kernels(output: &std::process::Output) -> Vec<String> {
+    let told = String::from_utf8_lossy(&output.stderr);
+    told.lines().filter_map(|line| Some(line.strip_prefix("kernels: ")?.to_owned())).collect()
+}
+
+fn weights(training: &Training, checkpoint: &str) -> Vec<u8> {
+    std::fs::read(training.path(checkpoint).join("model.safetensors")).expect("a checkpoint has weights")
+}
+
+#[test]
+fn a_resumed_run_keeps_the_kernels_of_its_checkpoint() {
+    let training = Training::new(PLUGINS).with("threads = 1\n", "threads = 1\nkernels = \"gemm\"\n");
+    let unbroken = training.run("unbroken", &[]);
+    assert!(matches!(&kernels(&unbroken)[..], [line] if line.starts_with("gemm ") && !line.contains('(')));
+    let resume = training.path("unbroken").join(FIRST).display().to_string();
+    let resumed = training.run("resumed", &["--resume", &resume, "--set", "run.kernels=libtorch"]);
+    assert!(
+        matches!(&kernels(&resumed)[..], [line] if line.starts_with("gemm ") && line.ends_with(" (from the checkpoint)"))
+    );
+    training.assert_same(&format!("unbroken/{LAST}"), &format!("resumed/{LAST}"));
+
+    // Other kernels have other sums, of the same training.
+    let libtorch = training.run("libtorch", &["--set", "run.kernels=libtorch"]);
+    assert_eq!(kernels(&libtorch), ["libtorch"]);
+    assert!(weights(&training, &format!("unbroken/{LAST}")) != weights(&training, &format!("libtorch/{LAST}")));
+    let loss = |run: &str| {
+        let lines = training.metrics(run);
+        lines.iter().rev().find_map(|line| line["train_loss"].as_f64()).expect("a loss is recorded")
+    };
+    assert!((loss("unbroken") - loss("libtorch")).abs() < 1e-4);
+
+    // A checkpoint of a host that did not know them was computed by libtorch.
+    let state = read_json(&training.path("unbroken").join(LAST).join("state.json"));
+    assert_eq!(state["modules"]["kernels"]["products"], json!("gemm"));
+    assert!(state["modules"]["kernels"]["processor"].as_str().is_some_and(|kind| !kind.is_empty()));
+}
+
+#[test]
+fn kernels_that_nobody_has_are_refused() {
+    let ran = SmallRun::new().set("run.kernels=gem").run();
+    insta::assert_snapshot!(shown(&ran.output, &[]), @"");
+}
+
+/// What is remembered of libraries.
+#[test]
+fn a_library_is_opened_only_by_runs_that_use_it() {
+    let run = |cache: &std::path::Path, kind: &str| -> Vec<Value> {
+        let training = Training::new(&format!("\n[[plugins]]\nkind = \"{kind}\"\n"));
+        let mut command = training.command("out");
+        let output = command.args(["-v", "--set", "run.by_default=false"]).env("HOST_CACHE", cache).output();
+        assert!(output.expect("the host starts").status.success());
+        let log = fixture::lines(&training.path("out").join("log.jsonl"));
+        log.into_iter().filter(|line| line["fields"]["message"] == "plugin library loaded").collect()
+    };
+    let cache = fixture::temporary_folder();
+    let opened = |lines: &[Value]| lines.len();
+    let first = run(cache.path(), "print-metrics");
+    assert!(opened(&first) > 10, "{first:#?}");
+    let second = run(cache.path(), "print-metrics");
+    assert!(
+        matches!(&second[..], [line] if line["fields"]["path"].as_str().is_some_and(|path| path.contains("standard"))),
+        "{second:#?}"
+    );
+    // Nothing is kept.
+    assert_eq!(opened(&run(std::path::Path::new(""), "print-metrics")), opened(&first));
+}

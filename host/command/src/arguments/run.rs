@@ -15,7 +15,8 @@ Examples:
   host run run.toml --try                                   one batch through every hook
 
 Environment:
-  HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`";
+  HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`
+  HOST_CACHE    the folder of what is remembered of libraries; empty: none is";
 
 /// Trains what a run file says, with the callbacks of plugin libraries.
 #[derive(Debug, Args)]

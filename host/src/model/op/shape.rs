@@ -121,6 +121,18 @@ impl OutputShape for Op {
             Op::Relu | Op::HardSwish | Op::HardSigmoid | Op::Gelu { .. } | Op::Silu | Op::Tanh | Op::Sigmoid => {
                 Ok(input.to_vec())
             }
+            Op::AddScalar { other: value } | Op::MultiplyScalar { other: value } | Op::Pow { exponent: value } => {
+                finite(if matches!(self, Op::Pow { .. }) { "exponent" } else { "other" }, *value)?;
+                Ok(input.to_vec())
+            }
+            Op::Clamp { min, max } => {
+                min.map_or(Ok(()), |min| finite("min", min))?;
+                max.map_or(Ok(()), |max| finite("max", max))?;
+                if min.zip(*max).is_some_and(|(min, max)| min > max) {
+                    return refuse("min", min.unwrap_or_default(), "at most `max`");
+                }
+                Ok(input.to_vec())
+            }
             Op::Softmax { dim } => {
                 if *dim >= input.len() {
                     return misfit(format!("more than {dim} dimensions"), input);
@@ -182,20 +194,130 @@ impl OutputShape for Op {
                 }
                 Ok(vec![channels, height.saturating_mul(scale_factor[0]), width.saturating_mul(scale_factor[1])])
             }
-            Op::Add | Op::Multiply => match inputs {
-                [left, right] if left == right || scales_channels(right, left) => Ok(left.to_vec()),
-                [left, right] if scales_channels(left, right) => Ok(right.to_vec()),
-                [left, right] => misfit(format!("two values of one shape, the first {left:?}"), right),
+            Op::Add | Op::Subtract | Op::Multiply | Op::Divide => match inputs {
+                [left, right] => broadcast(left, right),
                 _ => misfit("two values".to_owned(), input),
             },
             Op::Concat { dim } => concatenated(inputs, *dim),
+            Op::Mean { dims, keepdim } => mean_shape(input, dims, *keepdim),
+            Op::Slice { dim, start, end, step } => {
+                let length = length_of(input, *dim)?;
+                positive("step", *step)?;
+                if *start < 0 || *start >= *end || *end > length {
+                    return refuse("start", start, "below `end`, which is at most the length");
+                }
+                let mut shape = input.to_vec();
+                shape[*dim] = (end - start - 1) / step + 1;
+                Ok(shape)
+            }
+            Op::Select { dim, index } => {
+                if !(0..length_of(input, *dim)?).contains(index) {
+                    return refuse("index", index, "an index of the dimension");
+                }
+                let mut shape = input.to_vec();
+                shape.remove(*dim);
+                Ok(shape)
+            }
+            Op::Matmul => match inputs {
+                [left, right] => product(left, right),
+                _ => misfit("two values".to_owned(), input),
+            },
+            Op::ScaledDotProductAttention { is_causal, scale, dropout } => {
+                finite("scale", *scale)?;
+                probability("dropout", *dropout)?;
+                attention_shape(inputs, *is_causal)
+            }
+            Op::Parameter { shape, .. } => {
+                for length in shape {
+                    positive("shape", *length)?;
+                }
+                Ok(without_batch(shape).to_vec())
+            }
+            Op::Constant { shape, values } => {
+                for length in shape {
+                    positive("shape", *length)?;
+                }
+                if element_count(shape) != values.len() as u64 {
+                    return refuse("values", values.len(), "as many as the shape says");
+                }
+                Ok(shape.clone())
+            }
         }
     }
 }
 
-/// Whether the first has one value for each channel of the second, which is an image.
-fn scales_channels(one: &[i64], image: &[i64]) -> bool {
-    matches!((one, image), ([channels, 1, 1], [all, _, _]) if channels == all)
+/// The shape that is left of a tensor that is the same for each sample: a first dimension of 1 is the batch.
+fn without_batch(shape: &[i64]) -> &[i64] {
+    match shape {
+        [1, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    }
+}
+
+/// The shape of two values that are combined element by element, aligned at the last dimension (`torch.broadcast_shapes`).
+fn broadcast(left: &[i64], right: &[i64]) -> Shape {
+    let rank = left.len().max(right.len());
+    let at = |shape: &[i64], place: usize| (place + shape.len()).checked_sub(rank).map_or(1, |place| shape[place]);
+    (0..rank)
+        .map(|place| match (at(left, place), at(right, place)) {
+            (one, other) if one == other || other == 1 => Ok(one),
+            (1, other) => Ok(other),
+            _ => misfit(format!("two values whose shapes can be broadcast, the first {left:?}"), right),
+        })
+        .collect()
+}
+
+/// The length of a dimension.
+fn length_of(shape: &[i64], dim: usize) -> Result<i64, Misfit> {
+    shape
+        .get(dim)
+        .copied()
+        .ok_or_else(|| Misfit::Shape { expected: format!("more than {dim} dimensions"), found: shape.to_vec() })
+}
+
+fn mean_shape(input: &[i64], dims: &[usize], keepdim: bool) -> Shape {
+    let is_ascending = dims.windows(2).all(|pair| pair[0] < pair[1]);
+    if dims.is_empty() || !is_ascending || dims.iter().any(|dim| *dim >= input.len()) {
+        return misfit(format!("the dimensions {dims:?}, in ascending order"), input);
+    }
+    let length = |(dim, length): (usize, &i64)| match (dims.contains(&dim), keepdim) {
+        (true, false) => None,
+        (true, true) => Some(1),
+        (false, _) => Some(*length),
+    };
+    Ok(input.iter().enumerate().filter_map(length).collect())
+}
+
+/// `[…, n, k]` times `[…, k, m]`.
+fn product(left: &[i64], right: &[i64]) -> Shape {
+    match (left, right) {
+        ([before @ .., rows, inner], [others @ .., other, columns]) if before == others && inner == other => {
+            Ok(before.iter().copied().chain([*rows, *columns]).collect())
+        }
+        _ => misfit(format!("matrices that {left:?} can be multiplied with"), right),
+    }
+}
+
+fn attention_shape(inputs: &[&[i64]], is_causal: bool) -> Shape {
+    let [query, key, value, mask @ ..] = inputs else { return misfit("query, key and value".to_owned(), &[]) };
+    let ([heads @ .., length, width], [of_key @ .., keys, of_products], [of_value @ .., values, features]) =
+        (*query, *key, *value)
+    else {
+        return misfit("values of shape [..., length, features]".to_owned(), query);
+    };
+    if heads != of_key || heads != of_value || width != of_products || keys != values {
+        return misfit(format!("a key and a value that fit the query {query:?} and the value {value:?}"), key);
+    }
+    if is_causal && (length != keys || !mask.is_empty()) {
+        return misfit(format!("{length} positions, and no mask, where it is causal"), key);
+    }
+    if let [mask] = mask {
+        let scores: Vec<i64> = heads.iter().copied().chain([*length, *keys]).collect();
+        if broadcast(&scores, mask)? != scores {
+            return misfit(format!("a mask for {scores:?}"), mask);
+        }
+    }
+    Ok(heads.iter().copied().chain([*length, *features]).collect())
 }
 
 fn recurrent_shape(recurrent: &Recurrent, input: &[i64]) -> Shape {
@@ -285,6 +407,13 @@ fn positive_number(option: &'static str, value: f64) -> Result<(), Misfit> {
         return Ok(());
     }
     refuse(option, value, "above 0")
+}
+
+fn finite(option: &'static str, value: f64) -> Result<(), Misfit> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    refuse(option, value, "finite")
 }
 
 /// 1 is allowed, as in PyTorch.

@@ -26,7 +26,7 @@ impl<'g> Lowering<'g> {
     }
 
     pub(super) fn linear(&mut self, node: &'g Node, input: &Value) -> Result<(TensorId, Layout)> {
-        let Op::Linear { in_features, out_features, bias: has_bias } = node.op else {
+        let Op::Linear { in_features, out_features, bias: has_bias, transposed } = node.op else {
             return Err(Error::new("is not a linear layer"));
         };
         let last = input.shape.len().saturating_sub(1);

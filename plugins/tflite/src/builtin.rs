@@ -154,6 +154,7 @@ pub(crate) fn version(operator: &Operator, tensors: &[Tensor]) -> i32 {
         Builtin::Transpose if rank > 4 => 4,
         Builtin::Pad | Builtin::PadV2 if rank > 4 => 4,
         Builtin::Slice if rank > 4 => 5,
+        Builtin::StridedSlice if rank > 4 => 4,
         Builtin::ResizeBilinear | Builtin::ResizeNearestNeighbor => 3,
         Builtin::Quantize | Builtin::Dequantize if is_integer => 2,
         Builtin::Dequantize if input(0).is_some_and(|tensor| tensor.element == Element::F16) => 3,
@@ -171,6 +172,7 @@ pub(crate) fn version(operator: &Operator, tensors: &[Tensor]) -> i32 {
         | Builtin::Relu6
         | Builtin::Slice
         | Builtin::Softmax
+        | Builtin::StridedSlice
         | Builtin::Tanh
         | Builtin::Transpose
             if is_integer =>
@@ -189,7 +191,7 @@ pub(crate) fn first_runtime(builtin: Builtin, version: i32) -> [u8; 3] {
         (Builtin::Slice, 5) => [2, 5, 0],
         (Builtin::BatchMatmul, _) | (Builtin::ResizeNearestNeighbor, 3) | (Builtin::Transpose, 4) => [2, 3, 0],
         (Builtin::ResizeBilinear, 3) => [2, 2, 0],
-        (Builtin::FullyConnected, 6) | (Builtin::DepthToSpace, _) => [2, 1, 0],
+        (Builtin::FullyConnected, 6) | (Builtin::DepthToSpace, _) | (Builtin::StridedSlice, 4) => [2, 1, 0],
         (Builtin::FullyConnected, 5) => [2, 0, 0],
         (Builtin::HardSwish, _) | (Builtin::Dequantize, 3) | (Builtin::Quantize, 2) => [1, 15, 0],
         (Builtin::Conv2d | Builtin::DepthwiseConv2d, 3) | (Builtin::FullyConnected, 4) => [1, 14, 0],
@@ -203,6 +205,7 @@ pub(crate) fn first_runtime(builtin: Builtin, version: i32) -> [u8; 3] {
         (Builtin::Rsqrt | Builtin::Sqrt | Builtin::Pow, _) => [1, 10, 0],
         (Builtin::PadV2 | Builtin::ArgMax, _) => [1, 9, 0],
         (Builtin::Transpose | Builtin::Mean | Builtin::Sub | Builtin::Div | Builtin::Gather, _) => [1, 6, 0],
+        (Builtin::StridedSlice, _) => [1, 6, 0],
         _ => [1, 5, 0],
     }
 }

@@ -40,6 +40,7 @@ impl Builtin {
             | Builtin::ResizeBilinear
             | Builtin::ResizeNearestNeighbor
             | Builtin::Slice
+            | Builtin::StridedSlice
             | Builtin::Transpose => Scale::Kept(0),
             Builtin::Add
             | Builtin::Concatenation

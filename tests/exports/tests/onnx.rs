@@ -65,7 +65,7 @@ fn every_operator_gives_what_the_model_gives() {
 }
 
 #[test]
-fn ten_small_nets_give_what_the_model_gives() {
+fn small_nets_give_what_the_model_gives() {
     for options in [json!({}), json!({ "opset": 21, "fold_batch_norm": true }), json!({ "external_data": "always" })] {
         all_are_right(zoo(), &options, FLOAT);
     }

@@ -52,7 +52,7 @@ struct Lowering<'g> {
     readers: HashMap<&'g str, usize>,
     /// Nodes that became part of the one before.
     absorbed: HashSet<&'g str>,
-    /// Reordered copies of values, by order.
+    /// Reordered copies of values, by what each dimension was.
     reordered: HashMap<(TensorId, Vec<usize>), TensorId>,
     /// Weights that are stored as they are, by name and shape: several nodes may read one.
     stored: HashMap<(String, Vec<i32>), TensorId>,
@@ -292,12 +292,12 @@ impl<'g> Lowering<'g> {
         if present == order {
             return tensor;
         }
-        let key = (tensor, order.to_vec());
+        let place = |dim: &usize| 1 + present.iter().position(|other| other == dim).unwrap_or(0);
+        let dims: Vec<usize> = std::iter::once(0).chain(order.iter().map(place)).collect();
+        let key = (tensor, dims.clone());
         if let Some(known) = self.reordered.get(&key) {
             return *known;
         }
-        let place = |dim: &usize| 1 + present.iter().position(|other| other == dim).unwrap_or(0);
-        let dims: Vec<usize> = std::iter::once(0).chain(order.iter().map(place)).collect();
         let reordered = self.program.transpose(tensor, &dims);
         self.reordered.insert(key, reordered);
         reordered

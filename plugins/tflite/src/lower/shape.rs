@@ -144,20 +144,12 @@ impl Lowering<'_> {
             others.iter().enumerate().map(|(place, other)| if place == axis { value } else { *other }).collect()
         };
         let begin = self.program.integers(&at(start as i32, &vec![0; shape.len()]));
-        let output = if step == 1 {
-            // All of the batch.
-            let mut size = shape.clone();
-            size[0] = -1;
-            let size = self.program.integers(&size);
-            self.program.apply(Builtin::Slice, &[], &[tensor, begin, size], &shape)
-        } else {
-            let steps = self.program.integers(&at(step as i32, &vec![1; shape.len()]));
-            let end = self.program.integers(&at(end as i32, &vec![0; shape.len()]));
-            // Bits of the dimensions of which everything is taken.
-            let all = ((1 << shape.len()) - 1) & !(1 << axis);
-            let masks = [(0, Scalar::I32(all)), (1, Scalar::I32(all))];
-            self.program.apply(Builtin::StridedSlice, &masks, &[tensor, begin, end, steps], &shape)
-        };
+        let steps = self.program.integers(&at(step as i32, &vec![1; shape.len()]));
+        let end = self.program.integers(&at(end as i32, &vec![0; shape.len()]));
+        // Bits of the dimensions of which everything is taken.
+        let all = ((1 << shape.len()) - 1) & !(1 << axis);
+        let masks = [(0, Scalar::I32(all)), (1, Scalar::I32(all))];
+        let output = self.program.apply(Builtin::StridedSlice, &masks, &[tensor, begin, end, steps], &shape);
         Ok((output, Layout::Order(order)))
     }
 

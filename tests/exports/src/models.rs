@@ -291,6 +291,7 @@ pub fn zoo() -> Vec<Model> {
         Model::program("vit", &[1, 8, 8], None),
         Model::program("gpt2", &[12], Some(50)),
         Model::program("bert", &[12], Some(50)),
+        Model::program("functions", &[1, 8, 8], None),
     ]
 }
 

@@ -51,7 +51,7 @@ fn described(graph: &Graph) -> String {
 #[test]
 fn a_graph_computes_what_its_program_computes() {
     let _generator = test_support::default_generator();
-    for net in ["mlp", "cnn", "lstm", "resnet", "mobilenet", "vit", "gpt2", "bert"] {
+    for net in ["mlp", "cnn", "lstm", "resnet", "mobilenet", "vit", "gpt2", "bert", "functions"] {
         let network = network(net);
         let graph = Arc::clone(network.graph().unwrap());
         manual_seed(3);

@@ -53,6 +53,19 @@ impl Subject {
         serde_json::to_value(graph.as_ref()).expect("a graph is JSON")
     }
 
+    /// How often the values of a tensor of the model are in a file.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such tensor or file.
+    pub fn count_in(&self, file: &Path, tensor: &str) -> usize {
+        let values = self.network.tensor(tensor).expect("a tensor").reshape([-1]);
+        let values = Vec::<f32>::try_from(values.detach()).expect("numbers");
+        let wanted: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let content = std::fs::read(file).expect("the file can be read");
+        content.windows(wanted.len()).filter(|part| *part == wanted).count()
+    }
+
     /// `batch` samples, always the same.
     pub fn inputs(&self, batch: i64) -> tch::Tensor {
         let shape: Vec<i64> = std::iter::once(batch).chain(self.model.sample_shape.iter().copied()).collect();

@@ -129,6 +129,14 @@ fn norms_around_a_large_mean_are_those_of_the_model() {
     }
 }
 
+/// The output layer of the net is its table of embeddings.
+#[test]
+fn a_tensor_of_two_nodes_is_stored_once() {
+    let subject = Subject::new(Model::program("gpt2", &[12], Some(50)));
+    let (_host, file) = export(&subject, json!({}));
+    assert_eq!(subject.count_in(&file, "gpt2.transformer.wte.weight"), 1);
+}
+
 #[test]
 fn a_wrong_layout_would_be_noticed() {
     let Some(mut reader) = Reader::shared() else { return };

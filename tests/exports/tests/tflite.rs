@@ -102,6 +102,7 @@ fn integers_are_near_what_the_model_gives() {
         "clamp_above",
         "divide",
         "elu",
+        "functions",
         "gpt2",
         "gru",
         "group_norm",
@@ -200,6 +201,14 @@ fn probabilities_and_classes_are_those_of_the_loss() {
 fn a_file_tells_what_belongs_to_its_weights() {
     let Some(mut reader) = Reader::shared() else { return };
     assert_origin::<Tflite>(&mut reader, Runtime::Tflite, "tflite_own");
+}
+
+/// The output layer of the net is its table of embeddings.
+#[test]
+fn a_tensor_of_two_nodes_is_stored_once() {
+    let subject = Subject::new(Model::program("gpt2", &[12], Some(50)));
+    let (_host, file) = export(&subject, json!({}));
+    assert_eq!(subject.count_in(&file, "gpt2.transformer.wte.weight"), 1);
 }
 
 #[test]

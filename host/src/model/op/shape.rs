@@ -489,3 +489,74 @@ impl Axis {
         Ok(self.dilation.saturating_mul(self.kernel_size - 1) + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    fn attention(is_causal: bool) -> Op {
+        Op::ScaledDotProductAttention { is_causal, scale: 1.0, dropout: 0.0 }
+    }
+
+    #[test]
+    fn shapes_of_attention_and_products_follow_their_inputs() {
+        let (query, key, value) = (&[2i64, 5, 4][..], &[2i64, 7, 4][..], &[2i64, 7, 3][..]);
+        assert_eq!(attention(false).output_shape(&[query, key, value]), Ok(vec![2, 5, 3]));
+        assert_eq!(attention(false).output_shape(&[query, key, value, &[5, 7]]), Ok(vec![2, 5, 3]));
+        assert_eq!(Op::Matmul.output_shape(&[query, &[2, 4, 6]]), Ok(vec![2, 5, 6]));
+        let misfits: [(Op, &[&[i64]]); 6] = [
+            (attention(true), &[query, key, value]),
+            (attention(false), &[query, &[3, 7, 4], value]),
+            (attention(false), &[query, key, &[2, 6, 3]]),
+            (attention(false), &[query, key, value, &[3, 7]]),
+            (Op::Matmul, &[query, key]),
+            (Op::Matmul, &[query, &[4, 6]]),
+        ];
+        for (op, inputs) in misfits {
+            assert!(op.output_shape(inputs).is_err(), "{inputs:?}");
+        }
+    }
+
+    #[test]
+    fn options_that_no_value_has_are_refused() {
+        let ops = [
+            Op::Slice { dim: 0, start: 2, end: 2, step: 1 },
+            Op::Slice { dim: 0, start: 0, end: 9, step: 1 },
+            Op::Slice { dim: 0, start: 0, end: 4, step: 0 },
+            Op::Slice { dim: 2, start: 0, end: 1, step: 1 },
+            Op::Select { dim: 1, index: 5 },
+            Op::Select { dim: 0, index: -1 },
+            Op::Mean { dims: vec![1, 0], keepdim: false },
+            Op::Mean { dims: vec![2], keepdim: false },
+            Op::Clamp { min: Some(1.0), max: Some(0.0) },
+            Op::Pow { exponent: f64::NAN },
+            Op::Constant { shape: vec![2], values: vec![1] },
+            Op::Parameter { shape: vec![0], is_buffer: false },
+        ];
+        for op in ops {
+            assert!(op.output_shape(&[&[4, 5]]).is_err(), "{op:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shapes_are_broadcast_as_in_libtorch(
+            left in prop::collection::vec(1i64..4, 0..4),
+            right in prop::collection::vec(1i64..4, 0..4),
+        ) {
+            let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+            let expected = zeros(&left).f_add(&zeros(&right)).map(|sum| sum.size());
+            prop_assert_eq!(broadcast(&left, &right).ok(), expected.ok());
+        }
+
+        #[test]
+        fn slices_are_as_long_as_in_libtorch(start in 0i64..6, end in 0i64..8, step in 1i64..4) {
+            let found = Op::Slice { dim: 0, start, end, step }.output_shape(&[&[7, 2]]);
+            let taken = Tensor::zeros([7, 2], (Kind::Float, Device::Cpu)).slice(0, start, end, step).size();
+            prop_assert_eq!(found.ok(), (start < end && end <= 7).then_some(taken));
+        }
+    }
+}

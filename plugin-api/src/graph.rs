@@ -52,16 +52,27 @@ pub struct Node {
     pub inputs: Vec<String>,
     /// The shape of its value for one sample, without the batch dimension.
     pub shape: Vec<i64>,
-    /// The tensors that training changes.
+    /// The tensors that training changes, in the order of [`Op::parameter_names`].
     pub parameters: Vec<TensorSpec>,
-    /// The other tensors of the model's state.
+    /// The other tensors of the model's state, in the order of [`Op::buffer_names`].
     pub buffers: Vec<TensorSpec>,
+}
+
+impl Node {
+    /// The parameter or buffer that the operator calls `own`, such as `weight`; `None` if it has none of this name.
+    pub fn tensor(&self, own: &str) -> Option<&TensorSpec> {
+        let place = |names: Vec<String>| names.iter().position(|name| name == own);
+        let parameter = place(self.op.parameter_names()).and_then(|place| self.parameters.get(place));
+        parameter.or_else(|| self.buffers.get(place(self.op.buffer_names())?))
+    }
 }
 
 /// A parameter or buffer of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TensorSpec {
-    /// `<node>.<tensor>`, with PyTorch's name for the tensor: `conv1.weight`.
+    /// Its name in the model's state. In a graph of layers, it is `<node>.<tensor>`, with PyTorch's name for the tensor:
+    /// `conv1.weight`. In that of an exported program, it is PyTorch's name in the state dict, and nodes with the same name share
+    /// the tensor (tied weights). [`Node::tensor`] finds it by the operator's own name for it.
     pub name: String,
     /// Its shape.
     pub shape: Vec<i64>,
@@ -105,7 +116,8 @@ pub enum UpsampleMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// `y = x Wᵀ + b` over the last dimension (`torch.nn.Linear`); `weight` is `[out_features, in_features]`.
+    /// `y = x Wᵀ + b` over the last dimension (`torch.nn.Linear`); `weight` is `[out_features, in_features]`, or
+    /// `[in_features, out_features]` where it is `transposed` (`torch.addmm`).
     Linear {
         /// Length of the last dimension of the input.
         in_features: i64,
@@ -113,6 +125,9 @@ pub enum Op {
         out_features: i64,
         /// Whether there is a `bias` of `[out_features]`.
         bias: bool,
+        /// Whether `weight` is stored as `Wᵀ`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        transposed: bool,
     },
     /// Cross-correlation over `[channels, length]` (`torch.nn.Conv1d`); `weight` is
     /// `[out_channels, in_channels / groups, kernel_size]`.
@@ -331,12 +346,93 @@ pub enum Op {
         /// How values between pixels are interpolated.
         mode: UpsampleMode,
     },
-    /// The sum of two values of one shape: the end of a residual block. One of two images may have a single value for each
-    /// channel, `[channels, 1, 1]`, which is added to all of the channel's.
+    /// The sum of two values (`torch.add`): the end of a residual block. Shapes of samples are broadcast as PyTorch does it:
+    /// they are aligned at the last dimension, and where one has a length of 1 or no dimension, its values are repeated.
     Add,
-    /// The product of two values of one shape, element by element. One of two images may have a single value for each
-    /// channel, `[channels, 1, 1]`, which scales all of the channel's (squeeze and excitation; Hu et al. 2018).
+    /// The first value minus the second, as [`Op::Add`] (`torch.sub`).
+    Subtract,
+    /// The product of two values, element by element, as [`Op::Add`] (`torch.mul`). A value `[channels, 1, 1]` scales the
+    /// channels of an image (squeeze and excitation; Hu et al. 2018).
     Multiply,
+    /// The first value over the second, as [`Op::Add`] (`torch.div`).
+    Divide,
+    /// Adds a number (`torch.add` of a number).
+    AddScalar {
+        /// The number.
+        other: f64,
+    },
+    /// Multiplies by a number (`torch.mul` of a number).
+    MultiplyScalar {
+        /// The number.
+        other: f64,
+    },
+    /// `x` to the power of `exponent` (`torch.pow`): roots, reciprocals, and `torch.rsqrt` too.
+    Pow {
+        /// The exponent.
+        exponent: f64,
+    },
+    /// At least `min` and at most `max` (`torch.clamp`): `torch.nn.ReLU6` and `torch.nn.Hardtanh` too.
+    Clamp {
+        /// The least value, if there is one.
+        min: Option<f64>,
+        /// The greatest value, if there is one.
+        max: Option<f64>,
+    },
+    /// The mean over dimensions (`torch.mean`).
+    Mean {
+        /// The dimensions, in ascending order.
+        dims: Vec<usize>,
+        /// Whether they are kept, with a length of 1.
+        keepdim: bool,
+    },
+    /// Every `step`th value along a dimension from `start` to before `end` (`torch.Tensor.__getitem__`).
+    Slice {
+        /// The dimension.
+        dim: usize,
+        /// The first index.
+        start: i64,
+        /// The index after the last, at most the length.
+        end: i64,
+        /// The distance between two, at least 1.
+        step: i64,
+    },
+    /// The values at one index of a dimension, which goes away (`torch.select`).
+    Select {
+        /// The dimension.
+        dim: usize,
+        /// The index.
+        index: i64,
+    },
+    /// The product of matrices `[…, n, k]` and `[…, k, m]`, whose other dimensions are the same (`torch.matmul`).
+    Matmul,
+    /// Attention, with one value `[…, length, features]` each for query, key and value
+    /// (`torch.nn.functional.scaled_dot_product_attention`; Vaswani et al. 2017): `softmax(scale · Q Kᵀ + mask) V`. Key and
+    /// value may have another length than the query, and the value other features. A fourth value, which may be broadcast, is
+    /// the mask that is added.
+    ScaledDotProductAttention {
+        /// Whether a position sees only itself and those before it; then all lengths are the same.
+        is_causal: bool,
+        /// The factor of the products.
+        scale: f64,
+        /// Probability with which an attention weight is zeroed in training.
+        dropout: f64,
+    },
+    /// A parameter as a value that is the same for each sample (`torch.nn.Parameter`); it reads nothing. Its tensor,
+    /// `value`, has `shape`, of which a first dimension of 1 stands for the batch: a sample's value does not have it.
+    Parameter {
+        /// The shape of the tensor.
+        shape: Vec<i64>,
+        /// Whether it is a buffer, which training does not change (`torch.nn.Buffer`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_buffer: bool,
+    },
+    /// Whole numbers that are the same for each sample, such as positions (`torch.tensor`); it reads nothing. Its value is i64.
+    Constant {
+        /// The shape of a sample's value.
+        shape: Vec<i64>,
+        /// The numbers, in row-major order.
+        values: Vec<i64>,
+    },
     /// Values concatenated along a dimension, the only one in which their shapes differ (`torch.cat`).
     Concat {
         /// The dimension.
@@ -366,6 +462,16 @@ impl Recurrent {
     /// Directions in which the sequence is read.
     pub fn directions(&self) -> i64 {
         if self.bidirectional { 2 } else { 1 }
+    }
+
+    /// The names of the parameters, in PyTorch's order.
+    fn parameter_names(&self) -> Vec<String> {
+        let directions: &[&str] = if self.bidirectional { &["", "_reverse"] } else { &[""] };
+        // No net has more layers, and a number that a graph says is not trusted with memory.
+        (0..self.num_layers.clamp(0, 1024))
+            .flat_map(|layer| directions.iter().map(move |direction| format!("l{layer}{direction}")))
+            .flat_map(|end| ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|name| format!("{name}_{end}")))
+            .collect()
     }
 }
 
@@ -405,7 +511,20 @@ impl Op {
             Op::Gru(_) => "gru",
             Op::Upsample { .. } => "upsample",
             Op::Add => "add",
+            Op::Subtract => "subtract",
             Op::Multiply => "multiply",
+            Op::Divide => "divide",
+            Op::AddScalar { .. } => "add_scalar",
+            Op::MultiplyScalar { .. } => "multiply_scalar",
+            Op::Pow { .. } => "pow",
+            Op::Clamp { .. } => "clamp",
+            Op::Mean { .. } => "mean",
+            Op::Slice { .. } => "slice",
+            Op::Select { .. } => "select",
+            Op::Matmul => "matmul",
+            Op::ScaledDotProductAttention { .. } => "scaled_dot_product_attention",
+            Op::Parameter { .. } => "parameter",
+            Op::Constant { .. } => "constant",
             Op::Concat { .. } => "concat",
         }
     }
@@ -413,8 +532,10 @@ impl Op {
     /// The least and the greatest number of values that it takes.
     pub fn input_counts(&self) -> (usize, usize) {
         match self {
-            Op::Add | Op::Multiply => (2, 2),
+            Op::Add | Op::Subtract | Op::Multiply | Op::Divide | Op::Matmul => (2, 2),
             Op::Concat { .. } => (2, usize::MAX),
+            Op::ScaledDotProductAttention { .. } => (3, 4),
+            Op::Parameter { .. } | Op::Constant { .. } => (0, 0),
             _ => (1, 1),
         }
     }
@@ -425,5 +546,49 @@ impl Op {
             Op::Embedding { .. } => Dtype::I64,
             _ => Dtype::F32,
         }
+    }
+
+    /// The dtype of its value.
+    pub fn output_dtype(&self) -> Dtype {
+        match self {
+            Op::Constant { .. } => Dtype::I64,
+            _ => Dtype::F32,
+        }
+    }
+
+    /// Its own names for its parameters, which are PyTorch's.
+    pub fn parameter_names(&self) -> Vec<String> {
+        let names: &[&str] = match self {
+            Op::Linear { bias, .. }
+            | Op::Conv1d { bias, .. }
+            | Op::Conv2d { bias, .. }
+            | Op::ConvTranspose2d { bias, .. } => {
+                if *bias {
+                    &["weight", "bias"]
+                } else {
+                    &["weight"]
+                }
+            }
+            Op::BatchNorm { .. } | Op::LayerNorm { .. } | Op::GroupNorm { .. } => &["weight", "bias"],
+            Op::RmsNorm { .. } | Op::Embedding { .. } | Op::PositionalEmbedding { .. } => &["weight"],
+            Op::MultiHeadAttention { bias: true, .. } => {
+                &["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"]
+            }
+            Op::MultiHeadAttention { .. } => &["in_proj_weight", "out_proj.weight"],
+            Op::Parameter { is_buffer: false, .. } => &["value"],
+            Op::Lstm(recurrent) | Op::Gru(recurrent) => return recurrent.parameter_names(),
+            _ => &[],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// Its own names for its buffers, which are PyTorch's.
+    pub fn buffer_names(&self) -> Vec<String> {
+        let names: &[&str] = match self {
+            Op::BatchNorm { .. } => &["running_mean", "running_var", "num_batches_tracked"],
+            Op::Parameter { is_buffer: true, .. } => &["value"],
+            _ => &[],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 }

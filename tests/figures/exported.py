@@ -15,7 +15,13 @@ import timm
 import torch
 import torchvision
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 warnings.filterwarnings("ignore")
 HERE = pathlib.Path(__file__).parent
@@ -37,6 +43,10 @@ def photos(batch):
 
 def tokens(batch):
     return torch.arange(batch * 12).mul(7).remainder(50).reshape(batch, 12)
+
+
+def letters(batch):
+    return torch.arange(batch * 12).mul(7).remainder(28).reshape(batch, 12)
 
 
 def targets(batch):
@@ -139,6 +149,69 @@ class Bert(nn.Module):
         return self.bert(tokens).logits
 
 
+class Gpt2Text(nn.Module):
+    """The scores of the next of 28 characters, at each position."""
+
+    def __init__(self):
+        super().__init__()
+        self.gpt2 = GPT2LMHeadModel(
+            GPT2Config(vocab_size=28, n_positions=12, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+        )
+
+    def forward(self, tokens):
+        return self.gpt2(tokens, use_cache=False).logits
+
+
+class BertText(nn.Module):
+    """As Gpt2Text, and it sees all positions."""
+
+    def __init__(self):
+        super().__init__()
+        config = BertConfig(
+            vocab_size=28, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+            max_position_embeddings=12, num_labels=28,
+        )
+        self.bert = BertForTokenClassification(config)
+
+    def forward(self, tokens):
+        return self.bert(tokens).logits
+
+
+class Functions(nn.Module):
+    """Functions of PyTorch that are no modules, on sequences of 8 vectors; parameters and buffers as values."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(1, 1, 8) * 0.2)
+        self.gamma = nn.Parameter(torch.rand(8) + 0.5)
+        self.matrix = nn.Parameter(torch.randn(8, 8) * 0.3)
+        self.shift = nn.Parameter(torch.randn(8) * 0.1)
+        self.register_buffer("places", torch.arange(72).sin().reshape(9, 8))
+        # It moves the batch behind the positions, and joins it with the heads.
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.unmasked = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), x.squeeze(1)], 1) + self.places
+        x = x - x.mean(-1, keepdim=True)
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.gamma
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        query, key, value = (x @ self.matrix).unflatten(-1, (2, 4)).transpose(1, 2), *self.unmasked(x).chunk(2, -1)
+        key, value = (torch.cat([each.unsqueeze(1)] * 2, 1) for each in (key, value))
+        mask = torch.full((9, 9), float("-inf")).triu(1)
+        scores = query @ key.transpose(-1, -2) / 2 + self.shift[:1] * 0.5
+        y = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        y = y + nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3)
+        y = y + torch.softmax(scores, -1) @ value
+        x = nn.functional.relu6(x * 2 + 1) - nn.functional.hardtanh(x / 3) + x.clamp(max=0.4)
+        x = x + y.transpose(1, 2).flatten(2) / (1.5 + x.square())
+        first, others = x.split([1, 8], 1)
+        one, other = others[:, ::2], others[:, 1::2]
+        x = torch.addmm(self.shift, (one - other).mean((1,)), self.matrix) + first.squeeze(1) + others.unbind(1)[-1]
+        return self.head(-(x.sigmoid() + 1).reciprocal())
+
+
 def strip(graph):
     """Removes the notes of the nodes of a graph, and of the regions in it."""
     for node in graph["nodes"]:
@@ -168,6 +241,7 @@ NETS = {
     "vit": (Vit, images, 0.1, False),
     "gpt2": (Gpt2, tokens, 0.1, False),
     "bert": (Bert, tokens, 0.1, False),
+    "functions": (Functions, images, 0.1, False),
     "resnet18": (resnet18, photos, 2**-18, True),
     "mobilenet_v3_small": (mobilenet_v3_small, photos, 2**-9, True),
 }
@@ -274,6 +348,10 @@ def main():
         figures[name] = trained(model, sample, rate)
     # The original size, which is only opened: by the section `exported` of the host's benchmarks.
     save(export(Gpt2(GPT2Config()).train(), tokens), "gpt2_124m", is_large=True)
+    # Language models, which are only trained and exported.
+    for name, make in {"gpt2_text": Gpt2Text, "bert_text": BertText}.items():
+        torch.manual_seed(0)
+        save(export(make().train(), letters), name, is_large=False)
     write(figures, "exported.json")
 
 

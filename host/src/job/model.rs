@@ -60,9 +60,7 @@ impl PlannedModel {
     /// The names of what is trained, in the model's order.
     pub fn parameter_names(&self) -> Vec<&str> {
         match self {
-            PlannedModel::Graph(graph) => {
-                graph.nodes().iter().flat_map(|node| &node.parameters).map(|tensor| tensor.name.as_str()).collect()
-            }
+            PlannedModel::Graph(graph) => graph.parameters().map(|tensor| tensor.name.as_str()).collect(),
             PlannedModel::Network(network) => network.parameters().iter().map(|named| &*named.name).collect(),
         }
     }

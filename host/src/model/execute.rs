@@ -14,7 +14,7 @@ use super::{
     error::ModelError,
     graph::Graph,
     named_tensor::NamedTensor,
-    op::{GeluApproximation, Op, Recurrent, UpsampleMode},
+    op::{GeluApproximation, Op, Recurrent, TensorSpec, UpsampleMode},
 };
 use crate::torch::{TorchError, activations, attention, gru, layout, values};
 
@@ -56,9 +56,9 @@ enum Source {
 struct Step {
     op: Op,
     inputs: Vec<Source>,
-    /// The index of the first of its parameters and buffers among the network's.
-    parameters: usize,
-    buffers: usize,
+    /// The indices of its parameters and buffers among the network's.
+    parameters: Vec<usize>,
+    buffers: Vec<usize>,
     /// The shape of its output for one sample.
     shape: Vec<i64>,
     /// The nodes that this node reads last: their values are dropped after it, unless autograd keeps them.
@@ -71,7 +71,8 @@ impl ExecutionPlan {
             graph.inputs().iter().map(|input| (input.name.as_str(), Source::Input)).collect();
         let mut steps: Vec<Step> = Vec::with_capacity(graph.nodes().len());
         let mut last_reader: Vec<Option<usize>> = vec![None; graph.nodes().len()];
-        let (mut parameters, mut buffers) = (0, 0);
+        // The network has them in this order, each once.
+        let (parameters, buffers) = (places(graph.parameters()), places(graph.buffers()));
         let source = |sources: &HashMap<&str, Source>, reader: &str, value: &str| {
             sources
                 .get(value)
@@ -96,9 +97,11 @@ impl ExecutionPlan {
                 });
             }
             let (op, shape) = (node.op.clone(), node.shape.clone());
+            let of = |specs: &[TensorSpec], places: &HashMap<&str, usize>| {
+                specs.iter().filter_map(|spec| places.get(spec.name.as_str()).copied()).collect()
+            };
+            let (parameters, buffers) = (of(&node.parameters, &parameters), of(&node.buffers, &buffers));
             steps.push(Step { op, inputs, parameters, buffers, shape, release: Vec::new() });
-            parameters += node.parameters.len();
-            buffers += node.buffers.len();
             sources.insert(&node.name, Source::Node(index));
         }
         let output = source(&sources, "output", graph.output())?;
@@ -209,13 +212,15 @@ impl From<TorchError> for Failure {
 impl Step {
     /// The value for a batch. Dimensions of a sample follow the batch dimension.
     fn run(&self, weights: Weights<'_>, values: Values<'_>, mode: Mode) -> Result<Tensor, Failure> {
-        let input = values.get(self.inputs[0]);
-        let parameter = |place: usize| &weights.parameters[self.parameters + place].tensor;
+        // Of an operator that reads nothing, the input of the model tells the batch.
+        let input = self.inputs.first().map_or(values.input, |source| values.get(*source));
+        let parameter = |place: usize| &weights.parameters[self.parameters[place]].tensor;
         let optional = |place: usize, is_there: bool| is_there.then(|| parameter(place));
-        let buffer = |place: usize| &weights.buffers[self.buffers + place].tensor;
+        let buffer = |place: usize| &weights.buffers[self.buffers[place]].tensor;
         let training = mode == Mode::Train;
         let value = match &self.op {
-            Op::Linear { bias, .. } => input.f_linear(parameter(0), optional(1, *bias))?,
+            Op::Linear { bias, transposed: false, .. } => input.f_linear(parameter(0), optional(1, *bias))?,
+            Op::Linear { bias, .. } => input.f_linear(&parameter(0).f_transpose(0, 1)?, optional(1, *bias))?,
             Op::Conv1d { stride, padding, dilation, groups, bias, .. } => {
                 input.f_conv1d(parameter(0), optional(1, *bias), *stride, *padding, *dilation, *groups)?
             }
@@ -235,7 +240,7 @@ impl Step {
                     dilation,
                 )?,
             Op::BatchNorm { eps, momentum, .. } => {
-                let training = training && !weights.still[self.buffers];
+                let training = training && !weights.still[self.buffers[0]];
                 if training {
                     // The unbiased variance of a single value is NaN and would stay in the running statistics;
                     // torch.nn.functional.batch_norm rejects it too.
@@ -327,8 +332,48 @@ impl Step {
                     UpsampleMode::Bilinear => input.f_upsample_bilinear2d(size, false, None, None)?,
                 }
             }
-            Op::Add => input.f_add(values.get(self.inputs[1]))?,
-            Op::Multiply => input.f_mul(values.get(self.inputs[1]))?,
+            Op::Add | Op::Subtract | Op::Multiply | Op::Divide => {
+                let other = values.get(self.inputs[1]);
+                let rank = input.dim().max(other.dim());
+                let (left, right) = (of_rank(input, rank)?, of_rank(other, rank)?);
+                let (left, right) = (left.as_ref().unwrap_or(input), right.as_ref().unwrap_or(other));
+                match self.op {
+                    Op::Add => left.f_add(right)?,
+                    Op::Subtract => left.f_sub(right)?,
+                    Op::Multiply => left.f_mul(right)?,
+                    _ => left.f_div(right)?,
+                }
+            }
+            Op::AddScalar { other } => input.f_add_scalar(*other)?,
+            Op::MultiplyScalar { other } => input.f_mul_scalar(*other)?,
+            Op::Pow { exponent } => input.f_pow_tensor_scalar(*exponent)?,
+            Op::Clamp { min: Some(min), max: Some(max) } => input.f_clamp(*min, *max)?,
+            Op::Clamp { min: Some(min), max: None } => input.f_clamp_min(*min)?,
+            Op::Clamp { min: None, max: Some(max) } => input.f_clamp_max(*max)?,
+            Op::Clamp { .. } => input.shallow_clone(),
+            Op::Mean { dims, keepdim } => {
+                let dims: Vec<i64> = dims.iter().copied().map(batched).collect();
+                input.f_mean_dim(dims, *keepdim, None)?
+            }
+            Op::Slice { dim, start, end, step } => input.f_slice(batched(*dim), *start, *end, *step)?,
+            Op::Select { dim, index } => input.f_select(batched(*dim), *index)?,
+            Op::Matmul => input.f_matmul(values.get(self.inputs[1]))?,
+            Op::ScaledDotProductAttention { is_causal, scale, dropout } => {
+                let p = if training { *dropout } else { 0.0 };
+                let [key, value] = [1, 2].map(|place| values.get(self.inputs[place]));
+                let mask = match self.inputs.get(3).map(|source| values.get(*source)) {
+                    Some(mask) => Some(of_rank(mask, input.dim())?.unwrap_or_else(|| mask.shallow_clone())),
+                    None => None,
+                };
+                Tensor::f_scaled_dot_product_attention(input, key, value, mask, p, *is_causal, *scale, false)?
+            }
+            Op::Parameter { is_buffer, .. } => {
+                let tensor = if *is_buffer { buffer(0) } else { parameter(0) };
+                for_each(tensor, &self.shape, input)?
+            }
+            Op::Constant { values, .. } => {
+                for_each(&Tensor::f_from_slice(values)?.f_to_device(input.device())?, &self.shape, input)?
+            }
             Op::Concat { dim } => {
                 let all: Vec<&Tensor> = self.inputs.iter().map(|source| values.get(*source)).collect();
                 Tensor::f_cat(&all, batched(*dim))?
@@ -336,6 +381,28 @@ impl Step {
         };
         Ok(value)
     }
+}
+
+/// The index of each tensor by its name.
+fn places<'g>(specs: impl Iterator<Item = &'g TensorSpec>) -> HashMap<&'g str, usize> {
+    specs.enumerate().map(|(place, spec)| (spec.name.as_str(), place)).collect()
+}
+
+/// A batch of samples of fewer dimensions as one of `rank`, with lengths of 1 first; `None` if it is one.
+fn of_rank(value: &Tensor, rank: usize) -> Result<Option<Tensor>, TchError> {
+    let size = value.size();
+    if size.len() >= rank {
+        return Ok(None);
+    }
+    let (batch, sample) = size.split_first().unwrap_or((&1, &[]));
+    let ones = std::iter::repeat_n(1, rank - size.len());
+    let shape: Vec<i64> = std::iter::once(*batch).chain(ones).chain(sample.iter().copied()).collect();
+    value.f_reshape(shape).map(Some)
+}
+
+/// A value for a sample as one for a batch of as many as `input` has.
+fn for_each(value: &Tensor, shape: &[i64], input: &Tensor) -> Result<Tensor, TchError> {
+    value.f_reshape(shape)?.f_unsqueeze(0)?.f_expand(with_batch(input, shape), false)
 }
 
 fn row_major(value: Tensor) -> Result<Tensor, Failure> {

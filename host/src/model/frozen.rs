@@ -3,13 +3,14 @@
 //! A frozen parameter requires no gradient, so that nothing is computed for it, or below the first layer that learns, and
 //! it has none: what reads gradients, the optimizer above all, skips it with its state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use plugin_api::protocol::requests::Freeze;
 use plugin_api::services::{Refusal, fitting, nothing_learns};
 use serde::{Deserialize, Serialize};
 
 use super::error::ModelError;
+use super::graph::Node;
 use super::named_tensor::NamedTensor;
 use super::network::Network;
 use super::op::Op;
@@ -87,12 +88,17 @@ impl Network {
         }
         gradients::clear(&TensorList::new(without_gradient)?)?;
         if let Some(graph) = self.executed_graph() {
-            let of_node = graph.nodes().iter().flat_map(|node| {
-                let still = matches!(node.op, Op::BatchNorm { .. })
-                    && frozen.stills(node.parameters.iter().map(|spec| spec.name.as_str()));
-                std::iter::repeat_n(still, node.buffers.len())
-            });
-            self.still = of_node.collect();
+            let is_still = |node: &&Node| {
+                matches!(node.op, Op::BatchNorm { .. })
+                    && frozen.stills(node.parameters.iter().map(|spec| spec.name.as_str()))
+            };
+            let still: HashSet<&str> = graph
+                .nodes()
+                .iter()
+                .filter(is_still)
+                .flat_map(|node| node.buffers.iter().map(|spec| spec.name.as_str()))
+                .collect();
+            self.still = self.buffers().iter().map(|named| still.contains(named.name.as_str())).collect();
         }
         if let Some(program) = self.program_mut() {
             let all = |parameters: &[String]| frozen.stills(parameters.iter().map(String::as_str));

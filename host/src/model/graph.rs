@@ -1,6 +1,6 @@
 //! The graph of a model: inputs, nodes in executable order, one output.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,10 @@ impl TryFrom<Unchecked> for Graph {
         }
         for node in read.nodes {
             let inputs: Vec<&str> = node.inputs.iter().map(String::as_str).collect();
-            builder.node(&LayerPath::default(), node.name.clone(), node.op.clone(), &inputs, node.initialization)?;
+            let tensors: Vec<&str> =
+                node.parameters.iter().chain(&node.buffers).map(|tensor| tensor.name.as_str()).collect();
+            let (name, op) = (node.name.clone(), node.op.clone());
+            builder.add(&LayerPath::default(), name, op, &inputs, node.initialization, Some(&tensors))?;
             let derived = builder.nodes.last();
             for (what, same) in [
                 ("shape", derived.is_some_and(|derived| derived.shape == node.shape)),
@@ -111,17 +114,24 @@ impl Graph {
         self.positions.get(name).copied().ok_or_else(|| ModelError::UnknownNode { name: name.to_owned() })
     }
 
-    /// Every parameter and buffer with its shape, in the order of the nodes.
+    /// Every parameter and buffer with its shape, in the order of the nodes: one that nodes share is there once.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
-        self.nodes.iter().flat_map(|node| node.parameters.iter().chain(&node.buffers))
+        once(self.nodes.iter().flat_map(|node| node.parameters.iter().chain(&node.buffers)))
+    }
+
+    /// Every parameter, as in [`Graph::tensors`].
+    pub fn parameters(&self) -> impl Iterator<Item = &TensorSpec> {
+        once(self.nodes.iter().flat_map(|node| &node.parameters))
+    }
+
+    /// Every buffer, as in [`Graph::tensors`].
+    pub fn buffers(&self) -> impl Iterator<Item = &TensorSpec> {
+        once(self.nodes.iter().flat_map(|node| &node.buffers))
     }
 
     /// The number of values that training changes.
     pub fn parameter_count(&self) -> u64 {
-        self.nodes
-            .iter()
-            .flat_map(|node| &node.parameters)
-            .fold(0, |count: u64, parameter| count.saturating_add(element_count(&parameter.shape)))
+        self.parameters().fold(0, |count: u64, parameter| count.saturating_add(element_count(&parameter.shape)))
     }
 
     /// The first node that normalizes by the batch and has one value of each channel in a sample: it cannot train on a
@@ -156,7 +166,9 @@ pub struct GraphBuilder {
     nodes: Vec<Node>,
     /// The shape and dtype of every value by its name.
     values: HashMap<String, (Vec<i64>, Dtype)>,
-    /// Of all parameters and buffers so far.
+    /// The tensors so far, and whether each is a buffer.
+    tensors: HashMap<String, (TensorSpec, bool)>,
+    /// Of all of them.
     bytes: i64,
 }
 
@@ -177,6 +189,23 @@ impl GraphBuilder {
         op: Op,
         inputs: &[&str],
         initialization: Option<WeightInitialization>,
+    ) -> Result<(), ModelError> {
+        self.add(path, name, op, inputs, initialization, None)
+    }
+
+    /// Adds a node over tensors with names of their own, parameters first; nodes with the same name share the tensor.
+    pub fn node_over(&mut self, name: String, op: Op, inputs: &[&str], tensors: &[&str]) -> Result<(), ModelError> {
+        self.add(&LayerPath::default(), name, op, inputs, None, Some(tensors))
+    }
+
+    fn add(
+        &mut self,
+        path: &LayerPath,
+        name: String,
+        op: Op,
+        inputs: &[&str],
+        initialization: Option<WeightInitialization>,
+        tensors: Option<&[&str]>,
     ) -> Result<(), ModelError> {
         if self.nodes.len() == MAXIMUM_NODES {
             return Err(ModelError::TooManyNodes { limit: MAXIMUM_NODES });
@@ -208,7 +237,16 @@ impl GraphBuilder {
             });
         }
         let shape = op.output_shape(&shapes).map_err(|misfit| placed(misfit, path, &name, &op))?;
-        let (parameters, buffers) = (specifications(&name, op.parameters()), specifications(&name, op.buffers()));
+        let (mut parameters, mut buffers) =
+            (specifications(&name, op.parameters()), specifications(&name, op.buffers()));
+        if let Some(tensors) = tensors {
+            let own = parameters.iter_mut().chain(&mut buffers);
+            if own.zip(tensors).map(|(own, given)| (*given).clone_into(&mut own.name)).count() != tensors.len()
+                || tensors.len() != parameters.len() + buffers.len()
+            {
+                return Err(ModelError::Inconsistent { node: name, what: "tensors" });
+            }
+        }
         let too_large = |what: &str, shape: &[i64]| ModelError::TooLarge {
             path: path.clone(),
             name: name.clone(),
@@ -217,11 +255,18 @@ impl GraphBuilder {
             shape: shape.to_vec(),
         };
         bytes(&shape).ok_or_else(|| too_large("an output", &shape))?;
-        for tensor in parameters.iter().chain(&buffers) {
+        for (place, tensor) in parameters.iter().chain(&buffers).enumerate() {
+            let is_buffer = place >= parameters.len();
+            match self.tensors.get(&tensor.name) {
+                // Shared with another node.
+                Some((known, is_known_buffer)) if known == tensor && is_buffer == *is_known_buffer => continue,
+                Some(_) => return Err(ModelError::Inconsistent { node: name, what: "tensors" }),
+                None => self.tensors.insert(tensor.name.clone(), (tensor.clone(), is_buffer)),
+            };
             let all = bytes(&tensor.shape).and_then(|bytes| self.bytes.checked_add(bytes));
             self.bytes = all.ok_or_else(|| too_large(&format!("`{}`", tensor.name), &tensor.shape))?;
         }
-        self.declare(&name, shape.clone(), Dtype::F32)?;
+        self.declare(&name, shape.clone(), op.output_dtype())?;
         self.nodes.push(Node {
             parameters,
             buffers,
@@ -263,6 +308,12 @@ impl GraphBuilder {
 /// The bytes of so many numbers of 64 bits, the largest that a tensor has; `None` if libtorch's `int64_t` cannot count them.
 fn bytes(shape: &[i64]) -> Option<i64> {
     shape.iter().try_fold(size_of::<i64>() as i64, |bytes, size| bytes.checked_mul(*size))
+}
+
+/// Those of different names.
+fn once<'g>(tensors: impl Iterator<Item = &'g TensorSpec>) -> impl Iterator<Item = &'g TensorSpec> {
+    let mut names = HashSet::new();
+    tensors.filter(move |tensor| names.insert(tensor.name.as_str()))
 }
 
 fn specifications(node: &str, tensors: Vec<OwnedTensor>) -> Vec<TensorSpec> {

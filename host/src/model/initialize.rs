@@ -1,5 +1,7 @@
 //! The initial values of a model.
 
+use std::collections::HashSet;
+
 use tch::{Device, Kind, Tensor};
 
 use super::{
@@ -22,6 +24,8 @@ pub(super) fn initialize(
     let mut generator = Generator::new(seed)?;
     let mut parameters = Vec::new();
     let mut buffers = Vec::new();
+    // A tensor that nodes share starts as that of the first.
+    let mut names = HashSet::new();
     for node in graph.nodes() {
         let mut owned = node.op.parameters();
         if let Some(initialization) = node.initialization {
@@ -38,10 +42,16 @@ pub(super) fn initialize(
             .collect::<Result<Vec<_>, ModelError>>()?;
         started.sort_by_key(|(place, _)| *place);
         for (specification, (_, tensor)) in node.parameters.iter().zip(started) {
+            if !names.insert(&specification.name) {
+                continue;
+            }
             let tensor = tensor.f_to_device(device)?.f_set_requires_grad(true)?;
             parameters.push(NamedTensor { name: specification.name.clone(), tensor });
         }
         for (specification, owned) in node.buffers.iter().zip(node.op.buffers()) {
+            if !names.insert(&specification.name) {
+                continue;
+            }
             buffers.push(NamedTensor {
                 name: specification.name.clone(),
                 tensor: start(&owned, &mut generator)?.f_to_device(device)?,

@@ -68,8 +68,8 @@ impl Network {
     /// A tensor of the graph is missing.
     pub fn over(graph: Arc<Graph>, tensors: Vec<NamedTensor>, device: Device) -> Result<Network, ModelError> {
         let mut tensors = tensors.into_iter().map(|named| (named.name.clone(), named)).collect();
-        let parameters = in_order(graph.nodes().iter().flat_map(|node| &node.parameters), &mut tensors)?;
-        let buffers = in_order(graph.nodes().iter().flat_map(|node| &node.buffers), &mut tensors)?;
+        let parameters = in_order(graph.parameters(), &mut tensors)?;
+        let buffers = in_order(graph.buffers(), &mut tensors)?;
         let plan = ExecutionPlan::new(&graph)?;
         let output_shape = Some(graph.output_shape().to_vec());
         Ok(Network::of(Computation::Graph { graph, plan }, parameters, buffers, device, output_shape))

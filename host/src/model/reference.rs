@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use super::{Dtype, Mode, ModelOptions, Network};
+use super::{Dtype, Mode, ModelOptions, Network, TensorSpec};
 use crate::torch::test_support;
 
 const FIGURES: &str = include_str!("../../../tests/figures/layers.json");
@@ -181,6 +181,20 @@ fn every_layer_is_that_of_pytorch() {
     let tokens = Tensor::from_slice2(&[[3i64, 1, 4], [1, 5, 10]]);
     let layers = r#"{ type = "embedding", num_embeddings = 11, embedding_dim = 4 }"#;
     assert_as_pytorch("embedding", &network(layers, &[2, 3], Dtype::I64), &tokens);
+}
+
+/// Plugins look for the tensors of a node by these names.
+#[test]
+fn tensors_have_the_names_that_the_sdk_says() {
+    for (name, layers, shape) in CASES {
+        let network = network(layers, shape, Dtype::F32);
+        for node in network.graph().unwrap().nodes() {
+            let whole = |names: Vec<String>| names.iter().map(|own| format!("{}.{own}", node.name)).collect::<Vec<_>>();
+            let listed = |specs: &[TensorSpec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
+            assert_eq!(listed(&node.parameters), whole(node.op.parameter_names()), "{name}");
+            assert_eq!(listed(&node.buffers), whole(node.op.buffer_names()), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -190,6 +190,13 @@ int host_torch_program_run(
       is_wanted.at(wanted[index]) = true;
     }
     std::vector<at::Tensor> copies(is_wanted.size());
+    // Those of inputs and of the model's tensors are there before the first call.
+    for (size_t index = 0; index < wanted_count; ++index) {
+      const c10::IValue& value = program->values[wanted[index]];
+      if (value.isTensor()) {
+        copies[wanted[index]] = value.toTensor().detach().clone();
+      }
+    }
     torch::jit::Stack stack;
     const bool records_gradients = at::GradMode::is_enabled();
     Regions regions;

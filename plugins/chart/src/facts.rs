@@ -114,7 +114,14 @@ impl Model {
                 parameters: node.parameters.iter().map(|tensor| elements(&tensor.shape)).sum(),
             })
             .collect();
-        Self { is_graph: true, parameters: layers.iter().map(|layer| layer.parameters).sum(), layers }
+        // A tensor that nodes share counts once.
+        let tensors: BTreeMap<&str, u64> = graph
+            .nodes
+            .iter()
+            .flat_map(|node| &node.parameters)
+            .map(|tensor| (tensor.name.as_str(), elements(&tensor.shape)))
+            .collect();
+        Self { is_graph: true, parameters: tensors.values().sum(), layers }
     }
 
     fn of_parameters(run: &Run<'_>) -> Result<Self> {
@@ -194,6 +201,28 @@ mod tests {
             ]
         );
         assert!(settings("no JSON").is_empty());
+    }
+
+    #[test]
+    fn a_tensor_of_two_nodes_counts_once() {
+        let node = |name: &str, inputs: Value, op: Value| {
+            let parameters = serde_json::json!([{ "name": "wte.weight", "shape": [5, 4], "dtype": "f32" }]);
+            serde_json::json!({
+                "name": name, "op": op, "inputs": inputs, "shape": [3, 4], "parameters": parameters, "buffers": []
+            })
+        };
+        let embedding = serde_json::json!({ "type": "embedding", "num_embeddings": 5, "embedding_dim": 4 });
+        let linear = serde_json::json!({ "type": "linear", "in_features": 4, "out_features": 5, "bias": false });
+        let graph = serde_json::json!({
+            "inputs": [{ "name": "tokens", "shape": [3], "dtype": "i64" }],
+            "nodes": [
+                node("wte", serde_json::json!(["tokens"]), embedding),
+                node("head", serde_json::json!(["wte"]), linear),
+            ],
+            "output": "head",
+        });
+        let model = Model::of_graph(&serde_json::from_value(graph).unwrap());
+        assert_eq!((model.parameters, model.layers[0].parameters, model.layers[1].parameters), (20, 20, 20));
     }
 
     #[test]

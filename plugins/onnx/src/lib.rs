@@ -14,7 +14,7 @@ use std::path::Path;
 
 use export::{Ending, Include, Normalization, Origin, Precision, Publication, Ranges, Template, Weights};
 use plugin_api::event::{At, Position, Trigger};
-use plugin_api::graph::{Dtype, Graph};
+use plugin_api::graph::{Dtype, Graph, Op};
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
 
@@ -120,7 +120,10 @@ impl Onnx {
     /// The ranges of the model's nodes for samples of the run's data.
     fn calibrate(&self, run: &mut Run<'_>, info: &RunInfo) -> Result<Ranges> {
         let graph = &self.known()?.graph;
-        let nodes: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
+        // Weights and indices are no activations.
+        let is_computed = |op: &Op| !matches!(op, Op::Parameter { .. } | Op::Constant { .. });
+        let nodes = graph.nodes.iter().filter(|node| is_computed(&node.op));
+        let nodes: Vec<&str> = nodes.map(|node| node.name.as_str()).collect();
         Ranges::calibrate(run, info, self.options.calibration_batches, &nodes, self.options.allow_non_finite)
     }
 

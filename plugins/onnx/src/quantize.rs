@@ -76,7 +76,10 @@ fn weights(lowered: &mut Lowered<'_>) -> Vec<Node> {
                 whole.insert(weight.name.clone());
             }
             // `[inputs, outputs, …]`, and `[directions, gates, …]`.
-            Some("ConvTranspose" | "LSTM" | "GRU") => {
+            Some("ConvTranspose" | "LSTM" | "GRU" | "MatMul") => {
+                axes.insert(weight.name.clone(), 1);
+            }
+            Some("Gemm") if reader.is_some_and(|reader| !is_transposed(reader)) => {
                 axes.insert(weight.name.clone(), 1);
             }
             _ => {
@@ -105,6 +108,11 @@ fn weights(lowered: &mut Lowered<'_>) -> Vec<Node> {
 fn is_matrix(weight: &Initializer<'_>) -> bool {
     let is_long = weight.dims.iter().filter(|length| **length > 1).count() >= 2;
     weight.is_weight && is_long && matches!(weight.elements, Elements::F32(_))
+}
+
+/// Whether a product is with `Wᵀ`, whose first dimension is that of the outputs.
+fn is_transposed(node: &Node) -> bool {
+    node.attribute.iter().any(|attribute| attribute.name == "transB" && attribute.i == 1)
 }
 
 fn is_grouped(node: &Node) -> bool {

@@ -93,6 +93,7 @@ builtins! {
     MaxPool2d = 17, options 5, activation Some(5);
     Mul = 18, options 21, activation Some(0);
     Relu = 19, options 0, activation None;
+    Relu6 = 21, options 0, activation None;
     Reshape = 22, options 17, activation None;
     ResizeBilinear = 23, options 15, activation None;
     Softmax = 25, options 9, activation None;
@@ -103,13 +104,18 @@ builtins! {
     Mean = 40, options 27, activation None;
     Sub = 41, options 28, activation None;
     Div = 42, options 29, activation Some(0);
+    StridedSlice = 45, options 32, activation None;
     Split = 49, options 35, activation None;
     Cast = 53, options 37, activation None;
+    Maximum = 55, options 39, activation None;
     ArgMax = 56, options 40, activation None;
+    Minimum = 57, options 39, activation None;
     PadV2 = 60, options 43, activation None;
     Greater = 61, options 44, activation None;
     Slice = 65, options 48, activation None;
+    Sqrt = 75, options 0, activation None;
     Rsqrt = 76, options 0, activation None;
+    Pow = 78, options 56, activation None;
     Pack = 83, options 59, activation None;
     Unpack = 88, options 64, activation None;
     ResizeNearestNeighbor = 97, options 74, activation None;
@@ -148,6 +154,7 @@ pub(crate) fn version(operator: &Operator, tensors: &[Tensor]) -> i32 {
         Builtin::Transpose if rank > 4 => 4,
         Builtin::Pad | Builtin::PadV2 if rank > 4 => 4,
         Builtin::Slice if rank > 4 => 5,
+        Builtin::StridedSlice if rank > 4 => 4,
         Builtin::ResizeBilinear | Builtin::ResizeNearestNeighbor => 3,
         Builtin::Quantize | Builtin::Dequantize if is_integer => 2,
         Builtin::Dequantize if input(0).is_some_and(|tensor| tensor.element == Element::F16) => 3,
@@ -162,8 +169,10 @@ pub(crate) fn version(operator: &Operator, tensors: &[Tensor]) -> i32 {
         | Builtin::Pad
         | Builtin::PadV2
         | Builtin::Relu
+        | Builtin::Relu6
         | Builtin::Slice
         | Builtin::Softmax
+        | Builtin::StridedSlice
         | Builtin::Tanh
         | Builtin::Transpose
             if is_integer =>
@@ -182,7 +191,7 @@ pub(crate) fn first_runtime(builtin: Builtin, version: i32) -> [u8; 3] {
         (Builtin::Slice, 5) => [2, 5, 0],
         (Builtin::BatchMatmul, _) | (Builtin::ResizeNearestNeighbor, 3) | (Builtin::Transpose, 4) => [2, 3, 0],
         (Builtin::ResizeBilinear, 3) => [2, 2, 0],
-        (Builtin::FullyConnected, 6) | (Builtin::DepthToSpace, _) => [2, 1, 0],
+        (Builtin::FullyConnected, 6) | (Builtin::DepthToSpace, _) | (Builtin::StridedSlice, 4) => [2, 1, 0],
         (Builtin::FullyConnected, 5) => [2, 0, 0],
         (Builtin::HardSwish, _) | (Builtin::Dequantize, 3) | (Builtin::Quantize, 2) => [1, 15, 0],
         (Builtin::Conv2d | Builtin::DepthwiseConv2d, 3) | (Builtin::FullyConnected, 4) => [1, 14, 0],
@@ -193,9 +202,10 @@ pub(crate) fn first_runtime(builtin: Builtin, version: i32) -> [u8; 3] {
         (Builtin::Logistic | Builtin::Tanh | Builtin::Elu | Builtin::Slice | Builtin::Greater, _) => [1, 14, 0],
         (Builtin::LeakyRelu | Builtin::SquaredDifference, _) => [1, 13, 1],
         (Builtin::Pack | Builtin::Unpack, _) => [1, 11, 0],
-        (Builtin::Rsqrt, _) => [1, 10, 0],
+        (Builtin::Rsqrt | Builtin::Sqrt | Builtin::Pow, _) => [1, 10, 0],
         (Builtin::PadV2 | Builtin::ArgMax, _) => [1, 9, 0],
         (Builtin::Transpose | Builtin::Mean | Builtin::Sub | Builtin::Div | Builtin::Gather, _) => [1, 6, 0],
+        (Builtin::StridedSlice, _) => [1, 6, 0],
         _ => [1, 5, 0],
     }
 }

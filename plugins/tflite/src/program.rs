@@ -7,6 +7,7 @@ use export::Weights;
 use plugin_api::Result;
 
 use crate::builtin::{Activation, Builtin, Scalar};
+use crate::lower::permuted;
 
 /// The index of a tensor in a program.
 pub(crate) type TensorId = usize;
@@ -228,6 +229,12 @@ impl Program {
 
     /// The same values in another shape, whose first dimension is the batch. Two reshapes in a row become one.
     pub(crate) fn reshape(&mut self, input: TensorId, shape: &[i32]) -> TensorId {
+        // A constant is stored in the other shape.
+        if self.shape(input) != shape
+            && let Some(content) = self.tensors[input].content.clone()
+        {
+            return self.tensor(shape, self.tensors[input].element, Some(content));
+        }
         let mut source = input;
         while let Some(operator) = self.producer(source).map(|place| &self.operators[place])
             && operator.builtin == Builtin::Reshape
@@ -253,6 +260,12 @@ impl Program {
         let long: Vec<usize> = dims.iter().copied().filter(|dim| *dim == 0 || self.shape(input)[*dim] != 1).collect();
         if long.is_sorted() {
             return self.reshape(input, &shape);
+        }
+        // A constant is stored in the other order.
+        if let Some(Content::Weight(recipe)) = &self.tensors[input].content {
+            let lengths = self.shape(input).iter().map(|length| i64::from(*length)).collect();
+            let recipe = permuted(Arc::clone(recipe), lengths, dims.to_vec());
+            return self.weight(&shape, recipe);
         }
         let dims: Vec<i32> = dims.iter().map(|dim| *dim as i32).collect();
         let dims = self.integers(&dims);

@@ -40,6 +40,7 @@ impl Builtin {
             | Builtin::ResizeBilinear
             | Builtin::ResizeNearestNeighbor
             | Builtin::Slice
+            | Builtin::StridedSlice
             | Builtin::Transpose => Scale::Kept(0),
             Builtin::Add
             | Builtin::Concatenation
@@ -51,7 +52,8 @@ impl Builtin {
             | Builtin::HardSwish
             | Builtin::LeakyRelu
             | Builtin::Mul
-            | Builtin::Relu => Scale::Measured,
+            | Builtin::Relu
+            | Builtin::Relu6 => Scale::Measured,
             _ => return None,
         })
     }
@@ -87,6 +89,7 @@ pub(crate) fn quantize(
     weights: &Weights<'_>,
     is_integer_outside: bool,
 ) -> Result<Program> {
+    let program = &unshared(program);
     let scales = scales(
         program,
         ranges.input.affine(),
@@ -96,6 +99,23 @@ pub(crate) fn quantize(
     let mut made = Quantizing { program: program.clone(), scales, weights, requantized: HashMap::new() };
     made.run(is_integer_outside)?;
     Ok(made.program)
+}
+
+/// The program with a copy of each weight for each operator that reads it: their scales differ.
+fn unshared(program: &Program) -> Program {
+    let mut program = program.clone();
+    let mut is_read = vec![false; program.tensors.len()];
+    for operator in &mut program.operators {
+        for input in operator.inputs.iter_mut().flatten() {
+            let Some(is_read) = is_read.get_mut(*input) else { continue };
+            if *is_read && matches!(program.tensors[*input].content, Some(Content::Weight(_))) {
+                program.tensors.push(program.tensors[*input].clone());
+                *input = program.tensors.len() - 1;
+            }
+            *is_read = true;
+        }
+    }
+    program
 }
 
 /// The scale of every float tensor that is an activation, or a constant operand next to one.

@@ -16,12 +16,17 @@ use crate::{Inside, Tflite};
 /// How the reader fails at an operator (tract-tflite 0.23.9), as a verb.
 ///
 /// What it misreads is no error of the file: it rounds means of floats, and adds integers of several scales as if they
-/// had the same scale.
+/// had the same scale, and squares integers without theirs.
 fn failing(program: &Program, operator: &Operator) -> Option<&'static str> {
     let is_integer = |tensor: &usize| program.tensors[*tensor].element == Element::I8;
     match operator.builtin {
         Builtin::Mean => Some("misreads"),
         Builtin::Add if operator.outputs.iter().any(is_integer) => Some("misreads"),
+        Builtin::Mul
+            if operator.outputs.iter().any(is_integer) && operator.inputs.first() == operator.inputs.get(1) =>
+        {
+            Some("misreads")
+        }
         Builtin::ArgMax
         | Builtin::Cast
         | Builtin::DepthToSpace

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plugin_api::Callback;
 use serde_json::{Value, json};
 
-use crate::{Subject, limits, operators};
+use crate::{Source, Subject, limits, operators};
 
 /// Exported, and verified before it is published.
 const VERIFIED: char = '✓';
@@ -122,7 +122,9 @@ impl Coverage {
 /// The attributes of a model's only layer, and the shape of its samples; the layers, if there are several.
 fn example(subject: &Subject) -> String {
     let layers = subject.model.layers.as_str();
-    let attributes = layers.strip_prefix("{ type = \"").and_then(|rest| rest.strip_suffix(" }")?.split_once('"'));
+    let is_several = subject.model.source == Source::Operators && layers.matches("{ type").count() > 1;
+    let attributes = layers.strip_prefix("{ type = \"").filter(|_| !is_several);
+    let attributes = attributes.and_then(|rest| rest.strip_suffix(" }")?.split_once('"'));
     let attributes = attributes.map_or(layers, |(_, rest)| rest.trim_start_matches(", "));
     let attributes = if attributes.is_empty() { "defaults" } else { attributes };
     format!("{attributes} of {:?}", subject.model.sample_shape)

@@ -15,7 +15,7 @@ mod subject;
 pub use coverage::{Coverage, outcome};
 pub use endings::{Surrounded, assert_origin, surrounded};
 pub use memory::{Counting, extra_memory};
-pub use models::{Model, has_room_for_large, large, limits, operators, random_model, zoo};
+pub use models::{Model, Source, has_room_for_large, large, limits, operators, random_model, zoo};
 pub use reader::{Reader, Runtime};
 pub use skipped::skipped;
 pub use speed::measure_speed;

@@ -2,12 +2,26 @@
 
 use proptest::prelude::*;
 
-/// A model as in a run file.
+/// What a model is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The layers of a run file.
+    Layers,
+    /// Operators of a graph. Each may have a `name`, by its number otherwise, and says what it `reads`: what is before it,
+    /// unless it says more.
+    Operators,
+    /// An exported program, of `tests/figures`.
+    Program,
+}
+
+/// A model.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Its name in messages.
     pub name: String,
-    /// The text between the brackets of `layers = […]`.
+    /// What it is made of.
+    pub source: Source,
+    /// The text between the brackets of `layers = […]`, of layers or operators; nothing for a program.
     pub layers: String,
     /// The shape of one sample.
     pub sample_shape: Vec<i64>,
@@ -18,7 +32,18 @@ pub struct Model {
 impl Model {
     /// A model of numbers.
     pub fn new(name: &str, layers: &str, sample_shape: &[i64]) -> Self {
-        Self { name: name.to_owned(), layers: layers.to_owned(), sample_shape: sample_shape.to_vec(), tokens: None }
+        let (name, layers, sample_shape) = (name.to_owned(), layers.to_owned(), sample_shape.to_vec());
+        Self { name, source: Source::Layers, layers, sample_shape, tokens: None }
+    }
+
+    /// A model of operators that no layer has.
+    pub fn of_operators(name: &str, operators: &str, sample_shape: &[i64]) -> Self {
+        Self { source: Source::Operators, ..Self::new(name, operators, sample_shape) }
+    }
+
+    /// The exported program of this name, of numbers or of so many tokens.
+    pub fn program(name: &str, sample_shape: &[i64], tokens: Option<i64>) -> Self {
+        Self { source: Source::Program, tokens, ..Self::new(name, "", sample_shape) }
     }
 
     /// A model of tokens.
@@ -106,7 +131,50 @@ pub fn operators() -> Vec<Model> {
     .collect();
     let embedding = r#"{ type = "embedding", num_embeddings = 11, embedding_dim = 6 }"#;
     models.push(Model::of_tokens("embedding", embedding, &[5], 11));
+    models.extend(operators_of_programs());
     models
+}
+
+/// The heads of a sequence.
+const HEADS: &[i64] = &[2, 5, 4];
+
+/// Operators that only exported programs have.
+fn operators_of_programs() -> Vec<Model> {
+    let squashed = r#"{ type = "tanh", name = "other" }, { type = "#;
+    let attention = r#"{ type = "tanh", name = "key" }, { type = "sigmoid", name = "value", reads = ["inputs"] }, "#;
+    [
+        ("linear_transposed", r#"{ type = "linear", in_features = 8, out_features = 3, bias = true, transposed = true }"#.to_owned(), &[8][..]),
+        ("linear_transposed_of_sequences", r#"{ type = "linear", in_features = 8, out_features = 3, bias = true, transposed = true }"#.to_owned(), SEQUENCE),
+        ("subtract", format!(r#"{squashed}"subtract", reads = ["inputs", "other"] }}"#), SEQUENCE),
+        ("divide", r#"{ type = "sigmoid", name = "other" }, { type = "divide", reads = ["inputs", "other"] }"#.to_owned(), SEQUENCE),
+        ("add_scalar", r#"{ type = "add_scalar", other = -0.75 }"#.to_owned(), SEQUENCE),
+        ("multiply_scalar", r#"{ type = "multiply_scalar", other = 1.7 }"#.to_owned(), SEQUENCE),
+        ("pow_square", r#"{ type = "pow", exponent = 2.0 }"#.to_owned(), SEQUENCE),
+        ("pow_cube", r#"{ type = "pow", exponent = 3.0 }"#.to_owned(), SEQUENCE),
+        ("pow_of_root", r#"{ type = "sigmoid" }, { type = "pow", exponent = -0.5 }, { type = "pow", exponent = 0.5 }, { type = "pow", exponent = -1.0 }, { type = "pow", exponent = 1.3 }"#.to_owned(), SEQUENCE),
+        ("clamp", r#"{ type = "clamp", min = -0.5, max = 0.8 }"#.to_owned(), SEQUENCE),
+        ("clamp_to_six", r#"{ type = "clamp", min = 0.0, max = 6.0 }"#.to_owned(), SEQUENCE),
+        ("clamp_above", r#"{ type = "clamp", max = 0.8 }"#.to_owned(), SEQUENCE),
+        ("mean", r#"{ type = "mean", dims = [1], keepdim = false }"#.to_owned(), IMAGE),
+        ("mean_kept", r#"{ type = "mean", dims = [0, 2], keepdim = true }"#.to_owned(), IMAGE),
+        ("slice", r#"{ type = "slice", dim = 1, start = 1, end = 4, step = 1 }"#.to_owned(), IMAGE),
+        ("slice_by_steps", r#"{ type = "slice", dim = 2, start = 1, end = 8, step = 3 }"#.to_owned(), IMAGE),
+        ("slice_of_channels", r#"{ type = "max_pool2d", kernel_size = [2, 2], stride = [2, 2], padding = [0, 0] }, { type = "slice", dim = 0, start = 1, end = 3, step = 1 }"#.to_owned(), IMAGE),
+        ("select", r#"{ type = "select", dim = 1, index = 4 }"#.to_owned(), IMAGE),
+        ("select_channel", r#"{ type = "max_pool2d", kernel_size = [2, 2], stride = [2, 2], padding = [0, 0] }, { type = "select", dim = 0, index = 2 }"#.to_owned(), IMAGE),
+        ("matmul", r#"{ type = "permute", name = "other", dims = [0, 2, 1] }, { type = "matmul", reads = ["inputs", "other"] }"#.to_owned(), HEADS),
+        ("scaled_dot_product_attention", format!(r#"{attention}{{ type = "scaled_dot_product_attention", is_causal = false, scale = 0.4, dropout = 0.1, reads = ["inputs", "key", "value"] }}"#), HEADS),
+        ("causal_scaled_dot_product_attention", format!(r#"{attention}{{ type = "scaled_dot_product_attention", is_causal = true, scale = 0.5, dropout = 0.0, reads = ["inputs", "key", "value"] }}"#), HEADS),
+        ("masked_scaled_dot_product_attention", format!(r#"{attention}{{ type = "parameter", name = "mask", shape = [5, 5] }}, {{ type = "scaled_dot_product_attention", is_causal = false, scale = 0.5, dropout = 0.0, reads = ["inputs", "key", "value", "mask"] }}"#), HEADS),
+        ("parameter_before", r#"{ type = "parameter", name = "first", shape = [1, 1, 8] }, { type = "concat", dim = 0, reads = ["first", "inputs", "first"] }"#.to_owned(), SEQUENCE),
+        ("parameter_added", r#"{ type = "parameter", name = "places", shape = [1, 5, 8] }, { type = "add", reads = ["inputs", "places"] }"#.to_owned(), SEQUENCE),
+        ("parameter_scales", r#"{ type = "parameter", name = "scale", shape = [8], is_buffer = true }, { type = "multiply", reads = ["scale", "inputs"] }"#.to_owned(), SEQUENCE),
+        ("broadcast", r#"{ type = "mean", dims = [0], keepdim = false }, { type = "subtract", reads = ["inputs", "0"] }"#.to_owned(), SEQUENCE),
+        ("constant", r#"{ type = "constant", name = "places", shape = [5], values = [3, 0, 2, 2, 6] }, { type = "embedding", name = "rows", num_embeddings = 7, embedding_dim = 8 }, { type = "add", reads = ["inputs", "rows"] }"#.to_owned(), SEQUENCE),
+    ]
+    .into_iter()
+    .map(|(name, operators, sample_shape)| Model::of_operators(name, &operators, sample_shape))
+    .collect()
 }
 
 /// Models at which a format may end: operators with attributes that one of them does not have.
@@ -121,7 +189,7 @@ pub fn limits() -> Vec<Model> {
     ]
 }
 
-/// Ten small nets of common kinds.
+/// Ten small nets of common kinds, and three transformers as exported programs.
 pub fn zoo() -> Vec<Model> {
     let block = |channels: i64, stride: i64| {
         let shortcut = format!(
@@ -220,6 +288,10 @@ pub fn zoo() -> Vec<Model> {
             &[6],
             23,
         ),
+        Model::program("vit", &[1, 8, 8], None),
+        Model::program("gpt2", &[12], Some(50)),
+        Model::program("bert", &[12], Some(50)),
+        Model::program("functions", &[1, 8, 8], None),
     ]
 }
 
@@ -344,7 +416,7 @@ mod tests {
             .map(|node| node.op.name())
             .collect();
         // `plugin_api::graph::Op` has so many; a new one needs a model here.
-        assert_eq!(found.len(), 34, "{found:?}");
+        assert_eq!(found.len(), 47, "{found:?}");
     }
 
     #[test]

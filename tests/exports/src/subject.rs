@@ -1,9 +1,10 @@
 //! A model with weights, and a fake run for the exporter.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use host::model::{Dtype, Mode, ModelOptions, Network};
+use host::model::{Dtype, Graph, GraphBuilder, Input, LayerPath, Mode, ModelOptions, Network, Op};
 use plugin_api::Callback;
 use plugin_api::Tensor;
 use plugin_api::protocol::TensorSet;
@@ -11,6 +12,7 @@ use plugin_api::testing::FakeHost;
 use tch::{Device, Kind};
 
 use crate::Model;
+use crate::models::Source;
 
 /// A model with random weights and random statistics of its norms.
 pub struct Subject {
@@ -26,11 +28,17 @@ impl Subject {
     ///
     /// When its layers do not fit each other.
     pub fn new(model: Model) -> Self {
-        let layers = format!("layers = [{}]", model.layers);
-        let options: ModelOptions = toml::from_str(&layers).unwrap_or_else(|error| panic!("{layers}: {error}"));
         let dtype = if model.tokens.is_some() { Dtype::I64 } else { Dtype::F32 };
-        let graph = options.lower(&model.sample_shape, dtype).unwrap_or_else(|error| panic!("{layers}: {error}"));
-        let mut network = Network::new(Arc::new(graph), 11, Device::Cpu).expect("the network is built");
+        let built = |graph: Graph| Network::new(Arc::new(graph), 11, Device::Cpu).expect("the network is built");
+        let mut network = match model.source {
+            Source::Layers => {
+                let layers = format!("layers = [{}]", model.layers);
+                let options: ModelOptions = toml::from_str(&layers).unwrap_or_else(|error| panic!("{layers}: {error}"));
+                built(options.lower(&model.sample_shape, dtype).unwrap_or_else(|error| panic!("{layers}: {error}")))
+            }
+            Source::Operators => built(of_operators(&model, dtype)),
+            Source::Program => of_program(&model),
+        };
         randomize(&mut network);
         Self { model, network: Rc::new(network) }
     }
@@ -43,6 +51,19 @@ impl Subject {
     fn graph_json(&self) -> serde_json::Value {
         let graph = self.network.graph().expect("the model is a graph");
         serde_json::to_value(graph.as_ref()).expect("a graph is JSON")
+    }
+
+    /// How often the values of a tensor of the model are in a file.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such tensor or file.
+    pub fn count_in(&self, file: &Path, tensor: &str) -> usize {
+        let values = self.network.tensor(tensor).expect("a tensor").reshape([-1]);
+        let values = Vec::<f32>::try_from(values.detach()).expect("numbers");
+        let wanted: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let content = std::fs::read(file).expect("the file can be read");
+        content.windows(wanted.len()).filter(|part| *part == wanted).count()
     }
 
     /// `batch` samples, always the same.
@@ -118,6 +139,40 @@ impl Subject {
         });
         Ok(host)
     }
+}
+
+/// The graph of a model of operators.
+fn of_operators(model: &Model, dtype: Dtype) -> Graph {
+    let mut builder = GraphBuilder::default();
+    let mut last = "inputs".to_owned();
+    builder.input(Input { name: last.clone(), shape: model.sample_shape.clone(), dtype }).expect("an input");
+    let text = format!("operators = [{}]", model.layers);
+    let table: toml::Table = toml::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    for (number, operator) in table["operators"].as_array().expect("a list").iter().enumerate() {
+        let mut attributes = operator.as_table().expect("an operator").clone();
+        let name =
+            attributes.remove("name").map_or_else(|| number.to_string(), |name| name.as_str().unwrap().to_owned());
+        let reads = attributes.remove("reads");
+        let op: Op = attributes.try_into().unwrap_or_else(|error| panic!("{operator}: {error}"));
+        let reads = match &reads {
+            Some(names) => names.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect(),
+            None if op.input_counts().1 == 0 => Vec::new(),
+            None => vec![last.as_str()],
+        };
+        let made = builder.node(&LayerPath::default(), name.clone(), op, &reads, None);
+        made.unwrap_or_else(|error| panic!("{operator}: {error}"));
+        last = name;
+    }
+    builder.finish(&last).expect("a graph")
+}
+
+/// An exported program, whose graph computes what it does.
+fn of_program(model: &Model) -> Network {
+    let path = format!("{}/../figures/exported/{}.pt2", env!("CARGO_MANIFEST_DIR"), model.name);
+    let mut network = Network::exported(Path::new(&path), None, None, Device::Cpu).expect("a program");
+    let kind = if model.tokens.is_some() { Kind::Int64 } else { Kind::Float };
+    network.try_on((&model.sample_shape, kind)).expect("it runs");
+    network
 }
 
 /// Gives every weight a value that reveals a wrong layout or a forgotten weight.

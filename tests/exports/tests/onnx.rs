@@ -65,7 +65,7 @@ fn every_operator_gives_what_the_model_gives() {
 }
 
 #[test]
-fn ten_small_nets_give_what_the_model_gives() {
+fn small_nets_give_what_the_model_gives() {
     for options in [json!({}), json!({ "opset": 21, "fold_batch_norm": true }), json!({ "external_data": "always" })] {
         all_are_right(zoo(), &options, FLOAT);
     }
@@ -127,6 +127,14 @@ fn norms_around_a_large_mean_are_those_of_the_model() {
             assert!(found.as_ref().is_ok_and(|difference| *difference < 1e-3), "{layer}, {opset}: {found:?}");
         }
     }
+}
+
+/// The output layer of the net is its table of embeddings.
+#[test]
+fn a_tensor_of_two_nodes_is_stored_once() {
+    let subject = Subject::new(Model::program("gpt2", &[12], Some(50)));
+    let (_host, file) = export(&subject, json!({}));
+    assert_eq!(subject.count_in(&file, "gpt2.transformer.wte.weight"), 1);
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn every_operator_gives_what_the_model_gives() {
 }
 
 #[test]
-fn ten_small_nets_give_what_the_model_gives() {
+fn small_nets_give_what_the_model_gives() {
     for layout in ["nchw", "nhwc"] {
         all_are_right(zoo(), &json!({ "layout": layout }), FLOAT);
         all_are_right(zoo(), &json!({ "layout": layout, "quantize": "fp16" }), HALF);
@@ -94,16 +94,34 @@ fn integers_are_near_what_the_model_gives() {
         "adaptive_avg_pool2d_uneven",
         "attention",
         "batch_norm_of_one",
+        "bert",
+        "broadcast",
         "causal_attention",
+        "causal_scaled_dot_product_attention",
+        "clamp",
+        "clamp_above",
+        "divide",
         "elu",
+        "functions",
+        "gpt2",
         "gru",
         "group_norm",
         "layer_norm",
         "layer_norm_of_images",
         "lstm",
         "lstm_last",
+        "masked_scaled_dot_product_attention",
+        "matmul",
+        "mean",
+        "mean_kept",
+        "parameter_before",
+        "pow_cube",
+        "pow_of_root",
         "rms_norm",
+        "scaled_dot_product_attention",
+        "subtract",
         "transformer",
+        "vit",
     ];
     assert_eq!(refused, BTreeSet::from(expected));
     for layout in ["nchw", "nhwc"] {
@@ -183,6 +201,14 @@ fn probabilities_and_classes_are_those_of_the_loss() {
 fn a_file_tells_what_belongs_to_its_weights() {
     let Some(mut reader) = Reader::shared() else { return };
     assert_origin::<Tflite>(&mut reader, Runtime::Tflite, "tflite_own");
+}
+
+/// The output layer of the net is its table of embeddings.
+#[test]
+fn a_tensor_of_two_nodes_is_stored_once() {
+    let subject = Subject::new(Model::program("gpt2", &[12], Some(50)));
+    let (_host, file) = export(&subject, json!({}));
+    assert_eq!(subject.count_in(&file, "gpt2.transformer.wte.weight"), 1);
 }
 
 #[test]

@@ -96,17 +96,7 @@ impl Lowering {
                 let body = self.all("layers", layers, &mut Scope::new(format!("{block}.")), value.clone())?;
                 let other = self.all("shortcut", shortcut, &mut Scope::new(format!("{block}.shortcut.")), value)?;
                 let sum = format!("{block}.add");
-                let [left, right] = [&other, &body].map(|value| self.builder.shape(&sum, value).map(<[i64]>::to_vec));
-                let (left, right) = (left?, right?);
-                if left != right {
-                    return Err(ModelError::Shape {
-                        path: self.path.clone(),
-                        name: sum,
-                        operator: Op::Add.name(),
-                        expected: format!("two values of one shape, the first {left:?}"),
-                        found: right,
-                    });
-                }
+                self.of_one_shape(&sum, &Op::Add, [&other, &body], false)?;
                 self.node(sum, Op::Add, &[&other, &body])
             }
             Layer::Repeat { name, times, layers } => {
@@ -138,7 +128,9 @@ impl Lowering {
                 let mut values = values.into_iter();
                 let mut combined = values.next().unwrap_or(value);
                 for (count, other) in values.enumerate() {
-                    combined = self.node(format!("{block}.{kind}{}", count + 1), op.clone(), &[&combined, &other])?;
+                    let name = format!("{block}.{kind}{}", count + 1);
+                    self.of_one_shape(&name, &op, [&combined, &other], true)?;
+                    combined = self.node(name, op.clone(), &[&combined, &other])?;
                 }
                 Ok(combined)
             }
@@ -171,6 +163,26 @@ impl Lowering {
         Ok(values)
     }
 
+    /// Refuses values of two shapes, which the operator would broadcast: in a model of layers, that is a mistake. Where one may
+    /// have a single value for each channel, it may be `[channels, 1, 1]` beside an image.
+    fn of_one_shape(&self, name: &str, op: &Op, values: [&str; 2], may_scale_channels: bool) -> Result<(), ModelError> {
+        let [left, right] = values.map(|value| self.builder.shape(name, value));
+        let (left, right) = (left?, right?);
+        let scales = |one: &[i64], image: &[i64]| {
+            may_scale_channels && matches!((one, image), ([channels, 1, 1], [all, _, _]) if channels == all)
+        };
+        if left == right || scales(left, right) || scales(right, left) {
+            return Ok(());
+        }
+        Err(ModelError::Shape {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            operator: op.name(),
+            expected: format!("two values of one shape, the first {left:?}"),
+            found: right.to_vec(),
+        })
+    }
+
     fn node(&mut self, name: String, op: Op, inputs: &[&str]) -> Result<String, ModelError> {
         self.builder.node(&self.path, name.clone(), op, inputs, None)?;
         Ok(name)
@@ -192,7 +204,8 @@ impl Lowering {
         let trailing = |dimensions: u32| shape[shape.len().saturating_sub(dimensions as usize)..].to_vec();
         Ok(match layer {
             Layer::Linear { name, out_features, bias, initialization } => {
-                let op = Op::Linear { in_features: last, out_features: i64::from(*out_features), bias: *bias };
+                let (in_features, out_features) = (last, i64::from(*out_features));
+                let op = Op::Linear { in_features, out_features, bias: *bias, transposed: false };
                 weighted("fc", name, op, initialization)
             }
             Layer::Conv1d {

@@ -39,8 +39,21 @@ impl Cost for Op {
             Op::RmsNorm { .. } => 4,
             Op::MaxPool2d { kernel_size, .. } | Op::AvgPool2d { kernel_size, .. } => element_count(kernel_size),
             Op::AdaptiveAvgPool2d { .. } => return element_count(input),
-            Op::Relu | Op::LeakyRelu { .. } | Op::Add | Op::Multiply | Op::Tanh | Op::Sigmoid => 1,
-            Op::PositionalEmbedding { .. } => 1,
+            Op::Relu | Op::LeakyRelu { .. } | Op::Tanh | Op::Sigmoid => 1,
+            Op::Add | Op::Subtract | Op::Multiply | Op::Divide | Op::AddScalar { .. } | Op::MultiplyScalar { .. } => 1,
+            Op::PositionalEmbedding { .. } | Op::Pow { .. } => 1,
+            Op::Clamp { .. } => 2,
+            Op::Mean { .. } => return element_count(input),
+            Op::Matmul => magnitude(input.last().copied().unwrap_or(0)).saturating_mul(2),
+            Op::ScaledDotProductAttention { .. } => {
+                // As in the layer, for queries and keys of one length: a product for the weight of each pair of positions, and
+                // one for its value.
+                let [length, width] =
+                    [2, 1].map(|back| input.len().checked_sub(back).map_or(0, |at| magnitude(input[at])));
+                let features = magnitude(output.last().copied().unwrap_or(0));
+                let pairs = element_count(output).checked_div(features).unwrap_or(0).saturating_mul(length);
+                return pairs.saturating_mul(width.saturating_add(features).saturating_mul(2).saturating_add(3));
+            }
             Op::Dropout { .. } | Op::Elu { .. } | Op::Silu => 2,
             Op::Softmax { .. } => 3,
             Op::HardSwish | Op::HardSigmoid | Op::Gelu { .. } => 4,
@@ -70,8 +83,8 @@ impl Cost for Op {
                 super::UpsampleMode::Nearest => 1,
                 super::UpsampleMode::Bilinear => 8,
             },
-            Op::Flatten | Op::Reshape { .. } => 0,
-            Op::Permute { .. } | Op::Embedding { .. } | Op::Concat { .. } => 1,
+            Op::Flatten | Op::Reshape { .. } | Op::Parameter { .. } | Op::Constant { .. } => 0,
+            Op::Permute { .. } | Op::Embedding { .. } | Op::Concat { .. } | Op::Slice { .. } | Op::Select { .. } => 1,
         };
         outputs.saturating_mul(per_output)
     }

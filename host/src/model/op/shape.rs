@@ -121,6 +121,18 @@ impl OutputShape for Op {
             Op::Relu | Op::HardSwish | Op::HardSigmoid | Op::Gelu { .. } | Op::Silu | Op::Tanh | Op::Sigmoid => {
                 Ok(input.to_vec())
             }
+            Op::AddScalar { other: value } | Op::MultiplyScalar { other: value } | Op::Pow { exponent: value } => {
+                finite(if matches!(self, Op::Pow { .. }) { "exponent" } else { "other" }, *value)?;
+                Ok(input.to_vec())
+            }
+            Op::Clamp { min, max } => {
+                min.map_or(Ok(()), |min| finite("min", min))?;
+                max.map_or(Ok(()), |max| finite("max", max))?;
+                if min.zip(*max).is_some_and(|(min, max)| min > max) {
+                    return refuse("min", min.unwrap_or_default(), "at most `max`");
+                }
+                Ok(input.to_vec())
+            }
             Op::Softmax { dim } => {
                 if *dim >= input.len() {
                     return misfit(format!("more than {dim} dimensions"), input);
@@ -182,20 +194,130 @@ impl OutputShape for Op {
                 }
                 Ok(vec![channels, height.saturating_mul(scale_factor[0]), width.saturating_mul(scale_factor[1])])
             }
-            Op::Add | Op::Multiply => match inputs {
-                [left, right] if left == right || scales_channels(right, left) => Ok(left.to_vec()),
-                [left, right] if scales_channels(left, right) => Ok(right.to_vec()),
-                [left, right] => misfit(format!("two values of one shape, the first {left:?}"), right),
+            Op::Add | Op::Subtract | Op::Multiply | Op::Divide => match inputs {
+                [left, right] => broadcast(left, right),
                 _ => misfit("two values".to_owned(), input),
             },
             Op::Concat { dim } => concatenated(inputs, *dim),
+            Op::Mean { dims, keepdim } => mean_shape(input, dims, *keepdim),
+            Op::Slice { dim, start, end, step } => {
+                let length = length_of(input, *dim)?;
+                positive("step", *step)?;
+                if *start < 0 || *start >= *end || *end > length {
+                    return refuse("start", start, "below `end`, which is at most the length");
+                }
+                let mut shape = input.to_vec();
+                shape[*dim] = (end - start - 1) / step + 1;
+                Ok(shape)
+            }
+            Op::Select { dim, index } => {
+                if !(0..length_of(input, *dim)?).contains(index) {
+                    return refuse("index", index, "an index of the dimension");
+                }
+                let mut shape = input.to_vec();
+                shape.remove(*dim);
+                Ok(shape)
+            }
+            Op::Matmul => match inputs {
+                [left, right] => product(left, right),
+                _ => misfit("two values".to_owned(), input),
+            },
+            Op::ScaledDotProductAttention { is_causal, scale, dropout } => {
+                finite("scale", *scale)?;
+                probability("dropout", *dropout)?;
+                attention_shape(inputs, *is_causal)
+            }
+            Op::Parameter { shape, .. } => {
+                for length in shape {
+                    positive("shape", *length)?;
+                }
+                Ok(without_batch(shape).to_vec())
+            }
+            Op::Constant { shape, values } => {
+                for length in shape {
+                    positive("shape", *length)?;
+                }
+                if element_count(shape) != values.len() as u64 {
+                    return refuse("values", values.len(), "as many as the shape says");
+                }
+                Ok(shape.clone())
+            }
         }
     }
 }
 
-/// Whether the first has one value for each channel of the second, which is an image.
-fn scales_channels(one: &[i64], image: &[i64]) -> bool {
-    matches!((one, image), ([channels, 1, 1], [all, _, _]) if channels == all)
+/// The shape that is left of a tensor that is the same for each sample: a first dimension of 1 is the batch.
+fn without_batch(shape: &[i64]) -> &[i64] {
+    match shape {
+        [1, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    }
+}
+
+/// The shape of two values that are combined element by element, aligned at the last dimension (`torch.broadcast_shapes`).
+fn broadcast(left: &[i64], right: &[i64]) -> Shape {
+    let rank = left.len().max(right.len());
+    let at = |shape: &[i64], place: usize| (place + shape.len()).checked_sub(rank).map_or(1, |place| shape[place]);
+    (0..rank)
+        .map(|place| match (at(left, place), at(right, place)) {
+            (one, other) if one == other || other == 1 => Ok(one),
+            (1, other) => Ok(other),
+            _ => misfit(format!("two values whose shapes can be broadcast, the first {left:?}"), right),
+        })
+        .collect()
+}
+
+/// The length of a dimension.
+fn length_of(shape: &[i64], dim: usize) -> Result<i64, Misfit> {
+    shape
+        .get(dim)
+        .copied()
+        .ok_or_else(|| Misfit::Shape { expected: format!("more than {dim} dimensions"), found: shape.to_vec() })
+}
+
+fn mean_shape(input: &[i64], dims: &[usize], keepdim: bool) -> Shape {
+    let is_ascending = dims.windows(2).all(|pair| pair[0] < pair[1]);
+    if dims.is_empty() || !is_ascending || dims.iter().any(|dim| *dim >= input.len()) {
+        return misfit(format!("the dimensions {dims:?}, in ascending order"), input);
+    }
+    let length = |(dim, length): (usize, &i64)| match (dims.contains(&dim), keepdim) {
+        (true, false) => None,
+        (true, true) => Some(1),
+        (false, _) => Some(*length),
+    };
+    Ok(input.iter().enumerate().filter_map(length).collect())
+}
+
+/// `[…, n, k]` times `[…, k, m]`.
+fn product(left: &[i64], right: &[i64]) -> Shape {
+    match (left, right) {
+        ([before @ .., rows, inner], [others @ .., other, columns]) if before == others && inner == other => {
+            Ok(before.iter().copied().chain([*rows, *columns]).collect())
+        }
+        _ => misfit(format!("matrices that {left:?} can be multiplied with"), right),
+    }
+}
+
+fn attention_shape(inputs: &[&[i64]], is_causal: bool) -> Shape {
+    let [query, key, value, mask @ ..] = inputs else { return misfit("query, key and value".to_owned(), &[]) };
+    let ([heads @ .., length, width], [of_key @ .., keys, of_products], [of_value @ .., values, features]) =
+        (*query, *key, *value)
+    else {
+        return misfit("values of shape [..., length, features]".to_owned(), query);
+    };
+    if heads != of_key || heads != of_value || width != of_products || keys != values {
+        return misfit(format!("a key and a value that fit the query {query:?} and the value {value:?}"), key);
+    }
+    if is_causal && (length != keys || !mask.is_empty()) {
+        return misfit(format!("{length} positions, and no mask, where it is causal"), key);
+    }
+    if let [mask] = mask {
+        let scores: Vec<i64> = heads.iter().copied().chain([*length, *keys]).collect();
+        if broadcast(&scores, mask)? != scores {
+            return misfit(format!("a mask for {scores:?}"), mask);
+        }
+    }
+    Ok(heads.iter().copied().chain([*length, *features]).collect())
 }
 
 fn recurrent_shape(recurrent: &Recurrent, input: &[i64]) -> Shape {
@@ -287,6 +409,13 @@ fn positive_number(option: &'static str, value: f64) -> Result<(), Misfit> {
     refuse(option, value, "above 0")
 }
 
+fn finite(option: &'static str, value: f64) -> Result<(), Misfit> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    refuse(option, value, "finite")
+}
+
 /// 1 is allowed, as in PyTorch.
 fn probability(option: &'static str, value: f64) -> Result<(), Misfit> {
     if (0.0..=1.0).contains(&value) {
@@ -358,5 +487,76 @@ impl Axis {
             positive("padding", self.padding)?;
         }
         Ok(self.dilation.saturating_mul(self.kernel_size - 1) + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    fn attention(is_causal: bool) -> Op {
+        Op::ScaledDotProductAttention { is_causal, scale: 1.0, dropout: 0.0 }
+    }
+
+    #[test]
+    fn shapes_of_attention_and_products_follow_their_inputs() {
+        let (query, key, value) = (&[2i64, 5, 4][..], &[2i64, 7, 4][..], &[2i64, 7, 3][..]);
+        assert_eq!(attention(false).output_shape(&[query, key, value]), Ok(vec![2, 5, 3]));
+        assert_eq!(attention(false).output_shape(&[query, key, value, &[5, 7]]), Ok(vec![2, 5, 3]));
+        assert_eq!(Op::Matmul.output_shape(&[query, &[2, 4, 6]]), Ok(vec![2, 5, 6]));
+        let misfits: [(Op, &[&[i64]]); 6] = [
+            (attention(true), &[query, key, value]),
+            (attention(false), &[query, &[3, 7, 4], value]),
+            (attention(false), &[query, key, &[2, 6, 3]]),
+            (attention(false), &[query, key, value, &[3, 7]]),
+            (Op::Matmul, &[query, key]),
+            (Op::Matmul, &[query, &[4, 6]]),
+        ];
+        for (op, inputs) in misfits {
+            assert!(op.output_shape(inputs).is_err(), "{inputs:?}");
+        }
+    }
+
+    #[test]
+    fn options_that_no_value_has_are_refused() {
+        let ops = [
+            Op::Slice { dim: 0, start: 2, end: 2, step: 1 },
+            Op::Slice { dim: 0, start: 0, end: 9, step: 1 },
+            Op::Slice { dim: 0, start: 0, end: 4, step: 0 },
+            Op::Slice { dim: 2, start: 0, end: 1, step: 1 },
+            Op::Select { dim: 1, index: 5 },
+            Op::Select { dim: 0, index: -1 },
+            Op::Mean { dims: vec![1, 0], keepdim: false },
+            Op::Mean { dims: vec![2], keepdim: false },
+            Op::Clamp { min: Some(1.0), max: Some(0.0) },
+            Op::Pow { exponent: f64::NAN },
+            Op::Constant { shape: vec![2], values: vec![1] },
+            Op::Parameter { shape: vec![0], is_buffer: false },
+        ];
+        for op in ops {
+            assert!(op.output_shape(&[&[4, 5]]).is_err(), "{op:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shapes_are_broadcast_as_in_libtorch(
+            left in prop::collection::vec(1i64..4, 0..4),
+            right in prop::collection::vec(1i64..4, 0..4),
+        ) {
+            let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+            let expected = zeros(&left).f_add(&zeros(&right)).map(|sum| sum.size());
+            prop_assert_eq!(broadcast(&left, &right).ok(), expected.ok());
+        }
+
+        #[test]
+        fn slices_are_as_long_as_in_libtorch(start in 0i64..6, end in 0i64..8, step in 1i64..4) {
+            let found = Op::Slice { dim: 0, start, end, step }.output_shape(&[&[7, 2]]);
+            let taken = Tensor::zeros([7, 2], (Kind::Float, Device::Cpu)).slice(0, start, end, step).size();
+            prop_assert_eq!(found.ok(), (start < end && end <= 7).then_some(taken));
+        }
     }
 }

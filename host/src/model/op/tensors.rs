@@ -147,8 +147,17 @@ pub(in crate::model) trait OwnedTensors {
 impl OwnedTensors for Op {
     fn parameters(&self) -> Vec<OwnedTensor> {
         match self {
-            Op::Linear { in_features, out_features, bias } => {
+            Op::Linear { in_features, out_features, bias, transposed: false } => {
                 weight_and_bias(vec![*out_features, *in_features], *out_features, *bias)
+            }
+            // As `Conv1D` of GPT-2 starts it.
+            Op::Linear { in_features, out_features, bias, transposed: true } => {
+                let weight = float("weight", vec![*in_features, *out_features], Initialization::Normal { std: 0.02 });
+                let zeros = || float("bias", vec![*out_features], Initialization::Constant(0.0));
+                std::iter::once(weight).chain(bias.then(zeros)).collect()
+            }
+            Op::Parameter { shape, is_buffer: false } => {
+                vec![float("value", shape.clone(), Initialization::Constant(0.0))]
             }
             Op::Conv1d { in_channels, out_channels, kernel_size, groups, bias, .. } => {
                 let shape = vec![*out_channels, in_channels / (*groups).max(1), *kernel_size];
@@ -195,7 +204,20 @@ impl OwnedTensors for Op {
             | Op::Dropout { .. }
             | Op::Upsample { .. }
             | Op::Add
+            | Op::Subtract
             | Op::Multiply
+            | Op::Divide
+            | Op::AddScalar { .. }
+            | Op::MultiplyScalar { .. }
+            | Op::Pow { .. }
+            | Op::Clamp { .. }
+            | Op::Mean { .. }
+            | Op::Slice { .. }
+            | Op::Select { .. }
+            | Op::Matmul
+            | Op::ScaledDotProductAttention { .. }
+            | Op::Parameter { is_buffer: true, .. }
+            | Op::Constant { .. }
             | Op::Concat { .. } => Vec::new(),
         }
     }
@@ -210,6 +232,9 @@ impl OwnedTensors for Op {
                     ..float("num_batches_tracked", Vec::new(), Initialization::Constant(0.0))
                 },
             ],
+            Op::Parameter { shape, is_buffer: true } => {
+                vec![float("value", shape.clone(), Initialization::Constant(0.0))]
+            }
             _ => Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use tch::Device;
 use super::archive::Archive;
 use super::arguments::argument;
 use super::document::{Document, Graph, Node, entry, input_name, kind_of, names, output, text_of};
-use super::lower::{Lowered, SavedTensors, lower};
+use super::lower::{Lowered, Place, SavedTensors, evaluate, lower};
 use super::operators::{Target, target};
 use super::{Described, Exported, Input, Normalization, Purpose, regions, tensors};
 use crate::refusal::Refusal;
@@ -36,8 +36,7 @@ pub(super) fn build(
 ) -> Result<Exported, Refusal> {
     let graph = &document.graph_module.graph;
     let bound = tensors::read(document, archive, device, purpose)?;
-    let mut builder =
-        Builder { program: Program::new(device)?, scope: Scope::new(), slots: 0, purpose, normalizations: Vec::new() };
+    let mut builder = Builder::new(device, purpose)?;
     for spec in &document.graph_module.signature.input_specs {
         // The others are the model's tensors.
         if let Some(name) = input_name(spec).filter(|_| spec.get("user_input").or(spec.get("constant_input")).is_some())
@@ -56,21 +55,28 @@ pub(super) fn build(
     let input = input(document, &scope)?;
     let output = scope.get(output(document, wanted)?).ok_or_else(|| Refusal::new("its output is made by no node"))?;
     program.finish(&[*output])?;
+    let constants = evaluate(document, &bound, device);
     let normalizations = normalizations.iter().map(|slots| normalization(slots, &saved_slots)).collect();
     let mut tensors: Vec<(String, tch::Tensor)> = Vec::new();
-    let (mut names, mut listed) = (BTreeMap::new(), BTreeSet::new());
-    for tensors::Bound { input, saved, tensor, .. } in bound {
+    let (mut names, mut listed, mut buffers) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    for tensors::Bound { input, saved, is_buffer, tensor } in bound {
         let Some(saved) = saved else { continue };
         names.insert(input.to_owned(), saved.to_owned());
+        if is_buffer {
+            buffers.insert(saved);
+        }
         if listed.insert(saved) {
             tensors.push((saved.to_owned(), tensor));
         }
     }
     let saved = tensors.iter().map(|(name, tensor)| (name.as_str(), (tensor.size(), tensor.kind())));
-    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect() }, wanted);
+    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect(), buffers }, constants, wanted);
     let graph = lowered.map(|Lowered { graph, values }| Described {
         graph: Arc::new(graph),
-        values: values.iter().map(|value| scope.get(value).copied().unwrap_or(NO_SLOT)).collect(),
+        values: values
+            .iter()
+            .map(|Place { name, before }| (scope.get(name).copied().unwrap_or(NO_SLOT), *before))
+            .collect(),
     });
     Ok(Exported { program, tensors, input, normalizations, graph, evaluation: None })
 }
@@ -106,7 +112,13 @@ pub(super) struct Builder<'p> {
     normalizations: Vec<BTreeMap<String, Slot>>,
 }
 
-impl Builder<'_> {
+impl<'p> Builder<'p> {
+    /// An empty program on `device`.
+    pub(super) fn new(device: Device, purpose: Purpose<'p>) -> Result<Self, Refusal> {
+        let program = Program::new(device)?;
+        Ok(Self { program, scope: Scope::new(), slots: 0, purpose, normalizations: Vec::new() })
+    }
+
     /// The slot of a value of this name from now on.
     pub(super) fn declare(&mut self, name: &str) -> Slot {
         let slot = self.slots;
@@ -127,7 +139,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn node(&mut self, node: &Node, label: &str) -> Result<(), Refusal> {
+    /// Adds a node.
+    pub(super) fn node(&mut self, node: &Node, label: &str) -> Result<(), Refusal> {
         match target(&node.target)? {
             Target::Nothing => Ok(()),
             Target::Region(region) => regions::add(self, region, node, label),

@@ -211,6 +211,9 @@ pub(super) fn names(value: &Value) -> Vec<&str> {
             let given = values.iter().filter_map(|value| value.get("as_tensor"));
             found.extend(given.filter_map(|value| text_of(value, "name")));
         }
+        ("as_sym_ints", Value::Array(values)) => {
+            found.extend(values.iter().filter_map(|value| text_of(value, "as_name")))
+        }
         _ => {}
     }
     found

@@ -64,8 +64,9 @@ struct Normalization {
 #[derive(Debug)]
 struct Described {
     graph: Arc<Graph>,
-    /// The slot of each node's value, which may have another shape there.
-    values: Vec<Slot>,
+    /// For each node the slot of its value, which may have another shape there, and how many of a sample's values come before
+    /// the batch in memory; `None` where the value is the same for each sample.
+    values: Vec<(Slot, Option<i64>)>,
 }
 
 /// What a program is made for.
@@ -172,27 +173,43 @@ impl Exported {
         }
         self.input.check(input)?;
         let nodes = wanted.iter().map(|&index| self.node(index)).collect::<Result<Vec<_>, _>>()?;
-        let slots: Vec<Slot> = nodes.iter().map(|(slot, _)| *slot).collect();
+        let slots: Vec<Slot> = nodes.iter().map(|node| node.slot).collect();
         let (mut outputs, inner) = self.program.run(&[(self.input.slot, input)], training, &slots)?;
         let output = outputs.pop().ok_or_else(|| Refusal::new("it returns no tensor"))?;
         let batch = input.size().first().copied().unwrap_or(1);
-        let shaped = |(value, (_, shape)): (Tensor, (Slot, &[i64]))| {
-            let shape: Vec<i64> = std::iter::once(batch).chain(shape.iter().copied()).collect();
-            value
-                .f_reshape(shape)
-                .and_then(|value| value.f_contiguous())
-                .map_err(|error| crate::torch::TorchError::from(error).into())
-        };
-        let values = inner.into_iter().zip(nodes).map(shaped).collect::<Result<_, Refusal>>()?;
+        let values = inner.into_iter().zip(nodes).map(|(value, node)| {
+            let value = node.of_batch(&value, batch).map_err(crate::torch::TorchError::from)?;
+            Ok(value)
+        });
+        let values = values.collect::<Result<_, Refusal>>()?;
         Ok((output, values))
     }
 
-    /// The slot of the value of a node of the graph, and its shape for a sample.
-    fn node(&self, index: usize) -> Result<(Slot, &[i64]), Refusal> {
+    /// Where the value of a node of the graph is.
+    fn node(&self, index: usize) -> Result<NodeValue<'_>, Refusal> {
         let described = self.graph.as_ref().map_err(|refusal| Refusal::new(refusal.to_string()))?;
         let node = described.values.get(index).zip(described.graph.nodes().get(index));
-        let (slot, node) = node.ok_or_else(|| Refusal::new(format!("its graph has no node {index}")))?;
-        Ok((*slot, &node.shape))
+        let (&(slot, before), node) = node.ok_or_else(|| Refusal::new(format!("its graph has no node {index}")))?;
+        Ok(NodeValue { slot, before, shape: &node.shape })
+    }
+}
+
+/// Where the value of a node is, and the node's shape for a sample.
+struct NodeValue<'g> {
+    slot: Slot,
+    before: Option<i64>,
+    shape: &'g [i64],
+}
+
+impl NodeValue<'_> {
+    /// The program's value as the node's for a batch.
+    fn of_batch(&self, value: &Tensor, batch: i64) -> Result<Tensor, tch::TchError> {
+        let shape: Vec<i64> = std::iter::once(batch).chain(self.shape.iter().copied()).collect();
+        match self.before {
+            Some(1) => value.f_reshape(shape)?.f_contiguous(),
+            Some(before) => value.f_reshape([before, batch, -1])?.f_transpose(0, 1)?.f_reshape(shape)?.f_contiguous(),
+            None => value.f_reshape(self.shape)?.f_unsqueeze(0)?.f_expand(shape, false)?.f_contiguous(),
+        }
     }
 }
 

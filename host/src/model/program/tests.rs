@@ -48,7 +48,19 @@ fn programs_train_as_in_eager_pytorch() {
     let text = std::fs::read_to_string(figures().join("exported.json")).unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    for net in ["mlp", "cnn", "lstm", "resnet", "mobilenet", "vit", "gpt2", "bert", "resnet18", "mobilenet_v3_small"] {
+    for net in [
+        "mlp",
+        "cnn",
+        "lstm",
+        "resnet",
+        "mobilenet",
+        "vit",
+        "gpt2",
+        "bert",
+        "functions",
+        "resnet18",
+        "mobilenet_v3_small",
+    ] {
         let figures: Figures = serde_json::from_value(all["steps"][net].clone()).unwrap();
         let program = Exported::open(&whole(net, folder.path()), None, None, Device::Cpu).unwrap();
         trains_as_expected(&program, net, figures);

@@ -33,21 +33,59 @@ impl<'a> Lowering<'a, '_> {
             let attributes = vec![Attribute::ints("perm", order)];
             heads.push(self.builder.node("Transpose", &format!("{value}/heads"), &[split], attributes));
         }
-        let scale = self.builder.constant(&part("scale"), &[], vec![(1.0 / (width as f64).sqrt()) as f32]);
-        let query = self.builder.node("Mul", &part("scaled"), &[&heads[0], &scale], Vec::new());
-        let mut scores = self.builder.node("MatMul", &part("scores"), &[&query, &heads[1]], Vec::new());
-        if *causal {
-            let later = (0..length)
-                .flat_map(|row| (0..length).map(move |column| if column > row { f32::NEG_INFINITY } else { 0.0 }));
-            let mask = self.builder.constant(&part("mask"), &[length, length], later.collect());
-            scores = self.builder.node("Add", &part("masked"), &[scores, mask], Vec::new());
-        }
-        let weights = self.builder.node("Softmax", &part("weights"), &[scores], vec![Attribute::int("axis", -1)]);
-        let mixed = self.builder.node("MatMul", &part("mixed"), &[&weights, &heads[2]], Vec::new());
+        let scale = 1.0 / (width as f64).sqrt();
+        let mask = causal.then(|| self.causal_mask(node, length));
+        let mixed = self.mixed(node, &part("mixed"), [&heads[0], &heads[1], &heads[2]], scale, mask);
         let attributes = vec![Attribute::ints("perm", [0, 2, 1, 3])];
         let mixed = self.builder.node("Transpose", &part("together"), &[mixed], attributes);
         let whole = self.builder.integers(&part("whole"), &[0, length, *embed_dim]);
         let mixed = self.builder.node("Reshape", &part("heads_joined"), &[mixed, whole], Vec::new());
         self.affine(node, &node.name, &mixed, "out_proj.weight", bias.then_some("out_proj.bias"))
+    }
+
+    /// Attention over queries, keys and values.
+    pub(super) fn scaled_attention(&mut self, node: &'a Node) -> Result<String> {
+        let inputs = self.inputs(node)?;
+        let (Op::ScaledDotProductAttention { is_causal, scale, .. }, [query, key, value, ..]) = (&node.op, &inputs[..])
+        else {
+            return self.input(node);
+        };
+        let rank = node.shape.len() as i64 + 1;
+        let order = (0..rank - 2).chain([rank - 1, rank - 2]);
+        let attributes = vec![Attribute::ints("perm", order)];
+        let key = self.builder.node("Transpose", &format!("{}/key", node.name), &[key], attributes);
+        let length = self.input_shape(node)?.iter().rev().nth(1).copied().unwrap_or(1);
+        let mask = match inputs.len() {
+            4 => Some(self.of_rank(node, 3, node.shape.len())?),
+            _ => is_causal.then(|| self.causal_mask(node, length)),
+        };
+        Ok(self.mixed(node, &node.name, [query, &key, value], *scale, mask))
+    }
+
+    /// What hides later positions.
+    fn causal_mask(&mut self, node: &Node, length: i64) -> String {
+        let later = (0..length)
+            .flat_map(|row| (0..length).map(move |column| if column > row { f32::NEG_INFINITY } else { 0.0 }));
+        self.builder.constant(&format!("{}/mask", node.name), &[length, length], later.collect())
+    }
+
+    /// `softmax(scale · Q Kᵀ + mask) V`, called `name`, of queries, transposed keys, and values.
+    fn mixed(
+        &mut self,
+        node: &Node,
+        name: &str,
+        [query, key, value]: [&str; 3],
+        scale: f64,
+        mask: Option<String>,
+    ) -> String {
+        let part = |part: &str| format!("{}/{part}", node.name);
+        let scale = self.builder.constant(&part("scale"), &[], vec![scale as f32]);
+        let query = self.builder.node("Mul", &part("scaled"), &[query, &scale], Vec::new());
+        let mut scores = self.builder.node("MatMul", &part("scores"), &[&query, key], Vec::new());
+        if let Some(mask) = mask {
+            scores = self.builder.node("Add", &part("masked"), &[scores, mask], Vec::new());
+        }
+        let weights = self.builder.node("Softmax", &part("weights"), &[scores], vec![Attribute::int("axis", -1)]);
+        self.builder.node("MatMul", name, &[&weights, value], Vec::new())
     }
 }

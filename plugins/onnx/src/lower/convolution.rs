@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use plugin_api::Result;
 use plugin_api::graph::{Graph, Node, Op};
 
-use super::Lowering;
+use super::{Lowering, tensor_name};
 use crate::proto::Attribute;
 
 /// The batch norms whose only input is a convolution that nothing else reads, by the convolution's name.
@@ -165,12 +165,12 @@ impl<'a> Lowering<'a, '_> {
         let Op::BatchNorm { eps, .. } = norm.op else {
             return Err(plugin_api::Error::new(format!("`{}` is not a batch norm", norm.name)));
         };
-        let of_norm = |tensor: &str| self.weights.f32(&format!("{}.{tensor}", norm.name));
+        let of_norm = |tensor: &str| self.weights.f32(tensor_name(norm, tensor)?);
         let (scale, shift) = (of_norm("weight")?, of_norm("bias")?);
         let (mean, variance) = (of_norm("running_mean")?, of_norm("running_var")?);
-        let weight = self.weights.get(&format!("{}.weight", node.name))?;
+        let weight = self.weights.get(tensor_name(node, "weight")?)?;
         let values = self.weights.f32(weight.name)?;
-        let own_bias = if bias { self.weights.f32(&format!("{}.bias", node.name))? } else { &[] };
+        let own_bias = if bias { self.weights.f32(tensor_name(node, "bias")?)? } else { &[] };
         let factors: Vec<f64> = scale
             .iter()
             .zip(variance)

@@ -11,7 +11,13 @@ use crate::proto::Attribute;
 
 impl<'a> Lowering<'a, '_> {
     pub(super) fn elementwise(&mut self, node: &'a Node) -> Result<String> {
-        let inputs: Vec<String> = node.inputs.iter().map(|input| self.value(input)).collect::<Result<_>>()?;
+        let inputs = match &node.op {
+            // Values are aligned at their last dimension.
+            Op::Add | Op::Subtract | Op::Multiply | Op::Divide => {
+                vec![self.of_rank(node, 0, node.shape.len())?, self.of_rank(node, 1, node.shape.len())?]
+            }
+            _ => self.inputs(node)?,
+        };
         let (operator, attributes) = match &node.op {
             Op::Relu => ("Relu", Vec::new()),
             Op::LeakyRelu { negative_slope } => ("LeakyRelu", vec![Attribute::float("alpha", *negative_slope)]),
@@ -24,7 +30,21 @@ impl<'a> Lowering<'a, '_> {
             Op::Sigmoid => ("Sigmoid", Vec::new()),
             Op::Softmax { dim } => ("Softmax", vec![Attribute::int("axis", *dim as i64 + 1)]),
             Op::Add => ("Add", Vec::new()),
+            Op::Subtract => ("Sub", Vec::new()),
             Op::Multiply => ("Mul", Vec::new()),
+            Op::Divide => ("Div", Vec::new()),
+            Op::AddScalar { other } => return Ok(self.with_number(node, "Add", &inputs[0], *other)),
+            Op::MultiplyScalar { other } => return Ok(self.with_number(node, "Mul", &inputs[0], *other)),
+            Op::Pow { exponent } => return Ok(self.power(node, &inputs[0], *exponent)),
+            Op::Clamp { min, max } => {
+                let limit = |builder: &mut super::Builder<'_>, name: &str, limit: &Option<f64>| {
+                    let name = format!("{}/{name}", node.name);
+                    limit.map_or_else(String::new, |limit| builder.constant(&name, &[], vec![limit as f32]))
+                };
+                let least = limit(&mut self.builder, "min", min);
+                let most = limit(&mut self.builder, "max", max);
+                return Ok(self.builder.node("Clip", &node.name, &[&inputs[0], &least, &most], Vec::new()));
+            }
             Op::Silu => {
                 let gate = self.builder.node("Sigmoid", &format!("{}/gate", node.name), &inputs, Vec::new());
                 return Ok(self.builder.node("Mul", &node.name, &[&inputs[0], &gate], Vec::new()));
@@ -40,6 +60,39 @@ impl<'a> Lowering<'a, '_> {
             _ => return self.input(node),
         };
         Ok(self.builder.node(operator, &node.name, &inputs, attributes))
+    }
+
+    /// A value and a number.
+    fn with_number(&mut self, node: &Node, operator: &str, input: &str, number: f64) -> String {
+        let number = self.builder.constant(&format!("{}/number", node.name), &[], vec![number as f32]);
+        self.builder.node(operator, &node.name, &[input, &number], Vec::new())
+    }
+
+    /// A power: a root, a square or a reciprocal by its own operator, which is more precise.
+    fn power(&mut self, node: &Node, input: &str, exponent: f64) -> String {
+        if exponent == 2.0 {
+            return self.builder.node("Mul", &node.name, &[input, input], Vec::new());
+        }
+        if exponent == 0.5 {
+            return self.builder.node("Sqrt", &node.name, &[input], Vec::new());
+        }
+        if exponent == -0.5 {
+            let root = self.builder.node("Sqrt", &format!("{}/root", node.name), &[input], Vec::new());
+            return self.builder.node("Reciprocal", &node.name, &[root], Vec::new());
+        }
+        if exponent == -1.0 {
+            return self.builder.node("Reciprocal", &node.name, &[input], Vec::new());
+        }
+        self.with_number(node, "Pow", input, exponent)
+    }
+
+    /// A mean over dimensions.
+    pub(super) fn mean(&mut self, node: &'a Node, dims: &[usize], keepdim: bool) -> Result<String> {
+        let input = self.input(node)?;
+        let axes: Vec<i64> = dims.iter().map(|dim| *dim as i64 + 1).collect();
+        let axes = self.builder.integers(&format!("{}/axes", node.name), &axes);
+        let attributes = vec![Attribute::int("keepdims", i64::from(keepdim))];
+        Ok(self.builder.node("ReduceMean", &node.name, &[input, axes], attributes))
     }
 
     /// Before opset 20: `x/2 · (1 + erf(x/√2))`, or with a hyperbolic tangent (Hendrycks and Gimpel 2016).

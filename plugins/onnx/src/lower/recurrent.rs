@@ -3,7 +3,7 @@
 use plugin_api::Result;
 use plugin_api::graph::{Node, Recurrent};
 
-use super::Lowering;
+use super::{Lowering, tensor_name};
 use crate::proto::Attribute;
 
 /// The differences between ONNX's operator and PyTorch's module.
@@ -59,7 +59,7 @@ impl<'a> Lowering<'a, '_> {
     fn gates(&mut self, node: &Node, of: &Recurrent, cell: &Cell, layer: i64) -> Result<[String; 3]> {
         let (mut inputs, mut states, mut biases) = (Vec::new(), Vec::new(), Vec::new());
         for suffix in ["", "_reverse"].into_iter().take(of.directions() as usize) {
-            let tensor = |name: &str| self.weights.f32(&format!("{}.{name}_l{layer}{suffix}", node.name));
+            let tensor = |name: &str| self.weights.f32(tensor_name(node, &format!("{name}_l{layer}{suffix}"))?);
             let reorder = |values: &[f32], into: &mut Vec<f32>| {
                 let gate = values.len() / cell.gates.len();
                 into.extend(cell.gates.iter().flat_map(|index| &values[index * gate..(index + 1) * gate]));

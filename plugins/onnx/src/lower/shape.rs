@@ -23,8 +23,26 @@ impl<'a> Lowering<'a, '_> {
                 Ok(self.builder.node("Transpose", &node.name, &[input], vec![Attribute::ints("perm", order)]))
             }
             Op::Concat { dim } => {
-                let inputs: Vec<String> = node.inputs.iter().map(|input| self.value(input)).collect::<Result<_>>()?;
+                let mut inputs = self.inputs(node)?;
+                let is_same = |name: &String| self.same.contains(name.as_str());
+                if !node.inputs.iter().all(is_same) {
+                    for place in (0..inputs.len()).filter(|place| is_same(&node.inputs[*place])).collect::<Vec<_>>() {
+                        let name = format!("{}/{place}", node.name);
+                        inputs[place] = self.for_each(&name, &inputs[place], node.shape.len() + 1)?;
+                    }
+                }
                 Ok(self.builder.node("Concat", &node.name, &inputs, vec![Attribute::int("axis", *dim as i64 + 1)]))
+            }
+            Op::Slice { dim, start, end, step } => {
+                let parts = [("start", *start), ("end", *end), ("axis", *dim as i64 + 1), ("step", *step)];
+                let parts = parts.map(|(name, value)| self.builder.integers(&part(name), &[value]));
+                let inputs: Vec<String> = std::iter::once(input).chain(parts).collect();
+                Ok(self.builder.node("Slice", &node.name, &inputs, Vec::new()))
+            }
+            Op::Select { dim, index } => {
+                let index = self.builder.index(&part("index"), *index);
+                let axis = vec![Attribute::int("axis", *dim as i64 + 1)];
+                Ok(self.builder.node("Gather", &node.name, &[input, index], axis))
             }
             Op::Upsample { scale_factor, mode } => {
                 let scales = [1.0, 1.0, scale_factor[0] as f32, scale_factor[1] as f32];

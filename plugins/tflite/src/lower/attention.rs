@@ -4,7 +4,7 @@ use plugin_api::graph::{Node, Op};
 use plugin_api::{Error, Result};
 
 use super::recipe::{named, rows, whole};
-use super::{Lowering, Value};
+use super::{Lowering, Value, memory_shape};
 use crate::builtin::{Builtin, Scalar};
 use crate::layout::Layout;
 use crate::program::TensorId;
@@ -34,20 +34,58 @@ impl Lowering<'_> {
             self.program.transpose(split, &[0, 2, 1, 3])
         });
         let length = length as i32;
-        let by_key = [(0, Scalar::Bool(false)), (1, Scalar::Bool(true))];
-        let mut scores = self.program.apply(Builtin::BatchMatmul, &by_key, &[query, key], &[1, heads, length, length]);
-        if *causal {
-            let mask = (0..length).flat_map(|row| (0..length).map(move |at| if at > row { HIDDEN } else { 0.0 }));
-            let mask = self.program.numbers(&[1, 1, length, length], mask.collect());
-            scores = self.program.binary(Builtin::Add, scores, mask);
-        }
-        let attention = self.program.unary(Builtin::Softmax, &[(0, Scalar::F32(1.0))], scores);
-        let attended = self.program.apply(Builtin::BatchMatmul, &[], &[attention, value], &[1, heads, length, each]);
+        let mask = causal.then(|| self.causal_mask(length, 4));
+        let attended = self.attended([query, key, value], mask, &[1, heads, length, each]);
         let joined = self.program.transpose(attended, &[0, 2, 1, 3]);
         let joined = self.program.reshape(joined, &shape);
         let weight = whole(named(node, "out_proj.weight"), features * features);
         let bias = has_bias.then(|| whole(named(node, "out_proj.bias"), features));
         let output = self.fully_connected(joined, weight, bias, [features, features], &shape);
         Ok((output, Layout::plain(2)))
+    }
+
+    /// Attention over queries, keys and values.
+    pub(super) fn scaled_attention(&mut self, node: &Node, inputs: &[Value]) -> Result<(TensorId, Layout)> {
+        let (Op::ScaledDotProductAttention { is_causal, scale, .. }, [query, key, value, mask @ ..]) =
+            (&node.op, inputs)
+        else {
+            return Err(Error::new("needs query, key and value"));
+        };
+        let layout = Layout::plain(node.shape.len());
+        let shape = memory_shape(&node.shape, &layout)?;
+        let length = query.shape.iter().rev().nth(1).copied().unwrap_or(1) as i32;
+        let [query, key, value] = [query, key, value].map(|value| self.plain(value));
+        let query = self.with_number(Builtin::Mul, query, *scale);
+        let mask = match mask.first() {
+            Some(mask) => {
+                let mask = self.of_rank(mask, node.shape.len());
+                Some(self.plain(&mask))
+            }
+            None => is_causal.then(|| self.causal_mask(length, shape.len())),
+        };
+        Ok((self.attended([query, key, value], mask, &shape), layout))
+    }
+
+    /// What hides later positions, as a value of `rank` dimensions.
+    fn causal_mask(&mut self, length: i32, rank: usize) -> TensorId {
+        let mask = (0..length).flat_map(|row| (0..length).map(move |at| if at > row { HIDDEN } else { 0.0 }));
+        let mut shape = vec![1; rank];
+        shape[rank - 2..].fill(length);
+        self.program.numbers(&shape, mask.collect())
+    }
+
+    /// `softmax(Q Kᵀ + mask) V`, of this shape.
+    fn attended(&mut self, [query, key, value]: [TensorId; 3], mask: Option<TensorId>, shape: &[i32]) -> TensorId {
+        let mut of_scores = shape.to_vec();
+        if let (Some(last), [.., keys, _]) = (of_scores.last_mut(), self.program.shape(key)) {
+            *last = *keys;
+        }
+        let by_key = [(0, Scalar::Bool(false)), (1, Scalar::Bool(true))];
+        let mut scores = self.program.apply(Builtin::BatchMatmul, &by_key, &[query, key], &of_scores);
+        if let Some(mask) = mask {
+            scores = self.program.binary(Builtin::Add, scores, mask);
+        }
+        let attention = self.program.unary(Builtin::Softmax, &[(0, Scalar::F32(1.0))], scores);
+        self.program.apply(Builtin::BatchMatmul, &[], &[attention, value], shape)
     }
 }

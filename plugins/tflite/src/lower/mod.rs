@@ -1,5 +1,6 @@
 //! Lowers the model's graph to a program of the runtime.
 
+mod arithmetic;
 mod attention;
 mod convolution;
 mod elementwise;
@@ -18,6 +19,7 @@ use plugin_api::graph::{Dtype, Graph, Node, Op};
 use plugin_api::{Error, Result};
 
 pub(crate) use ends::output_name;
+pub(crate) use recipe::permuted;
 
 use crate::builtin::Builtin;
 use crate::layout::Layout;
@@ -37,6 +39,8 @@ struct Value {
     /// Whether more than one reader, or the caller, uses it: then nothing may be fused into the operator that computes
     /// it.
     is_shared: bool,
+    /// Whether it is the same for each sample: then its batch is 1, whatever that of the input is.
+    is_same: bool,
 }
 
 /// The lowering of one graph.
@@ -48,8 +52,12 @@ struct Lowering<'g> {
     readers: HashMap<&'g str, usize>,
     /// Nodes that became part of the one before.
     absorbed: HashSet<&'g str>,
-    /// Reordered copies of values, by order.
+    /// Reordered copies of values, by what each dimension was.
     reordered: HashMap<(TensorId, Vec<usize>), TensorId>,
+    /// Weights that are stored as they are, by name and shape: several nodes may read one.
+    stored: HashMap<(String, Vec<i32>), TensorId>,
+    /// The numbers of constants, by the nodes' names.
+    constants: HashMap<&'g str, &'g [i64]>,
 }
 
 /// What to lower a graph with.
@@ -82,6 +90,8 @@ pub(crate) fn lower(graph: &Graph, request: &Request<'_>) -> Result<Program> {
         readers,
         absorbed: HashSet::new(),
         reordered: HashMap::new(),
+        stored: HashMap::new(),
+        constants: HashMap::new(),
     };
     lowering.take_inputs(request)?;
     for node in &graph.nodes {
@@ -111,13 +121,17 @@ impl<'g> Lowering<'g> {
                 _ => tensor,
             };
             self.program.taken = tensor;
-            self.keep(&input.name, Value { tensor, shape: input.shape.clone(), layout, is_shared: false })?;
+            let shape = input.shape.clone();
+            self.keep(&input.name, Value { tensor, shape, layout, is_shared: false, is_same: false })?;
         }
         Ok(())
     }
 
     fn give_output(&mut self, request: &Request<'_>) -> Result<()> {
         let value = self.value(&self.graph.output)?;
+        if value.is_same {
+            return Err(Error::new("its output does not depend on its input"));
+        }
         self.program.scope = "output".to_owned();
         if request.ending.added != Added::Nothing && value.shape.len() > 2 {
             return Err(Error::new(format!(
@@ -155,7 +169,12 @@ impl<'g> Lowering<'g> {
             return Err(Error::new(format!("the shape {:?} has more values than the runtime can index", node.shape)));
         }
         let inputs = node.inputs.iter().map(|name| self.value(name)).collect::<Result<Vec<_>>>()?;
-        let input = inputs.first().ok_or_else(|| Error::new("has no input"))?;
+        let Some(input) = inputs.first() else {
+            let tensor = self.constant(node)?;
+            let layout = Layout::plain(node.shape.len());
+            let value = Value { tensor, shape: node.shape.clone(), layout, is_shared: false, is_same: true };
+            return self.keep(&node.name, value);
+        };
         let (tensor, layout) = match &node.op {
             Op::Linear { .. } => self.linear(node, input)?,
             Op::Conv1d { .. } | Op::Conv2d { .. } => self.convolution(node, input)?,
@@ -194,13 +213,29 @@ impl<'g> Lowering<'g> {
             Op::Lstm(recurrent) => self.recurrent(node, input, recurrent, true)?,
             Op::Gru(recurrent) => self.recurrent(node, input, recurrent, false)?,
             Op::Upsample { mode, .. } => self.upsample(node, input, *mode),
-            Op::Add | Op::Multiply => self.combine(&node.op, &inputs)?,
+            Op::Add | Op::Subtract | Op::Multiply | Op::Divide => self.combine(node, &inputs)?,
+            Op::AddScalar { other } => (self.with_number(Builtin::Add, input.tensor, *other), input.layout.clone()),
+            Op::MultiplyScalar { other } => {
+                (self.with_number(Builtin::Mul, input.tensor, *other), input.layout.clone())
+            }
+            Op::Pow { exponent } => (self.power(input.tensor, *exponent), input.layout.clone()),
+            Op::Clamp { min, max } => (self.clamp(input.tensor, *min, *max), input.layout.clone()),
+            Op::Mean { dims, keepdim } => self.mean_over(node, input, dims, *keepdim)?,
+            Op::Slice { dim, start, end, step } => self.slice(input, *dim, [*start, *end, *step])?,
+            Op::Select { dim, index } => self.select(node, input, *dim, *index)?,
+            Op::Matmul => self.matmul(node, &inputs)?,
+            Op::ScaledDotProductAttention { .. } => self.scaled_attention(node, &inputs)?,
+            Op::Parameter { .. } | Op::Constant { .. } => return Err(Error::new("reads a value")),
             Op::Concat { dim } => self.concatenation(node, &inputs, *dim)?,
         };
+        let is_same = inputs.iter().all(|input| input.is_same);
         // A value that is passed on keeps its other readers.
         let is_shared = inputs.iter().any(|input| input.tensor == tensor && input.is_shared);
-        self.note_origin(node, tensor, &layout);
-        self.keep(&node.name, Value { tensor, shape: node.shape.clone(), layout, is_shared })
+        // What has a batch of 1 is not compared with what has many samples.
+        if !is_same {
+            self.note_origin(node, tensor, &layout);
+        }
+        self.keep(&node.name, Value { tensor, shape: node.shape.clone(), layout, is_shared, is_same })
     }
 
     /// Records the node of a tensor: the last one, if several became one operator.
@@ -257,12 +292,12 @@ impl<'g> Lowering<'g> {
         if present == order {
             return tensor;
         }
-        let key = (tensor, order.to_vec());
+        let place = |dim: &usize| 1 + present.iter().position(|other| other == dim).unwrap_or(0);
+        let dims: Vec<usize> = std::iter::once(0).chain(order.iter().map(place)).collect();
+        let key = (tensor, dims.clone());
         if let Some(known) = self.reordered.get(&key) {
             return *known;
         }
-        let place = |dim: &usize| 1 + present.iter().position(|other| other == dim).unwrap_or(0);
-        let dims: Vec<usize> = std::iter::once(0).chain(order.iter().map(place)).collect();
         let reordered = self.program.transpose(tensor, &dims);
         self.reordered.insert(key, reordered);
         reordered

@@ -19,34 +19,40 @@ pub(super) fn read<'w>(weights: &Weights<'w>, name: &str, count: usize) -> Resul
     Ok(values)
 }
 
-/// The name of a node's tensor.
+/// The name of a node's tensor, which another node may have, too.
 pub(super) fn named(node: &Node, tensor: &str) -> String {
-    format!("{}.{tensor}", node.name)
+    node.tensor(tensor).map_or_else(|| format!("{}.{tensor}", node.name), |spec| spec.name.clone())
 }
 
 /// The factor and the offset of a batch norm, by channel.
 #[derive(Clone)]
 pub(super) struct Norm {
-    node: String,
+    /// The names of its tensors.
+    weight: String,
+    bias: String,
+    mean: String,
+    variance: String,
     channels: usize,
     eps: f64,
 }
 
 impl Norm {
     pub(super) fn new(node: &Node, channels: i64, eps: f64) -> Norm {
-        Norm { node: node.name.clone(), channels: channels as usize, eps }
+        let [weight, bias, mean, variance] =
+            ["weight", "bias", "running_mean", "running_var"].map(|tensor| named(node, tensor));
+        Norm { weight, bias, mean, variance, channels: channels as usize, eps }
     }
 
     pub(super) fn scale(&self, weights: &Weights<'_>) -> Result<Vec<f64>> {
-        let read = |tensor: &str| read(weights, &format!("{}.{tensor}", self.node), self.channels);
-        let pairs = read("weight")?.iter().zip(read("running_var")?);
+        let read = |tensor: &str| read(weights, tensor, self.channels);
+        let pairs = read(&self.weight)?.iter().zip(read(&self.variance)?);
         Ok(pairs.map(|(weight, variance)| f64::from(*weight) / (f64::from(*variance) + self.eps).sqrt()).collect())
     }
 
     /// The offset, including the `bias` of the layer before.
     pub(super) fn shift(&self, weights: &Weights<'_>, bias: Option<&[f32]>) -> Result<Vec<f32>> {
-        let read = |tensor: &str| read(weights, &format!("{}.{tensor}", self.node), self.channels);
-        let (scale, mean, shift) = (self.scale(weights)?, read("running_mean")?, read("bias")?);
+        let read = |tensor: &str| read(weights, tensor, self.channels);
+        let (scale, mean, shift) = (self.scale(weights)?, read(&self.mean)?, read(&self.bias)?);
         let before = |channel: usize| bias.and_then(|bias| bias.get(channel)).copied().unwrap_or(0.0);
         let channels = scale.iter().zip(mean).zip(shift).enumerate();
         Ok(channels
@@ -72,6 +78,27 @@ pub(super) fn rows(name: String, [all, columns]: [i64; 2], first: i64, rows: i64
         } else {
             Cow::Owned(values.iter().map(|value| value * factor).collect())
         })
+    })
+}
+
+/// The rows of a weight of `columns` columns and `all` rows at these indices, which it has.
+pub(super) fn chosen(name: String, [all, columns]: [i64; 2], indices: Vec<i64>) -> Recipe {
+    Arc::new(move |weights| {
+        let values = read(weights, &name, (all * columns) as usize)?;
+        let row = |index: &i64| &values[(index * columns) as usize..((index + 1) * columns) as usize];
+        Ok(Cow::Owned(indices.iter().flat_map(row).copied().collect()))
+    })
+}
+
+/// A constant with its dimensions in another order.
+pub(crate) fn permuted(constant: Recipe, shape: Vec<i64>, order: Vec<usize>) -> Recipe {
+    let places = element_order(&shape, &order);
+    Arc::new(move |weights| {
+        let values = constant(weights)?;
+        if values.len() != places.len() {
+            return Err(Error::new(format!("a constant has {} numbers, not {}", values.len(), places.len())));
+        }
+        Ok(Cow::Owned(places.iter().map(|place| values[*place]).collect()))
     })
 }
 

@@ -12,9 +12,11 @@ pub(super) struct Call<'d> {
 }
 
 /// Operators whose result may share the memory of what they read; dropout does in evaluation.
-const VIEWS: [&str; 20] = [
+const VIEWS: [&str; 28] = [
+    "_unsafe_view",
     "alias",
     "alpha_dropout",
+    "chunk",
     "contiguous",
     "detach",
     "dropout",
@@ -32,7 +34,13 @@ const VIEWS: [&str; 20] = [
     "unsqueeze",
     "view",
     "expand",
+    "split",
+    "split_with_sizes",
+    "t",
+    "tensor_split",
     "unbind",
+    "unsafe_chunk",
+    "unsafe_split",
 ];
 
 impl<'d> Call<'d> {
@@ -86,6 +94,19 @@ impl<'d> Call<'d> {
     /// The names of its values; `None` for what is no tensor.
     pub(super) fn outputs(&self) -> impl Iterator<Item = Option<&'d str>> + use<'d> {
         self.node.outputs.iter().map(|output| text_of(output.get("as_tensor")?, "name"))
+    }
+
+    /// The names of the tensors of its one value, a list.
+    pub(super) fn listed(&self) -> Vec<&'d str> {
+        self.node.outputs.first().map(names).unwrap_or_default()
+    }
+
+    /// Whether it reads only the sizes of a tensor, not its values.
+    pub(super) fn reads_sizes_only(&self) -> bool {
+        let name = self.name();
+        name == "sym_size"
+            || (["zeros_like", "ones_like", "full_like"].contains(&name))
+            || (["new_zeros", "new_ones", "new_full"].contains(&name))
     }
 
     /// The names of what it makes that is no tensor, such as sizes.
@@ -177,6 +198,14 @@ impl<'d> Call<'d> {
                 double(value).map_err(|what| Reason::from(format!("its `{name}` {what}")))
             }
             Some(_) => Err(Reason::from(format!("its `{name}` is no number"))),
+        }
+    }
+
+    /// A number with a fraction, if a number is given.
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, Reason> {
+        match self.argument(name) {
+            Some(("as_float" | "as_int", _)) => self.double(name, 0.0).map(Some),
+            _ => Ok(None),
         }
     }
 

@@ -2,37 +2,60 @@
 //!
 //! ```text
 //! arguments.rs  the arguments of a node
+//! constants.rs  what is computed from sizes alone
+//! layout.rs     where the batch is in a value
 //! operators.rs  what each operator becomes
+//! views.rs      those that only move values
+//! attention.rs  attention, and its mask
 //! layers.rs     operators with tensors of their own
 //! recurrent.rs  LSTM and GRU, with the values around them
 //! ```
 //!
-//! The graph is that of evaluation. It has the sizes of one sample: each of its values begins with the batch, whose size is the
-//! only one that is not fixed. Its tensors are exactly those that the program saves, under their names in PyTorch's state dict:
-//! the layer with `layer1.0.conv1.weight` is the node `layer1.0.conv1`. Other nodes have the names of the program.
+//! The graph is that of evaluation. It has the sizes of one sample: the batch's size is the only one that is not fixed. Its
+//! tensors are exactly those that the program saves, under their names in PyTorch's state dict: the layer with
+//! `layer1.0.conv1.weight` is the node `layer1.0.conv1`. Other nodes have the names of the program. A tensor that two layers
+//! share is that of both nodes; one that is no layer's is the value of a node.
+//!
+//! Positions and masks that depend on sizes alone are computed here: a mask of ones goes away, and one of earlier positions
+//! becomes an attribute.
 //!
 //! What has no operator is told only where something of the graph reads it: exports have nodes that only masks or checks read.
 
 mod arguments;
+mod attention;
+mod constants;
 mod layers;
+mod layout;
 mod operators;
 mod recurrent;
+mod views;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use self::arguments::Call;
-use super::document::{Document, Node, input_name, kind_of, names, output};
-use crate::model::{Dtype, Graph, GraphBuilder, Input, LayerPath, Op};
+pub(super) use self::constants::{Constants, evaluate};
+use self::layout::{Extent, Layout};
+use super::document::{Document, Node, Size, entry, input_name, kind_of, names, output, text_of};
+use crate::model::{Dtype, Graph, GraphBuilder, Input, ModelError, Op};
 use crate::refusal::Refusal;
 
 /// A graph, and where the values of its nodes are in the document.
 #[derive(Debug)]
 pub(super) struct Lowered {
     pub(super) graph: Graph,
-    /// For each node the name of its value, which may have another shape there.
-    pub(super) values: Vec<String>,
+    /// Where the value of each node is.
+    pub(super) values: Vec<Place>,
+}
+
+/// Where a value is in the document.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its name; it may have another shape there.
+    pub(super) name: String,
+    /// How many of a sample's values come before the batch in memory; `None` for a value that is the same for each sample.
+    pub(super) before: Option<i64>,
 }
 
 /// The tensors of a program that have names of PyTorch's state dict.
@@ -41,6 +64,8 @@ pub(super) struct SavedTensors<'a> {
     pub(super) names: &'a BTreeMap<String, String>,
     /// Shapes and dtypes by name.
     pub(super) saved: BTreeMap<&'a str, (Vec<i64>, Kind)>,
+    /// Which of these are buffers.
+    pub(super) buffers: BTreeSet<&'a str>,
 }
 
 /// Why a node is not in the graph.
@@ -73,12 +98,14 @@ impl Reason {
 }
 
 /// What a name of the document stands for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Value {
     /// The value of a node of the graph, or its input.
     Known(Known),
     /// A tensor of the model, by its name in the state dict.
     Tensor(String),
+    /// Numbers that depend on sizes alone, for a sample.
+    Constant(Tensor),
     /// Zeros, of any shape.
     Zeros,
     /// A size.
@@ -94,6 +121,8 @@ struct Known {
     name: String,
     /// For one sample.
     shape: Vec<i64>,
+    /// Where the program has the batch in it.
+    layout: Layout,
     /// The memory that the program has it in, which views share, and how often that had changed when it was made.
     memory: usize,
     version: u32,
@@ -102,6 +131,9 @@ struct Known {
 struct Lowering<'d> {
     document: &'d Document,
     tensors: &'d SavedTensors<'d>,
+    constants: Constants,
+    /// PyTorch's own name of each tensor of the model: of tied ones, each has another.
+    own_names: HashMap<&'d str, &'d str>,
     /// The expression of the batch's size.
     batch: &'d str,
     builder: GraphBuilder,
@@ -114,8 +146,10 @@ struct Lowering<'d> {
     counts: HashMap<String, u32>,
     /// The nodes that own tensors so far.
     owners: HashSet<String>,
-    /// The name in the document of each node's value.
-    made: Vec<String>,
+    /// The nodes of tensors that are values, by the tensors' names.
+    parameters: HashMap<&'d str, Known>,
+    /// Where each node's value is.
+    made: Vec<Place>,
     /// The places of the nodes that read each value.
     readers: HashMap<&'d str, Vec<usize>>,
     /// Nodes that were lowered with an earlier one.
@@ -123,25 +157,61 @@ struct Lowering<'d> {
     output: &'d str,
 }
 
-/// The graph of a document, up to the output called `wanted`, if it has several.
+/// The graph of a document, up to the output called `wanted`, if it has several. `constants` are those of the document.
 ///
 /// # Errors
 ///
 /// The first node, on the way to the output, that is not in it.
-pub(super) fn lower(document: &Document, tensors: &SavedTensors<'_>, wanted: Option<&str>) -> Result<Lowered, Refusal> {
-    let mut lowering = Lowering::new(document, tensors, wanted)?;
+pub(super) fn lower(
+    document: &Document,
+    tensors: &SavedTensors<'_>,
+    constants: Constants,
+    wanted: Option<&str>,
+) -> Result<Lowered, Refusal> {
+    let mut lowering = Lowering::new(document, tensors, constants, wanted)?;
     for (place, node) in document.graph_module.graph.nodes.iter().enumerate() {
-        if !lowering.done.contains(&place) {
+        if lowering.constants.nodes.contains(&place) {
+            lowering.constant(node);
+        } else if !lowering.done.contains(&place) {
             lowering.node(node)?;
         }
     }
     lowering.finish()
 }
 
+/// The lengths of a value of a document, in which `batch` is the expression of the batch's size.
+fn extents(document: &Document, name: &str, batch: &str) -> Result<Vec<Extent>, Reason> {
+    let meta = document.graph_module.graph.tensor_values.get(name);
+    let meta = meta.ok_or_else(|| format!("the value `{name}` is not described"))?;
+    let extent = |size: &Size| match (size.fixed(), size.expression()) {
+        // Sums and products of sizes must not overflow.
+        (Some(length), _) => (1..=i64::from(u32::MAX)).contains(&length).then_some(Extent::Fixed(length)),
+        (None, Some(expression)) => times(expression, batch).map(Extent::Batch),
+        (None, None) => None,
+    };
+    let extents = meta.sizes.iter().map(extent).collect::<Option<Vec<_>>>();
+    extents.ok_or_else(|| Reason::from(format!("the sizes of `{name}` are not fixed")))
+}
+
+/// How many times the size of the batch an expression is, as SymPy's `srepr` writes products.
+fn times(expression: &str, batch: &str) -> Option<i64> {
+    if expression == batch {
+        return Some(1);
+    }
+    let (number, symbol) = expression.strip_prefix("Mul(Integer(")?.strip_suffix(')')?.split_once("), ")?;
+    number.parse().ok().filter(|times| symbol == batch && (1..=i64::from(u32::MAX)).contains(times))
+}
+
 impl<'d> Lowering<'d> {
-    fn new(document: &'d Document, tensors: &'d SavedTensors<'d>, wanted: Option<&str>) -> Result<Self, Refusal> {
+    fn new(
+        document: &'d Document,
+        tensors: &'d SavedTensors<'d>,
+        constants: Constants,
+        wanted: Option<&str>,
+    ) -> Result<Self, Refusal> {
         let specs = &document.graph_module.signature.input_specs;
         let mut values = HashMap::new();
+        let mut own_names = HashMap::new();
         let mut input = None;
         for spec in specs {
             let Some(name) = input_name(spec) else { continue };
@@ -149,9 +219,12 @@ impl<'d> Lowering<'d> {
                 input = Some(name);
                 continue;
             }
-            let value = match tensors.names.get(name) {
-                Some(saved) => Value::Tensor(saved.clone()),
-                None => Value::Missing(Reason::from(format!("it reads the constant `{name}`"))),
+            let own = entry(spec).and_then(|(kind, fields)| text_of(fields, &format!("{kind}_name")));
+            own_names.extend(own.map(|own| (name, own)));
+            let value = match (tensors.names.get(name), constants.values.get(name)) {
+                (Some(saved), _) => Value::Tensor(saved.clone()),
+                (None, Some(constant)) => Value::Constant(constant.shallow_clone()),
+                (None, None) => Value::Missing(Reason::from(format!("it reads the constant `{name}`"))),
             };
             values.insert(name, value);
         }
@@ -170,6 +243,8 @@ impl<'d> Lowering<'d> {
         let mut lowering = Self {
             document,
             tensors,
+            constants,
+            own_names,
             batch,
             builder: GraphBuilder::default(),
             values,
@@ -177,6 +252,7 @@ impl<'d> Lowering<'d> {
             taken,
             counts: HashMap::new(),
             owners: HashSet::new(),
+            parameters: HashMap::new(),
             made: Vec::new(),
             readers,
             done: HashSet::new(),
@@ -192,13 +268,27 @@ impl<'d> Lowering<'d> {
             Some(Kind::Int64) => Dtype::I64,
             _ => return Err(Reason::from("its input is neither float32 nor int64")),
         };
-        let shape = self.sample_shape(name)?;
+        let (layout, shape) = Layout::of(&self.extents(name)?)?;
+        if layout != Layout::PLAIN {
+            return Err(Reason::from(format!("its input `{name}` does not begin with the batch")));
+        }
         let unique = self.unique(name);
         let input = Input { name: unique.clone(), shape: shape.clone(), dtype };
         self.builder.input(input).map_err(|error| Reason::from(error.to_string()))?;
         let memory = self.new_memory();
-        self.values.insert(name, Value::Known(Known { name: unique, shape, memory, version: 0 }));
+        self.values.insert(name, Value::Known(Known { name: unique, shape, layout, memory, version: 0 }));
         Ok(())
+    }
+
+    /// Takes what a node computes from sizes alone, as far as others read it.
+    fn constant(&mut self, node: &'d Node) {
+        for name in node.outputs.iter().flat_map(names) {
+            let value = match self.constants.values.get(name) {
+                Some(constant) => Value::Constant(constant.shallow_clone()),
+                None => Value::Missing(Reason::from(format!("`{name}` is not the same for each sample"))),
+            };
+            self.values.insert(name, value);
+        }
     }
 
     fn node(&mut self, node: &'d Node) -> Result<(), Refusal> {
@@ -217,10 +307,12 @@ impl<'d> Lowering<'d> {
 
     fn finish(self) -> Result<Lowered, Refusal> {
         let output = self.known(self.output).map_err(|reason| Refusal::new(reason.text))?;
+        if output.layout != Layout::PLAIN {
+            return Err(Refusal::new(format!("its output `{}` does not begin with the batch", self.output)));
+        }
         let graph = self.builder.finish(&output.name).map_err(|error| Refusal::new(error.to_string()))?;
-        let specs = graph.nodes().iter().flat_map(|node| node.parameters.iter().chain(&node.buffers));
         let mut unused = self.tensors.saved.clone();
-        for spec in specs {
+        for spec in graph.tensors() {
             let kind = match spec.dtype {
                 Dtype::F32 => Kind::Float,
                 Dtype::I64 => Kind::Int64,
@@ -236,21 +328,9 @@ impl<'d> Lowering<'d> {
         }
     }
 
-    /// The shape for one sample of a value of the document, which must begin with the batch.
-    fn sample_shape(&self, name: &str) -> Result<Vec<i64>, Reason> {
-        let meta = self.document.graph_module.graph.tensor_values.get(name);
-        let meta = meta.ok_or_else(|| format!("the value `{name}` is not described"))?;
-        // Sums and products of sizes must not overflow.
-        let is_size = |size: &i64| (1..=i64::from(u32::MAX)).contains(size);
-        let fixed = |size: &super::document::Size| size.fixed().filter(is_size);
-        match meta.sizes.split_first() {
-            Some((batch, sizes)) if batch.expression() == Some(self.batch) => sizes
-                .iter()
-                .map(fixed)
-                .collect::<Option<_>>()
-                .ok_or_else(|| Reason::from(format!("the sizes of `{name}` are not fixed"))),
-            _ => Err(Reason::from(format!("the value `{name}` does not begin with the batch"))),
-        }
+    /// The lengths of a value of the document.
+    fn extents(&self, name: &str) -> Result<Vec<Extent>, Reason> {
+        extents(self.document, name, self.batch)
     }
 
     /// The dtype of a value of the document.
@@ -282,13 +362,34 @@ impl<'d> Lowering<'d> {
             Some(Value::Known(_)) => {
                 Err(Reason::from(format!("it reads `{name}`, which another node has changed in place")))
             }
-            Some(Value::Tensor(tensor)) => {
-                Err(Reason::from(format!("it reads the tensor `{tensor}` as a value, which only layers read")))
+            Some(Value::Tensor(tensor)) => Err(Reason::from(format!("it reads the tensor `{tensor}` as a value"))),
+            Some(Value::Constant(_) | Value::Zeros | Value::Size) => {
+                Err(Reason::from(format!("it reads the constant `{name}` as a value")))
             }
-            Some(Value::Zeros | Value::Size) => Err(Reason::from(format!("it reads the constant `{name}` as a value"))),
             Some(Value::Missing(reason)) => Err(reason.clone()),
             None => Err(Reason::from(format!("it reads `{name}`, which is not described"))),
         }
+    }
+
+    /// As [`Lowering::known`], also of a tensor of the model, which becomes the value of a node.
+    fn read(&mut self, name: &'d str) -> Result<Known, Reason> {
+        let Some(Value::Tensor(_)) = self.values.get(name) else { return self.known(name) };
+        let tensor = self.tensor(name)?;
+        if let Some(known) = self.parameters.get(tensor) {
+            return Ok(known.clone());
+        }
+        let shape = self.tensor_shape(tensor).to_vec();
+        if self.tensors.saved.get(tensor).is_none_or(|(_, kind)| *kind != Kind::Float) {
+            return Err(Reason::from(format!("it reads the tensor `{tensor}` as a value, which is not float32")));
+        }
+        let extents: Vec<Extent> = shape.iter().copied().map(Extent::Fixed).collect();
+        let (layout, _) = Layout::of(&extents)?;
+        let op = Op::Parameter { shape, is_buffer: self.tensors.buffers.contains(tensor) };
+        let unique = self.unique(name);
+        let shape = self.inner((name, layout), &unique, op, &[], &[tensor])?;
+        let known = Known { name: unique, shape, layout, memory: self.new_memory(), version: 0 };
+        self.parameters.insert(tensor, known.clone());
+        Ok(known)
     }
 
     /// The tensor of the model that a name of the document stands for.
@@ -306,80 +407,110 @@ impl<'d> Lowering<'d> {
         self.tensors.saved.get(name).map_or(&[], |(shape, _)| shape)
     }
 
-    /// The node that owns these tensors, each with the name that it must have in the node.
-    fn owner(&mut self, tensors: &[(&str, &str)]) -> Result<String, Reason> {
-        let mut owner = None;
-        for (own, name) in tensors {
-            let module = name.strip_suffix(own).and_then(|module| module.strip_suffix('.'));
-            let module = match (module, *name == *own) {
-                (Some(module), _) => module,
-                (None, true) => {
-                    return Err(Reason::from(format!(
-                        "its tensor `{name}` has no module's name: wrap the model in a module that holds it"
-                    )));
-                }
-                (None, false) => {
-                    return Err(Reason::from(format!("its tensor is named `{name}`, and a layer's is `{own}`")));
-                }
-            };
-            if *owner.get_or_insert(module) != module {
-                return Err(Reason::from(format!("its tensor `{name}` is that of another module than its others")));
+    /// The name of a node over these tensors of the document: that of their module, or that of the call, where they are those of
+    /// several modules, or of an earlier node, too.
+    fn owner(&mut self, call: &Call<'d>, op: &Op, tensors: &[&'d str]) -> Result<String, Reason> {
+        let saved = |argument: &'d str| self.tensor(argument).ok();
+        let own = |argument: &'d str| self.own_names.get(argument).copied();
+        for module in [module_of(op, tensors, saved), module_of(op, tensors, own)].into_iter().flatten() {
+            if self.owners.insert(module.to_owned()) {
+                self.taken.insert(module.to_owned());
+                return Ok(module.to_owned());
             }
         }
-        let owner = owner.ok_or_else(|| Reason::from("it has no tensors"))?.to_owned();
-        if !self.owners.insert(owner.clone()) {
-            return Err(Reason::from(format!(
-                "its tensors are those of the node `{owner}`, too: they are shared or tied"
-            )));
-        }
-        Ok(owner)
+        Ok(self.unique(call.output()?))
     }
 
-    /// Adds a node without tensors, named after the document's.
+    /// Adds a node without tensors, named after the document's. Its value has the batch where its inputs have it.
     fn value(&mut self, call: &Call<'d>, op: Op, inputs: &[&Known]) -> Result<(), Reason> {
-        let name = self.unique(call.output()?);
-        self.add(call, name, op, inputs)
+        let layout = inputs.iter().map(|known| known.layout).find(|layout| layout.is_batched());
+        let layout = layout.or_else(|| Some(inputs.first()?.layout)).unwrap_or(Layout::PLAIN);
+        self.value_as(call, call.output()?, op, inputs, layout)
     }
 
-    /// Adds a node whose value is the call's output.
-    fn add(&mut self, call: &Call<'d>, name: String, op: Op, inputs: &[&Known]) -> Result<(), Reason> {
-        let output = call.output()?;
-        self.add_as(call, output, name, op, inputs)
-    }
-
-    /// Adds a node whose value is `output` in the document.
-    fn add_as(
+    /// Adds a node without tensors whose value is `output` in the document.
+    fn value_as(
         &mut self,
         call: &Call<'d>,
         output: &'d str,
+        op: Op,
+        inputs: &[&Known],
+        layout: Layout,
+    ) -> Result<(), Reason> {
+        let name = self.unique(output);
+        self.add(call, (output, layout), name, op, inputs, &[])
+    }
+
+    /// Adds a node over tensors of the model, which has the value of the call.
+    fn layer(&mut self, call: &Call<'d>, op: Op, input: &Known, tensors: &[&'d str]) -> Result<(), Reason> {
+        self.layer_as(call, call.output()?, op, input, tensors)
+    }
+
+    /// Adds a node over tensors of the model whose value is `output` in the document.
+    fn layer_as(
+        &mut self,
+        call: &Call<'d>,
+        output: &'d str,
+        op: Op,
+        input: &Known,
+        tensors: &[&'d str],
+    ) -> Result<(), Reason> {
+        let saved = tensors.iter().map(|tensor| self.tensor(tensor)).collect::<Result<Vec<_>, _>>()?;
+        let owner = self.owner(call, &op, tensors)?;
+        self.add(call, (output, input.layout), owner, op, &[input], &saved)
+    }
+
+    /// Adds a node whose value is `output` in the document, with the batch where `layout` says.
+    fn add(
+        &mut self,
+        call: &Call<'d>,
+        (output, layout): (&'d str, Layout),
         name: String,
         op: Op,
         inputs: &[&Known],
+        tensors: &[&str],
     ) -> Result<(), Reason> {
-        let expected = self.sample_shape(output)?;
         if self.kind(output) != Some(Kind::Float) {
             return Err(Reason::from("its value is not float32"));
         }
-        let shape = self.inner(output, &name, op, inputs)?;
-        if shape != expected {
-            return Err(Reason::from(format!("its value has the shape {expected:?}, and that of the graph {shape:?}")));
-        }
+        let shape = self.inner((output, layout), &name, op, inputs, tensors)?;
         let known = match (call.is_in_place(), inputs.first()) {
             (true, Some(changed)) => self.changed(call, name, changed),
-            (false, Some(viewed)) if call.is_view() => Known { name, shape, ..(*viewed).clone() },
-            _ => Known { name, shape, memory: self.new_memory(), version: 0 },
+            (false, Some(viewed)) if call.is_view() => Known { name, shape, layout, ..(*viewed).clone() },
+            _ => Known { name, shape, layout, memory: self.new_memory(), version: 0 },
         };
-        self.values.insert(output, Value::Known(known));
-        Ok(())
+        self.bind(output, known)
     }
 
     /// Adds a node whose value is, perhaps in another shape, the document's `output`. Returns its shape.
-    fn inner(&mut self, output: &str, name: &str, op: Op, inputs: &[&Known]) -> Result<Vec<i64>, Reason> {
+    fn inner(
+        &mut self,
+        (output, layout): (&str, Layout),
+        name: &str,
+        op: Op,
+        inputs: &[&Known],
+        tensors: &[&str],
+    ) -> Result<Vec<i64>, Reason> {
         let inputs: Vec<&str> = inputs.iter().map(|known| known.name.as_str()).collect();
-        let misfit = |error: crate::model::ModelError| Reason::from(error.to_string());
-        self.builder.node(&LayerPath::default(), name.to_owned(), op, &inputs, None).map_err(misfit)?;
-        self.made.push(output.to_owned());
-        Ok(self.builder.shape(name, name).map_err(misfit)?.to_vec())
+        self.builder.node_over(name.to_owned(), op, &inputs, tensors).map_err(misfit)?;
+        let shape = self.builder.shape(name, name).map_err(misfit)?.to_vec();
+        self.made.push(Place { name: output.to_owned(), before: layout.before(&shape) });
+        Ok(shape)
+    }
+
+    /// Makes a value that of `output`, which must have its lengths in the document.
+    fn bind(&mut self, output: &'d str, known: Known) -> Result<(), Reason> {
+        let (found, expected) = (known.layout.extents(&known.shape), self.extents(output)?);
+        if found != expected {
+            let has_batch = expected.iter().any(|extent| matches!(extent, Extent::Batch(_)));
+            if known.layout == Layout::PLAIN && !has_batch {
+                return Err(Reason::from(format!("the value `{output}` does not begin with the batch")));
+            }
+            let shape = &known.shape;
+            return Err(Reason::from(format!("its value has not the shape {shape:?} of the graph for a sample")));
+        }
+        self.values.insert(output, Value::Known(known));
+        Ok(())
     }
 
     /// The value after an operator has changed it in place. The name before stands for the same tensor, and so for the new
@@ -396,18 +527,41 @@ impl<'d> Lowering<'d> {
         known
     }
 
-    /// The call's output is another name for the value `read`.
-    fn alias(&mut self, call: &Call<'d>, read: &str) -> Result<(), Reason> {
-        let (output, known) = (call.output()?, self.known(read)?);
-        if self.sample_shape(output)? != known.shape {
-            return Err(Reason::from("its value has another shape than what it reads"));
-        }
-        if self.kind(output) != self.kind(read) {
+    /// The call's output is another name for what it reads first.
+    fn alias(&mut self, call: &Call<'d>) -> Result<(), Reason> {
+        let known = self.input(call)?;
+        self.alias_of(call, known)
+    }
+
+    /// The call's output is another name for a value, perhaps with the batch in another place.
+    fn alias_of(&mut self, call: &Call<'d>, known: Known) -> Result<(), Reason> {
+        let output = call.output()?;
+        if let Some(read) = call.first_tensor()
+            && self.kind(output) != self.kind(read)
+        {
             return Err(Reason::from("its value has another dtype than what it reads"));
         }
-        self.values.insert(output, Value::Known(known));
-        Ok(())
+        self.bind(output, known)
     }
+}
+
+/// Why the graph does not take a node.
+fn misfit(error: ModelError) -> Reason {
+    Reason::from(match error {
+        ModelError::Shape { expected, found, .. } => format!("it expects {expected}, but gets the shape {found:?}"),
+        ModelError::Option { option, value, expected, .. } => {
+            format!("its `{option}` is `{value}`, which must be {expected}")
+        }
+        other => other.to_string(),
+    })
+}
+
+/// The module that has all of these tensors under the names of the operator, if there is one; `name` is the whole name of each.
+fn module_of<'d>(op: &Op, tensors: &[&'d str], name: impl Fn(&'d str) -> Option<&'d str>) -> Option<&'d str> {
+    let own = op.parameter_names().into_iter().chain(op.buffer_names());
+    let mut modules = own.zip(tensors).map(|(own, tensor)| name(tensor)?.strip_suffix(&own)?.strip_suffix('.'));
+    let first = modules.next()??;
+    modules.all(|module| module == Some(first)).then_some(first)
 }
 
 #[cfg(test)]

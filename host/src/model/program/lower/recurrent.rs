@@ -1,6 +1,7 @@
 //! LSTM and GRU.
 
 use super::arguments::Call;
+use super::constants::is_zero;
 use super::{Lowering, Reason, Value};
 use crate::model::{Op, Recurrent};
 
@@ -8,24 +9,25 @@ impl<'d> Lowering<'d> {
     /// Recurrent layers from states of zero, over sequences that begin with the batch.
     pub(super) fn recurrent(&mut self, call: &Call<'d>) -> Result<(), Reason> {
         let is_lstm = call.operator() == "lstm";
-        let input = self.input(call)?;
+        let input = self.plain_input(call)?;
         if !call.flag("batch_first", false)? {
             return Err(Reason::from("its sequences do not begin with the batch: `batch_first` is needed"));
         }
         let states = if is_lstm { call.tensors("hx")? } else { vec![call.tensor("hx")?] };
-        if states.iter().any(|state| !matches!(self.values.get(state), Some(Value::Zeros))) {
+        let is_zero = |state: &&str| match self.values.get(*state) {
+            Some(Value::Zeros) => true,
+            Some(Value::Constant(value)) => is_zero(value),
+            _ => false,
+        };
+        if !states.iter().all(is_zero) {
             return Err(Reason::from("its first states are not zeros"));
         }
         let num_layers = call.integer("num_layers", 1)?;
         let bidirectional = call.flag("bidirectional", false)?;
-        let own = names(num_layers, bidirectional);
         let given = call.tensors("params")?;
-        if !call.flag("has_biases", true)? || given.len() != own.len() {
-            return Err(Reason::from("it has no biases, or projections"));
-        }
-        let given = given.into_iter().map(|name| self.tensor(name)).collect::<Result<Vec<_>, _>>()?;
+        let saved = given.iter().map(|name| self.tensor(name)).collect::<Result<Vec<_>, _>>()?;
         let (Some([_, input_size]), Some([_, hidden_size])) =
-            (given.first().map(|name| self.tensor_shape(name)), given.get(1).map(|name| self.tensor_shape(name)))
+            (saved.first().map(|name| self.tensor_shape(name)), saved.get(1).map(|name| self.tensor_shape(name)))
         else {
             return Err(Reason::from("its weights are no matrices"));
         };
@@ -37,6 +39,10 @@ impl<'d> Lowering<'d> {
             dropout: call.double("dropout", 0.0)?,
             last_only: false,
         };
+        let count = Op::Lstm(recurrent.clone()).parameter_names().len();
+        if !call.flag("has_biases", true)? || given.len() != count {
+            return Err(Reason::from("it has no biases, or projections"));
+        }
         let mut outputs = call.outputs();
         let mut output = outputs.next().flatten().ok_or_else(|| Reason::from("it has no value"))?;
         for state in outputs.flatten() {
@@ -47,10 +53,8 @@ impl<'d> Lowering<'d> {
             output = selected;
             self.done.extend(nodes);
         }
-        let pairs: Vec<(&str, &str)> = own.iter().map(String::as_str).zip(given).collect();
-        let owner = self.owner(&pairs)?;
         let op = if is_lstm { Op::Lstm(recurrent) } else { Op::Gru(recurrent) };
-        self.add_as(call, output, owner, op, &[&input])
+        self.layer_as(call, output, op, &input, &given)
     }
 
     /// If all that is read of a sequence of this length is its last position: the name of that value, and the nodes that take
@@ -78,14 +82,4 @@ impl<'d> Lowering<'d> {
             }
         }
     }
-}
-
-/// The names of the parameters, in PyTorch's order.
-fn names(layers: i64, bidirectional: bool) -> Vec<String> {
-    let directions: &[&str] = if bidirectional { &["", "_reverse"] } else { &[""] };
-    // A list of parameters as long as that is not read from a file of any size.
-    (0..layers.clamp(0, 1024))
-        .flat_map(|layer| directions.iter().map(move |direction| format!("l{layer}{direction}")))
-        .flat_map(|end| ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|name| format!("{name}_{end}")))
-        .collect()
 }

@@ -25,6 +25,9 @@ pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, re
     console.line(&format!("run `{}`: {device}, threads {threads}, seed {}", run.name, run.seed));
     let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
     console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
+    if let Some(lora) = plan.model.lora() {
+        console.line(&lora);
+    }
     for note in &plan.data.notes {
         console.line(&format!("data: {note}"));
     }

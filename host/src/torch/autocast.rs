@@ -6,7 +6,7 @@ use tch::{Device, Kind};
 
 use super::{TorchError, device_index, error::check, shim};
 
-/// Autocast is on for its device on this thread, from [`enter`] until this is dropped. Guards nest.
+/// Autocast is on for its device on this thread, from [`enter`] until this is dropped, or off from [`leave`] on. Guards nest.
 #[derive(Debug)]
 #[must_use = "autocast ends when the guard is dropped"]
 pub struct Autocast {
@@ -26,10 +26,19 @@ pub fn enter(device: Device, kind: Kind) -> Result<Autocast, TorchError> {
     if kind != Kind::BFloat16 {
         return Err(TorchError::UnsupportedPrecision { kind });
     }
+    set(device, BFLOAT16)
+}
+
+/// Turns autocast off for `device` on the calling thread, until the guard is dropped.
+pub fn leave(device: Device) -> Result<Autocast, TorchError> {
+    set(device, -1)
+}
+
+fn set(device: Device, dtype: c_int) -> Result<Autocast, TorchError> {
     let device = device_index(device)?;
     let mut previous = -1;
     // SAFETY: `previous` is a place to write to.
-    let status = unsafe { shim::host_torch_autocast_enter(device, BFLOAT16, &mut previous) };
+    let status = unsafe { shim::host_torch_autocast_enter(device, dtype, &mut previous) };
     check(status, "autocast")?;
     Ok(Autocast { device, previous, _thread: PhantomData })
 }
@@ -57,6 +66,10 @@ mod tests {
         {
             let _inner = enter(Device::Cpu, Kind::BFloat16).unwrap();
             assert_eq!(product(), Kind::BFloat16);
+        }
+        {
+            let _left = leave(Device::Cpu).unwrap();
+            assert_eq!(product(), Kind::Float);
         }
         assert_eq!(product(), Kind::BFloat16);
         drop(outer);

@@ -416,13 +416,15 @@ int host_torch_set_deterministic_algorithms(bool enabled) noexcept {
   });
 }
 
-// `previous` receives the value that `host_torch_autocast_leave` restores: the dtype, or -1 if autocast was off.
+// Turns autocast to `dtype` on, or off if it is -1. `previous` receives the value that `host_torch_autocast_leave` restores: the dtype, or -1 if autocast was off.
 int host_torch_autocast_enter(int device, int dtype, int* previous) noexcept {
   return guarded([&] {
     at::DeviceType type = device_of(device).type();
     *previous = at::autocast::is_autocast_enabled(type) ? static_cast<int>(at::autocast::get_autocast_dtype(type)) : -1;
-    at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(dtype));
-    at::autocast::set_autocast_enabled(type, true);
+    if (dtype >= 0) {
+      at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(dtype));
+    }
+    at::autocast::set_autocast_enabled(type, dtype >= 0);
     at::autocast::increment_nesting();
   });
 }

@@ -20,5 +20,5 @@ pub use record::{Blob, HyperParameter, Record, RecordValue};
 pub use tensors::{Tap, TapOf, TapReduce, TensorInfo, TensorSet};
 pub use values::{
     Action, ArrayPoint, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime,
-    ParameterGroup, Point, Recording, RunInfo, Span, SpanKind, WeightsInfo,
+    LoraInfo, ParameterGroup, Point, Recording, RunInfo, Span, SpanKind, WeightsInfo,
 };

@@ -11,6 +11,7 @@ use super::arguments::argument;
 use super::document::{Document, Graph, Node, entry, input_name, kind_of, names, output, text_of};
 use super::lower::{Lowered, SavedTensors, lower};
 use super::operators::{Target, target};
+use super::uses::Uses;
 use super::{Described, Exported, Input, Normalization, Purpose, regions, tensors};
 use crate::refusal::Refusal;
 use crate::torch::program::{self, Argument, NO_SLOT, Output, Program, Size, Slot, Symbol};
@@ -36,8 +37,14 @@ pub(super) fn build(
 ) -> Result<Exported, Refusal> {
     let graph = &document.graph_module.graph;
     let bound = tensors::read(document, archive, device, purpose)?;
-    let mut builder =
-        Builder { program: Program::new(device)?, scope: Scope::new(), slots: 0, purpose, normalizations: Vec::new() };
+    let mut builder = Builder {
+        program: Program::new(device)?,
+        scope: Scope::new(),
+        slots: 0,
+        purpose,
+        normalizations: Vec::new(),
+        uses: Uses::default(),
+    };
     for spec in &document.graph_module.signature.input_specs {
         // The others are the model's tensors.
         if let Some(name) = input_name(spec).filter(|_| spec.get("user_input").or(spec.get("constant_input")).is_some())
@@ -52,11 +59,16 @@ pub(super) fn build(
         builder.program.bind(slot, &tensor.tensor, tensor.is_buffer)?;
     }
     builder.nodes(graph)?;
-    let Builder { mut program, scope, normalizations, .. } = builder;
+    let Builder { mut program, scope, normalizations, uses, .. } = builder;
     let input = input(document, &scope)?;
     let output = scope.get(output(document, wanted)?).ok_or_else(|| Refusal::new("its output is made by no node"))?;
     program.finish(&[*output])?;
     let normalizations = normalizations.iter().map(|slots| normalization(slots, &saved_slots)).collect();
+    let mut slots: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
+    for (slot, name) in &saved_slots {
+        slots.entry((*name).to_owned()).or_default().push(*slot);
+    }
+    let roles = slots.iter().map(|(name, slots)| (name.clone(), uses.role(slots))).collect();
     let mut tensors: Vec<(String, tch::Tensor)> = Vec::new();
     let (mut names, mut listed) = (BTreeMap::new(), BTreeSet::new());
     for tensors::Bound { input, saved, tensor, .. } in bound {
@@ -72,7 +84,7 @@ pub(super) fn build(
         graph: Arc::new(graph),
         values: values.iter().map(|value| scope.get(value).copied().unwrap_or(NO_SLOT)).collect(),
     });
-    Ok(Exported { program, tensors, input, normalizations, graph, evaluation: None })
+    Ok(Exported { program, tensors, input, normalizations, roles, slots, graph, evaluation: None })
 }
 
 /// What of a normalization is in the state dict, by the slots of its arguments.
@@ -104,6 +116,7 @@ pub(super) struct Builder<'p> {
     purpose: Purpose<'p>,
     /// The slots of the arguments of each batch norm.
     normalizations: Vec<BTreeMap<String, Slot>>,
+    uses: Uses,
 }
 
 impl Builder<'_> {
@@ -160,6 +173,7 @@ impl Builder<'_> {
                     });
                     self.normalizations.push(slots.collect());
                 }
+                self.uses.note(&name, &arguments);
                 let is_random = self.program.call(label, (&name, overload), &arguments, &outputs)?;
                 match self.purpose {
                     Purpose::Both | Purpose::Evaluation(_) if is_random => {

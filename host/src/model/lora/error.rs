@@ -84,10 +84,12 @@ impl LoraError {
 }
 
 fn few(names: &[String]) -> String {
-    let shown = list_names(names.iter().take(SHOWN).map(String::as_str), "and");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
+    match names.get(..SHOWN) {
+        Some(first) if names.len() > SHOWN => {
+            let first: Vec<String> = first.iter().map(|name| format!("`{name}`")).collect();
+            format!("{} and {} more", first.join(", "), names.len() - SHOWN)
+        }
+        _ => list_names(names.iter().map(String::as_str), "and"),
     }
 }
 

@@ -268,7 +268,7 @@ fn what_cannot_be_adapted_is_named() {
     };
     let (told, hint) = refused("bert", &["*.query", "query"], &[]);
     insta::assert_snapshot!(told, @"/targets/1: there is no module `query`");
-    insta::assert_snapshot!(hint, @"`*.query` fits 2 of the modules; what can be adapted is `bert.bert.encoder.layer.0.attention.self.query`, `bert.bert.encoder.layer.0.attention.self.key`, `bert.bert.encoder.layer.0.attention.self.value`, `bert.bert.encoder.layer.0.attention.output.dense`, `bert.bert.encoder.layer.0.intermediate.dense`, `bert.bert.encoder.layer.0.output.dense`, `bert.bert.encoder.layer.1.attention.self.query` and `bert.bert.encoder.layer.1.attention.self.key` and 6 more; `*` stands for any text");
+    insta::assert_snapshot!(hint, @"`*.query` fits 2 of the modules; what can be adapted is `bert.bert.encoder.layer.0.attention.self.query`, `bert.bert.encoder.layer.0.attention.self.key`, `bert.bert.encoder.layer.0.attention.self.value`, `bert.bert.encoder.layer.0.attention.output.dense`, `bert.bert.encoder.layer.0.intermediate.dense`, `bert.bert.encoder.layer.0.output.dense`, `bert.bert.encoder.layer.1.attention.self.query`, `bert.bert.encoder.layer.1.attention.self.key` and 6 more; `*` stands for any text");
     insta::assert_snapshot!(refused("layers", &["fc"], &[]).0, @"/targets/0: there is no module `fc`; did you mean `fc1`?");
     insta::assert_snapshot!(refused("layers", &["bn1"], &[]).0, @"/targets/0: LoRA cannot adapt `bn1`: it is `batch_norm`");
     insta::assert_snapshot!(refused("layers", &["conv*"], &[]).0, @"/targets/0: LoRA cannot adapt `conv2`: it is a convolution in 2 groups");

@@ -377,8 +377,8 @@ typedef uint32_t hp_status;
  * epochs: int, steps_per_epoch: int, total_steps: int, training_samples: int, trial: bool,
  * console_width: int, console_colors: bool, resumed_from: text or nil, data: {splits: {text: int}, classes: int,
  * target_names: [text], offset: [number], scale: [number], tokens: [text]}, lora?: {rank: int, alpha: number,
- * fan_in_fan_out: bool, target_modules: [text], modules_to_save: [text], tensors: [[text, text]]}}. With `lora`, the weights are
- * adapted; `tensors` are the names of the adapters' parameters, each with PEFT's.
+ * fan_in_fan_out: bool, target_modules: [text], modules_to_save: [text], tensors: [text]}}. With `lora`, the weights are
+ * adapted; `tensors` are the adapters' parameters.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_RUN_INFO 29u
 /* Prints a line on the host's console.

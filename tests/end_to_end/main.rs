@@ -48,6 +48,8 @@ mod dashboard;
 mod failures;
 // The weights that a run exports, as other programs read them.
 mod exports_weights;
+// Adapters beside frozen weights, and PEFT's view of them.
+mod lora;
 mod hints;
 mod inspection;
 // What a person meets first: no options, nothing saved, a loss that is NaN.

@@ -168,9 +168,9 @@ pub struct LoraInfo {
     /// The names of the modules that are trained themselves.
     #[serde(default)]
     pub modules_to_save: Vec<String>,
-    /// The tensors of the adapters: each one's name among the parameters, and in PEFT's model.
+    /// The names of the adapters' parameters: `<module>.lora_A.weight` and `<module>.lora_B.weight`.
     #[serde(default)]
-    pub tensors: Vec<(String, String)>,
+    pub tensors: Vec<String>,
 }
 
 /// The description of the run.

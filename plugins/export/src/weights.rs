@@ -66,13 +66,17 @@ impl<'a> Weights<'a> {
         Ok(weights)
     }
 
-    /// Reads parameters by their names, each to be written under another one: those of adapters, which the model's weights
-    /// above already have in them.
+    /// Reads parameters by their names, each to be written under another one: those of adapters, which the model's weights above
+    /// already have in them.
     ///
     /// # Errors
     ///
     /// Those of [`Weights::read`], and a name that there is not.
-    pub fn read_as(run: &'a Run<'_>, names: &'a [(String, String)], allow_non_finite: bool) -> Result<Weights<'a>> {
+    pub fn read_as(
+        run: &'a Run<'_>,
+        names: impl IntoIterator<Item = (&'a str, &'a str)>,
+        allow_non_finite: bool,
+    ) -> Result<Weights<'a>> {
         let mut weights = Weights { allow_non_finite, ..Weights::default() };
         for (name, written) in names {
             weights.insert(weight(run, written, run.tensor(TensorSet::Parameters, name)?)?);

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use export::{Origin, Weight, Weights, write_safetensors};
+use export::{Origin, Values, Weight, Weights, write_safetensors};
 use plugin_api::protocol::LoraInfo;
 use plugin_api::{Error, Result, Run};
 use serde_json::{Value, json};
@@ -38,9 +38,9 @@ pub(crate) fn write(
     origin: &Origin,
     allow_non_finite: bool,
 ) -> Result<()> {
-    let names: Vec<(String, String)> =
-        lora.tensors.iter().map(|(name, written)| (name.clone(), format!("{PREFIX}{written}"))).collect();
-    let mut written = Weights::read_as(run, &names, allow_non_finite)?;
+    let names: Vec<String> = lora.tensors.iter().map(|name| format!("{PREFIX}{name}")).collect();
+    let pairs = lora.tensors.iter().map(String::as_str).zip(names.iter().map(String::as_str));
+    let mut written = Weights::read_as(run, pairs, allow_non_finite)?;
     let is_saved = |name: &str| {
         let is_in = |module: &String| name.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with('.'));
         lora.modules_to_save.iter().any(is_in)
@@ -53,10 +53,39 @@ pub(crate) fn write(
     for (weight, name) in &saved {
         written.insert(Weight { name, ..*weight });
     }
+    let outputs: Vec<Output> =
+        lora.target_modules.iter().filter_map(|module| Output::of(module, lora, weights)).collect();
+    for Output { names, shapes, zeros } in &outputs {
+        for (name, shape) in names.iter().zip(shapes) {
+            written.insert(Weight { name, shape, values: Values::F32(zeros) });
+        }
+    }
     write_safetensors(tensors, &written, origin)?;
     let mut text = serde_json::to_vec_pretty(&configuration(lora))?;
     text.push(b'\n');
     Ok(config.write_all(&text)?)
+}
+
+/// The adapter of the output of a multi-head attention: PEFT adapts it with the rest, and the host does not, so that it is zeros.
+struct Output {
+    names: [String; 2],
+    shapes: [[i64; 2]; 2],
+    /// The elements of either.
+    zeros: Vec<f32>,
+}
+
+impl Output {
+    /// That of `module`, if it is a multi-head attention.
+    fn of(module: &str, lora: &LoraInfo, weights: &Weights<'_>) -> Option<Self> {
+        weights.get(&format!("{module}.in_proj_weight")).ok()?;
+        let weight = weights.get(&format!("{module}.out_proj.weight")).ok()?;
+        let [out, inputs] = *weight.shape else { return None };
+        let rank = i64::try_from(lora.rank).ok()?;
+        // Square.
+        let count = usize::try_from(rank.checked_mul(out)?).ok().filter(|_| out == inputs)?;
+        let names = ["lora_A", "lora_B"].map(|matrix| format!("{PREFIX}{module}.base_layer.out_proj.{matrix}.weight"));
+        Some(Self { names, shapes: [[rank, inputs], [out, rank]], zeros: vec![0.0; count] })
+    }
 }
 
 /// `adapter_config.json`.

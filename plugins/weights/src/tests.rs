@@ -304,7 +304,9 @@ proptest! {
 /// A linear layer with its adapter, as a host gives them to who exports: the sum under the layer's name.
 fn adapted(options: Value) -> FakeHost {
     let mut host = FakeHost::new::<WeightsExport>(options).unwrap();
-    let parameters: [(&str, [i64; 2]); 5] = [
+    let parameters: [(&str, [i64; 2]); 7] = [
+        ("attn.in_proj_weight", [12, 4]),
+        ("attn.out_proj.weight", [4, 4]),
         ("encoder.fc.weight", [2, 3]),
         ("header.weight", [1, 2]),
         ("head.weight", [4, 2]),
@@ -321,9 +323,9 @@ fn adapted(options: Value) -> FakeHost {
         info.lora = Some(plugin_api::protocol::LoraInfo {
             rank: 1,
             alpha: 16.0,
-            target_modules: vec!["encoder.fc".to_owned()],
+            target_modules: vec!["encoder.fc".to_owned(), "attn".to_owned()],
             modules_to_save: vec!["head".to_owned()],
-            tensors: matrices.map(|name| (name.clone(), name)).into(),
+            tensors: matrices.into(),
             ..Default::default()
         });
     })
@@ -343,7 +345,9 @@ fn adapters_are_written_as_peft_reads_them() {
     let tensors = read(&host.folder().join(&paths[0]));
     let found: Vec<(&str, &[i64])> =
         tensors.iter().map(|(name, found)| (name.as_str(), found.shape.as_slice())).collect();
-    let expected: [(&str, &[i64]); 4] = [
+    let expected: [(&str, &[i64]); 6] = [
+        ("base_model.model.attn.base_layer.out_proj.lora_A.weight", &[1, 4]),
+        ("base_model.model.attn.base_layer.out_proj.lora_B.weight", &[4, 1]),
         ("base_model.model.encoder.fc.lora_A.weight", &[1, 3]),
         ("base_model.model.encoder.fc.lora_B.weight", &[2, 1]),
         ("base_model.model.head.scale", &[]),
@@ -355,7 +359,7 @@ fn adapters_are_written_as_peft_reads_them() {
         ("peft_type", json!("LORA")),
         ("r", json!(1)),
         ("lora_alpha", json!(16)),
-        ("target_modules", json!(["encoder.fc"])),
+        ("target_modules", json!(["encoder.fc", "attn"])),
         ("modules_to_save", json!(["head"])),
         ("fan_in_fan_out", json!(false)),
         ("inference_mode", json!(true)),

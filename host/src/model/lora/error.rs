@@ -112,7 +112,7 @@ impl Report for LoraError {
                 }
             }
             Self::Module { .. } => Some(
-                "it adapts linear layers, 2-d convolutions without groups, and multi-head attention; `train` names \
+                "it adapts linear layers, 2-d convolutions without groups, and the input of multi-head attention; `train` names \
                  parameters that are trained themselves"
                     .to_owned(),
             ),

@@ -52,8 +52,7 @@ pub struct Lora {
     adapters: Vec<Adapter>,
     /// The parameters that never learn: all but the adapters and what is trained beside them.
     base: BTreeSet<String>,
-    /// PEFT's names of the modules that are adapted, and of those that are trained themselves.
-    target_modules: Vec<String>,
+    /// The names of the modules that are trained themselves.
     modules_to_save: Vec<String>,
 }
 
@@ -70,18 +69,13 @@ struct Adapter {
 impl Lora {
     /// What PEFT's files say of the adapters.
     pub fn info(&self) -> LoraInfo {
-        let tensors = self.adapters.iter().flat_map(|adapter| {
-            let in_peft =
-                ["lora_A", "lora_B"].map(|matrix| format!("{}.{matrix}.weight", adapter.weight.prefix_in_peft));
-            adapter.names.iter().cloned().zip(in_peft)
-        });
         LoraInfo {
             rank: u64::from(self.rank),
             alpha: self.alpha,
             fan_in_fan_out: self.adapters.iter().all(|adapter| adapter.weight.layout == Layout::Transposed),
-            target_modules: self.target_modules.clone(),
+            target_modules: self.adapters.iter().map(|adapter| adapter.weight.module.clone()).collect(),
             modules_to_save: self.modules_to_save.clone(),
-            tensors: tensors.collect(),
+            tensors: self.adapters.iter().flat_map(|adapter| adapter.names.iter().cloned()).collect(),
         }
     }
 
@@ -218,12 +212,11 @@ impl Network {
         let (trained, modules_to_save) = beside(train, &names, &chosen)?;
         let base: BTreeSet<String> =
             names.iter().filter(|name| !trained.contains(**name)).map(|name| (*name).to_owned()).collect();
-        let target_modules: Vec<String> = chosen.iter().map(|(module, _)| module.clone()).collect();
 
         let mut generator = Generator::new(seed ^ APART).map_err(ModelError::from)?;
         let (mut adapters, mut tensors) = (Vec::new(), Vec::new());
         let places: HashMap<&str, usize> = names.iter().enumerate().map(|(place, name)| (*name, place)).collect();
-        let mut weights: Vec<Weight> = chosen.into_iter().flat_map(|(_, weights)| weights).collect();
+        let mut weights = chosen;
         weights.sort_by_key(|weight| places.get(weight.parameter.as_str()).copied());
         for weight in weights {
             let unknown = || ModelError::UnknownTensor { name: weight.parameter.clone() };
@@ -231,14 +224,14 @@ impl Network {
             let own = self.tensor(&weight.parameter)?;
             let [a, b] = matrices(own, weight.layout, i64::from(rank.get()), &mut generator)
                 .map_err(|error| error.of(&weight, targets))?;
-            let matrix = |matrix: &str| format!("{}.{matrix}.weight", weight.prefix);
+            let matrix = |matrix: &str| format!("{}.{matrix}.weight", weight.module);
             let matrices = ["lora_A", "lora_B"].map(matrix);
             let first = names.len() + tensors.len();
             adapters.push(Adapter { places: [place, first, first + 1], names: matrices.clone(), weight });
             tensors.extend(matrices.into_iter().zip([a, b]).map(|(name, tensor)| NamedTensor { name, tensor }));
         }
         let rank = rank.get();
-        let lora = Lora { rank, alpha, adapters, base, target_modules, modules_to_save };
+        let lora = Lora { rank, alpha, adapters, base, modules_to_save };
         let frozen = Frozen::of(lora.base.clone(), moving_statistics);
         self.add_adapters(lora, tensors)?;
         Ok(self.set_frozen(frozen)?)
@@ -274,10 +267,10 @@ impl Unfit {
             Self::Torch(error) => return LoraError::Network(error.into()),
         };
         let is_named = |pattern: &String| {
-            [&weight.prefix, &weight.parameter].into_iter().any(|name| plugin_api::services::fits(pattern, name))
+            [&weight.module, &weight.parameter].into_iter().any(|name| plugin_api::services::fits(pattern, name))
         };
         let index = targets.iter().position(is_named).unwrap_or(0);
-        LoraError::Module { index, module: weight.prefix.clone(), reason }
+        LoraError::Module { index, module: weight.module.clone(), reason }
     }
 }
 
@@ -310,11 +303,7 @@ fn matrices(weight: &Tensor, layout: Layout, rank: i64, generator: &mut Generato
 /// # Errors
 ///
 /// A pattern that fits none, or one that PEFT's files cannot hold: they hold whole modules, without adapters in them.
-fn beside(
-    train: &[String],
-    names: &[&str],
-    chosen: &[(String, Vec<Weight>)],
-) -> Result<(BTreeSet<String>, Vec<String>), LoraError> {
+fn beside(train: &[String], names: &[&str], chosen: &[Weight]) -> Result<(BTreeSet<String>, Vec<String>), LoraError> {
     let (mut trained, mut modules) = (BTreeSet::new(), Vec::new());
     for (index, pattern) in train.iter().enumerate() {
         let fitting = fitting("parameter", std::slice::from_ref(pattern), names).map_err(|refusal| {
@@ -326,12 +315,12 @@ fn beside(
             let Some((module, _)) = name.rsplit_once('.') else {
                 return Err(refused("it belongs to the model itself, and to none of its modules".to_owned()));
             };
-            let within = chosen.iter().find(|(adapted, _)| {
-                adapted == module
+            let within = chosen.iter().map(|weight| weight.module.as_str()).find(|adapted| {
+                *adapted == module
                     || adapted.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'))
-                    || module.strip_prefix(adapted.as_str()).is_some_and(|rest| rest.starts_with('.'))
+                    || module.strip_prefix(*adapted).is_some_and(|rest| rest.starts_with('.'))
             });
-            if let Some((adapted, _)) = within {
+            if let Some(adapted) = within {
                 return Err(refused(format!(
                     "`{adapted}` is adapted, and a module is either adapted or trained as a whole"
                 )));

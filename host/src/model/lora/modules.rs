@@ -27,8 +27,8 @@ pub type Roles = BTreeMap<String, Result<Layout, String>>;
 #[derive(Debug)]
 pub(super) struct Module {
     pub(super) name: String,
-    /// Its weights, or why it cannot be adapted.
-    pub(super) weights: Result<Vec<Weight>, String>,
+    /// Its weight, or why it cannot be adapted.
+    pub(super) weight: Result<Weight, String>,
 }
 
 /// A weight that can be adapted.
@@ -36,10 +36,8 @@ pub(super) struct Module {
 pub(super) struct Weight {
     /// Its name.
     pub(super) parameter: String,
-    /// What the names of its adapter begin with here, without the dot.
-    pub(super) prefix: String,
-    /// The same in PEFT.
-    pub(super) prefix_in_peft: String,
+    /// Its module's.
+    pub(super) module: String,
     pub(super) layout: Layout,
 }
 
@@ -63,56 +61,33 @@ pub(in super::super) fn roles(graph: &Graph) -> Roles {
 }
 
 /// The modules of a model with these parameters, in their order.
+///
+/// Of `torch.nn.MultiheadAttention`, which has no linear layers but for its output, the projection to queries, keys and values is
+/// adapted, as one matrix. The output is not: PEFT 0.21 adds what its adapter makes twice
+/// (`peft.tuners.lora.layer.MultiheadAttention.merge`), so that it would load another model than was trained.
 pub(super) fn modules(parameters: &[&str], roles: &Roles) -> Vec<Module> {
-    let layout = |parameter: &str| roles.get(parameter).and_then(|role| role.as_ref().ok()).copied();
-    // `torch.nn.MultiheadAttention` computes with both weights by itself, so that PEFT adapts both or none.
-    let is_attention = |module: &str| {
-        let weights = [format!("{module}.in_proj_weight"), format!("{module}.out_proj.weight")];
-        weights.iter().all(|weight| layout(weight) == Some(Layout::Linear))
-    };
+    let is_attention = |module: &str| roles.contains_key(&format!("{module}.in_proj_weight"));
     let mut modules: Vec<Module> = Vec::new();
     let mut positions: HashMap<&str, usize> = HashMap::new();
     for parameter in parameters {
         let Some((name, tensor)) = parameter.rsplit_once('.') else { continue };
-        let attention = if tensor == "in_proj_weight" { Some(name) } else { name.strip_suffix(".out_proj") };
-        let weights = match (attention.filter(|module| is_attention(module)), tensor, roles.get(*parameter)) {
-            (Some(_), "in_proj_weight", _) => {
-                let out = format!("{name}.out_proj");
-                Ok(vec![
-                    Weight {
-                        parameter: (*parameter).to_owned(),
-                        prefix: name.to_owned(),
-                        prefix_in_peft: name.to_owned(),
-                        layout: Layout::Linear,
-                    },
-                    Weight {
-                        parameter: format!("{out}.weight"),
-                        prefix: out,
-                        // PEFT replaces the linear layer within the module that it wraps.
-                        prefix_in_peft: format!("{name}.base_layer.out_proj"),
-                        layout: Layout::Linear,
-                    },
-                ])
+        let is_output = name.strip_suffix(".out_proj").is_some_and(is_attention);
+        let weight = match (tensor, roles.get(*parameter)) {
+            (_, Some(_)) if is_output => {
+                Err("it is the output of a multi-head attention, which PEFT adapts wrongly".to_owned())
             }
-            // With its module.
-            (Some(_), ..) => continue,
-            (None, "weight", Some(Ok(layout))) => Ok(vec![Weight {
-                parameter: (*parameter).to_owned(),
-                prefix: name.to_owned(),
-                prefix_in_peft: name.to_owned(),
-                layout: *layout,
-            }]),
-            (None, _, Some(Err(reason))) => Err(reason.clone()),
-            (None, ..) => Err("it has no `weight` of its own".to_owned()),
+            ("weight" | "in_proj_weight", Some(Ok(layout))) => {
+                Ok(Weight { parameter: (*parameter).to_owned(), module: name.to_owned(), layout: *layout })
+            }
+            (_, Some(Err(reason))) => Err(reason.clone()),
+            _ => Err("it has no `weight` of its own".to_owned()),
         };
         match positions.get(name).and_then(|position| modules.get_mut(*position)) {
-            Some(module) if module.weights.is_err() && (weights.is_ok() || tensor == "weight") => {
-                module.weights = weights
-            }
+            Some(module) if module.weight.is_err() && (weight.is_ok() || tensor == "weight") => module.weight = weight,
             Some(_) => {}
             None => {
                 positions.insert(name, modules.len());
-                modules.push(Module { name: name.to_owned(), weights });
+                modules.push(Module { name: name.to_owned(), weight });
             }
         }
     }
@@ -120,53 +95,39 @@ pub(super) fn modules(parameters: &[&str], roles: &Roles) -> Vec<Module> {
 }
 
 impl Module {
-    /// Whether a pattern names it: its name, or all of its weights. `Err` if it names a part of an attention.
-    fn is_named(&self, pattern: &str) -> Result<bool, String> {
-        if fits(pattern, &self.name) {
-            return Ok(true);
-        }
-        let weights = match &self.weights {
-            Ok(weights) => weights.as_slice(),
-            Err(_) => return Ok(fits(pattern, &format!("{}.weight", self.name))),
+    /// Whether a pattern names it, or its weight.
+    fn is_named(&self, pattern: &str) -> bool {
+        let fits_weight = match &self.weight {
+            Ok(weight) => fits(pattern, &weight.parameter),
+            Err(_) => fits(pattern, &format!("{}.weight", self.name)),
         };
-        let fitting = weights.iter().filter(|weight| {
-            fits(pattern, &weight.parameter) || (weight.prefix != self.name && fits(pattern, &weight.prefix))
-        });
-        match fitting.count() {
-            0 => Ok(false),
-            count if count == weights.len() => Ok(true),
-            _ => Err(format!("`{pattern}` names a part of a multi-head attention, which is adapted as a whole")),
-        }
+        fits_weight || fits(pattern, &self.name)
     }
 }
 
-/// The modules that `targets` name, in the model's order.
+/// The weights of the modules that `targets` name, in the model's order.
 ///
 /// # Errors
 ///
-/// A pattern that fits none, or one that cannot be adapted.
-pub(super) fn chosen(targets: &[String], modules: Vec<Module>) -> Result<Vec<(String, Vec<Weight>)>, LoraError> {
+/// A pattern that fits no module, or one that cannot be adapted.
+pub(super) fn chosen(targets: &[String], modules: Vec<Module>) -> Result<Vec<Weight>, LoraError> {
     if targets.is_empty() {
         return Err(LoraError::NoTargets);
     }
     let mut named = BTreeSet::new();
     for (index, pattern) in targets.iter().enumerate() {
+        let fitting_modules = modules.iter().enumerate().filter(|(_, module)| module.is_named(pattern));
         let mut is_idle = true;
-        for (position, module) in modules.iter().enumerate() {
-            let refused =
-                |reason: &str| LoraError::Module { index, module: module.name.clone(), reason: reason.to_owned() };
-            if !module.is_named(pattern).map_err(|reason| refused(&reason))? {
-                continue;
-            }
-            if let Err(reason) = &module.weights {
-                return Err(refused(reason));
+        for (position, module) in fitting_modules {
+            if let Err(reason) = &module.weight {
+                return Err(LoraError::Module { index, module: module.name.clone(), reason: reason.clone() });
             }
             is_idle = false;
             named.insert(position);
         }
         if is_idle {
             let names: Vec<&str> =
-                modules.iter().filter(|module| module.weights.is_ok()).map(|module| module.name.as_str()).collect();
+                modules.iter().filter(|module| module.weight.is_ok()).map(|module| module.name.as_str()).collect();
             let message = fitting("module", std::slice::from_ref(pattern), &names).err();
             return Err(LoraError::Target {
                 index,
@@ -177,5 +138,5 @@ pub(super) fn chosen(targets: &[String], modules: Vec<Module>) -> Result<Vec<(St
         }
     }
     let chosen = modules.into_iter().enumerate().filter(|(position, _)| named.contains(position));
-    Ok(chosen.filter_map(|(_, module)| Some((module.name, module.weights.ok()?))).collect())
+    Ok(chosen.filter_map(|(_, module)| module.weight.ok()).collect())
 }

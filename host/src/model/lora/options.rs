@@ -16,7 +16,8 @@ pub struct LoraOptions {
     #[serde(default = "alpha")]
     pub alpha: f64,
     /// The modules whose weights are adapted: patterns of their names or of the names of their weights, in which `*` stands for
-    /// any text, such as `*.query`. Linear layers, 2-d convolutions without groups, and multi-head attention as a whole.
+    /// any text, such as `*.query`. Linear layers, 2-d convolutions without groups, and of multi-head attention the projection to
+    /// queries, keys and values.
     pub targets: Vec<String>,
     /// Parameters that are trained themselves: patterns of their names, such as `head.*` for the last layer of other classes
     /// (`modules_to_save`).

@@ -72,6 +72,10 @@ def begin(folder):
         for module in adapted.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
+        # PEFT adds what this one makes twice, and the host does without it.
+        for parameter_name, parameter in adapted.named_parameters():
+            if "out_proj.lora_" in parameter_name:
+                parameter.requires_grad = False
         # What has no gradient is neither trained nor decayed.
         (own / "losses.json").write_text(json.dumps(train(adapted, inputs, classes)))
 

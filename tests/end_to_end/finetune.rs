@@ -63,7 +63,8 @@ fn pretrained_weights_help_where_images_are_few() {
         assert!(tensor(path("pretrained"), name) == tensor(path("adapted"), name), "{name} is of the base");
     }
     let status = read_json(&path("adapted/status.json"));
-    let exports = ["model.safetensors", "model-peft/adapter_model.safetensors", "model-peft/adapter_config.json", "model.onnx"];
+    let exports =
+        ["model.safetensors", "model-peft/adapter_model.safetensors", "model-peft/adapter_config.json", "model.onnx"];
     let exports: Vec<String> = exports.iter().map(|name| format!("exports/{name}")).collect();
     assert_eq!(status["artifacts"]["exports"], serde_json::json!(exports), "{told}");
     assert_eq!(status["failures"], serde_json::json!([]), "{told}");

@@ -214,7 +214,7 @@ fn what_is_trained_beside_the_adapters_learns_whatever_the_run_file_freezes() {
     };
     let frozen = network.frozen_after(&request(&["attn.*", "head.bias"], true), true).unwrap();
     network.set_frozen(frozen).unwrap();
-    let _ = network.forward(&sample("layers"), Mode::Train).unwrap().square().sum(Kind::Float).backward();
+    network.forward(&sample("layers"), Mode::Train).unwrap().square().sum(Kind::Float).backward();
     let has_gradient = |named: &NamedTensor| named.tensor.grad().defined();
     let learning: Vec<String> = network.trained().into_iter().filter(has_gradient).map(|named| named.name).collect();
     assert_eq!(learning.len(), 5, "{learning:?}");

@@ -246,7 +246,8 @@ typedef uint32_t hp_status;
  * `gradients`, `step_end`, `trigger`; `batch` (`inputs`, `targets`) from `step_start` to `step_end`, in `trigger` and in
  * steps of an evaluation; `outputs` in `gradients`, `step_end`, `trigger`, `eval_step_end`; `taps` in `gradients`,
  * `step_end`, `trigger`, `eval_step_end`; `event` in `custom`. Written: `parameters`, `buffers`, `optimizer` in idle hooks;
- * `gradients` in `gradients`; `batch` in `step_start`; `copy:NAME` in any hook.
+ * `gradients` in `gradients`; `batch` in `step_start`; `copy:NAME` in any hook. Where the run has adapters (`lora` of RUN_INFO), a
+ * callback with the hook `export` reads merged weights in `parameters` and `copy:NAME`, and adapters by their names only.
  */
 
 /* Tells why the hook fails; the last one before it returns counts. `place` is where, `file:line`.
@@ -376,7 +377,9 @@ typedef uint32_t hp_status;
  * Request: none. Reply: {instance: text, name: text, folder: text, run_file: text, host_version: text, device: text,
  * epochs: int, steps_per_epoch: int, total_steps: int, training_samples: int, trial: bool,
  * console_width: int, console_colors: bool, resumed_from: text or nil, data: {splits: {text: int}, classes: int,
- * target_names: [text], offset: [number], scale: [number], tokens: [text]}}.
+ * target_names: [text], offset: [number], scale: [number], tokens: [text]}, lora?: {rank: int, alpha: number,
+ * fan_in_fan_out: bool, target_modules: [text], modules_to_save: [text], tensors: [text]}}. With `lora`, the weights are
+ * adapted; `tensors` are the adapters' parameters.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_RUN_INFO 29u
 /* Prints a line on the host's console.
@@ -445,7 +448,7 @@ typedef uint32_t hp_status;
 #define HP_SERVICE_KEEP_ALIVE 48u
 /* Freezes the parameters that the patterns fit, in which `*` stands for any text, or lets frozen ones learn again. A batch
  * norm all of whose parameters are frozen keeps its statistics, unless they are `moving_statistics`. Checkpoints hold what
- * is frozen.
+ * is frozen. Weights beside the adapters of `[model] lora` stay frozen.
  * Request: {patterns: [text], frozen: bool, moving_statistics?: bool}. Reply: none.
  * Acts in idle hooks; background: never; remote: no; ranks: every. */
 #define HP_SERVICE_FREEZE 44u

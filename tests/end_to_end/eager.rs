@@ -38,7 +38,7 @@ kind = "json-lines"
 options = { every_steps = 1 }
 "#;
 
-const IMAGES: &str = r#"
+pub const IMAGES: &str = r#"
 [data]
 format = "safetensors"
 path = "data.safetensors"
@@ -48,7 +48,7 @@ classes = 10
 shuffle = false
 "#;
 
-const TEXT: &str = r#"
+pub const TEXT: &str = r#"
 [data]
 format = "text"
 path = "data.txt"
@@ -64,7 +64,7 @@ const NETS: [&str; 10] =
     ["mlp", "cnn", "lstm", "gru", "vit", "gpt2", "bert", "resnet18", "mobilenet_v3_small", "efficientnet_b0"];
 
 /// The Python with PyTorch; `None`, which is told, where these tests do not run.
-fn python() -> Option<OsString> {
+pub fn python() -> Option<OsString> {
     if std::env::var_os("HOST_TEST_LONG").is_none() {
         eprintln!("skipped: a long test; `cargo xtask test --long` runs it");
         return None;

@@ -10,7 +10,7 @@ use crate::training::read_json;
 /// A copy of the example.
 fn example() -> TempDir {
     let folder = temporary_folder();
-    for name in ["pretrain.toml", "finetune.toml", "resnet.pt2", "low.csv.gz", "high.csv.gz"] {
+    for name in ["pretrain.toml", "finetune.toml", "lora.toml", "resnet.pt2", "low.csv.gz", "high.csv.gz"] {
         let from = workspace_root().join("examples/finetune").join(name);
         std::fs::copy(from, folder.path().join(name)).expect("a file of the example");
     }
@@ -55,11 +55,27 @@ fn pretrained_weights_help_where_images_are_few() {
     assert_eq!(status["artifacts"]["exports"], serde_json::json!(["exports/model.onnx"]), "{told}");
     assert_eq!(status["failures"], serde_json::json!([]), "{told}");
 
+    // With adapters, which exporters do not see.
+    let output = run(folder.path(), "lora.toml", "adapted");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("lora: rank 4, 9 weights; 5965 of 42541 parameters are trained"), "{told}");
+    for name in ["blocks.0.conv1.weight", "blocks.1.bn1.running_mean", "blocks.2.shortcut.weight"] {
+        assert!(tensor(path("pretrained"), name) == tensor(path("adapted"), name), "{name} is of the base");
+    }
+    let status = read_json(&path("adapted/status.json"));
+    let exports =
+        ["model.safetensors", "model-peft/adapter_model.safetensors", "model-peft/adapter_config.json", "model.onnx"];
+    let exports: Vec<String> = exports.iter().map(|name| format!("exports/{name}")).collect();
+    assert_eq!(status["artifacts"]["exports"], serde_json::json!(exports), "{told}");
+    assert_eq!(status["failures"], serde_json::json!([]), "{told}");
+
     // The same from the program's own random weights.
     let text = std::fs::read_to_string(path("finetune.toml")).expect("the run file");
     let is_kept = |line: &&str| !line.starts_with("init_from") && !line.starts_with("freeze");
     std::fs::write(path("scratch.toml"), text.lines().filter(is_kept).collect::<Vec<_>>().join("\n")).expect("a file");
     run(folder.path(), "scratch.toml", "from-scratch");
-    let [pretrained, finetuned, scratch] = ["pretrained", "finetuned", "from-scratch"].map(|name| accuracy(path(name)));
+    let [pretrained, finetuned, adapted, scratch] =
+        ["pretrained", "finetuned", "adapted", "from-scratch"].map(|name| accuracy(path(name)));
     assert!(pretrained > 0.97 && finetuned > scratch + 0.02, "{pretrained} {finetuned} {scratch}");
+    assert!(adapted > 0.82, "{adapted}");
 }

@@ -48,8 +48,10 @@ mod dashboard;
 mod failures;
 // The weights that a run exports, as other programs read them.
 mod exports_weights;
+// Adapters beside frozen weights, and PEFT's view of them.
 mod hints;
 mod inspection;
+mod lora;
 // What a person meets first: no options, nothing saved, a loss that is NaN.
 mod finetune;
 mod first_contact;

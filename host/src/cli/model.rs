@@ -68,6 +68,9 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
         flops as f64 / 1e6,
         flops as f64 * batch_size as f64 / 1e6,
     ))?;
+    if let Some(lora) = model.lora() {
+        print(&format!("{lora}\n"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,8 +81,13 @@ fn show_tensors(network: &Network, error: &ModelError, json: bool) -> Result<Exi
     }
     let mut rows = Vec::new();
     for named in network.tensors() {
-        let (shape, trained) = (named.tensor.size(), named.tensor.requires_grad());
-        let role = if trained { "parameter" } else { "buffer" };
+        let shape = named.tensor.size();
+        let is_parameter = network.parameters().iter().any(|parameter| parameter.name == named.name);
+        let role = match (is_parameter, named.tensor.requires_grad()) {
+            (true, true) => "parameter",
+            (true, false) => "frozen",
+            (false, _) => "buffer",
+        };
         rows.push([named.name.clone(), role.to_owned(), format!("{shape:?}"), named.tensor.numel().to_string()]);
     }
     let mut text = Vec::new();
@@ -89,5 +97,8 @@ fn show_tensors(network: &Network, error: &ModelError, json: bool) -> Result<Exi
     let parameters: usize = network.parameters().iter().map(|named| named.tensor.numel()).sum();
     let output = network.output_shape().unwrap_or_default();
     print(&format!("{parameters} parameters; output {output:?} for a sample; {error}\n"))?;
+    if let Some(lora) = network.lora() {
+        print(&format!("{}\n", lora.summary(network)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

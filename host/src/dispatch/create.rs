@@ -33,6 +33,6 @@ pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>
 ///
 /// The callback's own refusal, or its panic.
 pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> Result<Instance, Fault> {
-    let identity = Identity { name: name.into(), options: options.clone(), needs: Vec::new() };
+    let identity = Identity { name: name.into(), options: options.clone(), needs: Vec::new(), exports: false };
     create(kind, &Arc::new(identity), &RemoteHub::new(Arc::default()))
 }

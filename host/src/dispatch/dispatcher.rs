@@ -80,6 +80,7 @@ impl Dispatcher {
                 name: planned.name().into(),
                 options: planned.options.options.clone().into(),
                 needs: planned.kind.descriptor().needs.clone(),
+                exports: planned.handles(EventKind::EXPORT),
             });
             let made = create(&planned.kind, &identity, &dispatcher.hub);
             dispatcher.instances.push(identity);

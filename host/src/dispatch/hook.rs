@@ -29,6 +29,8 @@ pub(super) struct Identity {
     pub(super) options: serde_json::Value,
     /// The needs that its kind declares.
     pub(super) needs: Vec<Need>,
+    /// Whether it has the hook `on_export`.
+    pub(super) exports: bool,
 }
 
 /// Who answers the services that the hook itself does not.
@@ -232,7 +234,8 @@ impl Hook<'_> {
         let instance = &self.instances[self.entered];
         let caller = if let Answers::Snapshot(..) = self.answers { Caller::Background } else { Caller::Inline };
         let route = permit(service, &Site { caller, hook: self.event, needs: &instance.needs }, payload)?;
-        let call = Call { service, instance: &instance.name, hook: self.event, payload, tensors };
+        let exports = instance.exports;
+        let call = Call { service, instance: &instance.name, hook: self.event, exports, payload, tensors };
         let mut reply = Reply::new(reply_table, &mut self.kept);
         match (route, &mut self.answers) {
             (Route::Direct, _) => return self.answer_directly(&call, reply_table),

@@ -21,7 +21,7 @@ impl Dispatcher {
     fn handle_message(&mut self, message: Message, services: &mut dyn Services) {
         match message {
             Message::Call { instance, hook, service, payload } => {
-                let call = Call { service, instance: &instance, hook, payload: &payload, tensors: &[] };
+                let call = Call { service, instance: &instance, hook, exports: false, payload: &payload, tensors: &[] };
                 let (mut ignored, mut kept) = (Vec::new(), Vec::new());
                 let table = reply_into(&mut ignored);
                 if let Err(error) = services.answer(&call, &mut Reply::new(&table, &mut kept))

@@ -117,7 +117,7 @@ impl RemoteHub {
         // A remote is in no hook; its actions belong to the next event.
         let hook = EventKind::CUSTOM;
         permit(service, &Site { caller: Caller::Remote, hook, needs: &[] }, payload)?;
-        let call = Call { service, instance: &instance, hook, payload, tensors };
+        let call = Call { service, instance: &instance, hook, exports: false, payload, tensors };
         let mut kept = Vec::new();
         let mut reply = Reply::new(reply_table, &mut kept);
         match service {

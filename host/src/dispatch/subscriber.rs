@@ -89,6 +89,7 @@ impl Subscriber {
                 needs.training_state = true;
             } else if need.what.parse::<plugin_api::protocol::TensorSet>().is_ok() {
                 needs.sets.insert(need.what.clone());
+                needs.exports |= self.planned.handles(EventKind::EXPORT);
             }
         }
     }

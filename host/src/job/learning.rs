@@ -49,7 +49,10 @@ pub(super) fn check(document: &Document, train: &TrainOptions, fitted: Option<Fi
         problems.push(problem);
     }
     let optimizer = train.optimizer.check().and_then(|()| match fitted {
-        Some(Fitted { model, .. }) => train.optimizer.check_groups(&model.parameter_names()),
+        Some(Fitted { model, .. }) => {
+            let names = model.trained_names();
+            train.optimizer.check_groups(&names.iter().map(String::as_str).collect::<Vec<_>>())
+        }
         None => Ok(()),
     });
     if let Err(error) = optimizer {

@@ -35,6 +35,9 @@ pub(super) fn announce(
     }
     let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
     console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
+    if let Some(lora) = plan.model.lora() {
+        console.line(&lora);
+    }
     for note in &plan.data.notes {
         console.line(&format!("data: {note}"));
     }

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plugin_api::protocol::requests::Freeze;
-use plugin_api::services::{fitting, list_names};
+use plugin_api::services::{Refusal, fitting, list_names};
 use tch::{Device, Kind};
 
 use super::program::{MakeNetwork, ModelContext};
 use crate::config::Document;
 use crate::data::{Data, SampleType};
-use crate::model::{Dtype, Frozen, Graph, LayerPath, ModelError, ModelFile, ModelTensor, Network, Op, contained};
+use crate::model::{
+    Dtype, Frozen, Graph, LayerPath, LoraError, ModelError, ModelFile, ModelTensor, Network, Op, contained,
+};
 use crate::report::Problem;
 use crate::run_file::RunFile;
 use crate::torch;
@@ -24,7 +26,8 @@ const SHOWN_NAMES: usize = 8;
 pub enum PlannedModel {
     /// The run file's layers; the network is made when the run begins.
     Graph(Arc<Graph>),
-    /// A network that exists, since nothing else tells its shapes: a program's own, a TorchScript module, an exported program.
+    /// A network that exists: one with adapters, or one whose shapes nothing else tells, which is a program's own, a TorchScript
+    /// module, or an exported program.
     Network(Box<Network>),
 }
 
@@ -53,19 +56,52 @@ impl PlannedModel {
     pub fn tensors(&self) -> Vec<ModelTensor<'_>> {
         match self {
             PlannedModel::Graph(graph) => graph.tensors().map(ModelTensor::from).collect(),
-            PlannedModel::Network(network) => network.tensors().map(ModelTensor::from).collect(),
+            PlannedModel::Network(network) => {
+                let is_adapter = |name: &str| network.lora().is_some_and(|lora| lora.is_adapter(name));
+                let tensor = |named| {
+                    let tensor = ModelTensor::from(named);
+                    ModelTensor { is_adapter: is_adapter(tensor.name), ..tensor }
+                };
+                network.tensors().map(tensor).collect()
+            }
         }
     }
 
     /// The names of what is trained, in the model's order.
-    pub fn parameter_names(&self) -> Vec<&str> {
+    pub fn trained_names(&self) -> Vec<String> {
         match self {
-            PlannedModel::Graph(graph) => graph.parameters().map(|tensor| tensor.name.as_str()).collect(),
-            PlannedModel::Network(network) => network.parameters().iter().map(|named| &*named.name).collect(),
+            PlannedModel::Graph(_) => self.parameter_names().into_iter().map(str::to_owned).collect(),
+            PlannedModel::Network(network) => network.trained().into_iter().map(|named| named.name).collect(),
         }
     }
 
-    /// The number of values that training changes.
+    /// The names of the model's own parameters, without adapters.
+    fn parameter_names(&self) -> Vec<&str> {
+        match self {
+            PlannedModel::Graph(graph) => graph.parameters().map(|tensor| tensor.name.as_str()).collect(),
+            PlannedModel::Network(network) => {
+                let is_adapter = |name: &str| network.lora().is_some_and(|lora| lora.is_adapter(name));
+                let names = network.parameters().iter().map(|named| &*named.name);
+                names.filter(|name| !is_adapter(name)).collect()
+            }
+        }
+    }
+
+    /// What is frozen from the beginning.
+    fn frozen_first(&self, request: &Freeze) -> Result<Frozen, Refusal> {
+        match self {
+            PlannedModel::Graph(_) => Frozen::default().after(request, &self.parameter_names()),
+            PlannedModel::Network(network) => network.frozen_after(request, true),
+        }
+    }
+
+    /// Which adapters are trained in place of parameters, for people; `None` without any.
+    pub fn lora(&self) -> Option<String> {
+        let PlannedModel::Network(network) = self else { return None };
+        Some(network.lora()?.summary(network))
+    }
+
+    /// The number of values of its parameters, those of adapters included.
     pub fn parameter_count(&self) -> u64 {
         match self {
             PlannedModel::Graph(graph) => graph.parameter_count(),
@@ -113,8 +149,29 @@ impl PlannedModel {
 }
 
 /// The model for samples of `data`: the program's, which is made on `device`, or else the run file's, whose own file is read from
-/// `module`.
+/// `module`; with the adapters that the run file adds.
 pub(super) fn plan(
+    own: Option<Box<MakeNetwork>>,
+    files: &[(ModelFile, impl AsRef<Path>)],
+    run_file: &RunFile,
+    document: &Document,
+    data: &Data,
+    device: Device,
+) -> Result<PlannedModel, Problem> {
+    let model = without_adapters(own, files, run_file, document, data, device)?;
+    let Some(options) = &run_file.model.lora else { return Ok(model) };
+    let seed = run_file.run.seed;
+    let adapted = model.into_network(seed, device).map_err(LoraError::from).and_then(|mut network| {
+        network.adapt(options, run_file.model.moving_statistics, seed)?;
+        Ok(PlannedModel::Network(Box::new(network)))
+    });
+    adapted.map_err(|error| {
+        let place = format!("/model/lora{}", error.place());
+        Problem::from(&error).with_label(document.label_value(&place, ""))
+    })
+}
+
+fn without_adapters(
     own: Option<Box<MakeNetwork>>,
     files: &[(ModelFile, impl AsRef<Path>)],
     run_file: &RunFile,
@@ -168,7 +225,8 @@ pub(super) fn plan(
 pub(super) fn check_frozen(request: &Freeze, model: &PlannedModel, document: &Document) -> Option<Problem> {
     let (names, patterns) = (model.parameter_names(), &request.patterns);
     if patterns.is_empty() {
-        return request.moving_statistics.then(|| {
+        // The base of adapters is frozen.
+        return (request.moving_statistics && model.lora().is_none()).then(|| {
             Problem::new("`model.moving_statistics` is given, and nothing is frozen")
                 .with_label(document.label_key("/model/moving_statistics", ""))
                 .with_hint("`freeze` names the parameters, such as `bn*`".to_owned())
@@ -185,7 +243,7 @@ pub(super) fn check_frozen(request: &Freeze, model: &PlannedModel, document: &Do
             );
         }
     }
-    let refusal = Frozen::default().after(request, &names).err()?;
+    let refusal = model.frozen_first(request).err()?;
     Some(Problem::new(refusal.message).with_label(document.label_value("/model/freeze", "")))
 }
 

@@ -130,7 +130,7 @@ impl JobPlan {
             evaluation(&document, eval, data.as_ref().ok(), fitted, run_file.train.loss.as_ref(), &mut problems)
         });
         if let Ok(model) = &model
-            && model.parameter_names().is_empty()
+            && model.trained_names().is_empty()
         {
             problems.push(
                 Problem::new("the model has no parameters: there is nothing to train")
@@ -141,7 +141,7 @@ impl JobPlan {
             );
         }
         if let Ok(model) = &model
-            && !model.parameter_names().is_empty()
+            && !model.trained_names().is_empty()
         {
             problems.extend(model::check_frozen(&run_file.model.frozen_first(), model, &document));
         }
@@ -189,7 +189,9 @@ impl JobPlan {
             known: BTreeSet::new(),
             trial: request.trial,
         };
-        let rates = run_file.train.optimizer.learning_rate_names(&model.parameter_names());
+        let trained = model.trained_names();
+        let trained: Vec<&str> = trained.iter().map(String::as_str).collect();
+        let rates = run_file.train.optimizer.learning_rate_names(&trained);
         plan.known = train::metric_names(&plan, rates);
         plan.known.extend(metric_names::produced(&order));
         let unknown = metric_names::check(&document, &order, &plan);

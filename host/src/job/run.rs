@@ -332,7 +332,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     if let Some(weights) = initial_weights {
         weights.write_into(&mut network).map_err(Box::new)?;
     }
-    let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
+    let optimizer = Optimizer::new(&plan.run_file.train.optimizer, &network.trained())?;
     let info = RunInfo {
         name: plan.run_file.run.name.clone(),
         folder: folder.display().to_string(),

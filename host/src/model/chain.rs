@@ -3,7 +3,7 @@
 use tch::{Device, Kind};
 
 use super::network::Network;
-use super::op::{GeluApproximation, Op};
+use super::op::{GeluApproximation, Op, TensorSpec};
 use crate::torch::chain::Layer;
 
 impl Network {
@@ -11,12 +11,12 @@ impl Network {
     pub fn chain(&self) -> Option<Vec<Layer<'_>>> {
         let graph = self.executed_graph()?;
         let [input] = graph.inputs() else { return None };
-        if self.device() != Device::Cpu || graph.nodes().last()?.name != graph.output() {
+        // Adapters are added to weights within the step.
+        if self.device() != Device::Cpu || self.lora().is_some() || graph.nodes().last()?.name != graph.output() {
             return None;
         }
         let mut before = &input.name;
         let mut layers = Vec::new();
-        let mut parameters = self.parameters().iter().map(|named| &named.tensor);
         for node in graph.nodes() {
             if node.inputs.len() != 1 || node.inputs[0] != *before || node.shape.len() != 1 {
                 return None;
@@ -25,9 +25,15 @@ impl Network {
             layers.push(match &node.op {
                 // Before the first layer it is the inputs' own shape, and after that there is nothing to flatten.
                 Op::Flatten => continue,
-                Op::Linear { bias, .. } => {
-                    let weight = parameters.next().filter(|weight| weight.kind() == Kind::Float)?;
-                    Layer::Linear { weight, bias: if *bias { Some(parameters.next()?) } else { None } }
+                Op::Linear { transposed: false, .. } => {
+                    let tensor = |spec: &TensorSpec| self.tensor(&spec.name).ok();
+                    let mut parameters = node.parameters.iter();
+                    let weight = tensor(parameters.next()?).filter(|weight| weight.kind() == Kind::Float)?;
+                    let bias = match parameters.next() {
+                        Some(spec) => Some(tensor(spec)?),
+                        None => None,
+                    };
+                    Layer::Linear { weight, bias }
                 }
                 Op::Relu => Layer::Relu,
                 Op::Gelu { approximate: GeluApproximation::None } => Layer::Gelu,

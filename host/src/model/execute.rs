@@ -35,6 +35,17 @@ pub(super) struct Weights<'a> {
     pub(super) buffers: &'a [NamedTensor],
     /// Whether a buffer is a frozen batch norm's, in the order of `buffers`.
     pub(super) still: &'a [bool],
+    /// What takes the places of some parameters, by these places, in order.
+    pub(super) sums: &'a [(usize, Tensor)],
+}
+
+impl<'a> Weights<'a> {
+    fn parameter(self, place: usize) -> &'a Tensor {
+        match self.sums.binary_search_by_key(&place, |(place, _)| *place) {
+            Ok(found) => &self.sums[found].1,
+            Err(_) => &self.parameters[place].tensor,
+        }
+    }
 }
 
 /// A graph with its names resolved.
@@ -214,7 +225,7 @@ impl Step {
     fn run(&self, weights: Weights<'_>, values: Values<'_>, mode: Mode) -> Result<Tensor, Failure> {
         // Of an operator that reads nothing, the input of the model tells the batch.
         let input = self.inputs.first().map_or(values.input, |source| values.get(*source));
-        let parameter = |place: usize| &weights.parameters[self.parameters[place]].tensor;
+        let parameter = |place: usize| weights.parameter(self.parameters[place]);
         let optional = |place: usize, is_there: bool| is_there.then(|| parameter(place));
         let buffer = |place: usize| &weights.buffers[self.buffers[place]].tensor;
         let training = mode == Mode::Train;

@@ -71,15 +71,17 @@ impl Network {
     }
 }
 
-/// The output of a program for a batch, and copies of the values of the nodes `wanted` of its graph.
+/// The output of a program for a batch, and copies of the values of the nodes `wanted` of its graph. `sums` take the places of
+/// adapted parameters.
 pub(super) fn run(
     program: &Exported,
     input: &Tensor,
     mode: Mode,
+    sums: &[(&str, &Tensor)],
     wanted: &[usize],
 ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
     program
-        .forward(input, mode == Mode::Train, wanted)
+        .forward(input, mode == Mode::Train, sums, wanted)
         .map_err(|refusal| ModelError::Forward { message: refusal.to_string() })
 }
 
@@ -109,7 +111,7 @@ pub(super) fn difference(
     };
     let input = input.f_reshape(&shape)?;
     tch::no_grad(|| {
-        let (expected, _) = run(program, &input, Mode::Evaluate, &[])?;
+        let (expected, _) = run(program, &input, Mode::Evaluate, &[], &[])?;
         let found = network.forward(&input, Mode::Evaluate)?;
         if found.size() != expected.size() {
             return Ok(f64::INFINITY);

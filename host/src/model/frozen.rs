@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use plugin_api::abi::kinds::Status;
 use plugin_api::protocol::requests::Freeze;
 use plugin_api::services::{Refusal, fitting, nothing_learns};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,12 @@ pub struct Frozen {
 }
 
 impl Frozen {
+    /// These parameters.
+    pub(super) fn of(parameters: BTreeSet<String>, moving_statistics: bool) -> Frozen {
+        let moving_statistics = if moving_statistics { parameters.clone() } else { BTreeSet::new() };
+        Frozen { parameters, moving_statistics }
+    }
+
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
         self.parameters.is_empty()
@@ -70,6 +77,32 @@ impl Network {
     /// What is frozen.
     pub fn frozen(&self) -> &Frozen {
         &self.frozen
+    }
+
+    /// What is frozen after a request. That of the run file comes `first`: it leaves the adapters of LoRA learning.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Frozen::after`], and a request that lets the base of adapters learn.
+    pub fn frozen_after(&self, request: &Freeze, first: bool) -> Result<Frozen, Refusal> {
+        let parameters: Vec<&str> = self.parameters().iter().map(|named| named.name.as_str()).collect();
+        let Some(lora) = self.lora() else { return self.frozen.after(request, &parameters) };
+        let mut request = request.clone();
+        if first {
+            let others: Vec<&str> = parameters.iter().copied().filter(|name| !lora.is_adapter(name)).collect();
+            let names = fitting("parameter", &request.patterns, &others)?;
+            request.patterns = names.into_iter().map(str::to_owned).collect();
+        }
+        let after = self.frozen.after(&request, &parameters)?;
+        match parameters.iter().find(|name| lora.is_base(name) && !after.contains(name)) {
+            None => Ok(after),
+            Some(name) => Err(Refusal {
+                status: Status::ERROR,
+                message: format!(
+                    "`{name}` stays as it is beside the adapters; `train` of `[model] lora` names what is trained itself"
+                ),
+            }),
+        }
     }
 
     /// Freezes exactly what `frozen` says; the others learn.

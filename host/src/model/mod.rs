@@ -19,6 +19,7 @@ mod graph;
 mod initial_weights;
 mod initialize;
 mod layers;
+mod lora;
 mod named_tensor;
 mod network;
 mod op;
@@ -38,6 +39,8 @@ pub use frozen::Frozen;
 pub use graph::{Graph, GraphBuilder, Node};
 pub use initial_weights::{InitFrom, InitFromTable, InitialWeights, Mismatch, ModelTensor, WeightsError};
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
+pub(crate) use lora::{Layout, Roles};
+pub use lora::{Lora, LoraError, LoraOptions};
 pub use named_tensor::NamedTensor;
 pub use network::Network;
 pub use op::{

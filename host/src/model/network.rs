@@ -12,6 +12,7 @@ use super::{
     frozen::Frozen,
     graph::Graph,
     initialize::initialize,
+    lora::{self, Lora, Roles},
     named_tensor::NamedTensor,
     op::TensorSpec,
 };
@@ -32,6 +33,8 @@ pub struct Network {
     pub(super) frozen: Frozen,
     /// Whether a buffer is a frozen batch norm's: those are not moved.
     pub(super) still: Vec<bool>,
+    /// The adapters of some of its weights, whose tensors come after the other parameters.
+    lora: Option<Arc<Lora>>,
     /// The index of each name: parameters first, then buffers.
     positions: HashMap<String, usize>,
     /// The shape of the output for one sample, if it is known.
@@ -137,10 +140,9 @@ impl Network {
         device: Device,
         output_shape: Option<Vec<i64>>,
     ) -> Network {
-        let names = parameters.iter().chain(&buffers).map(|tensor| tensor.name.clone());
-        let positions = names.enumerate().map(|(position, name)| (name, position)).collect();
+        let positions = positions(&parameters, &buffers);
         let (frozen, still) = (Frozen::default(), vec![false; buffers.len()]);
-        Network { computation, parameters, buffers, device, frozen, still, positions, output_shape }
+        Network { computation, parameters, buffers, device, frozen, still, lora: None, positions, output_shape }
     }
 
     /// The graph that it executes, or that describes the exported program that it executes: in evaluation, both compute the
@@ -210,9 +212,11 @@ impl Network {
     /// graph is recorded (`tch::no_grad`).
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
         match &self.computation {
-            Computation::Graph { graph, plan } => plan.run(self.weights(graph), input, mode),
+            Computation::Graph { graph, plan } => plan.run(self.weights(graph, &self.sums()?), input, mode),
             Computation::Custom(forward) => forward.run(input, mode),
-            Computation::Exported(program) => Ok(exported::run(program, input, mode, &[])?.0),
+            Computation::Exported(program) => {
+                Ok(exported::run(program, input, mode, &self.named(&self.sums()?), &[])?.0)
+            }
         }
     }
 
@@ -226,7 +230,9 @@ impl Network {
         wanted: &[usize],
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         match &self.computation {
-            Computation::Graph { graph, plan } => plan.run_with(self.weights(graph), input, mode, wanted),
+            Computation::Graph { graph, plan } => {
+                plan.run_with(self.weights(graph, &self.sums()?), input, mode, wanted)
+            }
             Computation::Custom(forward) => {
                 if !wanted.is_empty() {
                     self.graph()?;
@@ -238,13 +244,51 @@ impl Network {
                 if !wanted.is_empty() {
                     self.graph()?;
                 }
-                exported::run(program, input, mode, wanted)
+                exported::run(program, input, mode, &self.named(&self.sums()?), wanted)
             }
         }
     }
 
-    fn weights<'n>(&'n self, graph: &'n Graph) -> Weights<'n> {
-        Weights { graph, parameters: &self.parameters, buffers: &self.buffers, still: &self.still }
+    fn weights<'n>(&'n self, graph: &'n Graph, sums: &'n [(usize, Tensor)]) -> Weights<'n> {
+        Weights { graph, parameters: &self.parameters, buffers: &self.buffers, still: &self.still, sums }
+    }
+
+    /// The adapters, if there are some.
+    pub fn lora(&self) -> Option<&Arc<Lora>> {
+        self.lora.as_ref()
+    }
+
+    /// What takes the places of adapted weights, by these places among the parameters.
+    fn sums(&self) -> Result<Vec<(usize, Tensor)>, ModelError> {
+        self.lora.as_ref().map_or_else(|| Ok(Vec::new()), |lora| lora.sums(&self.parameters, self.device))
+    }
+
+    fn named<'n>(&'n self, sums: &'n [(usize, Tensor)]) -> Vec<(&'n str, &'n Tensor)> {
+        let name = |place: &usize| self.parameters.get(*place).map(|named| named.name.as_str());
+        sums.iter().filter_map(|(place, sum)| Some((name(place)?, sum))).collect()
+    }
+
+    /// How its parameters take part in the computation; `None` of a program's own code.
+    pub(super) fn roles(&self) -> Option<Roles> {
+        match &self.computation {
+            Computation::Graph { graph, .. } => Some(lora::roles(graph)),
+            Computation::Exported(program) => Some(program.roles().clone()),
+            Computation::Custom(_) => None,
+        }
+    }
+
+    /// Adds the adapters' tensors to the parameters.
+    pub(super) fn add_adapters(&mut self, lora: Lora, tensors: Vec<NamedTensor>) -> Result<(), ModelError> {
+        if let Some(known) = tensors.iter().find(|named| self.positions.contains_key(&named.name)) {
+            return Err(ModelError::DuplicateTensor { name: known.name.clone() });
+        }
+        if let Computation::Exported(program) = &mut self.computation {
+            program.give_anew(lora.adapted())?;
+        }
+        self.parameters.extend(tensors);
+        self.positions = positions(&self.parameters, &self.buffers);
+        self.lora = Some(Arc::new(lora));
+        Ok(())
     }
 
     /// The parameter or buffer of this name.
@@ -332,6 +376,12 @@ impl Network {
             found_kind: value.kind(),
         })
     }
+}
+
+/// The index of each name: parameters first, then buffers.
+fn positions(parameters: &[NamedTensor], buffers: &[NamedTensor]) -> HashMap<String, usize> {
+    let names = parameters.iter().chain(buffers).map(|tensor| tensor.name.clone());
+    names.enumerate().map(|(position, name)| (name, position)).collect()
 }
 
 /// Takes the tensors of `specs`, in their order.

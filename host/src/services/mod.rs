@@ -66,6 +66,8 @@ pub struct Call<'a> {
     pub instance: &'a str,
     /// The hook that it is in.
     pub hook: EventKind,
+    /// Whether the instance exports the model: it has the hook `on_export`, and reads the weights as they compute.
+    pub exports: bool,
     /// The request: a MessagePack map, or nothing.
     pub payload: &'a [u8],
     /// Tensors of the plugin, valid until the call returns.
@@ -91,6 +93,8 @@ pub struct SnapshotNeeds {
     pub sets: BTreeSet<String>,
     /// Whether a checkpoint is written from it: then it holds the whole training state.
     pub training_state: bool,
+    /// Whether one who exports reads it.
+    pub exports: bool,
 }
 
 impl SnapshotNeeds {

@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub loss: Option<f64>,
     /// The copied tensors, by the name of their set.
     pub tensors: BTreeMap<String, Vec<SharedTensor>>,
+    /// The same of sets that callbacks that export read otherwise: merged with adapters.
+    pub merged: BTreeMap<String, Vec<SharedTensor>>,
     /// The checkpoint that is being taken, if it was copied.
     pub checkpoint: Option<Box<WriteCheckpoint>>,
     /// The model and the data, if there are any.
@@ -117,11 +119,13 @@ impl Snapshot {
             }
             ServiceKind::TENSOR_LIST => {
                 let set = call.request(typed::TENSOR_LIST)?.set;
-                reply.answer(typed::TENSOR_LIST, &self.set(&set)?.iter().map(SharedTensor::info).collect())
+                let listed = self.read_by(call, &set, &[])?.iter().map(SharedTensor::info).collect();
+                reply.answer(typed::TENSOR_LIST, &listed)
             }
             ServiceKind::TENSOR_READ => {
                 let request = call.request(typed::TENSOR_READ)?;
-                let tensors = self.set(&request.set)?.iter().map(SharedTensor::lend).collect();
+                let tensors =
+                    self.read_by(call, &request.set, &request.names)?.iter().map(SharedTensor::lend).collect();
                 reply.lend_named(tensors, &request.set, &request.names)
             }
             ServiceKind::TENSOR_TO_HOST => {
@@ -152,6 +156,16 @@ impl Snapshot {
 
     fn inference(&self) -> Result<&dyn Inference, ServiceError> {
         self.inference.as_deref().ok_or_else(|| ServiceError::NotAllowed("there is no model".to_owned()))
+    }
+
+    /// The tensors of a set as the caller reads them; those that only others see, it gets by their `names`.
+    fn read_by(&self, call: &Call<'_>, set: &TensorSet, names: &[String]) -> Result<Vec<SharedTensor>, ServiceError> {
+        let all = self.set(set)?;
+        let Some(merged) = self.merged.get(&set.to_string()).filter(|_| call.exports) else { return Ok(all.to_vec()) };
+        let is_hidden = |name: &str| !merged.iter().any(|tensor| tensor.name() == name);
+        let wanted = names.iter().filter(|name| is_hidden(name));
+        let wanted = wanted.filter_map(|name| all.iter().find(|tensor| tensor.name() == name));
+        Ok(merged.iter().chain(wanted).cloned().collect())
     }
 
     fn set(&self, set: &TensorSet) -> Result<&[SharedTensor], ServiceError> {

@@ -349,6 +349,16 @@ int host_torch_program_still(HostTorchProgram* program, const int64_t* slots, si
   });
 }
 
+// The tensors of these slots are no longer the program's: each run is given them, as its inputs.
+int host_torch_program_unbind(HostTorchProgram* program, const int64_t* slots, size_t count) noexcept {
+  return guarded([&] {
+    for (size_t index = 0; index < count; ++index) {
+      program->is_bound.at(slots[index]) = false;
+      program->values.at(slots[index]) = c10::IValue();
+    }
+  });
+}
+
 // Adds a step that is no operator. `operands` are the settings of a region, the slot of a condition, or the slots from and to
 // which a value is copied.
 int host_torch_program_step(

@@ -272,6 +272,17 @@ impl Program {
         check(status, "still")
     }
 
+    /// From now on, the tensors of these slots are given to each run, as inputs.
+    ///
+    /// # Errors
+    ///
+    /// A slot that there is not.
+    pub fn unbind(&mut self, slots: &[Slot]) -> Result<(), TorchError> {
+        // SAFETY: a live program, and a list of the given length, borrowed for the call.
+        let status = unsafe { shim::host_torch_program_unbind(self.program.as_ptr(), slots.as_ptr(), slots.len()) };
+        check(status, "unbind")
+    }
+
     /// Ends the program: these slots are its outputs.
     ///
     /// # Errors

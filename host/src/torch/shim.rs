@@ -258,6 +258,7 @@ unsafe extern "C" {
         output: i64,
     ) -> c_int;
     pub(super) fn host_torch_program_still(program: *mut Program, slots: *const i64, count: usize) -> c_int;
+    pub(super) fn host_torch_program_unbind(program: *mut Program, slots: *const i64, count: usize) -> c_int;
     pub(super) fn host_torch_program_step(
         program: *mut Program,
         label: *const c_char,

@@ -79,10 +79,9 @@ impl Learner {
         })
     }
 
-    /// Freezes parameters, or lets frozen ones learn again.
-    pub(super) fn freeze(&mut self, request: &Freeze) -> Result<(), TrainError> {
-        let parameters = self.network.parameters().iter().map(|named| named.name.as_str());
-        let frozen = self.network.frozen().after(request, &parameters.collect::<Vec<_>>())?;
+    /// Freezes parameters, or lets frozen ones learn again; the run file's request comes `first`.
+    pub(super) fn freeze(&mut self, request: &Freeze, first: bool) -> Result<(), TrainError> {
+        let frozen = self.network.frozen_after(request, first)?;
         Ok(self.network.set_frozen(frozen)?)
     }
 

@@ -206,6 +206,7 @@ impl Session {
         let products = products::enter(products)?;
         let position = resume.as_ref().map_or_else(Position::default, |resume| resume.position());
         info.data = data.info();
+        info.lora = network.lora().map(|lora| lora.info());
         let feed = match purpose {
             Purpose::Train => {
                 let limits = resume.as_ref().map(Resume::limits).unwrap_or_default();
@@ -298,7 +299,7 @@ impl Session {
         match saved {
             Some(frozen) => Ok(self.learner.network.set_frozen(frozen)?),
             None if request.patterns.is_empty() => Ok(()),
-            None => self.learner.freeze(&request),
+            None => self.learner.freeze(&request, true),
         }
     }
 

@@ -19,6 +19,6 @@ pub use descriptor::{Descriptor, Need};
 pub use record::{Blob, HyperParameter, Record, RecordValue};
 pub use tensors::{Tap, TapOf, TapReduce, TensorInfo, TensorSet};
 pub use values::{
-    Action, ArrayPoint, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime,
+    Action, ArrayPoint, CheckpointWritten, ConsoleLine, Control, CopyAction, DataInfo, Evaluated, HookTime, LoraInfo,
     ParameterGroup, Point, Recording, RunInfo, Span, SpanKind, WeightsInfo,
 };

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TensorSet {
-    /// What the optimizer trains.
+    /// The model's parameters, frozen ones too. With `[model] lora`, those of the base and of the adapters; a callback with the
+    /// hook `on_export` reads the sums in place of adapted weights, and adapters by their names only.
     Parameters,
     /// The model's other state, such as batch-norm statistics.
     Buffers,

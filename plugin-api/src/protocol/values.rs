@@ -146,6 +146,33 @@ pub struct CheckpointWritten {
     pub existed: bool,
 }
 
+/// Low-rank adapters beside frozen weights, in the words of PEFT's `LoraConfig`.
+///
+/// `parameters` are the base's, as they are, and the adapters'. A callback with the hook `export` reads the weights as the model
+/// computes with them: those of the base with what the adapters add, under the base's names. It gets an adapter's tensors by their
+/// names only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoraInfo {
+    /// `r`
+    #[serde(default)]
+    pub rank: u64,
+    /// `lora_alpha`: what is added to a weight is `alpha / rank` times the product of its matrices.
+    #[serde(default)]
+    pub alpha: f64,
+    /// Whether the adapted weights are stored transposed, as in transformers' `Conv1D`.
+    #[serde(default)]
+    pub fan_in_fan_out: bool,
+    /// The names of the adapted modules.
+    #[serde(default)]
+    pub target_modules: Vec<String>,
+    /// The names of the modules that are trained themselves.
+    #[serde(default)]
+    pub modules_to_save: Vec<String>,
+    /// The names of the adapters' parameters: `<module>.lora_A.weight` and `<module>.lora_B.weight`.
+    #[serde(default)]
+    pub tensors: Vec<String>,
+}
+
 /// The description of the run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunInfo {
@@ -199,6 +226,9 @@ pub struct RunInfo {
     /// Whether this is a trial (`--try`) that publishes nothing.
     #[serde(default)]
     pub trial: bool,
+    /// The adapters that are trained in place of the model's own parameters, if there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraInfo>,
     /// The columns of the terminal that shows the console; 0 if it is shown on none.
     #[serde(default)]
     pub console_width: u64,

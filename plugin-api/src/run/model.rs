@@ -122,7 +122,8 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// A pattern that fits no parameter, and a hook in which weights may not be written.
+    /// A pattern that fits no parameter, or one that stays frozen beside the adapters of `[model] lora`; a hook in which weights may
+    /// not be written.
     #[doc = service_rule!(FREEZE)]
     pub fn unfreeze(&mut self, patterns: &[String]) -> Result<()> {
         let request = Freeze { patterns: patterns.to_vec(), frozen: false, moving_statistics: false };

@@ -117,6 +117,7 @@ impl World {
             data: crate::protocol::DataInfo::default(),
             job: "train".to_owned(),
             trial: false,
+            lora: None,
             console_width: 0,
             console_colors: false,
         };

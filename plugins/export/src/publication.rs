@@ -60,7 +60,7 @@ impl Publication {
         Ok(Publication { folder: folder.to_owned(), partial, names: Vec::new(), sync })
     }
 
-    /// A new file that will be called `name`.
+    /// A new file that will be called `name`; the folder of a `folder/file` is created, too.
     ///
     /// # Errors
     ///
@@ -76,7 +76,9 @@ impl Publication {
                 target.display()
             )));
         }
-        let file = PartialFile::create(&self.partial(name))?;
+        let partial = self.partial(name);
+        make_parent(&partial)?;
+        let file = PartialFile::create(&partial)?;
         self.names.push(name.to_owned());
         Ok(file)
     }
@@ -91,6 +93,7 @@ impl Publication {
         let mut published = self.folder.clone();
         for name in &self.names {
             published = self.folder.join(name);
+            make_parent(&published)?;
             fs::rename(self.partial(name), &published).map_err(|error| failed("publish", &published, &error))?;
         }
         if self.sync {
@@ -158,6 +161,11 @@ impl Seek for PartialFile {
     }
 }
 
+fn make_parent(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(|error| failed("create the folder", folder, &error))
+}
+
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()))
 }
@@ -182,14 +190,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("a/b");
         let mut publication = Publication::begin(&deep, true).unwrap();
-        for name in ["model.data", "model"] {
+        for name in ["model.data", "with/model", "model"] {
             let mut file = publication.create(name, false).unwrap();
             file.write_all(name.as_bytes()).unwrap();
             file.finish(publication.syncs()).unwrap();
         }
         assert!(names(&deep).iter().all(|name| name.starts_with('.')), "{:?}", names(&deep));
         assert_eq!(publication.publish().unwrap(), deep.join("model"));
-        assert_eq!(names(&deep), ["model", "model.data"]);
+        assert_eq!(names(&deep), ["model", "model.data", "with"]);
+        assert_eq!(fs::read(deep.join("with/model")).unwrap(), b"with/model");
         assert_eq!(fs::read(deep.join("model.data")).unwrap(), b"model.data");
     }
 

@@ -51,7 +51,7 @@ impl Serialize for Header<'_> {
 /// # Errors
 ///
 /// Errors of `writer`.
-pub fn write_safetensors(writer: &mut impl Write, weights: &Weights<'_>, origin: &Origin) -> Result<()> {
+pub fn write_safetensors(writer: &mut (impl Write + ?Sized), weights: &Weights<'_>, origin: &Origin) -> Result<()> {
     // The layout of the tensors is PyTorch's; readers that know several look for this key.
     let metadata: BTreeMap<&str, String> = std::iter::once(("format", "pt".to_owned())).chain(origin.texts()).collect();
     let mut weights: Vec<Weight<'_>> = weights.iter().collect();

@@ -59,16 +59,37 @@ impl<'a> Weights<'a> {
         for set in [TensorSet::Parameters, TensorSet::Buffers] {
             for view in run.tensors(set)? {
                 let name = view.name();
-                let view = if view.device().is_cpu() { view } else { run.to_host(&view)? };
-                weights.insert(Weight { name, shape: view.shape(), values: values(name, &view)? });
+                weights.insert(weight(run, name, view)?);
             }
         }
-        for weight in weights.iter() {
-            if let Values::F32(values) = weight.values {
-                weights.check(weight.name, values, Precision::Full)?;
-            }
-        }
+        weights.check_all()?;
         Ok(weights)
+    }
+
+    /// Reads parameters by their names, each to be written under another one: those of adapters, which the model's weights above
+    /// already have in them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Weights::read`], and a name that there is not.
+    pub fn read_as(
+        run: &'a Run<'_>,
+        names: impl IntoIterator<Item = (&'a str, &'a str)>,
+        allow_non_finite: bool,
+    ) -> Result<Weights<'a>> {
+        let mut weights = Weights { allow_non_finite, ..Weights::default() };
+        for (name, written) in names {
+            weights.insert(weight(run, written, run.tensor(TensorSet::Parameters, name)?)?);
+        }
+        weights.check_all()?;
+        Ok(weights)
+    }
+
+    fn check_all(&self) -> Result<()> {
+        self.iter().try_for_each(|weight| match weight.values {
+            Values::F32(values) => self.check(weight.name, values, Precision::Full),
+            Values::I64(_) => Ok(()),
+        })
     }
 
     /// Adds one, replacing one of the same name.
@@ -122,6 +143,11 @@ pub fn write_numbers(values: &[f32], to: &mut impl Write) -> io::Result<()> {
     // In the machine's byte order; the SDK's targets are all little-endian.
     const { assert!(cfg!(target_endian = "little")) };
     to.write_all(bytemuck::cast_slice(values))
+}
+
+fn weight<'a>(run: &'a Run<'_>, name: &'a str, view: TensorView<'a>) -> Result<Weight<'a>> {
+    let view = if view.device().is_cpu() { view } else { run.to_host(&view)? };
+    Ok(Weight { name, shape: view.shape(), values: values(name, &view)? })
 }
 
 fn values<'a>(name: &str, view: &TensorView<'a>) -> Result<Values<'a>> {

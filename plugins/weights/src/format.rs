@@ -1,11 +1,8 @@
-//! The formats, and what they have in common.
+//! The formats, and the names of their files.
 
-use std::io::{Seek, Write};
+use plugin_api::plugin;
 
-use export::{Origin, Weights, write_safetensors};
-use plugin_api::{Result, plugin};
-
-use crate::{npz, state_dict};
+use crate::peft;
 
 /// A format of files of weights.
 #[plugin]
@@ -18,28 +15,27 @@ pub enum Format {
     Pt,
     /// NumPy's archive of arrays, not compressed. What is known of the run is the archive's comment.
     Npz,
+    /// The adapters of `[model] lora` alone: a folder with `adapter_model.safetensors` and `adapter_config.json`, which
+    /// `PeftModel.from_pretrained` loads. In the other formats they are merged into the weights.
+    Peft,
 }
 
 impl Format {
-    /// Its file extension, which is also its name in options.
-    pub(crate) fn ending(self) -> &'static str {
+    /// Its name in options, which is also the extension of a format of one file.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
             Self::Pt => "pt",
             Self::Npz => "npz",
+            Self::Peft => "peft",
         }
     }
 
-    /// Writes a whole file.
-    ///
-    /// # Errors
-    ///
-    /// Errors of `writer`, and names that the format does not allow.
-    pub(crate) fn write(self, writer: &mut (impl Write + Seek), weights: &Weights<'_>, origin: &Origin) -> Result<()> {
+    /// The names of its files.
+    pub(crate) fn files(self, stem: &str) -> Vec<String> {
         match self {
-            Self::Safetensors => write_safetensors(writer, weights, origin),
-            Self::Pt => state_dict::write(writer, weights, origin),
-            Self::Npz => npz::write(writer, weights, origin),
+            Self::Peft => peft::FILES.iter().map(|file| format!("{stem}-peft/{file}")).collect(),
+            _ => vec![format!("{stem}.{}", self.name())],
         }
     }
 }

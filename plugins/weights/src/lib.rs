@@ -1,5 +1,5 @@
 //! `weights`: the model's parameters and buffers as files for other programs: safetensors, a state dict of PyTorch,
-//! npz.
+//! npz; of adapters, also the files of PEFT.
 //!
 //! Names and layouts are PyTorch's, so that an equal `torch.nn.Module` loads them with `load_state_dict(strict=True)`.
 //! The files are written directly from the host's memory: no weight is copied.
@@ -7,13 +7,15 @@
 mod archive;
 mod format;
 mod npz;
+mod peft;
 mod pickle;
 mod state_dict;
 
 use std::path::Path;
 
-use export::{Origin, PartialFile, Publication, Template, Weights};
+use export::{Origin, PartialFile, Publication, Template, Weights, write_safetensors};
 use plugin_api::event::{At, Position, Trigger};
+use plugin_api::protocol::RunInfo;
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
 
 use crate::format::Format;
@@ -58,13 +60,13 @@ pub struct WeightsExport {
     name: Template,
 }
 
-/// A file of a format that is being written, under a hidden name.
+/// The files of a format that are being written, under hidden names.
 struct Begun {
     format: Format,
-    /// Its final name.
-    name: String,
+    /// Their final names.
+    names: Vec<String>,
     publication: Publication,
-    file: PartialFile,
+    files: Vec<PartialFile>,
 }
 
 #[plugin]
@@ -91,13 +93,16 @@ impl Callback for WeightsExport {
         }
         if let Some(twice) = (1..options.formats.len()).find(|&at| options.formats[..at].contains(&options.formats[at]))
         {
-            return Err(Error::new(format!("`formats` names `{}` twice", options.formats[twice].ending())));
+            return Err(Error::new(format!("`formats` names `{}` twice", options.formats[twice].name())));
         }
         Ok(Self { options, name })
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, event: &At<'_>) -> Result<()> {
-        let folder = run.info()?.folder;
+        let RunInfo { folder, lora, .. } = run.info()?;
+        if self.options.formats.contains(&Format::Peft) {
+            peft::adapters(lora)?;
+        }
         export::remove_unfinished(&folder, &self.options.log_dir);
         // Obstacles are reported before the training, not after it; the empty files are removed at once.
         self.begin(&folder, event).map(drop)
@@ -119,7 +124,7 @@ impl WeightsExport {
         // Open all files first, so that obstacles are found before anything is written.
         let begun = self.begin(&info.folder, position)?;
         let mut published = Vec::new();
-        let written = self.write(run, &origin, begun, !info.trial, &mut published);
+        let written = self.write(run, &info, &origin, begun, &mut published);
         // Announce complete files, even if a later one fails.
         for name in published {
             run.publish("export", &format!("{}/{name}", self.options.log_dir.trim_end_matches('/')))?;
@@ -127,15 +132,16 @@ impl WeightsExport {
         written
     }
 
-    /// An empty file for each format.
+    /// Empty files for each format.
     fn begin(&self, run_folder: &str, position: &Position) -> Result<Vec<Begun>> {
         let folder = Path::new(run_folder).join(&self.options.log_dir);
         let stem = self.name.at(position.epoch, position.global_step);
         let begin = |&format: &Format| {
-            let name = format!("{stem}.{}", format.ending());
+            let names = format.files(&stem);
             let mut publication = Publication::begin(&folder, self.options.sync)?;
-            let file = publication.create(&name, self.options.overwrite)?;
-            Ok(Begun { format, name, publication, file })
+            let files = names.iter().map(|name| publication.create(name, self.options.overwrite));
+            let files = files.collect::<Result<_>>()?;
+            Ok(Begun { format, names, publication, files })
         };
         self.options.formats.iter().map(begin).collect()
     }
@@ -144,18 +150,31 @@ impl WeightsExport {
     fn write(
         &self,
         run: &Run<'_>,
+        info: &RunInfo,
         origin: &Origin,
         begun: Vec<Begun>,
-        publish: bool,
         published: &mut Vec<String>,
     ) -> Result<()> {
         let weights = Weights::read(run, self.options.allow_non_finite)?;
-        for Begun { format, name, publication, mut file } in begun {
-            format.write(&mut file, &weights, origin)?;
-            file.finish(publication.syncs())?;
-            if publish {
+        for Begun { format, names, publication, mut files } in begun {
+            match (format, &mut files[..]) {
+                (Format::Safetensors, [file]) => write_safetensors(file, &weights, origin)?,
+                (Format::Pt, [file]) => state_dict::write(file, &weights, origin)?,
+                (Format::Npz, [file]) => npz::write(file, &weights, origin)?,
+                (Format::Peft, [tensors, config]) => {
+                    let lora = peft::adapters(info.lora.clone())?;
+                    peft::write([tensors, config], run, &lora, &weights, origin, self.options.allow_non_finite)?;
+                }
+                (_, files) => {
+                    return Err(Error::new(format!("`{}` does not have {} files", format.name(), files.len())));
+                }
+            }
+            for file in files {
+                file.finish(publication.syncs())?;
+            }
+            if !info.trial {
                 publication.publish()?;
-                published.push(name);
+                published.extend(names);
             }
         }
         Ok(())

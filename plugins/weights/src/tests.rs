@@ -300,3 +300,81 @@ proptest! {
         }
     }
 }
+
+/// A linear layer with its adapter, as a host gives them to who exports: the sum under the layer's name.
+fn adapted(options: Value) -> FakeHost {
+    let mut host = FakeHost::new::<WeightsExport>(options).unwrap();
+    let parameters: [(&str, [i64; 2]); 7] = [
+        ("attn.in_proj_weight", [12, 4]),
+        ("attn.out_proj.weight", [4, 4]),
+        ("encoder.fc.weight", [2, 3]),
+        ("header.weight", [1, 2]),
+        ("head.weight", [4, 2]),
+        ("encoder.fc.lora_A.weight", [1, 3]),
+        ("encoder.fc.lora_B.weight", [2, 1]),
+    ];
+    for (index, (name, shape)) in parameters.into_iter().enumerate() {
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|value| value as f32 + 10.0 * index as f32).collect();
+        host.put_tensor(TensorSet::Parameters, Tensor::new(name, &shape, &values).unwrap());
+    }
+    host.put_tensor(TensorSet::Buffers, Tensor::new("head.scale", &[], &[3i64]).unwrap());
+    host.with_info(|info| {
+        let matrices = ["lora_A", "lora_B"].map(|matrix| format!("encoder.fc.{matrix}.weight"));
+        info.lora = Some(plugin_api::protocol::LoraInfo {
+            rank: 1,
+            alpha: 16.0,
+            target_modules: vec!["encoder.fc".to_owned(), "attn".to_owned()],
+            modules_to_save: vec!["head".to_owned()],
+            tensors: matrices.into(),
+            ..Default::default()
+        });
+    })
+}
+
+#[test]
+fn adapters_are_written_as_peft_reads_them() {
+    let mut host = adapted(json!({ "formats": ["peft"], "name": "at-{step}" }));
+    host.setup().unwrap();
+    assert_eq!(names(&host, "exports"), [""; 0], "nothing is left of the trial");
+    host.set_position(1, 7);
+    host.fire(EventKind::EXPORT).unwrap();
+    let folder = "exports/at-00000007-peft";
+    assert_eq!(names(&host, folder), ["adapter_config.json", "adapter_model.safetensors"]);
+    let paths = ["adapter_model.safetensors", "adapter_config.json"].map(|name| format!("{folder}/{name}"));
+    assert_eq!(artifacts(&host), [("export", paths[0].as_str()), ("export", paths[1].as_str())]);
+    let tensors = read(&host.folder().join(&paths[0]));
+    let found: Vec<(&str, &[i64])> =
+        tensors.iter().map(|(name, found)| (name.as_str(), found.shape.as_slice())).collect();
+    let expected: [(&str, &[i64]); 6] = [
+        ("base_model.model.attn.base_layer.out_proj.lora_A.weight", &[1, 4]),
+        ("base_model.model.attn.base_layer.out_proj.lora_B.weight", &[4, 1]),
+        ("base_model.model.encoder.fc.lora_A.weight", &[1, 3]),
+        ("base_model.model.encoder.fc.lora_B.weight", &[2, 1]),
+        ("base_model.model.head.scale", &[]),
+        ("base_model.model.head.weight", &[4, 2]),
+    ];
+    assert_eq!(found, expected);
+    let config: Value = serde_json::from_slice(&std::fs::read(host.folder().join(&paths[1])).unwrap()).unwrap();
+    for (key, value) in [
+        ("peft_type", json!("LORA")),
+        ("r", json!(1)),
+        ("lora_alpha", json!(16)),
+        ("target_modules", json!(["encoder.fc", "attn"])),
+        ("modules_to_save", json!(["head"])),
+        ("fan_in_fan_out", json!(false)),
+        ("inference_mode", json!(true)),
+    ] {
+        assert_eq!(config[key], value, "{key}");
+    }
+}
+
+#[test]
+fn without_adapters_their_format_is_refused_before_the_training() {
+    let mut host = host(json!({ "formats": ["safetensors", "peft"] })).unwrap();
+    let refused = host.setup();
+    let message = message(refused, &host);
+    assert!(
+        message.contains("`formats` has `peft`, which is for adapters") && message.contains("`[model] lora`"),
+        "{message}"
+    );
+}

@@ -257,6 +257,7 @@ impl World {
             metrics: self.metrics.clone(),
             history: HistoryView::now(Arc::new(RwLock::new(self.history.clone()))),
             groups: self.groups.clone(),
+            merged: Default::default(),
             graph: serde_json::to_string(&*self.graph)
                 .map(Into::into)
                 .map_err(|error| ServiceError::Failed(error.to_string())),

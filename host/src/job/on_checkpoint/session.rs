@@ -111,7 +111,7 @@ fn session(
     torch::manual_seed(plan.plan.seed);
     let run_file = plan::run_file_text(&plan);
     let network = plan.model.into_network(plan.plan.seed, plan.device)?;
-    let optimizer = Optimizer::new(&plan.run_file.train.optimizer, network.parameters())?;
+    let optimizer = Optimizer::new(&plan.run_file.train.optimizer, &network.trained())?;
     let info = RunInfo {
         name: plan.run_file.run.name.clone(),
         folder: folder.display().to_string(),

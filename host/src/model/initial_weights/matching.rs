@@ -30,7 +30,7 @@ impl InitialWeights {
 
         let (mut matched, mut missing, mut skipped, mut mismatches) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut used: BTreeSet<&str> = BTreeSet::new();
-        for ModelTensor { name, shape, kind } in tensors {
+        for ModelTensor { name, shape, kind, is_adapter } in tensors {
             let own = renamed.own.get(*name).copied();
             let stored = own.and_then(|own| file.tensors.get(own));
             let differs = |stored: &&StoredTensor| !is_shape(&stored.shape, shape);
@@ -55,7 +55,7 @@ impl InitialWeights {
                     });
                 }
                 (Some(own), Some(_)) => matched.push(((*name).to_owned(), own.to_owned())),
-                _ if name.rsplit('.').next() == Some(COUNTER) => {}
+                _ if *is_adapter || name.rsplit('.').next() == Some(COUNTER) => {}
                 _ => missing.push((*name).to_owned()),
             }
         }

@@ -27,6 +27,8 @@ pub struct ModelTensor<'m> {
     pub shape: Vec<i64>,
     /// The type of its elements.
     pub kind: Kind,
+    /// Whether it belongs to an adapter, which a file need not have.
+    pub is_adapter: bool,
 }
 
 impl<'m> From<&'m TensorSpec> for ModelTensor<'m> {
@@ -35,13 +37,13 @@ impl<'m> From<&'m TensorSpec> for ModelTensor<'m> {
             Dtype::F32 => Kind::Float,
             Dtype::I64 => Kind::Int64,
         };
-        Self { name: &tensor.name, shape: tensor.shape.clone(), kind }
+        Self { name: &tensor.name, shape: tensor.shape.clone(), kind, is_adapter: false }
     }
 }
 
 impl<'m> From<&'m NamedTensor> for ModelTensor<'m> {
     fn from(named: &'m NamedTensor) -> Self {
-        Self { name: &named.name, shape: named.tensor.size(), kind: named.tensor.kind() }
+        Self { name: &named.name, shape: named.tensor.size(), kind: named.tensor.kind(), is_adapter: false }
     }
 }
 

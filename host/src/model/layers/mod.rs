@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::initial_weights::InitFrom;
+use super::lora::LoraOptions;
 use super::op::{GeluApproximation, UpsampleMode, WeightInitialization};
 
 /// `[model]`: the model to train.
@@ -46,6 +47,9 @@ pub struct ModelOptions {
     /// Whether the statistics of frozen batch norms go on following the batches, which are then normalized by themselves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub moving_statistics: bool,
+    /// Low-rank adapters, which are trained in place of the model's own parameters (LoRA).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraOptions>,
 }
 
 impl ModelOptions {

@@ -11,6 +11,7 @@ use super::arguments::argument;
 use super::document::{Document, Graph, Node, entry, input_name, kind_of, names, output, text_of};
 use super::lower::{Lowered, Place, SavedTensors, evaluate, lower};
 use super::operators::{Target, target};
+use super::uses::Uses;
 use super::{Described, Exported, Input, Normalization, Purpose, regions, tensors};
 use crate::refusal::Refusal;
 use crate::torch::program::{self, Argument, NO_SLOT, Output, Program, Size, Slot, Symbol};
@@ -51,12 +52,17 @@ pub(super) fn build(
         builder.program.bind(slot, &tensor.tensor, tensor.is_buffer)?;
     }
     builder.nodes(graph)?;
-    let Builder { mut program, scope, normalizations, .. } = builder;
+    let Builder { mut program, scope, normalizations, uses, .. } = builder;
     let input = input(document, &scope)?;
     let output = scope.get(output(document, wanted)?).ok_or_else(|| Refusal::new("its output is made by no node"))?;
     program.finish(&[*output])?;
     let constants = evaluate(document, &bound, device);
     let normalizations = normalizations.iter().map(|slots| normalization(slots, &saved_slots)).collect();
+    let mut slots: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
+    for (slot, name) in &saved_slots {
+        slots.entry((*name).to_owned()).or_default().push(*slot);
+    }
+    let roles = slots.iter().map(|(name, slots)| (name.clone(), uses.role(slots))).collect();
     let mut tensors: Vec<(String, tch::Tensor)> = Vec::new();
     let (mut names, mut listed, mut buffers) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     for tensors::Bound { input, saved, is_buffer, tensor } in bound {
@@ -78,7 +84,7 @@ pub(super) fn build(
             .map(|Place { name, before }| (scope.get(name).copied().unwrap_or(NO_SLOT), *before))
             .collect(),
     });
-    Ok(Exported { program, tensors, input, normalizations, graph, evaluation: None })
+    Ok(Exported { program, tensors, input, normalizations, roles, slots, graph, evaluation: None })
 }
 
 /// What of a normalization is in the state dict, by the slots of its arguments.
@@ -110,13 +116,14 @@ pub(super) struct Builder<'p> {
     purpose: Purpose<'p>,
     /// The slots of the arguments of each batch norm.
     normalizations: Vec<BTreeMap<String, Slot>>,
+    uses: Uses,
 }
 
 impl<'p> Builder<'p> {
     /// An empty program on `device`.
     pub(super) fn new(device: Device, purpose: Purpose<'p>) -> Result<Self, Refusal> {
         let program = Program::new(device)?;
-        Ok(Self { program, scope: Scope::new(), slots: 0, purpose, normalizations: Vec::new() })
+        Ok(Self { program, scope: Scope::new(), slots: 0, purpose, normalizations: Vec::new(), uses: Uses::default() })
     }
 
     /// The slot of a value of this name from now on.
@@ -173,6 +180,7 @@ impl<'p> Builder<'p> {
                     });
                     self.normalizations.push(slots.collect());
                 }
+                self.uses.note(&name, &arguments);
                 let is_random = self.program.call(label, (&name, overload), &arguments, &outputs)?;
                 match self.purpose {
                     Purpose::Both | Purpose::Evaluation(_) if is_random => {

@@ -8,6 +8,7 @@
 //! arguments.rs  their arguments
 //! regions.rs    the parts that run in another mode, or under a condition
 //! operators.rs  which operators a program may call
+//! uses.rs       what it computes with each parameter
 //! lower/        the same nodes as the host's own graph, where it has all of their operators
 //! ```
 //!
@@ -26,13 +27,15 @@ mod lower;
 mod operators;
 mod regions;
 mod tensors;
+mod uses;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::model::Graph;
+use crate::model::{Graph, Layout, Roles};
 use crate::torch::TorchError;
 use crate::torch::program::{Program, Slot};
 
@@ -47,6 +50,9 @@ pub struct Exported {
     pub tensors: Vec<(String, Tensor)>,
     input: Input,
     normalizations: Vec<Normalization>,
+    /// What it computes with each of its tensors that is saved, and the slots of these.
+    roles: Roles,
+    slots: BTreeMap<String, Vec<Slot>>,
     /// The graph that describes it, or why there is none.
     graph: Result<Described, Refusal>,
     /// What evaluates in its place, over the same tensors.
@@ -156,16 +162,41 @@ impl Exported {
         Ok(names)
     }
 
+    /// What it computes with each of its tensors that is saved.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    /// From now on, each forward pass is given the values of the parameters of these names, in place of those that they have.
+    ///
+    /// # Errors
+    ///
+    /// Those of libtorch.
+    pub fn give_anew<'n>(&mut self, names: impl Iterator<Item = &'n str> + Clone) -> Result<(), TorchError> {
+        let slots: Vec<Slot> = names.clone().filter_map(|name| self.slots.get(name)).flatten().copied().collect();
+        self.program.unbind(&slots)?;
+        match &mut self.evaluation {
+            Some(evaluation) => evaluation.give_anew(names),
+            None => Ok(()),
+        }
+    }
+
     /// The output for a batch, in training or in evaluation, and copies of the values of the nodes at the indices `wanted` of
-    /// the graph, in that order.
+    /// the graph, in that order. `given` are the values of parameters that are given anew.
     ///
     /// # Errors
     ///
     /// An input of another rank, size or type than the program was exported for, the failure of an operator, and a node that
     /// there is not.
-    pub fn forward(&self, input: &Tensor, training: bool, wanted: &[usize]) -> Result<(Tensor, Vec<Tensor>), Refusal> {
+    pub fn forward(
+        &self,
+        input: &Tensor,
+        training: bool,
+        given: &[(&str, &Tensor)],
+        wanted: &[usize],
+    ) -> Result<(Tensor, Vec<Tensor>), Refusal> {
         match &self.evaluation {
-            Some(evaluation) if !training => return evaluation.forward(input, false, wanted),
+            Some(evaluation) if !training => return evaluation.forward(input, false, given, wanted),
             Some(_) if !wanted.is_empty() => {
                 return Err(Refusal::new("with `exported_eval`, values within the model are known in evaluation only"));
             }
@@ -174,7 +205,10 @@ impl Exported {
         self.input.check(input)?;
         let nodes = wanted.iter().map(|&index| self.node(index)).collect::<Result<Vec<_>, _>>()?;
         let slots: Vec<Slot> = nodes.iter().map(|node| node.slot).collect();
-        let (mut outputs, inner) = self.program.run(&[(self.input.slot, input)], training, &slots)?;
+        let of_name = |name: &str| self.slots.get(name).into_iter().flatten().copied();
+        let given = given.iter().flat_map(|(name, tensor)| of_name(name).map(|slot| (slot, *tensor)));
+        let inputs: Vec<(Slot, &Tensor)> = std::iter::once((self.input.slot, input)).chain(given).collect();
+        let (mut outputs, inner) = self.program.run(&inputs, training, &slots)?;
         let output = outputs.pop().ok_or_else(|| Refusal::new("it returns no tensor"))?;
         let batch = input.size().first().copied().unwrap_or(1);
         let values = inner.into_iter().zip(nodes).map(|(value, node)| {

@@ -36,7 +36,7 @@ fn sample(net: &str, batch: i64) -> Tensor {
 
 fn loss(program: &Exported, net: &str, batch: i64, training: bool) -> Tensor {
     let targets = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).remainder(10);
-    let (outputs, _) = program.forward(&sample(net, batch), training, &[]).unwrap();
+    let (outputs, _) = program.forward(&sample(net, batch), training, &[], &[]).unwrap();
     outputs.cross_entropy_for_logits(&targets)
 }
 
@@ -237,7 +237,7 @@ fn inputs_of_another_shape_or_type_are_refused() {
         Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu)),
         Tensor::zeros([2, 1, 8, 8], (Kind::Double, Device::Cpu)),
     ];
-    let errors = inputs.map(|input| program.forward(&input, false, &[]).unwrap_err().to_string());
+    let errors = inputs.map(|input| program.forward(&input, false, &[], &[]).unwrap_err().to_string());
     insta::assert_snapshot!(errors.join("\n"), @"
     its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 64]
     its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 3, 8, 8]
@@ -270,7 +270,7 @@ fn regions_and_programs_for_evaluation_compute_as_in_eager_pytorch() {
     }
     let program = Exported::open(&file("autocast"), None, None, Device::Cpu).unwrap();
     let expected: Vec<f64> = serde_json::from_value(all["steps"]["autocast"].clone()).unwrap();
-    let outputs = program.forward(&sample("autocast", 4), true, &[]).unwrap().0;
+    let outputs = program.forward(&sample("autocast", 4), true, &[], &[]).unwrap().0;
     assert_eq!(outputs.kind(), Kind::Float);
     for (found, expected) in Vec::<f32>::try_from(outputs.reshape([-1])).unwrap().into_iter().zip(expected) {
         // The layer in bf16 sums in another order than the one of f32 whose result was rounded.
@@ -316,7 +316,7 @@ fn one_of_several_outputs_is_named_by_its_key_or_position() {
     std::fs::write(file.path(), &bytes).unwrap();
     let open = |output| Exported::open(file.path(), None, output, Device::Cpu);
     let widths = ["logits", "hidden.0"]
-        .map(|output| open(Some(output)).unwrap().forward(&sample("mlp", 3), false, &[]).unwrap().0.size());
+        .map(|output| open(Some(output)).unwrap().forward(&sample("mlp", 3), false, &[], &[]).unwrap().0.size());
     assert_eq!(widths, [[3, 10], [3, 16]]);
     let told = |output| {
         let error = open(output).unwrap_err();
@@ -329,5 +329,5 @@ fn one_of_several_outputs_is_named_by_its_key_or_position() {
       did you mean `logits`?
     "#);
     std::fs::write(file.path(), several("null")).unwrap();
-    assert_eq!(open(Some("1.0")).unwrap().forward(&sample("mlp", 3), false, &[]).unwrap().0.size(), [3, 16]);
+    assert_eq!(open(Some("1.0")).unwrap().forward(&sample("mlp", 3), false, &[], &[]).unwrap().0.size(), [3, 16]);
 }

@@ -110,12 +110,14 @@ impl Services for Session {
             ServiceKind::TENSOR_LIST => {
                 let set = call.request(typed::TENSOR_LIST)?.set;
                 let tensors = tensors::of_set(&self.learner, &self.kept, &set, call.hook)?;
+                let tensors = tensors::as_read_by(call.exports, &self.learner, tensors, &set, &[])?;
                 let list = tensors.iter().map(|(name, tensor)| tensors::info(name, tensor)).collect();
                 reply.answer(typed::TENSOR_LIST, &list)
             }
             ServiceKind::TENSOR_READ => {
                 let request = call.request(typed::TENSOR_READ)?;
                 let tensors = tensors::of_set(&self.learner, &self.kept, &request.set, call.hook)?;
+                let tensors = tensors::as_read_by(call.exports, &self.learner, tensors, &request.set, &request.names)?;
                 tensors::lend_named(tensors, &request.set, &request.names, reply)
             }
             ServiceKind::TENSOR_WRITE => {
@@ -154,7 +156,7 @@ impl Services for Session {
                 let request = call.request(typed::RECALIBRATE_BATCH_NORM)?;
                 model::recalibrate_batch_norm(&mut self.learner, &self.feed, &request)
             }
-            ServiceKind::FREEZE => Ok(self.learner.freeze(&call.request(typed::FREEZE)?)?),
+            ServiceKind::FREEZE => Ok(self.learner.freeze(&call.request(typed::FREEZE)?, false)?),
             ServiceKind::OPEN_SPLIT => self.open_split(&call.request(typed::OPEN_SPLIT)?),
             ServiceKind::LIMIT_BATCHES => {
                 let request = call.request(typed::LIMIT_BATCHES)?;

@@ -13,7 +13,7 @@ use super::super::learner::infer;
 use super::super::session::Session;
 use super::tensors::{borrowed, lend};
 use crate::data::{Data, SampleType};
-use crate::model::{Graph, NamedTensor, Network};
+use crate::model::{Graph, Lora, NamedTensor, Network};
 use crate::services::{Inference, Reply, ServiceError, SharedTensor};
 use crate::torch::products::{self, Products};
 
@@ -49,6 +49,7 @@ impl Session {
     pub(super) fn inference(&self) -> Arc<dyn Inference> {
         Arc::new(Apart {
             graph: self.learner.network.graph().ok().cloned(),
+            lora: self.learner.network.lora().cloned(),
             data: Arc::clone(&self.feed.data),
             inference_batch_size: self.inference_batch_size(),
             training_batch_size: self.feed.batches.size,
@@ -61,6 +62,7 @@ impl Session {
 /// training thread, the graph is executed: its outputs may differ from the program's in the last bits.
 struct Apart {
     graph: Option<Arc<Graph>>,
+    lora: Option<Arc<Lora>>,
     data: Arc<Data>,
     inference_batch_size: usize,
     training_batch_size: usize,
@@ -82,9 +84,13 @@ impl Inference for Apart {
             ));
         };
         let _products = products::enter(self.products).map_err(TrainError::from)?;
-        // Nothing is copied: the network is a view of the snapshot's tensors, which nobody writes.
-        let network = Network::over(Arc::clone(graph), views(parameters.iter().chain(buffers))?, Device::Cpu)
-            .map_err(TrainError::from)?;
+        // Nothing is copied but adapted weights: the network is a view of the snapshot's tensors, which nobody writes.
+        let mut tensors = views(parameters.iter().chain(buffers))?;
+        if let Some(lora) = &self.lora {
+            tensors = lora.merged(tensors, &[]).map_err(TrainError::from)?;
+        }
+        let tensors = tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
+        let network = Network::over(Arc::clone(graph), tensors, Device::Cpu).map_err(TrainError::from)?;
         let predictor = Predictor { network: &network, data: &self.data, batch_size: self.inference_batch_size };
         predictor.answer(request, inputs, reply)
     }
@@ -94,12 +100,8 @@ impl Inference for Apart {
     }
 }
 
-fn views<'t>(tensors: impl Iterator<Item = &'t SharedTensor>) -> Result<Vec<NamedTensor>, ServiceError> {
-    let view = |shared: &SharedTensor| {
-        let tensor = shared.with_table(borrowed)?;
-        Ok(NamedTensor { name: shared.name().to_owned(), tensor })
-    };
-    tensors.map(view).collect()
+fn views<'t>(tensors: impl Iterator<Item = &'t SharedTensor>) -> Result<Vec<(String, Tensor)>, ServiceError> {
+    tensors.map(|shared| Ok((shared.name().to_owned(), shared.with_table(borrowed)?))).collect()
 }
 
 impl Predictor<'_> {

@@ -18,6 +18,7 @@ impl Session {
     pub(super) fn take_snapshot(&mut self, event: EventKind, needs: &SnapshotNeeds) -> Result<Snapshot, ServiceError> {
         let mut copied = BTreeMap::new();
         let mut loss_at_hand = None;
+        let mut merged = BTreeMap::new();
         for name in &needs.sets {
             let set: TensorSet =
                 name.parse().map_err(|error: plugin_api::Error| ServiceError::Failed(error.to_string()))?;
@@ -25,7 +26,17 @@ impl Session {
             let Ok(tensors) = tensors::of_set(&self.learner, &self.kept, &set, event) else { continue };
             let copies: Result<Vec<_>, TrainError> =
                 tensors.iter().map(|(name, tensor)| HostTensor::share(name, tensor)).collect();
-            copied.insert(name.clone(), copies?);
+            let copies = copies?;
+            if let Some(lora) = self.learner.network.lora().filter(|_| needs.exports && tensors::has_weights(&set)) {
+                let is_adapted = |name: &str| lora.adapted().any(|adapted| adapted == name);
+                let sums = lora.merged(tensors, &[]).map_err(TrainError::from)?;
+                let as_exported = sums.iter().filter_map(|(name, sum)| match is_adapted(name) {
+                    true => Some(HostTensor::share(name, sum)),
+                    false => copies.iter().find(|copy| copy.name() == name).cloned().map(Ok),
+                });
+                merged.insert(name.clone(), as_exported.collect::<Result<Vec<_>, TrainError>>()?);
+            }
+            copied.insert(name.clone(), copies);
             if set == TensorSet::Outputs {
                 loss_at_hand = loss(&self.learner, event).ok();
             }
@@ -44,6 +55,7 @@ impl Session {
             graph: self.graph_text().map_err(Into::into),
             loss: loss_at_hand,
             tensors: copied,
+            merged,
             checkpoint: checkpoint.map(writer),
             inference: Some(self.inference()),
             weights: self.kept.origin(self.progress.position),

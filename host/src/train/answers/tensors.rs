@@ -69,6 +69,26 @@ pub(super) fn of_set(
     })
 }
 
+/// The tensors of a set as a callback reads them. One that exports reads the weights as they compute: merged with their adapters,
+/// which it gets only by their `names`.
+pub(super) fn as_read_by(
+    exports: bool,
+    learner: &Learner,
+    tensors: Vec<(String, Tensor)>,
+    set: &TensorSet,
+    names: &[String],
+) -> Result<Vec<(String, Tensor)>, ServiceError> {
+    match learner.network.lora() {
+        Some(lora) if exports && has_weights(set) => Ok(lora.merged(tensors, names).map_err(TrainError::from)?),
+        _ => Ok(tensors),
+    }
+}
+
+/// Whether a set has the model's parameters.
+pub(super) fn has_weights(set: &TensorSet) -> bool {
+    matches!(set, TensorSet::Parameters | TensorSet::Copy(_))
+}
+
 fn step_is_at_hand(hook: EventKind) -> bool {
     matches!(hook, EventKind::STEP_START | EventKind::GRADIENTS | EventKind::STEP_END | EventKind::TRIGGER)
 }

@@ -8,6 +8,7 @@
 //! To add a layer: a variant in [`Layer`] and its arm in `lower`, a variant in [`Op`] with its shape, parameters and
 //! cost, and its arm in `execute`.
 
+mod batch;
 mod custom;
 mod error;
 mod execute;
@@ -27,6 +28,7 @@ mod reference;
 mod script_code;
 mod torchscript;
 
+pub use batch::{Forwarded, ModelBatch};
 pub(crate) use custom::contained;
 pub use custom::{BoxError, variables};
 pub use error::{LayerPath, ModelError};
@@ -39,6 +41,7 @@ pub use initial_weights::{InitFrom, InitFromTable, InitialWeights, Mismatch, Mod
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use named_tensor::NamedTensor;
 pub use network::Network;
+pub use program::{BatchTargets, Interface};
 pub use op::{
     Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
 };

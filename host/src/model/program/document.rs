@@ -223,9 +223,8 @@ pub(super) fn input_name(spec: &Value) -> Option<&str> {
     text_of(argument, "name").or_else(|| text_of(argument.get("as_tensor")?, "name"))
 }
 
-/// The name in the graph of the tensor that is the model's output: the one that it returns, or of several the one called
-/// `wanted`.
-pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result<&'d str, Refusal> {
+/// What each tensor that it returns is called, by its key or its position, and its name in the graph.
+pub(super) fn returned(document: &Document) -> Result<Vec<(String, &str)>, Refusal> {
     let mut returned = Vec::new();
     for spec in &document.graph_module.signature.output_specs {
         match entry(spec) {
@@ -239,10 +238,17 @@ pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result
         }
     }
     let names = document.output_names(returned.len());
-    let named: Vec<(&str, &str)> =
-        names.iter().zip(returned).filter_map(|(name, place)| Some((name.as_str(), place?))).collect();
+    let named: Vec<(String, &str)> =
+        names.into_iter().zip(returned).filter_map(|(name, place)| Some((name, place?))).collect();
+    if named.is_empty() { Err(Refusal::new("it returns no tensor")) } else { Ok(named) }
+}
+
+/// The name in the graph of the tensor that is the model's output: the one that it returns, or of several the one called
+/// `wanted`.
+pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result<&'d str, Refusal> {
+    let returned = returned(document)?;
+    let named: Vec<(&str, &str)> = returned.iter().map(|(name, place)| (name.as_str(), *place)).collect();
     match (wanted, &named[..]) {
-        (_, []) => Err(Refusal::new("it returns no tensor")),
         (None, [(_, place)]) => Ok(place),
         (None, several) => Err(Refusal::new(format!(
             "it returns {} tensors: {}",

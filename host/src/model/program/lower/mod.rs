@@ -143,6 +143,12 @@ impl<'d> Lowering<'d> {
         let specs = &document.graph_module.signature.input_specs;
         let mut values = HashMap::new();
         let mut input = None;
+        let taken: Vec<&str> =
+            specs.iter().filter(|spec| spec.get("user_input").is_some()).filter_map(input_name).collect();
+        if taken.len() > 1 {
+            let taken = crate::report::list(taken.iter().copied(), "and");
+            return Err(Refusal::new(format!("it takes {taken}, and a graph takes the samples only")));
+        }
         for spec in specs {
             let Some(name) = input_name(spec) else { continue };
             if spec.get("user_input").is_some() {

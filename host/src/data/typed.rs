@@ -182,3 +182,162 @@ fn chosen(all: &[u32], indices: &[u32]) -> Result<Vec<u32>, DataError> {
 fn bytes(shape: &[i64], dtype: SampleType) -> usize {
     row_length(shape).saturating_mul(dtype.kind().elt_size_in_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use safetensors::tensor::{Dtype, TensorView};
+    use tch::{Kind, Tensor};
+
+    use super::*;
+    use crate::data::{Data, DataDescription, DataOptions, OTHER, OtherData, Source, TRAIN, Wanted};
+
+    fn bytes<T: Copy, const N: usize>(values: &[T], write: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+        values.iter().flat_map(|value| write(*value)).collect()
+    }
+
+    /// Six samples: tokens, a mask, weights, and truth values; classes 0 and 1 in turn.
+    fn arrays(masks: usize) -> Vec<u8> {
+        let ids = bytes(&[1i32, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 16_777_217], i32::to_le_bytes);
+        let mask = bytes(&(0..2 * masks as i64).collect::<Vec<_>>(), i64::to_le_bytes);
+        let weights = bytes(&[0.5f64, 1.5, 2.5, 3.5, 4.5, 5.5], f64::to_le_bytes);
+        let classes = bytes(&[0i64, 1, 0, 1, 0, 1], i64::to_le_bytes);
+        let tensors = [
+            ("ids", TensorView::new(Dtype::I32, vec![6, 2], &ids).unwrap()),
+            ("attention", TensorView::new(Dtype::I64, vec![masks, 2], &mask).unwrap()),
+            ("weights", TensorView::new(Dtype::F64, vec![6], &weights).unwrap()),
+            ("flags", TensorView::new(Dtype::BOOL, vec![6, 1], &[0, 1, 0, 1, 1, 0]).unwrap()),
+            ("classes", TensorView::new(Dtype::I64, vec![6], &classes).unwrap()),
+        ];
+        safetensors::serialize(tensors, None).unwrap()
+    }
+
+    fn options(inputs: &str, rest: &str) -> DataOptions {
+        let text = format!(
+            "format = \"safetensors\"\npath = \"a.safetensors\"\ninputs = {inputs}\ntargets = \"classes\"\n{rest}"
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    const ALL: &str = "{ inputs = \"ids\", mask = \"attention\", weight = \"weights\", flag = \"flags\" }";
+
+    fn load(options: &DataOptions) -> Result<Data, DataError> {
+        Data::load(options, Source::Bytes(&arrays(6)), 1)
+    }
+
+    fn told(inputs: &str, rest: &str, bytes: &[u8]) -> String {
+        Data::load(&options(inputs, rest), Source::Bytes(bytes), 1).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_input_keeps_its_dtype_and_its_samples_together() {
+        let data = load(&options(ALL, "[splits]\nval = { fraction = 0.34 }")).unwrap();
+        assert_eq!(data.input_names(), ["inputs", "flag", "mask", "weight"]);
+        let (train, val) = (&data.splits[TRAIN], &data.splits["val"]);
+        assert_eq!((train.len(), val.len(), train.sample_bytes()), (4, 2, 16 + 1 + 16 + 4));
+        for split in [train, val] {
+            let batch = split.gather(&[1, 0]).unwrap();
+            let [flag, mask, weight] = &batch.others[..] else { panic!("three others") };
+            assert_eq!([batch.inputs.kind(), flag.kind(), mask.kind(), weight.kind()], [
+                Kind::Int64,
+                Kind::Bool,
+                Kind::Int64,
+                Kind::Float
+            ]);
+            assert_eq!([mask.size(), flag.size(), weight.size()], [vec![2, 2], vec![2, 1], vec![2]]);
+            // The first token of the sample of index `i` is 2i + 1, its mask 2i, and its weight i + 0.5.
+            let index = (batch.inputs.select(1, 0) - 1).divide_scalar_mode(2, "floor");
+            assert_eq!(mask.select(1, 0), &index * 2);
+            assert_eq!(*weight, (&index + 0.5).to_kind(Kind::Float));
+            assert_eq!(batch.targets, index.remainder(2));
+            assert!(split.gather(&[9]).is_err());
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_f32_are_kept_and_normalized_ones_are_f32() {
+        let all: Vec<u32> = (0..6).collect();
+        let inputs = |options: &DataOptions| load(options).unwrap().splits[TRAIN].gather(&all).unwrap().inputs;
+        let own = inputs(&options("{ inputs = \"ids\" }", ""));
+        assert_eq!((own.kind(), own.int64_value(&[5, 1])), (Kind::Int64, 16_777_217));
+        assert_eq!(inputs(&options("\"ids\"", "")).kind(), Kind::Float);
+        let range = options("{ inputs = \"ids\", mask = \"attention\" }", "normalize = \"range\"");
+        assert_eq!((inputs(&range).kind(), inputs(&range).max().double_value(&[])), (Kind::Float, 1.0));
+        // Without `inputs`, the samples are the first by name.
+        let named = load(&options("{ tokens = \"ids\", mask = \"attention\" }", "")).unwrap();
+        assert_eq!((named.input_names(), named.sample_type), (vec!["mask".into(), "tokens".into()], SampleType::I64));
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_named() {
+        let file = arrays(6);
+        let found = [
+            told(ALL, "", &arrays(5)),
+            told("{ inputs = \"ids\", mask = \"atention\" }", "", &file),
+            told("{ inputs = \"ids\", targets = \"attention\" }", "", &file),
+            told("{ \"my mask\" = \"attention\" }", "", &file),
+            told("{}", "", &file),
+            told("{ tokens = \"ids\" }", "normalize = \"standard\"", &file),
+            told("{ tokens = \"ids\" }", "shape = [2]", &file),
+        ];
+        insta::assert_snapshot!(found.join("\n"), @r#"
+        `a.safetensors` array `ids` has 6 samples, but array `attention` has 5
+        `a.safetensors` has no array `atention`; it has `attention`, `classes`, `flags`, `ids`, `weights`; did you mean `attention`?
+        `data.inputs` = `targets` must be a name of letters, digits and `_`, other than `targets` and `outputs`
+        `data.inputs` = `my mask` must be a name of letters, digits and `_`, other than `targets` and `outputs`
+        `data.inputs` = `{}` must be the name of an array, or a table with an entry for each input
+        `data.normalize` = `given` must be omitted: it is about the input that is called `inputs`, and none is
+        `data.shape` = `given` must be omitted: it is about the input that is called `inputs`, and none is
+        "#);
+    }
+
+    #[test]
+    fn other_data_is_read_with_all_inputs_and_the_fingerprint_is_of_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        std::fs::write(&path, arrays(6)).unwrap();
+        let options = options(ALL, "");
+        let data = Data::load(&options, Source::Folder(folder.path()), 1).unwrap();
+        let text = DataDescription::new(&data).text().unwrap();
+        let description = DataDescription::parse(&text).unwrap();
+        assert_eq!(description, DataDescription::new(&data));
+        let described = Data::described(&description);
+        assert_eq!((described.others.clone(), described.sample_type), (data.others.clone(), SampleType::I64));
+        let other = OtherData::read(&options, &description, &path, Wanted::IfPresent).unwrap();
+        let all: Vec<u32> = (0..6).collect();
+        let [own, other] = [&data.splits[TRAIN], &other.data.splits[OTHER]].map(|split| split.gather(&all).unwrap());
+        assert_eq!((own.inputs, own.others), (other.inputs, other.others));
+
+        let without = load(&self::options("{ inputs = \"ids\" }", "")).unwrap();
+        assert_ne!(data.fingerprint().unwrap(), without.fingerprint().unwrap());
+        std::fs::write(folder.path().join("b.safetensors"), arrays(5)).unwrap();
+        let wrong = OtherData::read(&options, &description, &folder.path().join("b.safetensors"), Wanted::IfPresent);
+        assert!(wrong.unwrap_err().to_string().contains("has 6 samples, but array `attention` has 5"));
+        let flat = self::options(&ALL.replace("attention", "weights"), "");
+        let wrong = OtherData::read(&flat, &description, &path, Wanted::IfPresent).unwrap_err().to_string();
+        assert!(wrong.ends_with("has `mask` of the shape [] and float32, but that of the training data has [2] and int64"));
+    }
+
+    proptest! {
+        #[test]
+        fn whole_numbers_come_back_whatever_their_type(values in prop::collection::vec(any::<u64>(), 1..9)) {
+            let stored = bytes(&values, u64::to_le_bytes);
+            let classes = vec![0u8; values.len()];
+            let count = values.len();
+            let tensors = [
+                ("ids", TensorView::new(Dtype::U64, vec![count, 1], &stored).unwrap()),
+                ("classes", TensorView::new(Dtype::U8, vec![count], &classes).unwrap()),
+            ];
+            let file = safetensors::serialize(tensors, None).unwrap();
+            let options = options("{ inputs = \"ids\" }", "");
+            let data = Data::load(&options, Source::Bytes(&file), 1).unwrap();
+            let all: Vec<u32> = (0..count as u32).collect();
+            let read = data.splits[TRAIN].gather(&all);
+            let expected: Option<Vec<i64>> = values.iter().map(|value| i64::try_from(*value).ok()).collect();
+            match expected {
+                Some(expected) => prop_assert_eq!(read.unwrap().inputs.reshape([-1]), Tensor::from_slice(&expected)),
+                None => prop_assert!(read.unwrap_err().to_string().contains("no 64-bit integer")),
+            }
+        }
+    }
+}

@@ -255,7 +255,7 @@ pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result
             several.len(),
             list(several.iter().map(|(name, _)| *name), "and")
         ))
-        .with_hint(format!("name the one that is trained under `[model]`: `output = \"{}\"`", several[0].0))),
+        .with_hint(which_output(several))),
         (Some(wanted), named) => {
             named.iter().find(|(name, _)| *name == wanted).map(|(_, place)| *place).ok_or_else(|| {
                 let refusal = Refusal::new(format!(
@@ -268,6 +268,17 @@ pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result
                 }
             })
         }
+    }
+}
+
+/// How to say which of several outputs is trained.
+fn which_output(named: &[(&str, &str)]) -> String {
+    const LOSS: &str = "loss";
+    let first = named.iter().map(|(name, _)| *name).find(|name| *name != LOSS).unwrap_or_default();
+    let one = format!("name the one that is trained under `[model]`: `output = \"{first}\"`");
+    match named.iter().any(|(name, _)| *name == LOSS) {
+        true => format!("{one}; or let it train on its own loss: `[train] loss = {{ type = \"model\" }}`"),
+        false => one,
     }
 }
 

@@ -244,7 +244,7 @@ pub(super) fn outputs<'d>(
     let scalars = || returned.iter().filter(|(_, place)| rank(place) == Some(0));
     let loss = match returned.iter().find(|(name, _)| name == LOSS) {
         Some((_, place)) if rank(place) != Some(0) => {
-            return Err(Refusal::new(format!("its output `{LOSS}` has {} dimensions and is no single number", rank(place).unwrap_or(0)))
+            return Err(Refusal::new(format!("its output `{LOSS}` has the rank {}: it is no single number", rank(place).unwrap_or(0)))
                 .with_hint("let the model return the mean loss of the batch"));
         }
         Some(found) => found,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plugin_api::TensorView;
 use plugin_api::abi::TensorTable;
 use plugin_api::protocol::requests::{BatchRequest, Predict};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::super::error::TrainError;
 use super::super::feed::in_order;

@@ -247,8 +247,7 @@ fn typed(parts: BTreeMap<String, Part<'_>>, sample_shape: &[i64]) -> Splits {
     let splits = parts.into_iter().filter_map(|(name, part)| {
         let rows = Arc::clone(part.pool.typed.samples.as_ref()?);
         let targets = part.pool.targets.select(&part.indices);
-        let dataset: Arc<dyn Dataset> =
-            Arc::new(TypedDataset::new(rows, part.indices, targets, sample_shape.to_vec()));
+        let dataset: Arc<dyn Dataset> = Arc::new(TypedDataset::new(rows, part.indices, targets, sample_shape.to_vec()));
         Some((name, dataset))
     });
     splits.collect()

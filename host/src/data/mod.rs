@@ -37,9 +37,9 @@ pub(crate) use formats::{Element, npy_header};
 pub use loader::{LoadedBatch, Loader, LoaderOptions};
 pub use normalize::{GivenNormalization, Normalization, Normalize, NormalizeOptions};
 pub use options::{
-    ArchiveInputs, ArchiveOptions, CategoricalAs, ClassName, ClassOptions, Color, Column, Columns, CsvOptions, DataOptions, Decimal,
-    FilesOptions, FilesSplitOptions, ImagesOptions, Missing, MissingLabel, Orientation, Quote, SplitOptions, Task,
-    TextOptions, TextSplitOptions, Tokens, UnknownCategory,
+    ArchiveInputs, ArchiveOptions, CategoricalAs, ClassName, ClassOptions, Color, Column, Columns, CsvOptions,
+    DataOptions, Decimal, FilesOptions, FilesSplitOptions, ImagesOptions, Missing, MissingLabel, Orientation, Quote,
+    SplitOptions, Task, TextOptions, TextSplitOptions, Tokens, UnknownCategory,
 };
 pub use order::{Order, epoch_order};
 pub use other::{OTHER, OtherData, Sources, Wanted};

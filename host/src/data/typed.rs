@@ -238,12 +238,10 @@ mod tests {
         for split in [train, val] {
             let batch = split.gather(&[1, 0]).unwrap();
             let [flag, mask, weight] = &batch.others[..] else { panic!("three others") };
-            assert_eq!([batch.inputs.kind(), flag.kind(), mask.kind(), weight.kind()], [
-                Kind::Int64,
-                Kind::Bool,
-                Kind::Int64,
-                Kind::Float
-            ]);
+            assert_eq!(
+                [batch.inputs.kind(), flag.kind(), mask.kind(), weight.kind()],
+                [Kind::Int64, Kind::Bool, Kind::Int64, Kind::Float]
+            );
             assert_eq!([mask.size(), flag.size(), weight.size()], [vec![2, 2], vec![2, 1], vec![2]]);
             // The first token of the sample of index `i` is 2i + 1, its mask 2i, and its weight i + 0.5.
             let index = (batch.inputs.select(1, 0) - 1).divide_scalar_mode(2, "floor");
@@ -315,7 +313,9 @@ mod tests {
         assert!(wrong.unwrap_err().to_string().contains("has 6 samples, but array `attention` has 5"));
         let flat = self::options(&ALL.replace("attention", "weights"), "");
         let wrong = OtherData::read(&flat, &description, &path, Wanted::IfPresent).unwrap_err().to_string();
-        assert!(wrong.ends_with("has `mask` of the shape [] and float32, but that of the training data has [2] and int64"));
+        assert!(
+            wrong.ends_with("has `mask` of the shape [] and float32, but that of the training data has [2] and int64")
+        );
     }
 
     proptest! {

@@ -11,7 +11,8 @@ use super::program::{MakeNetwork, ModelContext};
 use crate::config::Document;
 use crate::data::{Data, INPUTS, SampleType, TARGETS, Target};
 use crate::model::{
-    BatchTargets, Dtype, Frozen, Graph, Interface, LayerPath, ModelError, ModelFile, ModelTensor, Network, Op, contained,
+    BatchTargets, Dtype, Frozen, Graph, Interface, LayerPath, ModelError, ModelFile, ModelTensor, Network, Op,
+    contained,
 };
 use crate::report::Problem;
 use crate::run_file::RunFile;
@@ -246,9 +247,9 @@ fn read_file(
     let others: Vec<(&[i64], Kind)> =
         data.others.iter().map(|other| (other.shape.as_slice(), other.dtype.kind())).collect();
     let samples = (data.sample_shape.as_slice(), data.sample_type.kind());
-    network.try_on_all(samples, &others, Some((&target_shape, target_kind))).map_err(|error| {
-        Problem::new(error.to_string()).with_label(label(file)).with_hint(how_given(data))
-    })?;
+    network
+        .try_on_all(samples, &others, Some((&target_shape, target_kind)))
+        .map_err(|error| Problem::new(error.to_string()).with_label(label(file)).with_hint(how_given(data)))?;
     Ok(network)
 }
 

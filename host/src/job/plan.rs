@@ -351,7 +351,10 @@ pub(super) fn evaluation(
         problems.push(
             Problem::new(format!("predictions cannot be shown beside their targets: {misfit}"))
                 .with_label(document.label_value("/eval/show_results", ""))
-                .with_hint("set it to 0, or name another of the tensors that the model returns with `[model] output`".to_owned()),
+                .with_hint(
+                    "set it to 0, or name another of the tensors that the model returns with `[model] output`"
+                        .to_owned(),
+                ),
         );
         return None;
     }

@@ -130,7 +130,8 @@ impl Network {
         };
         self.set_output_shape(shape.to_vec());
         self.check_graph(sample);
-        if let (Some(targets), Some(program)) = (&targets, self.program_mut().filter(|program| program.takes_targets())) {
+        if let (Some(targets), Some(program)) = (&targets, self.program_mut().filter(|program| program.takes_targets()))
+        {
             let changed = targets.f_ones_like()?;
             let batch = ModelBatch { targets: Some(&changed), ..batch };
             // Targets that are all one may be none of the model's: then nothing is known.

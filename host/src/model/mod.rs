@@ -41,8 +41,8 @@ pub use initial_weights::{InitFrom, InitFromTable, InitialWeights, Mismatch, Mod
 pub use layers::{Combine, Layer, ModelOptions, Size2d};
 pub use named_tensor::NamedTensor;
 pub use network::Network;
-pub use program::{BatchTargets, Interface};
 pub use op::{
     Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
 };
+pub use program::{BatchTargets, Interface};
 pub use torchscript::TorchScriptError;

@@ -50,11 +50,13 @@ pub(super) fn inputs(document: &Document) -> Option<Problem> {
         "npy" | "idx" => document.label_value("/data/inputs", "several inputs"),
         _ => document.label_key("/data/inputs", "several inputs"),
     };
-    Some(Problem::new(format!("data of the format `{format}` has one input")).with_label(label).with_hint(
-        "save several as arrays of one file, with `numpy.savez` or safetensors, and set `format = \"npz\"` or \
+    Some(
+        Problem::new(format!("data of the format `{format}` has one input")).with_label(label).with_hint(
+            "save several as arrays of one file, with `numpy.savez` or safetensors, and set `format = \"npz\"` or \
          `\"safetensors\"`"
-            .to_owned(),
-    ))
+                .to_owned(),
+        ),
+    )
 }
 
 /// Evaluations happen at positions of the run, never at times of the clock, so that a run is repeatable.

@@ -229,11 +229,7 @@ pub(super) fn run_batch_step(
 
 impl Learner {
     /// Outputs in training mode, in f32 with their graph, and the values of `nodes` without.
-    pub(super) fn training_outputs(
-        &self,
-        batch: ModelBatch<'_>,
-        nodes: &[usize],
-    ) -> Result<Forwarded, TrainError> {
+    pub(super) fn training_outputs(&self, batch: ModelBatch<'_>, nodes: &[usize]) -> Result<Forwarded, TrainError> {
         let Forwarded { output, loss, values } = self.network.compute(batch, Mode::Train, nodes)?;
         let detached = |value: Tensor| widened(value.f_detach()?);
         let values = values.into_iter().map(detached).collect::<Result<_, _>>()?;

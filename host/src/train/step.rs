@@ -231,8 +231,7 @@ impl Session {
         let mut start = 0;
         for (size, weight) in self.learner.step.sizes.clone().into_iter().zip(weights) {
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
-            let others =
-                others.iter().map(|other| other.f_narrow(0, start, size)).collect::<Result<Vec<_>, _>>()?;
+            let others = others.iter().map(|other| other.f_narrow(0, start, size)).collect::<Result<Vec<_>, _>>()?;
             let samples = Samples { inputs: &inputs, others: &others, targets: &targets };
             let batch = self.forward(callbacks, samples, &nodes)?;
             let share = batch.loss * (weight / total);

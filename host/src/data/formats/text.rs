@@ -146,12 +146,7 @@ impl Dataset for TextDataset {
         }
         let shape = [indices.len() as i64, context as i64];
         let tensor = |values: &[i64]| Tensor::f_from_slice(values)?.f_reshape(shape).map_err(TorchError::from);
-        Ok(Batch {
-            inputs: tensor(&inputs)?,
-            others: Vec::new(),
-            targets: tensor(&targets)?,
-            size: indices.len(),
-        })
+        Ok(Batch { inputs: tensor(&inputs)?, others: Vec::new(), targets: tensor(&targets)?, size: indices.len() })
     }
 }
 

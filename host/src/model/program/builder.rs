@@ -69,7 +69,16 @@ pub(super) fn build(
         values: values.iter().map(|value| scope.get(value).copied().unwrap_or(NO_SLOT)).collect(),
     });
     let gives_loss = loss.is_some();
-    Ok(Exported { program, tensors, arguments, gives_loss, reads_targets: false, normalizations, graph, evaluation: None })
+    Ok(Exported {
+        program,
+        tensors,
+        arguments,
+        gives_loss,
+        reads_targets: false,
+        normalizations,
+        graph,
+        evaluation: None,
+    })
 }
 
 /// What of a normalization is in the state dict, by the slots of its arguments.

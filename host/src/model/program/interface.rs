@@ -77,7 +77,8 @@ impl Argument {
             Source::Other(index) => batch.others.get(index),
             Source::Targets(..) => batch.targets.or(missing),
         };
-        let found = found.ok_or_else(|| Refusal::new(format!("its argument `{}` is given nothing", self.input.name)))?;
+        let found =
+            found.ok_or_else(|| Refusal::new(format!("its argument `{}` is given nothing", self.input.name)))?;
         self.input.check(found)?;
         Ok(found)
     }
@@ -150,7 +151,8 @@ fn sources(names: &[&str], interface: &Interface<'_>) -> Result<Vec<Source>, Ref
     let Interface { arguments, inputs, .. } = interface;
     let all = || interface.names();
     if let Some(unknown) = arguments.keys().find(|argument| !names.contains(&argument.as_str())) {
-        let refusal = Refusal::new(format!("it has no argument `{unknown}`, but {}", list(names.iter().copied(), "and")));
+        let refusal =
+            Refusal::new(format!("it has no argument `{unknown}`, but {}", list(names.iter().copied(), "and")));
         return Err(suggesting(refusal, unknown, names.iter().copied()));
     }
     let mut sources = Vec::new();
@@ -244,21 +246,29 @@ pub(super) fn outputs<'d>(
     let scalars = || returned.iter().filter(|(_, place)| rank(place) == Some(0));
     let loss = match returned.iter().find(|(name, _)| name == LOSS) {
         Some((_, place)) if rank(place) != Some(0) => {
-            return Err(Refusal::new(format!("its output `{LOSS}` has the rank {}: it is no single number", rank(place).unwrap_or(0)))
-                .with_hint("let the model return the mean loss of the batch"));
+            return Err(Refusal::new(format!(
+                "its output `{LOSS}` has the rank {}: it is no single number",
+                rank(place).unwrap_or(0)
+            ))
+            .with_hint("let the model return the mean loss of the batch"));
         }
         Some(found) => found,
-        None => match (scalars().next(), scalars().nth(1)) {
-            (Some(found), None) => found,
-            (None, _) => {
-                return Err(Refusal::new(format!("it gives no loss of its own: none of what it returns is a single number ({})", all()))
+        None => {
+            match (scalars().next(), scalars().nth(1)) {
+                (Some(found), None) => found,
+                (None, _) => {
+                    return Err(Refusal::new(format!("it gives no loss of its own: none of what it returns is a single number ({})", all()))
                     .with_hint("choose a loss of the host, or export the model with its targets as an argument, such as `labels`"));
-            }
-            (Some(_), Some(_)) => {
-                return Err(Refusal::new(format!("it returns several single numbers, and none is called `{LOSS}` ({})", all()))
+                }
+                (Some(_), Some(_)) => {
+                    return Err(Refusal::new(format!(
+                        "it returns several single numbers, and none is called `{LOSS}` ({})",
+                        all()
+                    ))
                     .with_hint("let the model return a dictionary whose key `loss` is the loss"));
+                }
             }
-        },
+        }
     };
     let mut others = returned.iter().filter(|(name, _)| *name != loss.0);
     let chosen = match (wanted, others.next(), others.next()) {

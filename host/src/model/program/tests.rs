@@ -184,7 +184,10 @@ fn a_program_that_takes_targets_predicts_without_them() {
     assert_eq!(refused, "its output depends on the targets, so that it cannot predict without them");
     let wrong = ModelBatch { inputs: &inputs, others: &[inputs.to_kind(Kind::Float)], targets: Some(&targets) };
     let refused = program.run(wrong, false, &[]).unwrap_err().to_string();
-    assert_eq!(refused, "its input `attention_mask` is int64 of the shape [any, 12], and it is given float32 of the shape [3, 12]");
+    assert_eq!(
+        refused,
+        "its input `attention_mask` is int64 of the shape [any, 12], and it is given float32 of the shape [3, 12]"
+    );
 }
 
 /// Ten steps of SGD, and an evaluation.

@@ -171,7 +171,8 @@ impl Predictor<'_> {
             // SAFETY: the plugin's table is valid until the call returns.
             let is_named = |table: &&TensorTable| unsafe { TensorView::from_table(**table) }.name() == name;
             let table = tables.iter().find(is_named);
-            let table = table.ok_or_else(|| ServiceError::Failed(format!("the model takes {wanted}, and `{name}` is missing")))?;
+            let table = table
+                .ok_or_else(|| ServiceError::Failed(format!("the model takes {wanted}, and `{name}` is missing")))?;
             let input = self.to_device(borrowed(table)?)?;
             check_input(name, spec, &input)?;
             found.push(input);

@@ -50,9 +50,9 @@ impl Report for MetricError {
             }
             MetricError::Targets { .. } => Some("name one of fewer, as in `top2_error`".to_owned()),
             MetricError::SingleOutput { .. } => Some("use `accuracy` or `auc`, or the loss itself".to_owned()),
-            MetricError::Outputs { .. } => {
-                Some("leave it out, or name another of the tensors that the model returns with `[model] output`".to_owned())
-            }
+            MetricError::Outputs { .. } => Some(
+                "leave it out, or name another of the tensors that the model returns with `[model] output`".to_owned(),
+            ),
             MetricError::State { .. } => None,
         }
     }

@@ -22,7 +22,9 @@ use crate::data::rows::Rows;
 use crate::data::split::Place;
 use crate::data::target::NO_CLASS;
 use crate::data::typed::Typed;
-use crate::data::{DataError, INPUTS, Normalization, Samples, Source, Sources, Target, TargetDescription, Targets, Wanted};
+use crate::data::{
+    DataError, INPUTS, Normalization, Samples, Source, Sources, Target, TargetDescription, Targets, Wanted,
+};
 use crate::report::did_you_mean;
 
 /// Finds the images and reads their headers; they are decoded when they are needed.

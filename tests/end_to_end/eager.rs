@@ -71,19 +71,8 @@ shuffle = false
 const EXPORTING: &str = "[[plugins]]\nkind = \"checkpoint\"\n\n[[plugins]]\nkind = \"onnx\"\n";
 
 /// The nets of the script.
-const NETS: [&str; 11] = [
-    "mlp",
-    "cnn",
-    "lstm",
-    "gru",
-    "vit",
-    "gpt2",
-    "bert",
-    "resnet18",
-    "mobilenet_v3_small",
-    "efficientnet_b0",
-    OWN_LOSS,
-];
+const NETS: [&str; 11] =
+    ["mlp", "cnn", "lstm", "gru", "vit", "gpt2", "bert", "resnet18", "mobilenet_v3_small", "efficientnet_b0", OWN_LOSS];
 
 /// The net that takes a mask and gives its own loss.
 const OWN_LOSS: &str = "bert_classifier";

@@ -199,7 +199,15 @@ fn callbacks_see_every_input_by_its_name() {
             )
         })
         .collect();
-    insta::assert_snapshot!(seen.join("\n"), @"");
+    insta::assert_snapshot!(seen.join("\n"), @r#"
+    train_start batch: [{"dtype":"i64","name":"inputs","shape":[8,12]},{"dtype":"i64","name":"targets","shape":[8]}]
+    train_start whole batch: [{"dtype":"i64","name":"inputs","shape":[8,12]},{"dtype":"i64","name":"targets","shape":[8]},{"dtype":"i64","name":"mask","shape":[8,12]}]
+    train_start predictions are those of the split: true
+    train_start predict one: "the model takes 2 inputs, `inputs`, `mask`, and the request has 1: give each by its name, or a split"
+    train_start predict one twice: "the model takes `inputs`, `mask`, and `mask` is missing"
+    step_start batch: [{"dtype":"i64","name":"inputs","shape":[16,12]},{"dtype":"i64","name":"targets","shape":[16]},{"dtype":"i64","name":"mask","shape":[16,12]}]
+    eval_step_end batch: [{"dtype":"i64","name":"inputs","shape":[15,12]},{"dtype":"i64","name":"targets","shape":[15]},{"dtype":"i64","name":"mask","shape":[15,12]}]
+    "#);
 }
 
 #[test]
@@ -213,31 +221,151 @@ fn what_does_not_fit_is_told_at_its_place() {
     let arguments = "inputs = { input_ids = \"inputs\", attention_mask = \"mask\", labels = \"targets\" }";
     let counts = Several::new();
     std::fs::write(counts.path("train.safetensors"), arrays(SAMPLES - 1, true)).expect("the data is written");
-    insta::assert_snapshot!(refused(&counts, &[]), @"");
+    insta::assert_snapshot!(refused(&counts, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × `train.safetensors` array `ids` has 60 samples, but array `attention_mask` has 59
+        ╭─[run.toml:11:8]
+     10 │ format = "safetensors"
+     11 │ path = "train.safetensors"
+        ·        ───────────────────
+     12 │ inputs = { inputs = "ids", mask = "attention_mask" }
+        ╰────
+    "#);
     let missing = Several::new().with(arguments, "inputs = { input_ids = \"inputs\", attention_maks = \"mask\" }");
-    insta::assert_snapshot!(refused(&missing, &[]), @"");
+    insta::assert_snapshot!(refused(&missing, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × the exported program `[FOLDER]/model.pt2` does not fit the batches
+      ╰─▶ it has no argument `attention_maks`, but `input_ids`, `attention_mask` and `labels`
+        ╭─[run.toml:19:10]
+     18 │ exported = "model.pt2"
+     19 │ inputs = { input_ids = "inputs", attention_maks = "mask" }
+        ·          ─────────────────────────────────────────────────
+     20 │ 
+        ╰────
+      hint: did you mean `attention_mask`?
+    "#);
     let one = Several::new().with(table, "inputs = \"ids\"");
-    insta::assert_snapshot!(refused(&one, &[]), @"");
+    insta::assert_snapshot!(refused(&one, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × the exported program `[FOLDER]/model.pt2` does not fit the batches
+      ╰─▶ its argument `attention_mask` is given `mask`, and a batch has `inputs` and `targets`
+        ╭─[run.toml:19:10]
+     18 │ exported = "model.pt2"
+     19 │ inputs = { input_ids = "inputs", attention_mask = "mask", labels = "targets" }
+        ·          ─────────────────────────────────────────────────────────────────────
+     20 │ 
+        ╰────
+      hint: `[data] inputs` names what a batch has
+    "#);
     let dtype = Several::new().with(table, "inputs = { inputs = \"labels\", mask = \"attention_mask\" }");
-    insta::assert_snapshot!(refused(&dtype, &[]), @"");
+    insta::assert_snapshot!(refused(&dtype, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × the model's forward pass failed: its input `input_ids` is int64 of the shape [any, 12], and it is given int64 of the shape [2, 1]
+        ╭─[run.toml:18:12]
+     17 │ [model]
+     18 │ exported = "model.pt2"
+        ·            ───────────
+     19 │ inputs = { input_ids = "inputs", attention_mask = "mask", labels = "targets" }
+        ╰────
+      hint: a sample of `[data]` has `inputs` of int64 [1], `mask` of int64 [12], `targets` of int64 []
+    "#);
     let layers = Several::new()
         .with("exported = \"model.pt2\"", "layers = [{ type = \"linear\", out_features = 10 }]")
         .with(arguments, "")
         .with("{ type = \"model\" }", "{ type = \"cross_entropy\" }");
-    insta::assert_snapshot!(refused(&layers, &[]), @"");
+    insta::assert_snapshot!(refused(&layers, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × a batch has the inputs `inputs` and `mask`, and a model of layers or of TorchScript takes one
+        ╭─[run.toml:12:1]
+     11 │ path = "train.safetensors"
+     12 │ inputs = { inputs = "ids", mask = "attention_mask" }
+        · ───┬──
+        ·    ╰── several inputs
+     13 │ targets = "labels"
+     14 │ classes = 10
+     15 │ splits = { val = { fraction = 0.25, stratified = false } }
+     16 │ 
+     17 │ [model]
+        ·  ──┬──
+        ·    ╰── takes one
+     18 │ layers = [{ type = "linear", out_features = 10 }]
+        ╰────
+      hint: name one array: `inputs = "…"`; several are for an exported program: `[model] exported = "model.pt2"`
+    "#);
     let smoothed = Several::new().with("{ type = \"model\" }", "{ type = \"model\", label_smoothing = 0.1 }");
-    insta::assert_snapshot!(refused(&smoothed, &[]), @"");
+    insta::assert_snapshot!(refused(&smoothed, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × unknown key `label_smoothing` in `train.loss`
+        ╭─[run.toml:25:26]
+     24 │ accumulate = 2
+     25 │ loss = { type = "model", label_smoothing = 0.1 }
+        ·                          ───────┬───────
+        ·                                 ╰── not known here
+     26 │ metrics = ["accuracy"]
+        ╰────
+      hint: known keys: `type`
+    "#);
     let csv = Several::new().with("\"safetensors\"", "\"csv\"").with("targets = \"labels\"", "target = 0");
-    insta::assert_snapshot!(refused(&csv, &[]), @"");
-    let metric = Several::new()
-        .with("targets = \"labels\"", "targets = \"labels\"\ntask = \"regression\"")
-        .with("classes = 10\n", "");
-    insta::assert_snapshot!(refused(&metric, &[]), @"");
+    insta::assert_snapshot!(refused(&csv, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × data of the format `csv` has one input
+        ╭─[run.toml:12:1]
+     11 │ path = "train.safetensors"
+     12 │ inputs = { inputs = "ids", mask = "attention_mask" }
+        · ───┬──
+        ·    ╰── several inputs
+     13 │ target = 0
+        ╰────
+      hint: save several as arrays of one file, with `numpy.savez` or safetensors, and set `format = "npz"` or `"safetensors"`
+    "#);
+    let metric = Several::new().with("classes = 10", "classes = 12");
+    insta::assert_snapshot!(refused(&metric, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × the metric `accuracy` compares the output with the targets, and `cross_entropy` takes one output for each of 12 classes, but the model gives [10]
+        ╭─[run.toml:26:12]
+     25 │ loss = { type = "model" }
+     26 │ metrics = ["accuracy"]
+        ·            ─────┬────
+        ·                 ╰── does not fit
+     27 │ optimizer = { type = "adamw", learning_rate = 3e-3 }
+        ╰────
+      hint: leave it out, or name another of the tensors that the model returns with `[model] output`
+
+      × the metric `accuracy` compares the output with the targets, and `cross_entropy` takes one output for each of 12 classes, but the model gives [10]
+        ╭─[run.toml:30:12]
+     29 │ [eval]
+     30 │ metrics = ["accuracy"]
+        ·            ─────┬────
+        ·                 ╰── does not fit
+     31 │ batch_size = 16
+        ╰────
+      hint: leave it out, or name another of the tensors that the model returns with `[model] output`
+    "#);
     let own = Several::new()
         .with(arguments, "")
         .with("exported = \"model.pt2\"", "layers = [{ type = \"linear\", out_features = 10 }]")
         .with(table, "inputs = \"ids\"");
-    insta::assert_snapshot!(refused(&own, &[]), @"");
+    insta::assert_snapshot!(refused(&own, &[]), @r#"
+    exit code: 2
+    -- stderr
+      × the model gives no loss of its own
+        ╭─[run.toml:25:1]
+     24 │ accumulate = 2
+     25 │ loss = { type = "model" }
+        · ──┬─
+        ·   ╰── that of an exported program
+     26 │ metrics = ["accuracy"]
+        ╰────
+      hint: a program of `[model] exported` may return one; choose another loss, as in `loss = { type = "cross_entropy" }`
+    "#);
 }
 
 #[test]

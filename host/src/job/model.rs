@@ -269,11 +269,15 @@ fn how_given(data: &Data) -> String {
     }
     let own = (&data.input_name, data.sample_type, shape);
     let others = data.others.iter().map(|other| (&other.name, other.dtype, &other.shape));
+    let (target_shape, kind) = target_spec(&data.target);
+    let dtype = if kind == Kind::Int64 { SampleType::I64 } else { SampleType::F32 };
+    let targets = (&TARGETS.to_owned(), dtype, &target_shape);
     let all: Vec<String> = std::iter::once(own)
         .chain(others)
-        .map(|(name, dtype, shape)| format!("`{name}` of {} and the shape {shape:?} a sample", dtype.name()))
+        .chain([targets])
+        .map(|(name, dtype, shape)| format!("`{name}` of {} {shape:?}", dtype.name()))
         .collect();
-    format!("`[data]` makes {}", all.join(", "))
+    format!("a sample of `[data]` has {}", all.join(", "))
 }
 
 /// The graph of the run file's layers.

@@ -181,7 +181,7 @@ fn sources(names: &[&str], interface: &Interface<'_>) -> Result<Vec<Source>, Ref
                         "its argument `{argument}` is given `{name}`, and a batch has {}",
                         list(all(), "and")
                     ));
-                    return Err(suggesting(refusal, name, all()));
+                    return Err(suggesting(refusal.with_hint("`[data] inputs` names what a batch has"), name, all()));
                 }
             },
         };

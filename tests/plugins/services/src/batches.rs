@@ -42,7 +42,10 @@ impl Callback for Batches {
             batch.iter().map(Tensor::view).filter(|tensor| tensor.name() != "targets").collect();
         let split = run.predict_split("val", 1, &[])?[0].to_vec::<f32>()?;
         let named = run.predict_inputs(&inputs, &[]).and_then(|outputs| outputs[0].to_vec::<f32>());
-        journal.note("predictions are those of the split", named.map(|outputs| outputs == split))?;
+        // The batches of another size sum in another order.
+        let is_near = |(one, other): (&f32, &f32)| (one - other).abs() < 1e-5;
+        let agree = named.map(|outputs| !outputs.is_empty() && outputs.iter().zip(&split).all(is_near));
+        journal.note("predictions are those of the split", agree)?;
         journal.note("predict one", run.predict(&inputs[0], &[]).map(|outputs| shapes(&outputs)))?;
         let twice = [inputs[0], inputs[0]];
         journal.note("predict one twice", run.predict_inputs(&twice, &[]).map(|outputs| shapes(&outputs)))?;

@@ -382,7 +382,38 @@ fn a_run_with_other_inputs_does_not_resume() {
 fn a_model_of_several_inputs_is_shown() {
     let run = Several::new();
     let told = run.told("model", &["run.toml"]);
-    assert!(told.contains("the model has no graph: it takes `input_ids`, `attention_mask` and `labels`"), "{told}");
+    assert!(told.contains("the model has no graph: it takes `input_ids` and `attention_mask`"), "{told}");
+}
+
+/// With one input beside the targets, the program has a graph, which ends at its output.
+#[test]
+fn a_model_that_gives_its_own_loss_is_exported() {
+    let run = Several::new()
+        .with("inputs = { inputs = \"ids\", mask = \"attention_mask\" }", "inputs = \"images\"")
+        .with("{ input_ids = \"inputs\", attention_mask = \"mask\", ", "{ image = \"inputs\", ");
+    let program = workspace_root().join("tests/figures/exported/scored.pt2");
+    std::fs::copy(program, run.path("model.pt2")).expect("the program can be copied");
+    let images: Vec<u8> = (0..SAMPLES * 64).flat_map(|pixel| (pixel as f32 * 0.37).sin().to_le_bytes()).collect();
+    let labels: Vec<u8> = (0..SAMPLES).map(|sample| (sample % 10) as u8).collect();
+    let tensors = [
+        ("images", TensorView::new(Dtype::F32, vec![SAMPLES, 1, 8, 8], &images).expect("a tensor")),
+        ("labels", TensorView::new(Dtype::U8, vec![SAMPLES], &labels).expect("a tensor")),
+    ];
+    std::fs::write(run.path("train.safetensors"), safetensors::serialize(tensors, None).expect("safetensors"))
+        .expect("the data is written");
+    let onnx = build_workspace_plugins()["onnx"].display().to_string();
+    run.ran("run", &["--plugins", &onnx, "--plugin", "onnx", "--set", "train.epochs=1"]);
+    let status: Value = serde_json::from_slice(&run.file("run/status.json")).expect("JSON");
+    assert_eq!(status["artifacts"]["exports"], serde_json::json!(["exports/model.onnx"]), "{status}");
+    assert!(status["artifacts"].get("unverified_export").is_none(), "{status}");
+
+    // One of several inputs has none, which is told before the training.
+    let several = Several::new();
+    let told = several.told("run", &["run.toml", "--out", "run", "--plugins", &onnx, "--plugin", "onnx"]);
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    let reason =
+        "the model has no graph: it takes `input_ids` and `attention_mask`, and a graph takes the samples only";
+    assert!(told.contains(reason) && told.contains("failed: 0 epochs, 0 steps"), "{told}");
 }
 
 /// The arrays of an npz file are those of a safetensors file.

@@ -154,6 +154,22 @@ def masked_tokens(batch):
     return {"input_ids": tokens(batch), "attention_mask": mask, "labels": targets(batch)}
 
 
+class Scored(nn.Module):
+    """Takes the targets, too, and returns its own loss beside the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Mlp()
+
+    def forward(self, image, labels):
+        logits = self.net(image)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def labeled_images(batch):
+    return {"image": images(batch), "labels": targets(batch)}
+
+
 class TwoTowers(nn.Module):
     """Of an image and three categories; returns two tensors."""
 
@@ -212,6 +228,7 @@ NETS = {
 # of the output `logits`.
 SEVERAL = {
     "masked_bert": (masked_bert, masked_tokens, True),
+    "scored": (Scored, labeled_images, True),
     "two_towers": (TwoTowers, image_and_categories, False),
 }
 
@@ -283,7 +300,7 @@ def loss_of_output(model, sample, batch):
 
 
 def own_loss(model, sample, batch):
-    return model(**sample(batch)).loss
+    return model(**sample(batch))["loss"]
 
 
 def loss_of_logits(model, sample, batch):

@@ -62,8 +62,9 @@ pub(super) fn build(
             tensors.push((saved.to_owned(), tensor));
         }
     }
+    let targets = arguments.iter().find(|argument| argument.is_targets()).map(|targets| targets.input.name.as_str());
     let saved = tensors.iter().map(|(name, tensor)| (name.as_str(), (tensor.size(), tensor.kind())));
-    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect() }, wanted.as_deref());
+    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect(), targets }, wanted.as_deref());
     let graph = lowered.map(|Lowered { graph, values }| Described {
         graph: Arc::new(graph),
         values: values.iter().map(|value| scope.get(value).copied().unwrap_or(NO_SLOT)).collect(),

@@ -48,9 +48,10 @@ fn other(net: &str, batch: i64) -> Tensor {
 
 fn loss(program: &Exported, net: &str, batch: i64, training: bool) -> Tensor {
     let targets = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).remainder(10);
-    if matches!(net, "masked_bert" | "two_towers") {
+    if matches!(net, "masked_bert" | "scored" | "two_towers") {
         let sample = sample(if net == "masked_bert" { "bert" } else { "mlp" }, batch);
-        let batch = ModelBatch { inputs: &sample, others: &[other(net, batch)], targets: Some(&targets) };
+        let others = if net == "scored" { Vec::new() } else { vec![other(net, batch)] };
+        let batch = ModelBatch { inputs: &sample, others: &others, targets: Some(&targets) };
         let Forwarded { output, loss, .. } = program.run(batch, training, &[]).unwrap();
         return loss.unwrap_or_else(|| output.cross_entropy_for_logits(&targets));
     }
@@ -82,12 +83,18 @@ fn programs_with_several_inputs_train_as_in_eager_pytorch() {
     let tokens = used("masked_bert", &["inputs", "mask"], &TOKENS, None, true).unwrap();
     // No table where the names agree; the samples are the first name.
     let towers = used("two_towers", &["image", "categories"], &[], Some("logits"), false).unwrap();
-    for (net, program) in [("masked_bert", tokens), ("two_towers", towers)] {
+    let scored = used("scored", &["inputs"], &LABELED, None, true).unwrap();
+    // The targets are no input of the graph, which ends at the logits.
+    let graph = scored.graph().unwrap();
+    assert_eq!((graph.inputs().len(), graph.output_shape(), graph.nodes().len()), (1, &[10i64][..], 5));
+    for (net, program) in [("masked_bert", tokens), ("two_towers", towers), ("scored", scored)] {
         trains_as_expected(&program, net, serde_json::from_value(all["steps"][net].clone()).unwrap());
     }
 }
 
 const TOKENS: [(&str, &str); 3] = [("input_ids", "inputs"), ("attention_mask", "mask"), ("labels", "targets")];
+
+const LABELED: [(&str, &str); 2] = [("image", "inputs"), ("labels", "targets")];
 
 /// The program of a net, used with these inputs of a batch and this table.
 fn used(

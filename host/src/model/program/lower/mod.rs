@@ -41,6 +41,8 @@ pub(super) struct SavedTensors<'a> {
     pub(super) names: &'a BTreeMap<String, String>,
     /// Shapes and dtypes by name.
     pub(super) saved: BTreeMap<&'a str, (Vec<i64>, Kind)>,
+    /// The name in the graph of the targets, if the program takes them: its loss reads them, and no output.
+    pub(super) targets: Option<&'a str>,
 }
 
 /// Why a node is not in the graph.
@@ -143,16 +145,21 @@ impl<'d> Lowering<'d> {
         let specs = &document.graph_module.signature.input_specs;
         let mut values = HashMap::new();
         let mut input = None;
-        let taken: Vec<&str> =
-            specs.iter().filter(|spec| spec.get("user_input").is_some()).filter_map(input_name).collect();
-        if taken.len() > 1 {
-            let taken = crate::report::list(taken.iter().copied(), "and");
-            return Err(Refusal::new(format!("it takes {taken}, and a graph takes the samples only")));
+        let given = specs.iter().filter(|spec| spec.get("user_input").is_some()).filter_map(input_name);
+        let given: Vec<&str> = given.filter(|name| tensors.targets != Some(*name)).collect();
+        if given.len() > 1 {
+            let given = crate::report::list(given.iter().copied(), "and");
+            return Err(Refusal::new(format!("it takes {given}, and a graph takes the samples only")));
         }
         for spec in specs {
             let Some(name) = input_name(spec) else { continue };
             if spec.get("user_input").is_some() {
-                input = Some(name);
+                match tensors.targets == Some(name) {
+                    true => drop(
+                        values.insert(name, Value::Missing(Reason::from(format!("it reads the targets `{name}`")))),
+                    ),
+                    false => input = Some(name),
+                }
                 continue;
             }
             let value = match tensors.names.get(name) {

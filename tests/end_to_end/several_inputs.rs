@@ -382,6 +382,10 @@ fn a_run_with_other_inputs_does_not_resume() {
 fn a_model_of_several_inputs_is_shown() {
     let run = Several::new();
     let told = run.told("model", &["run.toml"]);
+    assert!(
+        told.contains("inputs `inputs` of int64 [12], `mask` of int64 [12] and output [10] for a sample"),
+        "{told}"
+    );
     assert!(told.contains("the model has no graph: it takes `input_ids` and `attention_mask`"), "{told}");
 }
 

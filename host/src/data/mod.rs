@@ -129,6 +129,16 @@ impl Data {
         std::iter::once(&self.input_name).chain(self.others.iter().map(|other| &other.name)).cloned().collect()
     }
 
+    /// The inputs of a batch for people: their names, dtypes, and shapes for a sample.
+    pub fn inputs_text(&self) -> String {
+        let samples = (&self.input_name, self.sample_type, &self.sample_shape);
+        let others = self.others.iter().map(|other| (&other.name, other.dtype, &other.shape));
+        let all = std::iter::once(samples).chain(others);
+        let texts: Vec<String> =
+            all.map(|(name, dtype, shape)| format!("`{name}` of {} {shape:?}", dtype.name())).collect();
+        texts.join(", ")
+    }
+
     /// The description for callbacks, which get numbers as f32.
     pub fn info(&self) -> DataInfo {
         let (classes, target_names) = match &self.target {

@@ -261,6 +261,9 @@ mod tests {
         assert_eq!(inputs(&options("\"ids\"", "")).kind(), Kind::Float);
         let range = options("{ inputs = \"ids\", mask = \"attention\" }", "normalize = \"range\"");
         assert_eq!((inputs(&range).kind(), inputs(&range).max().double_value(&[])), (Kind::Float, 1.0));
+        // One array may be two inputs.
+        let twice = load(&options("{ inputs = \"ids\", labels = \"ids\" }", "")).unwrap().splits[TRAIN].gather(&all);
+        assert!(twice.is_ok_and(|batch| batch.inputs == batch.others[0]));
         // Without `inputs`, the samples are the first by name.
         let named = load(&options("{ tokens = \"ids\", mask = \"attention\" }", "")).unwrap();
         assert_eq!((named.input_names(), named.sample_type), (vec!["mask".into(), "tokens".into()], SampleType::I64));

@@ -25,6 +25,9 @@ pub(super) fn announce(console: &Console, plan: &JobPlan, folder: &RunFolder, re
     console.line(&format!("run `{}`: {device}, threads {threads}, seed {}", run.name, run.seed));
     let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
     console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
+    if !plan.data.others.is_empty() {
+        console.line(&format!("inputs of a sample: {}", plan.data.inputs_text()));
+    }
     for note in &plan.data.notes {
         console.line(&format!("data: {note}"));
     }

@@ -267,17 +267,9 @@ fn how_given(data: &Data) -> String {
     if data.others.is_empty() && data.input_name == INPUTS {
         return format!("it is given samples of the shape {shape:?}, as `[data]` makes them");
     }
-    let own = (&data.input_name, data.sample_type, shape);
-    let others = data.others.iter().map(|other| (&other.name, other.dtype, &other.shape));
     let (target_shape, kind) = target_spec(&data.target);
     let dtype = if kind == Kind::Int64 { SampleType::I64 } else { SampleType::F32 };
-    let targets = (&TARGETS.to_owned(), dtype, &target_shape);
-    let all: Vec<String> = std::iter::once(own)
-        .chain(others)
-        .chain([targets])
-        .map(|(name, dtype, shape)| format!("`{name}` of {} {shape:?}", dtype.name()))
-        .collect();
-    format!("a sample of `[data]` has {}", all.join(", "))
+    format!("a sample of `[data]` has {}, `{TARGETS}` of {} {target_shape:?}", data.inputs_text(), dtype.name())
 }
 
 /// The graph of the run file's layers.

@@ -286,6 +286,8 @@ pub struct ModelPlan {
     pub model: PlannedModel,
     /// The samples of one batch.
     pub batch_size: usize,
+    /// What a sample has, for people.
+    pub inputs: String,
 }
 
 impl ModelPlan {
@@ -303,7 +305,7 @@ impl ModelPlan {
             run_file.model.make_absolute(folder).map_err(unknown)?;
         }
         let model = model::plan(None, &run_file.model.files(), &run_file, &document, &data, Device::Cpu)?;
-        Ok(Self { model, batch_size: run_file.train.batch_size })
+        Ok(Self { model, batch_size: run_file.train.batch_size, inputs: data.inputs_text() })
     }
 }
 

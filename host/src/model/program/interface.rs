@@ -187,7 +187,7 @@ fn sources(names: &[&str], interface: &Interface<'_>) -> Result<Vec<Source>, Ref
         };
         if let Some(other) = given.insert(name, argument) {
             return Err(Refusal::new(format!("its arguments `{other}` and `{argument}` are both given `{name}`"))
-                .with_hint("give each of them an input of its own"));
+                .with_hint("give each of them an input of its own; two of `[data] inputs` may be one array"));
         }
         sources.push(source);
     }

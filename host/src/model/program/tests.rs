@@ -144,7 +144,7 @@ fn what_goes_in_and_out_of_a_program_is_said_before_the_training() {
     its argument `labels` is given `target`, and a batch has `inputs`, `mask` and `targets`
       did you mean `targets`?
     its arguments `input_ids` and `attention_mask` are both given `inputs`
-      give each of them an input of its own
+      give each of them an input of its own; two of `[data] inputs` may be one array
     it has no argument `attention_maks`, but `input_ids`, `attention_mask` and `labels`
       did you mean `attention_mask`?
     none of its arguments is given `types`; it takes `input_ids`, `attention_mask` and `labels`

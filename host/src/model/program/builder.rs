@@ -9,7 +9,7 @@ use tch::Device;
 use super::archive::Archive;
 use super::arguments::argument;
 use super::document::{Document, Graph, Node, entry, input_name, names};
-use super::interface::{Interface, arguments, outputs};
+use super::interface::{Interface, Outputs, arguments, outputs};
 use super::lower::{Lowered, SavedTensors, lower};
 use super::operators::{Target, target};
 use super::{Described, Exported, ExportedRefusal, Normalization, Purpose, Scope, regions, tensors};
@@ -48,7 +48,7 @@ pub(super) fn build(
     builder.nodes(graph)?;
     let Builder { mut program, scope, normalizations, .. } = builder;
     let arguments = arguments(document, &scope, interface).map_err(ExportedRefusal::Arguments)?;
-    let (output, loss, wanted) = outputs(document, interface)?;
+    let Outputs { output, loss, called } = outputs(document, interface)?;
     let made = |name: &str| scope.get(name).copied().ok_or_else(|| Refusal::new("its output is made by no node"));
     let places = std::iter::once(output).chain(loss).map(made).collect::<Result<Vec<_>, _>>()?;
     program.finish(&places)?;
@@ -64,7 +64,7 @@ pub(super) fn build(
     }
     let targets = arguments.iter().find(|argument| argument.is_targets()).map(|targets| targets.input.name.as_str());
     let saved = tensors.iter().map(|(name, tensor)| (name.as_str(), (tensor.size(), tensor.kind())));
-    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect(), targets }, wanted.as_deref());
+    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect(), targets }, called.as_deref());
     let graph = lowered.map(|Lowered { graph, values }| Described {
         graph: Arc::new(graph),
         values: values.iter().map(|value| scope.get(value).copied().unwrap_or(NO_SLOT)).collect(),

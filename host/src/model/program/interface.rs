@@ -191,14 +191,13 @@ fn sources(names: &[&str], interface: &Interface<'_>) -> Result<Vec<Source>, Ref
         }
         sources.push(source);
     }
-    match inputs.iter().find(|input| !given.contains_key(input.as_str())) {
-        Some(unread) => Err(Refusal::new(format!("none of its arguments is given `{unread}`; it takes {}", list(names.iter().copied(), "and")))
-            .with_hint(format!(
-                "leave it out of `[data] inputs`, or name the argument that gets it under `[model]`: `inputs = {{ {} = \"{unread}\" }}`",
-                names.first().copied().unwrap_or("argument")
-            ))),
-        None => Ok(sources),
-    }
+    let Some(unread) = inputs.iter().find(|input| !given.contains_key(input.as_str())) else { return Ok(sources) };
+    let taken = list(names.iter().copied(), "and");
+    let one = names.first().copied().unwrap_or_default();
+    Err(Refusal::new(format!("none of its arguments is given `{unread}`; it takes {taken}")).with_hint(format!(
+        "leave it out of `[data] inputs`, or name the argument that gets it under `[model]`: \
+         `inputs = {{ {one} = \"{unread}\" }}`"
+    )))
 }
 
 /// A table that gives each argument something.
@@ -231,65 +230,75 @@ fn suggesting<'n>(refusal: Refusal, name: &str, names: impl Iterator<Item = &'n 
     }
 }
 
-/// The names in the graph of the output and of the loss, if that is wanted, and how to name the output among several.
-pub(super) fn outputs<'d>(
-    document: &'d Document,
-    interface: &Interface<'_>,
-) -> Result<(&'d str, Option<&'d str>, Option<String>), Refusal> {
+/// What counts of what a program returns.
+pub(super) struct Outputs<'d> {
+    /// The name of the output in the graph.
+    pub(super) output: &'d str,
+    /// That of the loss, if the program gives its own.
+    pub(super) loss: Option<&'d str>,
+    /// What the output is called, unless it is the only one.
+    pub(super) called: Option<String>,
+}
+
+/// The output, and the loss if that is wanted.
+///
+/// # Errors
+///
+/// An output that there is not, or one of several that is not named; a loss that there is not.
+pub(super) fn outputs<'d>(document: &'d Document, interface: &Interface<'_>) -> Result<Outputs<'d>, Refusal> {
     let wanted = interface.output;
     if !interface.gives_loss {
-        return Ok((output(document, wanted)?, None, wanted.map(str::to_owned)));
+        let called = wanted.map(str::to_owned);
+        return Ok(Outputs { output: output(document, wanted)?, loss: None, called });
     }
     let returned = returned(document)?;
-    let rank = |place: &str| document.graph_module.graph.tensor_values.get(place).map(|meta| meta.sizes.len());
-    let all = || list(returned.iter().map(|(name, _)| name.as_str()), "and");
-    let scalars = || returned.iter().filter(|(_, place)| rank(place) == Some(0));
-    let loss = match returned.iter().find(|(name, _)| name == LOSS) {
-        Some((_, place)) if rank(place) != Some(0) => {
-            return Err(Refusal::new(format!(
-                "its output `{LOSS}` has the rank {}: it is no single number",
-                rank(place).unwrap_or(0)
-            ))
-            .with_hint("let the model return the mean loss of the batch"));
-        }
-        Some(found) => found,
-        None => {
-            match (scalars().next(), scalars().nth(1)) {
-                (Some(found), None) => found,
-                (None, _) => {
-                    return Err(Refusal::new(format!("it gives no loss of its own: none of what it returns is a single number ({})", all()))
-                    .with_hint("choose a loss of the host, or export the model with its targets as an argument, such as `labels`"));
-                }
-                (Some(_), Some(_)) => {
-                    return Err(Refusal::new(format!(
-                        "it returns several single numbers, and none is called `{LOSS}` ({})",
-                        all()
-                    ))
-                    .with_hint("let the model return a dictionary whose key `loss` is the loss"));
-                }
-            }
-        }
-    };
-    let mut others = returned.iter().filter(|(name, _)| *name != loss.0);
-    let chosen = match (wanted, others.next(), others.next()) {
-        (Some(wanted), ..) if wanted == loss.0 => {
+    let (name, loss) = own_loss(document, &returned)?;
+    let loss = Some(*loss);
+    if let Some(wanted) = wanted {
+        if wanted == name {
             return Err(Refusal::new(format!("`{wanted}` is its loss, and cannot be its output as well"))
                 .with_hint("name another one, such as the logits"));
         }
-        (Some(wanted), ..) => {
-            return Ok((output(document, Some(wanted))?, Some(loss.1), Some(wanted.to_owned())));
-        }
-        (None, Some(only), None) => only,
-        (None, Some((first, _)), Some(_)) => {
-            return Err(Refusal::new(format!("it returns {} tensors beside its loss: {}", returned.len() - 1, all()))
-                .with_hint(format!("name the one that is its output under `[model]`: `output = \"{first}\"`")));
-        }
-        (None, None, _) => {
-            return Err(Refusal::new("it returns nothing but its loss")
-                .with_hint("let it return what it predicts, too, such as the logits"));
-        }
-    };
-    Ok((chosen.1, Some(loss.1), Some(chosen.0.clone())))
+        return Ok(Outputs { output: output(document, Some(wanted))?, loss, called: Some(wanted.to_owned()) });
+    }
+    let others: Vec<&(String, &str)> = returned.iter().filter(|(other, _)| other != name).collect();
+    match others[..] {
+        [(called, output)] => Ok(Outputs { output, loss, called: Some(called.clone()) }),
+        [] => Err(Refusal::new("it returns nothing but its loss")
+            .with_hint("let it return what it predicts, too, such as the logits")),
+        [(first, _), ..] => Err(Refusal::new(format!(
+            "it returns {} tensors beside its loss: {}",
+            others.len(),
+            list(others.iter().map(|(name, _)| name.as_str()), "and")
+        ))
+        .with_hint(format!("name the one that is its output under `[model]`: `output = \"{first}\"`"))),
+    }
+}
+
+/// The loss among what a program returns: what is called so, or else the only single number.
+fn own_loss<'r, 'd>(document: &Document, returned: &'r [(String, &'d str)]) -> Result<&'r (String, &'d str), Refusal> {
+    let rank = |place: &str| document.graph_module.graph.tensor_values.get(place).map(|meta| meta.sizes.len());
+    if let Some(named) = returned.iter().find(|(name, _)| name == LOSS) {
+        return match rank(named.1) {
+            Some(0) => Ok(named),
+            rank => Err(Refusal::new(format!(
+                "its output `{LOSS}` has the rank {}: it is no single number",
+                rank.unwrap_or_default()
+            ))
+            .with_hint("let the model return the mean loss of the batch")),
+        };
+    }
+    let names = || list(returned.iter().map(|(name, _)| name.as_str()), "and");
+    let scalars: Vec<&(String, &str)> = returned.iter().filter(|(_, place)| rank(place) == Some(0)).collect();
+    match scalars[..] {
+        [only] => Ok(only),
+        [] => Err(Refusal::new(format!("it gives no loss of its own: it returns {}, and no single number", names()))
+            .with_hint(
+                "choose a loss of the host, or export the model with its targets as an argument, such as `labels`",
+            )),
+        _ => Err(Refusal::new(format!("it returns {}, several single numbers, and none is called `{LOSS}`", names()))
+            .with_hint("let the model return a dictionary whose key `loss` is the loss")),
+    }
 }
 
 impl Input {

@@ -155,7 +155,7 @@ fn what_goes_in_and_out_of_a_program_is_said_before_the_training() {
       name another one, such as the logits
     it returns 2 tensors: `joined` and `logits`
       name the one that is trained under `[model]`: `output = "joined"`
-    it gives no loss of its own: none of what it returns is a single number (`joined` and `logits`)
+    it gives no loss of its own: it returns `joined` and `logits`, and no single number
       choose a loss of the host, or export the model with its targets as an argument, such as `labels`
     nothing is given to its argument `input`; a batch has `inputs`, `mask` and `targets`
       name what each argument gets under `[model]`, such as `inputs = { input = "inputs" }`

@@ -1,7 +1,7 @@
 """Nets as exported programs, and what eager PyTorch makes of them in 30 steps, which the host must equal to the last bit.
 
 Run as `python -P eager.py FOLDER` with the packages of `requirements-pytorch.txt`. For each net, `FOLDER/<net>` gets
-`model.pt2`, its data (`data.safetensors` with `inputs` and `targets`, or `data.txt`), `losses.json` with the loss of each step,
+`model.pt2`, its data (`data.safetensors` with `inputs`, `targets` and perhaps `mask`, or `data.txt`), `losses.json` with the loss of each step,
 and `trained.safetensors` with the parameters and buffers after the last.
 
 Eager PyTorch trains as the host does with `optimizer = { type = "adamw" }`, `shuffle = false` and `threads = 1`: on one thread,
@@ -19,7 +19,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 # Of the run files in tests/end_to_end/eager.rs.
 SEED, STEPS, BATCH, CONTEXT = 7, 30, 4, 12
@@ -91,6 +91,22 @@ def bert():
     return Logits(BertForMaskedLM(config))
 
 
+class Classifier(nn.Module):
+    """A BERT that takes a mask and the targets, and gives its own loss."""
+
+    def __init__(self):
+        super().__init__()
+        config = BertConfig(
+            vocab_size=len(LETTERS), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+            max_position_embeddings=CONTEXT, num_labels=10, problem_type="single_label_classification",
+        )
+        self.model = BertForSequenceClassification(config)
+
+    def forward(self, inputs, mask, targets):
+        returned = self.model(input_ids=inputs, attention_mask=mask, labels=targets)
+        return {"loss": returned.loss, "logits": returned.logits}
+
+
 NETS = {
     # Name, model, and the shape of a sample; without one, windows of a text.
     "mlp": (mlp, (1, 8, 8)),
@@ -117,6 +133,15 @@ def images(shape, folder):
     return inputs, targets
 
 
+def masked(folder):
+    lengths = torch.randint(3, CONTEXT + 1, (SAMPLES,))
+    inputs = torch.randint(len(LETTERS), (SAMPLES, CONTEXT))
+    mask = (torch.arange(CONTEXT) < lengths[:, None]).long()
+    targets = torch.arange(SAMPLES) % 10
+    save_file({"inputs": inputs, "mask": mask, "targets": targets}, folder / "data.safetensors")
+    return {"inputs": inputs, "mask": mask, "targets": targets}
+
+
 def windows(folder):
     # Each letter occurs, so that its number is its place in the sorted alphabet.
     tokens = torch.cat([torch.arange(len(LETTERS)), torch.randint(len(LETTERS), (SAMPLES * CONTEXT + 1,))])
@@ -126,7 +151,15 @@ def windows(folder):
     return tokens[:-1].view(SAMPLES, CONTEXT), tokens[1:].view(SAMPLES, CONTEXT)
 
 
-def train(model, inputs, targets):
+def loss_of_output(model, inputs, targets):
+    return functional.cross_entropy(model(inputs).flatten(0, -2), targets.flatten())
+
+
+def own_loss(model, inputs, mask, targets):
+    return model(inputs, mask, targets)["loss"]
+
+
+def train(model, tensors, loss_of):
     """The losses of the steps."""
     parameters = list(model.parameters())
     groups = [
@@ -137,15 +170,23 @@ def train(model, inputs, targets):
     torch.manual_seed(SEED)
     losses = []
     while True:
-        for samples, classes in zip(inputs.split(BATCH), targets.split(BATCH)):
-            outputs = model(samples)
-            loss = functional.cross_entropy(outputs.flatten(0, -2), classes.flatten())
+        for batch in zip(*(tensor.split(BATCH) for tensor in tensors)):
+            loss = loss_of(model, *batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
             if len(losses) == STEPS:
                 return losses
+
+
+def write(folder, model, losses):
+    (folder / "losses.json").write_text(json.dumps(losses))
+    # Tied parameters once, and of the buffers only those that are saved.
+    saved = model.state_dict()
+    named = [*model.named_parameters(), *model.named_buffers()]
+    trained = {name: tensor.detach().contiguous() for name, tensor in named if name in saved}
+    save_file(trained, folder / "trained.safetensors")
 
 
 def main():
@@ -160,12 +201,16 @@ def main():
         inputs, targets = images(shape, folder) if shape else windows(folder)
         dynamic = ({0: torch.export.Dim("batch", min=1)},)
         torch.export.save(torch.export.export(model, (inputs[:BATCH],), dynamic_shapes=dynamic), folder / "model.pt2")
-        (folder / "losses.json").write_text(json.dumps(train(model, inputs, targets)))
-        # Tied parameters once, and of the buffers only those that are saved.
-        saved = model.state_dict()
-        named = [*model.named_parameters(), *model.named_buffers()]
-        trained = {name: tensor.detach().contiguous() for name, tensor in named if name in saved}
-        save_file(trained, folder / "trained.safetensors")
+        write(folder, model, train(model, (inputs, targets), loss_of_output))
+    folder = pathlib.Path(sys.argv[1]) / "bert_classifier"
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = Classifier().train()
+    tensors = masked(folder)
+    example = {name: tensor[:BATCH] for name, tensor in tensors.items()}
+    dynamic = {name: {0: torch.export.Dim("batch", min=1)} for name in example}
+    torch.export.save(torch.export.export(model, (), kwargs=example, dynamic_shapes=dynamic), folder / "model.pt2")
+    write(folder, model, train(model, tuple(tensors.values()), own_loss))
 
 
 if __name__ == "__main__":

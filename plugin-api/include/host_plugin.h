@@ -243,11 +243,12 @@ typedef uint32_t hp_status;
  *   - ranks: whether `any` rank of a distributed run may call it, or `every` one must, together. Draft.
  *
  * Sets of tensors: `parameters`, `buffers`, `optimizer`, `copy:NAME` can be read in any hook; `gradients` in
- * `gradients`, `step_end`, `trigger`; `batch` (`inputs`, `targets`) from `step_start` to `step_end`, in `trigger` and in
- * steps of an evaluation; `outputs` in `gradients`, `step_end`, `trigger`, `eval_step_end`; `taps` in `gradients`,
- * `step_end`, `trigger`, `eval_step_end`; `event` in `custom`. Written: `parameters`, `buffers`, `optimizer` in idle hooks;
- * `gradients` in `gradients`; `batch` in `step_start`; `copy:NAME` in any hook. Where the run has adapters (`lora` of RUN_INFO), a
- * callback with the hook `export` reads merged weights in `parameters` and `copy:NAME`, and adapters by their names only.
+ * `gradients`, `step_end`, `trigger`; `batch` (`inputs`, `targets`, and other inputs of the data by their names) from
+ * `step_start` to `step_end`, in `trigger` and in steps of an evaluation; `outputs` in `gradients`, `step_end`, `trigger`,
+ * `eval_step_end`; `taps` in `gradients`, `step_end`, `trigger`, `eval_step_end`; `event` in `custom`. Written:
+ * `parameters`, `buffers`, `optimizer` in idle hooks; `gradients` in `gradients`; `batch` in `step_start`; `copy:NAME` in
+ * any hook. Where the run has adapters (`lora` of RUN_INFO), a callback with the hook `export` reads merged weights in
+ * `parameters` and `copy:NAME`, and adapters by their names only.
  */
 
 /* Tells why the hook fails; the last one before it returns counts. `place` is where, `file:line`.
@@ -342,8 +343,9 @@ typedef uint32_t hp_status;
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_GRAPH 21u
 /* Outputs in inference mode, in f32 whatever the run's precision: of the tensor `inputs`, or of the first batches of a
- * split. `nodes` are those of the graph whose values are wanted, too.
- * Request: {split?: text, batches?: int, nodes?: [text]}, and the tensor. Reply: the tensors `outputs`, `targets`
+ * split. `nodes` are those of the graph whose values are wanted, too. A model that takes several inputs needs a tensor of
+ * each, by its name in a batch.
+ * Request: {split?: text, batches?: int, nodes?: [text]}, and the tensors. Reply: the tensors `outputs`, `targets`
  * for a split, and one for each node.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_PREDICT 22u
@@ -357,7 +359,8 @@ typedef uint32_t hp_status;
  * Acts in idle hooks; background: never; remote: no; ranks: every. */
 #define HP_SERVICE_RECALIBRATE_BATCH_NORM 24u
 /* A batch of a split, in the split's own order, from 0.
- * Request: {split: text, index: int}. Reply: the tensors `inputs` and `targets`.
+ * Request: {split: text, index: int, all?: bool}. Reply: the tensors `inputs` and `targets` and, with `all`, the other
+ * inputs of the model.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_BATCH 25u
 /* Sends a custom event, delivered when the hook has returned. Tensors that the host lent in this hook are passed on as

@@ -48,6 +48,17 @@ classes = 10
 shuffle = false
 "#;
 
+/// The names of the inputs are those of the program's arguments.
+const MASKED: &str = r#"
+[data]
+format = "safetensors"
+path = "data.safetensors"
+inputs = { inputs = "inputs", mask = "mask" }
+targets = "targets"
+classes = 10
+shuffle = false
+"#;
+
 pub const TEXT: &str = r#"
 [data]
 format = "text"
@@ -60,8 +71,11 @@ shuffle = false
 const EXPORTING: &str = "[[plugins]]\nkind = \"checkpoint\"\n\n[[plugins]]\nkind = \"onnx\"\n";
 
 /// The nets of the script.
-const NETS: [&str; 10] =
-    ["mlp", "cnn", "lstm", "gru", "vit", "gpt2", "bert", "resnet18", "mobilenet_v3_small", "efficientnet_b0"];
+const NETS: [&str; 11] =
+    ["mlp", "cnn", "lstm", "gru", "vit", "gpt2", "bert", "resnet18", "mobilenet_v3_small", "efficientnet_b0", OWN_LOSS];
+
+/// The net that takes a mask and gives its own loss.
+const OWN_LOSS: &str = "bert_classifier";
 
 /// The Python with PyTorch; `None`, which is told, where these tests do not run.
 pub fn python() -> Option<OsString> {
@@ -117,8 +131,13 @@ fn the_shown_lines_take_a_strangers_model_to_a_verified_export() {
 
 /// Trains a net with the host, and says in which of the losses and tensors it differs from PyTorch's.
 fn differences(net: &str, folder: &Path) -> String {
-    let data = if folder.join("data.txt").exists() { TEXT } else { IMAGES };
-    std::fs::write(folder.join("run.toml"), RUN.replace("DATA", data)).expect("the run file can be written");
+    let (data, loss) = match net {
+        OWN_LOSS => (MASKED, "model"),
+        _ if folder.join("data.txt").exists() => (TEXT, "cross_entropy"),
+        _ => (IMAGES, "cross_entropy"),
+    };
+    let run_file = RUN.replace("DATA", data).replace("\"cross_entropy\"", &format!("\"{loss}\""));
+    std::fs::write(folder.join("run.toml"), run_file).expect("the run file can be written");
     let mut command = host();
     command.arg("run").arg("run.toml").arg("--out").arg("run").current_dir(folder);
     for library in build_workspace_plugins().values() {

@@ -107,6 +107,8 @@ mod custom_events;
 mod custom_trainer;
 // Exported programs in place of layers.
 mod exported;
+// Those with several inputs, or with a loss of their own.
+mod several_inputs;
 // The same against eager PyTorch, to the last bit.
 mod eager;
 // TorchScript modules in place of layers.

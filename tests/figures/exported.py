@@ -212,6 +212,57 @@ class Functions(nn.Module):
         return self.head(-(x.sigmoid() + 1).reciprocal())
 
 
+def masked_bert():
+    """Takes a mask, and the targets as `labels`; returns its own loss beside the logits."""
+    config = BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=16, num_labels=10, problem_type="single_label_classification",
+    )
+    return BertForSequenceClassification(config)
+
+
+def masked_tokens(batch):
+    lengths = torch.arange(batch).mul(5).remainder(10) + 3
+    mask = (torch.arange(12) < lengths[:, None]).long()
+    return {"input_ids": tokens(batch), "attention_mask": mask, "labels": targets(batch)}
+
+
+class Scored(nn.Module):
+    """Takes the targets, too, and returns its own loss beside the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Mlp()
+
+    def forward(self, image, labels):
+        logits = self.net(image)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def labeled_images(batch):
+    return {"image": images(batch), "labels": targets(batch)}
+
+
+class TwoTowers(nn.Module):
+    """Of an image and three categories; returns two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.image = nn.Linear(64, 16)
+        self.categories = nn.Embedding(7, 4)
+        self.drop = nn.Dropout(0.25)
+        self.head = nn.Linear(28, 10)
+
+    def forward(self, image, categories):
+        joined = torch.cat([torch.relu(self.image(image.flatten(1))), self.categories(categories).flatten(1)], 1)
+        return {"joined": joined, "logits": self.head(self.drop(joined))}
+
+
+def image_and_categories(batch):
+    categories = torch.arange(batch * 3).mul(5).remainder(7).reshape(batch, 3)
+    return {"image": images(batch), "categories": categories}
+
+
 def strip(graph):
     """Removes the notes of the nodes of a graph, and of the regions in it."""
     for node in graph["nodes"]:
@@ -247,8 +298,22 @@ NETS = {
 }
 
 
+# Nets with several inputs, by the names of their arguments: those, and whether the net gives its own loss; another one is that
+# of the output `logits`.
+SEVERAL = {
+    "masked_bert": (masked_bert, masked_tokens, True),
+    "scored": (Scored, labeled_images, True),
+    "two_towers": (TwoTowers, image_and_categories, False),
+}
+
+
 def export(model, sample):
-    return torch.export.export(model, (sample(4),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    batch = torch.export.Dim("batch", min=1)
+    inputs = sample(4)
+    if isinstance(inputs, dict):
+        shapes = {name: {0: batch} for name in inputs}
+        return torch.export.export(model, (), kwargs=inputs, dynamic_shapes=shapes)
+    return torch.export.export(model, (inputs,), dynamic_shapes=({0: batch},))
 
 
 def save(program, name, is_large):
@@ -304,21 +369,33 @@ def fill(model, files):
                 tensor.copy_(torch.from_numpy(weight(name, files[name], tuple(tensor.shape))))
 
 
-def trained(model, sample, rate):
+def loss_of_output(model, sample, batch):
+    return nn.functional.cross_entropy(model(sample(batch)), targets(batch))
+
+
+def own_loss(model, sample, batch):
+    return model(**sample(batch))["loss"]
+
+
+def loss_of_logits(model, sample, batch):
+    return nn.functional.cross_entropy(model(**sample(batch))["logits"], targets(batch))
+
+
+def trained(model, sample, rate, loss_of=loss_of_output):
     """The losses of a model in training mode over the steps, and of an evaluation after them."""
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     torch.manual_seed(1)
     losses = []
     for step in range(STEPS):
         batch = BATCHES[step % len(BATCHES)]
-        loss = nn.functional.cross_entropy(model(sample(batch)), targets(batch))
+        loss = loss_of(model, sample, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     model.eval()
     with torch.no_grad():
-        evaluated = nn.functional.cross_entropy(model(sample(5)), targets(5)).item()
+        evaluated = loss_of(model, sample, 5).item()
     return {
         "rate": rate,
         "losses": losses,
@@ -346,6 +423,11 @@ def main():
         if is_large:
             fill(model, files)
         figures[name] = trained(model, sample, rate)
+    for name, (make, sample, gives_loss) in SEVERAL.items():
+        torch.manual_seed(0)
+        model = make().train()
+        save(export(model, sample), name, is_large=False)
+        figures[name] = trained(model, sample, 0.1, own_loss if gives_loss else loss_of_logits)
     # The original size, which is only opened: by the section `exported` of the host's benchmarks.
     save(export(Gpt2(GPT2Config()).train(), tokens), "gpt2_124m", is_large=True)
     # Language models, which are only trained and exported.

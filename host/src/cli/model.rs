@@ -19,12 +19,12 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
     }
     let request =
         Request { run_file: arguments.run_file.clone(), overrides: arguments.overrides.clone(), ..Request::default() };
-    let ModelPlan { model, batch_size } = ModelPlan::make(&request)?;
+    let ModelPlan { model, batch_size, inputs } = ModelPlan::make(&request)?;
     let graph = match &model {
         PlannedModel::Graph(graph) => graph,
         PlannedModel::Network(network) => match network.graph() {
             Ok(graph) => graph,
-            Err(error) => return show_tensors(network, &error, arguments.json),
+            Err(error) => return show_tensors(network, &inputs, &error, arguments.json),
         },
     };
     if arguments.json {
@@ -75,7 +75,7 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
 }
 
 /// Shows the tensors of a model without a graph, and why it has none.
-fn show_tensors(network: &Network, error: &ModelError, json: bool) -> Result<ExitCode, Problems> {
+fn show_tensors(network: &Network, inputs: &str, error: &ModelError, json: bool) -> Result<ExitCode, Problems> {
     if json {
         return Err(cannot("write the graph", error));
     }
@@ -96,7 +96,7 @@ fn show_tensors(network: &Network, error: &ModelError, json: bool) -> Result<Exi
     print(&String::from_utf8_lossy(&text))?;
     let parameters: usize = network.parameters().iter().map(|named| named.tensor.numel()).sum();
     let output = network.output_shape().unwrap_or_default();
-    print(&format!("{parameters} parameters; output {output:?} for a sample; {error}\n"))?;
+    print(&format!("{parameters} parameters; inputs {inputs} and output {output:?} for a sample; {error}\n"))?;
     if let Some(lora) = network.lora() {
         print(&format!("{}\n", lora.summary(network)))?;
     }

@@ -10,6 +10,7 @@ use super::narrowing;
 use super::normalize::{Fit, Normalization, NormalizeOptions};
 use super::rows::Rows;
 use super::split::split;
+use super::typed::TypedDataset;
 use super::{Data, DataError, Dataset, MemoryDataset, SampleType, Samples, TRAIN, Target};
 
 /// Samples that take at most this many bytes in all are kept in memory, normalized; others are read when a batch needs
@@ -53,7 +54,7 @@ fn assemble_within(
     };
     let indices = split(classes, &pools.held_out, seed, |class| pools.target.class_name(class))?;
     fill(&mut pools, &indices[TRAIN])?;
-    let Pools { main, given, held_out: _, target, samples, classes_given, gaps: _, notes } = &pools;
+    let Pools { main, given, held_out: _, target, samples, input_name, classes_given, gaps: _, notes } = &pools;
     let sample_shape = main.sample_shape.clone();
     let mut notes = notes.clone();
     notes.extend(check_training(main, &indices[TRAIN], target, *classes_given)?);
@@ -68,14 +69,27 @@ fn assemble_within(
     let sample_count: usize = parts.values().map(|part| part.indices.len()).sum();
     let bytes = sample_count.saturating_mul(row_length(&sample_shape)).saturating_mul(size_of::<f32>());
     let keep = bytes <= largest_in_memory || parts.values().all(|part| part.pool.rows.in_memory());
-    let make = if keep { in_memory } else { stored };
-    let (mut splits, normalization, note) = make(parts, normalize, &sample_shape, samples)?;
+    let others = main.typed.inputs();
+    let rows: Vec<(String, &Pool, Vec<u32>)> = match others.is_empty() {
+        true => Vec::new(),
+        false => parts.iter().map(|(name, part)| (name.clone(), part.pool, part.indices.clone())).collect(),
+    };
+    let (mut splits, normalization, note) = match (main.typed.sample_type(), keep) {
+        (Some(_), _) => (typed(parts, &sample_shape), Normalization::none(), None),
+        (None, true) => in_memory(parts, normalize, &sample_shape, samples)?,
+        (None, false) => stored(parts, normalize, &sample_shape, samples)?,
+    };
     notes.extend(note);
+    for (name, pool, indices) in rows {
+        if let Some(split) = splits.remove(&name) {
+            splits.insert(name, pool.typed.beside(split, indices));
+        }
+    }
     let sample_type = match samples.vocabulary() {
         Some(_) => SampleType::I64,
-        None => SampleType::F32,
+        None => main.typed.sample_type().unwrap_or(SampleType::F32),
     };
-    if sample_type == SampleType::I64 {
+    if samples.vocabulary().is_some() {
         splits = splits.into_iter().map(|(name, split)| (name, Arc::new(IndexDataset(split)) as _)).collect();
     }
     let augmentation = Augmentation::new(augment, &sample_shape, seed)?.map(Arc::new);
@@ -86,6 +100,8 @@ fn assemble_within(
         samples: samples.clone(),
         sample_shape,
         sample_type,
+        input_name: input_name.clone(),
+        others,
         normalization,
         augmentation,
         notes,
@@ -142,6 +158,7 @@ fn check_given(name: &str, pool: &Pool, allow_missing: bool, main: &Pool, target
             expected: main.sample_shape.clone(),
         });
     }
+    pool.typed.check(&pool.path, main.typed.sample_type(), &main.typed.inputs())?;
     if let (Some(classes), Some(trained), false) =
         (pool.targets.sample_classes(), main.targets.sample_classes(), allow_missing)
     {
@@ -225,6 +242,17 @@ fn stored(
     Ok((splits.collect(), normalization, note))
 }
 
+/// Splits whose samples keep their dtype and stay in their files.
+fn typed(parts: BTreeMap<String, Part<'_>>, sample_shape: &[i64]) -> Splits {
+    let splits = parts.into_iter().filter_map(|(name, part)| {
+        let rows = Arc::clone(part.pool.typed.samples.as_ref()?);
+        let targets = part.pool.targets.select(&part.indices);
+        let dataset: Arc<dyn Dataset> = Arc::new(TypedDataset::new(rows, part.indices, targets, sample_shape.to_vec()));
+        Some((name, dataset))
+    });
+    splits.collect()
+}
+
 /// The normalization of the options, fitted on the training split if they do not give it.
 fn fit(train: &Part<'_>, normalize: &NormalizeOptions, sample_shape: &[i64]) -> Result<Normalization, DataError> {
     if let Some(given) = Normalization::given(normalize, sample_shape)? {
@@ -281,7 +309,8 @@ mod tests {
 
     use super::*;
     use crate::data::split::HeldOut;
-    use crate::data::{Batch, GivenNormalization, Normalize, TEST, Targets, rows::Table};
+    use crate::data::typed::Typed;
+    use crate::data::{Batch, GivenNormalization, INPUTS, Normalize, TEST, Targets, rows::Table};
 
     /// `count` samples of two features, `first + index` and 5, of the classes 0 and 1 in turn.
     fn pool(count: usize, first: f64) -> Pool {
@@ -291,6 +320,7 @@ mod tests {
             rows: Arc::new(OnDisk(Table { values, row_length: 2 })),
             sample_shape: vec![2],
             targets: Targets::classes((0..count as i64).map(|index| index % 2).collect()),
+            typed: Typed::default(),
         }
     }
 
@@ -322,6 +352,7 @@ mod tests {
             held_out: BTreeMap::from([("val".to_owned(), HeldOut { fraction: 0.2, stratified: true })]),
             target: Target::classes(2),
             samples: Samples::Numbers,
+            input_name: INPUTS.to_owned(),
             classes_given: false,
             gaps: None,
             notes: Vec::new(),

@@ -13,6 +13,8 @@ use crate::torch::values::{fill, gather_rows};
 pub struct Batch {
     /// `[size, …sample shape]` of the data's sample type.
     pub inputs: Tensor,
+    /// The inputs beside it, in the order of [`Data::others`](super::Data::others), each `[size, …its shape]`.
+    pub others: Vec<Tensor>,
     /// As the data's `Target` says: `[size, …shape]` i64, or `[size, values]` f32.
     pub targets: Tensor,
     /// The number of samples.
@@ -31,6 +33,11 @@ pub trait Dataset: Send + Sync {
 
     /// The shape of one sample.
     fn sample_shape(&self) -> &[i64];
+
+    /// About how many bytes the inputs of a sample take in a batch.
+    fn sample_bytes(&self) -> usize {
+        row_length(self.sample_shape()).saturating_mul(size_of::<f32>())
+    }
 
     /// Whether each of its samples is a file, which is opened and decoded whenever it is read.
     fn are_files(&self) -> bool {
@@ -72,7 +79,7 @@ impl Dataset for MemoryDataset {
         let shape = batch_shape(indices.len(), &self.sample_shape);
         let inputs = gather_rows(&self.samples, self.row_length, indices, &shape)?
             .ok_or_else(|| DataError::out_of_range(indices, self.len()))?;
-        Ok(Batch { inputs, targets: self.targets.gather(indices)?, size: indices.len() })
+        Ok(Batch { inputs, others: Vec::new(), targets: self.targets.gather(indices)?, size: indices.len() })
     }
 }
 
@@ -119,7 +126,7 @@ impl Dataset for StoredDataset {
         let inputs = fill(&batch_shape(indices.len(), &self.sample_shape), |values: &mut [f32]| {
             self.rows.read(&wanted, &self.normalization, values)
         })?;
-        Ok(Batch { inputs, targets: self.targets.gather(indices)?, size: indices.len() })
+        Ok(Batch { inputs, others: Vec::new(), targets: self.targets.gather(indices)?, size: indices.len() })
     }
 }
 
@@ -151,7 +158,7 @@ pub(super) fn row_length(sample_shape: &[i64]) -> usize {
     sample_shape.iter().map(|length| usize::try_from(*length).unwrap_or(0)).product()
 }
 
-fn batch_shape(size: usize, sample_shape: &[i64]) -> Vec<i64> {
+pub(super) fn batch_shape(size: usize, sample_shape: &[i64]) -> Vec<i64> {
     let size = i64::try_from(size).unwrap_or(i64::MAX);
     std::iter::once(size).chain(sample_shape.iter().copied()).collect()
 }

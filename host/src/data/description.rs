@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::options::{CategoricalAs, Color, Column, Orientation};
-use super::{Data, Normalization, Target};
+use super::{Data, INPUTS, Normalization, OtherInput, SampleType, Target};
 
 /// All that must be known to give a trained model other samples, and to understand its answers.
 ///
@@ -18,6 +18,15 @@ pub struct DataDescription {
     pub samples: Samples,
     /// The shape of one sample.
     pub sample_shape: Vec<i64>,
+    /// The dtype of samples; not given where what they are made from says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_type: Option<SampleType>,
+    /// The name of the samples in a batch, if it is not `inputs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_name: Option<String>,
+    /// The inputs beside the samples, in the order of those of a batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherInput>,
     /// What is predicted.
     pub target: TargetDescription,
     /// What every sample was normalized with; the last bit counts.
@@ -66,6 +75,14 @@ impl Samples {
                 Some(columns.iter().map(|column| column.content.category_count()).sum())
             }
             Samples::Numbers | Samples::Table { .. } | Samples::Images { .. } => None,
+        }
+    }
+
+    /// The dtype of samples, unless their data keeps its own.
+    pub fn sample_type(&self) -> SampleType {
+        match self.vocabulary() {
+            Some(_) => SampleType::I64,
+            None => SampleType::F32,
         }
     }
 
@@ -186,6 +203,9 @@ impl DataDescription {
             splits: data.splits.iter().map(|(name, split)| (name.clone(), split.len() as u64)).collect(),
             samples: data.samples.clone(),
             sample_shape: data.sample_shape.clone(),
+            sample_type: Some(data.sample_type).filter(|own| *own != data.samples.sample_type()),
+            input_name: Some(data.input_name.clone()).filter(|name| name != INPUTS),
+            others: data.others.clone(),
             target: match &data.target {
                 Target::Classes { count, names, shape } => {
                     TargetDescription::Classes { count: *count as u64, names: names.clone(), shape: shape.clone() }
@@ -227,6 +247,9 @@ mod tests {
             splits: BTreeMap::from([("train".to_owned(), 7)]),
             samples: Samples::Images { color: Color::Gray, orientation: Orientation::Apply, resize: Some([4, 5]) },
             sample_shape: vec![1, 4, 5],
+            sample_type: None,
+            input_name: None,
+            others: Vec::new(),
             target: TargetDescription::Classes {
                 count: 2,
                 names: vec!["cat".to_owned(), "dog".to_owned()],

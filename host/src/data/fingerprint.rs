@@ -33,6 +33,9 @@ impl Data {
             for indices in chosen(split.as_ref()).chunks(at_once) {
                 let batch = split.gather(indices)?;
                 update(&mut hash, &batch.inputs)?;
+                for other in &batch.others {
+                    update(&mut hash, other)?;
+                }
                 update(&mut hash, &batch.targets)?;
             }
         }
@@ -51,12 +54,11 @@ fn chosen(split: &dyn Dataset) -> Vec<u32> {
 }
 
 fn sample_bytes(split: &dyn Dataset) -> usize {
-    let numbers: usize = split.sample_shape().iter().map(|length| usize::try_from(*length).unwrap_or(1)).product();
-    numbers.saturating_mul(size_of::<f32>()).max(1)
+    split.sample_bytes().max(1)
 }
 
 fn update(hash: &mut Sha256, tensor: &Tensor) -> Result<(), TorchError> {
-    // On the CPU and of f32 or i64: a copy of its bytes.
+    // On the CPU and of f32, i64 or bool: a copy of its bytes.
     let bytes = tensor.f_contiguous()?.f_view_dtype(Kind::Uint8)?.f_reshape([-1])?;
     let bytes = Vec::<u8>::try_from(bytes).map_err(TorchError::from)?;
     hash.update(bytes);

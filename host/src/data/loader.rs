@@ -194,9 +194,7 @@ fn gather_all(
     options: &LoaderOptions,
     messages: &Sender<Message>,
 ) {
-    let sample_values: usize =
-        dataset.sample_shape().iter().map(|length| usize::try_from(*length).unwrap_or(0)).product();
-    let batch_bytes = options.batch_size.saturating_mul(sample_values.saturating_mul(size_of::<f32>()));
+    let batch_bytes = options.batch_size.saturating_mul(dataset.sample_bytes());
     let batches_per_message = (MESSAGE_BYTES / batch_bytes.max(1)).clamp(1, MESSAGE_BATCHES);
     let mut ready = Vec::with_capacity(batches_per_message);
     let mut first_batch = options.first_batch;

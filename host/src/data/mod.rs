@@ -22,6 +22,7 @@ mod other;
 mod rows;
 mod split;
 mod target;
+mod typed;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -36,19 +37,26 @@ pub(crate) use formats::{Element, npy_header};
 pub use loader::{LoadedBatch, Loader, LoaderOptions};
 pub use normalize::{GivenNormalization, Normalization, Normalize, NormalizeOptions};
 pub use options::{
-    ArchiveOptions, CategoricalAs, ClassName, ClassOptions, Color, Column, Columns, CsvOptions, DataOptions, Decimal,
-    FilesOptions, FilesSplitOptions, ImagesOptions, Missing, MissingLabel, Orientation, Quote, SplitOptions, Task,
-    TextOptions, TextSplitOptions, Tokens, UnknownCategory,
+    ArchiveInputs, ArchiveOptions, CategoricalAs, ClassName, ClassOptions, Color, Column, Columns, CsvOptions,
+    DataOptions, Decimal, FilesOptions, FilesSplitOptions, ImagesOptions, Missing, MissingLabel, Orientation, Quote,
+    SplitOptions, Task, TextOptions, TextSplitOptions, Tokens, UnknownCategory,
 };
 pub use order::{Order, epoch_order};
 pub use other::{OTHER, OtherData, Sources, Wanted};
 pub use target::{SampleType, Target, Targets};
+pub use typed::OtherInput;
 
 /// The split for training: what the other splits leave.
 pub const TRAIN: &str = "train";
 
 /// The split that is evaluated once, after the training.
 pub const TEST: &str = "test";
+
+/// The name of the samples in a batch, unless the data names its inputs otherwise.
+pub const INPUTS: &str = "inputs";
+
+/// The name of the targets in a batch.
+pub const TARGETS: &str = "targets";
 
 /// The source of a data file's bytes.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +82,10 @@ pub struct Data {
     pub sample_shape: Vec<i64>,
     /// The dtype of samples.
     pub sample_type: SampleType,
+    /// The name of the samples in a batch, [`INPUTS`] unless the data names it otherwise.
+    pub input_name: String,
+    /// The inputs beside the samples, in the order of those of a [`Batch`].
+    pub others: Vec<OtherInput>,
     /// The normalization of every sample, fitted on the training split.
     pub normalization: Normalization,
     /// The random changes to the samples of the training split.
@@ -110,6 +122,21 @@ impl Data {
             None => Ok(self),
             Some(class) => Ok(Data { positive: self.target.one_of_two(class)?, ..self }),
         }
+    }
+
+    /// The names of the inputs of a batch, that of the samples first.
+    pub fn input_names(&self) -> Vec<String> {
+        std::iter::once(&self.input_name).chain(self.others.iter().map(|other| &other.name)).cloned().collect()
+    }
+
+    /// The inputs of a batch for people: their names, dtypes, and shapes for a sample.
+    pub fn inputs_text(&self) -> String {
+        let samples = (&self.input_name, self.sample_type, &self.sample_shape);
+        let others = self.others.iter().map(|other| (&other.name, other.dtype, &other.shape));
+        let all = std::iter::once(samples).chain(others);
+        let texts: Vec<String> =
+            all.map(|(name, dtype, shape)| format!("`{name}` of {} {shape:?}", dtype.name())).collect();
+        texts.join(", ")
     }
 
     /// The description for callbacks, which get numbers as f32.

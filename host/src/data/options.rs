@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
 use super::normalize::NormalizeOptions;
+use super::{DataError, INPUTS, TARGETS};
 use crate::config::{Delimiter, Encoding};
 
 /// `[data]`: the training data.
@@ -309,11 +310,12 @@ pub struct FilesOptions {
 pub struct ArchiveOptions {
     /// The file, relative to the run file.
     pub path: PathBuf,
-    /// The name of the samples in it; they are stored one after the other along the first dimension.
-    pub inputs: String,
+    /// The name of the samples in it; they are stored one after the other along the first dimension. Several inputs are a
+    /// table, as in `{ inputs = "ids", mask = "attention_mask" }`.
+    pub inputs: ArchiveInputs,
     /// The name of the targets in it, in the samples' order.
     pub targets: String,
-    /// The shape of one sample; the array's own if not given.
+    /// The shape of one sample; the array's own if not given. Of several inputs, that of the one called `inputs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
     /// Whether the targets are classes or numbers; if not given, whole numbers are classes.
@@ -329,10 +331,11 @@ pub struct ArchiveOptions {
     /// The class of two that `precision`, `recall` and `f1` are about, by its name or number; the second one if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positive: Option<ClassName>,
-    /// How samples are normalized, fitted on the training split.
+    /// How samples are normalized, fitted on the training split. Of several inputs, only the one called `inputs` is.
     #[serde(default)]
     pub normalize: NormalizeOptions,
-    /// Random changes to images of the training split, in this order, new in each epoch.
+    /// Random changes to images of the training split, in this order, new in each epoch. Of several inputs, only the one
+    /// called `inputs` is changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augment>,
     /// Whether the samples of `train` come in another order in each epoch; if not, as they are stored.
@@ -344,6 +347,76 @@ pub struct ArchiveOptions {
     /// The splits that are held out or have their own files, by name; the rest of `path` is `train`.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitOptions>,
+}
+
+/// The samples in a file of arrays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected the name of an array, or a table of inputs, each with the name of its array")]
+pub enum ArchiveInputs {
+    /// One array. Whatever its numbers are, those of a batch are f32.
+    One(String),
+    /// The inputs of a batch, by their names, each with the name of its array: floating-point numbers become f32, whole
+    /// numbers i64, and truth values stay so. `inputs` is f32 where `normalize` or `augment` computes with it.
+    Named(BTreeMap<String, String>),
+}
+
+impl ArchiveInputs {
+    /// The name in a batch and the array of the samples: of the input `inputs` or, if none is called so, of the first one in
+    /// alphabetical order.
+    ///
+    /// # Errors
+    ///
+    /// A table without inputs, or with a name that an input cannot have.
+    pub(super) fn samples(&self) -> Result<(&str, &str), DataError> {
+        let table = match self {
+            Self::One(array) => return Ok((INPUTS, array)),
+            Self::Named(table) => table,
+        };
+        let wrong = |value: &str, expected| {
+            Err(DataError::Option { option: "data.inputs".to_owned(), value: value.to_owned(), expected })
+        };
+        let is_name = |name: &str| {
+            let starts = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+            starts && name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
+        };
+        if let Some(name) = table.keys().find(|name| !is_name(name) || [TARGETS, "outputs"].contains(&name.as_str())) {
+            return wrong(name, "a name of letters, digits and `_`, other than `targets` and `outputs`");
+        }
+        match table.get_key_value(INPUTS).or_else(|| table.first_key_value()) {
+            Some((name, array)) => Ok((name, array)),
+            None => wrong("{}", "the name of an array, or a table with an entry for each input"),
+        }
+    }
+
+    /// The names and arrays of the others, in alphabetical order.
+    pub(super) fn others(&self) -> Vec<(&str, &str)> {
+        let Self::Named(table) = self else { return Vec::new() };
+        let samples = table.get_key_value(INPUTS).or_else(|| table.first_key_value()).map(|(name, _)| name);
+        let others = table.iter().filter(|(name, _)| Some(*name) != samples);
+        others.map(|(name, array)| (name.as_str(), array.as_str())).collect()
+    }
+}
+
+impl ArchiveOptions {
+    /// Whether samples that are no floating-point numbers keep their dtype, since nothing computes with them.
+    ///
+    /// # Errors
+    ///
+    /// A table without `inputs`, with an option that is about those.
+    pub(super) fn keeps_dtype(&self) -> Result<bool, DataError> {
+        let ArchiveInputs::Named(table) = &self.inputs else { return Ok(false) };
+        let normalizes = self.normalize != NormalizeOptions::default();
+        let about_inputs =
+            [("normalize", normalizes), ("augment", !self.augment.is_empty()), ("shape", self.shape.is_some())];
+        if let Some((key, _)) = about_inputs.iter().find(|(_, given)| *given && !table.contains_key(INPUTS)) {
+            return Err(DataError::Option {
+                option: format!("data.{key}"),
+                value: "given".to_owned(),
+                expected: "omitted: it is about the input that is called `inputs`, and none is",
+            });
+        }
+        Ok(!normalizes && self.augment.is_empty())
+    }
 }
 
 /// A folder of images: each folder in it is a class, with the folder's name. The images of a class are those in its

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::dataset::{IndexDataset, StoredDataset};
 use super::formats::{self, Pool};
 use super::options::{ClassOptions, CsvOptions, DataOptions, Task};
-use super::{Data, DataDescription, DataError, Dataset, SampleType, Samples, Target, TargetDescription};
+use super::typed::TypedDataset;
+use super::{Data, DataDescription, DataError, Dataset, INPUTS, Samples, Target, TargetDescription};
 
 /// The name of the one split of other data.
 pub const OTHER: &str = "data";
@@ -153,18 +154,23 @@ impl OtherData {
                 expected: description.sample_shape.clone(),
             });
         }
-        let indices = (0..).take(pool.targets.len()).collect();
-        let dataset: Arc<dyn Dataset> = Arc::new(StoredDataset::new(
-            pool.rows,
-            indices,
-            pool.targets,
-            pool.sample_shape,
-            description.normalization.clone(),
-        ));
-        let dataset = match sample_type(description) {
-            SampleType::I64 => Arc::new(IndexDataset(dataset)),
-            SampleType::F32 => dataset,
+        let Pool { path, rows, sample_shape, targets, typed } = pool;
+        typed.check(&path, description.sample_type, &description.others)?;
+        let indices: Vec<u32> = (0..).take(targets.len()).collect();
+        let dataset: Arc<dyn Dataset> = match &typed.samples {
+            Some(rows) if description.sample_type.is_some() => {
+                Arc::new(TypedDataset::new(Arc::clone(rows), indices.clone(), targets, sample_shape))
+            }
+            _ => {
+                let normalization = description.normalization.clone();
+                Arc::new(StoredDataset::new(rows, indices.clone(), targets, sample_shape, normalization))
+            }
         };
+        let dataset = match description.samples.vocabulary() {
+            Some(_) => Arc::new(IndexDataset(dataset)),
+            None => dataset,
+        };
+        let dataset = typed.beside(dataset, indices);
         let data = data(description, BTreeMap::from([(OTHER.to_owned(), dataset)]), notes);
         Ok(OtherData { data, has_targets, sources })
     }
@@ -194,17 +200,12 @@ fn data(description: &DataDescription, splits: BTreeMap<String, Arc<dyn Dataset>
         positive: 1,
         samples: description.samples.clone(),
         sample_shape: description.sample_shape.clone(),
-        sample_type: sample_type(description),
+        sample_type: description.sample_type.unwrap_or_else(|| description.samples.sample_type()),
+        input_name: description.input_name.clone().unwrap_or_else(|| INPUTS.to_owned()),
+        others: description.others.clone(),
         normalization: description.normalization.clone(),
         augmentation: None,
         notes,
-    }
-}
-
-fn sample_type(description: &DataDescription) -> SampleType {
-    match description.samples.vocabulary() {
-        Some(_) => SampleType::I64,
-        None => SampleType::F32,
     }
 }
 

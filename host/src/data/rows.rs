@@ -1,6 +1,8 @@
 //! Stored samples.
 
-use super::{DataError, Normalization};
+use tch::Tensor;
+
+use super::{DataError, Normalization, SampleType};
 
 /// Stored samples of one shape. Shared by threads.
 pub(super) trait Rows: Send + Sync {
@@ -34,6 +36,19 @@ pub(super) trait Rows: Send + Sync {
     ///
     /// As of [`Rows::read_stored`], and a number that f32 cannot hold once it is normalized.
     fn read(&self, indices: &[u32], normalization: &Normalization, values: &mut [f32]) -> Result<(), DataError>;
+}
+
+/// Stored samples that become tensors of their own dtype, without normalization. Shared by threads.
+pub(super) trait TypedRows: Send + Sync {
+    /// The dtype of the tensors.
+    fn sample_type(&self) -> SampleType;
+
+    /// The samples at `indices`, in that order, in a new tensor of `shape`, which has room for exactly those.
+    ///
+    /// # Errors
+    ///
+    /// A sample that does not exist, a number that is not finite as f32, or one that i64 cannot hold.
+    fn gather(&self, indices: &[u32], shape: &[i64]) -> Result<Tensor, DataError>;
 }
 
 /// Samples in memory.

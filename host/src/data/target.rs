@@ -1,6 +1,7 @@
 //! What is predicted.
 
-use tch::Tensor;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
 
 use super::DataError;
 use super::options::ClassName;
@@ -69,12 +70,35 @@ impl Target {
 pub(super) const NO_CLASS: i64 = -1;
 
 /// The dtype of samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SampleType {
     /// Measurements and images, f32.
     F32,
-    /// Tokens, and indices of categories, i64.
+    /// Tokens, indices of categories, and other whole numbers, i64.
     I64,
+    /// Truth values, as in masks.
+    Bool,
+}
+
+impl SampleType {
+    /// The dtype of tensors.
+    pub fn kind(self) -> Kind {
+        match self {
+            SampleType::F32 => Kind::Float,
+            SampleType::I64 => Kind::Int64,
+            SampleType::Bool => Kind::Bool,
+        }
+    }
+
+    /// PyTorch's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            SampleType::F32 => "float32",
+            SampleType::I64 => "int64",
+            SampleType::Bool => "bool",
+        }
+    }
 }
 
 /// The targets of samples, in their order.

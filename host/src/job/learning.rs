@@ -7,8 +7,8 @@ use crate::config::{Document, child};
 use crate::data::Target;
 use crate::report::{Problem, Report, did_you_mean};
 use crate::run_file::TrainOptions;
-use crate::train::loss::LossError;
-use crate::train::metrics::Metric;
+use crate::train::loss::{LossError, LossOptions};
+use crate::train::metrics::{Metric, MetricError};
 use crate::train::{Loss, LossFunction};
 
 /// What loss, metrics and optimizer must fit.
@@ -18,6 +18,14 @@ pub(super) struct Fitted<'a> {
     pub(super) target: &'a Target,
     /// The class of two that metrics are about.
     pub(super) positive: u8,
+}
+
+impl Fitted<'_> {
+    /// Why outputs cannot be compared with targets, if they cannot: only a loss of the model's own leaves that open.
+    pub(super) fn misfit(&self) -> Option<LossError> {
+        let PlannedModel::Network(network) = self.model else { return None };
+        network.gives_loss().then(|| LossOptions::misfit(self.model.output_shape(), self.target)).flatten()
+    }
 }
 
 /// What is minimized: the program's own loss, or the run file's.
@@ -37,6 +45,19 @@ pub(super) fn loss(document: &Document, train: &TrainOptions, own: Option<Rc<Los
 /// What is wrong with loss, optimizer and schedule; with a model and targets, also what does not fit those.
 pub(super) fn check(document: &Document, train: &TrainOptions, fitted: Option<Fitted<'_>>) -> Vec<Problem> {
     let mut problems = Vec::new();
+    if let (Some(LossOptions::Model {}), Some(Fitted { model, .. })) = (&train.loss, fitted)
+        && !matches!(model, PlannedModel::Network(network) if network.gives_loss())
+    {
+        problems.push(
+            Problem::new("the model gives no loss of its own")
+                .with_label(document.label_key("/train/loss", "that of an exported program"))
+                .with_hint(
+                    "a program of `[model] exported` may return one; choose another loss, as in \
+                     `loss = { type = \"cross_entropy\" }`"
+                        .to_owned(),
+                ),
+        );
+    }
     let loss = train.loss.as_ref().map(|loss| match fitted {
         Some(Fitted { model, target, .. }) => loss.check(model.output_shape(), target),
         None => loss.check_values(),
@@ -94,8 +115,12 @@ pub(super) fn metrics(
             );
             continue;
         }
-        if let Some(Fitted { model, target, .. }) = fitted
-            && let Err(error) = metric.check(model.output_shape(), target)
+        let misfit = |fitted: Fitted<'_>| match fitted.misfit() {
+            Some(misfit) => Err(MetricError::Outputs { metric: metric.name(), misfit: misfit.to_string() }),
+            None => Ok(()),
+        };
+        if let Some(fitted) = fitted
+            && let Err(error) = metric.check(fitted.model.output_shape(), fitted.target).and_then(|()| misfit(fitted))
         {
             problems.push(
                 Problem::new(error.to_string())

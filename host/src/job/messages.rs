@@ -38,6 +38,9 @@ pub(super) fn announce(
     if let Some(lora) = plan.model.lora() {
         console.line(&lora);
     }
+    if !plan.data.others.is_empty() {
+        console.line(&format!("inputs of a sample: {}", plan.data.inputs_text()));
+    }
     for note in &plan.data.notes {
         console.line(&format!("data: {note}"));
     }

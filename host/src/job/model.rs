@@ -9,14 +9,16 @@ use tch::{Device, Kind};
 
 use super::program::{MakeNetwork, ModelContext};
 use crate::config::Document;
-use crate::data::{Data, SampleType};
+use crate::data::{Data, INPUTS, SampleType, TARGETS, Target};
 use crate::model::{
-    Dtype, Frozen, Graph, LayerPath, LoraError, ModelError, ModelFile, ModelTensor, Network, Op, contained,
+    BatchTargets, Dtype, Frozen, Graph, Interface, LayerPath, LoraError, ModelError, ModelFile, ModelTensor, Network,
+    Op, contained,
 };
 use crate::report::Problem;
 use crate::run_file::RunFile;
 use crate::torch;
 use crate::train;
+use crate::train::loss::LossOptions;
 
 /// How many names a hint lists.
 const SHOWN_NAMES: usize = 8;
@@ -179,6 +181,23 @@ fn without_adapters(
     data: &Data,
     device: Device,
 ) -> Result<PlannedModel, Problem> {
+    if !run_file.model.inputs.is_empty() && run_file.model.exported.is_none() {
+        return Err(Problem::new("`model.inputs` is given without `model.exported`")
+            .with_label(document.label_key("/model/inputs", ""))
+            .with_hint("it says what the arguments of an exported program get".to_owned()));
+    }
+    if !data.others.is_empty() && run_file.model.exported.is_none() {
+        let names = data.input_names();
+        let names = list_names(names.iter().map(String::as_str), "and");
+        let what = if own.is_some() { "the program's own model" } else { "a model of layers or of TorchScript" };
+        return Err(Problem::new(format!("a batch has the inputs {names}, and {what} takes one"))
+            .with_label(document.label_key("/data/inputs", "several inputs"))
+            .with_label(document.label_key("/model", "takes one"))
+            .with_hint(
+                "name one array: `inputs = \"…\"`; several are for an exported program: `[model] exported = \"model.pt2\"`"
+                    .to_owned(),
+            ));
+    }
     let layers = !run_file.model.layers.is_empty();
     let key = files.first().map_or("exported", |(file, _)| file.key());
     if run_file.model.exported_eval.is_some() && run_file.model.exported.is_none() {
@@ -257,25 +276,54 @@ fn read_file(
     data: &Data,
     device: Device,
 ) -> Result<Network, Problem> {
+    let (target_shape, target_kind) = target_spec(&data.target);
     let label = |file: ModelFile| document.label_value(&format!("/model/{}", file.key()), "");
     let mut network = match file {
         ModelFile::TorchScript => Network::torchscript(path, device)
             .map_err(|error| Problem::from(&error).with_label(label(ModelFile::TorchScript)))?,
         ModelFile::Exported | ModelFile::ExportedEval => {
-            Network::exported(path, evaluation, run_file.model.output.as_deref(), device).map_err(|error| {
+            let inputs = data.input_names();
+            let interface = Interface {
+                output: run_file.model.output.as_deref(),
+                gives_loss: matches!(run_file.train.loss, Some(LossOptions::Model {})),
+                arguments: &run_file.model.inputs,
+                inputs: &inputs,
+                targets: Some(BatchTargets { name: TARGETS, shape: &target_shape, kind: target_kind }),
+            };
+            Network::exported_with(path, evaluation, &interface, device).map_err(|error| {
                 let is_of_evaluation = evaluation.is_some_and(|evaluation| error.path() == evaluation);
                 let file = if is_of_evaluation { ModelFile::ExportedEval } else { ModelFile::Exported };
-                Problem::from(&error).with_label(label(file))
+                let named = error.is_about_arguments().then(|| document.label_value("/model/inputs", "")).flatten();
+                Problem::from(&error).with_label(named.or_else(|| label(file)))
             })?
         }
     };
-    let shape = &data.sample_shape;
-    network.try_on((shape, kind(data.sample_type))).map_err(|error| {
-        Problem::new(error.to_string())
-            .with_label(label(file))
-            .with_hint(format!("it is given samples of the shape {shape:?}, as `[data]` makes them"))
-    })?;
+    let others: Vec<(&[i64], Kind)> =
+        data.others.iter().map(|other| (other.shape.as_slice(), other.dtype.kind())).collect();
+    let samples = (data.sample_shape.as_slice(), data.sample_type.kind());
+    network
+        .try_on_all(samples, &others, Some((&target_shape, target_kind)))
+        .map_err(|error| Problem::new(error.to_string()).with_label(label(file)).with_hint(how_given(data)))?;
     Ok(network)
+}
+
+/// The shape of the targets of a sample, and their dtype.
+fn target_spec(target: &Target) -> (Vec<i64>, Kind) {
+    match target {
+        Target::Classes { shape, .. } => (shape.clone(), Kind::Int64),
+        Target::Values { names, .. } => (vec![names.len() as i64], Kind::Float),
+    }
+}
+
+/// What a model is given, for a hint.
+fn how_given(data: &Data) -> String {
+    let shape = &data.sample_shape;
+    if data.others.is_empty() && data.input_name == INPUTS {
+        return format!("it is given samples of the shape {shape:?}, as `[data]` makes them");
+    }
+    let (target_shape, kind) = target_spec(&data.target);
+    let dtype = if kind == Kind::Int64 { SampleType::I64 } else { SampleType::F32 };
+    format!("a sample of `[data]` has {}, `{TARGETS}` of {} {target_shape:?}", data.inputs_text(), dtype.name())
 }
 
 /// The graph of the run file's layers.
@@ -283,6 +331,11 @@ fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Result<Graph, 
     let dtype = match data.sample_type {
         SampleType::F32 => Dtype::F32,
         SampleType::I64 => Dtype::I64,
+        SampleType::Bool => {
+            return Err(Problem::new("samples of truth values are for an exported program, and layers take none")
+                .with_label(document.label_key("/data/inputs", ""))
+                .with_hint("save them as numbers".to_owned()));
+        }
     };
     let graph = run_file.model.lower(&data.sample_shape, dtype).map_err(|error| {
         let place = error.path().map_or_else(String::new, LayerPath::pointer);
@@ -305,7 +358,7 @@ fn graph(run_file: &RunFile, document: &Document, data: &Data) -> Result<Graph, 
 
 /// The program's network, whose output is tried once.
 fn network(make: Box<MakeNetwork>, seed: u64, data: &Data, device: Device) -> Result<Network, Problem> {
-    let kind = kind(data.sample_type);
+    let kind = data.sample_type.kind();
     let sample_shape = data.sample_shape.clone();
     let context = ModelContext { device, sample_shape, sample_kind: kind, target: data.target.clone() };
     // Its initial weights are drawn from the default generators.
@@ -314,11 +367,4 @@ fn network(make: Box<MakeNetwork>, seed: u64, data: &Data, device: Device) -> Re
         .map_err(|message| Problem::new(format!("the program cannot make its model: {message}")))?;
     network.try_on((&data.sample_shape, kind)).map_err(|error| Problem::new(error.to_string()))?;
     Ok(network)
-}
-
-fn kind(sample_type: SampleType) -> Kind {
-    match sample_type {
-        SampleType::F32 => Kind::Float,
-        SampleType::I64 => Kind::Int64,
-    }
 }

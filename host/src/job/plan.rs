@@ -125,6 +125,13 @@ impl JobPlan {
             learning::loss(&document, &run_file.train, program.loss.map(|loss| Rc::from(loss as Box<LossFunction>)))
                 .map_err(|problem| problems.push(problem));
         problems.extend(learning::check(&document, &run_file.train, fitted));
+        if program.batch_step.is_some() && matches!(run_file.train.loss, Some(LossOptions::Model {})) {
+            problems.push(
+                Problem::new("the program computes the loss of a batch itself, and `loss` is the model's own")
+                    .with_label(document.label_key("/train/loss", ""))
+                    .with_hint("name a loss of the host, which the program's step may call".to_owned()),
+            );
+        }
         let metrics = learning::metrics(&document, "/train/metrics", &run_file.train.metrics, fitted, &mut problems);
         let evaluation = run_file.eval.as_ref().and_then(|eval| {
             evaluation(&document, eval, data.as_ref().ok(), fitted, run_file.train.loss.as_ref(), &mut problems)
@@ -286,6 +293,8 @@ pub struct ModelPlan {
     pub model: PlannedModel,
     /// The samples of one batch.
     pub batch_size: usize,
+    /// What a sample has, for people.
+    pub inputs: String,
 }
 
 impl ModelPlan {
@@ -303,7 +312,7 @@ impl ModelPlan {
             run_file.model.make_absolute(folder).map_err(unknown)?;
         }
         let model = model::plan(None, &run_file.model.files(), &run_file, &document, &data, Device::Cpu)?;
-        Ok(Self { model, batch_size: run_file.train.batch_size })
+        Ok(Self { model, batch_size: run_file.train.batch_size, inputs: data.inputs_text() })
     }
 }
 
@@ -346,7 +355,19 @@ pub(super) fn evaluation(
         return None;
     }
     let split = Arc::from(eval.split.as_str());
-    let shown = fitted.filter(|_| eval.show_results > 0).map(|fitted| {
+    let shows = fitted.filter(|_| eval.show_results > 0);
+    if let Some(misfit) = shows.and_then(|fitted| fitted.misfit()) {
+        problems.push(
+            Problem::new(format!("predictions cannot be shown beside their targets: {misfit}"))
+                .with_label(document.label_value("/eval/show_results", ""))
+                .with_hint(
+                    "set it to 0, or name another of the tensors that the model returns with `[model] output`"
+                        .to_owned(),
+                ),
+        );
+        return None;
+    }
+    let shown = shows.map(|fitted| {
         let width = fitted.model.output_shape().iter().product::<i64>();
         (eval.show_results, Meaning::of(fitted.target, usize::try_from(width).unwrap_or(0), loss))
     });

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tch::{Tensor, nn::VarStore};
+use tch::{Kind, Tensor, nn::VarStore};
 
+use super::batch::{Forwarded, ModelBatch};
 use super::{error::ModelError, execute::Mode, named_tensor::NamedTensor, network::Network};
 use crate::torch::without_backtrace;
 
@@ -94,25 +95,59 @@ impl Network {
     ///
     /// When the model cannot compute it, or the output's first dimension is not that of the batch.
     pub fn try_on(&mut self, sample: (&[i64], tch::Kind)) -> Result<(), ModelError> {
+        self.try_on_all(sample, &[], None)
+    }
+
+    /// The same for a batch that also has `others`, and `targets` for a program that takes them: the shape of a sample, and the
+    /// dtype. A program whose output depends on the targets is computed only with them from then on.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Network::try_on`], and a loss of its own that is no single number.
+    pub fn try_on_all(
+        &mut self,
+        sample: (&[i64], Kind),
+        others: &[(&[i64], Kind)],
+        targets: Option<(&[i64], Kind)>,
+    ) -> Result<(), ModelError> {
         const SAMPLES: i64 = 2;
-        let (sample_shape, kind) = sample;
-        let shape: Vec<i64> = std::iter::once(SAMPLES).chain(sample_shape.iter().copied()).collect();
-        let input = Tensor::f_zeros(&shape, (kind, self.device()))?;
-        let output = tch::no_grad(|| self.forward(&input, Mode::Evaluate))?;
-        match output.size().split_first() {
-            Some((&SAMPLES, shape)) => {
-                self.set_output_shape(shape.to_vec());
-                self.check_graph(sample);
-                Ok(())
-            }
-            _ => Err(ModelError::Output { samples: SAMPLES, found: output.size() }),
+        let device = self.device();
+        let zeros = |(shape, kind): (&[i64], Kind)| {
+            let shape: Vec<i64> = std::iter::once(SAMPLES).chain(shape.iter().copied()).collect();
+            Tensor::f_zeros(&shape, (kind, device))
+        };
+        let inputs = zeros(sample)?;
+        let others = others.iter().map(|&other| zeros(other)).collect::<Result<Vec<_>, _>>()?;
+        let targets = targets.map(zeros).transpose()?;
+        let batch = ModelBatch { inputs: &inputs, others: &others, targets: targets.as_ref() };
+        let Forwarded { output, loss, .. } = tch::no_grad(|| self.compute(batch, Mode::Evaluate, &[]))?;
+        if let Some(found) = loss.map(|loss| loss.size()).filter(|size| !size.is_empty()) {
+            return Err(ModelError::Loss { found });
         }
+        let size = output.size();
+        let Some((&SAMPLES, shape)) = size.split_first() else {
+            return Err(ModelError::Output { samples: SAMPLES, found: size });
+        };
+        self.set_output_shape(shape.to_vec());
+        self.check_graph(sample);
+        if let (Some(targets), Some(program)) = (&targets, self.program_mut().filter(|program| program.takes_targets()))
+        {
+            let changed = targets.f_ones_like()?;
+            let batch = ModelBatch { targets: Some(&changed), ..batch };
+            // Targets that are all one may be none of the model's: then nothing is known.
+            if let Ok(other) = tch::no_grad(|| program.run(batch, false, &[], &[]))
+                && !output.f_allclose(&other.output, 0.0, 0.0, true)?
+            {
+                program.set_reads_targets();
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind, nn, nn::Module};
+    use tch::{Device, nn, nn::Module};
 
     use super::*;
 

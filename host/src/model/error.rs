@@ -180,6 +180,12 @@ pub enum ModelError {
         /// The shape of the output.
         found: Vec<i64>,
     },
+    /// A program's own loss is no single number.
+    #[error("the model's own loss has shape {found:?}; it must be a single number, the mean over the batch")]
+    Loss {
+        /// Its shape.
+        found: Vec<i64>,
+    },
     /// A name that a tensor of a model cannot have.
     #[error("a tensor of the model is named `{name}`; a name must not be empty or contain `/`")]
     TensorName {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
+use super::batch::{Forwarded, ModelBatch};
 use super::{error::ModelError, execute::Mode, graph::Graph, named_tensor::NamedTensor, network::Network, op::Op};
-use crate::model::program::{Exported, ExportedError};
+use crate::model::program::{Exported, ExportedError, Interface};
 use crate::report::Report;
 
 /// Why a file cannot be trained as an exported program.
@@ -25,10 +26,19 @@ pub enum ExportedModelError {
 }
 
 impl ExportedModelError {
+    /// Whether what the program's arguments get is wrong, not the program.
+    pub fn is_about_arguments(&self) -> bool {
+        matches!(self, Self::Program(ExportedError::Arguments { .. }))
+    }
+
     /// The file that it is about.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Program(ExportedError::Read { path, .. } | ExportedError::Refused { path, .. }) => path,
+            Self::Program(
+                ExportedError::Read { path, .. }
+                | ExportedError::Refused { path, .. }
+                | ExportedError::Arguments { path, .. },
+            ) => path,
             Self::Model { path, .. } => Path::new(path),
         }
     }
@@ -47,12 +57,8 @@ impl Report for ExportedModelError {
 }
 
 impl Network {
-    /// The program of `torch.export.save` in a file, with its saved weights, on `device`. Its tensors have the names of
-    /// PyTorch's state dict; those that require gradients are the parameters. `evaluation` is the file of the program that
-    /// evaluates in its place, over the same tensors, if there is one; `output` names one of several outputs.
-    ///
-    /// The program is what the network computes. Where all of its operators are in the host's graph, it has one that
-    /// describes it.
+    /// The program of `torch.export.save` in a file that takes the samples of a batch, as [`Network::exported_with`] reads it.
+    /// `output` names one of several outputs.
     ///
     /// # Errors
     ///
@@ -63,7 +69,29 @@ impl Network {
         output: Option<&str>,
         device: Device,
     ) -> Result<Network, ExportedModelError> {
-        let mut program = Exported::open(path, evaluation, output, device)?;
+        Network::of_exported(Exported::open(path, evaluation, output, device)?, path, device)
+    }
+
+    /// The program of `torch.export.save` in a file, with its saved weights, on `device`. Its tensors have the names of
+    /// PyTorch's state dict; those that require gradients are the parameters. `evaluation` is the file of the program that
+    /// evaluates in its place, over the same tensors, if there is one; `interface` says what its arguments get.
+    ///
+    /// The program is what the network computes. Where all of its operators are in the host's graph, it has one that
+    /// describes it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ExportedModelError`].
+    pub fn exported_with(
+        path: &Path,
+        evaluation: Option<&Path>,
+        interface: &Interface<'_>,
+        device: Device,
+    ) -> Result<Network, ExportedModelError> {
+        Network::of_exported(Exported::open_with(path, evaluation, interface, device)?, path, device)
+    }
+
+    fn of_exported(mut program: Exported, path: &Path, device: Device) -> Result<Network, ExportedModelError> {
         let tensors = std::mem::take(&mut program.tensors);
         let tensors = tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect();
         Network::of_program(program, tensors, device)
@@ -71,17 +99,17 @@ impl Network {
     }
 }
 
-/// The output of a program for a batch, and copies of the values of the nodes `wanted` of its graph. `sums` take the places of
+/// What a program gives for a batch, with copies of the values of the nodes `wanted` of its graph. `sums` take the places of
 /// adapted parameters.
 pub(super) fn run(
     program: &Exported,
-    input: &Tensor,
+    batch: ModelBatch<'_>,
     mode: Mode,
     sums: &[(&str, &Tensor)],
     wanted: &[usize],
-) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+) -> Result<Forwarded, ModelError> {
     program
-        .forward(input, mode == Mode::Train, sums, wanted)
+        .run(batch, mode == Mode::Train, sums, wanted)
         .map_err(|refusal| ModelError::Forward { message: refusal.to_string() })
 }
 
@@ -111,7 +139,7 @@ pub(super) fn difference(
     };
     let input = input.f_reshape(&shape)?;
     tch::no_grad(|| {
-        let (expected, _) = run(program, &input, Mode::Evaluate, &[], &[])?;
+        let expected = run(program, (&input).into(), Mode::Evaluate, &[], &[])?.output;
         let found = network.forward(&input, Mode::Evaluate)?;
         if found.size() != expected.size() {
             return Ok(f64::INFINITY);

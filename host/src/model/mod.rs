@@ -8,6 +8,7 @@
 //! To add a layer: a variant in [`Layer`] and its arm in `lower`, a variant in [`Op`] with its shape, parameters and
 //! cost, and its arm in `execute`.
 
+mod batch;
 mod chain;
 mod custom;
 mod error;
@@ -29,6 +30,7 @@ mod reference;
 mod script_code;
 mod torchscript;
 
+pub use batch::{Forwarded, ModelBatch};
 pub(crate) use custom::contained;
 pub use custom::{BoxError, variables};
 pub use error::{LayerPath, ModelError};
@@ -46,4 +48,5 @@ pub use network::Network;
 pub use op::{
     Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
 };
+pub use program::{BatchTargets, Interface};
 pub use torchscript::TorchScriptError;

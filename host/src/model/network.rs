@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use tch::{Device, Tensor};
 
 use super::{
+    batch::{Forwarded, ModelBatch},
     custom::{BoxError, Forward, check_tensors},
     error::ModelError,
     execute::{ExecutionPlan, Mode, Weights},
@@ -215,9 +216,35 @@ impl Network {
             Computation::Graph { graph, plan } => plan.run(self.weights(graph, &self.sums()?), input, mode),
             Computation::Custom(forward) => forward.run(input, mode),
             Computation::Exported(program) => {
-                Ok(exported::run(program, input, mode, &self.named(&self.sums()?), &[])?.0)
+                Ok(exported::run(program, input.into(), mode, &self.named(&self.sums()?), &[])?.output)
             }
         }
+    }
+
+    /// What it gives for a batch: like [`Network::forward`] and [`Network::forward_with`], and for an exported program that
+    /// takes several inputs, or gives its own loss. Any other model takes the samples only.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Network::forward_with`].
+    pub fn compute(&self, batch: ModelBatch<'_>, mode: Mode, wanted: &[usize]) -> Result<Forwarded, ModelError> {
+        let (output, values) = match &self.computation {
+            Computation::Exported(program) => {
+                // Why there are no nodes, before what fails because of it.
+                if !wanted.is_empty() {
+                    self.graph()?;
+                }
+                return exported::run(program, batch, mode, &self.named(&self.sums()?), wanted);
+            }
+            _ if wanted.is_empty() => (self.forward(batch.inputs, mode)?, Vec::new()),
+            _ => self.forward_with(batch.inputs, mode, wanted)?,
+        };
+        Ok(Forwarded { output, loss: None, values })
+    }
+
+    /// Whether it is a program that gives its own loss.
+    pub fn gives_loss(&self) -> bool {
+        matches!(&self.computation, Computation::Exported(program) if program.gives_loss())
     }
 
     /// Like [`Network::forward`], with the values of the nodes at the indices `wanted` of [`Graph::nodes`], in that
@@ -244,7 +271,10 @@ impl Network {
                 if !wanted.is_empty() {
                     self.graph()?;
                 }
-                exported::run(program, input, mode, &self.named(&self.sums()?), wanted)
+                let sums = self.sums()?;
+                let forwarded = exported::run(program, input.into(), mode, &self.named(&sums), wanted)?;
+                let Forwarded { output, values, .. } = forwarded;
+                Ok((output, values))
             }
         }
     }

@@ -38,7 +38,7 @@ pub fn load(name: &str, text: &str, plugins: &[String], overrides: &[String]) ->
     let mut problems: Vec<Problem> =
         plugins.iter().filter_map(|argument| document.declare_plugin(argument).err()).collect();
     problems.extend(overrides.iter().filter_map(|argument| document.set(argument).err()));
-    let unfit: Vec<Problem> = document.unfit().collect();
+    let unfit: Vec<Problem> = document.unfit().chain(rules::inputs(&document)).collect();
     // The number that replaces an unfit one may break a rule of the schema.
     let place =
         |problem: &Problem| problem.labels().first().map(|label| (label.source.name().to_owned(), label.span.clone()));

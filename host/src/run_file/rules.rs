@@ -39,6 +39,26 @@ fn length(document: &Document) -> Option<Problem> {
     }
 }
 
+/// Several inputs are those of formats that hold several arrays.
+pub(super) fn inputs(document: &Document) -> Option<Problem> {
+    let data = document.value().get("data")?;
+    let format = data.get("format")?.as_str()?;
+    if !data.get("inputs")?.is_object() || matches!(format, "npz" | "safetensors") {
+        return None;
+    }
+    let label = match format {
+        "npy" | "idx" => document.label_value("/data/inputs", "several inputs"),
+        _ => document.label_key("/data/inputs", "several inputs"),
+    };
+    Some(
+        Problem::new(format!("data of the format `{format}` has one input")).with_label(label).with_hint(
+            "save several as arrays of one file, with `numpy.savez` or safetensors, and set `format = \"npz\"` or \
+         `\"safetensors\"`"
+                .to_owned(),
+        ),
+    )
+}
+
 /// Evaluations happen at positions of the run, never at times of the clock, so that a run is repeatable.
 fn evaluation(document: &Document) -> Option<Problem> {
     let every = document.value().pointer("/eval/every")?.as_str()?;

@@ -12,10 +12,10 @@ use super::error::TrainError;
 use super::learner::Learner;
 use super::loss::LossOptions;
 use super::session::Session;
-use super::step::Forward;
+use super::step::{Forward, Samples};
 use crate::dispatch::Dispatcher;
 use crate::history::Position;
-use crate::model::{BoxError, Mode, Network, contained};
+use crate::model::{BoxError, Forwarded, Mode, ModelBatch, Network, contained};
 use crate::torch::autocast::Autocast;
 
 /// The mean loss of a batch from its outputs and targets: a scalar with an autograd graph.
@@ -76,8 +76,7 @@ pub struct BatchStep<'a> {
     /// The run's precision, while the program computes.
     autocast: Option<Autocast>,
     position: Position,
-    inputs: &'a Tensor,
-    targets: &'a Tensor,
+    samples: Samples<'a>,
     nodes: &'a [usize],
     tapped: Vec<Tensor>,
 }
@@ -117,12 +116,21 @@ pub type BatchStepFunction = dyn FnMut(&mut BatchStep<'_>) -> Result<Computed, B
 impl<'a> BatchStep<'a> {
     /// The samples, `[size, …sample shape]`, on the model's device.
     pub fn inputs(&self) -> &'a Tensor {
-        self.inputs
+        self.samples.inputs
+    }
+
+    /// The input of this name, for data with several.
+    pub fn input(&self, name: &str) -> Option<&'a Tensor> {
+        let position = self.around.learner().input_names.iter().position(|input| input == name)?;
+        match position.checked_sub(1) {
+            None => Some(self.samples.inputs),
+            Some(index) => self.samples.others.get(index),
+        }
     }
 
     /// Their targets, as the data has them.
     pub fn targets(&self) -> &'a Tensor {
-        self.targets
+        self.samples.targets
     }
 
     /// Where the run is.
@@ -135,16 +143,17 @@ impl<'a> BatchStep<'a> {
         &self.around.learner().network
     }
 
-    /// The model's outputs for `inputs` in training mode, f32 with an autograd graph. The activations that callbacks
-    /// tapped are those of the last call.
+    /// The model's outputs for `inputs` in training mode, f32 with an autograd graph; where it takes other inputs, too, for
+    /// those of the batch. The activations that callbacks tapped are those of the last call.
     ///
     /// # Errors
     ///
     /// When the model cannot compute them.
     pub fn forward(&mut self, inputs: &Tensor) -> Result<Tensor, TrainError> {
-        let (outputs, tapped) = self.around.learner().training_outputs(inputs, self.nodes)?;
-        self.tapped = tapped;
-        Ok(outputs)
+        let batch = Samples { inputs, ..self.samples };
+        let Forwarded { output, values, .. } = self.around.learner().training_outputs(batch.of_model(), self.nodes)?;
+        self.tapped = values;
+        Ok(output)
     }
 
     /// The run's loss, a scalar: the run file's, or the program's own.
@@ -202,13 +211,12 @@ impl<'a> BatchStep<'a> {
 pub(super) fn run_batch_step(
     step: &RefCell<Box<BatchStepFunction>>,
     around: Around<'_>,
-    inputs: &Tensor,
-    targets: &Tensor,
+    samples: Samples<'_>,
     nodes: &[usize],
 ) -> Result<Forward, TrainError> {
     let learner = around.learner();
     let (autocast, position) = (learner.autocast()?, learner.step.position);
-    let mut batch = BatchStep { around, autocast, position, inputs, targets, nodes, tapped: Vec::new() };
+    let mut batch = BatchStep { around, autocast, position, samples, nodes, tapped: Vec::new() };
     let Computed { outputs, loss } =
         contained(|| (step.borrow_mut())(&mut batch)).map_err(|message| failed("batch step", message))?;
     let loss = as_loss("batch step", loss)?;
@@ -221,17 +229,24 @@ pub(super) fn run_batch_step(
 
 impl Learner {
     /// Outputs in training mode, in f32 with their graph, and the values of `nodes` without.
-    pub(super) fn training_outputs(
-        &self,
-        inputs: &Tensor,
-        nodes: &[usize],
-    ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
-        if nodes.is_empty() {
-            return Ok((as_float(self.network.forward(inputs, Mode::Train)?)?, Vec::new()));
-        }
-        let (outputs, tapped) = self.network.forward_with(inputs, Mode::Train, nodes)?;
+    pub(super) fn training_outputs(&self, batch: ModelBatch<'_>, nodes: &[usize]) -> Result<Forwarded, TrainError> {
+        let Forwarded { output, loss, values } = self.network.compute(batch, Mode::Train, nodes)?;
         let detached = |value: Tensor| widened(value.f_detach()?);
-        Ok((as_float(outputs)?, tapped.into_iter().map(detached).collect::<Result<_, _>>()?))
+        let values = values.into_iter().map(detached).collect::<Result<_, _>>()?;
+        Ok(Forwarded { output: as_float(output)?, loss, values })
+    }
+
+    /// The mean loss of a batch: the model's `own`, if it gives one, or else that of the outputs.
+    pub(super) fn loss_of(
+        &self,
+        outputs: &Tensor,
+        own: Option<Tensor>,
+        targets: &Tensor,
+    ) -> Result<Tensor, TrainError> {
+        match own {
+            Some(own) => as_loss("model", own),
+            None => self.loss.compute(outputs, targets),
+        }
     }
 }
 

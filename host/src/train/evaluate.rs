@@ -18,6 +18,7 @@ use crate::config::Every;
 use crate::data::{Batch, Loader};
 use crate::dispatch::{Event, EventData};
 use crate::history::Position;
+use crate::model::ModelBatch;
 use crate::torch::values;
 
 /// What to evaluate.
@@ -129,6 +130,8 @@ impl Examples {
 /// The part of an evaluation's batch that callbacks see.
 pub(super) struct EvaluationBatch {
     pub(super) inputs: Tensor,
+    /// The inputs beside the samples, in the data's order.
+    pub(super) others: Vec<Tensor>,
     pub(super) targets: Tensor,
     pub(super) outputs: Option<Tensor>,
     pub(super) loss: Option<Tensor>,
@@ -139,11 +142,17 @@ impl EvaluationBatch {
     pub(super) fn new(batch: Batch, learner: &Learner) -> Result<Self, TrainError> {
         Ok(Self {
             inputs: learner.to_device(batch.inputs)?,
+            others: learner.all_to_device(batch.others)?,
             targets: learner.to_device(batch.targets)?,
             outputs: None,
             loss: None,
             tapped: Vec::new(),
         })
+    }
+
+    /// What the model takes of it.
+    pub(super) fn of_model<'a>(&'a self, targets: Option<&'a Tensor>) -> ModelBatch<'a> {
+        ModelBatch { inputs: &self.inputs, others: &self.others, targets }
     }
 }
 

@@ -58,6 +58,8 @@ impl Apart {
 /// The samples of one update, on the CPU.
 pub(super) struct StepBatch {
     pub(super) inputs: Tensor,
+    /// The inputs beside the samples.
+    pub(super) others: Vec<Tensor>,
     pub(super) targets: Tensor,
 }
 
@@ -113,10 +115,11 @@ impl Feed {
         let first = loader.next_batch()?;
         sizes.clear();
         sizes.push(first.batch.size as i64);
-        let (inputs, targets) = (first.batch.inputs, first.batch.targets);
+        let Batch { inputs, others, targets, .. } = first.batch;
         if self.batches.accumulate == 1 {
-            return Ok(StepBatch { inputs, targets });
+            return Ok(StepBatch { inputs, others, targets });
         }
+        let mut others: Vec<Vec<Tensor>> = others.into_iter().map(|other| vec![other]).collect();
         let (mut is_last, mut parts) = (first.is_last, (vec![inputs], vec![targets]));
         while !is_last && sizes.len() < self.batches.accumulate as usize {
             let next = loader.next_batch()?;
@@ -124,8 +127,10 @@ impl Feed {
             sizes.push(next.batch.size as i64);
             parts.0.push(next.batch.inputs);
             parts.1.push(next.batch.targets);
+            others.iter_mut().zip(next.batch.others).for_each(|(parts, next)| parts.push(next));
         }
-        Ok(StepBatch { inputs: Tensor::f_cat(&parts.0, 0)?, targets: Tensor::f_cat(&parts.1, 0)? })
+        let others = others.iter().map(|parts| Tensor::f_cat(parts, 0)).collect::<Result<_, _>>()?;
+        Ok(StepBatch { inputs: Tensor::f_cat(&parts.0, 0)?, others, targets: Tensor::f_cat(&parts.1, 0)? })
     }
 
     /// Begins again at `position`: the prefetched batches belong to an epoch that was cut short.

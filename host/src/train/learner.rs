@@ -15,7 +15,7 @@ use super::optimizer::{Optimizer, ParameterGroup, learning_rate_names};
 use super::precision::Precision;
 use super::schedule::Schedule;
 use super::step::Step;
-use crate::model::{Mode, Network};
+use crate::model::{Forwarded, Mode, ModelBatch, Network};
 use crate::torch::autocast::{self, Autocast};
 use crate::torch::chain::Chain;
 
@@ -39,6 +39,8 @@ pub(super) struct Learner {
     pub(super) owners: BTreeMap<(String, String), String>,
     /// A program's own way from a batch to its loss.
     pub(super) batch_step: Option<Rc<RefCell<Box<BatchStepFunction>>>>,
+    /// The names of the inputs of a batch, that of the samples first.
+    pub(super) input_names: Vec<String>,
 }
 
 /// A callback's tap, with its node resolved.
@@ -56,6 +58,7 @@ impl Learner {
         schedule: Schedule,
         clip_gradient_norm: Option<f64>,
         precision: Precision,
+        input_names: Vec<String>,
     ) -> Result<Self, TrainError> {
         let chain = match (network.chain(), &loss, precision) {
             (Some(layers), Loss::Options(options), Precision::F32) => {
@@ -76,6 +79,7 @@ impl Learner {
             taps: Vec::new(),
             owners: BTreeMap::new(),
             batch_step: None,
+            input_names,
         })
     }
 
@@ -91,6 +95,11 @@ impl Learner {
             return Ok(tensor);
         }
         Ok(tensor.f_to_device(self.network.device())?)
+    }
+
+    /// Tensors on the model's device.
+    pub(super) fn all_to_device(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, TrainError> {
+        tensors.into_iter().map(|tensor| self.to_device(tensor)).collect()
     }
 
     /// Sets the run's precision until this is dropped.
@@ -109,25 +118,25 @@ impl Learner {
     /// Computes outputs, loss and the values of `nodes` for an evaluation's batch.
     pub(super) fn infer(&self, batch: &mut EvaluationBatch, nodes: &[usize]) -> Result<(), TrainError> {
         let _no_gradients = tch::no_grad_guard();
-        let (outputs, tapped) = self.infer_inputs(&batch.inputs, nodes)?;
-        batch.loss = Some(self.loss.compute(&outputs, &batch.targets)?);
-        batch.outputs = Some(outputs);
-        batch.tapped = tapped;
+        let computed = self.infer_batch(batch.of_model(Some(&batch.targets)), nodes)?;
+        batch.loss = Some(self.loss_of(&computed.output, computed.loss, &batch.targets)?);
+        batch.outputs = Some(computed.output);
+        batch.tapped = computed.values;
         Ok(())
     }
 
-    /// Computes outputs and the values of `nodes` for a batch, without its loss.
+    /// Computes outputs and the values of `nodes` for a batch, without its loss and its targets, which may mean nothing.
     pub(super) fn infer_outputs(&self, batch: &mut EvaluationBatch, nodes: &[usize]) -> Result<(), TrainError> {
-        let (outputs, tapped) = self.infer_inputs(&batch.inputs, nodes)?;
-        batch.outputs = Some(outputs);
-        batch.tapped = tapped;
+        let computed = self.infer_batch(batch.of_model(None), nodes)?;
+        batch.outputs = Some(computed.output);
+        batch.tapped = computed.values;
         Ok(())
     }
 
     /// Outputs (f32) and the values of `nodes` in inference mode, in the run's precision.
-    fn infer_inputs(&self, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+    fn infer_batch(&self, batch: ModelBatch<'_>, nodes: &[usize]) -> Result<Forwarded, TrainError> {
         let _autocast = self.autocast()?;
-        infer(&self.network, inputs, nodes)
+        infer(&self.network, batch, nodes)
     }
 
     /// The present learning rates by the names of their metrics: `learning_rate`, or `learning_rate_<group>` of each
@@ -152,9 +161,10 @@ impl Learner {
     }
 }
 
-/// A network's outputs for `inputs` and the values of nodes in inference, in f32 whatever the precision of the run.
-pub(super) fn infer(network: &Network, inputs: &Tensor, nodes: &[usize]) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+/// A network's outputs for a batch and the values of nodes in inference, in f32 whatever the precision of the run.
+pub(super) fn infer(network: &Network, batch: ModelBatch<'_>, nodes: &[usize]) -> Result<Forwarded, TrainError> {
     let _no_gradients = tch::no_grad_guard();
-    let (outputs, tapped) = network.forward_with(inputs, Mode::Evaluate, nodes)?;
-    Ok((as_float(outputs)?, tapped.into_iter().map(widened).collect::<Result<_, _>>()?))
+    let Forwarded { output, loss, values } = network.compute(batch, Mode::Evaluate, nodes)?;
+    let values = values.into_iter().map(widened).collect::<Result<_, _>>()?;
+    Ok(Forwarded { output: as_float(output)?, loss, values })
 }

@@ -36,6 +36,11 @@ pub enum LossOptions {
     Mse {},
     /// The mean absolute difference (`torch.nn.L1Loss`).
     L1 {},
+    /// The exported program's own: a single number that it returns, called `loss` or the only one, the mean over the batch. The
+    /// targets are an argument of it: `[model] inputs = { labels = "targets" }`. Each sample counts the same: where the
+    /// program's mean is over something else, such as the tokens of a batch, the mean over several batches weights these by
+    /// their samples.
+    Model {},
     /// Squared for differences up to `delta`, and a straight line beyond (Huber 1964; `torch.nn.HuberLoss`).
     Huber {
         /// Where the line begins.
@@ -126,6 +131,7 @@ impl LossOptions {
             LossOptions::Mse {} => "mse",
             LossOptions::L1 {} => "l1",
             LossOptions::Huber { .. } => "huber",
+            LossOptions::Model {} => "model",
         }
     }
 
@@ -141,7 +147,7 @@ impl LossOptions {
                 pos_weight.iter().try_for_each(|weight| require_positive("pos_weight", *weight))?;
             }
             LossOptions::Huber { delta } => require_positive("delta", *delta)?,
-            LossOptions::Mse {} | LossOptions::L1 {} => {}
+            LossOptions::Mse {} | LossOptions::L1 {} | LossOptions::Model {} => {}
         }
         Ok(())
     }
@@ -151,6 +157,8 @@ impl LossOptions {
         self.check_values()?;
         let loss = self.name();
         let (wanted, shape) = match (self, target) {
+            // The outputs are for metrics and predictions.
+            (LossOptions::Model {}, _) => return Ok(()),
             (LossOptions::CrossEntropy { class_weights, .. }, Target::Classes { count, shape, .. }) => {
                 weights("class_weights", class_weights.len(), &[0, *count], "classes")?;
                 let wanted = match shape.as_slice() {
@@ -205,6 +213,27 @@ impl LossOptions {
         }
     }
 
+    /// What a model would have to give for a sample so that metrics and predictions can be made of its outputs; `None` if that
+    /// is what it gives. A loss of the host requires it; one of the model's own leaves it open.
+    pub fn misfit(output_shape: &[i64], target: &Target) -> Option<LossError> {
+        let fitting: &[LossOptions] = match target {
+            Target::Classes { count: 2, .. } => {
+                &[LossOptions::BceWithLogits { pos_weight: Vec::new() }, LossOptions::plain_cross_entropy()]
+            }
+            Target::Classes { .. } => &[LossOptions::plain_cross_entropy()],
+            Target::Values { .. } => &[LossOptions::Mse {}],
+        };
+        let mut last = None;
+        for loss in fitting {
+            last = Some(loss.check(output_shape, target).err()?);
+        }
+        last
+    }
+
+    const fn plain_cross_entropy() -> Self {
+        Self::CrossEntropy { label_smoothing: 0.0, class_weights: Vec::new() }
+    }
+
     /// The mean loss of a batch, a scalar with an autograd graph. `outputs` are f32 `[size, ...]` of the shape that
     /// [`LossOptions::check`] asks for; `targets` are classes, i64 `[size]` or `[size, positions]`, or numbers, f32
     /// `[size, numbers]`.
@@ -233,6 +262,10 @@ impl LossOptions {
             LossOptions::Mse {} => Ok(outputs.f_mse_loss(targets, Reduction::Mean)?),
             LossOptions::L1 {} => Ok(outputs.f_l1_loss(targets, Reduction::Mean)?),
             LossOptions::Huber { delta } => Ok(outputs.f_huber_loss(targets, Reduction::Mean, *delta)?),
+            LossOptions::Model {} => Err(TorchError::Operation {
+                operation: "loss",
+                message: "it is the model's own, which only its forward pass gives".to_owned(),
+            }),
         }
     }
 

@@ -234,6 +234,7 @@ impl Session {
             plan.schedule.clone(),
             plan.clip_gradient_norm,
             plan.precision,
+            feed.data.input_names(),
         )?;
         info.metrics = plan.known.iter().cloned().collect();
         let mut session = Self {
@@ -385,7 +386,7 @@ impl Session {
     /// Those of the model.
     pub fn infer(&self, inputs: &tch::Tensor) -> Result<tch::Tensor, TrainError> {
         let inputs = self.learner.to_device(inputs.shallow_clone())?;
-        Ok(infer(&self.learner.network, &inputs, &[])?.0)
+        Ok(infer(&self.learner.network, (&inputs).into(), &[])?.output)
     }
 
     // --- epochs and steps

@@ -16,6 +16,7 @@ use super::session::Session;
 use crate::dispatch::Dispatcher;
 use crate::distributed::ProcessGroup;
 use crate::history::Position;
+use crate::model::{Forwarded, ModelBatch};
 use crate::torch::{TorchError, values};
 
 /// The part of the current step that callbacks see.
@@ -25,6 +26,8 @@ pub(super) struct Step {
     pub(super) position: Position,
     /// The samples of the step, all its batches joined, on the model's device.
     pub(super) inputs: Option<Tensor>,
+    /// The inputs beside the samples, in the data's order.
+    pub(super) others: Vec<Tensor>,
     pub(super) targets: Option<Tensor>,
     /// The model's output, from backward on, with its graph: it is detached only when it is handed out, so that a step
     /// whose output nobody reads saves that.
@@ -41,6 +44,21 @@ pub(super) struct Step {
     /// Batch sizes of the step, for accumulation.
     sizes: Vec<i64>,
     seconds: Seconds,
+}
+
+/// A batch as the model and the loss take it.
+#[derive(Clone, Copy)]
+pub(super) struct Samples<'a> {
+    pub(super) inputs: &'a Tensor,
+    pub(super) others: &'a [Tensor],
+    pub(super) targets: &'a Tensor,
+}
+
+impl<'a> Samples<'a> {
+    /// What the model takes of it.
+    pub(super) fn of_model(self) -> ModelBatch<'a> {
+        ModelBatch { inputs: self.inputs, others: self.others, targets: Some(self.targets) }
+    }
 }
 
 /// What is computed from a batch: the outputs, the mean loss with its graph, and the values of nodes without.
@@ -88,17 +106,20 @@ impl Learner {
         progress.begin_step();
         // The tensors of the last step are freed here, not between its hooks.
         (self.step.inputs, self.step.targets) = (None, None);
+        self.step.others.clear();
         (self.step.outputs, self.step.loss) = (None, None);
         self.step.loss_value.set(None);
         self.step.tapped.clear();
-        let StepBatch { mut inputs, mut targets } = feed.next_step(&mut self.step.sizes)?;
+        let StepBatch { mut inputs, mut others, mut targets } = feed.next_step(&mut self.step.sizes)?;
         progress.position.samples += self.step.sizes.iter().sum::<i64>() as u64;
         self.step.position = progress.position;
         // Batches are on the CPU.
         if self.network.device() != Device::Cpu {
             (inputs, targets) = (self.to_device(inputs)?, self.to_device(targets)?);
+            others = self.all_to_device(others)?;
         }
         self.step.inputs = Some(inputs);
+        self.step.others = others;
         self.step.targets = Some(targets);
         self.optimizer.clear_gradients()?;
         Ok(())
@@ -119,22 +140,23 @@ impl Learner {
     }
 
     /// Outputs and mean loss, the loss with its graph, and the values of `nodes` without.
-    fn forward(&self, inputs: &Tensor, targets: &Tensor, nodes: &[usize]) -> Result<Forward, TrainError> {
+    fn forward(&self, samples: Samples<'_>, nodes: &[usize]) -> Result<Forward, TrainError> {
         let _autocast = self.autocast()?;
-        let (outputs, tapped) = self.training_outputs(inputs, nodes)?;
-        let loss = self.loss.compute(&outputs, targets)?;
-        Ok(Forward { outputs, loss, tapped })
+        let Forwarded { output, loss, values } = self.training_outputs(samples.of_model(), nodes)?;
+        let loss = self.loss_of(&output, loss, samples.targets)?;
+        Ok(Forward { outputs: output, loss, tapped: values })
     }
 
     /// The loss of a batch apart from the run, with its graph. Events that a program's own step sends then are not
     /// delivered.
-    pub(super) fn loss_apart(&self, inputs: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
+    pub(super) fn loss_apart(&self, samples: Samples<'_>) -> Result<Tensor, TrainError> {
         let forward = match &self.batch_step {
-            Some(step) => run_batch_step(step, Around::Apart(self), inputs, targets, &[]),
-            None => self.forward(inputs, targets, &[]),
+            Some(step) => run_batch_step(step, Around::Apart(self), samples, &[]),
+            None => self.forward(samples, &[]),
         };
         Ok(forward?.loss)
     }
+
     /// The weight of the mean loss of each of the step's batches.
     fn batch_weights(&self, targets: &Tensor) -> Result<Vec<f64>, TrainError> {
         let mut start = 0;
@@ -222,7 +244,7 @@ impl Session {
             (step.loss, step.outputs, step.tapped, step.one) = (Some(loss), Some(outputs), tapped, Some(one));
             return Ok(());
         }
-        let Some((inputs, targets)) = self.learner.step.batch() else { return Ok(()) };
+        let Some((inputs, others, targets)) = self.learner.step.batch() else { return Ok(()) };
         let weights = self.learner.batch_weights(&targets)?;
         let total: f64 = weights.iter().sum();
         let (mut outputs, mut tapped): (Vec<Tensor>, Vec<Vec<Tensor>>) = (Vec::new(), Vec::new());
@@ -230,7 +252,9 @@ impl Session {
         let mut start = 0;
         for (size, weight) in self.learner.step.sizes.clone().into_iter().zip(weights) {
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
-            let batch = self.forward(callbacks, &inputs, &targets, &nodes)?;
+            let others = others.iter().map(|other| other.f_narrow(0, start, size)).collect::<Result<Vec<_>, _>>()?;
+            let samples = Samples { inputs: &inputs, others: &others, targets: &targets };
+            let batch = self.forward(callbacks, samples, &nodes)?;
             let share = batch.loss * (weight / total);
             self.enter(Phase::Backward);
             values::backward(&share, &one)?;
@@ -258,12 +282,17 @@ impl Session {
 
     /// [`Self::forward`] of a step of one batch; `None` before the first step.
     fn forward_whole(&mut self, callbacks: &mut Dispatcher, nodes: &[usize]) -> Result<Option<Forward>, TrainError> {
-        let Step { inputs: Some(inputs), targets: Some(targets), .. } = &self.learner.step else { return Ok(None) };
+        let Step { inputs: Some(inputs), others, targets: Some(targets), .. } = &self.learner.step else {
+            return Ok(None);
+        };
         if self.learner.batch_step.is_none() {
-            return self.learner.forward(inputs, targets, nodes).map(Some);
+            return self.learner.forward(Samples { inputs, others, targets }, nodes).map(Some);
         }
         match self.learner.step.batch() {
-            Some((inputs, targets)) => self.forward(callbacks, &inputs, &targets, nodes).map(Some),
+            Some((inputs, others, targets)) => {
+                let samples = Samples { inputs: &inputs, others: &others, targets: &targets };
+                self.forward(callbacks, samples, nodes).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -271,13 +300,12 @@ impl Session {
     fn forward(
         &mut self,
         callbacks: &mut Dispatcher,
-        inputs: &Tensor,
-        targets: &Tensor,
+        samples: Samples<'_>,
         nodes: &[usize],
     ) -> Result<Forward, TrainError> {
-        let Some(step) = &self.learner.batch_step else { return self.learner.forward(inputs, targets, nodes) };
+        let Some(step) = &self.learner.batch_step else { return self.learner.forward(samples, nodes) };
         let step = Rc::clone(step);
-        let forward = run_batch_step(&step, Around::Run(self, callbacks), inputs, targets, nodes)?;
+        let forward = run_batch_step(&step, Around::Run(self, callbacks), samples, nodes)?;
         // A listener that failed does not fail the program's step, but it may end the run.
         callbacks.check()?;
         Ok(forward)
@@ -285,10 +313,11 @@ impl Session {
 }
 
 impl Step {
-    /// Handles of their own of its samples and targets: while a program's step sends an event, its listeners use the whole
-    /// session.
-    fn batch(&self) -> Option<(Tensor, Tensor)> {
-        Some((self.inputs.as_ref()?.shallow_clone(), self.targets.as_ref()?.shallow_clone()))
+    /// Handles of their own of its samples, other inputs and targets: while a program's step sends an event, its listeners use
+    /// the whole session.
+    fn batch(&self) -> Option<(Tensor, Vec<Tensor>, Tensor)> {
+        let others = self.others.iter().map(Tensor::shallow_clone).collect();
+        Some((self.inputs.as_ref()?.shallow_clone(), others, self.targets.as_ref()?.shallow_clone()))
     }
 
     /// Counts the step's time, callbacks included.

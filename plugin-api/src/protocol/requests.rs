@@ -132,7 +132,8 @@ pub struct TrainSteps {
     pub first: u64,
 }
 
-/// Asks for outputs in inference mode: of the request's tensor `inputs`, or of batches of a split.
+/// Asks for outputs in inference mode: of the request's tensor `inputs`, of several tensors for a model that takes several
+/// inputs, each under its name, or of batches of a split.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Predict {
     /// The split; absent: the request's tensor.
@@ -187,6 +188,9 @@ pub struct BatchRequest {
     pub split: String,
     /// Which batch, from 0.
     pub index: u64,
+    /// Whether the reply has every input of the batch, not only its samples, beside the targets.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// Asks for the value of an expression, in the language of the run file's `if`.

@@ -19,7 +19,7 @@ pub enum TensorSet {
     Gradients,
     /// The optimizer's state, such as `exp_avg.<parameter>`.
     Optimizer,
-    /// The current batch: `inputs` and `targets`.
+    /// The current batch: `inputs` and `targets`; where the data names several inputs, all of them under those names.
     Batch,
     /// The model's output for it: `outputs`.
     Outputs,

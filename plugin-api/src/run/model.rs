@@ -30,12 +30,26 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// Inputs of another shape, unknown nodes, or a callback in the background that does not name `parameters` and `buffers`
+    /// Inputs of another shape, a model that takes several, unknown nodes, or a callback in the background that does not name `parameters` and `buffers`
     /// in its `NEEDS` for the hook: it is answered with the copies that these make, on the CPU.
     #[doc = service_rule!(PREDICT)]
     pub fn predict(&mut self, inputs: &TensorView<'_>, nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
         let request = Predict { nodes: nodes.iter().map(|&node| node.to_owned()).collect(), ..Predict::default() };
         let answer = call::answer(self.host, typed::PREDICT, &request, &[*inputs.table()])?;
+        Ok(self.views(answer))
+    }
+
+    /// The same for a model that takes several inputs, each under its name in the run's batches
+    /// ([`TensorSet::Batch`](crate::protocol::TensorSet::Batch)).
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::predict`], and an input that is missing.
+    #[doc = service_rule!(PREDICT)]
+    pub fn predict_inputs(&mut self, inputs: &[TensorView<'_>], nodes: &[&str]) -> Result<Vec<TensorView<'_>>> {
+        let request = Predict { nodes: nodes.iter().map(|&node| node.to_owned()).collect(), ..Predict::default() };
+        let tables: Vec<_> = inputs.iter().map(|input| *input.table()).collect();
+        let answer = call::answer(self.host, typed::PREDICT, &request, &tables)?;
         Ok(self.views(answer))
     }
 
@@ -162,8 +176,22 @@ impl Run<'_> {
     #[doc = service_rule!(BATCH)]
     pub fn batch(&self, split: &str, index: u64) -> Result<[TensorView<'_>; 2]> {
         let split = split.to_owned();
-        let answer = call::answer(self.host, typed::BATCH, &BatchRequest { split, index }, &[])?;
+        let request = BatchRequest { split, index, all: false };
+        let answer = call::answer(self.host, typed::BATCH, &request, &[])?;
         <[TensorView<'_>; 2]>::try_from(self.views(answer)).map_err(|_| Error::new("the host gave no batch"))
+    }
+
+    /// The same with every input of a model that takes several, each under its name in the batch: the samples, the targets,
+    /// then the others. A host before this method gives the first two.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::batch`].
+    #[doc = service_rule!(BATCH)]
+    pub fn whole_batch(&self, split: &str, index: u64) -> Result<Vec<TensorView<'_>>> {
+        let request = BatchRequest { split: split.to_owned(), index, all: true };
+        let answer = call::answer(self.host, typed::BATCH, &request, &[])?;
+        Ok(self.views(answer))
     }
 
     /// Trains `steps` updates outside the run's history and data order, and gives their losses.

@@ -241,7 +241,7 @@ services! {
     /// Estimates the batch-norm statistics again.
     RECALIBRATE_BATCH_NORM = 24 "recalibrate_batch_norm" since 0: Recalibrate => Nothing;
         Acts, hooks idle, background Never, remote no, ranks Every.
-    /// A batch of a split; the reply is the tensors `inputs` and `targets`.
+    /// A batch of a split; the reply is the tensors `inputs` and `targets` and, on request, the other inputs of the model.
     BATCH = 25 "batch" since 0: BatchRequest => Tensors;
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Sends a custom event, with the tensors of the request, each under its name.

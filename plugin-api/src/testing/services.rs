@@ -252,7 +252,7 @@ impl World {
             ServiceKind::OPEN_SPLIT => self.open_split(decode(payload)?)?,
             ServiceKind::LIMIT_BATCHES => self.limit_batches(decode(payload)?)?,
             ServiceKind::BATCH => {
-                let BatchRequest { split, index } = decode(payload)?;
+                let BatchRequest { split, index, .. } = decode(payload)?;
                 let names = self.given.batches.keys().map(String::as_str);
                 let batches = self.given.batches.get(&split).ok_or_else(|| no_such_name("split", &split, names))?;
                 let batch = usize::try_from(index).ok().and_then(|index| batches.get(index));

@@ -286,7 +286,7 @@ impl Inference for World {
 }
 
 fn batch(world: &World, request: &BatchRequest, reply: &mut Reply<'_>) -> Result<(), ServiceError> {
-    let BatchRequest { split, index } = request;
+    let BatchRequest { split, index, .. } = request;
     let batches = batches_of(world, split)?;
     if *index >= batches {
         return Err(ServiceError::Failed(format!("the split `{split}` has {batches} batches, none of index {index}")));

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::{bf16, f16};
+use tch::Tensor;
 
 use super::file;
 use crate::data::normalize::ByteTables;
-use crate::data::rows::Rows;
-use crate::data::{DataError, Normalization, Source};
+use crate::data::rows::{Rows, TypedRows};
+use crate::data::{DataError, Normalization, SampleType, Source};
 use crate::mapped_file::MappedFile;
+use crate::torch::TorchError;
+use crate::torch::values::fill;
 
 /// The bytes of a file.
 pub(super) enum Bytes {
@@ -201,6 +204,11 @@ impl Array {
         DataError::Sample { path: self.path.clone(), sample, problem }
     }
 
+    /// Its name in its file; empty if the file has only one.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -249,6 +257,36 @@ impl Array {
         })
     }
 
+    /// Reads the sample at `index`, which exists, of whole numbers.
+    fn write_integers(&self, index: usize, row: &mut [i64]) -> Result<(), DataError> {
+        let bytes = self.stored(index * row.len(), row.len());
+        macro_rules! with {
+            ($type:ty, $value:ident => $convert:expr) => {{
+                let read = if self.big_endian { <$type>::from_be_bytes } else { <$type>::from_le_bytes };
+                let mut numbers = row.iter_mut().zip(bytes.as_chunks::<{ size_of::<$type>() }>().0);
+                numbers.position(|(number, stored)| {
+                    let $value = read(*stored);
+                    let converted: Option<i64> = $convert;
+                    *number = converted.unwrap_or_default();
+                    converted.is_none()
+                })
+            }};
+        }
+        let too_large = match self.element {
+            Element::Bool | Element::U8 => with!(u8, value => Some(i64::from(value))),
+            Element::I8 => with!(i8, value => Some(i64::from(value))),
+            Element::U16 => with!(u16, value => Some(i64::from(value))),
+            Element::I16 => with!(i16, value => Some(i64::from(value))),
+            Element::U32 => with!(u32, value => Some(i64::from(value))),
+            Element::I32 => with!(i32, value => Some(i64::from(value))),
+            Element::U64 => with!(u64, value => i64::try_from(value).ok()),
+            Element::I64 => with!(i64, value => Some(value)),
+            Element::F16 | Element::Bf16 | Element::F32 | Element::F64 => Some(0),
+        };
+        let Some(position) = too_large else { return Ok(()) };
+        Err(self.wrong_sample(index, format!("has a number at position {position} that is no 64-bit integer")))
+    }
+
     /// An error about a stored number that is not finite as f32.
     fn not_finite(&self, sample: usize, position: usize, number: f64) -> Result<(), DataError> {
         if (number as f32).is_finite() {
@@ -265,6 +303,46 @@ impl Array {
             return Err(DataError::out_of_range(indices, self.len()));
         }
         Ok(indices.iter().map(|index| *index as usize))
+    }
+}
+
+impl TypedRows for Array {
+    fn sample_type(&self) -> SampleType {
+        match self.element {
+            Element::Bool => SampleType::Bool,
+            Element::F16 | Element::Bf16 | Element::F32 | Element::F64 => SampleType::F32,
+            Element::U8
+            | Element::I8
+            | Element::U16
+            | Element::I16
+            | Element::U32
+            | Element::I32
+            | Element::U64
+            | Element::I64 => SampleType::I64,
+        }
+    }
+
+    fn gather(&self, indices: &[u32], shape: &[i64]) -> Result<Tensor, DataError> {
+        let row_length = self.row_length().max(1);
+        match self.sample_type() {
+            SampleType::F32 => fill(shape, |values: &mut [f32]| self.read(indices, &Normalization::none(), values)),
+            SampleType::I64 => fill(shape, |values: &mut [i64]| {
+                for (index, row) in self.existing(indices)?.zip(values.chunks_exact_mut(row_length)) {
+                    self.write_integers(index, row)?;
+                }
+                Ok::<(), DataError>(())
+            }),
+            SampleType::Bool => {
+                let bytes = fill(shape, |values: &mut [u8]| {
+                    for (index, row) in self.existing(indices)?.zip(values.chunks_exact_mut(row_length)) {
+                        let stored = self.stored(index * row_length, row_length);
+                        row.iter_mut().zip(stored).for_each(|(value, stored)| *value = u8::from(*stored != 0));
+                    }
+                    Ok::<(), DataError>(())
+                })?;
+                Ok(bytes.f_view_dtype(SampleType::Bool.kind()).map_err(TorchError::from)?)
+            }
+        }
     }
 }
 

@@ -10,21 +10,22 @@ use crate::data::classes::{ClassTable, LARGEST_CLASS, first_class};
 use crate::data::narrowing;
 use crate::data::options::{ArchiveOptions, ClassOptions, FilesOptions, Task};
 use crate::data::other::{Known, OtherPool};
-use crate::data::rows::Rows as _;
+use crate::data::rows::{Rows as _, TypedRows};
 use crate::data::split::{HeldOut, Place};
 use crate::data::target::NO_CLASS;
-use crate::data::{DataError, Samples, Source, Sources, Target, Targets, Wanted};
+use crate::data::typed::{Typed, TypedInput};
+use crate::data::{DataError, INPUTS, OtherInput, Samples, Source, Sources, Target, Targets, Wanted};
 
 /// Opens the array of a file.
 pub(super) type OpenFile = fn(&Path, Source<'_>) -> Result<Array, DataError>;
 
-/// Opens two arrays of a file, by their names.
-pub(super) type OpenArchive = fn(&Path, [&str; 2], Source<'_>) -> Result<[Array; 2], DataError>;
+/// Opens arrays of a file, by their names, in the order of those.
+pub(super) type OpenArchive = fn(&Path, &[&str], Source<'_>) -> Result<Vec<Array>, DataError>;
 
 /// Samples and targets, each in a file of its own.
 pub(super) fn read_files(options: &FilesOptions, source: Source<'_>, open: OpenFile) -> Result<Pools, DataError> {
     let pair = |inputs: &Path, targets: &Path| -> Result<Pair, DataError> {
-        Ok(Pair { inputs: open(inputs, source)?, targets: open(targets, source)? })
+        Ok(Pair { inputs: Inputs::from(open(inputs, source)?), targets: open(targets, source)? })
     };
     let mut given = BTreeMap::new();
     let mut held_out = BTreeMap::new();
@@ -63,8 +64,10 @@ pub(super) fn read_archives(
     source: Source<'_>,
     open: OpenArchive,
 ) -> Result<Pools, DataError> {
+    let archive = Archive::of(options, options.keeps_dtype()?)?;
     let pair = |path: &Path| -> Result<Pair, DataError> {
-        let [inputs, targets] = open(path, [&options.inputs, &options.targets], source)?;
+        let (inputs, targets) = archive.open(path, true, source, open)?;
+        let targets = targets.ok_or_else(|| DataError::malformed(path, "has no targets"))?;
         Ok(Pair { inputs, targets })
     };
     let mut given = BTreeMap::new();
@@ -83,7 +86,8 @@ pub(super) fn read_archives(
         first_class: options.first_class,
         name,
     };
-    meaning.pools(pair(&options.path)?, given, held_out)
+    let pools = meaning.pools(pair(&options.path)?, given, held_out)?;
+    Ok(Pools { input_name: archive.samples.0.to_owned(), ..pools })
 }
 
 /// Other samples, and their targets if there are any: a folder with both files, or the file of the samples alone.
@@ -116,7 +120,7 @@ pub(super) fn read_other_files(
         first_class: options.first_class,
         name: "target",
     };
-    meaning.other(open(&inputs, here)?, targets)
+    meaning.other(Inputs::from(open(&inputs, here)?), targets)
 }
 
 /// Other samples, and their targets if there are any, in one file.
@@ -126,14 +130,12 @@ pub(super) fn read_other_archive(
     open: OpenArchive,
 ) -> Result<OtherPool, DataError> {
     let here = Source::Folder(Path::new(""));
-    let (inputs, targets) = match open(known.path, [&options.inputs, &options.targets], here) {
-        Ok([inputs, targets]) => (inputs, Some(targets)),
+    let archive = Archive::of(options, options.keeps_dtype()?)?;
+    let (inputs, targets) = match archive.open(known.path, true, here, open) {
         Err(error) if known.wanted == Wanted::Required => return Err(error),
         // If the samples are there, only the targets are not.
-        Err(_) => {
-            let [inputs, _] = open(known.path, [&options.inputs, &options.inputs], here)?;
-            (inputs, None)
-        }
+        Err(_) => archive.open(known.path, false, here, open)?,
+        Ok(opened) => opened,
     };
     let classes = options.classes.clone().or_else(|| known.classes());
     let meaning = Meaning {
@@ -148,8 +150,84 @@ pub(super) fn read_other_archive(
 
 /// Samples and their targets.
 struct Pair {
-    inputs: Array,
+    inputs: Inputs,
     targets: Array,
+}
+
+/// Samples, and the inputs beside them.
+struct Inputs {
+    samples: Array,
+    /// Whether samples that are no floating-point numbers keep their dtype.
+    keeps_dtype: bool,
+    /// Names in a batch, and arrays.
+    others: Vec<(String, Array)>,
+}
+
+impl From<Array> for Inputs {
+    fn from(samples: Array) -> Self {
+        Self { samples, keeps_dtype: false, others: Vec::new() }
+    }
+}
+
+impl Inputs {
+    /// The pool of the samples, which have a shape, with their targets.
+    ///
+    /// # Errors
+    ///
+    /// An input with another number of samples.
+    fn pool(self, sample_shape: Vec<i64>, targets: Targets) -> Result<Pool, DataError> {
+        let Self { samples, keeps_dtype, others } = self;
+        if u32::try_from(samples.len()).is_err() {
+            return Err(DataError::TooManySamples { limit: u32::MAX as usize });
+        }
+        if let Some((_, other)) = others.iter().find(|(_, other)| other.len() != samples.len()) {
+            let [one, two] = [&samples, other].map(|array| (array.name(), array.len()));
+            return Err(samples.malformed(&format!("has {} samples, but array `{}` has {}", one.1, two.0, two.1)));
+        }
+        let others = others.into_iter().map(|(name, array)| TypedInput {
+            input: OtherInput { name, shape: lengths(&array.shape()[1..]), dtype: array.sample_type() },
+            path: array.path.clone(),
+            rows: Arc::new(array),
+        });
+        let others = others.collect();
+        let (path, samples) = (samples.path.clone(), Arc::new(samples));
+        let is_typed = keeps_dtype && !samples.element().is_float();
+        let own = is_typed.then(|| Arc::clone(&samples) as Arc<dyn TypedRows>);
+        Ok(Pool { path, rows: samples, sample_shape, targets, typed: Typed { samples: own, others } })
+    }
+}
+
+/// The names of the inputs in a batch, each with that of its array, and the array of the targets.
+struct Archive<'a> {
+    samples: (&'a str, &'a str),
+    others: Vec<(&'a str, &'a str)>,
+    targets: &'a str,
+    keeps_dtype: bool,
+}
+
+impl<'a> Archive<'a> {
+    fn of(options: &'a ArchiveOptions, keeps_dtype: bool) -> Result<Self, DataError> {
+        let (samples, others) = (options.inputs.samples()?, options.inputs.others());
+        Ok(Self { samples, others, targets: &options.targets, keeps_dtype })
+    }
+
+    /// The inputs in a file, and the targets if they are wanted.
+    fn open(
+        &self,
+        path: &Path,
+        with_targets: bool,
+        source: Source<'_>,
+        open: OpenArchive,
+    ) -> Result<(Inputs, Option<Array>), DataError> {
+        let others = self.others.iter().map(|(_, array)| *array);
+        let names: Vec<&str> =
+            std::iter::once(self.samples.1).chain(with_targets.then_some(self.targets)).chain(others).collect();
+        let mut arrays = open(path, &names, source)?.into_iter();
+        let samples = arrays.next().ok_or_else(|| DataError::malformed(path, "has no samples"))?;
+        let targets = if with_targets { arrays.next() } else { None };
+        let others = self.others.iter().map(|(name, _)| (*name).to_owned()).zip(arrays).collect();
+        Ok((Inputs { samples, keeps_dtype: self.keeps_dtype, others }, targets))
+    }
 }
 
 /// The meaning of the arrays, from the options.
@@ -163,16 +241,13 @@ struct Meaning<'a> {
 }
 
 impl Meaning<'_> {
-    fn other(&self, inputs: Array, targets: Option<Array>) -> Result<OtherPool, DataError> {
-        let sources = Sources::File(inputs.path.clone());
+    fn other(&self, inputs: Inputs, targets: Option<Array>) -> Result<OtherPool, DataError> {
+        let sources = Sources::File(inputs.samples.path.clone());
         let mut notes = Vec::new();
         let Some(targets) = targets else {
-            if u32::try_from(inputs.len()).is_err() {
-                return Err(DataError::TooManySamples { limit: u32::MAX as usize });
-            }
-            let sample_shape = self.sample_shape(&inputs)?;
-            let targets = Targets::classes(vec![NO_CLASS; inputs.len()]);
-            let pool = Pool { path: inputs.path.clone(), rows: Arc::new(inputs), sample_shape, targets };
+            let sample_shape = self.sample_shape(&inputs.samples)?;
+            let targets = Targets::classes(vec![NO_CLASS; inputs.samples.len()]);
+            let pool = inputs.pool(sample_shape, targets)?;
             return Ok(OtherPool { pool, has_targets: false, sources, notes });
         };
         let pair = Pair { inputs, targets };
@@ -203,8 +278,17 @@ impl Meaning<'_> {
         let main = pool(main)?;
         let given = given.into_iter().map(|(name, (pair, may_lack))| Ok((name, (pool(pair)?, may_lack))));
         let given = given.collect::<Result<_, DataError>>()?;
-        let samples = Samples::Numbers;
-        Ok(Pools { main, given, held_out, target, samples, classes_given: self.classes.is_some(), gaps: None, notes })
+        Ok(Pools {
+            main,
+            given,
+            held_out,
+            target,
+            samples: Samples::Numbers,
+            input_name: INPUTS.to_owned(),
+            classes_given: self.classes.is_some(),
+            gaps: None,
+            notes,
+        })
     }
 
     /// The classes of all `pairs`.
@@ -284,15 +368,15 @@ impl Meaning<'_> {
     }
 
     fn pool(&self, Pair { inputs, targets }: Pair, target: &Target) -> Result<Pool, DataError> {
-        if inputs.len() != targets.len() {
-            let problem =
-                format!("has {} samples, but `{}` has {} targets", inputs.len(), targets.path.display(), targets.len());
-            return Err(inputs.malformed(&problem));
+        let samples = &inputs.samples;
+        if samples.len() != targets.len() {
+            let (path, found) = (targets.path.display(), targets.len());
+            return Err(samples.malformed(&format!("has {} samples, but `{path}` has {found} targets", samples.len())));
         }
-        if u32::try_from(inputs.len()).is_err() {
+        if u32::try_from(samples.len()).is_err() {
             return Err(DataError::TooManySamples { limit: u32::MAX as usize });
         }
-        let sample_shape = self.sample_shape(&inputs)?;
+        let sample_shape = self.sample_shape(samples)?;
         let numbers = targets.numbers();
         let targets = match target {
             Target::Values { names, .. } if targets.row_length() == names.len() => Targets::Values {
@@ -309,7 +393,7 @@ impl Meaning<'_> {
                 return Err(targets.malformed(&format!("has {found} targets per sample, unlike the training data")));
             }
         };
-        Ok(Pool { path: inputs.path.clone(), rows: Arc::new(inputs), sample_shape, targets })
+        inputs.pool(sample_shape, targets)
     }
 
     fn sample_shape(&self, inputs: &Array) -> Result<Vec<i64>, DataError> {
@@ -360,7 +444,7 @@ mod tests {
             name: "y",
         };
         let inputs = array("x", Element::U8, &[2, 4], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
-        meaning.pools(Pair { inputs, targets }, BTreeMap::new(), BTreeMap::new())
+        meaning.pools(Pair { inputs: inputs.into(), targets }, BTreeMap::new(), BTreeMap::new())
     }
 
     fn bytes(shape: &[usize], values: &[f32]) -> Array {

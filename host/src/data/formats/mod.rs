@@ -28,6 +28,7 @@ use super::options::{ArchiveOptions, FilesOptions};
 use super::other::{Known, OtherPool};
 use super::rows::Rows;
 use super::split::HeldOut;
+use super::typed::Typed;
 use super::{DataError, Samples, Source, Target, Targets};
 
 /// Samples of one file, or of one folder, and their targets.
@@ -40,6 +41,8 @@ pub(super) struct Pool {
     pub(super) sample_shape: Vec<i64>,
     /// As many as there are rows.
     pub(super) targets: Targets,
+    /// Inputs of their own dtypes, as many as there are rows of each.
+    pub(super) typed: Typed,
 }
 
 /// All pools of the options.
@@ -54,6 +57,8 @@ pub(super) struct Pools {
     pub(super) target: Target,
     /// What samples are made from.
     pub(super) samples: Samples,
+    /// The name of the samples in a batch.
+    pub(super) input_name: String,
     /// Whether the options give the classes: then some may have no samples.
     pub(super) classes_given: bool,
     /// The features that some rows may lack.

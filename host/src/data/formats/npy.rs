@@ -30,12 +30,11 @@ pub(super) fn open(path: &Path, source: Source<'_>) -> Result<Array, DataError> 
     Array::new(path, "", Arc::new(bytes), layout)
 }
 
-/// The arrays of these names in a `.npz` file. One that is not compressed is mapped.
-pub(super) fn open_archive(path: &Path, names: [&str; 2], source: Source<'_>) -> Result<[Array; 2], DataError> {
+/// The arrays of these names in a `.npz` file, in their order. One that is not compressed is mapped.
+pub(super) fn open_archive(path: &Path, names: &[&str], source: Source<'_>) -> Result<Vec<Array>, DataError> {
     let (path, bytes) = Bytes::open(path, source)?;
     let bytes = Arc::new(bytes);
-    let open = |name| member(&path, &bytes, name);
-    Ok([open(names[0])?, open(names[1])?])
+    names.iter().map(|name| member(&path, &bytes, name)).collect()
 }
 
 fn member(path: &Path, bytes: &Arc<Bytes>, name: &str) -> Result<Array, DataError> {
@@ -245,9 +244,10 @@ mod tests {
         let (x, y) = (npy("'|u1'", false, "(2, 2)", &[1, 2, 3, 4]), npy("'<i2'", false, "(2,)", &[5, 0, 6, 0]));
         for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
             let bytes = zip(&[("x.npy", &x), ("y.npy", &y)], method);
-            let [inputs, targets] = open_archive(Path::new("a.npz"), ["x", "y"], Source::Bytes(&bytes)).unwrap();
+            let arrays = open_archive(Path::new("a.npz"), &["x", "y"], Source::Bytes(&bytes)).unwrap();
+            let [inputs, targets] = &arrays[..] else { panic!("two arrays") };
             assert_eq!((inputs.numbers(), targets.numbers()), (vec![1.0, 2.0, 3.0, 4.0], vec![5.0, 6.0]));
-            let error = open_archive(Path::new("a.npz"), ["x", "Y"], Source::Bytes(&bytes)).err().unwrap();
+            let error = open_archive(Path::new("a.npz"), &["x", "Y"], Source::Bytes(&bytes)).err().unwrap();
             assert_eq!(error.to_string(), "`a.npz` has no array `Y`; it has `x`, `y`; did you mean `y`?");
         }
     }
@@ -258,7 +258,7 @@ mod tests {
         let array = npy("'|u1'", false, "(300000000,)", &vec![0; 300_000_000]);
         let bytes = zip(&[("x.npy", &array), ("y.npy", &array)], CompressionMethod::Deflated);
         assert!(bytes.len() < 2_000_000);
-        let error = open_archive(Path::new("a.npz"), ["x", "y"], Source::Bytes(&bytes)).err().unwrap();
+        let error = open_archive(Path::new("a.npz"), &["x", "y"], Source::Bytes(&bytes)).err().unwrap();
         assert!(error.to_string().contains("to 300000"), "{error}");
         assert!(error.hint().is_some());
     }
@@ -275,7 +275,7 @@ mod tests {
             if let Ok(array) = read(&bytes) {
                 prop_assert_eq!(array.numbers().len(), array.shape().iter().product::<usize>());
             }
-            let _ = open_archive(Path::new("a.npz"), ["x", "y"], Source::Bytes(&bytes));
+            let _ = open_archive(Path::new("a.npz"), &["x", "y"], Source::Bytes(&bytes));
         }
 
         #[test]
@@ -284,7 +284,7 @@ mod tests {
             let mut bytes = zip(&[("x.npy", &array), ("y.npy", &array)], CompressionMethod::Deflated);
             let position = position % bytes.len();
             bytes[position] = byte;
-            let _ = open_archive(Path::new("a.npz"), ["x", "y"], Source::Bytes(&bytes));
+            let _ = open_archive(Path::new("a.npz"), &["x", "y"], Source::Bytes(&bytes));
         }
     }
 }

@@ -12,13 +12,13 @@ use crate::data::{DataError, Source};
 /// The header is a length of eight bytes, then JSON of that length.
 const LENGTH_BYTES: usize = 8;
 
-/// The tensors of these names.
-pub(super) fn open(path: &Path, names: [&str; 2], source: Source<'_>) -> Result<[Array; 2], DataError> {
+/// The tensors of these names, in their order.
+pub(super) fn open(path: &Path, names: &[&str], source: Source<'_>) -> Result<Vec<Array>, DataError> {
     let (path, bytes) = Bytes::open(path, source)?;
     let bytes = Arc::new(bytes);
     let (header, metadata) = SafeTensors::read_metadata(&bytes)
         .map_err(|error| DataError::malformed(&path, &format!("is not a safetensors file: {error}")))?;
-    let open = |name: &str| {
+    let open = |name: &&str| {
         let Some(info) = metadata.info(name) else {
             let mut available: Vec<String> = metadata.tensors().into_keys().collect();
             available.sort_unstable();
@@ -47,7 +47,7 @@ pub(super) fn open(path: &Path, names: [&str; 2], source: Source<'_>) -> Result<
         let layout = Layout { start, element, big_endian: false, shape: info.shape.clone() };
         Array::new(path.clone(), name, Arc::clone(&bytes), layout)
     };
-    Ok([open(names[0])?, open(names[1])?])
+    names.iter().map(open).collect()
 }
 
 #[cfg(test)]
@@ -68,7 +68,8 @@ mod tests {
     }
 
     fn read(bytes: &[u8], names: [&str; 2]) -> Result<[Array; 2], DataError> {
-        open(Path::new("a.safetensors"), names, Source::Bytes(bytes))
+        let arrays = open(Path::new("a.safetensors"), &names, Source::Bytes(bytes))?;
+        Ok(arrays.try_into().ok().unwrap())
     }
 
     #[test]

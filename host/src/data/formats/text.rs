@@ -10,7 +10,9 @@ use tch::Tensor;
 use super::file;
 use crate::data::options::{TextOptions, Tokens};
 use crate::data::other::Known;
-use crate::data::{Batch, Data, DataError, Dataset, Normalization, OTHER, SampleType, Samples, Source, TRAIN, Target};
+use crate::data::{
+    Batch, Data, DataError, Dataset, INPUTS, Normalization, OTHER, SampleType, Samples, Source, TRAIN, Target,
+};
 use crate::torch::TorchError;
 
 /// Reads the text and splits it.
@@ -45,6 +47,8 @@ pub(in crate::data) fn load(options: &TextOptions, source: Source<'_>) -> Result
         Tokens::Characters => Samples::Characters { tokens: names.clone() },
     };
     Ok(Data {
+        input_name: INPUTS.to_owned(),
+        others: Vec::new(),
         splits,
         samples,
         target: Target::Classes { count, names, shape: shape.clone() },
@@ -142,7 +146,7 @@ impl Dataset for TextDataset {
         }
         let shape = [indices.len() as i64, context as i64];
         let tensor = |values: &[i64]| Tensor::f_from_slice(values)?.f_reshape(shape).map_err(TorchError::from);
-        Ok(Batch { inputs: tensor(&inputs)?, targets: tensor(&targets)?, size: indices.len() })
+        Ok(Batch { inputs: tensor(&inputs)?, others: Vec::new(), targets: tensor(&targets)?, size: indices.len() })
     }
 }
 

@@ -7,6 +7,7 @@ use plugin_api::event::Outcome;
 use serde_json::json;
 
 use super::super::handle::Link;
+use super::super::learning::Fitted;
 use super::super::log::Verbosity;
 use super::super::results::PREDICTIONS;
 use super::drawing::Drawings;
@@ -93,6 +94,12 @@ fn of_data(
         )
         .with_hint("`host evaluate` measures it".to_owned())
         .into());
+    }
+    let fitted = Fitted { model: &plan.model, target: &plan.data.target, positive: plan.data.positive };
+    if let Some(misfit) = fitted.misfit() {
+        return Err(Problem::new(format!("the model's outputs are no predictions of its targets: {misfit}"))
+            .with_hint("`host evaluate` measures its loss".to_owned())
+            .into());
     }
     let width = plan.model.output_shape().iter().product::<i64>();
     let loss = plan.run_file.train.loss.as_ref();

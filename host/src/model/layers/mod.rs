@@ -4,6 +4,7 @@ mod lower;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use plugin_api::protocol::requests::Freeze;
@@ -37,6 +38,10 @@ pub struct ModelOptions {
     /// counted from 0; within another container after a dot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// What the arguments of `exported` get, by their names: an input of a batch, as `[data] inputs` names it, or `targets`. One
+    /// that is not named here gets the input of its own name, and the only argument of a program gets the only input.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, String>,
     /// Weights that replace the initial ones where the names agree: a path, relative to the run file, or a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<InitFrom>,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::builder::Scope;
+use super::Scope;
 use super::document::{double, dtype_number, entry, layout_number, memory_format_number, text_of};
 use crate::torch::program::{Argument, NO_SLOT, Size, Slot};
 

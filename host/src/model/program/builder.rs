@@ -8,33 +8,27 @@ use tch::Device;
 
 use super::archive::Archive;
 use super::arguments::argument;
-use super::document::{Document, Graph, Node, entry, input_name, kind_of, names, output, text_of};
+use super::document::{Document, Graph, Node, entry, input_name, names};
+use super::interface::{Interface, Outputs, arguments, outputs};
 use super::lower::{Lowered, Place, SavedTensors, evaluate, lower};
 use super::operators::{Target, target};
 use super::uses::Uses;
-use super::{Described, Exported, Input, Normalization, Purpose, regions, tensors};
+use super::{Described, Exported, ExportedRefusal, Normalization, Purpose, Scope, regions, tensors};
 use crate::refusal::Refusal;
 use crate::torch::program::{self, Argument, NO_SLOT, Output, Program, Size, Slot, Symbol};
-
-/// What a batch that may have any size needs.
-const HOW_DYNAMIC: &str =
-    "export it with `dynamic_shapes=({0: torch.export.Dim(\"batch\", min=1)},)` and an example of 2 samples or more";
 
 /// What an evaluation that no flag makes needs.
 const HOW_EVALUATED: &str =
     "export the model after `model.eval()`, too, and name that file: `exported_eval = \"model_eval.pt2\"`";
 
-/// The slots of the values that there are so far, by their names.
-pub(super) type Scope = BTreeMap<String, Slot>;
-
-/// The program of a document, with its tensors on `device`; its output is the one called `wanted`, if it has several.
+/// The program of a document, with its tensors on `device`, used by an `interface`.
 pub(super) fn build(
     document: &Document,
     archive: &mut Archive,
     device: Device,
     purpose: Purpose<'_>,
-    wanted: Option<&str>,
-) -> Result<Exported, Refusal> {
+    interface: &Interface<'_>,
+) -> Result<Exported, ExportedRefusal> {
     let graph = &document.graph_module.graph;
     let bound = tensors::read(document, archive, device, purpose)?;
     let mut builder = Builder::new(device, purpose)?;
@@ -53,9 +47,11 @@ pub(super) fn build(
     }
     builder.nodes(graph)?;
     let Builder { mut program, scope, normalizations, uses, .. } = builder;
-    let input = input(document, &scope)?;
-    let output = scope.get(output(document, wanted)?).ok_or_else(|| Refusal::new("its output is made by no node"))?;
-    program.finish(&[*output])?;
+    let arguments = arguments(document, &scope, interface).map_err(ExportedRefusal::Arguments)?;
+    let Outputs { output, loss, called } = outputs(document, interface)?;
+    let made = |name: &str| scope.get(name).copied().ok_or_else(|| Refusal::new("its output is made by no node"));
+    let places = std::iter::once(output).chain(loss).map(made).collect::<Result<Vec<_>, _>>()?;
+    program.finish(&places)?;
     let constants = evaluate(document, &bound, device);
     let normalizations = normalizations.iter().map(|slots| normalization(slots, &saved_slots)).collect();
     let mut slots: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
@@ -75,8 +71,10 @@ pub(super) fn build(
             tensors.push((saved.to_owned(), tensor));
         }
     }
+    let targets = arguments.iter().find(|argument| argument.is_targets()).map(|targets| targets.input.name.as_str());
     let saved = tensors.iter().map(|(name, tensor)| (name.as_str(), (tensor.size(), tensor.kind())));
-    let lowered = lower(document, &SavedTensors { names: &names, saved: saved.collect(), buffers }, constants, wanted);
+    let saved_tensors = SavedTensors { names: &names, saved: saved.collect(), buffers, targets };
+    let lowered = lower(document, &saved_tensors, constants, called.as_deref());
     let graph = lowered.map(|Lowered { graph, values }| Described {
         graph: Arc::new(graph),
         values: values
@@ -84,7 +82,19 @@ pub(super) fn build(
             .map(|Place { name, before }| (scope.get(name).copied().unwrap_or(NO_SLOT), *before))
             .collect(),
     });
-    Ok(Exported { program, tensors, input, normalizations, roles, slots, graph, evaluation: None })
+    let gives_loss = loss.is_some();
+    Ok(Exported {
+        program,
+        tensors,
+        arguments,
+        gives_loss,
+        reads_targets: false,
+        normalizations,
+        roles,
+        slots,
+        graph,
+        evaluation: None,
+    })
 }
 
 /// What of a normalization is in the state dict, by the slots of its arguments.
@@ -236,33 +246,4 @@ fn symbol(name: &str) -> Option<Symbol> {
         "ge" => Symbol::GreaterEqual,
         _ => return None,
     })
-}
-
-/// The one tensor that the program takes.
-fn input(document: &Document, scope: &Scope) -> Result<Input, Refusal> {
-    let signature = &document.graph_module.signature;
-    let given = signature.input_specs.iter().filter_map(|spec| {
-        let argument = spec.get("user_input")?.get("arg")?;
-        text_of(argument.get("as_tensor")?, "name")
-    });
-    let given: Vec<&str> = given.collect();
-    let [name] = given[..] else {
-        return Err(Refusal::new(format!("it takes {} tensors ({}), not one", given.len(), given.join(", ")))
-            .with_hint("wrap the model in a module that takes one tensor, the samples of a batch"));
-    };
-    let meta = document.graph_module.graph.tensor_values.get(name);
-    let (slot, meta) = scope
-        .get(name)
-        .copied()
-        .zip(meta)
-        .ok_or_else(|| Refusal::new(format!("its input `{name}` is not described")))?;
-    let kind = kind_of(meta.dtype).ok_or_else(|| Refusal::new(format!("the dtype of `{name}` is not known")))?;
-    let sizes: Vec<Option<i64>> = meta.sizes.iter().map(super::document::Size::fixed).collect();
-    match sizes.first() {
-        Some(None) => Ok(Input { name: name.to_owned(), slot, kind, sizes }),
-        Some(Some(batch)) => {
-            Err(Refusal::new(format!("its batch is fixed: `{name}` always has {batch} samples")).with_hint(HOW_DYNAMIC))
-        }
-        None => Err(Refusal::new(format!("its input `{name}` has no dimension for the batch")).with_hint(HOW_DYNAMIC)),
-    }
 }

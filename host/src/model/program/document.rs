@@ -226,9 +226,8 @@ pub(super) fn input_name(spec: &Value) -> Option<&str> {
     text_of(argument, "name").or_else(|| text_of(argument.get("as_tensor")?, "name"))
 }
 
-/// The name in the graph of the tensor that is the model's output: the one that it returns, or of several the one called
-/// `wanted`.
-pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result<&'d str, Refusal> {
+/// What each tensor that it returns is called, by its key or its position, and its name in the graph.
+pub(super) fn returned(document: &Document) -> Result<Vec<(String, &str)>, Refusal> {
     let mut returned = Vec::new();
     for spec in &document.graph_module.signature.output_specs {
         match entry(spec) {
@@ -242,17 +241,24 @@ pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result
         }
     }
     let names = document.output_names(returned.len());
-    let named: Vec<(&str, &str)> =
-        names.iter().zip(returned).filter_map(|(name, place)| Some((name.as_str(), place?))).collect();
+    let named: Vec<(String, &str)> =
+        names.into_iter().zip(returned).filter_map(|(name, place)| Some((name, place?))).collect();
+    if named.is_empty() { Err(Refusal::new("it returns no tensor")) } else { Ok(named) }
+}
+
+/// The name in the graph of the tensor that is the model's output: the one that it returns, or of several the one called
+/// `wanted`.
+pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result<&'d str, Refusal> {
+    let returned = returned(document)?;
+    let named: Vec<(&str, &str)> = returned.iter().map(|(name, place)| (name.as_str(), *place)).collect();
     match (wanted, &named[..]) {
-        (_, []) => Err(Refusal::new("it returns no tensor")),
         (None, [(_, place)]) => Ok(place),
         (None, several) => Err(Refusal::new(format!(
             "it returns {} tensors: {}",
             several.len(),
             list(several.iter().map(|(name, _)| *name), "and")
         ))
-        .with_hint(format!("name the one that is trained under `[model]`: `output = \"{}\"`", several[0].0))),
+        .with_hint(which_output(several))),
         (Some(wanted), named) => {
             named.iter().find(|(name, _)| *name == wanted).map(|(_, place)| *place).ok_or_else(|| {
                 let refusal = Refusal::new(format!(
@@ -265,6 +271,17 @@ pub(super) fn output<'d>(document: &'d Document, wanted: Option<&str>) -> Result
                 }
             })
         }
+    }
+}
+
+/// How to say which of several outputs is trained.
+fn which_output(named: &[(&str, &str)]) -> String {
+    const LOSS: &str = "loss";
+    let first = named.iter().map(|(name, _)| *name).find(|name| *name != LOSS).unwrap_or_default();
+    let one = format!("name the one that is trained under `[model]`: `output = \"{first}\"`");
+    match named.iter().any(|(name, _)| *name == LOSS) {
+        true => format!("{one}; or let it train on its own loss: `[train] loss = {{ type = \"model\" }}`"),
+        false => one,
     }
 }
 

@@ -26,6 +26,36 @@ pub enum ExportedError {
         #[source]
         refusal: Refusal,
     },
+    /// What its arguments are given does not fit.
+    #[error("the exported program `{}` does not fit the batches", path.display())]
+    Arguments {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        refusal: Refusal,
+    },
+}
+
+/// What of a program cannot be used.
+#[derive(Debug)]
+pub(super) enum ExportedRefusal {
+    /// The program itself.
+    Program(Refusal),
+    /// What its arguments are given.
+    Arguments(Refusal),
+}
+
+impl From<Refusal> for ExportedRefusal {
+    fn from(refusal: Refusal) -> Self {
+        Self::Program(refusal)
+    }
+}
+
+impl From<TorchError> for ExportedRefusal {
+    fn from(error: TorchError) -> Self {
+        Self::Program(error.into())
+    }
 }
 
 impl From<TorchError> for Refusal {
@@ -41,7 +71,7 @@ impl Report for ExportedError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Read { .. } => Some("`exported` is relative to the run file".to_owned()),
-            Self::Refused { refusal, .. } => refusal.hint(),
+            Self::Refused { refusal, .. } | Self::Arguments { refusal, .. } => refusal.hint(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! archive.rs    the zip file: its parts, and the bytes of its tensors
 //! document.rs   models/model.json
 //! tensors.rs    parameters, buffers and constants; those of an evaluation are the training's
+//! interface.rs  what its arguments get of a batch, and which of what it returns counts
 //! builder.rs    the nodes of the document as a program for libtorch
 //! arguments.rs  their arguments
 //! regions.rs    the parts that run in another mode, or under a condition
@@ -23,6 +24,7 @@ mod arguments;
 mod builder;
 mod document;
 mod error;
+mod interface;
 mod lower;
 mod operators;
 mod regions;
@@ -35,12 +37,21 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::model::{Graph, Layout, Roles};
+use crate::model::{Forwarded, Graph, Layout, ModelBatch, Roles};
 use crate::torch::TorchError;
 use crate::torch::program::{Program, Slot};
 
 use crate::refusal::Refusal;
 pub use error::ExportedError;
+use error::ExportedRefusal;
+use interface::Argument;
+pub use interface::{BatchTargets, Interface};
+
+/// The slots of the values that there are so far, by their names.
+type Scope = BTreeMap<String, Slot>;
+
+/// The name of the samples in a batch that has nothing else.
+const SAMPLES: &str = "inputs";
 
 /// A program with its tensors.
 #[derive(Debug)]
@@ -48,7 +59,12 @@ pub struct Exported {
     program: Program,
     /// The parameters and the persistent buffers, by PyTorch's names. One with several names is listed under the first.
     pub tensors: Vec<(String, Tensor)>,
-    input: Input,
+    /// What it takes.
+    arguments: Vec<Argument>,
+    /// Whether it returns its own loss after its output.
+    gives_loss: bool,
+    /// Whether its output depends on the targets.
+    reads_targets: bool,
     normalizations: Vec<Normalization>,
     /// What it computes with each of its tensors that is saved, and the slots of these.
     roles: Roles,
@@ -86,7 +102,7 @@ enum Purpose<'t> {
     Evaluation(&'t [(String, Tensor)]),
 }
 
-/// What the program takes.
+/// A tensor that a program takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Input {
     name: String,
@@ -98,8 +114,25 @@ struct Input {
 
 impl Exported {
     /// The program in a file, with its tensors on `device`. Where evaluation differs by more than flags, `evaluation` is the
-    /// file of the same program, exported in evaluation mode. Of several outputs, `output` is the key or the position of the
-    /// one that counts.
+    /// file of the same program, exported in evaluation mode.
+    ///
+    /// # Errors
+    ///
+    /// See [`ExportedError`].
+    pub fn open_with(
+        path: &Path,
+        evaluation: Option<&Path>,
+        interface: &Interface<'_>,
+        device: Device,
+    ) -> Result<Self, ExportedError> {
+        let Some(evaluation) = evaluation else { return Self::read(path, device, Purpose::Both, interface) };
+        let mut program = Self::read(path, device, Purpose::Training, interface)?;
+        let evaluation = Self::read(evaluation, device, Purpose::Evaluation(&program.tensors), interface)?;
+        program.evaluation = Some(Box::new(evaluation));
+        Ok(program)
+    }
+
+    /// The same for a program that takes the samples only; of several outputs, `output` is the one that counts.
     ///
     /// # Errors
     ///
@@ -110,20 +143,26 @@ impl Exported {
         output: Option<&str>,
         device: Device,
     ) -> Result<Self, ExportedError> {
-        let Some(evaluation) = evaluation else { return Self::read(path, device, Purpose::Both, output) };
-        let mut program = Self::read(path, device, Purpose::Training, output)?;
-        let evaluation = Self::read(evaluation, device, Purpose::Evaluation(&program.tensors), output)?;
-        program.evaluation = Some(Box::new(evaluation));
-        Ok(program)
+        let (arguments, inputs) = (BTreeMap::new(), [SAMPLES.to_owned()]);
+        let interface = Interface { output, gives_loss: false, arguments: &arguments, inputs: &inputs, targets: None };
+        Self::open_with(path, evaluation, &interface, device)
     }
 
-    fn read(path: &Path, device: Device, purpose: Purpose<'_>, output: Option<&str>) -> Result<Self, ExportedError> {
+    fn read(
+        path: &Path,
+        device: Device,
+        purpose: Purpose<'_>,
+        interface: &Interface<'_>,
+    ) -> Result<Self, ExportedError> {
         let refused = |refusal| ExportedError::Refused { path: path.to_owned(), refusal };
         let file = std::fs::File::open(path).map_err(|source| ExportedError::Read { path: path.to_owned(), source })?;
         let mut archive = archive::Archive::open(file).map_err(refused)?;
         let document =
             document::Document::read(&archive.text("models/model.json").map_err(refused)?).map_err(refused)?;
-        builder::build(&document, &mut archive, device, purpose, output).map_err(refused)
+        builder::build(&document, &mut archive, device, purpose, interface).map_err(|refusal| match refusal {
+            ExportedRefusal::Program(refusal) => refused(refusal),
+            ExportedRefusal::Arguments(refusal) => ExportedError::Arguments { path: path.to_owned(), refusal },
+        })
     }
 
     /// The host's graph of the program: the same function in evaluation, with the same names of tensors.
@@ -181,42 +220,84 @@ impl Exported {
         }
     }
 
-    /// The output for a batch, in training or in evaluation, and copies of the values of the nodes at the indices `wanted` of
-    /// the graph, in that order. `given` are the values of parameters that are given anew.
+    /// What it gives for a batch, in training or in evaluation, with copies of the values of the nodes at the indices `wanted`
+    /// of the graph. `given` are the values of parameters that are given anew.
     ///
     /// # Errors
     ///
-    /// An input of another rank, size or type than the program was exported for, the failure of an operator, and a node that
-    /// there is not.
-    pub fn forward(
+    /// An input of another rank, size or type than the program was exported for, the failure of an operator, a node that there
+    /// is not, and a batch without targets if the output depends on them.
+    pub fn run(
         &self,
-        input: &Tensor,
+        batch: ModelBatch<'_>,
         training: bool,
         given: &[(&str, &Tensor)],
         wanted: &[usize],
-    ) -> Result<(Tensor, Vec<Tensor>), Refusal> {
+    ) -> Result<Forwarded, Refusal> {
         match &self.evaluation {
-            Some(evaluation) if !training => return evaluation.forward(input, false, given, wanted),
+            Some(evaluation) if !training => return evaluation.run(batch, false, given, wanted),
             Some(_) if !wanted.is_empty() => {
                 return Err(Refusal::new("with `exported_eval`, values within the model are known in evaluation only"));
             }
             _ => {}
         }
-        self.input.check(input)?;
+        if self.reads_targets && batch.targets.is_none() {
+            return Err(Refusal::new("its output depends on the targets, so that it cannot predict without them"));
+        }
         let nodes = wanted.iter().map(|&index| self.node(index)).collect::<Result<Vec<_>, _>>()?;
         let slots: Vec<Slot> = nodes.iter().map(|node| node.slot).collect();
         let of_name = |name: &str| self.slots.get(name).into_iter().flatten().copied();
-        let given = given.iter().flat_map(|(name, tensor)| of_name(name).map(|slot| (slot, *tensor)));
-        let inputs: Vec<(Slot, &Tensor)> = std::iter::once((self.input.slot, input)).chain(given).collect();
-        let (mut outputs, inner) = self.program.run(&inputs, training, &slots)?;
-        let output = outputs.pop().ok_or_else(|| Refusal::new("it returns no tensor"))?;
-        let batch = input.size().first().copied().unwrap_or(1);
+        let anew = given.iter().flat_map(|(name, tensor)| of_name(name).map(|slot| (slot, *tensor)));
+        let (outputs, inner) = match &self.arguments[..] {
+            [argument] if given.is_empty() => {
+                self.program.run(&[(argument.input.slot, argument.of(&batch, None)?)], training, &slots)?
+            }
+            several => {
+                let missing = several.iter().find_map(|argument| argument.missing(&batch));
+                let missing = missing.transpose().map_err(TorchError::from)?;
+                let mut inputs = several
+                    .iter()
+                    .map(|argument| Ok((argument.input.slot, argument.of(&batch, missing.as_ref())?)))
+                    .collect::<Result<Vec<_>, Refusal>>()?;
+                inputs.extend(anew);
+                self.program.run(&inputs, training, &slots)?
+            }
+        };
+        let mut outputs = outputs.into_iter();
+        let output = outputs.next().ok_or_else(|| Refusal::new("it returns no tensor"))?;
+        let loss = if self.gives_loss { outputs.next() } else { None };
+        let size = batch.inputs.size().first().copied().unwrap_or(1);
         let values = inner.into_iter().zip(nodes).map(|(value, node)| {
-            let value = node.of_batch(&value, batch).map_err(crate::torch::TorchError::from)?;
+            let value = node.of_batch(&value, size).map_err(TorchError::from)?;
             Ok(value)
         });
         let values = values.collect::<Result<_, Refusal>>()?;
+        Ok(Forwarded { output, loss, values })
+    }
+
+    /// The output for the samples of a batch, and copies of values, as [`Self::run`] gives them.
+    #[cfg(test)]
+    pub fn forward(&self, input: &Tensor, training: bool, wanted: &[usize]) -> Result<(Tensor, Vec<Tensor>), Refusal> {
+        let Forwarded { output, values, .. } = self.run(input.into(), training, &[], wanted)?;
         Ok((output, values))
+    }
+
+    /// Notes that the output depends on the targets: from now on it is computed only with them.
+    pub fn set_reads_targets(&mut self) {
+        self.reads_targets = true;
+        if let Some(evaluation) = &mut self.evaluation {
+            evaluation.set_reads_targets();
+        }
+    }
+
+    /// Whether one of its arguments is the targets.
+    pub fn takes_targets(&self) -> bool {
+        self.arguments.iter().any(Argument::is_targets)
+    }
+
+    /// Whether it gives its own loss.
+    pub fn gives_loss(&self) -> bool {
+        self.gives_loss
     }
 
     /// Where the value of a node of the graph is.
@@ -244,26 +325,6 @@ impl NodeValue<'_> {
             Some(before) => value.f_reshape([before, batch, -1])?.f_transpose(0, 1)?.f_reshape(shape)?.f_contiguous(),
             None => value.f_reshape(self.shape)?.f_unsqueeze(0)?.f_expand(shape, false)?.f_contiguous(),
         }
-    }
-}
-
-impl Input {
-    fn check(&self, input: &Tensor) -> Result<(), Refusal> {
-        let sizes = input.size();
-        let fits = sizes.len() == self.sizes.len()
-            && sizes.iter().zip(&self.sizes).all(|(size, wanted)| wanted.is_none_or(|wanted| wanted == *size));
-        if fits && input.kind() == self.kind {
-            return Ok(());
-        }
-        let wanted: Vec<String> =
-            self.sizes.iter().map(|size| size.map_or_else(|| "any".to_owned(), |size| size.to_string())).collect();
-        Err(Refusal::new(format!(
-            "its input `{}` is {} of the shape [{}], and it is given {} of the shape {sizes:?}",
-            self.name,
-            document::dtype_name(self.kind),
-            wanted.join(", "),
-            document::dtype_name(input.kind()),
-        )))
     }
 }
 

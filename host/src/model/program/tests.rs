@@ -34,9 +34,28 @@ fn sample(net: &str, batch: i64) -> Tensor {
     (Tensor::arange(batch * 64, (Kind::Float, Device::Cpu)) * 0.37).sin().reshape([batch, 1, 8, 8])
 }
 
+/// The second input of a net that has two, as the script makes it.
+fn other(net: &str, batch: i64) -> Tensor {
+    let whole = (Kind::Int64, Device::Cpu);
+    match net {
+        "masked_bert" => {
+            let lengths = (Tensor::arange(batch, whole) * 5).remainder(10) + 3;
+            Tensor::arange(12, whole).lt_tensor(&lengths.unsqueeze(1)).to_kind(Kind::Int64)
+        }
+        _ => (Tensor::arange(batch * 3, whole) * 5).remainder(7).reshape([batch, 3]),
+    }
+}
+
 fn loss(program: &Exported, net: &str, batch: i64, training: bool) -> Tensor {
     let targets = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).remainder(10);
-    let (outputs, _) = program.forward(&sample(net, batch), training, &[], &[]).unwrap();
+    if matches!(net, "masked_bert" | "scored" | "two_towers") {
+        let sample = sample(if net == "masked_bert" { "bert" } else { "mlp" }, batch);
+        let others = if net == "scored" { Vec::new() } else { vec![other(net, batch)] };
+        let batch = ModelBatch { inputs: &sample, others: &others, targets: Some(&targets) };
+        let Forwarded { output, loss, .. } = program.run(batch, training, &[], &[]).unwrap();
+        return loss.unwrap_or_else(|| output.cross_entropy_for_logits(&targets));
+    }
+    let (outputs, _) = program.forward(&sample(net, batch), training, &[]).unwrap();
     outputs.cross_entropy_for_logits(&targets)
 }
 
@@ -65,6 +84,129 @@ fn programs_train_as_in_eager_pytorch() {
         let program = Exported::open(&whole(net, folder.path()), None, None, Device::Cpu).unwrap();
         trains_as_expected(&program, net, figures);
     }
+}
+
+/// The same of nets with several inputs, by the names of a batch that `used` has, and one that gives its own loss.
+#[test]
+fn programs_with_several_inputs_train_as_in_eager_pytorch() {
+    let _generator = test_support::default_generator();
+    let text = std::fs::read_to_string(figures().join("exported.json")).unwrap();
+    let all: Value = serde_json::from_str(&text).unwrap();
+    let tokens = used("masked_bert", &["inputs", "mask"], &TOKENS, None, true).unwrap();
+    // No table where the names agree; the samples are the first name.
+    let towers = used("two_towers", &["image", "categories"], &[], Some("logits"), false).unwrap();
+    let scored = used("scored", &["inputs"], &LABELED, None, true).unwrap();
+    // The targets are no input of the graph, which ends at the logits.
+    let graph = scored.graph().unwrap();
+    assert_eq!((graph.inputs().len(), graph.output_shape(), graph.nodes().len()), (1, &[10i64][..], 5));
+    for (net, program) in [("masked_bert", tokens), ("two_towers", towers), ("scored", scored)] {
+        trains_as_expected(&program, net, serde_json::from_value(all["steps"][net].clone()).unwrap());
+    }
+}
+
+const TOKENS: [(&str, &str); 3] = [("input_ids", "inputs"), ("attention_mask", "mask"), ("labels", "targets")];
+
+const LABELED: [(&str, &str); 2] = [("image", "inputs"), ("labels", "targets")];
+
+/// The program of a net, used with these inputs of a batch and this table.
+fn used(
+    net: &str,
+    inputs: &[&str],
+    table: &[(&str, &str)],
+    output: Option<&str>,
+    gives_loss: bool,
+) -> Result<Exported, ExportedError> {
+    let inputs: Vec<String> = inputs.iter().map(|name| (*name).to_owned()).collect();
+    let arguments = table.iter().map(|(argument, name)| ((*argument).to_owned(), (*name).to_owned())).collect();
+    let targets = Some(BatchTargets { name: "targets", shape: &[], kind: Kind::Int64 });
+    let interface = Interface { output, gives_loss, arguments: &arguments, inputs: &inputs, targets };
+    Exported::open_with(&file(net), None, &interface, Device::Cpu)
+}
+
+#[test]
+fn what_goes_in_and_out_of_a_program_is_said_before_the_training() {
+    let with = |argument: &'static str, name: &'static str| -> Vec<(&str, &str)> {
+        let kept = TOKENS.into_iter().filter(|(kept, _)| *kept != argument);
+        kept.chain([(argument, name)]).filter(|(_, name)| !name.is_empty()).collect()
+    };
+    let (both, image) = (&["inputs", "mask"][..], &["image", "categories"][..]);
+    let cases = [
+        used("masked_bert", &["inputs"], &[], None, true),
+        used("masked_bert", both, &with("labels", ""), None, true),
+        used("masked_bert", both, &with("labels", "target"), None, true),
+        used("masked_bert", both, &with("attention_mask", "inputs"), None, true),
+        used("masked_bert", both, &with("attention_maks", "mask"), None, true),
+        used("masked_bert", &["inputs", "mask", "types"], &TOKENS, None, true),
+        used("masked_bert", both, &TOKENS, None, false),
+        used("masked_bert", both, &TOKENS, Some("loss"), true),
+        used("two_towers", image, &[], None, false),
+        used("two_towers", image, &[], Some("logits"), true),
+        used("mlp", &["inputs", "mask"], &[], None, false),
+    ];
+    let told = cases.map(|case| {
+        let error = case.unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        format!("{cause}\n  {}", error.hint().unwrap_or_default())
+    });
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    nothing is given to its argument `input_ids`; a batch has `inputs` and `targets`
+      `[data] inputs` gives a batch several, as in `{ inputs = "ids", mask = "attention_mask" }`; or export the model without that argument
+    nothing is given to its argument `labels`; a batch has `inputs`, `mask` and `targets`
+      name what each argument gets under `[model]`, such as `inputs = { input_ids = "inputs", attention_mask = "mask", labels = "targets" }`
+    its argument `labels` is given `target`, and a batch has `inputs`, `mask` and `targets`
+      did you mean `targets`?
+    its arguments `input_ids` and `attention_mask` are both given `inputs`
+      give each of them an input of its own; two of `[data] inputs` may be one array
+    it has no argument `attention_maks`, but `input_ids`, `attention_mask` and `labels`
+      did you mean `attention_mask`?
+    none of its arguments is given `types`; it takes `input_ids`, `attention_mask` and `labels`
+      leave it out of `[data] inputs`, or name the argument that gets it under `[model]`: `inputs = { input_ids = "types" }`
+    it returns 2 tensors: `loss` and `logits`
+      name the one that is trained under `[model]`: `output = "logits"`; or let it train on its own loss: `[train] loss = { type = "model" }`
+    `loss` is its loss, and cannot be its output as well
+      name another one, such as the logits
+    it returns 2 tensors: `joined` and `logits`
+      name the one that is trained under `[model]`: `output = "joined"`
+    it gives no loss of its own: it returns `joined` and `logits`, and no single number
+      choose a loss of the host, or export the model with its targets as an argument, such as `labels`
+    nothing is given to its argument `input`; a batch has `inputs`, `mask` and `targets`
+      name what each argument gets under `[model]`, such as `inputs = { input = "inputs" }`
+    "#);
+    let no_scalar = with_document("masked_bert", |document| {
+        let values = document["graph_module"]["graph"]["tensor_values"].as_object_mut().unwrap();
+        values["cross_entropy_loss"]["sizes"] = json!([{ "as_int": 4 }]);
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), no_scalar).unwrap();
+    let (inputs, table) = (["inputs".to_owned(), "mask".to_owned()], TOKENS.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    let targets = Some(BatchTargets { name: "targets", shape: &[], kind: Kind::Int64 });
+    let arguments = BTreeMap::from(table);
+    let interface = Interface { output: None, gives_loss: true, arguments: &arguments, inputs: &inputs, targets };
+    let error = Exported::open_with(file.path(), None, &interface, Device::Cpu).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "its output `loss` has the rank 1: it is no single number");
+}
+
+/// Where a batch has no targets, zeros stand for them; what the program returns does not depend on them.
+#[test]
+fn a_program_that_takes_targets_predicts_without_them() {
+    let mut program = used("masked_bert", &["inputs", "mask"], &TOKENS, None, true).unwrap();
+    let (inputs, others) = (sample("bert", 3), [other("masked_bert", 3)]);
+    let targets = Tensor::from_slice(&[1i64, 2, 3]);
+    let run = |program: &Exported, targets| {
+        tch::no_grad(|| program.run(ModelBatch { inputs: &inputs, others: &others, targets }, false, &[], &[]))
+    };
+    assert_eq!(run(&program, None).unwrap().output, run(&program, Some(&targets)).unwrap().output);
+    program.set_reads_targets();
+    assert!(run(&program, Some(&targets)).is_ok());
+    let refused = run(&program, None).unwrap_err().to_string();
+    assert_eq!(refused, "its output depends on the targets, so that it cannot predict without them");
+    let wrong = ModelBatch { inputs: &inputs, others: &[inputs.to_kind(Kind::Float)], targets: Some(&targets) };
+    let refused = program.run(wrong, false, &[], &[]).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "its input `attention_mask` is int64 of the shape [any, 12], and it is given float32 of the shape [3, 12]"
+    );
 }
 
 /// Ten steps of SGD, and an evaluation.
@@ -237,7 +379,7 @@ fn inputs_of_another_shape_or_type_are_refused() {
         Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu)),
         Tensor::zeros([2, 1, 8, 8], (Kind::Double, Device::Cpu)),
     ];
-    let errors = inputs.map(|input| program.forward(&input, false, &[], &[]).unwrap_err().to_string());
+    let errors = inputs.map(|input| program.forward(&input, false, &[]).unwrap_err().to_string());
     insta::assert_snapshot!(errors.join("\n"), @"
     its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 64]
     its input `x` is float32 of the shape [any, 1, 8, 8], and it is given float32 of the shape [2, 3, 8, 8]
@@ -270,7 +412,7 @@ fn regions_and_programs_for_evaluation_compute_as_in_eager_pytorch() {
     }
     let program = Exported::open(&file("autocast"), None, None, Device::Cpu).unwrap();
     let expected: Vec<f64> = serde_json::from_value(all["steps"]["autocast"].clone()).unwrap();
-    let outputs = program.forward(&sample("autocast", 4), true, &[], &[]).unwrap().0;
+    let outputs = program.forward(&sample("autocast", 4), true, &[]).unwrap().0;
     assert_eq!(outputs.kind(), Kind::Float);
     for (found, expected) in Vec::<f32>::try_from(outputs.reshape([-1])).unwrap().into_iter().zip(expected) {
         // The layer in bf16 sums in another order than the one of f32 whose result was rounded.
@@ -316,7 +458,7 @@ fn one_of_several_outputs_is_named_by_its_key_or_position() {
     std::fs::write(file.path(), &bytes).unwrap();
     let open = |output| Exported::open(file.path(), None, output, Device::Cpu);
     let widths = ["logits", "hidden.0"]
-        .map(|output| open(Some(output)).unwrap().forward(&sample("mlp", 3), false, &[], &[]).unwrap().0.size());
+        .map(|output| open(Some(output)).unwrap().forward(&sample("mlp", 3), false, &[]).unwrap().0.size());
     assert_eq!(widths, [[3, 10], [3, 16]]);
     let told = |output| {
         let error = open(output).unwrap_err();
@@ -329,5 +471,5 @@ fn one_of_several_outputs_is_named_by_its_key_or_position() {
       did you mean `logits`?
     "#);
     std::fs::write(file.path(), several("null")).unwrap();
-    assert_eq!(open(Some("1.0")).unwrap().forward(&sample("mlp", 3), false, &[], &[]).unwrap().0.size(), [3, 16]);
+    assert_eq!(open(Some("1.0")).unwrap().forward(&sample("mlp", 3), false, &[]).unwrap().0.size(), [3, 16]);
 }

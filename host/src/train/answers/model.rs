@@ -13,6 +13,7 @@ use super::super::feed::{Feed, in_order};
 use super::super::learner::Learner;
 use super::super::metrics::{Metric, MetricValue};
 use super::super::session::Session;
+use super::super::step::Samples;
 use super::predictor::known_split;
 use super::weights::no_copy;
 use crate::data::Loader;
@@ -128,8 +129,8 @@ fn average_statistics(
             let _ = buffer.shallow_clone().f_zero_()?;
         }
         let batch = loader.next_batch()?.batch;
-        let inputs = learner.to_device(batch.inputs)?;
-        let _ = learner.network.forward(&inputs, Mode::Train)?;
+        let batch = EvaluationBatch::new(batch, learner)?;
+        let _ = learner.network.compute(batch.of_model(Some(&batch.targets)), Mode::Train, &[])?;
         for (sum, (_, buffer)) in sums.iter_mut().zip(&buffers) {
             let _ = sum.f_add_(buffer)?;
         }
@@ -155,9 +156,9 @@ pub(super) fn train_apart(
     let mut losses = Vec::new();
     for _ in 0..request.steps {
         let batch = batches.next_batch()?;
-        let (inputs, targets) = (learner.to_device(batch.inputs)?, learner.to_device(batch.targets)?);
+        let EvaluationBatch { inputs, others, targets, .. } = EvaluationBatch::new(batch, learner)?;
         learner.optimizer.clear_gradients()?;
-        let loss = learner.loss_apart(&inputs, &targets)?;
+        let loss = learner.loss_apart(Samples { inputs: &inputs, others: &others, targets: &targets })?;
         loss.f_backward()?;
         if let Some(maximum) = learner.clip_gradient_norm {
             learner.optimizer.clip_gradient_norm(maximum)?;

@@ -3,17 +3,18 @@
 
 use std::sync::Arc;
 
+use plugin_api::TensorView;
 use plugin_api::abi::TensorTable;
 use plugin_api::protocol::requests::{BatchRequest, Predict};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::super::error::TrainError;
 use super::super::feed::in_order;
 use super::super::learner::infer;
 use super::super::session::Session;
-use super::tensors::{borrowed, lend};
+use super::tensors::{borrowed, lend, named_batch};
 use crate::data::{Data, SampleType};
-use crate::model::{Graph, Lora, NamedTensor, Network};
+use crate::model::{Graph, Lora, ModelBatch, NamedTensor, Network};
 use crate::services::{Inference, Reply, ServiceError, SharedTensor};
 use crate::torch::products::{self, Products};
 
@@ -117,21 +118,23 @@ impl Predictor<'_> {
                 let batches = request.batches.min(loader.batches_per_epoch() as u64);
                 for _ in 0..batches {
                     let batch = loader.next_batch().map_err(TrainError::from)?.batch;
-                    let (output, tapped) = infer(self.network, &self.to_device(batch.inputs)?, &nodes)?;
-                    outputs.push(output);
-                    targets.push(self.to_device(batch.targets)?);
-                    values.push(tapped);
+                    let inputs = self.to_device(batch.inputs)?;
+                    let others = batch.others.into_iter().map(|other| self.to_device(other));
+                    let others = others.collect::<Result<Vec<_>, _>>()?;
+                    let given = self.to_device(batch.targets)?;
+                    let batch = ModelBatch { inputs: &inputs, others: &others, targets: Some(&given) };
+                    let computed = infer(self.network, batch, &nodes)?;
+                    outputs.push(computed.output);
+                    targets.push(given);
+                    values.push(computed.values);
                 }
             }
-            (None, [inputs]) => {
-                let inputs = self.to_device(borrowed(inputs)?)?;
-                check_inputs(self.data, &inputs)?;
-                let (output, tapped) = infer(self.network, &inputs, &nodes)?;
-                outputs.push(output);
-                values.push(tapped);
-            }
-            (None, _) => {
-                return Err(ServiceError::Failed("the request needs one tensor of inputs, or a split".to_owned()));
+            (None, given) => {
+                let (inputs, others) = self.given(given)?;
+                let batch = ModelBatch { inputs: &inputs, others: &others, targets: None };
+                let computed = infer(self.network, batch, &nodes)?;
+                outputs.push(computed.output);
+                values.push(computed.values);
             }
         }
         if outputs.is_empty() {
@@ -147,6 +150,42 @@ impl Predictor<'_> {
             lend(name.clone(), join(&parts)?, reply)?;
         }
         Ok(())
+    }
+
+    /// The samples and the other inputs that a request gives: one tensor, whatever its name, or each by its name.
+    fn given(&self, tables: &[TensorTable]) -> Result<(Tensor, Vec<Tensor>), ServiceError> {
+        let names = self.data.input_names();
+        if let ([inputs], [_]) = (tables, &names[..]) {
+            let inputs = self.to_device(borrowed(inputs)?)?;
+            check_input(&names[0], (&self.data.sample_shape, self.data.sample_type), &inputs)?;
+            return Ok((inputs, Vec::new()));
+        }
+        let wanted = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        if tables.len() != names.len() {
+            return Err(ServiceError::Failed(match names.len() {
+                1 => "the request needs one tensor of inputs, or a split".to_owned(),
+                count => format!(
+                    "the model takes {count} inputs, {wanted}, and the request has {}: give each by its name, or a split",
+                    tables.len()
+                ),
+            }));
+        }
+        let specs = std::iter::once((self.data.sample_shape.as_slice(), self.data.sample_type))
+            .chain(self.data.others.iter().map(|other| (other.shape.as_slice(), other.dtype)));
+        let mut found = Vec::new();
+        for (name, spec) in names.iter().zip(specs) {
+            // SAFETY: the plugin's table is valid until the call returns.
+            let is_named = |table: &&TensorTable| unsafe { TensorView::from_table(**table) }.name() == name;
+            let table = tables.iter().find(is_named);
+            let table = table
+                .ok_or_else(|| ServiceError::Failed(format!("the model takes {wanted}, and `{name}` is missing")))?;
+            let input = self.to_device(borrowed(table)?)?;
+            check_input(name, spec, &input)?;
+            found.push(input);
+        }
+        let others = found.split_off(1);
+        let inputs = found.pop().ok_or_else(|| ServiceError::Failed("the request has no inputs".to_owned()))?;
+        Ok((inputs, others))
     }
 
     fn node(&self, name: &str) -> Result<usize, ServiceError> {
@@ -187,8 +226,16 @@ fn batch(
     }
     let indices: Vec<u32> = (begin as u32..end as u32).collect();
     let batch = split.gather(&indices).map_err(TrainError::from)?;
-    lend("inputs".to_owned(), on_device(batch.inputs, device)?, reply)?;
-    lend("targets".to_owned(), on_device(batch.targets, device)?, reply)
+    let (inputs, targets) = (on_device(batch.inputs, device)?, on_device(batch.targets, device)?);
+    // Libraries that know of two tensors only do not ask for the others.
+    let others = match request.all {
+        true => batch.others.into_iter().map(|other| on_device(other, device)).collect::<Result<Vec<_>, _>>()?,
+        false => Vec::new(),
+    };
+    for (name, tensor) in named_batch(&data.input_names(), [&inputs, &targets], &others) {
+        lend(name, tensor, reply)?;
+    }
+    Ok(())
 }
 
 /// Refuses a split that the data does not have.
@@ -199,20 +246,20 @@ pub(super) fn known_split(data: &Data, split: &str) -> Result<(), ServiceError> 
     }
 }
 
-/// Whether the model takes these inputs.
-fn check_inputs(data: &Data, inputs: &Tensor) -> Result<(), ServiceError> {
-    let expected = data.sample_shape.as_slice();
-    let (kind, dtype) = match data.sample_type {
-        SampleType::F32 => (Kind::Float, "f32"),
-        SampleType::I64 => (Kind::Int64, "i64"),
-    };
-    let size = inputs.size();
-    if inputs.kind() == kind && size.len() == expected.len() + 1 && size[1..] == *expected {
+/// Whether the input called `name`, of this shape for a sample and this dtype, is what a tensor is.
+fn check_input(name: &str, (shape, dtype): (&[i64], SampleType), given: &Tensor) -> Result<(), ServiceError> {
+    let size = given.size();
+    if given.kind() == dtype.kind() && size.len() == shape.len() + 1 && size[1..] == *shape {
         return Ok(());
     }
+    let dtype = match dtype {
+        SampleType::F32 => "f32",
+        SampleType::I64 => "i64",
+        SampleType::Bool => "bool",
+    };
     Err(ServiceError::Failed(format!(
-        "the model takes {dtype} inputs of shape [batch, {}], not {:?} of {size:?}",
-        expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        inputs.kind()
+        "the model takes {dtype} {name} of shape [batch, {}], not {:?} of {size:?}",
+        shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        given.kind()
     )))
 }

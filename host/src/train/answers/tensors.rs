@@ -14,6 +14,7 @@ use super::super::dtype::{data_type, kind};
 use super::super::error::TrainError;
 use super::super::kept::Kept;
 use super::super::learner::Learner;
+use crate::data::{INPUTS, TARGETS};
 use crate::model::NamedTensor;
 use crate::services::{Lent, Reply, ServiceError, SharedTensor, contiguous_strides};
 
@@ -41,12 +42,15 @@ pub(super) fn of_set(
             .filter(|(_, gradient)| gradient.defined())
             .collect(),
         TensorSet::Batch => {
-            let (inputs, targets) = match (&learner.evaluation, &learner.step.inputs, &learner.step.targets) {
-                (Some(batch), ..) if in_evaluation => (&batch.inputs, &batch.targets),
-                (_, Some(inputs), Some(targets)) if !in_evaluation && step_is_at_hand(hook) => (inputs, targets),
+            let step = &learner.step;
+            let (inputs, others, targets) = match (&learner.evaluation, &step.inputs, &step.targets) {
+                (Some(batch), ..) if in_evaluation => (&batch.inputs, &batch.others, &batch.targets),
+                (_, Some(inputs), Some(targets)) if !in_evaluation && step_is_at_hand(hook) => {
+                    (inputs, &step.others, targets)
+                }
                 _ => return Err(not_here()),
             };
-            vec![("inputs".to_owned(), inputs.shallow_clone()), ("targets".to_owned(), targets.shallow_clone())]
+            named_batch(&learner.input_names, [inputs, targets], others)
         }
         TensorSet::Outputs => {
             let outputs = match (&learner.evaluation, &learner.step.outputs) {
@@ -87,6 +91,18 @@ pub(super) fn as_read_by(
 /// Whether a set has the model's parameters.
 pub(super) fn has_weights(set: &TensorSet) -> bool {
     matches!(set, TensorSet::Parameters | TensorSet::Copy(_))
+}
+
+/// The samples and targets of a batch, then its other inputs; `names` are those of the inputs, that of the samples first.
+pub(super) fn named_batch(
+    names: &[String],
+    [inputs, targets]: [&Tensor; 2],
+    others: &[Tensor],
+) -> Vec<(String, Tensor)> {
+    let mut names = names.iter();
+    let samples = names.next().map_or(INPUTS, String::as_str);
+    let own = [(samples.to_owned(), inputs.shallow_clone()), (TARGETS.to_owned(), targets.shallow_clone())];
+    own.into_iter().chain(names.cloned().zip(others.iter().map(Tensor::shallow_clone))).collect()
 }
 
 fn step_is_at_hand(hook: EventKind) -> bool {

@@ -17,6 +17,14 @@ pub enum MetricError {
         /// What the data has.
         found: String,
     },
+    /// The model's outputs are not made for the targets, which only a loss of its own allows.
+    #[error("the metric `{metric}` compares the output with the targets, and {misfit}")]
+    Outputs {
+        /// The metric.
+        metric: Cow<'static, str>,
+        /// What does not fit.
+        misfit: String,
+    },
     /// The model has one output for two classes.
     #[error("the metric `{metric}` takes an output for each class, but the model has one for both")]
     SingleOutput {
@@ -42,6 +50,9 @@ impl Report for MetricError {
             }
             MetricError::Targets { .. } => Some("name one of fewer, as in `top2_error`".to_owned()),
             MetricError::SingleOutput { .. } => Some("use `accuracy` or `auc`, or the loss itself".to_owned()),
+            MetricError::Outputs { .. } => Some(
+                "leave it out, or name another of the tensors that the model returns with `[model] output`".to_owned(),
+            ),
             MetricError::State { .. } => None,
         }
     }

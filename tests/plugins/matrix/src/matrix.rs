@@ -136,7 +136,7 @@ fn cases(parameter: &str) -> Vec<Case> {
                     add(what, bytes(&LimitBatches { split: split.to_owned(), batches }));
                 }
             }
-            ServiceKind::BATCH => add("", bytes(&BatchRequest { split: "val".to_owned(), index: 0 })),
+            ServiceKind::BATCH => add("", bytes(&BatchRequest { split: "val".to_owned(), index: 0, all: false })),
             ServiceKind::EMIT => {
                 add("", bytes(&CustomRequest { name: "matrix".to_owned(), payload: Blob(Vec::new()) }));
             }

@@ -3,6 +3,7 @@
 //! Each line of the file is a JSON object with `hook`, `service`, and either `value` or `error` and `error_kind`.
 //! It does not change the training, except for what `skip_update`, `learning_rate` and the options request.
 
+mod batches;
 mod journal;
 
 use std::thread::JoinHandle;
@@ -442,4 +443,4 @@ fn shapes(views: &[TensorView<'_>]) -> Value {
 }
 
 #[plugin]
-const KINDS: &[Kind] = &[Kind::of::<Services>()];
+const KINDS: &[Kind] = &[Kind::of::<Services>(), Kind::of::<batches::Batches>()];

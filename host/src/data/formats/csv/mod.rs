@@ -38,7 +38,8 @@ use crate::data::other::{Known, OtherPool};
 use crate::data::rows::{Rows, Table};
 use crate::data::split::{HeldOut, Place};
 use crate::data::target::NO_CLASS;
-use crate::data::{DataError, FeatureContent, Samples, Source, Sources, Target, Targets, Wanted};
+use crate::data::typed::Typed;
+use crate::data::{DataError, FeatureContent, INPUTS, Samples, Source, Sources, Target, Targets, Wanted};
 
 /// Reads all files of the options.
 pub(in crate::data) fn read(options: &CsvOptions, source: Source<'_>) -> Result<Pools, DataError> {
@@ -108,7 +109,7 @@ pub(in crate::data) fn read_like(options: &CsvOptions, known: Known<'_>) -> Resu
         rows = gaps.apply(&fill, rows, width);
     }
     let sources = Sources::Lines { path: text.path.clone(), lines: std::mem::take(&mut table.lines) };
-    let pool = Pool { path: text.path.clone(), rows, sample_shape, targets };
+    let pool = Pool { path: text.path.clone(), rows, sample_shape, targets, typed: Typed::default() };
     Ok(OtherPool { pool, has_targets, sources, notes })
 }
 
@@ -210,13 +211,15 @@ fn pools(
             rows: Arc::new(Table { values: encoded.values, row_length: encoder.width() }),
             sample_shape: sample_shape.clone(),
             path: table.file.text.path.clone(),
+            typed: Typed::default(),
         })
     };
     let main = pool(main)?;
     let given = given.into_iter().map(|(name, (table, may_lack))| Ok((name, (pool(table)?, may_lack))));
     let given = given.collect::<Result<_, DataError>>()?;
     let samples = Samples::Table { categorical_as: options.categorical_as, columns: encoder.describe() };
-    Ok(Pools { main, given, held_out, target, samples, classes_given: options.classes.is_some(), gaps, notes })
+    let (classes_given, input_name) = (options.classes.is_some(), INPUTS.to_owned());
+    Ok(Pools { main, given, held_out, target, samples, input_name, classes_given, gaps, notes })
 }
 
 /// The targets of a table; `classes` are those of a classification.

@@ -21,7 +21,10 @@ use crate::data::other::{Known, OtherPool};
 use crate::data::rows::Rows;
 use crate::data::split::Place;
 use crate::data::target::NO_CLASS;
-use crate::data::{DataError, Normalization, Samples, Source, Sources, Target, TargetDescription, Targets, Wanted};
+use crate::data::typed::Typed;
+use crate::data::{
+    DataError, INPUTS, Normalization, Samples, Source, Sources, Target, TargetDescription, Targets, Wanted,
+};
 use crate::report::did_you_mean;
 
 /// Finds the images and reads their headers; they are decoded when they are needed.
@@ -52,6 +55,7 @@ pub(in crate::data) fn read(options: &ImagesOptions, source: Source<'_>) -> Resu
     let target = Target::Classes { count: names.len(), names, shape: Vec::new() };
     let ImagesOptions { color, orientation, resize, .. } = *options;
     Ok(Pools {
+        input_name: INPUTS.to_owned(),
         main,
         given,
         held_out,
@@ -175,7 +179,8 @@ impl Reader<'_> {
             Color::Gray => 1,
         };
         let sample_shape = vec![channels, i64::from(images.height), i64::from(images.width)];
-        let pool = Pool { path: folder, rows: Arc::new(images), sample_shape, targets: Targets::classes(targets) };
+        let (rows, targets, typed) = (Arc::new(images), Targets::classes(targets), Typed::default());
+        let pool = Pool { path: folder, rows, sample_shape, targets, typed };
         Ok((pool, files))
     }
 

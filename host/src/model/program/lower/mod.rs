@@ -66,6 +66,8 @@ pub(super) struct SavedTensors<'a> {
     pub(super) saved: BTreeMap<&'a str, (Vec<i64>, Kind)>,
     /// Which of these are buffers.
     pub(super) buffers: BTreeSet<&'a str>,
+    /// The name in the graph of the targets, if the program takes them: its loss reads them, and no output.
+    pub(super) targets: Option<&'a str>,
 }
 
 /// Why a node is not in the graph.
@@ -213,10 +215,21 @@ impl<'d> Lowering<'d> {
         let mut values = HashMap::new();
         let mut own_names = HashMap::new();
         let mut input = None;
+        let given = specs.iter().filter(|spec| spec.get("user_input").is_some()).filter_map(input_name);
+        let given: Vec<&str> = given.filter(|name| tensors.targets != Some(*name)).collect();
+        if given.len() > 1 {
+            let given = crate::report::list(given.iter().copied(), "and");
+            return Err(Refusal::new(format!("it takes {given}, and a graph takes the samples only")));
+        }
         for spec in specs {
             let Some(name) = input_name(spec) else { continue };
             if spec.get("user_input").is_some() {
-                input = Some(name);
+                match tensors.targets == Some(name) {
+                    true => drop(
+                        values.insert(name, Value::Missing(Reason::from(format!("it reads the targets `{name}`")))),
+                    ),
+                    false => input = Some(name),
+                }
                 continue;
             }
             let own = entry(spec).and_then(|(kind, fields)| text_of(fields, &format!("{kind}_name")));

@@ -1,10 +1,15 @@
-use fixture::shown;
-use serde_json::{Value, json};
+use std::path::Path;
+
+use fixture::{shown, temporary_folder};
+use serde_json::json;
 
 use crate::small_run::SmallRun;
 use crate::training::{Training, read_json};
 
 const PLUGINS: &str = r#"
+[[plugins]]
+kind = "json-lines"
+
 [[plugins]]
 kind = "checkpoint"
 options = { keep_last = 0 }
@@ -54,29 +59,35 @@ fn a_resumed_run_keeps_the_kernels_of_its_checkpoint() {
 #[test]
 fn kernels_that_nobody_has_are_refused() {
     let ran = SmallRun::new().set("run.kernels=gem").run();
-    insta::assert_snapshot!(shown(&ran.output, &[]), @"");
+    insta::assert_snapshot!(shown(&ran.output, &[]), @r"
+    exit code: 2
+    -- stderr
+      × `run.kernels` cannot be `gem`
+       ╭─[--set:1:13]
+     1 │ run.kernels=gem
+       ·             ─┬─
+       ·              ╰── not known here
+       ╰────
+      hint: did you mean `gemm`?
+    ");
 }
 
-/// What is remembered of libraries.
 #[test]
 fn a_library_is_opened_only_by_runs_that_use_it() {
-    let run = |cache: &std::path::Path, kind: &str| -> Vec<Value> {
-        let training = Training::new(&format!("\n[[plugins]]\nkind = \"{kind}\"\n"));
+    let opened = |cache: &Path| -> Vec<String> {
+        let training = Training::new("\n[[plugins]]\nkind = \"print-metrics\"\n");
         let mut command = training.command("out");
-        let output = command.args(["-v", "--set", "run.by_default=false"]).env("HOST_CACHE", cache).output();
-        assert!(output.expect("the host starts").status.success());
-        let log = fixture::lines(&training.path("out").join("log.jsonl"));
-        log.into_iter().filter(|line| line["fields"]["message"] == "plugin library loaded").collect()
+        command.args(["--set", "run.by_default=false"]).env("HOST_CACHE", cache).env("HOST_LOG", "host::plugins=debug");
+        let output = command.output().expect("the host starts");
+        assert!(output.status.success());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        told.lines().filter(|line| line.contains("plugin library loaded")).map(str::to_owned).collect()
     };
-    let cache = fixture::temporary_folder();
-    let opened = |lines: &[Value]| lines.len();
-    let first = run(cache.path(), "print-metrics");
-    assert!(opened(&first) > 10, "{first:#?}");
-    let second = run(cache.path(), "print-metrics");
-    assert!(
-        matches!(&second[..], [line] if line["fields"]["path"].as_str().is_some_and(|path| path.contains("standard"))),
-        "{second:#?}"
-    );
+    let cache = temporary_folder();
+    let first = opened(cache.path());
+    assert!(first.len() > 10, "{first:#?}");
+    let second = opened(cache.path());
+    assert!(matches!(&second[..], [line] if line.contains("standard")), "{second:#?}");
     // Nothing is kept.
-    assert_eq!(opened(&run(std::path::Path::new(""), "print-metrics")), opened(&first));
+    assert_eq!(opened(Path::new("")).len(), first.len());
 }

@@ -25,21 +25,25 @@ import sys
 import tempfile
 import tomllib
 
+import numpy
+
 FOLDER = pathlib.Path(__file__).parent
 WORKLOADS = {
     # Targets of the ratios, by framework.
-    "mlp": {"eager": 4.0, "lightning": 8.0},
-    "cnn": {"eager": 1.3, "lightning": 1.8},
-    "transformer": {"eager": 1.1},
+    "mlp": {"eager": 6.0, "gathered": 3.0, "compiled": 3.8, "lightning": 12.0},
+    "cnn": {"eager": 2.0, "compiled": 1.9, "lightning": 1.8},
+    "transformer": {"eager": 1.7, "compiled": 1.6},
+    "gru": {"eager": 1.8},
     "exported-mlp": {"gathered": 1.0},
-    "exported-gpt2": {"gathered": 1.0},
-    "exported-resnet18": {"gathered": 1.0},
+    "exported-gpt2": {"gathered": 2.0},
+    "exported-resnet18": {"gathered": 1.1},
 }
 NAMES = {
     "host": "host",
     "host with plugins": "host, default plugins",
     "eager": "PyTorch, DataLoader",
     "gathered": "PyTorch, index_select",
+    "compiled": "PyTorch, torch.compile",
     "lightning": "PyTorch Lightning",
     "accelerated": "pytorch-accelerated",
 }
@@ -86,7 +90,8 @@ class Comparison:
         self.run_file = FOLDER / f"{workload}.toml"
         self.steps = tomllib.loads(self.run_file.read_text())["train"]["steps"]
         self.warm_up = self.steps // 5
-        self.threads = None
+        # As the host says: they depend on the operations of a step, which it counts.
+        self.threads, self.megaflops = None, None
         self.settings, contestants = [], NAMES
         if workload.startswith("exported-"):
             program, contestants = folder / f"{workload}.pt2", LOOPS_OF_EXPORTED
@@ -108,7 +113,7 @@ class Comparison:
                 command += self.settings + [argument for path in plugins for argument in ("--plugins", path)]
                 _, told, peak = finish(command)
                 status = json.loads((pathlib.Path(folder) / "status.json").read_text())
-            self.threads = int(re.search(r"\bthreads (\d+)", told)[1])
+            self.threads, self.megaflops = work(told)
             return status, peak
 
         (short, _), (whole, peak) = train(self.warm_up), train(self.steps)
@@ -142,9 +147,11 @@ class Comparison:
                 f"{result.peak / MB:.0f}",
             ]
 
-    def remarks(self):
-        """Figures about only the host."""
+    def remarks(self, peaks):
+        """Figures about only the host; `peaks` are in GFLOP/s, by threads."""
         host = self.results["host"]
+        reached, peak = self.megaflops / host.best() / 1e3, peaks[self.threads]
+        yield f"{self.workload}: {reached:.0f} GFLOP/s, {reached / peak:.2f} of what products reach on {self.threads} threads"
         wait = max(host.waits)
         target = f"; target: < {WAIT_SHARE:.0%}, met: {met(wait < WAIT_SHARE)}" if self.workload == "cnn" else ""
         yield f"{self.workload}: the host's loop waited for data for at most {wait:.2%} of a round{target}"
@@ -152,6 +159,46 @@ class Comparison:
             share = host.peak / self.results["lightning"].peak
             target = f"target: ≤ {MEMORY_SHARE:.2f}, met: {met(share <= MEMORY_SHARE)}"
             yield f"mlp: the host's peak of memory is {share:.2f} of Lightning's; {target}"
+
+
+def work(told):
+    """Threads, and the millions of operations of a step, from what the host tells at the start of a run."""
+    threads, megaflops = re.search(r"\bthreads (\d+) \(auto: (?:about )?([\d.]+) MFLOP", told).groups()
+    return int(threads), float(megaflops)
+
+
+# Rows and columns of the products whose speed is the machine's peak, and how many a step has: of two layers forward, and
+# of both weights and one input backward.
+SIZE, PRODUCTS = 1024, 5
+
+
+def peak_of_products(host, threads, folder):
+    """The most GFLOP/s that the host's products reach on this machine, measured in a training of two large layers."""
+    rows = numpy.random.default_rng(0).standard_normal((SIZE, SIZE), dtype=numpy.float32)
+    numpy.savez(folder / "peak.npz", inputs=rows, targets=rows)
+    layer = f'{{ type = "linear", out_features = {SIZE} }}'
+    (folder / "peak.toml").write_text(f"""
+        [run]
+        name = "peak"
+        device = "cpu"
+        threads = {threads}
+        [data]
+        format = "npz"
+        path = "peak.npz"
+        [model]
+        layers = [{layer}, {layer}]
+        [train]
+        batch_size = {SIZE}
+        loss = {{ type = "mse" }}
+        optimizer = {{ type = "sgd", learning_rate = 1e-3 }}
+    """)
+
+    def seconds(steps):
+        out = folder / f"peak-{threads}-{steps}"
+        finish([host, "run", folder / "peak.toml", "--set", f"train.steps={steps}", "--out", out])
+        return json.loads((out / "status.json").read_text())["elapsed"]
+
+    return PRODUCTS * 2 * SIZE**3 / ((seconds(45) - seconds(5)) / 40) / 1e9
 
 
 def met(is_met):
@@ -185,15 +232,20 @@ def main():
 def compare(arguments, folder):
     names = arguments.workloads or WORKLOADS
     comparisons = [Comparison(arguments.host, arguments.plugins, name, folder) for name in names]
+    peaks = {}
     for number in range(arguments.rounds):
         load = os.getloadavg()[0]
         print(f"round {number + 1} of {arguments.rounds}; the machine's load is {load:.1f}", file=sys.stderr)
         for comparison in comparisons:
             comparison.run_round()
+        for threads in {comparison.threads for comparison in comparisons}:
+            place = folder / f"round-{number}"
+            place.mkdir(exist_ok=True)
+            peaks[threads] = max(peaks.get(threads, 0), peak_of_products(arguments.host, threads, place))
     heading = ["workload", "loop", "steps/s", "host is", "target", "met", "peak MB"]
     print_table([heading, *(row for comparison in comparisons for row in comparison.table())])
     for comparison in comparisons:
-        for remark in comparison.remarks():
+        for remark in comparison.remarks(peaks):
             print(remark)
 
 

@@ -1,6 +1,6 @@
 """Trains a workload with one of the frameworks, and prints the seconds of a step as JSON:
 
-    python train.py {eager | gathered | lightning | accelerated} {mlp | cnn | transformer} --threads N --warm-up STEPS
+    python train.py {eager | gathered | compiled | lightning | accelerated} WORKLOAD --threads N --warm-up STEPS
 
 Each is written as a competent user of the framework would: data in memory, no worker processes, the fused AdamW;
 bars, logs and checkpoints off. Frameworks are imported where they are used, so that each process has its own peak
@@ -8,6 +8,7 @@ memory.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import time
@@ -70,6 +71,11 @@ def gathered(workload, loss_function):
     train_eagerly(workload, loss_function, epoch)
 
 
+def compiled(workload, loss_function):
+    """The loop of `gathered`, with a model of `torch.compile`."""
+    gathered(dataclasses.replace(workload, model=torch.compile(workload.model)), loss_function)
+
+
 def lightning(workload, loss_function):
     from lightning import pytorch
 
@@ -112,7 +118,7 @@ def accelerated(workload, loss_function):
     )
 
 
-FRAMEWORKS = {function.__name__: function for function in (eager, gathered, lightning, accelerated)}
+FRAMEWORKS = {function.__name__: function for function in (eager, gathered, compiled, lightning, accelerated)}
 
 
 def main():

@@ -39,7 +39,7 @@ def load(name):
     if plan["data"]["format"] == "text":
         # One epoch: as many windows of the text as there are in the steps.
         inputs, targets, tokens = windows(path, plan["data"]["context"], steps * batch_size)
-        model = {"transformer": Transformer, "exported-gpt2": Gpt2}[name](tokens, plan["data"]["context"])
+        model = {"transformer": Transformer, "gru": Gru, "exported-gpt2": Gpt2}[name](tokens, plan["data"]["context"])
         return Workload(model, inputs, targets, batch_size, epochs=1)
     inputs, targets = digits(path, plan["data"]["splits"]["val"]["fraction"])
     epochs = steps // -(-len(inputs) // batch_size)
@@ -101,6 +101,17 @@ class Block(nn.Module):
         )
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.out_projection(attended.transpose(1, 2).reshape(batch, length, width))
+
+
+class Gru(nn.Module):
+    def __init__(self, tokens, _):
+        super().__init__()
+        self.embedding = nn.Embedding(tokens, 128)
+        self.gru = nn.GRU(128, 256, num_layers=2, batch_first=True)
+        self.head = nn.Linear(256, tokens)
+
+    def forward(self, tokens):
+        return self.head(self.gru(self.embedding(tokens))[0])
 
 
 class Transformer(nn.Module):

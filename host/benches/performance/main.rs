@@ -12,6 +12,7 @@ mod hooks;
 mod kinds;
 mod libraries;
 mod memory;
+mod products;
 mod startup;
 mod table;
 mod timing;
@@ -28,8 +29,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Section = fn(&Libraries, &mut Table) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("hooks", hooks::measure),
+    ("products", products::measure),
     ("training", training::measure),
     ("threads", training::measure_threads),
     ("kinds", kinds::measure),

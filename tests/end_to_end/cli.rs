@@ -98,7 +98,7 @@ fn help_for_run() {
 
     Environment:
       HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`
-      HOST_CACHE    the folder of what is remembered of libraries; empty: none is
+      HOST_CACHE    the cache of what libraries offer; empty: there is none
     ");
 }
 

@@ -226,6 +226,20 @@ fn what_a_panicked_one_last_saved_is_in_every_later_checkpoint() {
 
 #[test]
 #[cfg(unix)]
+fn a_plugin_that_ends_the_process_fails_the_run() {
+    let run = || SmallRun::with_libraries(&["crashes", "checkpoint"]).instance("kind = 'checkpoint'");
+    let ended = run().instance("kind = 'crashes'\noptions = { how = 'exit', epoch = 2 }").run();
+    assert_eq!(ended.output.status.code(), Some(1), "{}", ended.shown());
+    let told = "plugin `crashes` ended the process in `epoch_end`, with the exit code 0";
+    assert!(ended.shown().contains(told), "{}", ended.shown());
+    let status = ended.status();
+    assert_eq!([&status["state"], &status["outcome"], &status["error_kind"]], ["failed", "failed", "plugin"]);
+    assert_eq!(status["error"], told);
+    run().run_in(ended.out.clone()).succeeded();
+}
+
+#[test]
+#[cfg(unix)]
 fn a_crash_is_told_at_once_and_at_the_next_start() {
     use std::os::unix::process::ExitStatusExt;
     let run = || {

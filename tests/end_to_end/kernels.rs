@@ -50,7 +50,6 @@ fn a_resumed_run_keeps_the_kernels_of_its_checkpoint() {
     };
     assert!((loss("unbroken") - loss("libtorch")).abs() < 1e-4);
 
-    // A checkpoint of a host that did not know them was computed by libtorch.
     let state = read_json(&training.path("unbroken").join(LAST).join("state.json"));
     assert_eq!(state["modules"]["kernels"]["products"], json!("gemm"));
     assert!(state["modules"]["kernels"]["processor"].as_str().is_some_and(|kind| !kind.is_empty()));

@@ -158,7 +158,7 @@ pub fn program(path: &Path) -> Command {
     command.env_clear();
     // Without a setting the program would start itself again, in every test.
     command.env("GOMP_SPINCOUNT", "10000");
-    // What it remembers of libraries stays out of the user's own cache.
+    // What libraries say of themselves stays out of the user's own cache.
     command.env("HOST_CACHE", target_folder().join("tmp/host-cache"));
     // What a program needs to start at all, and the user's own libtorch.
     for name in ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT"] {

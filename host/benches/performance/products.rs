@@ -39,7 +39,7 @@ fn linear([rows, inputs, outputs]: [i64; 3], threads: i32) -> Result<Figure> {
         let _products = products::enter(products)?;
         Ok(time(|| {
             for _ in 0..repetitions {
-                black_box(input.linear(&weight, None::<&Tensor>));
+                let _ = black_box(input.linear(&weight, None::<&Tensor>));
             }
         }))
     };

@@ -4,6 +4,6 @@ fn main() -> std::process::ExitCode {
     // Before the first file is written: the copies of the libraries.
     #[cfg(unix)]
     host::dispatch::survive_file_limits();
-    host::torch::skip_teardown();
+    host::dispatch::handle_exits();
     host::cli::main()
 }

@@ -66,6 +66,7 @@ pub(super) fn watch(
         if count.fetch_add(1, Ordering::Relaxed) > 0 {
             console.clear();
             // The user asked twice. Incomplete files have temporary names.
+            crate::dispatch::forget_exits();
             std::process::exit(i32::from(exit_code()));
         }
         tracing::warn!("ending after this step, with the end hooks; a second signal ends at once");

@@ -151,7 +151,7 @@ impl PlannedModel {
 }
 
 /// The model for samples of `data`: the program's, which is made on `device`, or else the run file's, whose own file is read from
-/// `module`; with the adapters that the run file adds.
+/// `files`; with the adapters that the run file adds.
 pub(super) fn plan(
     own: Option<Box<MakeNetwork>>,
     files: &[(ModelFile, impl AsRef<Path>)],
@@ -173,6 +173,7 @@ pub(super) fn plan(
     })
 }
 
+/// The model as the program or the run file gives it.
 fn without_adapters(
     own: Option<Box<MakeNetwork>>,
     files: &[(ModelFile, impl AsRef<Path>)],

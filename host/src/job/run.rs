@@ -28,7 +28,9 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::config::Every;
 use crate::console::Console;
 use crate::data::DataDescription;
-use crate::dispatch::{Dispatcher, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState};
+use crate::dispatch::{
+    Dispatcher, Exit, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState,
+};
 use crate::distributed::SingleProcess;
 use crate::model::{InitialWeights, ModelFile};
 use crate::report::{Problem, Problems};
@@ -179,10 +181,12 @@ pub(super) fn run(
     // Nothing refuses the run any more, and its report tells how the last process ended.
     runs::forget(folder.path());
 
+    crate::dispatch::watch_exits(on_exit(&status, &reporter));
     let follower = status.follow(&session).map_err(|error| system("start the thread of the status", &error))?;
 
     let hooks = Hooks { order, limits, on_hang: on_hang(&status, &reporter) };
     let ended = train(session, hooks, &kept, &status, request.trial);
+    crate::dispatch::forget_exits();
     #[cfg(unix)]
     crate::dispatch::forget_crash_file();
     console.clear();
@@ -251,6 +255,26 @@ fn on_hang(status: &Arc<RunStatus>, reporter: &Reporter) -> Box<OnHang> {
         reporter.events.end(&status.status());
         end_process();
     })
+}
+
+/// Tells of a plugin that ends the process: the run has failed, whatever code it gave.
+fn on_exit(status: &Arc<RunStatus>, reporter: &Reporter) -> impl FnOnce(Exit) + Send + 'static {
+    let (status, reporter) = (Arc::clone(status), reporter.clone());
+    move |Exit { hook, code }| {
+        let who = match hook {
+            Some((plugin, hook)) => format!("plugin `{plugin}` ended the process in `{hook}`"),
+            None => "something ended the process outside of any hook".to_owned(),
+        };
+        let with = code.map_or_else(String::new, |code| format!(", with the exit code {code}"));
+        let message = format!("{who}{with}");
+        reporter.console.clear();
+        let hint = "a plugin must not call `exit`: it stops a run with `run.stop(…)`, or returns an error".to_owned();
+        reporter.fail(&Problem::new(message.clone()).with_hint(hint));
+        torchelastic::tell(&message, "plugin", "");
+        let error = RunError { kind: "plugin", message: message.clone() };
+        status.end(Outcome::Failed, &message, Some(error), &[], &[]);
+        reporter.events.end(&status.status());
+    }
 }
 
 /// Ends the process at once: what runs at an ordinary exit could wait for the thread that does not return.

@@ -9,7 +9,7 @@ pub struct ModelBatch<'a> {
     pub inputs: &'a Tensor,
     /// The inputs beside them, in the order of the data's.
     pub others: &'a [Tensor],
-    /// The targets. Where there are none, zeros stand for them in a program that takes them.
+    /// The targets. Without them, a program that takes them is given zeros.
     pub targets: Option<&'a Tensor>,
 }
 

@@ -26,9 +26,10 @@ impl Network {
                 // Before the first layer it is the inputs' own shape, and after that there is nothing to flatten.
                 Op::Flatten => continue,
                 Op::Linear { transposed: false, .. } => {
-                    let tensor = |spec: &TensorSpec| self.tensor(&spec.name).ok();
+                    let tensor =
+                        |spec: &TensorSpec| self.tensor(&spec.name).ok().filter(|tensor| tensor.kind() == Kind::Float);
                     let mut parameters = node.parameters.iter();
-                    let weight = tensor(parameters.next()?).filter(|weight| weight.kind() == Kind::Float)?;
+                    let weight = tensor(parameters.next()?)?;
                     let bias = match parameters.next() {
                         Some(spec) => Some(tensor(spec)?),
                         None => None,

@@ -99,7 +99,7 @@ impl Network {
     }
 
     /// The same for a batch that also has `others`, and `targets` for a program that takes them: the shape of a sample, and the
-    /// dtype. A program whose output depends on the targets is computed only with them from then on.
+    /// dtype.
     ///
     /// # Errors
     ///
@@ -120,6 +120,9 @@ impl Network {
         let others = others.iter().map(|&other| zeros(other)).collect::<Result<Vec<_>, _>>()?;
         let targets = targets.map(zeros).transpose()?;
         let batch = ModelBatch { inputs: &inputs, others: &others, targets: targets.as_ref() };
+        if let Some(program) = self.program_mut() {
+            program.check(&batch).map_err(|refusal| ModelError::Forward { message: refusal.to_string() })?;
+        }
         let Forwarded { output, loss, .. } = tch::no_grad(|| self.compute(batch, Mode::Evaluate, &[]))?;
         if let Some(found) = loss.map(|loss| loss.size()).filter(|size| !size.is_empty()) {
             return Err(ModelError::Loss { found });
@@ -130,17 +133,6 @@ impl Network {
         };
         self.set_output_shape(shape.to_vec());
         self.check_graph(sample);
-        if let (Some(targets), Some(program)) = (&targets, self.program_mut().filter(|program| program.takes_targets()))
-        {
-            let changed = targets.f_ones_like()?;
-            let batch = ModelBatch { targets: Some(&changed), ..batch };
-            // Targets that are all one may be none of the model's: then nothing is known.
-            if let Ok(other) = tch::no_grad(|| program.run(batch, false, &[], &[]))
-                && !output.f_allclose(&other.output, 0.0, 0.0, true)?
-            {
-                program.set_reads_targets();
-            }
-        }
         Ok(())
     }
 }

@@ -144,10 +144,16 @@ pub(super) fn difference(
         if found.size() != expected.size() {
             return Ok(f64::INFINITY);
         }
+        // Where both give no number, nothing is told; where one of them does, they differ.
+        let is_nan = expected.f_isnan()?;
+        if !is_nan.f_equal(&found.f_isnan()?)? {
+            return Ok(f64::INFINITY);
+        }
+        let [expected, found] = [expected, found].map(|output| output.f_nan_to_num(0.0, None, None));
+        let (expected, found) = (expected?, found?);
         let largest = expected.f_abs()?.f_max()?.f_double_value(&[])?;
         let difference = (found - expected).f_abs()?.f_max()?.f_double_value(&[])?;
-        // An output that is no number tells nothing.
-        Ok(if difference.is_nan() { 0.0 } else { difference / largest.max(f64::MIN_POSITIVE) })
+        Ok(difference / largest.max(f64::MIN_POSITIVE))
     })
 }
 

@@ -79,11 +79,12 @@ impl Network {
         &self.frozen
     }
 
-    /// What is frozen after a request. That of the run file comes `first`: it leaves the adapters of LoRA learning.
+    /// What is frozen after a request. That of the run file comes `first`: it leaves the adapters of LoRA learning. One that lets
+    /// parameters learn again concerns what is not the base of adapters, which stays as it is.
     ///
     /// # Errors
     ///
-    /// Those of [`Frozen::after`], and a request that lets the base of adapters learn.
+    /// Those of [`Frozen::after`], and a request to let only parameters of the base learn.
     pub fn frozen_after(&self, request: &Freeze, first: bool) -> Result<Frozen, Refusal> {
         let parameters: Vec<&str> = self.parameters().iter().map(|named| named.name.as_str()).collect();
         let Some(lora) = self.lora() else { return self.frozen.after(request, &parameters) };
@@ -93,16 +94,19 @@ impl Network {
             let names = fitting("parameter", &request.patterns, &others)?;
             request.patterns = names.into_iter().map(str::to_owned).collect();
         }
-        let after = self.frozen.after(&request, &parameters)?;
-        match parameters.iter().find(|name| lora.is_base(name) && !after.contains(name)) {
-            None => Ok(after),
-            Some(name) => Err(Refusal {
-                status: Status::ERROR,
-                message: format!(
-                    "`{name}` stays as it is beside the adapters; `train` of `[model] lora` names what is trained itself"
-                ),
-            }),
+        if !first && !request.frozen {
+            let names = fitting("parameter", &request.patterns, &parameters)?;
+            let base = names.first().copied().unwrap_or_default().to_owned();
+            let (_, learn): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| lora.is_base(name));
+            if learn.is_empty() {
+                let message = format!(
+                    "`{base}` stays as it is beside the adapters; `train` of `[model] lora` names what is trained itself"
+                );
+                return Err(Refusal { status: Status::ERROR, message });
+            }
+            request.patterns = learn.into_iter().map(str::to_owned).collect();
         }
+        self.frozen.after(&request, &parameters)
     }
 
     /// Freezes exactly what `frozen` says; the others learn.

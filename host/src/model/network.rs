@@ -215,9 +215,7 @@ impl Network {
         match &self.computation {
             Computation::Graph { graph, plan } => plan.run(self.weights(graph, &self.sums()?), input, mode),
             Computation::Custom(forward) => forward.run(input, mode),
-            Computation::Exported(program) => {
-                Ok(exported::run(program, input.into(), mode, &self.named(&self.sums()?), &[])?.output)
-            }
+            Computation::Exported(_) => Ok(self.compute(input.into(), mode, &[])?.output),
         }
     }
 
@@ -230,7 +228,7 @@ impl Network {
     pub fn compute(&self, batch: ModelBatch<'_>, mode: Mode, wanted: &[usize]) -> Result<Forwarded, ModelError> {
         let (output, values) = match &self.computation {
             Computation::Exported(program) => {
-                // Why there are no nodes, before what fails because of it.
+                // Says why there are no nodes.
                 if !wanted.is_empty() {
                     self.graph()?;
                 }
@@ -266,14 +264,8 @@ impl Network {
                 }
                 Ok((forward.run(input, mode)?, Vec::new()))
             }
-            Computation::Exported(program) => {
-                // Why there are no nodes, before what fails because of it.
-                if !wanted.is_empty() {
-                    self.graph()?;
-                }
-                let sums = self.sums()?;
-                let forwarded = exported::run(program, input.into(), mode, &self.named(&sums), wanted)?;
-                let Forwarded { output, values, .. } = forwarded;
+            Computation::Exported(_) => {
+                let Forwarded { output, values, .. } = self.compute(input.into(), mode, wanted)?;
                 Ok((output, values))
             }
         }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use plugin_api::protocol::Descriptor;
 
+use super::descriptor_cache::{Description, DescriptorCache};
 use super::error::{CatalogueError, LoadError};
 use super::library::Library;
-use super::remembered::{Memory, Remembered};
 
 /// A kind of callback and the library that has it, which is opened when it is used.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub struct Kind {
 impl Kind {
     /// What the kind says of itself.
     pub fn descriptor(&self) -> &Descriptor {
-        &self.listed.said.descriptors[self.index as usize]
+        &self.listed.description.descriptors[self.index as usize]
     }
 
     /// The library's file.
@@ -29,7 +29,7 @@ impl Kind {
 
     /// What built the library: SDK, compiler and target.
     pub fn build(&self) -> &str {
-        &self.listed.said.build
+        &self.listed.description.build
     }
 
     /// The library, which is opened unless it is open.
@@ -45,28 +45,28 @@ impl Kind {
 /// A library and what it said of itself, now or when it was opened last.
 struct Listed {
     path: PathBuf,
-    said: Remembered,
+    description: Description,
     library: OnceLock<Library>,
     /// Held while it is opened, which happens once.
     opening: Mutex<()>,
 }
 
 impl Listed {
-    /// A library that is opened only if it is not remembered.
-    fn find(path: &Path, memory: &Memory) -> Result<Listed, LoadError> {
-        match memory.recall(path) {
-            Some(said) => Ok(Listed::new(path, said, OnceLock::new())),
-            None => Listed::open(path, memory),
+    /// A library that is opened only if it is not cached.
+    fn find(path: &Path, cache: &DescriptorCache) -> Result<Listed, LoadError> {
+        match cache.recall(path) {
+            Some(description) => Ok(Listed::new(path, description, OnceLock::new())),
+            None => Listed::open(path, cache),
         }
     }
 
-    fn open(path: &Path, memory: &Memory) -> Result<Listed, LoadError> {
-        let library = Library::open_remembered(path, memory)?;
-        Ok(Listed::new(path, library.said(), OnceLock::from(library)))
+    fn open(path: &Path, cache: &DescriptorCache) -> Result<Listed, LoadError> {
+        let library = Library::open_cached(path, cache)?;
+        Ok(Listed::new(path, library.description(), OnceLock::from(library)))
     }
 
-    fn new(path: &Path, said: Remembered, library: OnceLock<Library>) -> Listed {
-        Listed { path: path.to_owned(), said, library, opening: Mutex::new(()) }
+    fn new(path: &Path, description: Description, library: OnceLock<Library>) -> Listed {
+        Listed { path: path.to_owned(), description, library, opening: Mutex::new(()) }
     }
 
     fn library(&self) -> Result<&Library, LoadError> {
@@ -74,9 +74,10 @@ impl Listed {
         if let Some(library) = self.library.get() {
             return Ok(library);
         }
-        let library = Library::open(&self.path)?;
+        // A wrong entry of the cache is put right for the next start.
+        let library = Library::open_cached(&self.path, &DescriptorCache::of_user())?;
         let kinds = |descriptors: &[Descriptor]| serde_json::to_string(descriptors).unwrap_or_default();
-        if kinds(library.descriptors()) != kinds(&self.said.descriptors) {
+        if kinds(library.descriptors()) != kinds(&self.description.descriptors) {
             return Err(LoadError::Changed { path: self.path.clone() });
         }
         Ok(self.library.get_or_init(|| library))
@@ -100,41 +101,42 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Finds the libraries at `paths`, and opens those that are not remembered: each a library file, or a folder, which is not searched recursively.
+    /// Finds the libraries at `paths`, each a library file or a folder (which is not searched recursively), and opens those that
+    /// are not cached.
     ///
     /// # Errors
     ///
     /// A missing path, a folder without libraries, a named file that cannot be loaded, or two
     /// libraries with one kind. A file of a folder that cannot be loaded is in [`Self::rejected`].
     pub fn load(paths: &[PathBuf]) -> Result<Self, CatalogueError> {
-        Self::of(paths, &Memory::of_user(), Listed::find)
+        Self::of(paths, &DescriptorCache::of_user(), Listed::find)
     }
 
-    /// As [`Self::load`], but each library is opened, whatever is remembered of it.
+    /// As [`Self::load`], but each library is opened, whatever is cached of it.
     ///
     /// # Errors
     ///
     /// Those of [`Self::load`].
     pub fn open(paths: &[PathBuf]) -> Result<Self, CatalogueError> {
-        Self::of(paths, &Memory::of_user(), Listed::open)
+        Self::of(paths, &DescriptorCache::of_user(), Listed::open)
     }
 
     fn of(
         paths: &[PathBuf],
-        memory: &Memory,
-        list: fn(&Path, &Memory) -> Result<Listed, LoadError>,
+        cache: &DescriptorCache,
+        list: fn(&Path, &DescriptorCache) -> Result<Listed, LoadError>,
     ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
         for path in paths {
             if path.is_dir() {
                 for file in libraries_in(path)? {
-                    match list(&file, memory) {
+                    match list(&file, cache) {
                         Ok(listed) => catalogue.add(listed)?,
                         Err(error) => catalogue.rejected.push(Rejected { path: file, error }),
                     }
                 }
             } else if path.exists() {
-                catalogue.add(list(path, memory)?)?;
+                catalogue.add(list(path, cache)?)?;
             } else {
                 return Err(CatalogueError::Missing { path: path.clone() });
             }
@@ -149,7 +151,7 @@ impl Catalogue {
             // `--plugins DIR --plugins DIR/libmine.so` names it twice.
             return Ok(());
         }
-        for index in 0..listed.said.descriptors.len() {
+        for index in 0..listed.description.descriptors.len() {
             let kind = Kind { listed: Arc::clone(&listed), index: index as u32 };
             if let Some(first) = self.kind(&kind.descriptor().kind) {
                 return Err(CatalogueError::Ambiguous {

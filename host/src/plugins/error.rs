@@ -17,8 +17,8 @@ pub enum LoadError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is another one than when the run looked at what it offers.
-    #[error("the plugin library `{path}` was replaced while it was in use")]
+    /// It says something else of itself than when it was listed.
+    #[error("the plugin library `{path}` offers other kinds than when it was listed")]
     Changed {
         /// The file.
         path: PathBuf,
@@ -151,7 +151,7 @@ impl Report for LoadError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Unreadable { .. } => "check the path and its permissions",
-            Self::Changed { .. } => "start again",
+            Self::Changed { .. } => "start again: what it offers has been read anew",
             Self::NotALibrary { .. } => {
                 "build the plugin with `crate-type = [\"cdylib\"]` and copy the library that cargo names; in C build it with `cc -shared`"
             }

@@ -7,12 +7,12 @@ use plugin_api::abi::kinds::Status;
 use plugin_api::abi::{self, Bytes, LibraryTable, ReplyTable, TensorTable};
 use plugin_api::protocol::Descriptor;
 
+use super::descriptor_cache::{Description, DescriptorCache};
 use super::entry::Entry;
 use super::error::LoadError;
 use super::inspect::inspect;
 #[cfg(unix)]
 use super::private_copy::PrivateCopy;
-use super::remembered::{Memory, Remembered};
 
 /// A loaded library; it stays loaded until the process ends.
 pub struct Library {
@@ -33,13 +33,13 @@ impl Library {
     }
 
     /// Opens the library at `path`, and remembers what it says of itself.
-    pub(super) fn open_remembered(path: &Path, memory: &Memory) -> Result<Self, LoadError> {
+    pub(super) fn open_cached(path: &Path, cache: &DescriptorCache) -> Result<Self, LoadError> {
         // Before the content, so that a file that changes meanwhile is not taken for the one that was read.
         let metadata = path.metadata();
         let bytes = read(path)?;
         let library = Self::open_bytes(path, &bytes)?;
         if let Ok(metadata) = metadata {
-            memory.keep(path, &metadata, &bytes, library.said());
+            cache.keep(path, &metadata, &bytes, library.description());
         }
         Ok(library)
     }
@@ -80,8 +80,8 @@ impl Library {
     }
 
     /// What it says of itself.
-    pub(super) fn said(&self) -> Remembered {
-        Remembered { descriptors: self.descriptors.clone(), build: self.build() }
+    pub(super) fn description(&self) -> Description {
+        Description { descriptors: self.descriptors.clone(), build: self.build() }
     }
 
     /// What built it: SDK, compiler and target.

@@ -6,6 +6,7 @@
 //! Invariant: this module names no tensor library and nothing of the training loop.
 
 mod catalogue;
+mod descriptor_cache;
 mod entry;
 mod error;
 mod inspect;
@@ -14,7 +15,6 @@ mod library;
 mod log;
 #[cfg(unix)]
 mod private_copy;
-mod remembered;
 mod search;
 
 pub use catalogue::{Catalogue, Kind, Rejected};

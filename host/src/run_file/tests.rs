@@ -564,6 +564,7 @@ fn the_defaults_of_the_digits_run() {
     seed = 42
     device = "auto"
     threads = "auto"
+    kernels = "auto"
     by_default = true
     checkpoint_signal = "SIGUSR1"
     hook_warning = "1 min"

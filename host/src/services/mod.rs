@@ -93,7 +93,7 @@ pub struct SnapshotNeeds {
     pub sets: BTreeSet<String>,
     /// Whether a checkpoint is written from it: then it holds the whole training state.
     pub training_state: bool,
-    /// Whether one who exports reads it.
+    /// Whether an exporter reads it.
     pub exports: bool,
 }
 

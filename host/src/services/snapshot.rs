@@ -59,7 +59,7 @@ pub struct Snapshot {
     pub loss: Option<f64>,
     /// The copied tensors, by the name of their set.
     pub tensors: BTreeMap<String, Vec<SharedTensor>>,
-    /// The same of sets that callbacks that export read otherwise: merged with adapters.
+    /// The sets as exporters read them: merged with the adapters.
     pub merged: BTreeMap<String, Vec<SharedTensor>>,
     /// The checkpoint that is being taken, if it was copied.
     pub checkpoint: Option<Box<WriteCheckpoint>>,

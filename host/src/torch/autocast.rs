@@ -45,7 +45,7 @@ fn set(device: Device, dtype: c_int) -> Result<Autocast, TorchError> {
 
 impl Drop for Autocast {
     fn drop(&mut self) {
-        // SAFETY: takes no pointers. It fails for no device that `enter` accepted.
+        // SAFETY: takes no pointers. It fails for no device that `set` accepted.
         let _ = unsafe { shim::host_torch_autocast_leave(self.device, self.previous) };
     }
 }

@@ -186,8 +186,8 @@ mod tests {
             let list = TensorList::new(all.iter().copied()).unwrap();
             let mut chain = Chain::new(&layers, loss).unwrap();
             let mut held: Vec<(Tensor, Tensor)> = Vec::new();
-            // Whole batches, a smaller one, and a whole one again.
-            for batch in [7, 7, 3, 7] {
+            // Whole batches, smaller ones, and a whole one again.
+            for batch in [7, 7, 3, 1, 7] {
                 let inputs = numbers(&[batch, widths[0]], 0.2);
                 let targets = if is_regression {
                     numbers(&[batch, last], 0.4)

@@ -76,11 +76,15 @@ variable_list gradients_of(
     const at::Tensor& input,
     const at::Tensor& states,
     const at::Tensor& weight_input,
-    const at::Tensor& weight_state) {
+    const at::Tensor& weight_state,
+    bool wants_input) {
   const at::Tensor input_rows = joined(of_input), state_rows = joined(of_state);
-  at::Tensor input_gradient = empty(input.sizes());
-  at::Tensor input_gradient_rows = joined(input_gradient);
-  product(input_gradient_rows, input_rows, weight_input);
+  at::Tensor input_gradient;
+  if (wants_input) {
+    input_gradient = empty(input.sizes());
+    at::Tensor rows = joined(input_gradient);
+    product(rows, input_rows, weight_input);
+  }
   at::Tensor weight_input_gradient = empty(weight_input.sizes()), weight_state_gradient = empty(weight_state.sizes());
   product(weight_input_gradient, input_rows.t(), joined(input));
   product(weight_state_gradient, state_rows.t(), joined(reading.all_before(states)));
@@ -96,7 +100,9 @@ variable_list gradients_of(
 
 // A second derivative would need the graph of what is computed below autograd.
 void refuse_second_derivative() {
-  TORCH_CHECK(!at::GradMode::is_enabled(), "`gru` has no second derivative here; set `[run] kernels = \"libtorch\"`");
+  TORCH_CHECK(
+      !at::GradMode::is_enabled(),
+      "`gru` has no second derivative by these kernels: start a new run with `[run] kernels = \"libtorch\"`");
 }
 
 Reading reading_of(const at::Tensor& input, const at::Tensor& weight_state, bool reverse) {
@@ -180,7 +186,8 @@ struct Layer : torch::autograd::Function<Layer> {
       product(of_state, of_state, of_share, weight_state);
     }
     variable_list gradients =
-        gradients_of(reading, of_gates, of_shares, input, states, weight_input, weight_state);
+        gradients_of(
+            reading, of_gates, of_shares, input, states, weight_input, weight_state, context->needs_input_grad(0));
     gradients.emplace_back();
     return gradients;
   }
@@ -190,21 +197,21 @@ struct Layer : torch::autograd::Function<Layer> {
 
 extern "C" {
 
-// A layer over `[length, batch, features]`, with `weights` of the input and the state, and then their biases. `*output` is null
-// where products are libtorch's, or in another precision: then libtorch has the layer.
+// Whether layers of this input and weight are computed here; in another precision, or where products are libtorch's, libtorch has
+// them.
+bool host_torch_gru_is_ours(const at::Tensor* input, const at::Tensor* weight) noexcept {
+  return products_are_ours() && input->device().is_cpu() && input->scalar_type() == at::kFloat &&
+      weight->scalar_type() == at::kFloat && !at::autocast::is_autocast_enabled(at::kCPU);
+}
+
+// A layer over `[length, batch, features]`, with `weights` of the input and the state, and then their biases.
 int host_torch_gru_layer(
     const at::Tensor* input,
     const at::Tensor* const* weights,
     bool reverse,
     at::Tensor** output) noexcept {
   return guarded([&] {
-    *output = nullptr;
-    if (!products_are_ours() || !input->device().is_cpu() || input->scalar_type() != at::kFloat ||
-        weights[0]->scalar_type() != at::kFloat || at::autocast::is_autocast_enabled(at::kCPU)) {
-      return;
-    }
-    at::Tensor value = Layer::apply(*input, *weights[0], *weights[1], *weights[2], *weights[3], reverse);
-    *output = new at::Tensor(std::move(value));
+    *output = new at::Tensor(Layer::apply(*input, *weights[0], *weights[1], *weights[2], *weights[3], reverse));
   });
 }
 

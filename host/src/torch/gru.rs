@@ -25,14 +25,18 @@ impl Layers {
     ///
     /// Those of libtorch, for shapes that do not fit.
     pub fn run(&self, input: &Tensor, parameters: &[&Tensor]) -> Result<Option<Tensor>, TorchError> {
+        // SAFETY: two live tensors.
+        let is_ours = |weight: &&Tensor| unsafe { shim::host_torch_gru_is_ours(input.as_ptr(), weight.as_ptr()) };
+        if !parameters.first().is_some_and(is_ours) {
+            return Ok(None);
+        }
         let directions = if self.bidirectional { 2 } else { 1 };
         let layers: Vec<_> = parameters.chunks_exact(4 * directions).collect();
         let mut value = input.f_transpose(0, 1)?.f_contiguous()?;
         for (index, layer) in layers.iter().enumerate() {
             let mut states = Vec::with_capacity(directions);
             for (direction, weights) in layer.chunks_exact(4).enumerate() {
-                let Some(state) = self.direction(&value, weights, direction == 1)? else { return Ok(None) };
-                states.push(state);
+                states.push(Self::direction(&value, weights, direction == 1)?);
             }
             value = if states.len() == 1 { states.remove(0) } else { Tensor::f_cat(&states, 2)? };
             if self.dropout > 0.0 && index + 1 < layers.len() {
@@ -42,14 +46,14 @@ impl Layers {
         Ok(Some(value.f_transpose(0, 1)?))
     }
 
-    fn direction(&self, input: &Tensor, weights: &[&Tensor], reverse: bool) -> Result<Option<Tensor>, TorchError> {
+    fn direction(input: &Tensor, weights: &[&Tensor], reverse: bool) -> Result<Tensor, TorchError> {
         let weights: Vec<_> = weights.iter().map(|weight| weight.as_ptr()).collect();
         let mut output = ptr::null_mut();
         // SAFETY: a live input, four live weights, and a place to write to.
         let status = unsafe { shim::host_torch_gru_layer(input.as_ptr(), weights.as_ptr(), reverse, &mut output) };
         check(status, "gru")?;
         // SAFETY: the tensor was made for this call and belongs to its caller.
-        Ok((!output.is_null()).then(|| unsafe { Tensor::from_ptr(output) }))
+        Ok(unsafe { Tensor::from_ptr(output) })
     }
 }
 

@@ -48,13 +48,6 @@ pub fn keep_freed_memory() {
     unsafe { shim::host_torch_keep_freed_memory() }
 }
 
-/// Has the process end without libtorch's destructors, with glibc: to take its thousands of operators out of their tables again
-/// takes a tenth of a second. Handlers that plugins registered run, and C's streams are flushed. Call it once, first in `main`.
-pub fn skip_teardown() {
-    // SAFETY: takes no pointers, and the C library locks its own list.
-    unsafe { shim::host_torch_skip_teardown() }
-}
-
 /// Seeds libtorch's default generators, CPU and every CUDA device (`torch.manual_seed`). Dropout in training draws
 /// from them; nothing in evaluation does.
 pub fn manual_seed(seed: u64) {

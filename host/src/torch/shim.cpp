@@ -31,10 +31,6 @@
 
 #if defined(__GLIBC__)
 #include <malloc.h>
-#include <unistd.h>
-
-#include <cstdio>
-#include <cstdlib>
 #endif
 
 #include <array>
@@ -446,21 +442,6 @@ int host_torch_autocast_leave(int device, int previous) noexcept {
       at::autocast::clear_cache();
     }
   });
-}
-
-// ---- the end of the process
-
-// Has the process end without the destructors of what was loaded before this call, whatever ends it by `exit`.
-void host_torch_skip_teardown() noexcept {
-#if defined(__GLIBC__)
-  // Handlers run in the reverse order: those of libraries that are loaded later come first.
-  on_exit(
-      [](int status, void*) {
-        std::fflush(nullptr);
-        _exit(status);
-      },
-      nullptr);
-#endif
 }
 
 // ---- values

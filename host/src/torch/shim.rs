@@ -92,6 +92,7 @@ unsafe extern "C" {
         loss: *mut *mut C_tensor,
     ) -> c_int;
 
+    pub(super) fn host_torch_gru_is_ours(input: *const C_tensor, weight: *const C_tensor) -> bool;
     pub(super) fn host_torch_gru_layer(
         input: *const C_tensor,
         weights: *const *const C_tensor,
@@ -182,7 +183,6 @@ unsafe extern "C" {
     pub(super) fn host_torch_row_major(tensor: *const C_tensor, output: *mut *mut C_tensor) -> c_int;
 
     pub(super) fn host_torch_keep_freed_memory();
-    pub(super) fn host_torch_skip_teardown();
     pub(super) fn host_torch_set_deterministic_algorithms(enabled: bool) -> c_int;
     pub(super) fn host_torch_autocast_enter(device: c_int, dtype: c_int, previous: *mut c_int) -> c_int;
     pub(super) fn host_torch_autocast_leave(device: c_int, previous: c_int) -> c_int;

@@ -15,7 +15,7 @@ use super::session::Session;
 use super::step::{Forward, Samples};
 use crate::dispatch::Dispatcher;
 use crate::history::Position;
-use crate::model::{BoxError, Forwarded, Mode, ModelBatch, Network, contained};
+use crate::model::{BoxError, Forwarded, Mode, ModelBatch, ModelError, Network, contained};
 use crate::torch::autocast::Autocast;
 
 /// The mean loss of a batch from its outputs and targets: a scalar with an autograd graph.
@@ -244,7 +244,8 @@ impl Learner {
         targets: &Tensor,
     ) -> Result<Tensor, TrainError> {
         match own {
-            Some(own) => as_loss("model", own),
+            Some(own) if own.dim() == 0 => as_float(own),
+            Some(own) => Err(ModelError::Loss { found: own.size() }.into()),
             None => self.loss.compute(outputs, targets),
         }
     }

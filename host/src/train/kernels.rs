@@ -40,9 +40,16 @@ impl Kernels {
     /// What a run uses that goes on from a checkpoint: the checkpoint's kernels, so that its bits are those of a run that was
     /// not interrupted; on a processor of another kind, where they cannot be, its own. A checkpoint of a host that did not
     /// record them was computed by libtorch.
-    fn resumed(self, saved: Option<Kernels>) -> Resumed {
+    fn resumed(self, saved: Option<Result<Kernels, serde_json::Error>>) -> Resumed {
         match saved {
-            Some(saved) if saved.processor != self.processor => {
+            Some(Err(error)) => {
+                let warning = format!(
+                    "the kernels of the checkpoint are not known here ({error}): sums are rounded in another order, so the last \
+                     bits of results will differ from those of an uninterrupted run"
+                );
+                Resumed { kernels: self, warning: Some(warning) }
+            }
+            Some(Ok(saved)) if saved.processor != self.processor => {
                 let warning = format!(
                     "the checkpoint was written on another kind of processor ({}; this one is {}): sums are rounded in another \
                      order, so the last bits of results will differ from those of an uninterrupted run",
@@ -50,7 +57,7 @@ impl Kernels {
                 );
                 Resumed { kernels: self, warning: Some(warning) }
             }
-            Some(saved) => Resumed { kernels: saved, warning: None },
+            Some(Ok(saved)) => Resumed { kernels: saved, warning: None },
             None => Resumed { kernels: Kernels { products: Products::Libtorch, ..self }, warning: None },
         }
     }
@@ -64,13 +71,17 @@ mod tests {
     fn a_resumed_run_keeps_the_kernels_of_its_checkpoint_where_it_can() {
         let [gemm, libtorch] = [Products::Gemm, Products::Libtorch].map(Kernels::new);
         for (own, saved) in [(&gemm, &libtorch), (&libtorch, &gemm)] {
-            let resumed = own.clone().resumed(Some(saved.clone()));
+            let resumed = own.clone().resumed(Some(Ok(saved.clone())));
             assert_eq!(resumed, Resumed { kernels: saved.clone(), warning: None });
         }
         assert_eq!(gemm.clone().resumed(None), Resumed { kernels: libtorch.clone(), warning: None });
         let elsewhere = Kernels { processor: "GenuineIntel family 6 model 207".to_owned(), ..libtorch };
-        let resumed = gemm.clone().resumed(Some(elsewhere));
+        let resumed = gemm.clone().resumed(Some(Ok(elsewhere)));
         assert_eq!(resumed.kernels, gemm);
         assert!(resumed.warning.unwrap().contains("(GenuineIntel family 6 model 207; this one is "));
+        let unknown = serde_json::from_str::<Kernels>(r#"{ "products": "abacus", "processor": "" }"#);
+        let resumed = gemm.clone().resumed(Some(unknown));
+        assert_eq!(resumed.kernels, gemm);
+        assert!(resumed.warning.unwrap().contains("`abacus`"));
     }
 }

@@ -29,10 +29,10 @@ pub(super) struct Step {
     /// The inputs beside the samples, in the data's order.
     pub(super) others: Vec<Tensor>,
     pub(super) targets: Option<Tensor>,
-    /// The model's output, from backward on, with its graph: it is detached only when it is handed out, so that a step
-    /// whose output nobody reads saves that.
+    /// The model's output, from backward on. While it still has a graph it is detached only when it is handed out, so that a
+    /// step whose output nobody reads saves that.
     pub(super) outputs: Option<Tensor>,
-    /// The mean loss over the step's samples, on the model's device; with its graph, as `outputs`.
+    /// The mean loss over the step's samples, on the model's device; as `outputs`.
     pub(super) loss: Option<Tensor>,
     /// Its value, once somebody has read it.
     loss_value: Cell<Option<f64>>,

@@ -16,7 +16,7 @@ Examples:
 
 Environment:
   HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`
-  HOST_CACHE    the folder of what is remembered of libraries; empty: none is";
+  HOST_CACHE    the cache of what libraries offer; empty: there is none";
 
 /// Trains what a run file says, with the callbacks of plugin libraries.
 #[derive(Debug, Args)]

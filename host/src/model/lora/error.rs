@@ -14,6 +14,9 @@ pub enum LoraError {
     /// What computes the model cannot take other weights.
     #[error("LoRA adapts models of layers and exported programs, and this one is neither")]
     Model,
+    /// It has adapters.
+    #[error("the model has adapters")]
+    Twice,
     /// The scale of the adapters is not usable.
     #[error("`alpha` is {value}, which is not a number above 0")]
     Alpha {
@@ -74,7 +77,7 @@ impl LoraError {
     /// What it is about, as a pointer from `lora` in the run file.
     pub fn place(&self) -> String {
         match self {
-            Self::Model | Self::Network(_) => String::new(),
+            Self::Model | Self::Twice | Self::Network(_) => String::new(),
             Self::Alpha { .. } => "/alpha".to_owned(),
             Self::NoTargets => "/targets".to_owned(),
             Self::Target { index, .. } | Self::Module { index, .. } => format!("/targets/{index}"),
@@ -117,7 +120,7 @@ impl Report for LoraError {
                     .to_owned(),
             ),
             Self::Train { names, .. } => Some(format!("the model has {}; `*` stands for any text", few(names))),
-            Self::Trained { .. } | Self::Network(_) => None,
+            Self::Trained { .. } | Self::Twice | Self::Network(_) => None,
         }
     }
 }

@@ -107,9 +107,9 @@ impl Lora {
         self.adapters.iter().map(sum).collect()
     }
 
-    /// A model's tensors with the sums in place of adapted weights and without the adapters, but for those that are `wanted` by
-    /// their names; a name that is wanted is one of a few. Without gradients. A weight whose adapter is not among the tensors stays as
-    /// it is.
+    /// A model's tensors with the sums in place of adapted weights and without the adapters. Without gradients. A weight whose
+    /// adapter is not among the tensors stays as it is. With `wanted` names, only weights of these names are merged, and adapters
+    /// of these names are kept: do not read the others.
     ///
     /// # Errors
     ///
@@ -200,11 +200,14 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// See [`LoraError`]; then nothing has changed.
+    /// See [`LoraError`]; unless libtorch failed, nothing has changed then. A network that has adapters is refused.
     pub fn adapt(&mut self, options: &LoraOptions, moving_statistics: bool, seed: u64) -> Result<(), LoraError> {
         let LoraOptions { rank, alpha, ref targets, ref train } = *options;
         if !(alpha.is_finite() && alpha > 0.0) {
             return Err(LoraError::Alpha { value: alpha });
+        }
+        if self.lora().is_some() {
+            return Err(LoraError::Twice);
         }
         let roles = self.roles().ok_or(LoraError::Model)?;
         let names: Vec<&str> = self.parameters().iter().map(|named| named.name.as_str()).collect();

@@ -72,6 +72,7 @@ pub(super) fn build(
         }
     }
     let targets = arguments.iter().find(|argument| argument.is_targets()).map(|targets| targets.input.name.as_str());
+    let reads_targets = targets.is_some_and(|targets| depends(graph, output, targets));
     let saved = tensors.iter().map(|(name, tensor)| (name.as_str(), (tensor.size(), tensor.kind())));
     let saved_tensors = SavedTensors { names: &names, saved: saved.collect(), buffers, targets };
     let lowered = lower(document, &saved_tensors, constants, called.as_deref());
@@ -88,13 +89,25 @@ pub(super) fn build(
         tensors,
         arguments,
         gives_loss,
-        reads_targets: false,
+        reads_targets,
         normalizations,
         roles,
         slots,
         graph,
         evaluation: None,
     })
+}
+
+/// Whether a value is computed from another one, or from its size.
+fn depends(graph: &Graph, value: &str, on: &str) -> bool {
+    let mut read = BTreeSet::from([value]);
+    // Nodes come after those that they read.
+    for node in graph.nodes.iter().rev() {
+        if node.outputs.iter().flat_map(names).any(|made| read.contains(made)) {
+            read.extend(node.inputs.iter().flat_map(|input| names(&input.arg)));
+        }
+    }
+    read.contains(on)
 }
 
 /// What of a normalization is in the state dict, by the slots of its arguments.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::document::{Document, dtype_name, kind_of, output, returned, text_of};
+use super::document::{self, Document, dtype_name, kind_of, output, returned, text_of};
 use super::{Input, Scope};
 use crate::model::ModelBatch;
 use crate::refusal::Refusal;
@@ -288,15 +288,25 @@ fn own_loss<'r, 'd>(document: &Document, returned: &'r [(String, &'d str)]) -> R
             .with_hint("let the model return the mean loss of the batch")),
         };
     }
-    let names = || list(returned.iter().map(|(name, _)| name.as_str()), "and");
-    let scalars: Vec<&(String, &str)> = returned.iter().filter(|(_, place)| rank(place) == Some(0)).collect();
+    // A parameter that is returned as it is was computed by nobody.
+    let is_made = |place: &str| {
+        document
+            .graph_module
+            .graph
+            .nodes
+            .iter()
+            .any(|node| node.outputs.iter().flat_map(document::names).any(|made| made == place))
+    };
+    let called = || list(returned.iter().map(|(name, _)| name.as_str()), "and");
+    let scalars: Vec<&(String, &str)> =
+        returned.iter().filter(|(_, place)| rank(place) == Some(0) && is_made(place)).collect();
     match scalars[..] {
         [only] => Ok(only),
-        [] => Err(Refusal::new(format!("it gives no loss of its own: it returns {}, and no single number", names()))
+        [] => Err(Refusal::new(format!("it gives no loss of its own: it returns {}, and no single number", called()))
             .with_hint(
                 "choose a loss of the host, or export the model with its targets as an argument, such as `labels`",
             )),
-        _ => Err(Refusal::new(format!("it returns {}, several single numbers, and none is called `{LOSS}`", names()))
+        _ => Err(Refusal::new(format!("it returns {}, several single numbers, and none is called `{LOSS}`", called()))
             .with_hint("let the model return a dictionary whose key `loss` is the loss")),
     }
 }

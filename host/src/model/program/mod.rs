@@ -282,17 +282,15 @@ impl Exported {
         Ok((output, values))
     }
 
-    /// Notes that the output depends on the targets: from now on it is computed only with them.
-    pub fn set_reads_targets(&mut self) {
-        self.reads_targets = true;
-        if let Some(evaluation) = &mut self.evaluation {
-            evaluation.set_reads_targets();
-        }
-    }
-
-    /// Whether one of its arguments is the targets.
-    pub fn takes_targets(&self) -> bool {
-        self.arguments.iter().any(Argument::is_targets)
+    /// Checks that a batch is what the program was exported for; nothing is computed.
+    ///
+    /// # Errors
+    ///
+    /// An input of another rank, size or type.
+    pub fn check(&self, batch: &ModelBatch<'_>) -> Result<(), Refusal> {
+        let missing = self.arguments.iter().find_map(|argument| argument.missing(batch));
+        let missing = missing.transpose().map_err(TorchError::from)?;
+        self.arguments.iter().try_for_each(|argument| argument.of(batch, missing.as_ref()).map(drop))
     }
 
     /// Whether it gives its own loss.

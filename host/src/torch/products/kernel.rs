@@ -23,7 +23,7 @@ pub(in crate::torch) struct Product {
     start_column: i64,
 }
 
-/// Numbers of a copied panel: a megabyte, which a second-level cache holds.
+/// Numbers of a copied panel, at most: a megabyte, which a second-level cache holds.
 const PANEL: usize = 1 << 18;
 
 thread_local! {
@@ -45,8 +45,8 @@ pub(in crate::torch) unsafe extern "C" fn compute(product: *const Product) {
     }
     // What is read along its columns, as a weight is, is packed number by number: slower than the product of a small batch.
     // A copy the other way round is read as it lies.
-    if product.right_row == 1 && product.columns >= 16 && product.depth >= 16 && transpose::is_fast() {
-        let panel = (PANEL / product.depth as usize / 64 * 64).max(64);
+    let panel = PANEL / product.depth as usize / 64 * 64;
+    if product.right_row == 1 && product.columns >= 16 && product.depth >= 16 && panel > 0 && transpose::is_fast() {
         COPY.with_borrow_mut(|copy| {
             for first in (0..product.columns).step_by(panel) {
                 let columns = (product.columns - first).min(panel as i64);

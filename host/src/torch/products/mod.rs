@@ -41,8 +41,8 @@ impl Products {
     }
 }
 
-/// The kind of this processor: its maker, family and model, or else its architecture. The same kernels give the same bits on
-/// processors of one kind, whose instructions and caches are the same.
+/// The kind of this processor: its maker, family and model, or else its architecture, and the instructions that count here. On
+/// processors of one kind, the same kernels give the same bits, as long as the system shows the same caches.
 pub fn processor() -> &'static str {
     // A hypervisor answers for the processor, which takes as long as many a step.
     static KIND: LazyLock<String> = LazyLock::new(processor::kind);
@@ -51,7 +51,7 @@ pub fn processor() -> &'static str {
 
 /// Products on this thread are computed by the one given, until this is dropped. Guards nest.
 #[derive(Debug)]
-#[must_use = "libtorch computes again when the guard is dropped"]
+#[must_use = "the kernels of before are back when the guard is dropped"]
 pub struct ProductsGuard {
     previous: Products,
     current: Products,
@@ -130,7 +130,8 @@ mod processor {
         let bits = |from: u32, count: u32| (signature >> from) & ((1 << count) - 1);
         let family = bits(8, 4) + if bits(8, 4) == 15 { bits(20, 8) } else { 0 };
         let model = bits(4, 4) | bits(16, 4) << 4;
-        format!("{} family {family} model {model}", maker())
+        let instructions = if has_avx512() { "x86-v4" } else { "x86-v3 or before" };
+        format!("{} family {family} model {model}, {instructions}", maker())
     }
 }
 

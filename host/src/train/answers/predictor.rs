@@ -257,9 +257,11 @@ fn check_input(name: &str, (shape, dtype): (&[i64], SampleType), given: &Tensor)
         SampleType::I64 => "i64",
         SampleType::Bool => "bool",
     };
+    let wanted: Vec<String> =
+        std::iter::once("batch".to_owned()).chain(shape.iter().map(ToString::to_string)).collect();
     Err(ServiceError::Failed(format!(
-        "the model takes {dtype} {name} of shape [batch, {}], not {:?} of {size:?}",
-        shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        "`{name}` is {dtype} of the shape [{}] for the model, and it is given {:?} of the shape {size:?}",
+        wanted.join(", "),
         given.kind()
     )))
 }

@@ -180,9 +180,9 @@ impl Resume {
         self.state.threads
     }
 
-    /// Who computed its products; `None` where its host did not record it.
-    pub fn kernels(&self) -> Option<Kernels> {
-        serde_json::from_value(self.state.modules.get(KERNELS)?.clone()).ok()
+    /// Who computed its products; `None` where its host did not record it, and an error if it is somebody unknown.
+    pub fn kernels(&self) -> Option<Result<Kernels, serde_json::Error>> {
+        self.state.modules.get(KERNELS).map(|kernels| serde_json::from_value(kernels.clone()))
     }
 
     /// The saved state of each instance.

@@ -58,6 +58,9 @@ impl<'d> Lowering<'d> {
                     }
                     inputs.push(mask);
                 }
+                Some(Value::Tensor(_)) => {
+                    return Err(Reason::from(format!("its mask `{name}` is a saved tensor of truth values")));
+                }
                 _ => return Err(Reason::from(format!("its mask `{name}` depends on what a batch holds"))),
             }
         }

@@ -71,28 +71,29 @@ fn evaluated(document: &Document, bound: &[Bound<'_>], device: Device) -> Result
     if wanted.is_empty() {
         return Ok(found);
     }
-    let mut builder = Builder::new(device, Purpose::Training)?;
-    let places: Vec<Slot> = inputs.iter().map(|name| builder.declare(name)).collect();
-    for tensor in &given {
-        let slot = builder.declare(tensor.input);
-        builder.program.bind(slot, &tensor.tensor, false)?;
-    }
-    for (place, node) in nodes.iter().enumerate() {
-        if found.nodes.contains(&place) {
-            builder.node(node, Call::new(node).label())?;
+    let run = |batch: i64| -> Result<Vec<Tensor>, Refusal> {
+        let mut builder = Builder::new(device, Purpose::Training)?;
+        let places: Vec<Slot> = inputs.iter().map(|name| builder.declare(name)).collect();
+        for tensor in &given {
+            let slot = builder.declare(tensor.input);
+            // A copy: it may be written in place, and the tensors of the program that is trained stay as they are.
+            let own = tensor.tensor.f_detach().and_then(|tensor| tensor.f_clone(&tensor)).map_err(TorchError::from)?;
+            builder.program.bind(slot, &own, false)?;
         }
-    }
-    builder.program.finish(&[])?;
-    let slots: Vec<Slot> = wanted.iter().filter_map(|name| builder.scope.get(*name).copied()).collect();
-    let mut runs = Vec::new();
-    for batch in BATCHES {
+        for (place, node) in nodes.iter().enumerate() {
+            if found.nodes.contains(&place) {
+                builder.node(node, Call::new(node).label())?;
+            }
+        }
+        builder.program.finish(&[])?;
+        let slots: Vec<Slot> = wanted.iter().filter_map(|name| builder.scope.get(*name).copied()).collect();
         let zeros = inputs.iter().map(|name| zeros(document, name, batch, device));
         let zeros = zeros.collect::<Result<Vec<_>, Refusal>>()?;
         let pairs: Vec<(Slot, &Tensor)> = places.iter().copied().zip(&zeros).collect();
-        runs.push(tch::no_grad(|| builder.program.run(&pairs, false, &slots))?.1);
-    }
-    let (batch, large) = (batch_of(document), runs.pop().unwrap_or_default());
-    let small = runs.pop().unwrap_or_default();
+        Ok(tch::no_grad(|| builder.program.run(&pairs, false, &slots))?.1)
+    };
+    let [small, large] = [run(BATCHES[0])?, run(BATCHES[1])?];
+    let batch = batch_of(document);
     for ((name, small), large) in wanted.into_iter().zip(small).zip(large) {
         let extents = batch.and_then(|batch| extents(document, name, batch).ok());
         if let Some(value) = extents.and_then(|extents| for_sample(&extents, [&small, &large]).ok().flatten()) {

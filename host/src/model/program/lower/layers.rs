@@ -38,7 +38,7 @@ impl<'d> Lowering<'d> {
     fn input_of_features(&mut self, call: &Call<'d>, count: usize) -> Result<Known, Reason> {
         let input = self.input(call)?;
         if !input.layout.ends_with_sample(input.shape.len(), count) {
-            return Err(Reason::from("it is over the batch"));
+            return Err(Reason::from("it works along the batch"));
         }
         Ok(input)
     }
@@ -63,7 +63,7 @@ impl<'d> Lowering<'d> {
     ) -> Result<(), Reason> {
         let input = self.read(input)?;
         if !input.layout.ends_with_sample(input.shape.len(), 1) {
-            return Err(Reason::from("it is over the batch"));
+            return Err(Reason::from("it works along the batch"));
         }
         let tensors: Vec<&str> = std::iter::once(weight).chain(bias).collect();
         let [in_features, out_features] = *self.weight_shape(&tensors)? else {

@@ -246,7 +246,7 @@ impl<'d> Lowering<'d> {
     fn mean(&mut self, call: &Call<'d>) -> Result<(), Reason> {
         let input = self.input(call)?;
         let dims = call.integers("dim")?.filter(|dims| !dims.is_empty());
-        let dims = dims.ok_or_else(|| Reason::from("it is over the batch"))?;
+        let dims = dims.ok_or_else(|| Reason::from("it works along the batch"))?;
         let mut dims = dims.iter().map(|dim| dimension(*dim, &input)).collect::<Result<Vec<_>, _>>()?;
         dims.sort_unstable();
         let keepdim = call.flag("keepdim", false)?;
@@ -317,7 +317,7 @@ pub(super) fn dimension(dim: i64, value: &Known) -> Result<usize, Reason> {
     let place = if dim < 0 { dim.saturating_add(dims.len() as i64) } else { dim };
     match usize::try_from(place).ok().and_then(|place| dims.get(place)) {
         Some(Dim::Sample(dim)) => Ok(*dim),
-        Some(Dim::Batch) => Err(Reason::from("it is over the batch")),
+        Some(Dim::Batch) => Err(Reason::from("it works along the batch")),
         None => Err(Reason::from(format!("it has no dimension {dim}"))),
     }
 }

@@ -381,7 +381,7 @@ fn what_is_not_in_the_graph_is_told_with_its_node() {
     node `gelu` (`aten.erf.default`): the graph has no such operator
     node `scaled_dot_product_attention` (`aten.scaled_dot_product_attention.default`): its mask `expand_2` hides other positions than all later ones
     node `scaled_dot_product_attention` (`aten.scaled_dot_product_attention.default`): its mask `expand_2` depends on what a batch holds
-    node `select` (`aten.select.int`): it is over the batch
+    node `select` (`aten.select.int`): it works along the batch
     ");
 }
 

@@ -85,7 +85,7 @@ impl<'d> Lowering<'d> {
             Layout::One | Layout::Same => 0..0,
         };
         if joined.contains(&dim) {
-            return Err(Reason::from("it is over the batch"));
+            return Err(Reason::from("it works along the batch"));
         }
         self.value_as(call, output, Op::Select { dim, index }, &[input], input.layout.without(dim))
     }

@@ -15,12 +15,12 @@ use sha2::{Digest, Sha256};
 /// The environment variable that names the folder of the cache; if it is empty, nothing is kept.
 const VARIABLE: &str = "HOST_CACHE";
 
-/// The most libraries that are remembered; the ones that were longest not opened are forgotten.
+/// The most libraries that are cached; the ones that were longest not opened are dropped.
 const MOST: usize = 200;
 
 /// What a library says of itself.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Remembered {
+pub(super) struct Description {
     pub(super) descriptors: Vec<Descriptor>,
     /// What built it.
     pub(super) build: String,
@@ -35,7 +35,7 @@ struct Entry {
     identity: Identity,
     hash: String,
     #[serde(flatten)]
-    remembered: Remembered,
+    description: Description,
 }
 
 /// What tells a file from any other, and from itself after a change, without reading it.
@@ -67,23 +67,23 @@ fn this_host() -> String {
     format!("{} {}.{}", env!("CARGO_PKG_VERSION"), abi::MAJOR, abi::MINOR)
 }
 
-/// The memory of libraries.
-pub(super) struct Memory {
+/// The cache.
+pub(super) struct DescriptorCache {
     folder: Option<PathBuf>,
 }
 
-impl Memory {
+impl DescriptorCache {
     /// That of this user.
-    pub(super) fn of_user() -> Memory {
+    pub(super) fn of_user() -> DescriptorCache {
         let folder = match std::env::var_os(VARIABLE) {
             Some(folder) => (!folder.is_empty()).then(|| PathBuf::from(folder)),
             None => user_cache().map(|folder| folder.join("host")),
         };
-        Memory { folder: folder.map(|folder| folder.join("libraries")) }
+        DescriptorCache { folder: folder.map(|folder| folder.join("libraries")) }
     }
 
     /// What the library at `path` said, if its file is the same.
-    pub(super) fn recall(&self, path: &Path) -> Option<Remembered> {
+    pub(super) fn recall(&self, path: &Path) -> Option<Description> {
         let path = path.canonicalize().ok()?;
         let text = std::fs::read(self.file(&path)?).ok()?;
         let entry: Entry = serde_json::from_slice(&text).ok()?;
@@ -97,22 +97,24 @@ impl Memory {
             }
             let renewed = Entry { identity, ..entry };
             self.write(&renewed);
-            return Some(renewed.remembered);
+            return Some(renewed.description);
         }
-        Some(entry.remembered)
+        Some(entry.description)
     }
 
     /// Keeps what the library at `path` said, whose file had `bytes` and, before they were read, `metadata`.
-    pub(super) fn keep(&self, path: &Path, metadata: &Metadata, bytes: &[u8], remembered: Remembered) {
+    pub(super) fn keep(&self, path: &Path, metadata: &Metadata, bytes: &[u8], description: Description) {
         let (Ok(path), Some(identity)) = (path.canonicalize(), Identity::of(metadata)) else { return };
-        self.write(&Entry { host: this_host(), path, identity, hash: hash(bytes), remembered });
+        self.write(&Entry { host: this_host(), path, identity, hash: hash(bytes), description });
     }
 
     fn write(&self, entry: &Entry) {
         let written = || -> std::io::Result<()> {
             let (Some(folder), Some(file)) = (&self.folder, self.file(&entry.path)) else { return Ok(()) };
             make_private(folder)?;
-            forget_oldest(folder)?;
+            if !file.exists() {
+                drop_oldest(folder)?;
+            }
             // Whole or not at all: another process may read it.
             let new = tempfile::NamedTempFile::new_in(folder)?;
             serde_json::to_writer(&new, entry)?;
@@ -120,7 +122,7 @@ impl Memory {
             Ok(())
         };
         if let Err(error) = written() {
-            tracing::debug!("what a library said is not remembered: {error}");
+            tracing::debug!("what a library says is not cached: {error}");
         }
     }
 
@@ -148,7 +150,7 @@ fn user_cache() -> Option<PathBuf> {
     variable("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache")))
 }
 
-/// Makes the folder, which only its owner may write: who could write there could say what a library offers.
+/// Makes the folder, if it is not there, so that only its owner may write: who else could would say what a library offers.
 fn make_private(folder: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     #[cfg(unix)]
@@ -156,16 +158,21 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
     builder.recursive(true).create(folder)
 }
 
-fn forget_oldest(folder: &Path) -> std::io::Result<()> {
+fn drop_oldest(folder: &Path) -> std::io::Result<()> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        // One that another process has just removed has no time.
-        files.extend(entry.metadata().and_then(|metadata| metadata.modified()).map(|time| (time, entry.path())));
+        if entry.path().extension().is_some_and(|extension| extension == "json") {
+            // One that another process has just removed has no time.
+            files.extend(entry.metadata().and_then(|metadata| metadata.modified()).map(|time| (time, entry.path())));
+        }
     }
     files.sort();
     for (_, path) in files.iter().take((files.len() + 1).saturating_sub(MOST)) {
-        std::fs::remove_file(path)?;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -174,64 +181,64 @@ fn forget_oldest(folder: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    fn memory(folder: &Path) -> Memory {
-        Memory { folder: Some(folder.join("cache")) }
+    fn cache_in(folder: &Path) -> DescriptorCache {
+        DescriptorCache { folder: Some(folder.join("cache")) }
     }
 
-    fn keep(memory: &Memory, library: &Path) {
-        let remembered = Remembered { descriptors: Vec::new(), build: "by somebody".to_owned() };
-        memory.keep(library, &library.metadata().unwrap(), &std::fs::read(library).unwrap(), remembered);
+    fn keep(cache: &DescriptorCache, library: &Path) {
+        let description = Description { descriptors: Vec::new(), build: "by somebody".to_owned() };
+        cache.keep(library, &library.metadata().unwrap(), &std::fs::read(library).unwrap(), description);
     }
 
-    fn recalls(memory: &Memory, library: &Path) -> bool {
-        memory.recall(library).is_some_and(|remembered| remembered.build == "by somebody")
+    fn recalls(cache: &DescriptorCache, library: &Path) -> bool {
+        cache.recall(library).is_some_and(|description| description.build == "by somebody")
     }
 
     #[test]
-    fn a_library_is_remembered_until_its_content_changes() {
+    fn a_library_is_cached_until_its_content_changes() {
         let folder = tempfile::tempdir().unwrap();
-        let (memory, library) = (memory(folder.path()), folder.path().join("libmine.so"));
+        let (cache, library) = (cache_in(folder.path()), folder.path().join("libmine.so"));
         std::fs::write(&library, "first").unwrap();
-        assert!(!recalls(&memory, &library));
-        keep(&memory, &library);
-        assert!(recalls(&memory, &library));
+        assert!(!recalls(&cache, &library));
+        keep(&cache, &library);
+        assert!(recalls(&cache, &library));
         // The same content in a new file, then other content of the same length, then nothing.
         std::fs::remove_file(&library).unwrap();
         std::fs::write(&library, "first").unwrap();
-        assert!(recalls(&memory, &library) && recalls(&memory, &library));
+        assert!(recalls(&cache, &library) && recalls(&cache, &library));
         std::fs::write(&library, "other").unwrap();
-        assert!(!recalls(&memory, &library));
+        assert!(!recalls(&cache, &library));
         std::fs::remove_file(&library).unwrap();
-        assert!(!recalls(&memory, &library));
+        assert!(!recalls(&cache, &library));
     }
 
     #[test]
-    fn a_damaged_memory_and_that_of_another_host_are_not_believed() {
+    fn a_damaged_entry_and_that_of_another_host_are_not_believed() {
         let folder = tempfile::tempdir().unwrap();
-        let (memory, library) = (memory(folder.path()), folder.path().join("libmine.so"));
+        let (cache, library) = (cache_in(folder.path()), folder.path().join("libmine.so"));
         std::fs::write(&library, "first").unwrap();
-        keep(&memory, &library);
-        let file = memory.file(&library.canonicalize().unwrap()).unwrap();
+        keep(&cache, &library);
+        let file = cache.file(&library.canonicalize().unwrap()).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         for damaged in [text.replace(&this_host(), "9.9.9 1.0"), text[..text.len() / 2].to_owned(), String::new()] {
             std::fs::write(&file, damaged).unwrap();
-            assert!(!recalls(&memory, &library));
+            assert!(!recalls(&cache, &library));
         }
-        keep(&memory, &library);
-        assert!(recalls(&memory, &library));
-        let nowhere = Memory { folder: None };
+        keep(&cache, &library);
+        assert!(recalls(&cache, &library));
+        let nowhere = DescriptorCache { folder: None };
         keep(&nowhere, &library);
         assert!(!recalls(&nowhere, &library));
     }
 
     #[test]
-    fn only_so_many_libraries_are_remembered() {
+    fn only_so_many_libraries_are_cached() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = memory(folder.path());
+        let cache = cache_in(folder.path());
         for number in 0..MOST + 5 {
             let library = folder.path().join(format!("lib{number}.so"));
             std::fs::write(&library, "first").unwrap();
-            keep(&memory, &library);
+            keep(&cache, &library);
         }
         assert_eq!(std::fs::read_dir(folder.path().join("cache")).unwrap().count(), MOST);
     }

@@ -55,6 +55,27 @@ fn a_resumed_run_keeps_the_kernels_of_its_checkpoint() {
     assert!(state["modules"]["kernels"]["processor"].as_str().is_some_and(|kind| !kind.is_empty()));
 }
 
+/// A step of a small network needs no autograd graph; one whose inner values are read has one.
+#[test]
+fn who_looks_into_a_step_does_not_change_it() {
+    let weights = |instances: &[&str]| {
+        let run = SmallRun::with_libraries(&["checkpoint", "standard"]).set("train.clip_gradient_norm=0.5");
+        let run = instances.iter().fold(run.instance("kind = 'checkpoint'"), |run, instance| run.instance(instance));
+        let ran = run.run().succeeded();
+        let checkpoint = ran.out.join("checkpoints/epoch-0002-step-00000006");
+        ["model", "optimizer"].map(|file| {
+            std::fs::read(checkpoint.join(format!("{file}.safetensors"))).expect("a checkpoint has tensors")
+        })
+    };
+    const FREEZE: &str = "kind = 'freeze'\noptions = { freeze = ['fc1.weight'], from_epoch = 2 }";
+    const DUMP: &str =
+        "kind = 'dump-tensors'\nwhen = { every = '1 step' }\noptions = { tensors = ['taps', 'gradients'] }";
+    for others in [&[][..], &[FREEZE]] {
+        let watched: Vec<&str> = others.iter().copied().chain([DUMP]).collect();
+        assert!(weights(others) == weights(&watched), "{others:?}");
+    }
+}
+
 #[test]
 fn kernels_that_nobody_has_are_refused() {
     let ran = SmallRun::new().set("run.kernels=gem").run();

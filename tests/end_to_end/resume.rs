@@ -282,7 +282,7 @@ fn told(training: &Training, output: &std::process::Output) -> String {
         text = pattern.replace_all(&text, name).into_owned();
     }
     let is_news = |line: &&str| {
-        let lead = ["run `small`", "model: ", "callbacks, in order", "callbacks took", "finished: "];
+        let lead = ["run `small`", "kernels: ", "model: ", "callbacks, in order", "callbacks took", "finished: "];
         !lead.iter().any(|lead| line.starts_with(lead))
     };
     text.lines().filter(is_news).collect::<Vec<_>>().join("\n")

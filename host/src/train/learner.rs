@@ -168,3 +168,37 @@ pub(super) fn infer(network: &Network, batch: ModelBatch<'_>, nodes: &[usize]) -
     let values = values.into_iter().map(widened).collect::<Result<_, _>>()?;
     Ok(Forwarded { output: as_float(output)?, loss, values })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tch::Device;
+
+    use super::*;
+    use crate::model::{Dtype, ModelOptions};
+
+    fn has_chain(layers: &str, loss: &str, precision: Precision) -> bool {
+        let options: ModelOptions = toml::from_str(&format!("layers = [{layers}]")).unwrap();
+        let graph = Arc::new(options.lower(&[8], Dtype::F32).unwrap());
+        let network = Network::new(graph, 1, Device::Cpu).unwrap();
+        let optimizer = toml::from_str("type = 'sgd'\nlearning_rate = 0.1").unwrap();
+        let optimizer = Optimizer::new(&optimizer, network.parameters()).unwrap();
+        let loss = Loss::Options(toml::from_str(loss).unwrap());
+        let schedule = Schedule::default();
+        let learner = Learner::new(network, optimizer, loss, schedule, None, precision, vec!["inputs".to_owned()]);
+        learner.unwrap().chain.is_some()
+    }
+
+    #[test]
+    fn small_networks_train_without_autograd_where_the_loss_is_one_for_that() {
+        const MLP: &str = r#"{ type = "linear", out_features = 4 }, { type = "relu" }"#;
+        let cross_entropy = "type = 'cross_entropy'";
+        assert!(has_chain(MLP, cross_entropy, Precision::F32));
+        assert!(has_chain(MLP, "type = 'mse'", Precision::F32));
+        assert!(!has_chain(MLP, "type = 'cross_entropy'\nlabel_smoothing = 0.1", Precision::F32));
+        assert!(!has_chain(MLP, "type = 'cross_entropy'\nclass_weights = [1, 1, 1, 2]", Precision::F32));
+        assert!(!has_chain(MLP, cross_entropy, Precision::Bf16));
+        assert!(!has_chain(&format!(r#"{MLP}, {{ type = "dropout", p = 0.5 }}"#), cross_entropy, Precision::F32));
+    }
+}

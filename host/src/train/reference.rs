@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::loss::LossOptions;
 use super::optimizer::{Optimizer, OptimizerOptions};
 use crate::model::{Dtype, Mode, ModelOptions, Network};
+use crate::torch::products::{self, Products};
 use crate::torch::{test_support, values};
 
 const FIGURES: &str = include_str!("../../../tests/figures/training.json");
@@ -85,7 +86,11 @@ fn fifty_steps_are_those_of_pytorch() {
         toml::from_str("type = 'sgd'\nlearning_rate = 0.05\nmomentum = 0.9\nweight_decay = 1e-3\ndecay = 'all'")
             .unwrap();
     let loss: LossOptions = toml::from_str("type = 'cross_entropy'").unwrap();
-    for (name, layers, sample_shape) in NETS {
+    let backends = [Products::Libtorch, Products::Gemm];
+    for (products, (name, layers, sample_shape)) in
+        backends.into_iter().flat_map(|products| NETS.map(|net| (products, net)))
+    {
+        let _products = products::enter(products).unwrap();
         let network = network(layers, sample_shape);
         let mut optimizer = Optimizer::new(&optimizer, network.parameters()).unwrap();
         let mut losses = Vec::new();
@@ -97,11 +102,11 @@ fn fifty_steps_are_those_of_pytorch() {
             optimizer.step().unwrap();
             losses.push(values::scalar(&value).unwrap());
         }
-        assert_close(&format!("{name}: losses"), &losses, &figures["nets"][name]["losses"]);
+        assert_close(&format!("{name}, {products:?}: losses"), &losses, &figures["nets"][name]["losses"]);
         let tensors = network.parameters().iter().chain(network.buffers());
         for (named, expected) in tensors.zip(figures["nets"][name]["state"].as_array().unwrap()) {
             let found: Vec<f64> = Vec::try_from(named.tensor.detach().to_kind(Kind::Double).reshape([-1])).unwrap();
-            assert_close(&format!("{name}: {}", named.name), &found, expected);
+            assert_close(&format!("{name}, {products:?}: {}", named.name), &found, expected);
         }
     }
 }

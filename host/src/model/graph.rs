@@ -287,6 +287,11 @@ impl GraphBuilder {
             .ok_or_else(|| ModelError::UnknownValue { node: reader.to_owned(), value: value.to_owned() })
     }
 
+    /// The dtype of a value.
+    pub fn dtype(&self, value: &str) -> Option<Dtype> {
+        self.values.get(value).map(|(_, dtype)| *dtype)
+    }
+
     /// The graph whose output is the value `output`.
     pub fn finish(self, output: &str) -> Result<Graph, ModelError> {
         if self.nodes.is_empty() {

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use zip::CompressionMethod;
 
 use crate::model::program::tests::{changed, open, with_document};
-use crate::model::{Graph, Mode, Network};
+use crate::model::{Dtype, Graph, Interface, Mode, ModelBatch, Network};
 use crate::torch::{manual_seed, test_support};
 
 /// A net of `tests/figures/exported.py`, tried on samples as a run does.
@@ -87,6 +88,88 @@ fn a_graph_computes_what_its_program_computes() {
             }
         });
     }
+}
+
+/// A net with several inputs, tried on samples as a run does, and the numbers of a batch of it.
+fn network_of_several(net: &str) -> Network {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/figures/exported/{net}.pt2"));
+    let own = |pairs: [(&str, &str); 2]| pairs.map(|(argument, input)| (argument.to_owned(), input.to_owned())).into();
+    let (arguments, names, output): (BTreeMap<String, String>, _, _) = match net {
+        "masked_bert" => {
+            (own([("input_ids", "inputs"), ("attention_mask", "mask")]), ["inputs", "mask"], None)
+        }
+        _ => (own([("image", "pixels"), ("categories", "inputs")]), ["inputs", "pixels"], Some("1")),
+    };
+    let inputs = names.map(str::to_owned);
+    let interface = Interface { output, gives_loss: false, arguments: &arguments, inputs: &inputs, targets: None };
+    let mut network = Network::exported_with(&path, None, &interface, Device::Cpu).unwrap();
+    match net {
+        "masked_bert" => network.try_on_all((&[12], Kind::Int64), &[(&[12], Kind::Int64)], None).unwrap(),
+        _ => network.try_on_all((&[3], Kind::Int64), &[(&[1, 8, 8], Kind::Float)], None).unwrap(),
+    }
+    network
+}
+
+fn batch_of_several(net: &str, batch: i64) -> [Tensor; 2] {
+    if net == "masked_bert" {
+        // Each sample is another length, at least 1.
+        let lengths = (Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 5).remainder(12) + 1;
+        let positions = Tensor::arange(12, (Kind::Int64, Device::Cpu)).reshape([1, 12]);
+        return [samples("bert", batch), positions.lt_tensor(&lengths.reshape([-1, 1])).to_kind(Kind::Int64)];
+    }
+    let categories = Tensor::arange(batch * 3, (Kind::Int64, Device::Cpu)).remainder(7).reshape([batch, 3]);
+    [categories, samples("cnn", batch)]
+}
+
+#[test]
+fn a_graph_of_several_inputs_computes_what_its_program_computes() {
+    for (net, dtypes) in
+        [("masked_bert", [Dtype::I64, Dtype::I64]), ("two_towers", [Dtype::I64, Dtype::F32])]
+    {
+        let network = network_of_several(net);
+        let graph = Arc::clone(network.graph().unwrap());
+        let inputs: Vec<(&str, Dtype)> =
+            graph.inputs().iter().map(|input| (input.name.as_str(), input.dtype)).collect();
+        let second = if net == "masked_bert" { "mask" } else { "pixels" };
+        assert_eq!(inputs, [("inputs", dtypes[0]), (second, dtypes[1])], "{net}");
+        // One that its graph has from a checkpoint is the same.
+        let graph: Arc<Graph> = Arc::new(serde_json::from_value(serde_json::to_value(&*graph).unwrap()).unwrap());
+        let of_graph = executed(&network, &graph);
+        let all: Vec<usize> = (0..graph.nodes().len()).collect();
+        tch::no_grad(|| {
+            for size in [1, 5] {
+                let [inputs, other] = batch_of_several(net, size);
+                let batch = ModelBatch { inputs: &inputs, others: std::slice::from_ref(&other), targets: None };
+                let expected = network.compute(batch, Mode::Evaluate, &all).unwrap();
+                let found = of_graph.compute(batch, Mode::Evaluate, &all).unwrap();
+                let output = of_graph.compute(batch, Mode::Evaluate, &[]).unwrap().output;
+                assert_eq!(output, found.output, "{net}");
+                let difference = largest_difference(&expected.output, &output);
+                let largest = expected.output.abs().max().double_value(&[]).max(1.0);
+                assert!(difference <= 1e-6 * largest, "{net}: {difference}");
+                for (node, (one, other)) in graph.nodes().iter().zip(expected.values.iter().zip(&found.values)) {
+                    assert_eq!((one.size(), one.kind()), (other.size(), other.kind()), "{net}, {}", node.name);
+                    let difference = largest_difference(one, other);
+                    assert!(difference <= 1e-5, "{net}, {}: {difference}", node.name);
+                }
+                // The second input counts: without it, the graph cannot compute.
+                let changed = if net == "masked_bert" { other.ones_like() } else { other.zeros_like() };
+                let others = std::slice::from_ref(&changed);
+                let without = of_graph.compute(ModelBatch { others, ..batch }, Mode::Evaluate, &[]).unwrap().output;
+                assert!(largest_difference(&without, &output) > 1e-4, "{net}");
+                let error = of_graph.forward(&inputs, Mode::Evaluate).unwrap_err().to_string();
+                assert!(error.contains("the graph takes 2 inputs, and is given 1"), "{error}");
+            }
+        });
+    }
+}
+
+/// A mask becomes numbers once, and attention reads it as it is.
+#[test]
+fn a_mask_that_a_batch_holds_is_part_of_the_graph() {
+    let described = described(network_of_several("masked_bert").graph().unwrap());
+    let of_mask: Vec<&str> = described.lines().filter(|line| !line.contains("bert.")).collect();
+    insta::assert_snapshot!(of_mask.join("\n"), @"");
 }
 
 #[test]

@@ -22,10 +22,7 @@ pub(super) fn takes(op: &Op, kind: Option<Kind>) -> bool {
         // Products of truth values are those of numbers; whole numbers are only moved, or their products would be rounded.
         (Op::Multiply, Some(Kind::Bool)) => true,
         (op, Some(Kind::Bool | Kind::Int64)) => {
-            matches!(
-                op,
-                Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Select { .. }
-            )
+            matches!(op, Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Select { .. })
         }
         _ => false,
     }

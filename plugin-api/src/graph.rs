@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// A model: inputs, nodes in an order in which they can be executed, one output. Names are unique.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
-    /// The inputs of the model.
+    /// The inputs of the model, in the order of a batch: the samples, and those beside them under their names in a batch.
     pub inputs: Vec<Input>,
     /// The nodes, each after those that it reads.
     pub nodes: Vec<Node>,

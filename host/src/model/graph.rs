@@ -89,7 +89,7 @@ impl TryFrom<Unchecked> for Graph {
 }
 
 impl Graph {
-    /// The inputs of the model.
+    /// The inputs of the model, in the order of a batch: the samples first.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }

@@ -208,12 +208,24 @@ fn operators_of_programs() -> Vec<Model> {
 
 /// Operators that make masks of what a batch holds, and attention that reads one: not every format has them.
 pub fn masks() -> Vec<Model> {
+    const SQUARE: &[i64] = &[5, 5];
+    let places = r#"{ type = "constant", name = "places", shape = [5], values = [3, 0, 2, 2, 6] }, { type = "to_float", name = "numbers" }"#;
+    // What is compared lies far from the number: eight bits move values.
+    let compared = |comparisons: &[(&str, f64)]| {
+        let compare = |(comparison, other): &(&str, f64)| {
+            format!(r#", {{ type = "compare", comparison = "{comparison}", other = {other:?} }}"#)
+        };
+        let all: String = comparisons.iter().map(compare).collect();
+        // An operator without a name has its number as its name.
+        let last = 1 + comparisons.len();
+        format!(r#"{places}{all}, {{ type = "multiply", reads = ["inputs", "{last}"] }}"#)
+    };
     let attention = r#"{ type = "tanh", name = "key" }, { type = "sigmoid", name = "value", reads = ["inputs"] }, "#;
     [
-        ("compare_less", r#"{ type = "compare", comparison = "less", other = 0.3 }"#.to_owned(), SEQUENCE),
-        ("compare_greater_equal", r#"{ type = "clamp", min = 0.0 }, { type = "compare", comparison = "greater_equal", other = 0.5 }"#.to_owned(), SEQUENCE),
-        ("compare_not_equal", r#"{ type = "clamp", min = 0.0 }, { type = "compare", comparison = "not_equal", other = 0.0 }, { type = "compare", comparison = "equal", other = 0.0 }, { type = "compare", comparison = "greater", other = 0.0 }, { type = "compare", comparison = "less_equal", other = 0.0 }"#.to_owned(), SEQUENCE),
-        ("to_float", r#"{ type = "constant", name = "places", shape = [5], values = [3, 0, 2, 2, 6] }, { type = "to_float", name = "numbers" }, { type = "add", reads = ["inputs", "numbers"] }"#.to_owned(), &[5, 5][..]),
+        ("compare_less", compared(&[("less", 2.5)]), SQUARE),
+        ("compare_greater_equal", compared(&[("greater_equal", 2.0)]), SQUARE),
+        ("compare_not_equal", compared(&[("not_equal", 2.0), ("equal", 0.0), ("greater", 0.5), ("less_equal", 0.5)]), SQUARE),
+        ("to_float", r#"{ type = "constant", name = "places", shape = [5], values = [3, 0, 2, 2, 6] }, { type = "to_float", name = "numbers" }, { type = "add", reads = ["inputs", "numbers"] }"#.to_owned(), SQUARE),
         ("boolean_scaled_dot_product_attention", format!(r#"{attention}{{ type = "constant", name = "seen", shape = [1, 1, 5], values = [1, 1, 0, 1, 0] }}, {{ type = "to_float", name = "mask" }}, {{ type = "scaled_dot_product_attention", is_causal = false, scale = 0.5, dropout = 0.0, is_boolean = true, reads = ["inputs", "key", "value", "mask"] }}"#), HEADS),
     ]
     .into_iter()

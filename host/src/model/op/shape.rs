@@ -500,6 +500,7 @@ mod tests {
     use proptest::prelude::*;
     use tch::{Device, Kind, Tensor};
 
+    use super::super::Comparison;
     use super::*;
 
     fn attention(is_causal: bool) -> Op {
@@ -538,6 +539,7 @@ mod tests {
             Op::Mean { dims: vec![2], keepdim: false },
             Op::Clamp { min: Some(1.0), max: Some(0.0) },
             Op::Pow { exponent: f64::NAN },
+            Op::Compare { comparison: Comparison::Less, other: f64::INFINITY },
             Op::Constant { shape: vec![2], values: vec![1] },
             Op::Parameter { shape: vec![0], is_buffer: false },
         ];

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// A model: inputs, nodes in an order in which they can be executed, one output. Names are unique.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
-    /// The inputs of the model.
+    /// The inputs of the model, in the order of a batch: the samples, and those beside them under their names in a batch.
     pub inputs: Vec<Input>,
     /// The nodes, each after those that it reads.
     pub nodes: Vec<Node>,
@@ -110,6 +110,24 @@ pub enum UpsampleMode {
     Nearest,
     /// Linear in both directions, pixels being areas (`align_corners = False`).
     Bilinear,
+}
+
+/// How a value is compared with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Comparison {
+    /// `torch.eq`.
+    Equal,
+    /// `torch.ne`.
+    NotEqual,
+    /// `torch.lt`.
+    Less,
+    /// `torch.le`.
+    LessEqual,
+    /// `torch.gt`.
+    Greater,
+    /// `torch.ge`.
+    GreaterEqual,
 }
 
 /// An operator and its attributes. The names and meanings are PyTorch's (`torch.nn`).
@@ -371,6 +389,17 @@ pub enum Op {
         /// The exponent.
         exponent: f64,
     },
+    /// Whole numbers as floating point (`torch.Tensor.to(torch.float32)`); those of a magnitude above 2²⁴ are rounded. It reads
+    /// i64.
+    ToFloat,
+    /// 1 where a comparison with a number holds, and 0 elsewhere (`torch.eq`, `torch.ne`, `torch.lt`, `torch.le`, `torch.gt`,
+    /// `torch.ge`): truth values are numbers.
+    Compare {
+        /// The comparison.
+        comparison: Comparison,
+        /// The number on its right.
+        other: f64,
+    },
     /// At least `min` and at most `max` (`torch.clamp`): `torch.nn.ReLU6` and `torch.nn.Hardtanh` too.
     Clamp {
         /// The least value, if there is one.
@@ -408,7 +437,7 @@ pub enum Op {
     /// Attention, with one value `[…, length, features]` each for query, key and value
     /// (`torch.nn.functional.scaled_dot_product_attention`; Vaswani et al. 2017): `softmax(scale · Q Kᵀ + mask) V`. Key and
     /// value may have another length than the query, and the value other features. A fourth value, which may be broadcast, is
-    /// the mask that is added.
+    /// the mask: it is added, or tells what is seen.
     ScaledDotProductAttention {
         /// Whether a position sees only itself and those before it; then all lengths are the same.
         is_causal: bool,
@@ -416,6 +445,10 @@ pub enum Op {
         scale: f64,
         /// Probability with which an attention weight is zeroed in training.
         dropout: f64,
+        /// Whether the mask is not added, but has 1 where a position is seen and 0 where it is hidden (`torch.bool`). Where all
+        /// are hidden, the value is 0 or of any of them.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_boolean: bool,
     },
     /// A parameter as a value that is the same for each sample (`torch.nn.Parameter`); it reads nothing. Its tensor,
     /// `value`, has `shape`, of which a first dimension of 1 stands for the batch: a sample's value does not have it.
@@ -517,6 +550,8 @@ impl Op {
             Op::AddScalar { .. } => "add_scalar",
             Op::MultiplyScalar { .. } => "multiply_scalar",
             Op::Pow { .. } => "pow",
+            Op::ToFloat => "to_float",
+            Op::Compare { .. } => "compare",
             Op::Clamp { .. } => "clamp",
             Op::Mean { .. } => "mean",
             Op::Slice { .. } => "slice",
@@ -543,7 +578,7 @@ impl Op {
     /// The dtype of the values that it takes.
     pub fn input_dtype(&self) -> Dtype {
         match self {
-            Op::Embedding { .. } => Dtype::I64,
+            Op::Embedding { .. } | Op::ToFloat => Dtype::I64,
             _ => Dtype::F32,
         }
     }

@@ -142,7 +142,7 @@ fn a_program_trains_on_several_inputs_by_its_own_loss_and_resumes_bit_for_bit() 
     std::fs::remove_file(run.path("model.pt2")).expect("the program can be removed");
     run.ran("broken", &[]);
     let end = "checkpoints/epoch-0003-step-00000009";
-    for name in ["model.safetensors", "optimizer.safetensors", "model.pt2", "data.json"] {
+    for name in ["model.safetensors", "optimizer.safetensors", "model.pt2", "model.json"] {
         let path = |run: &str| format!("{run}/{end}/{name}");
         assert!(run.file(&path("unbroken")) == run.file(&path("broken")), "{name} of an unbroken run");
     }
@@ -380,11 +380,14 @@ fn a_run_with_other_inputs_does_not_resume() {
 fn a_model_of_several_inputs_is_shown() {
     let run = Several::new();
     let told = run.told("model", &["run.toml"]);
-    assert!(
-        told.contains("inputs `inputs` of int64 [12], `mask` of int64 [12] and output [10] for a sample"),
-        "{told}"
-    );
-    assert!(told.contains("the model has no graph: it takes `input_ids` and `attention_mask`"), "{told}");
+    let rows: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+    for row in [
+        &["inputs", "input", "[12]"][..],
+        &["mask", "input", "[12]"],
+        &["mask_float", "to_float", "mask", "[12]", "0", "12"],
+    ] {
+        assert!(rows.iter().any(|found| found == row), "{row:?}: {told}");
+    }
 }
 
 /// With one input beside the targets, the program has a graph, which ends at its output.
@@ -409,13 +412,19 @@ fn a_model_that_gives_its_own_loss_is_exported() {
     assert_eq!(status["artifacts"]["exports"], serde_json::json!(["exports/model.onnx"]), "{status}");
     assert!(status["artifacts"].get("unverified_export").is_none(), "{status}");
 
-    // One of several inputs has none, which is told before the training.
-    let several = Several::new();
-    let told = several.told("run", &["run.toml", "--out", "run", "--plugins", &onnx, "--plugin", "onnx"]);
+    // So has one of several inputs, whose file is verified; a format that has one input refuses it before the training.
+    let [onnx, tflite] = ["onnx", "tflite"].map(|name| build_workspace_plugins()[name].display().to_string());
+    let several = Several::new().with(
+        "[[plugins]]\nkind = \"json-lines\"",
+        "[[plugins]]\nkind = \"json-lines\"\n\n[[plugins]]\nkind = \"onnx\"\noptions = { verify = \"required\" }",
+    );
+    several.ran("run", &["--plugins", &onnx, "--set", "train.epochs=1"]);
+    let status: Value = serde_json::from_slice(&several.file("run/status.json")).expect("JSON");
+    assert_eq!(status["artifacts"]["exports"], serde_json::json!(["exports/model.onnx"]), "{status}");
+    let told = Several::new().told("run", &["run.toml", "--out", "run", "--plugins", &tflite, "--plugin", "tflite"]);
     let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
-    let reason =
-        "the model has no graph: it takes `input_ids` and `attention_mask`, and a graph takes the samples only";
-    assert!(told.contains(reason) && told.contains("failed: 0 epochs, 0 steps"), "{told}");
+    assert!(told.contains("the model has 2 inputs, but only one can be exported"), "{told}");
+    assert!(told.contains("failed: 0 epochs, 0 steps"), "{told}");
 }
 
 /// The arrays of an npz file are those of a safetensors file.

@@ -132,7 +132,7 @@ impl Network {
             return Err(ModelError::Output { samples: SAMPLES, found: size });
         };
         self.set_output_shape(shape.to_vec());
-        self.check_graph(sample);
+        self.check_graph();
         Ok(())
     }
 }

@@ -8,13 +8,14 @@
 
 use std::collections::HashMap;
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::{
+    batch::ModelBatch,
     error::ModelError,
     graph::Graph,
     named_tensor::NamedTensor,
-    op::{GeluApproximation, Op, Recurrent, TensorSpec, UpsampleMode},
+    op::{Comparison, GeluApproximation, Op, Recurrent, TensorSpec, UpsampleMode},
 };
 use crate::torch::{TorchError, activations, attention, gru, layout, values};
 
@@ -54,12 +55,15 @@ pub(super) struct ExecutionPlan {
     /// One for each node.
     steps: Vec<Step>,
     output: Source,
+    /// The number of inputs.
+    inputs: usize,
 }
 
 /// The source of a value.
 #[derive(Clone, Copy, Debug)]
 enum Source {
-    Input,
+    /// The samples, or one of the inputs beside them, from 1 on.
+    Input(usize),
     Node(usize),
 }
 
@@ -78,8 +82,9 @@ struct Step {
 
 impl ExecutionPlan {
     pub(super) fn new(graph: &Graph) -> Result<ExecutionPlan, ModelError> {
+        let inputs = graph.inputs().iter().enumerate();
         let mut sources: HashMap<&str, Source> =
-            graph.inputs().iter().map(|input| (input.name.as_str(), Source::Input)).collect();
+            inputs.map(|(place, input)| (input.name.as_str(), Source::Input(place))).collect();
         let mut steps: Vec<Step> = Vec::with_capacity(graph.nodes().len());
         let mut last_reader: Vec<Option<usize>> = vec![None; graph.nodes().len()];
         // The network has them in this order, each once.
@@ -122,31 +127,42 @@ impl ExecutionPlan {
                 steps[*reader].release.push(node);
             }
         }
-        Ok(ExecutionPlan { steps, output })
+        Ok(ExecutionPlan { steps, output, inputs: graph.inputs().len() })
     }
 
-    pub(super) fn run(&self, weights: Weights<'_>, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
+    fn check(&self, batch: ModelBatch<'_>) -> Result<(), ModelError> {
+        if batch.others.len() + 1 >= self.inputs {
+            return Ok(());
+        }
+        let message = format!("the graph takes {} inputs, and is given {}", self.inputs, batch.others.len() + 1);
+        Err(ModelError::Forward { message })
+    }
+
+    /// The output for a batch, whose inputs are in the order of the graph's.
+    pub(super) fn run(&self, weights: Weights<'_>, batch: ModelBatch<'_>, mode: Mode) -> Result<Tensor, ModelError> {
+        self.check(batch)?;
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
-            let value = step.run(weights, Values { input, values: &values }, mode);
+            let value = step.run(weights, Values { batch, values: &values }, mode);
             values.push(Some(value.map_err(|failure| failure.at(weights, index))?));
             for node in &step.release {
                 values[*node] = None;
             }
         }
-        self.take_output(weights, input, values)
+        self.take_output(weights, batch, values)
     }
 
     pub(super) fn run_with(
         &self,
         weights: Weights<'_>,
-        input: &Tensor,
+        batch: ModelBatch<'_>,
         mode: Mode,
         wanted: &[usize],
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+        self.check(batch)?;
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
-            let value = step.run(weights, Values { input, values: &values }, mode);
+            let value = step.run(weights, Values { batch, values: &values }, mode);
             values.push(Some(value.map_err(|failure| failure.at(weights, index))?));
         }
         let intermediate = wanted
@@ -156,19 +172,20 @@ impl ExecutionPlan {
                 _ => Err(ModelError::UnknownNode { name: node.to_string() }),
             })
             .collect::<Result<_, _>>()?;
-        Ok((self.take_output(weights, input, values)?, intermediate))
+        Ok((self.take_output(weights, batch, values)?, intermediate))
     }
 
     fn take_output(
         &self,
         weights: Weights<'_>,
-        input: &Tensor,
+        batch: ModelBatch<'_>,
         mut values: Vec<Option<Tensor>>,
     ) -> Result<Tensor, ModelError> {
-        let Source::Node(node) = self.output else {
-            return Ok(input.shallow_clone());
+        let node = match self.output {
+            Source::Node(node) => node,
+            Source::Input(place) => return Ok(input(batch, place).shallow_clone()),
         };
-        let output = values[node].take().unwrap_or_else(|| input.shallow_clone());
+        let output = values[node].take().unwrap_or_else(|| batch.inputs.shallow_clone());
         row_major(output).map_err(|failure| failure.at(weights, node))
     }
 }
@@ -176,7 +193,7 @@ impl ExecutionPlan {
 /// The values so far.
 #[derive(Clone, Copy)]
 struct Values<'a> {
-    input: &'a Tensor,
+    batch: ModelBatch<'a>,
     values: &'a [Option<Tensor>],
 }
 
@@ -185,10 +202,15 @@ impl<'a> Values<'a> {
     /// reader.
     fn get(self, source: Source) -> &'a Tensor {
         match source {
-            Source::Input => self.input,
-            Source::Node(node) => self.values[node].as_ref().unwrap_or(self.input),
+            Source::Input(place) => input(self.batch, place),
+            Source::Node(node) => self.values[node].as_ref().unwrap_or(self.batch.inputs),
         }
     }
+}
+
+/// An input of a batch, which is checked to have as many as the graph.
+fn input(batch: ModelBatch<'_>, place: usize) -> &Tensor {
+    place.checked_sub(1).and_then(|other| batch.others.get(other)).unwrap_or(batch.inputs)
 }
 
 /// Why a kernel failed; [`Failure::at`] adds the node's name, off the path of success.
@@ -224,7 +246,7 @@ impl Step {
     /// The value for a batch. Dimensions of a sample follow the batch dimension.
     fn run(&self, weights: Weights<'_>, values: Values<'_>, mode: Mode) -> Result<Tensor, Failure> {
         // Of an operator that reads nothing, the input of the model tells the batch.
-        let input = self.inputs.first().map_or(values.input, |source| values.get(*source));
+        let input = self.inputs.first().map_or(values.batch.inputs, |source| values.get(*source));
         let parameter = |place: usize| weights.parameter(self.parameters[place]);
         let optional = |place: usize, is_there: bool| is_there.then(|| parameter(place));
         let buffer = |place: usize| &weights.buffers[self.buffers[place]].tensor;
@@ -358,6 +380,16 @@ impl Step {
             Op::AddScalar { other } => input.f_add_scalar(*other)?,
             Op::MultiplyScalar { other } => input.f_mul_scalar(*other)?,
             Op::Pow { exponent } => input.f_pow_tensor_scalar(*exponent)?,
+            Op::ToFloat => input.f_to_kind(Kind::Float)?,
+            Op::Compare { comparison, other } => match comparison {
+                Comparison::Equal => input.f_eq(*other)?,
+                Comparison::NotEqual => input.f_ne(*other)?,
+                Comparison::Less => input.f_lt(*other)?,
+                Comparison::LessEqual => input.f_le(*other)?,
+                Comparison::Greater => input.f_gt(*other)?,
+                Comparison::GreaterEqual => input.f_ge(*other)?,
+            }
+            .f_to_kind(Kind::Float)?,
             Op::Clamp { min: Some(min), max: Some(max) } => input.f_clamp(*min, *max)?,
             Op::Clamp { min: Some(min), max: None } => input.f_clamp_min(*min)?,
             Op::Clamp { min: None, max: Some(max) } => input.f_clamp_max(*max)?,
@@ -369,11 +401,14 @@ impl Step {
             Op::Slice { dim, start, end, step } => input.f_slice(batched(*dim), *start, *end, *step)?,
             Op::Select { dim, index } => input.f_select(batched(*dim), *index)?,
             Op::Matmul => input.f_matmul(values.get(self.inputs[1]))?,
-            Op::ScaledDotProductAttention { is_causal, scale, dropout } => {
+            Op::ScaledDotProductAttention { is_causal, scale, dropout, is_boolean } => {
                 let p = if training { *dropout } else { 0.0 };
                 let [key, value] = [1, 2].map(|place| values.get(self.inputs[place]));
                 let mask = match self.inputs.get(3).map(|source| values.get(*source)) {
-                    Some(mask) => Some(of_rank(mask, input.dim())?.unwrap_or_else(|| mask.shallow_clone())),
+                    Some(mask) => {
+                        let mask = of_rank(mask, input.dim())?.unwrap_or_else(|| mask.shallow_clone());
+                        Some(if *is_boolean { mask.f_to_kind(Kind::Bool)? } else { mask })
+                    }
                     None => None,
                 };
                 Tensor::f_scaled_dot_product_attention(input, key, value, mask, p, *is_causal, *scale, false)?

@@ -5,7 +5,14 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::batch::{Forwarded, ModelBatch};
-use super::{error::ModelError, execute::Mode, graph::Graph, named_tensor::NamedTensor, network::Network, op::Op};
+use super::{
+    error::ModelError,
+    execute::Mode,
+    graph::{Graph, Node},
+    named_tensor::NamedTensor,
+    network::Network,
+    op::{Dtype, Input, Op},
+};
 use crate::model::program::{Exported, ExportedError, Interface};
 use crate::report::Report;
 
@@ -117,30 +124,21 @@ pub(super) fn run(
 /// lowered to: kernels in another layout sum in another order, and those of a GPU may round to 10 bits.
 const LARGEST_DIFFERENCE: f64 = 5e-3;
 
-/// How far the outputs of `program` and of `network`, which executes its graph over the same tensors, are apart for samples of
-/// a shape, in parts of the largest output.
+/// How far the outputs of `program` and of `network`, which executes its graph over the same tensors, are apart, in parts of
+/// the largest output.
 ///
 /// # Errors
 ///
 /// When one of them cannot compute.
-pub(super) fn difference(
-    program: &Exported,
-    network: &Network,
-    (shape, kind): (&[i64], Kind),
-) -> Result<f64, ModelError> {
-    const SAMPLES: i64 = 2;
-    let shape: Vec<i64> = std::iter::once(SAMPLES).chain(shape.iter().copied()).collect();
-    let count = shape.iter().product::<i64>();
-    // Numbers without a pattern that a wrong order could share, and rows that every embedding has.
-    let numbers = Tensor::f_arange(count, (Kind::Float, network.device()))?;
-    let input = match kind {
-        Kind::Int64 => numbers.f_remainder(least_rows(network.graph()?) as f64)?.f_to_kind(kind)?,
-        _ => (numbers.f_square()? * 0.7).f_sin()?.f_to_kind(kind)?,
-    };
-    let input = input.f_reshape(&shape)?;
+pub(super) fn difference(program: &Exported, network: &Network) -> Result<f64, ModelError> {
+    let graph = network.graph()?;
+    let inputs = graph.inputs().iter().enumerate().map(|(place, input)| example(graph, place, input, network.device()));
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+    let Some((samples, others)) = inputs.split_first() else { return Ok(f64::INFINITY) };
+    let batch = ModelBatch { inputs: samples, others, targets: None };
     tch::no_grad(|| {
-        let expected = run(program, (&input).into(), Mode::Evaluate, &[], &[])?.output;
-        let found = network.forward(&input, Mode::Evaluate)?;
+        let expected = run(program, batch, Mode::Evaluate, &[], &[])?.output;
+        let found = network.compute(batch, Mode::Evaluate, &[])?.output;
         if found.size() != expected.size() {
             return Ok(f64::INFINITY);
         }
@@ -162,13 +160,37 @@ pub(super) fn agree(difference: f64) -> bool {
     difference <= LARGEST_DIFFERENCE
 }
 
-/// The number of rows of the smallest embedding.
-fn least_rows(graph: &Graph) -> i64 {
-    let rows = graph.nodes().iter().filter_map(|node| match node.op {
-        Op::Embedding { num_embeddings, .. } => Some(num_embeddings),
+/// A batch for an input of a graph: numbers without a pattern that a wrong order or place could share. Whole numbers are rows
+/// that each embedding of them has; where no embedding reads them, they are those of a mask that hides the end of a sample.
+fn example(graph: &Graph, place: usize, input: &Input, device: Device) -> Result<Tensor, ModelError> {
+    const SAMPLES: i64 = 2;
+    let shape: Vec<i64> = std::iter::once(SAMPLES).chain(input.shape.iter().copied()).collect();
+    let count = shape.iter().product::<i64>();
+    let numbers = Tensor::f_arange(count, (Kind::Float, device))?.f_add_scalar(place as f64)?;
+    let values = match (input.dtype, least_rows(graph, &input.name)) {
+        (Dtype::F32, _) => (numbers.f_square()? * 0.7).f_sin()?,
+        (Dtype::I64, Some(rows)) => numbers.f_remainder(rows as f64)?.f_to_kind(Kind::Int64)?,
+        (Dtype::I64, None) => {
+            // Two thirds of the first sample are seen, and a third of the second.
+            let positions = Tensor::f_arange(count, (Kind::Int64, device))?;
+            let of_sample = (count / SAMPLES).max(1);
+            let seen = (2 * of_sample / 3).max(1);
+            let first = positions.f_lt(seen)?;
+            let second = positions.f_ge(of_sample)?.f_logical_and(&positions.f_lt(of_sample + (seen / 2).max(1))?)?;
+            first.f_logical_or(&second)?.f_to_kind(Kind::Int64)?
+        }
+    };
+    Ok(values.f_reshape(&shape)?)
+}
+
+/// The number of rows of the smallest embedding that reads an input; `None` if none does.
+fn least_rows(graph: &Graph, input: &str) -> Option<i64> {
+    let reads = |node: &&Node| node.inputs.first().is_some_and(|read| read == input);
+    let rows = graph.nodes().iter().filter(reads).filter_map(|node| match node.op {
+        Op::Embedding { num_embeddings, .. } => Some(num_embeddings.max(1)),
         _ => None,
     });
-    rows.min().unwrap_or(1).max(1)
+    rows.min()
 }
 
 #[cfg(test)]
@@ -197,7 +219,7 @@ mod tests {
             });
             Network::over(Arc::clone(graph), copies.collect(), Device::Cpu).unwrap()
         };
-        let apart = |shift| difference(&program, &network(shift), (&[1, 8, 8], Kind::Float)).unwrap();
+        let apart = |shift| difference(&program, &network(shift)).unwrap();
         assert!(apart(0.0) < 1e-6 && agree(apart(0.0)));
         assert!(!agree(apart(0.1)));
     }

@@ -89,7 +89,7 @@ impl TryFrom<Unchecked> for Graph {
 }
 
 impl Graph {
-    /// The inputs of the model.
+    /// The inputs of the model, in the order of a batch: the samples first.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }
@@ -285,6 +285,11 @@ impl GraphBuilder {
             .get(value)
             .map(|(shape, _)| shape.as_slice())
             .ok_or_else(|| ModelError::UnknownValue { node: reader.to_owned(), value: value.to_owned() })
+    }
+
+    /// The dtype of a value.
+    pub fn dtype(&self, value: &str) -> Option<Dtype> {
+        self.values.get(value).map(|(_, dtype)| *dtype)
     }
 
     /// The graph whose output is the value `output`.

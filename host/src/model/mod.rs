@@ -46,7 +46,8 @@ pub use lora::{Lora, LoraError, LoraOptions};
 pub use named_tensor::NamedTensor;
 pub use network::Network;
 pub use op::{
-    Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode, WeightInitialization,
+    Comparison, Dtype, GeluApproximation, Initialization, Input, Op, Recurrent, TensorSpec, UpsampleMode,
+    WeightInitialization,
 };
 pub use program::{BatchTargets, Interface};
 pub use torchscript::TorchScriptError;

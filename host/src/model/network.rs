@@ -111,9 +111,9 @@ impl Network {
         Ok(Network::of(Computation::Exported(Box::new(program)), parameters, buffers, device, None))
     }
 
-    /// Compares the outputs of an exported program and of its graph for samples of a shape, and forgets the graph where they
-    /// are not those of one function: then nothing is exported from it.
-    pub(super) fn check_graph(&mut self, sample: (&[i64], tch::Kind)) {
+    /// Compares the outputs of an exported program and of its graph, and forgets the graph where they are not those of one
+    /// function: then nothing is exported from it.
+    pub(super) fn check_graph(&mut self) {
         let Computation::Exported(program) = &mut self.computation else { return };
         let Ok(graph) = program.graph() else { return };
         let views = self.parameters.iter().chain(&self.buffers).map(|named| {
@@ -123,7 +123,7 @@ impl Network {
         let difference = views
             .collect::<Result<_, ModelError>>()
             .and_then(|views| Network::over(Arc::clone(graph), views, self.device))
-            .and_then(|network| exported::difference(program, &network, sample));
+            .and_then(|network| exported::difference(program, &network));
         let what = "the graph that it was lowered to";
         match difference {
             Ok(difference) if exported::agree(difference) => {}
@@ -213,14 +213,14 @@ impl Network {
     /// graph is recorded (`tch::no_grad`).
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
         match &self.computation {
-            Computation::Graph { graph, plan } => plan.run(self.weights(graph, &self.sums()?), input, mode),
+            Computation::Graph { graph, plan } => plan.run(self.weights(graph, &self.sums()?), input.into(), mode),
             Computation::Custom(forward) => forward.run(input, mode),
             Computation::Exported(_) => Ok(self.compute(input.into(), mode, &[])?.output),
         }
     }
 
     /// What it gives for a batch: like [`Network::forward`] and [`Network::forward_with`], and for an exported program that
-    /// takes several inputs, or gives its own loss. Any other model takes the samples only.
+    /// gives its own loss. A program and a graph may take several inputs; any other model takes the samples only.
     ///
     /// # Errors
     ///
@@ -234,8 +234,14 @@ impl Network {
                 }
                 return exported::run(program, batch, mode, &self.named(&self.sums()?), wanted);
             }
-            _ if wanted.is_empty() => (self.forward(batch.inputs, mode)?, Vec::new()),
-            _ => self.forward_with(batch.inputs, mode, wanted)?,
+            Computation::Graph { graph, plan } if wanted.is_empty() => {
+                (plan.run(self.weights(graph, &self.sums()?), batch, mode)?, Vec::new())
+            }
+            Computation::Graph { graph, plan } => {
+                plan.run_with(self.weights(graph, &self.sums()?), batch, mode, wanted)?
+            }
+            Computation::Custom(_) if wanted.is_empty() => (self.forward(batch.inputs, mode)?, Vec::new()),
+            Computation::Custom(_) => self.forward_with(batch.inputs, mode, wanted)?,
         };
         Ok(Forwarded { output, loss: None, values })
     }
@@ -256,7 +262,7 @@ impl Network {
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         match &self.computation {
             Computation::Graph { graph, plan } => {
-                plan.run_with(self.weights(graph, &self.sums()?), input, mode, wanted)
+                plan.run_with(self.weights(graph, &self.sums()?), input.into(), mode, wanted)
             }
             Computation::Custom(forward) => {
                 if !wanted.is_empty() {

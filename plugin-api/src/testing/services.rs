@@ -252,14 +252,15 @@ impl World {
             ServiceKind::OPEN_SPLIT => self.open_split(decode(payload)?)?,
             ServiceKind::LIMIT_BATCHES => self.limit_batches(decode(payload)?)?,
             ServiceKind::BATCH => {
-                let BatchRequest { split, index, .. } = decode(payload)?;
+                let BatchRequest { split, index, all } = decode(payload)?;
                 let names = self.given.batches.keys().map(String::as_str);
                 let batches = self.given.batches.get(&split).ok_or_else(|| no_such_name("split", &split, names))?;
                 let batch = usize::try_from(index).ok().and_then(|index| batches.get(index));
                 let batch = batch.ok_or_else(|| {
                     Error::new(format!("split `{split}` has {} batches, no batch {index}", batches.len()))
                 })?;
-                return Ok(Answer::tensors(batch.to_vec()));
+                let first = if all { batch.len() } else { 2 };
+                return Ok(Answer::tensors(batch.iter().take(first).cloned().collect()));
             }
             _ => {
                 let message = format!("this host has no service {}; use a newer host", service.0);

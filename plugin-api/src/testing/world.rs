@@ -37,7 +37,7 @@ pub(super) struct Given {
     pub(super) groups: Vec<ParameterGroup>,
     pub(super) tensors: Tensors,
     pub(super) training_states: BTreeMap<String, (Tensors, Vec<ParameterGroup>)>,
-    pub(super) batches: BTreeMap<String, Vec<[Tensor; 2]>>,
+    pub(super) batches: BTreeMap<String, Vec<Vec<Tensor>>>,
     pub(super) loss: Option<f64>,
     pub(super) times: Vec<HookTime>,
     /// What the next call of `profile` answers.

@@ -19,7 +19,7 @@ pub struct Range {
 /// The ranges of the values of a model's nodes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ranges {
-    /// The range of the model's input.
+    /// The range of the model's first input.
     pub input: Range,
     /// The batches of the training split that were observed.
     pub batches: Vec<u64>,
@@ -98,7 +98,7 @@ impl Ranges {
         let mut ranges = Ranges { batches: spread(run, info, batches)?, ..Ranges::default() };
         for index in ranges.batches.clone() {
             let samples = Samples::read(run, TRAIN, index, usize::MAX)?;
-            if let Ok(inputs) = samples.inputs.view().as_slice::<f32>() {
+            if let Some(Ok(inputs)) = samples.inputs.first().map(|samples| samples.view().as_slice::<f32>()) {
                 ranges.input = ranges.input.and(Range::of(inputs));
             }
             let predicted = predict(run, &samples.inputs, nodes)?;

@@ -1,7 +1,7 @@
 //! Samples of the run's data, and the model's outputs for them.
 
 use plugin_api::protocol::RunInfo;
-use plugin_api::{Result, Run, Tensor, TensorView};
+use plugin_api::{Error, Result, Run, Tensor, TensorView};
 
 /// The split that is trained on.
 pub const TRAIN: &str = "train";
@@ -9,8 +9,8 @@ pub const TRAIN: &str = "train";
 /// Samples of a split.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    /// The inputs of the model, with the batch dimension first.
-    pub inputs: Tensor,
+    /// The inputs of the model, each with the batch dimension first, under their names in a batch.
+    pub inputs: Vec<Tensor>,
     /// The targets in the data.
     pub targets: Tensor,
 }
@@ -36,13 +36,15 @@ impl Samples {
     ///
     /// When the split has fewer batches.
     pub fn read(run: &Run<'_>, split: &str, index: u64, rows: usize) -> Result<Samples> {
-        let [inputs, targets] = run.batch(split, index)?;
-        Ok(Samples { inputs: first(&inputs, rows)?, targets: first(&targets, rows)? })
+        let batch = run.whole_batch(split, index)?;
+        let [samples, targets, others @ ..] = &batch[..] else { return Err(Error::new("the host gave no batch")) };
+        let inputs = std::iter::once(samples).chain(others).map(|input| first(input, rows));
+        Ok(Samples { inputs: inputs.collect::<Result<_>>()?, targets: first(targets, rows)? })
     }
 
     /// The number of samples.
     pub fn rows(&self) -> usize {
-        self.inputs.view().shape().first().map_or(0, |rows| *rows as usize)
+        self.targets.view().shape().first().map_or(0, |rows| *rows as usize)
     }
 }
 
@@ -67,7 +69,11 @@ fn first(batch: &TensorView<'_>, rows: usize) -> Result<Tensor> {
 /// # Errors
 ///
 /// When there is no such node, or the callback is in the background, where the model is not available.
-pub fn predict(run: &mut Run<'_>, inputs: &Tensor, nodes: &[&str]) -> Result<Vec<Value>> {
-    let views = run.predict(&inputs.view(), nodes)?;
+pub fn predict(run: &mut Run<'_>, inputs: &[Tensor], nodes: &[&str]) -> Result<Vec<Value>> {
+    let given: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+    let views = match &given[..] {
+        [samples] => run.predict(samples, nodes)?,
+        several => run.predict_inputs(several, nodes)?,
+    };
     views.iter().map(|view| Ok(Value { shape: view.shape().to_vec(), values: view.to_vec::<f32>()? })).collect()
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use export::{Ending, Include, Normalization, Origin, Precision, Publication, Ranges, Template, Weights};
 use plugin_api::event::{At, Position, Trigger};
-use plugin_api::graph::{Dtype, Graph, Op};
+use plugin_api::graph::{Dtype, Graph, Input, Op};
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Callback, Creation, Error, EventKind, Kind, Need, Result, Run, When, plugin};
 
@@ -195,9 +195,12 @@ impl Onnx {
 
 /// The graph without its initializers.
 fn graph_head(name: &str, lowered: &Lowered<'_>, half: bool) -> GraphHead {
-    let input_type = match lowered.input.dtype {
-        Dtype::F32 => element::FLOAT,
-        Dtype::I64 => element::INT64,
+    let input = |input: &Input| {
+        let dtype = match input.dtype {
+            Dtype::F32 => element::FLOAT,
+            Dtype::I64 => element::INT64,
+        };
+        ValueInfo::batched(&input.name, dtype, &input.shape)
     };
     let output_type = if lowered.ending.is_class() { element::INT64 } else { element::FLOAT };
     let widened = lowered.builder.initializers.iter().filter(|initializer| half && initializer.is_weight);
@@ -212,7 +215,7 @@ fn graph_head(name: &str, lowered: &Lowered<'_>, half: bool) -> GraphHead {
         node: casts.chain(lowered.builder.nodes.iter().cloned()).collect(),
         // The checker rejects an empty name.
         name: if name.is_empty() { "model".to_owned() } else { name.to_owned() },
-        input: vec![ValueInfo::batched(&lowered.input.name, input_type, &lowered.input.shape)],
+        input: lowered.inputs.iter().map(input).collect(),
         output: vec![ValueInfo::batched(&lowered.output, output_type, &lowered.output_shape)],
     }
 }

@@ -8,6 +8,7 @@ pub mod element {
     pub const FLOAT: i32 = 1;
     pub const INT8: i32 = 3;
     pub const INT64: i32 = 7;
+    pub const BOOL: i32 = 9;
     pub const FLOAT16: i32 = 10;
 }
 

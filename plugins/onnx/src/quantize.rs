@@ -18,8 +18,9 @@ pub fn quantize(lowered: &mut Lowered<'_>, ranges: &Ranges) {
     let activations = activations(lowered, ranges);
     let mut quantizing = Quantizing { nodes: Vec::new(), initializers: Vec::new(), renamed: HashMap::new() };
     quantizing.nodes.append(&mut front);
-    if let Some(affine) = activations.get(&lowered.input.name) {
-        quantizing.pass(&lowered.input.name, *affine);
+    if let Some((input, affine)) = lowered.inputs.first().and_then(|input| Some((input, activations.get(&input.name)?)))
+    {
+        quantizing.pass(&input.name, *affine);
     }
     for mut node in std::mem::take(&mut lowered.builder.nodes) {
         for input in &mut node.input {

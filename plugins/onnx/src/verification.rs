@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use export::Ranges;
-use plugin_api::graph::Graph;
 use plugin_api::protocol::RunInfo;
 use plugin_api::{Result, Run};
 use verify::{Point, Verdict, Verification};
@@ -28,7 +27,7 @@ impl Onnx {
         let verification = Verification {
             format: verify::ONNX,
             path,
-            sample_shape: sample_shape(graph),
+            sample_shapes: graph.inputs.iter().map(|input| input.shape.clone()).collect(),
             normalization: normalization.as_ref(),
             ending: *ending,
             layout: &|values, _| values.to_vec(),
@@ -41,9 +40,4 @@ impl Onnx {
         }
         verification.run(run, info, ROWS)
     }
-}
-
-/// The shape of a sample of the model's input.
-fn sample_shape(graph: &Graph) -> Vec<i64> {
-    graph.inputs.first().map(|input| input.shape.clone()).unwrap_or_default()
 }

@@ -79,17 +79,14 @@ impl Tflite {
             return Ok(Verdict::Unverified(reason));
         }
         let images_move = self.options.layout == ImageLayout::Nhwc;
-        let input = program.inputs.first().map(|input| &program.tensors[*input]);
+        let shape = |input: &usize| -> Vec<i64> {
+            program.tensors[*input].shape.iter().skip(1).map(|length| i64::from(*length)).collect()
+        };
         let points = points(program);
         let verification = Verification {
             format: verify::TFLITE,
             path,
-            sample_shape: input
-                .into_iter()
-                .flat_map(|input| &input.shape)
-                .skip(1)
-                .map(|length| i64::from(*length))
-                .collect(),
+            sample_shapes: program.inputs.iter().map(shape).collect(),
             normalization: inside.normalization,
             ending: inside.ending,
             layout: &|values, shape| channels_last(images_move, values, shape),

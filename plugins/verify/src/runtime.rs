@@ -25,10 +25,10 @@ pub const TFLITE: Format = Format { load: tflite, is_one_by_one: true };
 pub struct Request<'a> {
     /// The file.
     pub path: &'a Path,
-    /// The shape of a sample of the input, in the file's layout.
-    pub sample_shape: &'a [i64],
-    /// Whether the input contains indices, not numbers.
-    pub takes_indices: bool,
+    /// The shape of a sample of each input, in the file's layout.
+    pub sample_shapes: &'a [Vec<i64>],
+    /// What it will be run on, for each input: of the dtypes that it takes.
+    pub inputs: &'a [Inputs],
     /// The number of samples that are run at a time.
     pub rows: usize,
     /// The requested values, by name; if there are none, the file's output. Values that the file lacks are omitted.
@@ -48,10 +48,8 @@ pub enum Inputs {
 #[derive(Debug)]
 pub struct Runtime {
     plan: Arc<TypedRunnableModel>,
-    /// The shape of the input, with the batch first.
-    shape: Vec<usize>,
-    /// The type of the input: eight bits in a model of integers.
-    dtype: DatumType,
+    /// The shape of each input, with the batch first, and its type: eight bits in a model of integers.
+    inputs: Vec<(Vec<usize>, DatumType)>,
     names: Vec<String>,
 }
 
@@ -69,6 +67,10 @@ impl Runtime {
     ///
     /// The runtime's message about an operator or attribute that it does not support.
     pub fn load(format: Format, request: &Request<'_>) -> Result<Runtime, Unsupported> {
+        if request.inputs.len() != request.sample_shapes.len() {
+            let (given, taken) = (request.inputs.len(), request.sample_shapes.len());
+            return Err(Unsupported { reason: format!("a file of {taken} inputs on {given}") });
+        }
         let rows = if format.is_one_by_one { 1 } else { request.rows };
         let request = Request { rows, ..*request };
         contained(|| {
@@ -80,8 +82,11 @@ impl Runtime {
                 names = known;
                 model.select_output_outlets(&outlets)?;
             }
-            let dtype = model.input_fact(0)?.datum_type;
-            Ok(Runtime { plan: model.into_runnable()?, shape: batched(&request), dtype, names })
+            let shapes = request.sample_shapes.iter().enumerate();
+            let inputs =
+                shapes.map(|(place, shape)| Ok((batched(request.rows, shape), model.input_fact(place)?.datum_type)));
+            let inputs = inputs.collect::<TractResult<_>>()?;
+            Ok(Runtime { plan: model.into_runnable()?, inputs, names })
         })
     }
 
@@ -96,25 +101,54 @@ impl Runtime {
     /// # Errors
     ///
     /// The runtime's message.
-    pub fn run(&self, inputs: &Inputs) -> Result<Vec<Vec<f32>>, Unsupported> {
-        let length = self.shape.iter().product::<usize>().max(1);
-        contained(|| match inputs {
-            Inputs::F32(values) => self.run_each(values.chunks_exact(length)),
-            Inputs::I64(values) => self.run_each(values.chunks_exact(length)),
-        })
+    pub fn run(&self, inputs: &[Inputs]) -> Result<Vec<Vec<f32>>, Unsupported> {
+        contained(|| self.run_each(inputs))
     }
 
-    fn run_each<'v, T: Datum + Copy>(&self, batches: impl Iterator<Item = &'v [T]>) -> TractResult<Vec<Vec<f32>>> {
+    fn run_each(&self, inputs: &[Inputs]) -> TractResult<Vec<Vec<f32>>> {
         let mut joined: Vec<Vec<f32>> = Vec::new();
-        for batch in batches {
-            let inputs = Tensor::from_shape(&self.shape, batch)?.cast_to_dt(self.dtype)?.into_owned();
-            let outputs = self.plan.run(tvec![inputs.into_tvalue()])?;
+        let batches = self.inputs.iter().zip(inputs).map(|((shape, _), values)| values.batches(shape)).min();
+        for batch in 0..batches.unwrap_or(0) {
+            let given = self.inputs.iter().zip(inputs).map(|((shape, dtype), values)| {
+                Ok(values.batch(shape, batch)?.cast_to_dt(*dtype)?.into_owned().into_tvalue())
+            });
+            let outputs = self.plan.run(given.collect::<TractResult<_>>()?)?;
             joined.resize(outputs.len(), Vec::new());
             for (joined, output) in joined.iter_mut().zip(&outputs) {
                 joined.extend_from_slice(output.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?);
             }
         }
         Ok(joined)
+    }
+}
+
+impl Inputs {
+    /// How many complete batches of this shape there are.
+    fn batches(&self, shape: &[usize]) -> usize {
+        let count = match self {
+            Inputs::F32(values) => values.len(),
+            Inputs::I64(values) => values.len(),
+        };
+        count / shape.iter().product::<usize>().max(1)
+    }
+
+    /// One of them.
+    fn batch(&self, shape: &[usize], index: usize) -> TractResult<Tensor> {
+        fn part<T>(values: &[T], length: usize, index: usize) -> &[T] {
+            values.chunks_exact(length).nth(index).unwrap_or_default()
+        }
+        let length = shape.iter().product::<usize>().max(1);
+        match self {
+            Inputs::F32(values) => Tensor::from_shape(shape, part(values, length, index)),
+            Inputs::I64(values) => Tensor::from_shape(shape, part(values, length, index)),
+        }
+    }
+
+    fn datum_type(&self) -> DatumType {
+        match self {
+            Inputs::F32(_) => f32::datum_type(),
+            Inputs::I64(_) => i64::datum_type(),
+        }
     }
 }
 
@@ -126,16 +160,17 @@ fn outlet(model: &TypedModel, name: &str) -> Option<OutletId> {
     model.nodes().iter().filter(is_of).map(|node| OutletId::new(node.id, 0)).next_back()
 }
 
-fn batched(request: &Request<'_>) -> Vec<usize> {
-    let sample = request.sample_shape.iter().map(|length| usize::try_from(*length).unwrap_or(0));
-    std::iter::once(request.rows).chain(sample).collect()
+fn batched(rows: usize, sample: &[i64]) -> Vec<usize> {
+    let sample = sample.iter().map(|length| usize::try_from(*length).unwrap_or(0));
+    std::iter::once(rows).chain(sample).collect()
 }
 
 fn onnx(request: &Request<'_>) -> TractResult<TypedModel> {
-    let dtype = if request.takes_indices { i64::datum_type() } else { f32::datum_type() };
-    let shape = batched(request);
     let mut model = tract_onnx::onnx().model_for_path(request.path)?;
-    model.set_input_fact(0, InferenceFact::dt_shape(dtype, &shape))?;
+    for (place, (shape, inputs)) in request.sample_shapes.iter().zip(request.inputs).enumerate() {
+        let shape = batched(request.rows, shape);
+        model.set_input_fact(place, InferenceFact::dt_shape(inputs.datum_type(), &shape))?;
+    }
     model.into_typed()
 }
 

@@ -30,8 +30,8 @@ pub struct Verification<'a> {
     pub format: Format,
     /// Its path.
     pub path: &'a Path,
-    /// The shape of a sample of its input.
-    pub sample_shape: Vec<i64>,
+    /// The shape of a sample of each of its inputs, in the order of the model's.
+    pub sample_shapes: Vec<Vec<i64>>,
     /// The normalization that the file includes.
     pub normalization: Option<&'a Normalization>,
     /// What the model's outputs are, and what the file adds after them.
@@ -138,12 +138,20 @@ impl Verification<'_> {
 
     /// The inputs of the file for samples that the model takes, and what the model takes for these: the same up to the
     /// rounding of a normalization that the file includes.
-    fn given(&self, samples: &Tensor) -> Result<(Inputs, Tensor)> {
+    fn given(&self, inputs: &[Tensor]) -> Result<(Vec<Inputs>, Vec<Tensor>)> {
+        let given = inputs.iter().enumerate().map(|(place, input)| {
+            // The others have no normalization.
+            self.given_one(input, self.normalization.filter(|_| place == 0))
+        });
+        Ok(given.collect::<Result<Vec<_>>>()?.into_iter().unzip())
+    }
+
+    fn given_one(&self, samples: &Tensor, normalization: Option<&Normalization>) -> Result<(Inputs, Tensor)> {
         let view = samples.view();
         if let Ok(indices) = view.as_slice::<i64>() {
             return Ok((Inputs::I64(indices.to_vec()), samples.clone()));
         }
-        let (stored, taken) = match self.normalization {
+        let (stored, taken) = match normalization {
             Some(normalization) => {
                 let stored = normalization.undone(samples)?;
                 let taken = normalization.applied(&stored)?;
@@ -158,27 +166,21 @@ impl Verification<'_> {
     /// The requested values, with their names; the file's output if there are none.
     fn outputs(
         &self,
-        inputs: &Inputs,
+        inputs: &[Inputs],
         rows: usize,
         values: &[String],
     ) -> std::result::Result<(Vec<String>, Vec<Vec<f32>>), String> {
-        let request = Request {
-            path: self.path,
-            sample_shape: &self.sample_shape,
-            takes_indices: matches!(inputs, Inputs::I64(_)),
-            rows,
-            values,
-        };
+        let request = Request { path: self.path, sample_shapes: &self.sample_shapes, inputs, rows, values };
         let runtime = Runtime::load(self.format, &request).map_err(|unsupported| unsupported.reason)?;
         let outputs = runtime.run(inputs).map_err(|unsupported| unsupported.reason)?;
         Ok((runtime.names().to_vec(), outputs))
     }
 
     /// Where the values start to differ, as the end of a sentence.
-    fn first_difference(&self, run: &mut Run<'_>, taken: &Tensor, inputs: &Inputs) -> Result<String> {
+    fn first_difference(&self, run: &mut Run<'_>, taken: &[Tensor], inputs: &[Inputs]) -> Result<String> {
         let nodes: Vec<&str> = self.points.iter().map(|point| point.node.as_str()).collect();
         let predicted = predict(run, taken, &nodes)?;
-        let rows = taken.view().shape().first().map_or(0, |rows| *rows as usize);
+        let rows = taken.first().and_then(|samples| samples.view().shape().first().copied()).unwrap_or(0) as usize;
         let asked: Vec<String> = self.points.iter().map(|point| point.value.clone()).collect();
         let Ok((names, found)) = self.outputs(inputs, rows, &asked) else { return Ok(String::new()) };
         for (point, value) in self.points.iter().zip(predicted.iter().skip(1)) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plugin_api::Callback;
 use serde_json::{Value, json};
 
-use crate::{Source, Subject, limits, operators};
+use crate::{Source, Subject, limits, masks, operators};
 
 /// Exported, and verified before it is published.
 const VERIFIED: char = '✓';
@@ -44,6 +44,7 @@ impl Coverage {
         let subjects: Vec<(Subject, BTreeSet<&str>)> = operators()
             .into_iter()
             .chain(limits())
+            .chain(masks())
             .map(|model| {
                 let subject = Subject::new(model);
                 let found = subject.graph().nodes.iter().map(|node| node.op.name()).collect();

@@ -15,7 +15,10 @@ mod subject;
 pub use coverage::{Coverage, outcome};
 pub use endings::{Surrounded, assert_origin, surrounded};
 pub use memory::{Counting, extra_memory};
-pub use models::{Model, Source, has_room_for_large, large, limits, operators, random_model, zoo};
+pub use models::{
+    Model, Other, Source, Values, has_room_for_large, large, limits, masks, of_several_inputs, operators, random_model,
+    zoo,
+};
 pub use reader::{Reader, Runtime};
 pub use skipped::skipped;
 pub use speed::measure_speed;

@@ -27,13 +27,35 @@ pub struct Model {
     pub sample_shape: Vec<i64>,
     /// The number of different tokens, where samples are tokens.
     pub tokens: Option<i64>,
+    /// What a program takes beside the samples.
+    pub others: Vec<Other>,
+}
+
+/// An input beside the samples.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// The argument, and the input's name.
+    pub name: String,
+    /// The shape of one sample.
+    pub sample_shape: Vec<i64>,
+    /// What it holds.
+    pub values: Values,
+}
+
+/// What an input beside the samples holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Numbers.
+    Numbers,
+    /// A mask: 1 at the first positions, at least one, and 0 at the others.
+    Mask,
 }
 
 impl Model {
     /// A model of numbers.
     pub fn new(name: &str, layers: &str, sample_shape: &[i64]) -> Self {
         let (name, layers, sample_shape) = (name.to_owned(), layers.to_owned(), sample_shape.to_vec());
-        Self { name, source: Source::Layers, layers, sample_shape, tokens: None }
+        Self { name, source: Source::Layers, layers, sample_shape, tokens: None, others: Vec::new() }
     }
 
     /// A model of operators that no layer has.
@@ -44,6 +66,13 @@ impl Model {
     /// The exported program of this name, of numbers or of so many tokens.
     pub fn program(name: &str, sample_shape: &[i64], tokens: Option<i64>) -> Self {
         Self { source: Source::Program, tokens, ..Self::new(name, "", sample_shape) }
+    }
+
+    /// The exported program of this name, of so many tokens, with another input.
+    pub fn with_other(name: &str, sample_shape: &[i64], tokens: i64, other: (&str, &[i64], Values)) -> Self {
+        let (argument, shape, values) = other;
+        let others = vec![Other { name: argument.to_owned(), sample_shape: shape.to_vec(), values }];
+        Self { others, ..Self::program(name, sample_shape, Some(tokens)) }
     }
 
     /// A model of tokens.
@@ -177,6 +206,33 @@ fn operators_of_programs() -> Vec<Model> {
     .collect()
 }
 
+/// Operators that make masks of what a batch holds, and attention that reads one: not every format has them.
+pub fn masks() -> Vec<Model> {
+    const SQUARE: &[i64] = &[5, 5];
+    let places = r#"{ type = "constant", name = "places", shape = [5], values = [3, 0, 2, 2, 6] }, { type = "to_float", name = "numbers" }"#;
+    // What is compared lies far from the number: eight bits move values.
+    let compared = |comparisons: &[(&str, f64)]| {
+        let compare = |(comparison, other): &(&str, f64)| {
+            format!(r#", {{ type = "compare", comparison = "{comparison}", other = {other:?} }}"#)
+        };
+        let all: String = comparisons.iter().map(compare).collect();
+        // An operator without a name has its number as its name.
+        let last = 1 + comparisons.len();
+        format!(r#"{places}{all}, {{ type = "multiply", reads = ["inputs", "{last}"] }}"#)
+    };
+    let attention = r#"{ type = "tanh", name = "key" }, { type = "sigmoid", name = "value", reads = ["inputs"] }, "#;
+    [
+        ("compare_less", compared(&[("less", 2.5)]), SQUARE),
+        ("compare_greater_equal", compared(&[("greater_equal", 2.0)]), SQUARE),
+        ("compare_not_equal", compared(&[("not_equal", 2.0), ("equal", 0.0), ("greater", 0.5), ("less_equal", 0.5)]), SQUARE),
+        ("to_float", r#"{ type = "constant", name = "places", shape = [5], values = [3, 0, 2, 2, 6] }, { type = "to_float", name = "numbers" }, { type = "add", reads = ["inputs", "numbers"] }"#.to_owned(), SQUARE),
+        ("boolean_scaled_dot_product_attention", format!(r#"{attention}{{ type = "constant", name = "seen", shape = [1, 1, 5], values = [1, 1, 0, 1, 0] }}, {{ type = "to_float", name = "mask" }}, {{ type = "scaled_dot_product_attention", is_causal = false, scale = 0.5, dropout = 0.0, is_boolean = true, reads = ["inputs", "key", "value", "mask"] }}"#), HEADS),
+    ]
+    .into_iter()
+    .map(|(name, operators, sample_shape)| Model::of_operators(name, &operators, sample_shape))
+    .collect()
+}
+
 /// Models at which a format may end: operators with attributes that one of them does not have.
 pub fn limits() -> Vec<Model> {
     vec![
@@ -292,6 +348,14 @@ pub fn zoo() -> Vec<Model> {
         Model::program("gpt2", &[12], Some(50)),
         Model::program("bert", &[12], Some(50)),
         Model::program("functions", &[1, 8, 8], None),
+    ]
+}
+
+/// Exported programs with several inputs: a transformer with a mask of its tokens, and a net of categories and an image.
+pub fn of_several_inputs() -> Vec<Model> {
+    vec![
+        Model::with_other("masked_bert", &[12], 50, ("attention_mask", &[12], Values::Mask)),
+        Model::with_other("two_towers", &[3], 7, ("image", &[1, 8, 8], Values::Numbers)),
     ]
 }
 

@@ -1,6 +1,6 @@
 """Runs models for the tests: one request per line on stdin, one answer per line on stdout.
 
-A request names a runtime, a model file, and a file with the bytes of the inputs; the outputs are written next to it.
+A request names a runtime, a model file, and a file with the bytes of each input; the outputs are written next to it.
 """
 
 import json
@@ -25,13 +25,15 @@ def run_onnx(model, inputs, request):
         options.log_severity_level = 3
         open_session = (model, onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]))
     session = open_session[1]
-    (value,) = session.get_inputs()
-    return session.run(None, {value.name: inputs})[0]
+    values = session.get_inputs()
+    assert len(values) == len(inputs), f"{len(values)} inputs, not {len(inputs)}"
+    return session.run(None, {value.name: given for value, given in zip(values, inputs)})[0]
 
 
 def run_tflite(model, inputs, request):
     from ai_edge_litert.interpreter import Interpreter
 
+    (inputs,) = inputs
     interpreter = Interpreter(model_path=model, num_threads=1)
     (value,) = interpreter.get_input_details()
     interpreter.resize_tensor_input(value["index"], inputs.shape, strict=True)
@@ -90,9 +92,9 @@ def answer(request):
         return {"operators": operators(request["model"])}
     if request["runtime"] == "origin":
         return {"origin": origin(request["model"], request["kind"])}
-    inputs = numpy.fromfile(request["inputs"], dtype=request["dtype"]).reshape(request["shape"])
+    inputs = [numpy.fromfile(given["path"], given["dtype"]).reshape(given["shape"]) for given in request["inputs"]]
     if request["transpose"]:
-        inputs = numpy.ascontiguousarray(inputs.transpose(request["transpose"]))
+        inputs = [numpy.ascontiguousarray(given.transpose(request["transpose"])) for given in inputs]
     outputs = RUNTIMES[request["runtime"]](request["model"], inputs, request)
     outputs.astype(numpy.float32).tofile(request["outputs"])
     return {"shape": outputs.shape}

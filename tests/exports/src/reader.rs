@@ -70,7 +70,44 @@ impl Reader {
         inputs: &Tensor,
         transpose: &[usize],
     ) -> Result<Tensor, String> {
-        let (given, taken) = (self.folder.path().join("inputs"), self.folder.path().join("outputs"));
+        self.run_all(runtime, model, &[inputs], transpose)
+    }
+
+    /// The same for a model of several inputs, in the order of the file's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reader::run`].
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub fn run_all(
+        &mut self,
+        runtime: Runtime,
+        model: &Path,
+        inputs: &[&Tensor],
+        transpose: &[usize],
+    ) -> Result<Tensor, String> {
+        let inputs: Vec<Value> = inputs.iter().enumerate().map(|(place, input)| self.given(place, input)).collect();
+        let taken = self.folder.path().join("outputs");
+        let runtime = match runtime {
+            Runtime::Onnx => "onnx",
+            Runtime::Tflite => "tflite",
+        };
+        let request = json!({
+            "runtime": runtime, "model": model, "inputs": inputs, "outputs": taken, "transpose": transpose,
+        });
+        let answer = self.ask(&request)?;
+        let shape: Vec<i64> = answer["shape"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
+        let bytes = std::fs::read(&taken).expect("the outputs are written");
+        let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+        Ok(Tensor::from_slice(&values).reshape(&shape))
+    }
+
+    /// Writes an input for the process.
+    fn given(&self, place: usize, inputs: &Tensor) -> Value {
+        let path = self.folder.path().join(format!("inputs{place}"));
         let flat = inputs.contiguous().reshape([-1]);
         let (dtype, bytes): (_, Vec<u8>) = match inputs.kind() {
             Kind::Int64 => {
@@ -82,20 +119,8 @@ impl Reader {
                 ("float32", values.iter().flat_map(|value| value.to_le_bytes()).collect())
             }
         };
-        std::fs::write(&given, bytes).expect("the inputs are written");
-        let runtime = match runtime {
-            Runtime::Onnx => "onnx",
-            Runtime::Tflite => "tflite",
-        };
-        let request = json!({
-            "runtime": runtime, "model": model, "inputs": given, "outputs": taken, "dtype": dtype,
-            "shape": inputs.size(), "transpose": transpose,
-        });
-        let answer = self.ask(&request)?;
-        let shape: Vec<i64> = answer["shape"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
-        let bytes = std::fs::read(&taken).expect("the outputs are written");
-        let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
-        Ok(Tensor::from_slice(&values).reshape(&shape))
+        std::fs::write(&path, bytes).expect("the inputs are written");
+        json!({ "path": path, "dtype": dtype, "shape": inputs.size() })
     }
 
     /// What a file says about its run.
@@ -154,7 +179,27 @@ impl Reader {
         expected: &Tensor,
         transpose: &[usize],
     ) -> Result<f64, String> {
-        let found = self.run(runtime, model, inputs, transpose)?;
+        self.difference_of(runtime, model, &[inputs], expected, transpose)
+    }
+
+    /// The same for a model of several inputs.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reader::difference`].
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub fn difference_of(
+        &mut self,
+        runtime: Runtime,
+        model: &Path,
+        inputs: &[&Tensor],
+        expected: &Tensor,
+        transpose: &[usize],
+    ) -> Result<f64, String> {
+        let found = self.run_all(runtime, model, inputs, transpose)?;
         if found.size() != expected.size() {
             return Err(format!("outputs of shape {:?} instead of {:?}", found.size(), expected.size()));
         }

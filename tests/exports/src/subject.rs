@@ -4,7 +4,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use host::model::{Dtype, Graph, GraphBuilder, Input, LayerPath, Mode, ModelOptions, Network, Op};
+use host::model::{
+    BatchTargets, Dtype, Forwarded, Graph, GraphBuilder, Input, Interface, LayerPath, Mode, ModelBatch, ModelError,
+    ModelOptions, Network, Op,
+};
 use plugin_api::Callback;
 use plugin_api::Tensor;
 use plugin_api::protocol::TensorSet;
@@ -12,7 +15,7 @@ use plugin_api::testing::FakeHost;
 use tch::{Device, Kind};
 
 use crate::Model;
-use crate::models::Source;
+use crate::models::{Other, Source, Values};
 
 /// A model with random weights and random statistics of its norms.
 pub struct Subject {
@@ -73,15 +76,38 @@ impl Subject {
         let numbers = tch::Tensor::arange(count, (Kind::Double, Device::Cpu));
         let values = match self.model.tokens {
             Some(tokens) => (numbers * 7919 + 13).remainder(tokens).to_kind(Kind::Int64),
-            // Irregular, between -2 and 2.
-            None => ((numbers * 12.9898 + 4.1).sin() * 43_758.545).frac().to_kind(Kind::Float) * 2.0,
+            None => irregular(&numbers),
         };
         values.reshape(&shape)
     }
 
-    /// The model's output for `inputs`.
+    /// What `batch` samples have beside them, always the same.
+    pub fn others(&self, batch: i64) -> Vec<tch::Tensor> {
+        let other = |other: &Other| {
+            let shape: Vec<i64> = std::iter::once(batch).chain(other.sample_shape.iter().copied()).collect();
+            let count: i64 = shape.iter().product();
+            match other.values {
+                Values::Numbers => irregular(&tch::Tensor::arange(count, (Kind::Double, Device::Cpu))).reshape(&shape),
+                Values::Mask => {
+                    let length = other.sample_shape[0];
+                    let seen = (tch::Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 5).remainder(length) + 1;
+                    let positions = tch::Tensor::arange(length, (Kind::Int64, Device::Cpu)).reshape([1, length]);
+                    positions.lt_tensor(&seen.reshape([-1, 1])).to_kind(Kind::Int64)
+                }
+            }
+        };
+        self.model.others.iter().map(other).collect()
+    }
+
+    /// The model's output for `inputs`, and what [`Subject::others`] gives for as many.
     pub fn outputs(&self, inputs: &tch::Tensor) -> tch::Tensor {
-        tch::no_grad(|| self.network.forward(inputs, Mode::Evaluate)).expect("the model runs")
+        let others = self.others(inputs.size()[0]);
+        self.computed(inputs, &others, &[]).expect("the model runs").output
+    }
+
+    fn computed(&self, inputs: &tch::Tensor, others: &[tch::Tensor], nodes: &[usize]) -> Result<Forwarded, ModelError> {
+        let batch = ModelBatch { inputs, others, targets: None };
+        tch::no_grad(|| self.network.compute(batch, Mode::Evaluate, nodes))
     }
 
     /// A run with this model: its graph, its weights, predictions, and splits `train` and `val` of `batches` batches of
@@ -108,28 +134,36 @@ impl Subject {
         for index in 0..batches {
             let inputs = batch(index);
             let targets = self.outputs(&inputs);
+            let others = self.model.others.iter().zip(self.others(8));
+            let others: Vec<Tensor> = others.map(|(other, values)| copy(&other.name, &values)).collect();
             for split in ["train", "val"] {
-                host.put_batch(split, copy("inputs", &inputs), copy("targets", &targets));
+                host.put_whole_batch(split, copy("inputs", &inputs), copy("targets", &targets), others.clone());
             }
         }
-        let network = Rc::clone(&self.network);
+        let subject = Self { model: self.model.clone(), network: Rc::clone(&self.network) };
         host.answer_predict(move |request, inputs| {
-            let inputs = match (&request.split, inputs) {
+            let (inputs, others) = match (&request.split, inputs) {
                 (Some(_), _) => {
                     let count = (request.batches as i64).min(batches).max(1);
-                    tch::Tensor::cat(&(0..count).map(&batch).collect::<Vec<_>>(), 0)
+                    let inputs = tch::Tensor::cat(&(0..count).map(&batch).collect::<Vec<_>>(), 0);
+                    let others = subject.others(inputs.size()[0]);
+                    (inputs, others)
                 }
-                (None, [inputs]) => from_plugin(inputs)?,
-                (None, _) => return Err(plugin_api::Error::new("there are no inputs")),
+                (None, [inputs, others @ ..]) => {
+                    let others = others.iter().map(from_plugin).collect::<plugin_api::Result<Vec<_>>>()?;
+                    (from_plugin(inputs)?, others)
+                }
+                (None, []) => return Err(plugin_api::Error::new("there are no inputs")),
             };
             let mut nodes = Vec::new();
             for name in &request.nodes {
-                let index = network.graph().map(|graph| graph.node_index(name));
+                let index = subject.network.graph().map(|graph| graph.node_index(name));
                 let index = index.map_err(|error| plugin_api::Error::new(error.to_string()))?;
                 nodes.push(index.map_err(|error| plugin_api::Error::new(error.to_string()))?);
             }
-            let (outputs, values) = tch::no_grad(|| network.forward_with(&inputs, Mode::Evaluate, &nodes))
-                .map_err(|error| plugin_api::Error::new(error.to_string()))?;
+            let computed = subject.computed(&inputs, &others, &nodes);
+            let Forwarded { output: outputs, values, .. } =
+                computed.map_err(|error| plugin_api::Error::new(error.to_string()))?;
             let mut answer = vec![copy("outputs", &outputs)];
             if request.split.is_some() {
                 answer.push(copy("targets", &outputs));
@@ -169,10 +203,42 @@ fn of_operators(model: &Model, dtype: Dtype) -> Graph {
 /// An exported program, whose graph computes what it does.
 fn of_program(model: &Model) -> Network {
     let path = format!("{}/../figures/exported/{}.pt2", env!("CARGO_MANIFEST_DIR"), model.name);
-    let mut network = Network::exported(Path::new(&path), None, None, Device::Cpu).expect("a program");
     let kind = if model.tokens.is_some() { Kind::Int64 } else { Kind::Float };
-    network.try_on((&model.sample_shape, kind)).expect("it runs");
+    if model.others.is_empty() {
+        let mut network = Network::exported(Path::new(&path), None, None, Device::Cpu).expect("a program");
+        network.try_on((&model.sample_shape, kind)).expect("it runs");
+        return network;
+    }
+    // A program may take labels, too, for its loss, and return that beside its output.
+    let (samples, has_labels) = match model.name.as_str() {
+        "masked_bert" => ("input_ids", true),
+        _ => ("categories", false),
+    };
+    let labels = has_labels.then_some(("labels", "targets"));
+    let arguments = [(samples, "inputs")].into_iter().chain(labels);
+    let arguments = arguments.map(|(argument, input)| (argument.to_owned(), input.to_owned())).collect();
+    let others = model.others.iter().map(|other| other.name.clone());
+    let inputs: Vec<String> = std::iter::once("inputs".to_owned()).chain(others).collect();
+    let targets = Some(BatchTargets { name: "targets", shape: &[], kind: Kind::Int64 });
+    let interface =
+        Interface { output: Some("logits"), gives_loss: false, arguments: &arguments, inputs: &inputs, targets };
+    let network = Network::exported_with(Path::new(&path), None, &interface, Device::Cpu);
+    let mut network = network.expect("a program");
+    let others: Vec<(&[i64], Kind)> = model
+        .others
+        .iter()
+        .map(|other| {
+            let kind = if other.values == Values::Mask { Kind::Int64 } else { Kind::Float };
+            (&other.sample_shape[..], kind)
+        })
+        .collect();
+    network.try_on_all((&model.sample_shape, kind), &others, Some((&[], Kind::Int64))).expect("it runs");
     network
+}
+
+/// Numbers between -2 and 2.
+fn irregular(numbers: &tch::Tensor) -> tch::Tensor {
+    ((numbers * 12.9898 + 4.1).sin() * 43_758.545).frac().to_kind(Kind::Float) * 2.0
 }
 
 /// Gives every weight a value that reveals a wrong layout or a forgotten weight.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use exports::{
-    Coverage, Model, Reader, Runtime, Subject, Surrounded, assert_origin, has_room_for_large, large, operators,
-    outcome, random_model, surrounded, zoo,
+    Coverage, Model, Reader, Runtime, Subject, Surrounded, assert_origin, has_room_for_large, large, masks,
+    of_several_inputs, operators, outcome, random_model, surrounded, zoo,
 };
 use onnx::Onnx;
 use plugin_api::testing::FakeHost;
@@ -42,7 +42,9 @@ fn wrong_for(
     let (_host, file) = export(subject, options);
     batches.iter().find_map(|&batch| {
         let inputs = subject.inputs(batch);
-        match reader.difference(Runtime::Onnx, &file, &inputs, &subject.outputs(&inputs), &[]) {
+        let others = subject.others(batch);
+        let given: Vec<&tch::Tensor> = std::iter::once(&inputs).chain(&others).collect();
+        match reader.difference_of(Runtime::Onnx, &file, &given, &subject.outputs(&inputs), &[]) {
             Ok(difference) if difference <= tolerance => None,
             Ok(difference) => Some(format!("{}, batch {batch}: off by {difference:e}", subject.model.name)),
             Err(error) => Some(format!("{}, batch {batch}: {error}", subject.model.name)),
@@ -60,7 +62,7 @@ fn all_are_right(models: Vec<Model>, options: &Value, tolerance: f64) {
 #[test]
 fn every_operator_gives_what_the_model_gives() {
     for opset in [18, 20, 21, 23] {
-        all_are_right(operators(), &json!({ "opset": opset }), FLOAT);
+        all_are_right([operators(), masks()].concat(), &json!({ "opset": opset }), FLOAT);
     }
 }
 
@@ -70,6 +72,21 @@ fn small_nets_give_what_the_model_gives() {
         all_are_right(zoo(), &options, FLOAT);
     }
     all_are_right(zoo(), &json!({ "quantize": "fp16" }), HALF);
+}
+
+/// The files are also verified before they are published.
+#[test]
+fn programs_of_several_inputs_give_what_the_model_gives() {
+    for opset in [18, 21, 23] {
+        all_are_right(of_several_inputs(), &json!({ "opset": opset, "verify": "required" }), FLOAT);
+    }
+    all_are_right(of_several_inputs(), &json!({ "quantize": "fp16", "verify": "required" }), HALF);
+    let integers = json!({ "quantize": "int8", "calibration_batches": 2, "tolerance": 1 });
+    all_are_right(of_several_inputs(), &integers, 2.0 * EIGHT_BITS);
+    // Its inputs have the names of a batch, and a batch of any size.
+    let subject = Subject::new(of_several_inputs().remove(0));
+    let names: Vec<String> = subject.graph().inputs.into_iter().map(|input| input.name).collect();
+    assert_eq!(names, ["inputs", "attention_mask"]);
 }
 
 #[test]

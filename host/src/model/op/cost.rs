@@ -41,7 +41,7 @@ impl Cost for Op {
             Op::AdaptiveAvgPool2d { .. } => return element_count(input),
             Op::Relu | Op::LeakyRelu { .. } | Op::Tanh | Op::Sigmoid => 1,
             Op::Add | Op::Subtract | Op::Multiply | Op::Divide | Op::AddScalar { .. } | Op::MultiplyScalar { .. } => 1,
-            Op::PositionalEmbedding { .. } | Op::Pow { .. } => 1,
+            Op::PositionalEmbedding { .. } | Op::Pow { .. } | Op::ToFloat | Op::Compare { .. } => 1,
             Op::Clamp { .. } => 2,
             Op::Mean { .. } => return element_count(input),
             Op::Matmul => magnitude(input.last().copied().unwrap_or(0)).saturating_mul(2),

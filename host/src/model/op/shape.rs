@@ -125,6 +125,11 @@ impl OutputShape for Op {
                 finite(if matches!(self, Op::Pow { .. }) { "exponent" } else { "other" }, *value)?;
                 Ok(input.to_vec())
             }
+            Op::ToFloat => Ok(input.to_vec()),
+            Op::Compare { other, .. } => {
+                finite("other", *other)?;
+                Ok(input.to_vec())
+            }
             Op::Clamp { min, max } => {
                 min.map_or(Ok(()), |min| finite("min", min))?;
                 max.map_or(Ok(()), |max| finite("max", max))?;
@@ -222,7 +227,7 @@ impl OutputShape for Op {
                 [left, right] => product(left, right),
                 _ => misfit("two values".to_owned(), input),
             },
-            Op::ScaledDotProductAttention { is_causal, scale, dropout } => {
+            Op::ScaledDotProductAttention { is_causal, scale, dropout, is_boolean: _ } => {
                 finite("scale", *scale)?;
                 probability("dropout", *dropout)?;
                 attention_shape(inputs, *is_causal)
@@ -495,10 +500,11 @@ mod tests {
     use proptest::prelude::*;
     use tch::{Device, Kind, Tensor};
 
+    use super::super::Comparison;
     use super::*;
 
     fn attention(is_causal: bool) -> Op {
-        Op::ScaledDotProductAttention { is_causal, scale: 1.0, dropout: 0.0 }
+        Op::ScaledDotProductAttention { is_causal, scale: 1.0, dropout: 0.0, is_boolean: false }
     }
 
     #[test]
@@ -533,6 +539,7 @@ mod tests {
             Op::Mean { dims: vec![2], keepdim: false },
             Op::Clamp { min: Some(1.0), max: Some(0.0) },
             Op::Pow { exponent: f64::NAN },
+            Op::Compare { comparison: Comparison::Less, other: f64::INFINITY },
             Op::Constant { shape: vec![2], values: vec![1] },
             Op::Parameter { shape: vec![0], is_buffer: false },
         ];

@@ -210,6 +210,8 @@ impl OwnedTensors for Op {
             | Op::AddScalar { .. }
             | Op::MultiplyScalar { .. }
             | Op::Pow { .. }
+            | Op::ToFloat
+            | Op::Compare { .. }
             | Op::Clamp { .. }
             | Op::Mean { .. }
             | Op::Slice { .. }

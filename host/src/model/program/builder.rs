@@ -75,7 +75,14 @@ pub(super) fn build(
     let reads_targets = targets.is_some_and(|targets| depends(graph, output, targets));
     let saved = tensors.iter().map(|(name, tensor)| (name.as_str(), (tensor.size(), tensor.kind())));
     let saved_tensors = SavedTensors { names: &names, saved: saved.collect(), buffers, targets };
-    let lowered = lower(document, &saved_tensors, constants, called.as_deref());
+    let mut given: Vec<(usize, &str)> =
+        arguments.iter().filter_map(|argument| Some((argument.place()?, argument.input.name.as_str()))).collect();
+    given.sort_unstable();
+    // Of several, the name in a batch tells which one it is.
+    let of_batch = |place: usize| interface.inputs.get(place).filter(|_| given.len() > 1).map(String::as_str);
+    let inputs: Vec<(&str, &str)> =
+        given.iter().map(|(place, name)| (*name, of_batch(*place).unwrap_or(name))).collect();
+    let lowered = lower(document, &saved_tensors, &inputs, constants, called.as_deref());
     let graph = lowered.map(|Lowered { graph, values }| Described {
         graph: Arc::new(graph),
         values: values

@@ -83,6 +83,15 @@ impl Argument {
         Ok(found)
     }
 
+    /// Its place among the inputs of a batch; `None` of the targets.
+    pub(super) fn place(&self) -> Option<usize> {
+        match self.source {
+            Source::Inputs => Some(0),
+            Source::Other(index) => Some(index + 1),
+            Source::Targets(..) => None,
+        }
+    }
+
     /// Whether it is the targets.
     pub(super) fn is_targets(&self) -> bool {
         matches!(self.source, Source::Targets(..))

@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::model::{Forwarded, Graph, Layout, ModelBatch, Roles};
+use crate::model::{Dtype, Forwarded, Graph, Layout, ModelBatch, Node, Roles};
 use crate::torch::TorchError;
 use crate::torch::program::{Program, Slot};
 
@@ -303,25 +303,32 @@ impl Exported {
         let described = self.graph.as_ref().map_err(|refusal| Refusal::new(refusal.to_string()))?;
         let node = described.values.get(index).zip(described.graph.nodes().get(index));
         let (&(slot, before), node) = node.ok_or_else(|| Refusal::new(format!("its graph has no node {index}")))?;
-        Ok(NodeValue { slot, before, shape: &node.shape })
+        Ok(NodeValue { slot, before, node })
     }
 }
 
-/// Where the value of a node is, and the node's shape for a sample.
+/// Where the value of a node is.
 struct NodeValue<'g> {
     slot: Slot,
     before: Option<i64>,
-    shape: &'g [i64],
+    node: &'g Node,
 }
 
 impl NodeValue<'_> {
     /// The program's value as the node's for a batch.
     fn of_batch(&self, value: &Tensor, batch: i64) -> Result<Tensor, tch::TchError> {
-        let shape: Vec<i64> = std::iter::once(batch).chain(self.shape.iter().copied()).collect();
+        let Node { op, shape: sample, .. } = self.node;
+        let shape: Vec<i64> = std::iter::once(batch).chain(sample.iter().copied()).collect();
+        // Truth values are numbers in the graph.
+        let value = match (op.output_dtype(), value.kind()) {
+            (Dtype::F32, Kind::Bool | Kind::Int64) => value.f_to_kind(Kind::Float)?,
+            (Dtype::I64, Kind::Bool) => value.f_to_kind(Kind::Int64)?,
+            _ => value.shallow_clone(),
+        };
         match self.before {
             Some(1) => value.f_reshape(shape)?.f_contiguous(),
             Some(before) => value.f_reshape([before, batch, -1])?.f_transpose(0, 1)?.f_reshape(shape)?.f_contiguous(),
-            None => value.f_reshape(self.shape)?.f_unsqueeze(0)?.f_expand(shape, false)?.f_contiguous(),
+            None => value.f_reshape(sample)?.f_unsqueeze(0)?.f_expand(shape, false)?.f_contiguous(),
         }
     }
 }

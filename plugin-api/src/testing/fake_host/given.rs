@@ -81,7 +81,12 @@ impl FakeHost {
 
     /// Adds a batch to a split.
     pub fn put_batch(&mut self, split: &str, inputs: Tensor, targets: Tensor) {
-        let batch = [inputs.named("inputs"), targets.named("targets")];
+        self.put_whole_batch(split, inputs, targets, Vec::new());
+    }
+
+    /// Adds a batch with several inputs to a split: the samples, the targets, and the `others`, under their own names.
+    pub fn put_whole_batch(&mut self, split: &str, inputs: Tensor, targets: Tensor, others: Vec<Tensor>) {
+        let batch = [inputs.named("inputs"), targets.named("targets")].into_iter().chain(others).collect();
         self.world.given.batches.entry(split.to_owned()).or_default().push(batch);
     }
 

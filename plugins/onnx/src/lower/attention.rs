@@ -4,7 +4,7 @@ use plugin_api::Result;
 use plugin_api::graph::{Node, Op};
 
 use super::Lowering;
-use crate::proto::Attribute;
+use crate::proto::{Attribute, element};
 
 impl<'a> Lowering<'a, '_> {
     pub(super) fn attention(&mut self, node: &'a Node) -> Result<String> {
@@ -46,7 +46,8 @@ impl<'a> Lowering<'a, '_> {
     /// Attention over queries, keys and values.
     pub(super) fn scaled_attention(&mut self, node: &'a Node) -> Result<String> {
         let inputs = self.inputs(node)?;
-        let (Op::ScaledDotProductAttention { is_causal, scale, .. }, [query, key, value, ..]) = (&node.op, &inputs[..])
+        let (Op::ScaledDotProductAttention { is_causal, scale, is_boolean, .. }, [query, key, value, ..]) =
+            (&node.op, &inputs[..])
         else {
             return self.input(node);
         };
@@ -56,10 +57,24 @@ impl<'a> Lowering<'a, '_> {
         let key = self.builder.node("Transpose", &format!("{}/key", node.name), &[key], attributes);
         let length = self.input_shape(node)?.iter().rev().nth(1).copied().unwrap_or(1);
         let mask = match inputs.len() {
-            4 => Some(self.of_rank(node, 3, node.shape.len())?),
+            4 => {
+                let mask = self.of_rank(node, 3, node.shape.len())?;
+                Some(if *is_boolean { self.added(node, &mask) } else { mask })
+            }
             _ => is_causal.then(|| self.causal_mask(node, length)),
         };
         Ok(self.mixed(node, &node.name, [query, &key, value], *scale, mask))
+    }
+
+    /// What is added for a mask that has 1 where a position is seen: 0 there, and the least number where it is hidden, whose
+    /// softmax is 0 beside any other.
+    fn added(&mut self, node: &Node, mask: &str) -> String {
+        let part = |part: &str| format!("{}/{part}", node.name);
+        let to = vec![Attribute::int("to", i64::from(element::BOOL))];
+        let seen = self.builder.node("Cast", &part("seen"), &[mask], to);
+        let zero = self.builder.constant(&part("zero"), &[], vec![0.0]);
+        let hidden = self.builder.constant(&part("hidden"), &[], vec![f32::MIN]);
+        self.builder.node("Where", &part("mask"), &[seen, zero, hidden], Vec::new())
     }
 
     /// What hides later positions.

@@ -3,11 +3,11 @@
 use std::f64::consts::{PI, SQRT_2};
 
 use plugin_api::Result;
-use plugin_api::graph::{GeluApproximation, Node, Op};
+use plugin_api::graph::{Comparison, GeluApproximation, Node, Op};
 
 use super::Lowering;
 use crate::options::Opset;
-use crate::proto::Attribute;
+use crate::proto::{Attribute, element};
 
 impl<'a> Lowering<'a, '_> {
     pub(super) fn elementwise(&mut self, node: &'a Node) -> Result<String> {
@@ -45,6 +45,8 @@ impl<'a> Lowering<'a, '_> {
                 let most = limit(&mut self.builder, "max", max);
                 return Ok(self.builder.node("Clip", &node.name, &[&inputs[0], &least, &most], Vec::new()));
             }
+            Op::ToFloat => ("Cast", vec![Attribute::int("to", i64::from(element::FLOAT))]),
+            Op::Compare { comparison, other } => return Ok(self.compared(node, &inputs[0], *comparison, *other)),
             Op::Silu => {
                 let gate = self.builder.node("Sigmoid", &format!("{}/gate", node.name), &inputs, Vec::new());
                 return Ok(self.builder.node("Mul", &node.name, &[&inputs[0], &gate], Vec::new()));
@@ -66,6 +68,25 @@ impl<'a> Lowering<'a, '_> {
     fn with_number(&mut self, node: &Node, operator: &str, input: &str, number: f64) -> String {
         let number = self.builder.constant(&format!("{}/number", node.name), &[], vec![number as f32]);
         self.builder.node(operator, &node.name, &[input, &number], Vec::new())
+    }
+
+    /// 1 where a comparison with a number holds.
+    fn compared(&mut self, node: &Node, input: &str, comparison: Comparison, other: f64) -> String {
+        let part = |part: &str| format!("{}/{part}", node.name);
+        let operator = match comparison {
+            Comparison::Equal | Comparison::NotEqual => "Equal",
+            Comparison::Less => "Less",
+            Comparison::LessEqual => "LessOrEqual",
+            Comparison::Greater => "Greater",
+            Comparison::GreaterEqual => "GreaterOrEqual",
+        };
+        let number = self.builder.constant(&part("number"), &[], vec![other as f32]);
+        let mut holds = self.builder.node(operator, &part("compared"), &[input, &number], Vec::new());
+        if comparison == Comparison::NotEqual {
+            holds = self.builder.node("Not", &part("differs"), &[holds], Vec::new());
+        }
+        let to = vec![Attribute::int("to", i64::from(element::FLOAT))];
+        self.builder.node("Cast", &node.name, &[holds], to)
     }
 
     /// A power: a root, a square or a reciprocal by its own operator, which is more precise.

@@ -24,8 +24,9 @@ use crate::proto::{Attribute, element};
 /// A model in ONNX, with borrowed weights.
 pub struct Lowered<'a> {
     pub builder: Builder<'a>,
-    pub input: Input,
-    /// The input of the model: that of the file, or its normalized value.
+    /// The inputs of the file, those of the samples first.
+    pub inputs: Vec<Input>,
+    /// The first input of the model: that of the file, or its normalized value.
     pub taken: String,
     /// The output of the model: that of the file, or what its ending reads.
     pub given: String,
@@ -71,9 +72,9 @@ pub(crate) struct Lowering<'a, 'w> {
 ///
 /// The first node that cannot be exported, with its operator.
 pub fn check(graph: &Graph) -> Result<()> {
-    let [_] = graph.inputs.as_slice() else {
-        return Err(Error::new(format!("the model has {} inputs, but only one can be exported", graph.inputs.len())));
-    };
+    if graph.inputs.is_empty() {
+        return Err(Error::new("the model has no input"));
+    }
     let mut names = HashSet::new();
     let all = graph.nodes.iter().map(|node| &node.name).chain(graph.inputs.iter().map(|input| &input.name));
     // Nodes may share a tensor.
@@ -107,7 +108,7 @@ pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered
         weights,
         opset: request.opset,
         builder: Builder::default(),
-        values: HashMap::from([(input.name.as_str(), input.name.clone())]),
+        values: graph.inputs.iter().map(|input| (input.name.as_str(), input.name.clone())).collect(),
         folded: if request.fold_batch_norm { convolution::foldable(graph) } else { HashMap::new() },
         same: HashSet::new(),
         shared: HashSet::new(),
@@ -127,7 +128,7 @@ pub fn lower<'w>(request: &Request<'_>, weights: &Weights<'w>) -> Result<Lowered
         }
     }
     let shape = request.ending.shape(graph.shape(&graph.output).unwrap_or_default());
-    lowering.finish(input.clone(), shape, request.ending)
+    lowering.finish(shape, request.ending)
 }
 
 impl<'a, 'w> Lowering<'a, 'w> {
@@ -155,6 +156,8 @@ impl<'a, 'w> Lowering<'a, 'w> {
             | Op::AddScalar { .. }
             | Op::MultiplyScalar { .. }
             | Op::Pow { .. }
+            | Op::ToFloat
+            | Op::Compare { .. }
             | Op::Clamp { .. } => self.elementwise(node),
             Op::Flatten
             | Op::Reshape { .. }
@@ -314,7 +317,7 @@ impl<'a, 'w> Lowering<'a, 'w> {
     }
 
     /// Adds the nodes after the model.
-    fn finish(mut self, input: Input, output_shape: Vec<i64>, ending: Ending) -> Result<Lowered<'w>> {
+    fn finish(mut self, output_shape: Vec<i64>, ending: Ending) -> Result<Lowered<'w>> {
         let mut given = self.value(&self.graph.output)?;
         if self.same.contains(self.graph.output.as_str()) {
             let rank = self.graph.shape(&self.graph.output).map_or(0, <[i64]>::len) + 1;
@@ -339,12 +342,13 @@ impl<'a, 'w> Lowering<'a, 'w> {
             }
         };
         // An input or a weight cannot itself be an output.
-        if value == input.name || !self.builder.nodes.iter().any(|node| node.output.contains(&value)) {
+        if !self.builder.nodes.iter().any(|node| node.output.contains(&value)) {
             value = self.builder.node("Identity", "output", &[value], Vec::new());
         }
         let points = self.points();
-        let taken = self.value(&input.name)?;
-        Ok(Lowered { builder: self.builder, input, taken, given, output: value, output_shape, ending, points })
+        let inputs = self.graph.inputs.clone();
+        let taken = inputs.first().map(|input| self.value(&input.name)).transpose()?.unwrap_or_default();
+        Ok(Lowered { builder: self.builder, inputs, taken, given, output: value, output_shape, ending, points })
     }
 }
 

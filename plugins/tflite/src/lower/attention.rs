@@ -46,11 +46,14 @@ impl Lowering<'_> {
 
     /// Attention over queries, keys and values.
     pub(super) fn scaled_attention(&mut self, node: &Node, inputs: &[Value]) -> Result<(TensorId, Layout)> {
-        let (Op::ScaledDotProductAttention { is_causal, scale, .. }, [query, key, value, mask @ ..]) =
+        let (Op::ScaledDotProductAttention { is_causal, scale, is_boolean, .. }, [query, key, value, mask @ ..]) =
             (&node.op, inputs)
         else {
             return Err(Error::new("needs query, key and value"));
         };
+        if *is_boolean {
+            return Err(Error::new("a mask that is made of the inputs is not exported as TFLite"));
+        }
         let layout = Layout::plain(node.shape.len());
         let shape = memory_shape(&node.shape, &layout)?;
         let length = query.shape.iter().rev().nth(1).copied().unwrap_or(1) as i32;

@@ -225,6 +225,9 @@ impl<'g> Lowering<'g> {
             Op::Select { dim, index } => self.select(node, input, *dim, *index)?,
             Op::Matmul => self.matmul(node, &inputs)?,
             Op::ScaledDotProductAttention { .. } => self.scaled_attention(node, &inputs)?,
+            Op::ToFloat | Op::Compare { .. } => {
+                return Err(Error::new("a mask that is made of the inputs is not exported as TFLite"));
+            }
             Op::Parameter { .. } | Op::Constant { .. } => return Err(Error::new("reads a value")),
             Op::Concat { dim } => self.concatenation(node, &inputs, *dim)?,
         };

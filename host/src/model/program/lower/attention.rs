@@ -35,6 +35,7 @@ impl<'d> Lowering<'d> {
         if call.flag("enable_gqa", false)? {
             return Err(Reason::from("its heads share keys, which the graph does not have"));
         }
+        let mut is_boolean = false;
         let mut is_causal = call.flag("is_causal", false)?;
         let [.., length, width] = inputs[0].shape[..] else {
             return Err(Reason::from("its query has no positions"));
@@ -51,22 +52,20 @@ impl<'d> Lowering<'d> {
                         )));
                     }
                 },
-                _ if self.kind(name) == Some(Kind::Float) => {
-                    let mask = self.read(name)?;
+                _ => {
+                    let mask = self.unrepeated(name)?;
                     if !mask.layout.is_plain() {
                         return Err(Reason::from("its mask does not begin with the batch"));
                     }
+                    is_boolean = self.kind(name) == Some(Kind::Bool);
                     inputs.push(mask);
                 }
-                Some(Value::Tensor(_)) => {
-                    return Err(Reason::from(format!("its mask `{name}` is a saved tensor of truth values")));
-                }
-                _ => return Err(Reason::from(format!("its mask `{name}` depends on what a batch holds"))),
             }
         }
         // The schema's default.
         let scale = call.double("scale", 1.0 / (width as f64).sqrt())?;
-        let op = Op::ScaledDotProductAttention { is_causal, scale, dropout: call.double("dropout_p", 0.0)? };
+        let dropout = call.double("dropout_p", 0.0)?;
+        let op = Op::ScaledDotProductAttention { is_causal, scale, dropout, is_boolean };
         self.value(call, op, &inputs.iter().collect::<Vec<_>>())
     }
 }

@@ -32,6 +32,8 @@ pub(in crate::model::program) struct Constants {
     pub(super) nodes: HashSet<usize>,
     /// The values of it that other nodes read, for a sample.
     pub(super) values: BTreeMap<String, Tensor>,
+    /// The names of those that are the index of each sample in its batch, first among dimensions of 1.
+    pub(super) positions: BTreeSet<String>,
 }
 
 /// The constants of a document. Where they cannot be computed, there are none.
@@ -98,6 +100,8 @@ fn evaluated(document: &Document, bound: &[Bound<'_>], device: Device) -> Result
         let extents = batch.and_then(|batch| extents(document, name, batch).ok());
         if let Some(value) = extents.and_then(|extents| for_sample(&extents, [&small, &large]).ok().flatten()) {
             found.values.insert(name.to_owned(), value);
+        } else if are_positions(&small)? && are_positions(&large)? {
+            found.positions.insert(name.to_owned());
         }
     }
     Ok(found)
@@ -182,6 +186,23 @@ fn for_sample(extents: &[Extent], batches: [&Tensor; 2]) -> Result<Option<Tensor
         }
     }
     Ok(Some(first.f_squeeze_dim(place)?))
+}
+
+/// Whether a value is the index of each sample in its batch, `[batch, 1, …]`.
+fn are_positions(value: &Tensor) -> Result<bool, TorchError> {
+    let size = value.size();
+    let is_batch = size.split_first().is_some_and(|(_, rest)| rest.iter().all(|length| *length == 1));
+    Ok(is_batch && counts(value)?)
+}
+
+/// Whether a value is 0, 1, 2, … in row-major order.
+pub(super) fn counts(value: &Tensor) -> Result<bool, TorchError> {
+    if value.kind() != Kind::Int64 {
+        return Ok(false);
+    }
+    let count = i64::try_from(value.numel()).unwrap_or(i64::MAX);
+    let positions = Tensor::f_arange(count, (Kind::Int64, value.device()))?;
+    Ok(value.f_reshape([-1])?.f_equal(&positions)?)
 }
 
 /// Whether all of its elements are zero.

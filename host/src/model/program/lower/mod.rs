@@ -7,6 +7,7 @@
 //! operators.rs  what each operator becomes
 //! views.rs      those that only move values
 //! attention.rs  attention, and its mask
+//! masks.rs      masks that are made of what a batch holds
 //! layers.rs     operators with tensors of their own
 //! recurrent.rs  LSTM and GRU, with the values around them
 //! ```
@@ -15,6 +16,9 @@
 //! tensors are exactly those that the program saves, under their names in PyTorch's state dict: the layer with
 //! `layer1.0.conv1.weight` is the node `layer1.0.conv1`. Other nodes have the names of the program. A tensor that two layers
 //! share is that of both nodes; one that is no layer's is the value of a node.
+//!
+//! A batch may have several inputs, in its order and under its names. Of a mask among them, the graph computes with numbers: 1 is
+//! true and 0 false.
 //!
 //! Positions and masks that depend on sizes alone are computed here: a mask of ones goes away, and one of earlier positions
 //! becomes an attribute.
@@ -26,6 +30,7 @@ mod attention;
 mod constants;
 mod layers;
 mod layout;
+mod masks;
 mod operators;
 mod recurrent;
 mod views;
@@ -106,8 +111,13 @@ enum Value {
     Known(Known),
     /// A tensor of the model, by its name in the state dict.
     Tensor(String),
+    /// Values of the graph that the document has repeated along dimensions of 1, for what does so by itself; and why they are
+    /// no value.
+    Repeated(Known, Reason),
     /// Numbers that depend on sizes alone, for a sample.
     Constant(Tensor),
+    /// The index of each sample in its batch.
+    Positions,
     /// Zeros, of any shape.
     Zeros,
     /// A size.
@@ -152,6 +162,10 @@ struct Lowering<'d> {
     parameters: HashMap<&'d str, Known>,
     /// Where each node's value is.
     made: Vec<Place>,
+    /// The names in the document of the whole numbers of the graph, by their names in it; and the nodes of them as floating
+    /// point.
+    whole: HashMap<String, &'d str>,
+    floats: HashMap<String, String>,
     /// The places of the nodes that read each value.
     readers: HashMap<&'d str, Vec<usize>>,
     /// Nodes that were lowered with an earlier one.
@@ -159,7 +173,8 @@ struct Lowering<'d> {
     output: &'d str,
 }
 
-/// The graph of a document, up to the output called `wanted`, if it has several. `constants` are those of the document.
+/// The graph of a document, up to the output called `wanted`, if it has several. `inputs` are the names of what it takes from a
+/// batch, and those of the graph's inputs, in the batch's order. `constants` are those of the document.
 ///
 /// # Errors
 ///
@@ -167,10 +182,11 @@ struct Lowering<'d> {
 pub(super) fn lower(
     document: &Document,
     tensors: &SavedTensors<'_>,
+    inputs: &[(&str, &str)],
     constants: Constants,
     wanted: Option<&str>,
 ) -> Result<Lowered, Refusal> {
-    let mut lowering = Lowering::new(document, tensors, constants, wanted)?;
+    let mut lowering = Lowering::new(document, tensors, inputs, constants, wanted)?;
     for (place, node) in document.graph_module.graph.nodes.iter().enumerate() {
         if lowering.constants.nodes.contains(&place) {
             lowering.constant(node);
@@ -208,27 +224,18 @@ impl<'d> Lowering<'d> {
     fn new(
         document: &'d Document,
         tensors: &'d SavedTensors<'d>,
+        inputs: &[(&'d str, &str)],
         constants: Constants,
         wanted: Option<&str>,
     ) -> Result<Self, Refusal> {
         let specs = &document.graph_module.signature.input_specs;
         let mut values = HashMap::new();
         let mut own_names = HashMap::new();
-        let mut input = None;
-        let given = specs.iter().filter(|spec| spec.get("user_input").is_some()).filter_map(input_name);
-        let given: Vec<&str> = given.filter(|name| tensors.targets != Some(*name)).collect();
-        if given.len() > 1 {
-            let given = crate::report::list(given.iter().copied(), "and");
-            return Err(Refusal::new(format!("it takes {given}, and a graph takes the samples only")));
-        }
         for spec in specs {
             let Some(name) = input_name(spec) else { continue };
             if spec.get("user_input").is_some() {
-                match tensors.targets == Some(name) {
-                    true => drop(
-                        values.insert(name, Value::Missing(Reason::from(format!("it reads the targets `{name}`")))),
-                    ),
-                    false => input = Some(name),
+                if tensors.targets == Some(name) {
+                    values.insert(name, Value::Missing(Reason::from(format!("it reads the targets `{name}`"))));
                 }
                 continue;
             }
@@ -241,8 +248,8 @@ impl<'d> Lowering<'d> {
             };
             values.insert(name, value);
         }
-        let described = input.and_then(|name| Some((name, document.graph_module.graph.tensor_values.get(name)?)));
-        let (name, meta) = described.ok_or_else(|| Refusal::new("its input is not described"))?;
+        let described = inputs.first().and_then(|(name, _)| document.graph_module.graph.tensor_values.get(*name));
+        let meta = described.ok_or_else(|| Refusal::new("its input is not described"))?;
         let batch = meta.sizes.first().and_then(|size| size.expression());
         let batch = batch.ok_or_else(|| Refusal::new("the size of its batch has no name"))?;
         let mut taken: HashSet<String> = tensors.saved.keys().map(|name| (*name).to_owned()).collect();
@@ -267,25 +274,33 @@ impl<'d> Lowering<'d> {
             owners: HashSet::new(),
             parameters: HashMap::new(),
             made: Vec::new(),
+            whole: HashMap::new(),
+            floats: HashMap::new(),
             readers,
             done: HashSet::new(),
             output: output(document, wanted)?,
         };
-        lowering.take_input(name, kind_of(meta.dtype)).map_err(|reason| Refusal::new(reason.text))?;
+        for (name, called) in inputs {
+            lowering.take_input(name, called).map_err(|reason| Refusal::new(reason.text))?;
+        }
         Ok(lowering)
     }
 
-    fn take_input(&mut self, name: &'d str, kind: Option<Kind>) -> Result<(), Reason> {
-        let dtype = match kind {
+    /// Takes an input, which is `called` so in the graph.
+    fn take_input(&mut self, name: &'d str, called: &str) -> Result<(), Reason> {
+        let dtype = match self.kind(name) {
             Some(Kind::Float) => Dtype::F32,
             Some(Kind::Int64) => Dtype::I64,
-            _ => return Err(Reason::from("its input is neither float32 nor int64")),
+            _ => return Err(Reason::from(format!("its input `{name}` is neither float32 nor int64"))),
         };
         let (layout, shape) = Layout::of(&self.extents(name)?)?;
         if layout != Layout::PLAIN {
             return Err(Reason::from(format!("its input `{name}` does not begin with the batch")));
         }
-        let unique = self.unique(name);
+        let unique = self.unique(called);
+        if dtype == Dtype::I64 {
+            self.whole.insert(unique.clone(), name);
+        }
         let input = Input { name: unique.clone(), shape: shape.clone(), dtype };
         self.builder.input(input).map_err(|error| Reason::from(error.to_string()))?;
         let memory = self.new_memory();
@@ -298,6 +313,7 @@ impl<'d> Lowering<'d> {
         for name in node.outputs.iter().flat_map(names) {
             let value = match self.constants.values.get(name) {
                 Some(constant) => Value::Constant(constant.shallow_clone()),
+                None if self.constants.positions.contains(name) => Value::Positions,
                 None => Value::Missing(Reason::from(format!("`{name}` is not the same for each sample"))),
             };
             self.values.insert(name, value);
@@ -376,7 +392,8 @@ impl<'d> Lowering<'d> {
                 Err(Reason::from(format!("it reads `{name}`, which another node has changed in place")))
             }
             Some(Value::Tensor(tensor)) => Err(Reason::from(format!("it reads the tensor `{tensor}` as a value"))),
-            Some(Value::Constant(_) | Value::Zeros | Value::Size) => {
+            Some(Value::Repeated(_, reason)) => Err(reason.clone()),
+            Some(Value::Constant(_) | Value::Positions | Value::Zeros | Value::Size) => {
                 Err(Reason::from(format!("it reads the constant `{name}` as a value")))
             }
             Some(Value::Missing(reason)) => Err(reason.clone()),
@@ -483,7 +500,7 @@ impl<'d> Lowering<'d> {
         inputs: &[&Known],
         tensors: &[&str],
     ) -> Result<(), Reason> {
-        if self.kind(output) != Some(Kind::Float) {
+        if !masks::takes(&op, self.kind(output)) {
             return Err(Reason::from("its value is not float32"));
         }
         let shape = self.inner((output, layout), &name, op, inputs, tensors)?;
@@ -504,7 +521,10 @@ impl<'d> Lowering<'d> {
         inputs: &[&Known],
         tensors: &[&str],
     ) -> Result<Vec<i64>, Reason> {
-        let inputs: Vec<&str> = inputs.iter().map(|known| known.name.as_str()).collect();
+        let takes_floats = op.input_dtype() == Dtype::F32;
+        let inputs = inputs.iter().map(|known| if takes_floats { self.float(known) } else { Ok(known.name.clone()) });
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         self.builder.node_over(name.to_owned(), op, &inputs, tensors).map_err(misfit)?;
         let shape = self.builder.shape(name, name).map_err(misfit)?.to_vec();
         self.made.push(Place { name: output.to_owned(), before: layout.before(&shape) });

@@ -78,7 +78,12 @@ impl<'d> Lowering<'d> {
             // Without dimensions, it would take away a batch of one sample, too.
             "squeeze" if call.has("dim") => self.reshape(call),
             "permute" | "transpose" => self.permute(call),
-            "contiguous" | "clone" | "detach" | "alias" | "to" | "lift_fresh_copy" => self.alias(call),
+            "to" | "_to_copy" => self.cast(call),
+            "contiguous" | "clone" | "detach" | "alias" | "lift_fresh_copy" => self.alias(call),
+            "eq" | "ne" | "lt" | "le" | "gt" | "ge" => self.comparison(call),
+            "__and__" | "logical_and" | "bitwise_and" => self.conjunction(call),
+            "logical_not" | "bitwise_not" => self.negation(call),
+            "index" => self.index(call),
             "slice" => self.slice(call),
             "select" => self.select(call),
             "unbind" => self.unbind(call),
@@ -136,7 +141,7 @@ impl<'d> Lowering<'d> {
     }
 
     /// An operator of one value, without tensors.
-    fn activation(&mut self, call: &Call<'d>, op: Op) -> Result<(), Reason> {
+    pub(super) fn activation(&mut self, call: &Call<'d>, op: Op) -> Result<(), Reason> {
         let input = self.input(call)?;
         self.value(call, op, &[&input])
     }
@@ -323,7 +328,7 @@ pub(super) fn dimension(dim: i64, value: &Known) -> Result<usize, Reason> {
 }
 
 /// Where the batch is in a value that is made of two, element by element; `None` if both are the same for each sample.
-fn combined(values: [&Known; 2]) -> Result<Option<Layout>, Reason> {
+pub(super) fn combined(values: [&Known; 2]) -> Result<Option<Layout>, Reason> {
     let elsewhere = || Reason::from("its values have the batch in other places");
     let [left, right] = values;
     let (batched, other) = match (left.layout.is_batched(), right.layout.is_batched()) {

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use zip::CompressionMethod;
 
 use crate::model::program::tests::{changed, open, with_document};
-use crate::model::{Graph, Mode, Network};
+use crate::model::{BatchTargets, Dtype, Graph, Interface, Mode, ModelBatch, Network};
 use crate::torch::{manual_seed, test_support};
 
 /// A net of `tests/figures/exported.py`, tried on samples as a run does.
@@ -87,6 +87,117 @@ fn a_graph_computes_what_its_program_computes() {
             }
         });
     }
+}
+
+/// A net with several inputs, tried on samples as a run does, and the numbers of a batch of it.
+fn network_of_several(net: &str, change: impl Fn(&mut Value)) -> Network {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), with_document(net, change)).unwrap();
+    let (arguments, second, output): (&[(&str, &str)], _, _) = match net {
+        "masked_bert" => {
+            (&[("input_ids", "inputs"), ("attention_mask", "mask"), ("labels", "targets")], "mask", "logits")
+        }
+        _ => (&[("image", "pixels"), ("categories", "inputs")], "pixels", "logits"),
+    };
+    let arguments = arguments.iter().map(|(argument, input)| ((*argument).to_owned(), (*input).to_owned())).collect();
+    let inputs = ["inputs", second].map(str::to_owned);
+    let targets = Some(BatchTargets { name: "targets", shape: &[], kind: Kind::Int64 });
+    let interface =
+        Interface { output: Some(output), gives_loss: false, arguments: &arguments, inputs: &inputs, targets };
+    let mut network = Network::exported_with(file.path(), None, &interface, Device::Cpu).unwrap();
+    match net {
+        "masked_bert" => {
+            let ids = (&[12i64][..], Kind::Int64);
+            network.try_on_all(ids, &[ids], Some((&[], Kind::Int64))).unwrap();
+        }
+        _ => network.try_on_all((&[3], Kind::Int64), &[(&[1, 8, 8], Kind::Float)], None).unwrap(),
+    }
+    network
+}
+
+fn batch_of_several(net: &str, batch: i64) -> [Tensor; 2] {
+    if net == "masked_bert" {
+        // Each sample is another length, at least 1.
+        let lengths = (Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 5).remainder(12) + 1;
+        let positions = Tensor::arange(12, (Kind::Int64, Device::Cpu)).reshape([1, 12]);
+        return [samples("bert", batch), positions.lt_tensor(&lengths.reshape([-1, 1])).to_kind(Kind::Int64)];
+    }
+    let categories = Tensor::arange(batch * 3, (Kind::Int64, Device::Cpu)).remainder(7).reshape([batch, 3]);
+    [categories, samples("cnn", batch)]
+}
+
+#[test]
+fn a_graph_of_several_inputs_computes_what_its_program_computes() {
+    // With a mask that depends on sizes alone, too, which hides all keys from the first queries.
+    let hides_first = |document: &mut Value| node(document, "ge")["inputs"][1]["arg"] = json!({ "as_int": 2 });
+    let masked = [network_of_several("masked_bert", |_| {}), network_of_several("masked_bert", hides_first)];
+    let has_product = |network: &Network| described(network.graph().unwrap()).contains("and_2 = multiply(");
+    assert_eq!([0, 1].map(|place| has_product(&masked[place])), [false, true]);
+    let networks = masked.map(|network| ("masked_bert", [Dtype::I64, Dtype::I64], network));
+    let others = [("two_towers", [Dtype::I64, Dtype::F32], network_of_several("two_towers", |_| {}))];
+    for (net, dtypes, network) in networks.into_iter().chain(others) {
+        let graph = Arc::clone(network.graph().unwrap());
+        let inputs: Vec<(&str, Dtype)> =
+            graph.inputs().iter().map(|input| (input.name.as_str(), input.dtype)).collect();
+        let second = if net == "masked_bert" { "mask" } else { "pixels" };
+        assert_eq!(inputs, [("inputs", dtypes[0]), (second, dtypes[1])], "{net}");
+        // One that its graph has from a checkpoint is the same.
+        let graph: Arc<Graph> = Arc::new(serde_json::from_value(serde_json::to_value(&*graph).unwrap()).unwrap());
+        // Initial weights are so small that attention hardly counts.
+        tch::no_grad(|| {
+            for matrix in network.parameters().iter().filter(|named| named.tensor.dim() > 1) {
+                let _ = matrix.tensor.shallow_clone().g_mul_scalar_(6.0);
+            }
+        });
+        let of_graph = executed(&network, &graph);
+        let all: Vec<usize> = (0..graph.nodes().len()).collect();
+        tch::no_grad(|| {
+            for size in [1, 5] {
+                let [inputs, other] = batch_of_several(net, size);
+                let batch = ModelBatch { inputs: &inputs, others: std::slice::from_ref(&other), targets: None };
+                let expected = network.compute(batch, Mode::Evaluate, &all).unwrap();
+                let found = of_graph.compute(batch, Mode::Evaluate, &all).unwrap();
+                let output = of_graph.compute(batch, Mode::Evaluate, &[]).unwrap().output;
+                assert_eq!(output, found.output, "{net}");
+                let difference = largest_difference(&expected.output, &output);
+                let largest = expected.output.abs().max().double_value(&[]).max(1.0);
+                assert!(difference <= 1e-6 * largest, "{net}: {difference}");
+                for (node, (one, other)) in graph.nodes().iter().zip(expected.values.iter().zip(&found.values)) {
+                    assert_eq!((one.size(), one.kind()), (other.size(), other.kind()), "{net}, {}", node.name);
+                    let difference = largest_difference(one, other);
+                    assert!(difference <= 1e-5, "{net}, {}: {difference}", node.name);
+                }
+                // The second input counts, and without it the graph cannot compute.
+                let changed = if net == "masked_bert" { other.ones_like() } else { other.zeros_like() };
+                let others = std::slice::from_ref(&changed);
+                // The first position alone makes the output, and may see nothing.
+                let read = if net == "masked_bert" { "scaled_dot_product_attention" } else { graph.output() };
+                let read = graph.node_index(read).unwrap();
+                let without = of_graph.compute(ModelBatch { others, ..batch }, Mode::Evaluate, &[read]).unwrap();
+                assert!(largest_difference(&without.values[0], &found.values[read]) > 1e-3, "{net}");
+                let error = of_graph.forward(&inputs, Mode::Evaluate).unwrap_err().to_string();
+                assert!(error.contains("the graph takes 2 inputs, and is given 1"), "{error}");
+            }
+        });
+    }
+}
+
+/// A mask becomes numbers once, and attention reads it as it is.
+#[test]
+fn a_mask_that_a_batch_holds_is_part_of_the_graph() {
+    let described = described(network_of_several("masked_bert", |_| {}).graph().unwrap());
+    let of_mask: Vec<&str> = described.lines().filter(|line| !line.contains("bert.")).collect();
+    insta::assert_snapshot!(of_mask[..6].join("\n"), @"
+    expand_1 = constant() [12]
+    slice_1 = constant() [12]
+    mask_float = to_float(mask) [12]
+    to = compare(mask_float) [12]
+    index = reshape(to) [1, 1, 12]
+    transpose = permute(view) [2, 12, 8]
+    ");
+    let readers: Vec<&&str> = of_mask.iter().filter(|line| line.contains("index)")).collect();
+    assert_eq!(readers.len(), 2, "{readers:?}");
+    assert!(readers.iter().all(|line| line.contains(" = scaled_dot_product_attention(")), "{readers:?}");
 }
 
 #[test]
@@ -380,7 +491,7 @@ fn what_is_not_in_the_graph_is_told_with_its_node() {
     insta::assert_snapshot!(reasons.join("\n"), @"
     node `gelu` (`aten.erf.default`): the graph has no such operator
     node `scaled_dot_product_attention` (`aten.scaled_dot_product_attention.default`): its mask `expand_2` hides other positions than all later ones
-    node `scaled_dot_product_attention` (`aten.scaled_dot_product_attention.default`): its mask `expand_2` depends on what a batch holds
+    node `ge` (`aten.ge.Scalar`): the value `ge` does not begin with the batch
     node `select` (`aten.select.int`): it works along the batch
     ");
 }

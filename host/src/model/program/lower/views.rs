@@ -122,15 +122,17 @@ impl<'d> Lowering<'d> {
         Ok(())
     }
 
-    /// Values that are repeated over the batch; no others are.
+    /// Values that are repeated over the batch. What is repeated along others of its dimensions is for nodes that do so by
+    /// themselves.
     pub(super) fn expand(&mut self, call: &Call<'d>) -> Result<(), Reason> {
-        let input = self.input(call)?;
+        let input = self.unrepeated(call.first()?)?;
         let (layout, shape) = Layout::of(&self.extents(call.output()?)?)?;
         let is_plain = input.layout.is_plain() || input.layout == Layout::Same;
-        if shape != input.shape || !(layout == input.layout || (is_plain && layout == Layout::PLAIN)) {
+        if !(layout == input.layout || (is_plain && layout == Layout::PLAIN)) {
             return Err(Reason::from("it repeats values, which the graph does not do"));
         }
-        self.alias_of(call, Known { layout, ..input })
+        let known = Known { layout, ..input };
+        if shape == known.shape { self.alias_of(call, known) } else { self.repeated(call, known, &shape) }
     }
 
     /// Whether another node reads a value, or it is the output.

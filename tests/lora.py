@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from eager import BATCH, Cnn, bert, gpt2, images, train, vit, windows
+from eager import BATCH, Cnn, bert, gpt2, images, loss_of_output, train, vit, windows
 
 RANK, ALPHA = 4, 10
 
@@ -77,7 +77,7 @@ def begin(folder):
             if "out_proj.lora_" in parameter_name:
                 parameter.requires_grad = False
         # What has no gradient is neither trained nor decayed.
-        (own / "losses.json").write_text(json.dumps(train(adapted, inputs, classes)))
+        (own / "losses.json").write_text(json.dumps(train(adapted, (inputs, classes), loss_of_output)))
 
 
 @torch.no_grad()

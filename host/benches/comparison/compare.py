@@ -150,8 +150,10 @@ class Comparison:
     def remarks(self, peaks):
         """Figures about only the host; `peaks` are in GFLOP/s, by threads."""
         host = self.results["host"]
-        reached, peak = self.megaflops / host.best() / 1e3, peaks[self.threads]
-        yield f"{self.workload}: {reached:.0f} GFLOP/s, {reached / peak:.2f} of what products reach on {self.threads} threads"
+        if self.megaflops:
+            reached, peak = self.megaflops / host.best() / 1e3, peaks[self.threads]
+            share = f"{reached / peak:.2f} of what products reach on {self.threads} threads"
+            yield f"{self.workload}: {reached:.0f} GFLOP/s, {share}"
         wait = max(host.waits)
         target = f"; target: < {WAIT_SHARE:.0%}, met: {met(wait < WAIT_SHARE)}" if self.workload == "cnn" else ""
         yield f"{self.workload}: the host's loop waited for data for at most {wait:.2%} of a round{target}"
@@ -162,9 +164,10 @@ class Comparison:
 
 
 def work(told):
-    """Threads, and the millions of operations of a step, from what the host tells at the start of a run."""
-    threads, megaflops = re.search(r"\bthreads (\d+) \(auto: (?:about )?([\d.]+) MFLOP", told).groups()
-    return int(threads), float(megaflops)
+    """Threads, and the millions of operations of a step, from what the host tells at the start of a run; of a run file that
+    fixes the threads, it does not count them."""
+    threads, megaflops = re.search(r"\bthreads (\d+) \((?:auto: (?:about )?([\d.]+) MFLOP)?", told).groups()
+    return int(threads), megaflops and float(megaflops)
 
 
 # Rows and columns of the products whose speed is the machine's peak, and how many a step has: of two layers forward, and
@@ -185,6 +188,8 @@ def peak_of_products(host, threads, folder):
         [data]
         format = "npz"
         path = "peak.npz"
+        inputs = "inputs"
+        targets = "targets"
         [model]
         layers = [{layer}, {layer}]
         [train]

@@ -181,9 +181,10 @@ pub(super) fn run(
     // Nothing refuses the run any more, and its report tells how the last process ended.
     runs::forget(folder.path());
 
-    crate::dispatch::watch_exits(on_exit(&status, &reporter));
     let follower = status.follow(&session).map_err(|error| system("start the thread of the status", &error))?;
 
+    // Nothing from here to the end of the training returns early, which would be told as an exit.
+    crate::dispatch::watch_exits(on_exit(&status, &reporter));
     let hooks = Hooks { order, limits, on_hang: on_hang(&status, &reporter) };
     let ended = train(session, hooks, &kept, &status, request.trial);
     crate::dispatch::forget_exits();

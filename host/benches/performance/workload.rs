@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use host::data::{Loader, LoaderOptions, Order, TRAIN};
 use host::dispatch::Dispatcher;
-use host::distributed::SingleProcess;
+use host::distributed::ProcessGroup;
 use host::job::{JobPlan, Request};
 use host::model::{Mode, Network};
 use host::services::Screen;
@@ -171,7 +171,7 @@ fn run_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<(Duration, Du
         outputs: Box::new(OnlyScreen { screen: Arc::clone(screen), last_epoch: Arc::clone(&last_epoch) }),
         interrupt: Interrupt::default(),
         requests: Requests::default(),
-        group: Box::new(SingleProcess),
+        group: ProcessGroup::single(),
         run_file: Arc::from(""),
         model_files: Vec::new(),
         resume: None,

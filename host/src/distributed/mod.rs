@@ -1,9 +1,9 @@
-//! The interface for runs on several machines: their processes, and the four operations that they do together.
+//! The processes of one run, its ranks, and what they do together.
 //!
-//! The training calls a [`ProcessGroup`] where several processes must act as one run: gradients are averaged after
-//! backward, weights come from rank zero before the first step, all ranks meet before a checkpoint, and what callbacks
-//! and signals asked for is decided once for all. Evaluations do not add up their sums yet, nor is a pause shared. A [`SingleProcess`] is the only group so far: each of its
-//! operations is the identity, and the loop asks [`ProcessGroup::is_single`] before it prepares anything for one.
+//! The training asks its [`ProcessGroup`] where several processes must act as one run: gradients are summed while backward
+//! still computes others, weights come from rank zero before the first step, metrics are merged, and what callbacks and
+//! signals asked for on any rank is decided once for all. With one process each of this is the identity, and the loop asks
+//! [`ProcessGroup::is_single`] before it prepares anything.
 
 use tch::Tensor;
 
@@ -17,76 +17,48 @@ pub struct DistributedError {
     pub message: String,
 }
 
-/// The processes of one run. Each operation is collective: every rank calls it, in the same order, on its training
-/// thread.
-pub trait ProcessGroup {
-    /// This process, from 0.
-    fn rank(&self) -> usize;
+/// The processes of one run. Operations are collective: every rank calls them in the same order, on its training thread.
+#[derive(Debug, Default)]
+pub struct ProcessGroup {}
 
-    /// How many there are.
-    fn world_size(&self) -> usize;
-
-    /// Adds up `tensors` over all ranks, in place.
-    ///
-    /// # Errors
-    ///
-    /// A rank that is gone, or tensors that differ in shape or type.
-    fn all_reduce(&self, tensors: &mut [Tensor]) -> Result<(), DistributedError>;
-
-    /// Copies `tensors` of the rank `root` to all, in place.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::all_reduce`].
-    fn broadcast(&self, tensors: &mut [Tensor], root: usize) -> Result<(), DistributedError>;
-
-    /// Waits until every rank is here.
-    ///
-    /// # Errors
-    ///
-    /// A rank that is gone.
-    fn barrier(&self) -> Result<(), DistributedError>;
-
-    /// Makes rank zero's decision everybody's: `bytes` in, those of rank zero out.
-    ///
-    /// # Errors
-    ///
-    /// A rank that is gone.
-    fn agree(&self, bytes: Vec<u8>) -> Result<Vec<u8>, DistributedError>;
-
-    /// Whether this process is the whole run.
-    #[inline]
-    fn is_single(&self) -> bool {
-        self.world_size() == 1
+impl ProcessGroup {
+    /// A run of one process.
+    pub fn single() -> Self {
+        Self {}
     }
-}
 
-/// A run of one process.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SingleProcess;
-
-impl ProcessGroup for SingleProcess {
-    fn rank(&self) -> usize {
+    /// This process, from 0.
+    pub fn rank(&self) -> usize {
         0
     }
 
-    fn world_size(&self) -> usize {
+    /// How many there are.
+    pub fn world_size(&self) -> usize {
         1
     }
 
-    fn all_reduce(&self, _: &mut [Tensor]) -> Result<(), DistributedError> {
-        Ok(())
+    /// Whether this process is the whole run.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        self.world_size() == 1
     }
 
-    fn broadcast(&self, _: &mut [Tensor], _: usize) -> Result<(), DistributedError> {
-        Ok(())
+    /// Gives every rank what each of them has: `bytes` in, those of all ranks out, in their order. Their lengths may differ.
+    ///
+    /// # Errors
+    ///
+    /// A rank that is gone.
+    pub fn exchange(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, DistributedError> {
+        Ok(vec![bytes])
     }
 
-    fn barrier(&self) -> Result<(), DistributedError> {
+    /// Copies `tensors` of rank zero to all, in place.
+    ///
+    /// # Errors
+    ///
+    /// A rank that is gone.
+    pub fn broadcast(&self, tensors: &[Tensor]) -> Result<(), DistributedError> {
+        let _ = tensors;
         Ok(())
-    }
-
-    fn agree(&self, bytes: Vec<u8>) -> Result<Vec<u8>, DistributedError> {
-        Ok(bytes)
     }
 }

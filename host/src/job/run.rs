@@ -31,7 +31,7 @@ use crate::data::DataDescription;
 use crate::dispatch::{
     Dispatcher, Exit, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState,
 };
-use crate::distributed::SingleProcess;
+use crate::distributed::ProcessGroup;
 use crate::model::{InitialWeights, ModelFile};
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
@@ -381,7 +381,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         outputs: Box::new(StatusOutputs(Arc::clone(status))),
         interrupt,
         requests: requests.clone(),
-        group: Box::new(SingleProcess),
+        group: ProcessGroup::single(),
         run_file,
         model_files,
         resume,

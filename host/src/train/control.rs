@@ -124,14 +124,18 @@ impl Controls {
         self.asked.is_empty()
     }
 
-    /// Gives all ranks the requests of rank zero.
-    pub(super) fn decide(&mut self, group: &dyn ProcessGroup) -> Result<(), TrainError> {
+    /// Gives all ranks the requests of each, in the order of the ranks.
+    pub(super) fn decide(&mut self, group: &ProcessGroup) -> Result<(), TrainError> {
         let encoded = |error: serde_json::Error| TrainError::System {
             action: "cannot send the requests to the other processes",
             source: error.into(),
         };
-        let asked = serde_json::to_vec(&self.asked).map_err(encoded)?;
-        self.asked = serde_json::from_slice(&group.agree(asked)?).map_err(encoded)?;
+        let own = serde_json::to_vec(&self.asked).map_err(encoded)?;
+        self.asked.clear();
+        for asked in group.exchange(own)? {
+            let asked: Vec<Asked> = serde_json::from_slice(&asked).map_err(encoded)?;
+            asked.into_iter().for_each(|asked| self.push(asked));
+        }
         Ok(())
     }
 

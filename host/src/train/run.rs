@@ -301,7 +301,6 @@ impl Trainer {
     fn checkpoint(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
         let position = self.session.position();
         self.dispatcher.flush(&mut self.session)?;
-        self.session.group.barrier()?;
         let states = self.dispatcher.save_states(&mut self.session)?;
         self.session.begin_checkpoint(states, self.dispatcher.schedule_states());
         let event = Event::with_texts(EventKind::CHECKPOINT, position, [by, reason, ""]);

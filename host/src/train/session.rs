@@ -109,7 +109,7 @@ pub struct Session {
     pub(super) kept: Kept,
     pub(super) feed: Feed,
     pub(super) evaluations: Evaluations,
-    pub(super) group: Box<dyn ProcessGroup>,
+    pub(super) group: ProcessGroup,
     pub(super) outputs: Box<dyn RunOutputs>,
     pub(super) info: RunInfo,
     /// The expressions that callbacks asked for so far.
@@ -156,7 +156,7 @@ pub struct Parts {
     /// What other threads and processes ask for.
     pub requests: Requests,
     /// The processes of the run.
-    pub group: Box<dyn ProcessGroup>,
+    pub group: ProcessGroup,
     /// The resolved run file.
     pub run_file: Arc<str>,
     /// The files of a model that is not made of layers; checkpoints hold them.
@@ -396,8 +396,8 @@ impl Session {
         if self.group.is_single() {
             return Ok(());
         }
-        let mut weights: Vec<_> = self.learner.network.tensors().map(|named| named.tensor.shallow_clone()).collect();
-        Ok(self.group.broadcast(&mut weights, 0)?)
+        let weights: Vec<_> = self.learner.network.tensors().map(|named| named.tensor.shallow_clone()).collect();
+        Ok(self.group.broadcast(&weights)?)
     }
 
     /// Continues to the next epoch, or to the rest of the one that a checkpoint interrupted; false at the end.
@@ -433,7 +433,7 @@ impl Session {
     pub(super) fn forward_backward(&mut self, callbacks: &mut Dispatcher) -> Result<(), TrainError> {
         self.enter(Phase::Forward);
         self.compute_gradients(callbacks)?;
-        self.learner.average_gradients(&*self.group)?;
+        self.learner.average_gradients(&self.group)?;
         self.enter(Phase::Callbacks);
         Ok(())
     }
@@ -543,7 +543,7 @@ impl Session {
             return Ok(self.controls.nothing_asked());
         }
         self.controls.nothing_asked();
-        self.controls.decide(&*self.group)?;
+        self.controls.decide(&self.group)?;
         Ok(self.controls.nothing_asked())
     }
 

@@ -18,7 +18,7 @@ use super::outputs::{JobOutputs, Published, Work};
 use super::plan::{self, CheckpointPlan};
 use crate::console::Console;
 use crate::dispatch::Dispatcher;
-use crate::distributed::SingleProcess;
+use crate::distributed::ProcessGroup;
 use crate::report::{Problem, Problems};
 use crate::run_file::CheckpointSignal;
 use crate::torch;
@@ -134,7 +134,7 @@ fn session(
         outputs: Box::new(outputs),
         interrupt,
         requests: requests.clone(),
-        group: Box::new(SingleProcess),
+        group: ProcessGroup::single(),
         run_file,
         model_files: Vec::new(),
         resume: Some(plan.resume),

@@ -31,7 +31,7 @@ mod results;
 mod run;
 mod start;
 mod status;
-mod torchelastic;
+pub(crate) mod torchelastic;
 mod warnings;
 
 pub use builder::Job;

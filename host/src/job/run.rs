@@ -31,7 +31,7 @@ use crate::data::DataDescription;
 use crate::dispatch::{
     Dispatcher, Exit, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState,
 };
-use crate::distributed::ProcessGroup;
+use crate::distributed::{Launch, ProcessGroup};
 use crate::model::{InitialWeights, ModelFile};
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
@@ -63,6 +63,9 @@ pub(super) fn run(
     let log = Log::start(&console, events, verbosity);
     let reporter = Reporter { console: Arc::clone(&console), events };
     let mut plan = JobPlan::with(request, program)?;
+    if let Some(launch) = &request.launch {
+        return Err(not_joined(launch).into());
+    }
     for problem in &plan.rejected {
         reporter.warn(problem);
     }
@@ -219,6 +222,15 @@ pub(super) fn run(
     events.end(&status);
     let status = serde_json::to_value(status).map_err(|error| system("write the status", &error))?;
     Ok(JobOutcome { outcome, folder: folder.path().to_owned(), status })
+}
+
+/// What is wrong with a run of several processes.
+fn not_joined(launch: &Launch) -> Problem {
+    Problem::new(format!(
+        "this is rank {} of {} by {}, and the ranks are not joined",
+        launch.rank, launch.world_size, launch.origin
+    ))
+    .with_hint("this host trains in one process only".to_owned())
 }
 
 /// A training that ended, and what its callbacks cost.

@@ -22,6 +22,7 @@ use super::start;
 use crate::config::{self, Document, Every};
 use crate::data::{self, Data, DataError, Source, TEST};
 use crate::dispatch::{self, Order};
+use crate::distributed::{Launch, Origin};
 use crate::model::{InitialWeights, ModelFile};
 use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
@@ -169,7 +170,8 @@ impl JobPlan {
             (_, None) => return Err(Problem::new("the run has no length").into()),
         };
         let products = run_file.run.kernels.products();
-        let (threads, threads_reason) = threads(run_file.run.threads, &model, &data, run_file.train.batch_size);
+        let (threads, threads_reason) =
+            threads(run_file.run.threads, &model, &data, Share::of(request.launch.as_ref(), &run_file));
         let test = test(&run_file, &data, &evaluation, &metrics);
         let mut plan = TrainingPlan {
             length,
@@ -430,11 +432,28 @@ fn too_many_threads(threads: Threads, document: &Document) -> Option<Problem> {
     }
 }
 
-fn threads(threads: Threads, model: &PlannedModel, data: &Data, batch_size: usize) -> (usize, String) {
+/// What one process computes of a step, and with how many cores.
+struct Share {
+    batch_size: usize,
+    cores: usize,
+}
+
+impl Share {
+    /// The share of a process: all, or one of several. They divide the cores of their machine, where SLURM has not done it.
+    fn of(launch: Option<&Launch>, run_file: &RunFile) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let batch_size = run_file.train.batch_size;
+        let Some(launch) = launch else { return Self { batch_size, cores } };
+        let processes = if launch.origin == Origin::Slurm { 1 } else { launch.local_world_size };
+        Self { batch_size: batch_size.div_ceil(launch.world_size), cores: (cores / processes).max(1) }
+    }
+}
+
+fn threads(threads: Threads, model: &PlannedModel, data: &Data, share: Share) -> (usize, String) {
     match threads {
         Threads::Count(count) => (count.get(), "as the run file says".to_owned()),
         Threads::Auto => {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+            let Share { batch_size, cores } = share;
             let (flops, how) = model.flops_per_sample(&data.sample_shape);
             let chosen = train::threads::automatic(flops, batch_size, cores);
             // Forward and backward are three times the forward pass.

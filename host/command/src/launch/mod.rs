@@ -7,9 +7,11 @@ mod error;
 mod launcher;
 mod origin;
 mod processes;
+#[cfg(unix)]
 mod restarts;
 mod slurm;
 
+#[cfg(any(unix, test))]
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -76,7 +78,7 @@ fn start(_: &Path, _: &RunArguments, _: usize) -> Result<ExitCode, Problems> {
 }
 
 /// The arguments without `--processes` and its value. What follows `--` is no option.
-#[cfg_attr(not(unix), expect(dead_code, reason = "nothing is started there"))]
+#[cfg(any(unix, test))]
 fn without_processes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments = arguments.into_iter();
     let mut kept = Vec::new();

@@ -13,7 +13,7 @@ pub(super) fn restarts(run_file: Option<&Path>, overrides: &[String]) -> u32 {
     let file = run_file.filter(|path| path.is_file()).and_then(|path| fs::read_to_string(path).ok());
     // An argument of `--set` is a line of TOML.
     let texts = file.iter().chain(overrides).map(String::as_str);
-    texts.filter_map(in_text).last().unwrap_or_default()
+    texts.rev().find_map(in_text).unwrap_or_default()
 }
 
 fn in_text(text: &str) -> Option<u32> {

@@ -6,6 +6,8 @@
 pub mod activations;
 pub mod attention;
 pub mod autocast;
+pub mod buckets;
+pub mod c10d;
 pub mod chain;
 mod error;
 pub mod gradients;

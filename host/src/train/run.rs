@@ -272,24 +272,25 @@ impl Trainer {
     }
 
     fn obey(&mut self) -> Result<(), TrainError> {
-        while let Some(Asked { action, by, reason, finishes }) = self.session.controls.next() {
-            match action {
+        while let Some(asked) = self.session.controls.next() {
+            let Asked { by, reason, .. } = &asked;
+            match asked.action {
                 Control::Stop => {
-                    let stopping = Event::with_texts(EventKind::STOPPING, self.session.position(), [&by, &reason, ""]);
-                    if self.session.controls.request_stop(by, reason, finishes) {
+                    let stopping = Event::with_texts(EventKind::STOPPING, self.session.position(), [by, reason, ""]);
+                    if self.session.controls.request_stop(&asked) {
                         self.session.outputs.progress(&self.session);
                         self.dispatcher.fire(&stopping, &mut self.session)?;
                     }
                 }
                 // The evaluation of the epoch that this step ends comes next.
                 Control::Evaluate if self.session.epoch_evaluation_comes() => {}
-                Control::EndEpoch => self.session.request_end_of_epoch(&by, &reason),
+                Control::EndEpoch => self.session.request_end_of_epoch(by, reason),
                 Control::Evaluate => {
                     self.evaluate(true)?;
                     self.trigger(Moment::Evaluated)?;
                 }
-                Control::Checkpoint => self.checkpoint(&by, &reason)?,
-                Control::Pause => self.pause(&by, &reason)?,
+                Control::Checkpoint => self.checkpoint(by, reason)?,
+                Control::Pause => self.pause(by, reason)?,
                 // A resume without a pause, or an unknown request of a newer plugin, has no effect.
                 _ => {}
             }
@@ -318,6 +319,7 @@ impl Trainer {
             std::thread::sleep(LOOK_EVERY);
             // The requests of remotes and background callbacks are read with the next event.
             self.dispatcher.flush(&mut self.session)?;
+            self.session.decide_together()?;
             if let Some(asked) = self.session.controls.take(Control::Checkpoint) {
                 self.checkpoint(&asked.by, &asked.reason)?;
             }

@@ -536,15 +536,25 @@ impl Session {
 
     // --- control
 
-    /// Whether there were no requests since the last safe point. One decision for all ranks.
+    /// Whether there were no requests since the last safe point. One decision for all ranks: after a step it came with the
+    /// gradients whether any rank has one.
     #[inline]
     pub(super) fn nothing_asked(&mut self) -> Result<bool, TrainError> {
         if self.group.is_single() {
             return Ok(self.controls.nothing_asked());
         }
-        self.controls.nothing_asked();
-        self.controls.decide(&self.group)?;
-        Ok(self.controls.nothing_asked())
+        match self.learner.step.asked.take() {
+            Some(false) => Ok(true),
+            _ => self.controls.decide(&self.group),
+        }
+    }
+
+    /// Where there are several ranks: takes what any of them was asked for.
+    pub(super) fn decide_together(&mut self) -> Result<(), TrainError> {
+        if !self.group.is_single() {
+            self.controls.decide(&self.group)?;
+        }
+        Ok(())
     }
 
     pub(super) fn request_end_of_epoch(&mut self, by: &str, reason: &str) {

@@ -5,7 +5,11 @@
 //! signals asked for on any rank is decided once for all. With one process each of this is the identity, and the loop asks
 //! [`ProcessGroup::is_single`] before it prepares anything.
 
+mod share;
+
 use tch::Tensor;
+
+pub use share::Share;
 
 /// Why processes could not do something together.
 #[derive(Debug, thiserror::Error)]

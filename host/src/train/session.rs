@@ -38,7 +38,7 @@ use super::schedule::Schedule;
 use crate::config::Every;
 use crate::data::{Data, TRAIN};
 use crate::dispatch::{Dispatcher, WrittenCheckpoints};
-use crate::distributed::ProcessGroup;
+use crate::distributed::{ProcessGroup, Share};
 use crate::expression::Expressions;
 use crate::history::{HistoryView, Metrics, Position};
 use crate::model::{Frozen, ModelFile, Network};
@@ -210,7 +210,7 @@ impl Session {
         let feed = match purpose {
             Purpose::Train => {
                 let limits = resume.as_ref().map(Resume::limits).unwrap_or_default();
-                Feed::new(data, plan.batches, limits, position)?
+                Feed::new(data, plan.batches, limits, position, Share::of(&group))?
             }
             Purpose::Infer => Feed::idle(data, plan.batches),
         };

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::custom::{Around, run_batch_step};
 use super::error::TrainError;
-use super::feed::{Feed, StepBatch};
+use super::feed::{Feed, StepBatch, StepSizes};
 use super::learner::Learner;
 use super::measured::Measured;
 use super::profile::Phase;
@@ -42,7 +42,7 @@ pub(super) struct Step {
     /// The gradient of a loss with respect to itself: a one on the model's device.
     one: Option<Tensor>,
     /// Batch sizes of the step, for accumulation.
-    sizes: Vec<i64>,
+    sizes: StepSizes,
     seconds: Seconds,
 }
 
@@ -111,7 +111,7 @@ impl Learner {
         self.step.loss_value.set(None);
         self.step.tapped.clear();
         let StepBatch { mut inputs, mut others, mut targets } = feed.next_step(&mut self.step.sizes)?;
-        progress.position.samples += self.step.sizes.iter().sum::<i64>() as u64;
+        progress.position.samples += self.step.sizes.global.iter().sum::<i64>() as u64;
         self.step.position = progress.position;
         // Batches are on the CPU.
         if self.network.device() != Device::Cpu {
@@ -165,7 +165,7 @@ impl Learner {
             start += size;
             Ok(weight)
         };
-        self.step.sizes.iter().map(weigh).collect()
+        self.step.sizes.own.iter().map(weigh).collect()
     }
 
     /// The schedule's factor for the update at the present position.
@@ -199,7 +199,7 @@ impl Learner {
     pub(super) fn measure(&self, measured: &mut Measured) -> Result<(), TrainError> {
         let (Some(outputs), Some(targets)) = (&self.step.outputs, &self.step.targets) else { return Ok(()) };
         let Some(loss) = self.step.loss_value()? else { return Ok(()) };
-        let size: i64 = self.step.sizes.iter().sum();
+        let size: i64 = self.step.sizes.own.iter().sum();
         let weight = self.loss.weight(targets, size as usize)?;
         measured.loss.add(loss, weight);
         for accumulator in &mut measured.accumulators {
@@ -218,7 +218,7 @@ impl Session {
             None => Tensor::f_ones([0i64; 0], (Kind::Float, self.learner.network.device()))?,
         };
         let nodes = self.learner.tapped_nodes();
-        if let [_] = self.learner.step.sizes[..] {
+        if let [_] = self.learner.step.sizes.own[..] {
             // What a program computes, what callbacks see inside the model and where the time goes is known only of steps by
             // operators.
             let by_operators = self.learner.batch_step.is_some() || !nodes.is_empty() || self.profile.is_some();
@@ -242,7 +242,7 @@ impl Session {
         let (mut outputs, mut tapped): (Vec<Tensor>, Vec<Vec<Tensor>>) = (Vec::new(), Vec::new());
         let mut mean: Option<Tensor> = None;
         let mut start = 0;
-        for (size, weight) in self.learner.step.sizes.clone().into_iter().zip(weights) {
+        for (size, weight) in self.learner.step.sizes.own.clone().into_iter().zip(weights) {
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
             let others = others.iter().map(|other| other.f_narrow(0, start, size)).collect::<Result<Vec<_>, _>>()?;
             let samples = Samples { inputs: &inputs, others: &others, targets: &targets };

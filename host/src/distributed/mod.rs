@@ -11,6 +11,7 @@
 mod end;
 mod error;
 mod join;
+mod share;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -27,6 +28,7 @@ pub use end::RankEnd;
 pub use error::DistributedError;
 use join::Joined;
 pub use join::Meeting;
+pub use share::Share;
 use watch::Doing;
 
 /// The processes of one run. Operations are collective: every rank calls them in the same order, on its training thread.

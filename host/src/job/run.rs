@@ -35,6 +35,7 @@ use crate::distributed::ProcessGroup;
 use crate::model::{InitialWeights, ModelFile};
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
+use crate::torch::buckets::BucketSizes;
 use crate::torch::{self, products::Products};
 use crate::train::kernels::{Kernels, Resumed};
 use crate::train::optimizer::Optimizer;
@@ -382,6 +383,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         interrupt,
         requests: requests.clone(),
         group: ProcessGroup::single(),
+        bucket_sizes: BucketSizes::default(),
         run_file,
         model_files,
         resume,

@@ -17,6 +17,13 @@ pub struct BucketSizes {
     pub other: u64,
 }
 
+impl Default for BucketSizes {
+    /// As PyTorch's `DistributedDataParallel` has them: 1 MiB and 25 MiB.
+    fn default() -> Self {
+        Self { first: 1 << 20, other: 25 << 20 }
+    }
+}
+
 /// The gradients of parameters, in buckets whose layout is a function of the parameters that learn and of nothing else. Belongs
 /// to the training thread.
 #[derive(Debug)]
@@ -68,7 +75,8 @@ impl Buckets {
     /// When there are more or fewer slots.
     pub fn begin(&mut self, slots: &[f32], scale: f64) -> Result<(), TorchError> {
         // SAFETY: live buckets, and numbers borrowed for the call.
-        let status = unsafe { shim::host_torch_buckets_begin(self.buckets.as_ptr(), slots.as_ptr(), slots.len(), scale) };
+        let status =
+            unsafe { shim::host_torch_buckets_begin(self.buckets.as_ptr(), slots.as_ptr(), slots.len(), scale) };
         check(status, "Buckets::begin")
     }
 

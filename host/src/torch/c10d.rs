@@ -190,7 +190,12 @@ impl Group {
             )
         };
         check(status, OPERATION)?;
-        Ok(Group { group: made(group, OPERATION)?, world_size, is_abandoned: Cell::new(false), patience: Some(patience) })
+        Ok(Group {
+            group: made(group, OPERATION)?,
+            world_size,
+            is_abandoned: Cell::new(false),
+            patience: Some(patience),
+        })
     }
 
     pub(super) fn as_ptr(&self) -> *const shim::Group {

@@ -365,11 +365,7 @@ unsafe extern "C" {
         buckets: *mut *mut Buckets,
     ) -> c_int;
     pub(super) fn host_torch_buckets_free(buckets: *mut Buckets);
-    pub(super) fn host_torch_buckets_begin(
-        buckets: *mut Buckets,
-        slots: *const f32,
-        count: usize,
-        scale: f64,
-    ) -> c_int;
+    pub(super) fn host_torch_buckets_begin(buckets: *mut Buckets, slots: *const f32, count: usize, scale: f64)
+    -> c_int;
     pub(super) fn host_torch_buckets_finish(buckets: *mut Buckets, slots: *mut f32, overlapped: *mut usize) -> c_int;
 }

@@ -45,6 +45,8 @@ pub(super) struct Evaluations {
     pub(super) test: Option<EvaluationPlan>,
     /// Only one batch of each.
     pub(super) trial: bool,
+    /// Whether each rank evaluates all of it.
+    pub(super) are_whole: bool,
 }
 
 impl Evaluations {

@@ -11,6 +11,7 @@ use plugin_api::protocol::{Control, Record, RecordValue};
 use super::control::{Asked, HOST};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, Examples};
+use super::ranks::SavedRanks;
 use super::session::Session;
 use crate::dispatch::{Dispatcher, Event, EventData, Failure, Moment, SavedState, ScheduleState};
 use crate::expression::Surroundings;
@@ -48,7 +49,9 @@ impl Trainer {
         schedules: &BTreeMap<String, ScheduleState>,
     ) -> Result<(), TrainError> {
         self.session.tell_of_checkpoints(self.dispatcher.written_checkpoints());
+        self.session.compare_ranks()?;
         self.session.share_weights()?;
+        self.session.agree_on_evaluations(&self.dispatcher)?;
         self.dispatcher.connect_remotes(&self.session);
         self.fire(EventKind::SETUP)?;
         self.dispatcher.load_states(states, &mut self.session)?;
@@ -106,6 +109,7 @@ impl Trainer {
             self.fire(EventKind::EPOCH_TRAINED)?;
             self.evaluate(false)?;
             self.session.end_epoch()?;
+            self.session.compare_weights()?;
             self.fire(EventKind::EPOCH_END)?;
             self.trigger(Moment::EpochEnd)?;
             self.safe_point()?;
@@ -134,7 +138,8 @@ impl Trainer {
         }
         let acted = self.trigger(Moment::Failure).map_err(TrainError::from).and_then(|()| {
             while let Some(Asked { by, reason, .. }) = self.session.controls.take(Control::Checkpoint) {
-                self.checkpoint(&by, &reason)?;
+                // The other ranks may be gone.
+                self.take_checkpoint(&by, &reason, None)?;
             }
             Ok(())
         });
@@ -300,10 +305,15 @@ impl Trainer {
 
     /// Takes a checkpoint with the state of each callback, after all have handled everything before it.
     fn checkpoint(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
+        let ranks = self.session.collect_ranks()?;
+        self.take_checkpoint(by, reason, ranks)
+    }
+
+    fn take_checkpoint(&mut self, by: &str, reason: &str, ranks: Option<SavedRanks>) -> Result<(), TrainError> {
         let position = self.session.position();
         self.dispatcher.flush(&mut self.session)?;
         let states = self.dispatcher.save_states(&mut self.session)?;
-        self.session.begin_checkpoint(states, self.dispatcher.schedule_states());
+        self.session.begin_checkpoint(states, self.dispatcher.schedule_states(), ranks);
         let event = Event::with_texts(EventKind::CHECKPOINT, position, [by, reason, ""]);
         let fired = self.dispatcher.fire(&event, &mut self.session);
         self.session.end_checkpoint();

@@ -22,6 +22,7 @@ use crate::distributed::ProcessGroup;
 use crate::report::{Problem, Problems};
 use crate::run_file::CheckpointSignal;
 use crate::torch;
+use crate::torch::buckets::BucketSizes;
 use crate::train::kernels::Kernels;
 use crate::train::optimizer::Optimizer;
 use crate::train::{Ended, Fingerprints, Interrupt, Parts, Purpose, Requests, Session, TrainError, Trainer};
@@ -135,6 +136,7 @@ fn session(
         interrupt,
         requests: requests.clone(),
         group: ProcessGroup::single(),
+        bucket_sizes: BucketSizes::default(),
         run_file,
         model_files: Vec::new(),
         resume: Some(plan.resume),

@@ -17,13 +17,14 @@ fn main() {
 /// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
 /// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    const SOURCES: [&str; 10] = [
+    const SOURCES: [&str; 11] = [
         "src/torch/buckets.cpp",
         "src/torch/c10d.cpp",
         "src/torch/chain.cpp",
         "src/torch/gru.cpp",
         "src/torch/shim.cpp",
         "src/torch/script.cpp",
+        "src/torch/sync_batch_norm.cpp",
         "src/torch/operators.cpp",
         "src/torch/products.cpp",
         "src/torch/program.cpp",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::torch::c10d::Serving;
+use crate::torch::sync_batch_norm::{BatchNorm, sync_batch_norm};
 use crate::torch::{TensorList, gradients};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -137,6 +138,56 @@ fn gradients_of_uneven_and_empty_shares_are_those_of_the_whole() {
                 }
             }
         }
+    }
+}
+
+/// Values `[7, 3, 2]`, a weight for each, and the scale, the shift, the mean and the variance of three channels.
+fn batch_norm() -> [Tensor; 6] {
+    let numbers = |shape: &[i64], seed: f64| {
+        let count: i64 = shape.iter().product();
+        (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.53 + seed).sin().reshape(shape)
+    };
+    let learns = |shape: &[i64], seed| numbers(shape, seed).set_requires_grad(true);
+    let (mean, variance) = (numbers(&[3], 0.1), numbers(&[3], 0.2).abs());
+    [learns(&[7, 3, 2], 0.3), numbers(&[7, 3, 2], 0.4), learns(&[3], 0.5), learns(&[3], 0.6), mean, variance]
+}
+
+#[test]
+fn batch_normalization_of_all_ranks_is_that_of_the_whole() {
+    let [input, weights, weight, bias, mean, variance] = batch_norm();
+    let whole = input.batch_norm(Some(&weight), Some(&bias), Some(&mean), Some(&variance), true, 0.1, 1e-5, true);
+    (&whole * &weights).sum(Kind::Float).backward();
+    let near =
+        |found: &Tensor, expected: &Tensor| assert!(found.allclose(expected, 1e-5, 1e-6, false), "{found} {expected}");
+    // Rank 1 has no sample.
+    let shares = [(0, 4), (4, 0), (4, 3)];
+    let found = on_each(3, |group| {
+        let statistics = group.statistics().unwrap();
+        let [input, weights, weight, bias, running_mean, running_variance] = batch_norm();
+        let (start, count) = shares[group.rank()];
+        let norm = BatchNorm {
+            weight: &weight,
+            bias: &bias,
+            running_mean: &running_mean,
+            running_variance: &running_variance,
+            momentum: 0.1,
+            epsilon: 1e-5,
+        };
+        let output = sync_batch_norm(&statistics, &input.narrow(0, start, count), norm).unwrap();
+        (&output * weights.narrow(0, start, count)).sum(Kind::Float).backward();
+        let own = input.grad().narrow(0, start, count).copy();
+        [output.detach(), own, weight.grad(), bias.grad(), running_mean.copy(), running_variance.copy()]
+    });
+    let together = |index: usize| Tensor::cat(&found.iter().map(|rank| &rank[index]).collect::<Vec<_>>(), 0);
+    near(&together(0), &whole);
+    near(&together(1), &input.grad());
+    let sum = |index: usize| &found[0][index] + &found[1][index] + &found[2][index];
+    near(&sum(2), &weight.grad());
+    near(&sum(3), &bias.grad());
+    for rank in &found {
+        near(&rank[4], &mean);
+        near(&rank[5], &variance);
+        assert_eq!(rank[4..], found[0][4..], "the same bits");
     }
 }
 

@@ -20,6 +20,7 @@ pub mod program;
 pub mod random;
 mod script;
 mod shim;
+pub mod sync_batch_norm;
 mod tensor_list;
 pub mod values;
 

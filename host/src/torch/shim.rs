@@ -368,4 +368,16 @@ unsafe extern "C" {
     pub(super) fn host_torch_buckets_begin(buckets: *mut Buckets, slots: *const f32, count: usize, scale: f64)
     -> c_int;
     pub(super) fn host_torch_buckets_finish(buckets: *mut Buckets, slots: *mut f32, overlapped: *mut usize) -> c_int;
+
+    pub(super) fn host_torch_sync_batch_norm(
+        group: *const Group,
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        running_mean: *const C_tensor,
+        running_variance: *const C_tensor,
+        momentum: f64,
+        epsilon: f64,
+        output: *mut *mut C_tensor,
+    ) -> c_int;
 }

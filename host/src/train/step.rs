@@ -174,6 +174,17 @@ impl Learner {
         Ok(forward?.loss)
     }
 
+    /// Forward and backward where this rank has no sample of a batch: only if other ranks need it for their statistics. It adds
+    /// nothing to the gradients.
+    fn pass_without_samples(&self, one: &Tensor) -> Result<(), TrainError> {
+        let (true, Some(inputs)) = (self.network.is_synchronized(), &self.step.inputs) else { return Ok(()) };
+        let none = |tensor: &Tensor| tensor.f_narrow(0, 0, 0);
+        let (inputs, others) = (none(inputs)?, self.step.others.iter().map(none).collect::<Result<Vec<_>, _>>()?);
+        let batch = ModelBatch { inputs: &inputs, others: &others, targets: None };
+        let outputs = self.training_outputs(batch, &[])?.output;
+        Ok(values::backward(&outputs.f_sum(Kind::Float)?, one)?)
+    }
+
     /// The weight of the mean loss of each of the step's batches.
     fn batch_weights(&self, targets: &Tensor) -> Result<Vec<f64>, TrainError> {
         let mut start = 0;
@@ -235,8 +246,10 @@ impl Session {
         if let [size] = self.learner.step.sizes.own[..] {
             if size == 0 {
                 // Only where there are several ranks.
+                self.begin_sums(Computed::default(), 1.0)?;
+                self.learner.pass_without_samples(&one)?;
                 self.learner.step.one = Some(one);
-                return self.begin_sums(Computed::default(), 1.0);
+                return Ok(());
             }
             // What a program computes, what callbacks see inside the model and where the time goes is known only of steps by
             // operators.
@@ -269,6 +282,7 @@ impl Session {
         let mut start = 0;
         for (index, (size, weight)) in sizes.into_iter().zip(weights).enumerate() {
             if size == 0 {
+                self.learner.pass_without_samples(&one)?;
                 continue;
             }
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);

@@ -273,12 +273,10 @@ fn a_run_that_fails_is_told_to_torchrun_and_to_programs() {
     let ran = ended(run, child);
     assert_eq!(ran.code(), Some(1));
     let error: Value = serde_json::from_slice(&std::fs::read(&file).expect("the error is told")).expect("JSON");
-    let message = error["message"]["message"].as_str().expect("a message");
+    // `torchrun` shows a text as it is; of an object, only the call stack of a Python exception.
+    let message = error["message"].as_str().expect("a text");
     assert!(message.starts_with("plugin: plugin `a` failed in `epoch_end`"), "{message}");
-    assert!(
-        error["message"]["extraInfo"]["timestamp"].as_str().is_some_and(|time| time.parse::<u64>().is_ok()),
-        "{error}"
-    );
+    assert!(error["timestamp"].is_u64(), "{error}");
     let events = fixture::events(&ran.output.stdout);
     let of = |name: &str| events.iter().find(|event| event["event"] == name).unwrap_or_else(|| panic!("no {name}"));
     assert!(of("error")["message"].as_str().is_some_and(|message| message.contains("plugin `a` failed")));

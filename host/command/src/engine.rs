@@ -49,7 +49,11 @@ pub fn become_engine() -> Result<ExitCode, Problems> {
 }
 
 /// The program beside this one; of a link to this one, beside what it leads to.
-fn find() -> Result<PathBuf, Problems> {
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn find() -> Result<PathBuf, Problems> {
     let own = std::env::current_exe()
         .map_err(|error| Problem::new("cannot find the folder of this program").with_cause(&error))?;
     let name = format!("{NAME}{}", std::env::consts::EXE_SUFFIX);

@@ -6,6 +6,7 @@
 pub mod arguments;
 mod commands;
 pub mod engine;
+pub mod launch;
 pub mod report;
 pub mod runs;
 

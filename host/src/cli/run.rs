@@ -9,22 +9,45 @@ use plugin_api::event::Outcome;
 
 use super::{openmp, streams};
 use crate::author;
-use crate::job::{Job, Request, ResumeFrom, Verbosity, interrupted_exit_code};
-use crate::report::Problems;
+use crate::distributed::{Launch, launch};
+use crate::job::{Job, Request, ResumeFrom, Verbosity, interrupted_exit_code, torchelastic};
+use crate::report::{Problem, Problems};
 
 /// Trains what the arguments ask for; `complete` adds the program's own parts.
 pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<ExitCode, Problems> {
+    openmp::start_with_short_waits();
+    let launch = launch::of_this_process();
+    // Of several processes, the first one speaks for all.
+    let speaks = !matches!(&launch, Ok(Some(launch)) if launch.rank > 0);
+    let arguments = if speaks { arguments } else { silenced(arguments) };
     let json = arguments.json;
-    match train(arguments, complete) {
+    let launch = launch.map_err(|error| Problem::from(&error).into());
+    let trained = launch.and_then(|launch| train(arguments, launch, complete));
+    if let Err(Problems(problems)) = &trained {
+        let (first, hints) = problems.first().map(|first| (first.message(), first.hints().join("; "))).unzip();
+        torchelastic::tell(first.unwrap_or_default(), "refused", &hints.unwrap_or_default());
+    }
+    match trained {
         // An event a line, whatever happens; without a stdout, people are told.
         Err(problems) if json && print_refused(&problems).is_ok() => Ok(ExitCode::from(2)),
         trained => trained,
     }
 }
 
-fn train(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<ExitCode, Problems> {
-    openmp::start_with_short_waits();
+/// The arguments of a process that shows only errors, on stderr.
+fn silenced(arguments: RunArguments) -> RunArguments {
+    RunArguments { json: false, shown: Shown { quiet: true, verbose: 0 }, ..arguments }
+}
+
+fn train(
+    arguments: RunArguments,
+    launch: Option<Launch>,
+    complete: impl FnOnce(Job) -> Job,
+) -> Result<ExitCode, Problems> {
     let (quiet, verbosity) = (arguments.shown.quiet, verbosity(arguments.shown));
+    let is_first = launch.as_ref().is_none_or(|launch| launch.rank == 0);
+    // Whoever starts a process again means the run to go on, without the folder being given.
+    let goes_on = launch::restarts_of_this_process() > 0;
     let mut silent = std::io::sink();
     let mut shown = std::io::stderr();
     let notes: &mut dyn Write = if quiet { &mut silent } else { &mut shown };
@@ -35,6 +58,7 @@ fn train(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<E
         overrides: arguments.overrides,
         out: arguments.out,
         resume: match arguments.resume.as_deref() {
+            None | Some("never") if goes_on => ResumeFrom::Auto,
             None => ResumeFrom::Unsaid,
             Some("auto") => ResumeFrom::Auto,
             Some("never") => ResumeFrom::Never,
@@ -42,11 +66,12 @@ fn train(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<E
         },
         accepted: arguments.accept,
         trial: arguments.trial,
+        launch,
     };
     let job = complete(Job::new(request));
     let outcome = if arguments.json { job.run_with_events(verbosity) } else { job.run(verbosity) }?;
-    let shown = if arguments.json {
-        // The last event is the final status.
+    let shown = if arguments.json || !is_first {
+        // The last event is the final status; of several processes, the first one tells the folder.
         Ok(())
     } else if arguments.trial || (!quiet && streams::stdout_is_stderr()) {
         // The console has told the run folder, or there is none.

@@ -56,7 +56,6 @@ impl fmt::Display for Member {
 pub(super) struct Joined {
     pub(super) rank: usize,
     pub(super) world_size: usize,
-    pub(super) timeout: Duration,
     pub(super) group: Rc<Group>,
     /// For operations whose order has nothing to do with that of the others: statistics of batch normalization, between the sums
     /// of gradients.
@@ -107,7 +106,7 @@ impl Joined {
         };
         let (group, statistics) = (connect("gloo")?, connect("gloo-statistics")?);
         let (store, served) = (Arc::new(store), Arc::new(served));
-        Ok(Joined { rank, world_size, timeout, group, statistics, store, watch, served })
+        Ok(Joined { rank, world_size, group, statistics, store, watch, served })
     }
 
     /// The value of a key, once another rank has set it.

@@ -11,6 +11,7 @@
 mod end;
 mod error;
 mod join;
+pub mod launch;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use end::RankEnd;
 pub use error::DistributedError;
 use join::Joined;
 pub use join::Meeting;
+pub use launch::{Launch, LaunchError, Origin};
 pub use share::Share;
 use watch::Doing;
 

@@ -1,7 +1,6 @@
 //! Ranks as threads of one process, over loopback.
 
 use std::net::TcpListener;
-use std::os::fd::IntoRawFd;
 use std::time::Duration;
 
 use super::*;
@@ -13,9 +12,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The meetings of so many ranks.
 fn meetings(world_size: usize) -> Vec<Meeting> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut serving = Serving::Inherited(listener.into_raw_fd());
+    // libtorch closes a socket that it takes over twice, which in a process of many stores may be another one's; so this is one
+    // that is free.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut serving = Serving::Listening;
     let meeting = |rank| Meeting {
         rank,
         world_size,

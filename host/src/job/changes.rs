@@ -37,7 +37,7 @@ const FREE: [&str; 9] = [
 ];
 
 /// Keys that are always those of this start.
-const IGNORED: [&str; 8] = [
+const IGNORED: [&str; 11] = [
     "/run/out",
     "/run/threads",
     "/run/kernels",
@@ -45,6 +45,9 @@ const IGNORED: [&str; 8] = [
     "/run/checkpoint_signal",
     "/run/hook_warning",
     "/run/hook_timeout",
+    "/distributed/backend",
+    "/distributed/timeout",
+    "/distributed/restarts",
     "/plugins",
 ];
 
@@ -140,11 +143,17 @@ pub(super) fn check(
     Err(problem.with_hint(hint).into())
 }
 
-/// A run file whose data may lie anywhere: its content counts.
+/// A run file whose data may lie anywhere: its content counts. A section that is left out where nothing is set is compared key
+/// by key, too.
 fn without_paths(run_file: &RunFile) -> Value {
     let mut run_file = run_file.clone();
     run_file.data.forget_paths();
-    serde_json::to_value(run_file).unwrap_or_default()
+    let distributed = serde_json::to_value(&run_file.distributed).unwrap_or_default();
+    let mut value = serde_json::to_value(run_file).unwrap_or_default();
+    if let Some(sections) = value.as_object_mut() {
+        sections.insert("distributed".to_owned(), distributed);
+    }
+    value
 }
 
 /// A schedule that depends on the length, if that differs.

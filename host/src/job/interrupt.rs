@@ -4,7 +4,7 @@
 //! SIGQUIT keeps its meaning: it ends the process at once, with a core dump where the system makes them. SIGUSR1 and SIGUSR2
 //! do nothing where they ask for nothing: by the system's default they would end the run.
 
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use plugin_api::protocol::Control;
@@ -15,6 +15,9 @@ use crate::train::{Interrupt, Requests};
 
 /// The number of the first signal; that of Ctrl-C before there is one.
 static SIGNAL: AtomicU8 = AtomicU8::new(SIGINT);
+
+/// Whether one has come.
+static HAS_COME: AtomicBool = AtomicBool::new(false);
 
 /// SIGINT on every system.
 const SIGINT: u8 = 2;
@@ -28,6 +31,11 @@ static REQUESTS: Mutex<Option<Requests>> = Mutex::new(None);
 /// The exit code of a process that a signal ended: 128 and the signal's number, as shells have it.
 pub(crate) fn exit_code() -> u8 {
     128 + SIGNAL.load(Ordering::Relaxed)
+}
+
+/// Whether a signal has asked for the end since [`watch`] was called.
+pub(super) fn has_come() -> bool {
+    HAS_COME.load(Ordering::Relaxed)
 }
 
 /// Counts signals from now on; a process has one count. The second clears the `console` and ends the process. The signal
@@ -60,6 +68,7 @@ pub(super) fn watch(
             tracing::warn!("signal {signal} is ignored: it asks for nothing here");
             return;
         }
+        HAS_COME.store(true, Ordering::Relaxed);
         if count.load(Ordering::Relaxed) == 0 {
             SIGNAL.store(u8::try_from(signal).unwrap_or(SIGINT), Ordering::Relaxed);
         }

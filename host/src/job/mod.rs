@@ -26,12 +26,13 @@ mod output_paths;
 mod plan;
 mod program;
 mod progress;
+mod ranks;
 mod request;
 mod results;
 mod run;
 mod start;
 mod status;
-mod torchelastic;
+pub(crate) mod torchelastic;
 mod warnings;
 
 pub use builder::Job;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use host_command::arguments::Change;
+use host_command::launch::Launch;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Request {
     pub accepted: Vec<Change>,
     /// One batch of everything; publishes nothing.
     pub trial: bool,
+    /// Which process of the run this is, if it has several.
+    pub launch: Option<Launch>,
 }
 
 /// Where a run resumes from.

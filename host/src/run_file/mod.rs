@@ -6,11 +6,13 @@
 //!
 //! Nothing here looks at the file system: paths, kinds and splits are checked by the modules that use them.
 
+mod distributed;
 mod rules;
 mod sections;
 #[cfg(test)]
 mod tests;
 
+pub use distributed::{Backend, DistributedOptions};
 pub use sections::{CheckpointSignal, EvalOptions, KernelsOption, Length, RunFile, RunOptions, Threads, TrainOptions};
 
 use crate::config::{Document, check};

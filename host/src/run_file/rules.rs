@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::distributed::LONGEST_TIMEOUT;
 use crate::config::{ALIASES, Document, Every, child, instance_of};
 use crate::report::{Problem, nearest};
 
@@ -13,6 +14,7 @@ pub(super) fn check(document: &Document) -> Vec<Problem> {
     problems.extend(length(document));
     problems.extend(evaluation(document));
     problems.extend(hook_times(document));
+    problems.extend(rank_timeout(document));
     problems.extend(instance_names(document));
     problems.extend(aliases(document));
     problems
@@ -81,6 +83,21 @@ fn hook_times(document: &Document) -> Vec<Problem> {
         })
     };
     ["hook_warning", "hook_timeout"].into_iter().filter_map(wrong).collect()
+}
+
+/// How long ranks wait for each other is a time of the clock, and not for ever.
+fn rank_timeout(document: &Document) -> Option<Problem> {
+    let text = document.value().pointer("/distributed/timeout")?.as_str()?;
+    let (what, label) = match text.parse().ok()? {
+        Every::Time(time) if time <= LONGEST_TIMEOUT => return None,
+        Every::Time(_) => ("is too long", "more than 168 h"),
+        Every::Epochs(_) | Every::Steps(_) => ("is not a time", "epochs or steps"),
+    };
+    Some(
+        Problem::new(format!("`distributed.timeout` {what}"))
+            .with_label(document.label_value("/distributed/timeout", label))
+            .with_hint("give a time, as in `30 s` or `10 min`".to_owned()),
+    )
 }
 
 /// Instance names are unique.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::distributed::DistributedOptions;
 use crate::config::{Device, Every, PluginOptions};
 use crate::data::DataOptions;
 use crate::model::ModelOptions;
@@ -31,6 +32,9 @@ pub struct RunFile {
     /// The evaluation during training. Without this section, there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<EvalOptions>,
+    /// How several processes train the model, for `host run --processes`, `torchrun`, `srun` and their relatives.
+    #[serde(default, skip_serializing_if = "DistributedOptions::is_default")]
+    pub distributed: DistributedOptions,
     /// The plugins, in the order in which their hooks are called.
     #[serde(default)]
     pub plugins: Vec<PluginOptions>,

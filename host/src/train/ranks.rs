@@ -84,6 +84,11 @@ impl Session {
         Ok(())
     }
 
+    /// After a failure: nobody waits for the operations that have begun.
+    pub fn abandon_ranks(&mut self) {
+        self.group.abandon();
+    }
+
     /// How long each of the epoch's `steps` waited for other ranks after backward, in seconds; `None` with one rank.
     pub(super) fn take_wait(&mut self, steps: f64) -> Option<f64> {
         self.ranks.as_mut().map(|ranks| std::mem::take(&mut ranks.waited).as_secs_f64() / steps)

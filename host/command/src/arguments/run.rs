@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, ValueEnum};
 
 use super::folders::Folders;
+use crate::launch::Processes;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,6 +13,7 @@ Examples:
   host run run.toml --plugins plugins --plugins libmine.so  a run file, a folder, a library
   host run run.toml --set train.epochs=3 --plugin early-stopping
   host run run.toml --out runs/long                         started, or resumed where it stopped
+  host run run.toml --processes 2                           two processes of this machine, one run
   host run run.toml --try                                   one batch through every hook
 
 Environment:
@@ -44,6 +46,9 @@ pub struct RunArguments {
     /// normalization, batch_size, model, loss, optimizer, schedule, precision.
     #[arg(long, value_enum, value_name = "CHANGE", value_delimiter = ',', hide_possible_values = true)]
     pub accept: Vec<Change>,
+    /// Trains in this many processes of this machine, as one run: a number, or `auto` for one on each GPU.
+    #[arg(long, value_name = "N|auto")]
+    pub processes: Option<Processes>,
     /// One training and one evaluation batch through every hook and trigger; publishes nothing.
     #[arg(long = "try")]
     pub trial: bool,

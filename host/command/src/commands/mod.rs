@@ -15,9 +15,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command, RunsCommand};
-use crate::engine;
+use crate::arguments::{Arguments, Command, ComputeCommand, RunArguments, RunsCommand};
 use crate::report::{Problem, ProblemJson, Problems, Style, render};
+use crate::{engine, launch};
 
 pub use output::{cannot, print, print_problems, print_refused};
 
@@ -26,10 +26,25 @@ pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let json = command.writes_json();
     let outcome = match command {
+        Command::Compute(ComputeCommand::Run(arguments)) => run_engine(&arguments),
         Command::Compute(_) => engine::become_engine(),
         Command::Runs(command) => run(command),
     };
     outcome.unwrap_or_else(|problems| refused(problems, json))
+}
+
+/// Trains in this process, or in several.
+fn run_engine(arguments: &RunArguments) -> Result<ExitCode, Problems> {
+    let started = match arguments.processes {
+        None => Ok(None),
+        Some(_) => engine::find().and_then(|program| launch::run(&program, arguments)),
+    };
+    match started {
+        Ok(None) => engine::become_engine(),
+        Ok(Some(code)) => Ok(code),
+        Err(problems) if arguments.json && print_refused(&problems).is_ok() => Ok(ExitCode::from(2)),
+        Err(problems) => Err(problems),
+    }
 }
 
 /// Runs a command about the folders of runs.

@@ -114,6 +114,7 @@ fn session(
     let network = plan.model.into_network(plan.plan.seed, plan.device)?;
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, &network.trained())?;
     let info = RunInfo {
+        world_size: 1,
         name: plan.run_file.run.name.clone(),
         folder: folder.display().to_string(),
         run_file: serde_json::to_string(&plan.run_file).unwrap_or_default(),

@@ -1,0 +1,174 @@
+//! The section `[distributed]`.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Every;
+
+/// The longest time that ranks may wait for each other.
+pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The largest bucket, in MiB.
+const LARGEST_BUCKET: f64 = 4096.0;
+
+/// How several processes train one model. With one process nothing of this has a meaning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistributedOptions {
+    /// Who moves gradients from one process to the others: `auto` (NCCL for models on GPUs, else gloo), `gloo` or `nccl`.
+    #[serde(default)]
+    pub backend: Backend,
+    /// How long the ranks wait for one that does not answer, before they end the run: `30 s`, `10 min`; at most 168 h. What
+    /// rank 0 does alone, such as hooks and checkpoints, may take longer.
+    #[serde(default = "timeout")]
+    pub timeout: Every,
+    /// Gradients are averaged in buckets of about this many MiB, while the backward pass still computes others. Another size
+    /// sums them in another order with three ranks or more.
+    #[serde(default = "bucket")]
+    #[schemars(range(max = LARGEST_BUCKET), extend("exclusiveMinimum" = 0))]
+    pub bucket_mb: f64,
+    /// The size in MiB of the bucket that is full first: a small one lets the averaging begin early.
+    #[serde(default = "first_bucket")]
+    #[schemars(range(max = LARGEST_BUCKET), extend("exclusiveMinimum" = 0))]
+    pub first_bucket_mb: f64,
+    /// Whether batch norms take mean and variance over the samples of all ranks, as one process does, instead of those of
+    /// their own.
+    #[serde(default)]
+    pub sync_batch_norm: bool,
+    /// How often `host run --processes` starts all ranks again after one has failed; they go on from the newest checkpoint.
+    #[serde(default)]
+    pub restarts: u32,
+}
+
+impl Default for DistributedOptions {
+    fn default() -> Self {
+        Self {
+            backend: Backend::Auto,
+            timeout: timeout(),
+            bucket_mb: bucket(),
+            first_bucket_mb: first_bucket(),
+            sync_batch_norm: false,
+            restarts: 0,
+        }
+    }
+}
+
+impl DistributedOptions {
+    /// Whether nothing is set, so that a resolved run file has no such section.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How long a rank waits for another.
+    pub fn timeout(&self) -> Duration {
+        match self.timeout {
+            Every::Time(time) => time,
+            // No run file that was loaded has these.
+            Every::Epochs(_) | Every::Steps(_) => LONGEST_TIMEOUT,
+        }
+    }
+
+    /// The size of a bucket, in bytes; at least one.
+    pub fn bucket_bytes(&self) -> usize {
+        bytes(self.bucket_mb)
+    }
+
+    /// The size of the bucket that is full first, in bytes; at least one.
+    pub fn first_bucket_bytes(&self) -> usize {
+        bytes(self.first_bucket_mb)
+    }
+}
+
+/// Who moves gradients from one process to the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// NCCL for models on GPUs, else gloo.
+    #[default]
+    Auto,
+    /// gloo, over TCP; for models on GPUs by way of the machine's memory.
+    Gloo,
+    /// NCCL, between GPUs.
+    Nccl,
+}
+
+fn timeout() -> Every {
+    Every::Time(Duration::from_secs(600))
+}
+
+fn bucket() -> f64 {
+    25.0
+}
+
+fn first_bucket() -> f64 {
+    1.0
+}
+
+fn bytes(mebibytes: f64) -> usize {
+    ((mebibytes * 1024.0 * 1024.0) as usize).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load;
+    use super::*;
+    use crate::report::{Style, render};
+
+    const RUN: &str = r#"
+        [run]
+        name = "a"
+        [data]
+        format = "csv"
+        path = "a.csv"
+        target = 0
+        [train]
+        epochs = 1
+        batch_size = 4
+        optimizer = { type = "sgd", learning_rate = 0.1 }
+    "#;
+
+    fn loaded(section: &str) -> (DistributedOptions, String) {
+        let run_file = load("run.toml", &format!("{RUN}{section}"), &[], &[]).expect("a run file").run_file;
+        (run_file.distributed.clone(), run_file.resolved_toml().expect("it can be written"))
+    }
+
+    fn refused(line: &str) -> String {
+        let problems = load("run.toml", &format!("{RUN}[distributed]\n{line}"), &[], &[]).expect_err("it is refused");
+        render(&problems.0, Style::plain())
+    }
+
+    #[test]
+    fn a_run_file_without_the_section_stays_as_it_was() {
+        for section in ["", "[distributed]", "[distributed]\ntimeout = \"600 s\"\nbucket_mb = 25"] {
+            let (options, resolved) = loaded(section);
+            assert_eq!(options, DistributedOptions::default(), "{section}");
+            assert!(!resolved.contains("distributed"), "{resolved}");
+        }
+        let options = DistributedOptions::default();
+        assert_eq!((options.timeout(), options.bucket_bytes()), (Duration::from_secs(600), 25 << 20));
+        assert_eq!(options.first_bucket_bytes(), 1 << 20);
+    }
+
+    #[test]
+    fn what_is_set_is_written_out() {
+        let section = "[distributed]\nbackend = \"gloo\"\ntimeout = \"30 s\"\nbucket_mb = 0.5\nrestarts = 3";
+        let (options, resolved) = loaded(section);
+        assert_eq!((options.timeout(), options.bucket_bytes()), (Duration::from_secs(30), 512 << 10));
+        insta::assert_snapshot!(resolved.split_once("[distributed]").expect("the section").1, @"");
+        assert_eq!(bytes(1e-9), 1);
+    }
+
+    #[test]
+    fn values_that_cannot_be() {
+        insta::assert_snapshot!(refused("timeout = \"3 epochs\""), @"");
+        insta::assert_snapshot!(refused("timeout = \"169 h\""), @"");
+        insta::assert_snapshot!(refused("timeout = \"0 s\""), @"");
+        insta::assert_snapshot!(refused("bucket_mb = 0"), @"");
+        insta::assert_snapshot!(refused("first_bucket_mb = 5000"), @"");
+        insta::assert_snapshot!(refused("backend = \"mpi\""), @"");
+        insta::assert_snapshot!(refused("restarts = -1"), @"");
+        insta::assert_snapshot!(refused("restart = 1"), @"");
+    }
+}

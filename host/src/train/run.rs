@@ -234,9 +234,9 @@ impl Trainer {
             self.session.learner.evaluation = None;
             return Ok(());
         }
-        let Session { learner, measured, .. } = &mut self.session;
+        let Session { learner, measured, group, .. } = &mut self.session;
         let (split, examples) = (evaluation.split(), evaluation.take_examples());
-        let ended = evaluation.end(learner, measured)?;
+        let ended = evaluation.end(learner, measured, group)?;
         self.session.outputs.measured(&split, &self.session);
         self.session.outputs.progress(&self.session);
         self.dispatcher.fire(&ended, &mut self.session)?;

@@ -477,7 +477,7 @@ impl Session {
         self.controls.end_epoch = false;
         self.progress.epoch_is_over = true;
         let position = self.progress.position;
-        self.measured.end_epoch(position)?;
+        self.measured.end_epoch(position, &self.group)?;
         self.measured.put(position, "epoch_seconds", self.progress.epoch_seconds());
         if self.progress.steps_in_process > 0 {
             let steps = self.progress.steps_in_process as f64;
@@ -542,7 +542,8 @@ impl Session {
     }
 
     fn evaluation_of(&self, plan: &EvaluationPlan, mid_epoch: bool) -> Result<Evaluation, TrainError> {
-        Evaluation::begin(plan, &self.feed, self.progress.position, mid_epoch, self.evaluations.trial)
+        let share = Share::of(&self.group);
+        Evaluation::begin(plan, &self.feed, self.progress.position, mid_epoch, self.evaluations.trial, share)
     }
 
     // --- control

@@ -81,6 +81,12 @@ pub enum DistributedError {
         /// What went wrong.
         source: TorchError,
     },
+    /// What ranks have measured does not fit together.
+    #[error("the ranks cannot merge what they have measured: {message}")]
+    Merge {
+        /// Why.
+        message: String,
+    },
     /// What another rank sent is not understood: it is of another version.
     #[error("what rank {rank} sent is not understood")]
     Message {
@@ -138,7 +144,7 @@ impl Report for DistributedError {
             Self::Failed { rank, .. } | Self::Lost { rank, .. } => {
                 format!("the log of rank {rank} tells more; the run goes on from its last checkpoint with `--resume auto`")
             }
-            Self::Operation { .. } | Self::Message { .. } => return None,
+            Self::Operation { .. } | Self::Merge { .. } | Self::Message { .. } => return None,
         })
     }
 }

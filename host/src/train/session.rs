@@ -542,7 +542,7 @@ impl Session {
     }
 
     fn evaluation_of(&self, plan: &EvaluationPlan, mid_epoch: bool) -> Result<Evaluation, TrainError> {
-        let share = Share::of(&self.group);
+        let share = if self.evaluations.are_whole { Share::whole() } else { Share::of(&self.group) };
         Evaluation::begin(plan, &self.feed, self.progress.position, mid_epoch, self.evaluations.trial, share)
     }
 

@@ -74,5 +74,5 @@ fn merge(loss: &mut Average, accumulators: &mut Vec<Accumulator>, part: &[u8]) -
 }
 
 fn cannot_merge(message: String) -> DistributedError {
-    DistributedError { action: "merge what they have measured", message }
+    DistributedError::Merge { message }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use host_command::arguments::{RunArguments, Shown};
-use host_command::print_refused;
+use host_command::{cannot, print_refused};
 use plugin_api::event::Outcome;
 
 use super::{openmp, streams};
@@ -15,6 +15,11 @@ use crate::report::{Problem, Problems};
 
 /// Trains what the arguments ask for; `complete` adds the program's own parts.
 pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<ExitCode, Problems> {
+    if arguments.processes.is_some()
+        && let Some(code) = in_several_processes(&arguments)?
+    {
+        return Ok(code);
+    }
     openmp::start_with_short_waits();
     let launch = launch::of_this_process();
     // Of several processes, the first one speaks for all.
@@ -31,6 +36,16 @@ pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) ->
         // An event a line, whatever happens; without a stdout, people are told.
         Err(problems) if json && print_refused(&problems).is_ok() => Ok(ExitCode::from(2)),
         trained => trained,
+    }
+}
+
+/// Starts this program in several processes and watches them, if the arguments ask for more than one. `host` does this before it
+/// becomes the program that computes; here are programs of one's own.
+fn in_several_processes(arguments: &RunArguments) -> Result<Option<ExitCode>, Problems> {
+    let program = std::env::current_exe().map_err(|error| cannot("find this program", &error))?;
+    match host_command::launch::run(&program, arguments) {
+        Err(problems) if arguments.json && print_refused(&problems).is_ok() => Ok(Some(ExitCode::from(2))),
+        started => started,
     }
 }
 

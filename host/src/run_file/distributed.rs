@@ -156,19 +156,95 @@ mod tests {
         let section = "[distributed]\nbackend = \"gloo\"\ntimeout = \"30 s\"\nbucket_mb = 0.5\nrestarts = 3";
         let (options, resolved) = loaded(section);
         assert_eq!((options.timeout(), options.bucket_bytes()), (Duration::from_secs(30), 512 << 10));
-        insta::assert_snapshot!(resolved.split_once("[distributed]").expect("the section").1, @"");
+        insta::assert_snapshot!(resolved.split_once("[distributed]").expect("the section").1, @r#"
+        backend = "gloo"
+        timeout = "30 s"
+        bucket_mb = 0.5
+        first_bucket_mb = 1.0
+        sync_batch_norm = false
+        restarts = 3
+        "#);
         assert_eq!(bytes(1e-9), 1);
     }
 
     #[test]
     fn values_that_cannot_be() {
-        insta::assert_snapshot!(refused("timeout = \"3 epochs\""), @"");
-        insta::assert_snapshot!(refused("timeout = \"169 h\""), @"");
-        insta::assert_snapshot!(refused("timeout = \"0 s\""), @"");
-        insta::assert_snapshot!(refused("bucket_mb = 0"), @"");
-        insta::assert_snapshot!(refused("first_bucket_mb = 5000"), @"");
-        insta::assert_snapshot!(refused("backend = \"mpi\""), @"");
-        insta::assert_snapshot!(refused("restarts = -1"), @"");
-        insta::assert_snapshot!(refused("restart = 1"), @"");
+        insta::assert_snapshot!(refused("timeout = \"3 epochs\""), @r#"
+         × `distributed.timeout` is not a time
+           ╭─[run.toml:13:11]
+        12 │     [distributed]
+        13 │ timeout = "3 epochs"
+           ·           ─────┬────
+           ·                ╰── epochs or steps
+           ╰────
+         hint: give a time, as in `30 s` or `10 min`
+        "#);
+        insta::assert_snapshot!(refused("timeout = \"169 h\""), @r#"
+         × `distributed.timeout` is too long
+           ╭─[run.toml:13:11]
+        12 │     [distributed]
+        13 │ timeout = "169 h"
+           ·           ───┬───
+           ·              ╰── more than 168 h
+           ╰────
+         hint: give a time, as in `30 s` or `10 min`
+        "#);
+        insta::assert_snapshot!(refused("timeout = \"0 s\""), @r#"
+         × `distributed.timeout`: `0 s` is not an interval
+           ╭─[run.toml:13:11]
+        12 │     [distributed]
+        13 │ timeout = "0 s"
+           ·           ──┬──
+           ·             ╰── here
+           ╰────
+         hint: accepted: a whole number and a unit, as in `1 epoch`, `5 epochs`, `100 steps`, `30 s`, `10 min` or `2 h`
+        "#);
+        insta::assert_snapshot!(refused("bucket_mb = 0"), @"
+         × `distributed.bucket_mb` must be more than 0, found `0`
+           ╭─[run.toml:13:13]
+        12 │     [distributed]
+        13 │ bucket_mb = 0
+           ·             ┬
+           ·             ╰── here
+           ╰────
+        ");
+        insta::assert_snapshot!(refused("first_bucket_mb = 5000"), @"
+         × `distributed.first_bucket_mb` must be at most 4096.0, found `5000`
+           ╭─[run.toml:13:19]
+        12 │     [distributed]
+        13 │ first_bucket_mb = 5000
+           ·                   ──┬─
+           ·                     ╰── here
+           ╰────
+        ");
+        insta::assert_snapshot!(refused("backend = \"mpi\""), @r#"
+         × `distributed.backend` cannot be `mpi`
+           ╭─[run.toml:13:11]
+        12 │     [distributed]
+        13 │ backend = "mpi"
+           ·           ──┬──
+           ·             ╰── not known here
+           ╰────
+         hint: accepted: `auto`, `gloo` or `nccl`
+        "#);
+        insta::assert_snapshot!(refused("restarts = -1"), @"
+         × `distributed.restarts` must be at least 0, found `-1`
+           ╭─[run.toml:13:12]
+        12 │     [distributed]
+        13 │ restarts = -1
+           ·            ─┬
+           ·             ╰── here
+           ╰────
+        ");
+        insta::assert_snapshot!(refused("restart = 1"), @"
+         × unknown key `restart` in `distributed`
+           ╭─[run.toml:13:1]
+        12 │     [distributed]
+        13 │ restart = 1
+           · ───┬───
+           ·    ╰── not known here
+           ╰────
+         hint: did you mean `restarts`?
+        ");
     }
 }

@@ -75,13 +75,11 @@ impl Ranks {
     /// Looks which ranks have ended since the last call.
     pub(super) fn newly_ended(&mut self) -> Vec<(usize, ExitStatus)> {
         let mut ended = Vec::new();
-        for (rank, child) in self.children.iter_mut().enumerate() {
-            if self.statuses[rank].is_some() {
-                continue;
-            }
+        let ranks = self.children.iter_mut().zip(&mut self.statuses).enumerate();
+        for (rank, (child, ended_with)) in ranks.filter(|(_, (_, status))| status.is_none()) {
             // A process that cannot be waited for was never one of ours; nothing of it is left to wait for.
             if let Some(status) = child.try_wait().unwrap_or_else(|_| Some(ExitStatus::default())) {
-                self.statuses[rank] = Some(status);
+                *ended_with = Some(status);
                 ended.push((rank, status));
             }
         }

@@ -256,13 +256,16 @@ impl Session {
             let by_operators = self.learner.batch_step.is_some() || !nodes.is_empty() || self.profile.is_some();
             if !by_operators && self.learner.step_by_chain()? {
                 self.learner.step.one = Some(one);
-                return self.begin_only_sum(None);
+                return self.begin_only_sum(None).map(drop);
             }
             let Some(forward) = self.forward_whole(callbacks, &nodes)? else { return Ok(()) };
             let Forward { outputs, loss, tapped } = forward;
-            self.begin_only_sum(Some(&loss))?;
+            let share = self.begin_only_sum(Some(&loss))?;
             self.enter(Phase::Backward);
-            values::backward(&loss, &one)?;
+            match share {
+                Some(share) => values::backward(&loss, &one.f_mul_scalar(share)?)?,
+                None => values::backward(&loss, &one)?,
+            }
             values::forget_graph(&loss)?;
             values::forget_graph(&outputs)?;
             let step = &mut self.learner.step;
@@ -325,20 +328,22 @@ impl Session {
     }
 
     /// [`Self::begin_sums`] of a step of one batch, whose loss is `loss` or the step's. Its gradients are weighed where they
-    /// are summed.
-    fn begin_only_sum(&mut self, loss: Option<&Tensor>) -> Result<(), TrainError> {
+    /// are summed; or else it returns the weight, since ranks that normalize together exchange gradients within backward.
+    fn begin_only_sum(&mut self, loss: Option<&Tensor>) -> Result<Option<f64>, TrainError> {
         if self.ranks.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let step = &self.learner.step;
         let (Some(loss), Some(targets), [size]) = (loss.or(step.loss.as_ref()), &step.targets, &step.sizes.own[..])
         else {
-            return Ok(());
+            return Ok(None);
         };
         let share = self.learner.loss.weight(targets, *size as usize)? / step.samples() as f64;
         let mut computed = Computed::default();
         computed.add(share, values::scalar(loss)?);
-        self.begin_sums(computed, share)
+        let weighed = self.learner.network.is_synchronized();
+        self.begin_sums(computed, if weighed { 1.0 } else { share })?;
+        Ok(weighed.then_some(share))
     }
 
     /// [`Self::forward`] of a step of one batch; `None` before the first step.

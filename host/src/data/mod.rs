@@ -226,7 +226,8 @@ mod tests {
     #[test]
     fn a_batch_may_have_no_samples() {
         check_empty_batches(&Data::load(&digits("standard"), Source::Bytes(DIGITS), 42).unwrap());
-        let table = toml::from_str("format = \"csv\"\npath = \"a.csv\"\ntarget = [0, 2]").unwrap();
+        let table =
+            toml::from_str("format = \"csv\"\npath = \"a.csv\"\ntarget = [0, 2]\ntask = \"regression\"").unwrap();
         check_empty_batches(&Data::load(&table, Source::Bytes(b"1,2,3\n4,5,6\n7,8,10\n"), 42).unwrap());
 
         let folder = tempfile::tempdir().unwrap();

@@ -224,7 +224,7 @@ impl Evaluation {
         let own = share.range(usize::try_from(batches).unwrap_or(usize::MAX));
         // Of a split without samples it says so.
         let loader = (!own.is_empty() || all == 0)
-            .then(|| run_of_batches(&feed.data, &plan.split, plan.batch_size, own.start, Some(own.end as u64)));
+            .then(|| run_of_batches(&feed.data, &plan.split, plan.batch_size, own.clone()));
         let loader = loader.transpose()?;
         let own = own.start as u64..own.end as u64;
         let shown = plan.shown.clone().filter(|_| own.start == 0 && !own.is_empty());

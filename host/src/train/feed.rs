@@ -1,5 +1,6 @@
 //! The input of the training: the data, and the batches of the training split.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,24 +234,23 @@ impl Feed {
 
 /// The whole batches of a split in its own order, once, whichever rank this is.
 pub(super) fn in_order(data: &Data, split: &str, batch_size: usize) -> Result<Loader, TrainError> {
-    run_of_batches(data, split, batch_size, 0, None)
+    run_of_batches(data, split, batch_size, 0..usize::MAX)
 }
 
-/// The whole batches of a split in its own order from `first` on, up to those that `end` leaves out.
+/// Those of these numbers, from 0.
 pub(super) fn run_of_batches(
     data: &Data,
     split: &str,
     batch_size: usize,
-    first: usize,
-    end: Option<u64>,
+    numbers: Range<usize>,
 ) -> Result<Loader, TrainError> {
     let options = LoaderOptions {
         batch_size,
         drop_last: false,
-        most_batches: end,
+        most_batches: Some(numbers.end as u64),
         order: Order::Sequential,
         first_epoch: 1,
-        first_batch: first,
+        first_batch: numbers.start,
         last_epoch: Some(1),
         share: Share::whole(),
         augmentation: None,
@@ -262,4 +262,86 @@ pub(super) fn run_of_batches(
 fn no_training() -> TrainError {
     let source = std::io::Error::other("this job does not train");
     TrainError::System { action: "cannot load a batch of the training split", source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DataOptions, Source};
+
+    /// Ten samples, the numbers from 1 on.
+    fn data() -> Data {
+        let options: DataOptions =
+            toml::from_str("format = \"csv\"\npath = \"a.csv\"\ntarget = [1]\nnormalize = \"none\"").unwrap();
+        let rows: String = (1..=10).map(|number| format!("{number},0\n")).collect();
+        Data::load(&options, Source::Bytes(rows.as_bytes()), 1).unwrap()
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<f32> {
+        Vec::try_from(tensor.reshape([-1])).unwrap()
+    }
+
+    fn feed(share: Share, position: Position) -> Feed {
+        let batches = Batches { size: 4, accumulate: 2, order: Order::Sequential, drop_last: false };
+        Feed::new(data(), batches, Limits::default(), position, share).unwrap()
+    }
+
+    #[test]
+    fn each_rank_trains_on_its_slice_of_each_batch_of_an_update() {
+        let steps = |share| {
+            let (mut feed, mut sizes) = (feed(share, Position::default()), StepSizes::default());
+            assert_eq!((feed.steps_per_epoch(), feed.samples_per_epoch()), (2, 10));
+            [(); 3].map(|()| {
+                let step = feed.next_step(&mut sizes).unwrap();
+                assert_eq!(step.targets.size()[0], step.inputs.size()[0]);
+                (numbers(&step.inputs), sizes.own.clone(), sizes.global.clone())
+            })
+        };
+        let first = |numbers: &[f32], own: [i64; 2]| (numbers.to_vec(), own.to_vec(), vec![4, 4]);
+        let last = |numbers: &[f32], own: i64| (numbers.to_vec(), vec![own], vec![2]);
+        let whole = steps(Share::whole());
+        assert_eq!(whole[0], first(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], [4, 4]));
+        assert_eq!(whole[1], last(&[9.0, 10.0], 2));
+        assert_eq!(whole[2], whole[0]);
+        let ranks = [0, 1, 2].map(|rank| steps(Share::new(rank, 3)));
+        assert_eq!(ranks[0][0], first(&[1.0, 2.0, 5.0, 6.0], [2, 2]));
+        assert_eq!(ranks[1][0], first(&[3.0, 7.0], [1, 1]));
+        assert_eq!(ranks[2][0], first(&[4.0, 8.0], [1, 1]));
+        let lasts = [last(&[9.0], 1), last(&[10.0], 1), last(&[], 0)];
+        assert_eq!(ranks.clone().map(|steps| steps[1].clone()), lasts);
+        assert_eq!(ranks.clone().map(|steps| steps[2].clone()), ranks.map(|steps| steps[0].clone()));
+    }
+
+    #[test]
+    fn a_rank_goes_on_in_the_middle_of_an_epoch_and_after_a_restart() {
+        let position = Position { epoch: 1, step: 1, ..Position::default() };
+        let mut feed = feed(Share::new(1, 2), position);
+        let next = |feed: &mut Feed| numbers(&feed.next_step(&mut StepSizes::default()).unwrap().inputs);
+        assert_eq!(next(&mut feed), [10.0]);
+        assert_eq!(next(&mut feed), [3.0, 4.0, 7.0, 8.0]);
+        feed.restart(position).unwrap();
+        assert_eq!(next(&mut feed), [10.0]);
+    }
+
+    #[test]
+    fn batches_outside_the_run_are_whole_on_each_rank() {
+        let mut feed = feed(Share::new(1, 2), Position::default());
+        let apart = feed.apart(1, 0).unwrap();
+        assert_eq!(numbers(&apart.next_batch().unwrap().inputs), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(in_order(&data(), TRAIN, 8).unwrap().next_batch().unwrap().batch.size, 8);
+    }
+
+    #[test]
+    fn a_run_of_batches_has_those_of_the_whole_and_nothing_after_it() {
+        let of = |share: Share| {
+            let own = share.range(3);
+            let mut loader = run_of_batches(&data(), TRAIN, 4, own.clone()).unwrap();
+            let batches: Vec<_> = own.map(|_| numbers(&loader.next_batch().unwrap().batch.inputs)).collect();
+            assert!(loader.next_batch().is_err());
+            batches
+        };
+        let whole = of(Share::whole());
+        assert_eq!(whole.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!([0, 1].map(|rank| of(Share::new(rank, 2))).concat(), whole);
+    }
 }

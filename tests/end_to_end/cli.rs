@@ -79,6 +79,8 @@ fn help_for_run() {
                                       another one, with commas between: seed, data, splits,
                                       normalization, batch_size, model, loss, optimizer, schedule,
                                       precision
+          --processes <N|auto>        Trains in this many processes of this machine, as one run: a
+                                      number, or `auto` for one on each GPU
           --try                       One training and one evaluation batch through every hook and
                                       trigger; publishes nothing
           --json                      Prints what happens as JSON to stdout, an object a line; the last
@@ -94,6 +96,7 @@ fn help_for_run() {
       host run run.toml --plugins plugins --plugins libmine.so  a run file, a folder, a library
       host run run.toml --set train.epochs=3 --plugin early-stopping
       host run run.toml --out runs/long                         started, or resumed where it stopped
+      host run run.toml --processes 2                           two processes of this machine, one run
       host run run.toml --try                                   one batch through every hook
 
     Environment:

@@ -77,6 +77,9 @@ mod training_control;
 mod limits;
 // What a run trained is used again: evaluate, predict, export.
 mod jobs;
+// Which of several processes one is, and the launcher that starts them.
+#[cfg(unix)]
+mod launch;
 // A run as other processes see and steer it.
 mod follow;
 // Averages of the weights, the best ones, and what is done with gradients.

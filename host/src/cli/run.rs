@@ -62,7 +62,7 @@ fn train(
     let (quiet, verbosity) = (arguments.shown.quiet, verbosity(arguments.shown));
     let is_first = launch.as_ref().is_none_or(|launch| launch.rank == 0);
     // Whoever starts a process again means the run to go on, without the folder being given.
-    let goes_on = launch::restarts_of_this_process() > 0;
+    let started_again = launch::restarts_of_this_process() > 0;
     let mut silent = std::io::sink();
     let mut shown = std::io::stderr();
     let notes: &mut dyn Write = if quiet { &mut silent } else { &mut shown };
@@ -73,7 +73,7 @@ fn train(
         overrides: arguments.overrides,
         out: arguments.out,
         resume: match arguments.resume.as_deref() {
-            None | Some("never") if goes_on => ResumeFrom::Auto,
+            None if started_again => ResumeFrom::Auto,
             None => ResumeFrom::Unsaid,
             Some("auto") => ResumeFrom::Auto,
             Some("never") => ResumeFrom::Never,
@@ -81,6 +81,7 @@ fn train(
         },
         accepted: arguments.accept,
         trial: arguments.trial,
+        started_again,
         launch,
     };
     let job = complete(Job::new(request));

@@ -24,6 +24,8 @@ pub struct Request {
     pub accepted: Vec<Change>,
     /// One batch of everything; publishes nothing.
     pub trial: bool,
+    /// Whether the process was started again after a failure, to go on with the run in the given folder.
+    pub started_again: bool,
     /// Which process of the run this is, if it has several.
     pub launch: Option<Launch>,
 }

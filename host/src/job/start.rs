@@ -46,6 +46,9 @@ impl Start {
             reporter.warn(&warnings::sudden_end(end));
         }
         let resume_from = match &request.resume {
+            ResumeFrom::Checkpoint(path) if request.started_again && !fresh => {
+                latest(&folder, reporter)?.or_else(|| Some(path.clone()))
+            }
             ResumeFrom::Checkpoint(path) => Some(path.clone()),
             _ if !fresh => latest(&folder, reporter)?,
             _ => None,
@@ -65,13 +68,13 @@ fn tell_of_the_last(name: &str, reporter: &Reporter) {
     }
 }
 
-/// The run folder, and whether it must be new.
+/// The run folder, and whether it must be new. One that is given is that of this run if the process was started again.
 fn folder_path(request: &Request, run: &RunOptions) -> (PathBuf, bool) {
     match (run.out.as_deref().map(Path::new), &request.resume) {
         (Some(out), ResumeFrom::Unsaid | ResumeFrom::Auto) => (out.to_owned(), false),
-        (Some(out), ResumeFrom::Never) => (out.to_owned(), true),
+        (Some(out), ResumeFrom::Never) => (out.to_owned(), !request.started_again),
         // A checkpoint of this folder continues its run; one of another folder begins a new run.
-        (Some(out), ResumeFrom::Checkpoint(path)) => (out.to_owned(), !is_within(path, out)),
+        (Some(out), ResumeFrom::Checkpoint(path)) => (out.to_owned(), !request.started_again && !is_within(path, out)),
         (None, ResumeFrom::Auto) => match newest_unfinished(&run.name) {
             Some(path) => (path, false),
             None => (by_start_time(&run.name), true),
@@ -141,6 +144,9 @@ fn newest(found: Vec<Latest>) -> Option<Checkpoint> {
 /// A file of the model in the checkpoint that a run would go on from, for one whose own file is gone.
 pub(super) fn saved_model_file(request: &Request, run: &RunOptions, name: &str) -> Option<PathBuf> {
     let checkpoint = match (&request.resume, folder_path(request, run)) {
+        (ResumeFrom::Checkpoint(path), (folder, false)) if request.started_again => {
+            newest(latest_of_each(&folder).ok()?).or_else(|| Checkpoint::open(path).ok())?
+        }
         (ResumeFrom::Checkpoint(path), _) => Checkpoint::open(path).ok()?,
         (_, (folder, false)) => newest(latest_of_each(&folder).ok()?)?,
         _ => return None,
@@ -151,4 +157,24 @@ pub(super) fn saved_model_file(request: &Request, run: &RunOptions, name: &str) 
 /// Whether a folder of the run folder has what `host evaluate`, `predict` and `export` write.
 fn holds_results(path: &Path) -> bool {
     path.file_name().is_some_and(|name| results::FOLDERS.iter().any(|folder| name == *folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_folder_is_that_of_the_run_that_is_started_again() {
+        let run: RunOptions =
+            serde_json::from_value(serde_json::json!({"name": "a", "out": "runs/a"})).expect("options");
+        let is_fresh = |resume: ResumeFrom, started_again| {
+            let (path, fresh) = folder_path(&Request { resume, started_again, ..Request::default() }, &run);
+            assert_eq!(path, Path::new("runs/a"));
+            fresh
+        };
+        let pretrained = || ResumeFrom::Checkpoint("pretrained/checkpoints/last".into());
+        assert_eq!([is_fresh(ResumeFrom::Never, false), is_fresh(ResumeFrom::Never, true)], [true, false]);
+        assert_eq!([is_fresh(pretrained(), false), is_fresh(pretrained(), true)], [true, false]);
+        assert_eq!([is_fresh(ResumeFrom::Auto, false), is_fresh(ResumeFrom::Auto, true)], [false, false]);
+    }
 }

@@ -11,7 +11,7 @@ use crate::config::Every;
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The largest bucket, in MiB.
-const LARGEST_BUCKET: f64 = 4096.0;
+const LARGEST_BUCKET: u32 = 4096;
 
 /// How several processes train one model. With one process nothing of this has a meaning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,11 +27,11 @@ pub struct DistributedOptions {
     /// Gradients are averaged in buckets of about this many MiB, while the backward pass still computes others. Another size
     /// sums them in another order with three ranks or more.
     #[serde(default = "bucket")]
-    #[schemars(range(max = LARGEST_BUCKET), extend("exclusiveMinimum" = 0))]
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = LARGEST_BUCKET))]
     pub bucket_mb: f64,
     /// The size in MiB of the bucket that is full first: a small one lets the averaging begin early.
     #[serde(default = "first_bucket")]
-    #[schemars(range(max = LARGEST_BUCKET), extend("exclusiveMinimum" = 0))]
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = LARGEST_BUCKET))]
     pub first_bucket_mb: f64,
     /// Whether batch norms take mean and variance over the samples of all ranks, as one process does, instead of those of
     /// their own.
@@ -209,7 +209,7 @@ mod tests {
            ╰────
         ");
         insta::assert_snapshot!(refused("first_bucket_mb = 5000"), @"
-         × `distributed.first_bucket_mb` must be at most 4096.0, found `5000`
+         × `distributed.first_bucket_mb` must be at most 4096, found `5000`
            ╭─[run.toml:13:19]
         12 │     [distributed]
         13 │ first_bucket_mb = 5000

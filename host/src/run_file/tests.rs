@@ -76,7 +76,7 @@ fn unknown_section() {
        ·       ╰── not known here
     29 │ metrics = ["accuracy"]
        ╰────
-     hint: known keys: `run`, `data`, `model`, `train`, `eval` and `plugins`
+     hint: known keys: `run`, `data`, `model`, `train`, `eval`, `distributed` and `plugins`
     "#);
 }
 

@@ -17,18 +17,28 @@ fn main() {
 /// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
 /// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    const SOURCES: [&str; 8] = [
+    const SOURCES: [&str; 11] = [
+        "src/torch/buckets.cpp",
+        "src/torch/c10d.cpp",
         "src/torch/chain.cpp",
         "src/torch/gru.cpp",
         "src/torch/shim.cpp",
         "src/torch/script.cpp",
+        "src/torch/sync_batch_norm.cpp",
         "src/torch/operators.cpp",
         "src/torch/products.cpp",
         "src/torch/program.cpp",
         "src/torch/program_run.cpp",
     ];
-    const HEADERS: [&str; 5] = [
+    const HEADERS: [&str; 12] = [
         "src/torch/autocast.h",
+        "src/torch/c10d.h",
+        "src/torch/gloo_stubs/gloo/algorithm.h",
+        "src/torch/gloo_stubs/gloo/common/error.h",
+        "src/torch/gloo_stubs/gloo/config.h",
+        "src/torch/gloo_stubs/gloo/context.h",
+        "src/torch/gloo_stubs/gloo/rendezvous/store.h",
+        "src/torch/gloo_stubs/gloo/transport/device.h",
         "src/torch/guarded.h",
         "src/torch/products.h",
         "src/torch/program_regions.h",
@@ -55,6 +65,8 @@ fn compile_shim() {
         .debug(false)
         .std("c++17")
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        // gloo's own headers are not in libtorch.
+        .include("src/torch/gloo_stubs")
         .include(include.join("torch/csrc/api/include"))
         .include(include)
         .files(SOURCES)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use host::data::{Loader, LoaderOptions, Order, TRAIN};
 use host::dispatch::Dispatcher;
-use host::distributed::ProcessGroup;
+use host::distributed::{ProcessGroup, Share};
 use host::job::{JobPlan, Request};
 use host::model::{Mode, Network};
 use host::services::Screen;
@@ -172,6 +172,7 @@ fn run_in_host(plan: &JobPlan, screen: &Arc<dyn Screen>) -> Result<(Duration, Du
         interrupt: Interrupt::default(),
         requests: Requests::default(),
         group: ProcessGroup::single(),
+        bucket_sizes: BucketSizes::default(),
         run_file: Arc::from(""),
         model_files: Vec::new(),
         resume: None,
@@ -206,6 +207,8 @@ pub fn train_bare(plan: &JobPlan, steps: u64) -> Result<Duration> {
         order: Order::Shuffled { seed: SEED },
         first_epoch: 1,
         first_batch: 0,
+        last_epoch: None,
+        share: Share::whole(),
         augmentation: None,
     };
     let mut loader = Loader::start(Arc::clone(plan.data.split(TRAIN)?), options)?;

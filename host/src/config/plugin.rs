@@ -18,6 +18,9 @@ pub struct PluginOptions {
     pub name: String,
     /// What a failure of the plugin does to the run.
     pub on_error: OnError,
+    /// On which ranks it runs, where several processes train the model.
+    #[serde(skip_serializing_if = "Ranks::is_zero")]
+    pub ranks: Ranks,
     /// Where its hooks run; `None` is the kind's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
@@ -38,6 +41,7 @@ impl PluginOptions {
             kind: kind.to_owned(),
             name: kind.to_owned(),
             on_error: OnError::default(),
+            ranks: Ranks::default(),
             dispatch: None,
             when: None,
             condition: None,
@@ -57,6 +61,23 @@ pub enum OnError {
     Disable,
     /// A returned error is logged and the plugin keeps its hooks. A panic still disables it.
     Ignore,
+}
+
+/// On which ranks of a run of several processes a plugin runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ranks {
+    /// On the first one: it sees the metrics of all, and the samples of its own.
+    #[default]
+    Zero,
+    /// On each of them. What changes weights, gradients or hyper-parameters must be, and must do the same on all.
+    All,
+}
+
+impl Ranks {
+    fn is_zero(&self) -> bool {
+        *self == Self::Zero
+    }
 }
 
 /// Where a plugin's hooks run.
@@ -83,6 +104,9 @@ struct WrittenPlugin {
     /// What a failure of the plugin does to the run.
     #[serde(default)]
     on_error: OnError,
+    /// On which ranks it runs, where several processes train the model.
+    #[serde(default)]
+    ranks: Ranks,
     /// Where its hooks run. By default the kind decides.
     dispatch: Option<Dispatch>,
     /// When it is triggered. By default the kind decides.
@@ -129,7 +153,7 @@ pub const ALIASES: [(&str, &str); 3] = [("frequency", "every"), ("basis", "every
 
 impl From<WrittenPlugin> for PluginOptions {
     fn from(written: WrittenPlugin) -> PluginOptions {
-        let WrittenPlugin { kind, name, on_error, dispatch, when, condition, options, .. } = written;
+        let WrittenPlugin { kind, name, on_error, ranks, dispatch, when, condition, options, .. } = written;
         // Where an alias and its key in `when` are both given, `rules.rs` has rejected the file.
         let (unit, best) = match written.basis {
             Some(Basis::Unit(unit)) => (Some(unit), Vec::new()),
@@ -155,7 +179,7 @@ impl From<WrittenPlugin> for PluginOptions {
             when
         };
         let name = name.unwrap_or_else(|| kind.clone());
-        PluginOptions { kind, name, on_error, dispatch, when, condition, options }
+        PluginOptions { kind, name, on_error, ranks, dispatch, when, condition, options }
     }
 }
 

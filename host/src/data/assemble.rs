@@ -309,6 +309,7 @@ mod tests {
 
     use super::*;
     use crate::data::split::HeldOut;
+    use crate::data::tests::check_empty_batches;
     use crate::data::typed::Typed;
     use crate::data::{Batch, GivenNormalization, INPUTS, Normalize, TEST, Targets, rows::Table};
 
@@ -377,6 +378,7 @@ mod tests {
             // Numbers that f32 does not hold are read in another way.
             for first in [0.0, 1e9 + 0.25] {
                 let (memory, stored) = (load(usize::MAX, first), load(0, first));
+                [&memory, &stored].into_iter().for_each(check_empty_batches);
                 assert_eq!((&memory.normalization, &memory.notes), (&stored.normalization, &stored.notes));
                 for (split, size) in [(TRAIN, 16), ("val", 4), (TEST, 4)] {
                     let (memory, stored) = (all(&memory, split), all(&stored, split));

@@ -279,6 +279,13 @@ mod tests {
     }
 
     #[test]
+    fn there_may_be_no_image() {
+        let augmentation = augmentation("{ type = \"random_erase\" }").unwrap().unwrap();
+        let none = augmentation.apply(&images(3).narrow(0, 1, 0), &[], 1).unwrap();
+        assert_eq!((none.size(), none.kind()), (vec![0, 2, 3, 4], tch::Kind::Float));
+    }
+
+    #[test]
     fn a_crop_of_a_padded_image_moves_it_by_at_most_the_padding() {
         let all =
             changed("{ type = \"pad\", padding = 1 }, { type = \"random_crop\" }", &(0..200).collect::<Vec<_>>(), 1);

@@ -12,6 +12,7 @@ use super::{
     Augmentation, Batch, DataError, Dataset,
     order::{Order, epoch_order},
 };
+use crate::distributed::Share;
 
 /// Messages that may wait in the channel, in addition to the one being filled.
 const QUEUED_MESSAGES: usize = 2;
@@ -26,7 +27,7 @@ const MESSAGE_BATCHES: usize = 16;
 /// What batches consist of, and their order.
 #[derive(Clone, Debug)]
 pub struct LoaderOptions {
-    /// Samples per batch; the last batch of an epoch has the remaining ones.
+    /// Samples per batch, of all ranks together; the last batch of an epoch has the remaining ones.
     pub batch_size: usize,
     /// Whether a last batch of fewer samples is left out.
     pub drop_last: bool,
@@ -38,6 +39,10 @@ pub struct LoaderOptions {
     pub first_epoch: u64,
     /// The first batch, counted from 0 in its epoch; at the end of the epoch, the next one starts.
     pub first_batch: usize,
+    /// The last epoch, after which no batch comes; `None` for one epoch after another.
+    pub last_epoch: Option<u64>,
+    /// The slice of each batch that is gathered. Which batches there are, and what they consist of, does not depend on it.
+    pub share: Share,
     /// The changes to the samples of each batch.
     pub augmentation: Option<Arc<Augmentation>>,
 }
@@ -45,8 +50,10 @@ pub struct LoaderOptions {
 /// A batch and its place.
 #[derive(Debug)]
 pub struct LoadedBatch {
-    /// The samples.
+    /// The samples of this rank's share, maybe none.
     pub batch: Batch,
+    /// How many samples all ranks have of it together, at least one.
+    pub global_size: usize,
     /// Its epoch.
     pub epoch: u64,
     /// Its position in the epoch, counted from 0.
@@ -60,7 +67,7 @@ type Message = Result<Vec<LoadedBatch>, DataError>;
 /// The batches of a data set, epoch after epoch, gathered ahead by a thread.
 ///
 /// The thread continues with the next epoch while the training thread evaluates. Memory is bounded: some 64 small
-/// batches ahead, or four large ones. Dropping the loader ends the thread.
+/// batches ahead, or four large ones. Dropping the loader ends the thread. Of the data only this rank's share is read.
 #[derive(Debug)]
 pub struct Loader {
     /// `None` only while it is dropped.
@@ -155,7 +162,7 @@ impl Loader {
             }
             Err(TryRecvError::Disconnected) => {}
         }
-        // The thread ends by itself only after a reported error, or by a panic.
+        // The thread ends by itself only after its last epoch or a reported error, or by a panic.
         Err(match self.worker.take().map(JoinHandle::join) {
             Some(Err(panic)) => DataError::WorkerPanicked { message: panic_message(&*panic) },
             _ => ended(),
@@ -175,7 +182,7 @@ impl Drop for Loader {
 }
 
 fn ended() -> DataError {
-    DataError::WorkerPanicked { message: "it ended after an earlier error".to_owned() }
+    DataError::WorkerPanicked { message: "it ended after an earlier error, or after its last epoch".to_owned() }
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -186,7 +193,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Gathers batch after batch until the receiver is gone or a batch fails.
+/// Gathers batch after batch until the receiver is gone, a batch fails or the last epoch is over.
 fn gather_all(
     dataset: &dyn Dataset,
     length: u32,
@@ -194,17 +201,18 @@ fn gather_all(
     options: &LoaderOptions,
     messages: &Sender<Message>,
 ) {
-    let batch_bytes = options.batch_size.saturating_mul(dataset.sample_bytes());
+    let batch_bytes = options.share.range(options.batch_size).len().saturating_mul(dataset.sample_bytes());
     let batches_per_message = (MESSAGE_BYTES / batch_bytes.max(1)).clamp(1, MESSAGE_BATCHES);
     let mut ready = Vec::with_capacity(batches_per_message);
     let mut first_batch = options.first_batch;
-    for epoch in options.first_epoch.. {
+    for epoch in options.first_epoch..=options.last_epoch.unwrap_or(u64::MAX) {
         let order = epoch_order(options.order, epoch, length);
         let batches = || order.chunks(options.batch_size).take(batches_per_epoch);
         let count = batches().len();
         for (index, indices) in batches().enumerate().skip(first_batch) {
-            match gather(dataset, indices, epoch, options) {
-                Ok(batch) => ready.push(LoadedBatch { batch, epoch, index, is_last: index + 1 == count }),
+            let global_size = indices.len();
+            match gather(dataset, &indices[options.share.range(global_size)], epoch, options) {
+                Ok(batch) => ready.push(LoadedBatch { batch, global_size, epoch, index, is_last: index + 1 == count }),
                 Err(error) => {
                     // The batches gathered before the error are valid.
                     let _ = messages.send(Ok(ready));
@@ -221,9 +229,13 @@ fn gather_all(
         }
         first_batch = 0;
     }
+    if !ready.is_empty() {
+        // Nobody may be there any more.
+        let _ = messages.send(Ok(ready));
+    }
 }
 
-/// A batch of an epoch.
+/// The samples at `indices`, changed as in this epoch.
 fn gather(dataset: &dyn Dataset, indices: &[u32], epoch: u64, options: &LoaderOptions) -> Result<Batch, DataError> {
     let mut batch = dataset.gather(indices)?;
     if let Some(augmentation) = &options.augmentation {
@@ -234,8 +246,10 @@ fn gather(dataset: &dyn Dataset, indices: &[u32], epoch: u64, options: &LoaderOp
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::data::{MemoryDataset, Targets};
+    use crate::data::{Augment, MemoryDataset, Targets};
 
     fn dataset(length: usize) -> Arc<dyn Dataset> {
         let features = (0..length).map(|index| index as f32).collect();
@@ -250,6 +264,8 @@ mod tests {
             order: Order::Shuffled { seed: 3 },
             first_epoch,
             first_batch,
+            last_epoch: None,
+            share: Share::whole(),
             augmentation: None,
         }
     }
@@ -327,6 +343,105 @@ mod tests {
         // A position after the last batch of an epoch is the start of the next.
         let mut resumed = Loader::start(dataset(10), options(1, 3)).unwrap();
         assert_eq!(take(&mut resumed, 3), all[3..6]);
+    }
+
+    /// Images of one pixel that are read one by one, and how often each was.
+    struct Counted {
+        samples: Arc<dyn Dataset>,
+        reads: Vec<std::sync::atomic::AtomicUsize>,
+    }
+
+    impl Dataset for Counted {
+        fn len(&self) -> usize {
+            self.samples.len()
+        }
+
+        fn sample_shape(&self) -> &[i64] {
+            self.samples.sample_shape()
+        }
+
+        fn gather(&self, indices: &[u32]) -> Result<Batch, DataError> {
+            for index in indices {
+                self.reads[*index as usize].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            self.samples.gather(indices)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn the_slices_of_all_ranks_are_the_batches_of_one_process_and_each_sample_is_read_once(
+            length in 1usize..30,
+            batch_size in 1usize..9,
+            world_size in 1usize..6,
+            drop_last: bool,
+            most_batches in prop::option::of(1u64..4),
+            first_batch in 0usize..3,
+            seed: u64,
+        ) {
+            let images = |samples| Augmentation::new(&[Augment::RandomErase { p: 0.5, area: [0.5, 0.9] }], samples, 1);
+            let of_rank = |share| LoaderOptions {
+                batch_size,
+                drop_last,
+                most_batches,
+                order: Order::Shuffled { seed },
+                first_epoch: 1,
+                first_batch,
+                last_epoch: Some(2),
+                share,
+                augmentation: images(&[1, 2, 1]).unwrap().map(Arc::new),
+            };
+            let data = Arc::new(Counted {
+                samples: Arc::new(MemoryDataset::new(
+                    (0..2 * length).map(|index| 1.0 + index as f32).collect(),
+                    Targets::classes((0..length as i64).collect()),
+                    vec![1, 2, 1],
+                )),
+                reads: (0..length).map(|_| 0.into()).collect(),
+            });
+            let start = |share| Loader::start(Arc::clone(&data) as Arc<dyn Dataset>, of_rank(share));
+            let reads = || data.reads.iter().map(|count| count.swap(0, std::sync::atomic::Ordering::Relaxed));
+            let Ok(mut whole) = start(Share::whole()) else { return Ok(()) };
+            let batches = whole.batches_per_epoch();
+            let count = 2 * batches - first_batch.min(batches);
+            let expected: Vec<_> = (0..count).map(|_| whole.next_batch().unwrap()).collect();
+            prop_assert!(whole.next_batch().is_err());
+            let once: Vec<_> = reads().collect();
+
+            let mut ranks: Vec<_> =
+                (0..world_size).map(|rank| start(Share::new(rank, world_size)).unwrap()).collect();
+            prop_assert!(ranks.iter().all(|loader| loader.batches_per_epoch() == batches));
+            for whole in expected {
+                prop_assert_eq!(whole.global_size, whole.batch.size);
+                let parts: Vec<_> = ranks.iter_mut().map(|loader| loader.next_batch().unwrap()).collect();
+                for part in &parts {
+                    prop_assert_eq!(
+                        (part.global_size, part.epoch, part.index, part.is_last),
+                        (whole.global_size, whole.epoch, whole.index, whole.is_last)
+                    );
+                    let size = part.batch.size as i64;
+                    prop_assert_eq!(part.batch.inputs.size(), [size, 1, 2, 1]);
+                    prop_assert_eq!(part.batch.targets.size(), [size]);
+                }
+                let joined = |of: &dyn Fn(&Batch) -> tch::Tensor| {
+                    tch::Tensor::cat(&parts.iter().map(|part| of(&part.batch)).collect::<Vec<_>>(), 0)
+                };
+                prop_assert_eq!(joined(&|batch| batch.inputs.shallow_clone()), whole.batch.inputs);
+                prop_assert_eq!(joined(&|batch| batch.targets.shallow_clone()), whole.batch.targets);
+            }
+            prop_assert!(ranks.iter_mut().all(|loader| loader.next_batch().is_err()));
+            prop_assert_eq!(reads().collect::<Vec<_>>(), once);
+        }
+    }
+
+    #[test]
+    fn no_batch_comes_after_the_last_epoch() {
+        let all = take(&mut Loader::start(dataset(10), options(1, 0)).unwrap(), 6);
+        let mut two = Loader::start(dataset(10), LoaderOptions { last_epoch: Some(2), ..options(1, 1) }).unwrap();
+        assert_eq!(take(&mut two, 5), all[1..]);
+        assert!(two.next_batch().unwrap_err().to_string().contains("after its last epoch"));
     }
 
     #[test]

@@ -210,6 +210,45 @@ mod tests {
         dataset.gather(&epoch_order(Order::Sequential, 1, dataset.len() as u32)).unwrap()
     }
 
+    /// Checks that a batch of no samples differs from one of several only by its size.
+    pub(super) fn check_empty_batches(data: &Data) {
+        let described = |batch: &Batch| {
+            let all = [&batch.inputs, &batch.targets].into_iter().chain(&batch.others);
+            all.map(|tensor| (tensor.size()[0], tensor.size()[1..].to_vec(), tensor.kind())).collect::<Vec<_>>()
+        };
+        for (name, split) in &data.splits {
+            let (several, none) = (all(&**split), split.gather(&[]).unwrap());
+            let expected: Vec<_> = described(&several).into_iter().map(|(_, shape, kind)| (0, shape, kind)).collect();
+            assert_eq!((none.size, described(&none)), (0, expected), "{name} of {data:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_may_have_no_samples() {
+        check_empty_batches(&Data::load(&digits("standard"), Source::Bytes(DIGITS), 42).unwrap());
+        let table =
+            toml::from_str("format = \"csv\"\npath = \"a.csv\"\ntarget = [0, 2]\ntask = \"regression\"").unwrap();
+        check_empty_batches(&Data::load(&table, Source::Bytes(b"1,2,3\n4,5,6\n7,8,10\n"), 42).unwrap());
+
+        let folder = tempfile::tempdir().unwrap();
+        for class in ["cat", "dog"] {
+            std::fs::create_dir(folder.path().join(class)).unwrap();
+            image::GrayImage::new(3, 2).save(folder.path().join(class).join("1.png")).unwrap();
+        }
+        let images = toml::from_str("format = \"images\"\npath = \".\"").unwrap();
+        check_empty_batches(&Data::load(&images, Source::Folder(folder.path()), 42).unwrap());
+
+        let npy = |descr: &str, shape: &str, values: &[u8]| {
+            let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+            let length = (header.len() as u16).to_le_bytes();
+            [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), values].concat()
+        };
+        std::fs::write(folder.path().join("x.npy"), npy("|u1", "(2, 3)", &[1, 2, 3, 4, 5, 7])).unwrap();
+        std::fs::write(folder.path().join("y.npy"), npy("|u1", "(2,)", &[0, 1])).unwrap();
+        let arrays = toml::from_str("format = \"npy\"\ninputs = \"x.npy\"\ntargets = \"y.npy\"").unwrap();
+        check_empty_batches(&Data::load(&arrays, Source::Folder(folder.path()), 42).unwrap());
+    }
+
     #[test]
     fn the_digits_are_split_and_normalized_on_the_training_split() {
         let data = Data::load(&digits("standard"), Source::Bytes(DIGITS), 42).unwrap();

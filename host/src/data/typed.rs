@@ -250,6 +250,7 @@ mod tests {
             assert_eq!(batch.targets, index.remainder(2));
             assert!(split.gather(&[9]).is_err());
         }
+        crate::data::tests::check_empty_batches(&data);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::log::{Log, Verbosity};
 use super::messages::{self, Reporter};
 use super::plan::JobPlan;
 use super::program::Program;
+use super::ranks;
 use super::request::Request;
 use super::start::Start;
 use super::status::{RunError, RunStatus, StatusOutputs};
@@ -31,11 +32,12 @@ use crate::data::DataDescription;
 use crate::dispatch::{
     Dispatcher, Exit, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState,
 };
-use crate::distributed::{Launch, ProcessGroup};
+use crate::distributed::ProcessGroup;
 use crate::model::{InitialWeights, ModelFile};
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
-use crate::torch::{self, products::Products};
+
+use crate::torch::{self, buckets::BucketSizes, products::Products};
 use crate::train::kernels::{Kernels, Resumed};
 use crate::train::optimizer::Optimizer;
 use crate::train::{Ended, Fingerprints, NotFinite, Parts, Purpose, Requests, Resume, Session, TrainError, Trainer};
@@ -63,9 +65,39 @@ pub(super) fn run(
     let log = Log::start(&console, events, verbosity);
     let reporter = Reporter { console: Arc::clone(&console), events };
     let mut plan = JobPlan::with(request, program)?;
-    if let Some(launch) = &request.launch {
-        return Err(not_joined(launch).into());
+    let group = ranks::join(request.launch.as_ref(), &plan.run_file.distributed)?;
+    ranks::choose(&mut plan.order, &group);
+    let rank_end = group.rank_end();
+    let outcome = run_joined(request, plan, group, &Shown { console, log, reporter }, link);
+    // The other ranks are told why this one ends.
+    match &outcome {
+        Ok(job) if job.outcome == Outcome::Failed => {
+            rank_end
+                .fail(job.status.pointer("/error/message").and_then(|message| message.as_str()).unwrap_or("unknown"));
+        }
+        Ok(_) => rank_end.leave(),
+        Err(Problems(problems)) => rank_end.fail(problems.first().map_or("refused", Problem::message)),
     }
+    outcome
+}
+
+/// How a job shows what it does.
+struct Shown {
+    console: Arc<Console>,
+    log: Log,
+    reporter: Reporter,
+}
+
+/// The same, with the other processes of the run joined.
+fn run_joined(
+    request: &Request,
+    mut plan: JobPlan,
+    group: ProcessGroup,
+    shown: &Shown,
+    link: &Link,
+) -> Result<JobOutcome, Problems> {
+    let Shown { console, log, reporter } = shown;
+    let events = reporter.events;
     for problem in &plan.rejected {
         reporter.warn(problem);
     }
@@ -75,9 +107,10 @@ pub(super) fn run(
     let trial_folder;
     let start = if request.trial {
         trial_folder = tempfile::tempdir().map_err(|error| system("make a folder for the trial", &error))?;
-        RunFolder::take(trial_folder.path(), false).map(Start::fresh).map_err(|error| Problem::from(&error).into())
+        let taken = RunFolder::take(trial_folder.path(), false).map(Start::fresh);
+        taken.map_err(|error| Problem::from(&error).into())
     } else {
-        Start::find(request, &plan.run_file.run, &reporter)
+        ranks::start(&group, || Start::find(request, &plan.run_file.run, reporter))
     };
     let Start { folder, resume_from, sudden_end } = start?;
     #[cfg(unix)]
@@ -120,10 +153,21 @@ pub(super) fn run(
     };
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
     let name = &plan.run_file.run.name;
-    let status = Arc::new(RunStatus::new(&folder, name, Arc::clone(&console), events, link.requests.clone()));
+    let status = Arc::new(RunStatus::new(&folder, name, Arc::clone(console), events, link.requests.clone()));
     link.show(Arc::clone(&status) as _);
     events.start(folder.path(), name, resume.as_ref().map(Resume::path));
-    messages::announce(&console, &plan, &folder, resume.as_ref(), kernels.products);
+    messages::announce(console, &plan, &folder, resume.as_ref(), kernels.products);
+    if let Some(launch) = &request.launch {
+        console.line(&ranks::description(launch));
+    }
+    if let Some(resume) = resume.as_ref().filter(|resume| resume.world_size() != group.world_size()) {
+        let (then, now) = (resume.world_size(), group.world_size());
+        let message = format!(
+            "the checkpoint is of {then} {} and the run has {now}: sums are rounded in another order, and dropout draws others",
+            if then == 1 { "process" } else { "ranks" }
+        );
+        reporter.warn(&Problem::new(message));
+    }
     for ((_, read), (_, own)) in plan.model_files.iter().zip(plan.run_file.model.files()) {
         if read != own {
             console.line(&format!("model: `{}` is not there, and the checkpoint's copy of it is used", own.display()));
@@ -168,8 +212,9 @@ pub(super) fn run(
         data_text: Arc::clone(&data_text),
         run_file: resolved.as_str().into(),
         model_files,
+        group,
     };
-    let outputs = Outputs { folder: folder.path(), status: &status, console: &console, requests: &link.requests };
+    let outputs = Outputs { folder: folder.path(), status: &status, console, requests: &link.requests };
     let session = session(plan, origin, &outputs, request.trial).map_err(|error| Problem::from(&error))?;
     // The file that was given stays as its author wrote it.
     if !request.run_file.as_ref().is_some_and(|given| is_same_file(given, &folder.path().join("run.toml"))) {
@@ -187,14 +232,19 @@ pub(super) fn run(
     let follower = status.follow(&session).map_err(|error| system("start the thread of the status", &error))?;
 
     // Nothing from here to the end of the training returns early, which would be told as an exit.
-    crate::dispatch::watch_exits(on_exit(&status, &reporter));
-    let hooks = Hooks { order, limits, on_hang: on_hang(&status, &reporter) };
+    crate::dispatch::watch_exits(on_exit(&status, reporter));
+    let hooks = Hooks { order, limits, on_hang: on_hang(&status, reporter) };
     let ended = train(session, hooks, &kept, &status, request.trial);
     crate::dispatch::forget_exits();
     #[cfg(unix)]
     crate::dispatch::forget_crash_file();
     console.clear();
     let (outcome, reason) = (ended.ended.outcome, ended.ended.reason.clone());
+    if let Some(TrainError::Distributed(error)) = &ended.ended.error
+        && error.is_of_another()
+    {
+        torchelastic::let_the_culprit_be_first();
+    }
     let error = ended.ended.error.as_ref().map(|error| {
         let problem = Problem::from(error);
         reporter.fail(&problem);
@@ -217,20 +267,11 @@ pub(super) fn run(
     status.warn(&warnings);
     status.end(outcome, &reason, error, &ended.failures, &ended.times);
     drop(follower);
-    messages::conclude(&console, &status.status(), &folder, &ended, &warnings, request.trial);
+    messages::conclude(console, &status.status(), &folder, &ended, &warnings, request.trial);
     let status = status.status();
     events.end(&status);
     let status = serde_json::to_value(status).map_err(|error| system("write the status", &error))?;
     Ok(JobOutcome { outcome, folder: folder.path().to_owned(), status })
-}
-
-/// What is wrong with a run of several processes.
-fn not_joined(launch: &Launch) -> Problem {
-    Problem::new(format!(
-        "this is rank {} of {} by {}, and the ranks are not joined",
-        launch.rank, launch.world_size, launch.origin
-    ))
-    .with_hint("this host trains in one process only".to_owned())
 }
 
 /// A training that ended, and what its callbacks cost.
@@ -317,6 +358,9 @@ fn train(session: Session, hooks: Hooks, kept: &Kept, status: &RunStatus, trial:
     };
     let ended = trainer.tear_down(ended);
     status.take_measured(&trainer.session);
+    if ended.error.is_some() {
+        trainer.session.abandon_ranks();
+    }
     let waited = trainer.session.waited_for_data();
     tracing::info!(seconds = waited.as_secs_f64(), "the loop waited for data");
     let not_finite = trainer.session.losses_not_finite();
@@ -343,6 +387,8 @@ struct Origin {
     run_file: Arc<str>,
     /// The files of a model that is not made of layers.
     model_files: Vec<(ModelFile, Arc<[u8]>)>,
+    /// The processes of the run.
+    group: ProcessGroup,
 }
 
 /// Where a training's results go, and who asks something of it.
@@ -357,7 +403,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     let Outputs { folder, status, console, requests } = *outputs;
     let interrupt = interrupt::watch(console, plan.run_file.run.checkpoint_signal, requests)
         .map_err(|source| TrainError::System { action: "cannot watch for signals", source })?;
-    let Origin { sudden_end, initial_weights, resume, products, fingerprints, data_text, run_file, model_files } =
+    let Origin { sudden_end, initial_weights, resume, products, fingerprints, data_text, run_file, model_files, group } =
         origin;
     let threads = resume.as_ref().map_or(plan.threads, Resume::threads);
     let program_state = resume.as_ref().and_then(Resume::program_state);
@@ -368,6 +414,14 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     let mut network = plan.model.into_network(plan.plan.seed, plan.device)?;
     if let Some(weights) = initial_weights {
         weights.write_into(&mut network).map_err(Box::new)?;
+    }
+    let options = &plan.run_file.distributed;
+    if let Some(statistics) = group.statistics().filter(|_| options.sync_batch_norm) {
+        network.synchronize(statistics);
+    }
+    if group.rank() > 0 {
+        // Each rank draws numbers of its own; the initial weights are those of rank zero.
+        torch::manual_seed(plan.plan.seed.wrapping_add(group.rank() as u64));
     }
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, &network.trained())?;
     let info = RunInfo {
@@ -380,6 +434,8 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         previous_end: sudden_end,
         job: "train".to_owned(),
         trial,
+        rank: group.rank() as u64,
+        world_size: group.world_size() as u64,
         ..RunInfo::default()
     };
     let mut session = Session::new(Parts {
@@ -393,7 +449,8 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         outputs: Box::new(StatusOutputs(Arc::clone(status))),
         interrupt,
         requests: requests.clone(),
-        group: ProcessGroup::single(),
+        group,
+        bucket_sizes: BucketSizes { first: options.first_bucket_bytes() as u64, other: options.bucket_bytes() as u64 },
         run_file,
         model_files,
         resume,

@@ -46,7 +46,6 @@ pub(crate) fn is_under_torchrun() -> bool {
 /// Waits some seconds for the signal with which `torchrun` ends a process after another one has failed; at once without
 /// `torchrun`. It shows the error of the process that ends first: one that only lost another calls this before it tells its own
 /// error and ends.
-#[expect(dead_code, reason = "no rank can lose another before ranks are joined")]
 pub(crate) fn let_the_culprit_be_first() {
     if is_under_torchrun() {
         wait_until(interrupt::has_come, LONGEST_WAIT);

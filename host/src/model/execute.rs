@@ -17,6 +17,8 @@ use super::{
     named_tensor::NamedTensor,
     op::{Comparison, GeluApproximation, Op, Recurrent, TensorSpec, UpsampleMode},
 };
+use crate::torch::c10d::Group;
+use crate::torch::sync_batch_norm::{BatchNorm, sync_batch_norm};
 use crate::torch::{TorchError, activations, attention, gru, layout, values};
 
 /// Whether layers behave as in training or in evaluation.
@@ -38,6 +40,8 @@ pub(super) struct Weights<'a> {
     pub(super) still: &'a [bool],
     /// What takes the places of some parameters, by these places, in order.
     pub(super) sums: &'a [(usize, Tensor)],
+    /// The ranks whose samples batch normalization counts together in training.
+    pub(super) statistics: Option<&'a Group>,
 }
 
 impl<'a> Weights<'a> {
@@ -274,6 +278,18 @@ impl Step {
                 )?,
             Op::BatchNorm { eps, momentum, .. } => {
                 let training = training && !weights.still[self.buffers[0]];
+                if let (true, Some(group)) = (training, weights.statistics) {
+                    values::add_one(buffer(2))?;
+                    let norm = BatchNorm {
+                        weight: parameter(0),
+                        bias: parameter(1),
+                        running_mean: buffer(0),
+                        running_variance: buffer(1),
+                        momentum: *momentum,
+                        epsilon: *eps,
+                    };
+                    return Ok(sync_batch_norm(group, input, norm)?);
+                }
                 if training {
                     // The unbiased variance of a single value is NaN and would stay in the running statistics;
                     // torch.nn.functional.batch_norm rejects it too.

@@ -1,6 +1,6 @@
 //! A model with its tensors on a device.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use tch::{Device, Tensor};
 
@@ -18,7 +18,7 @@ use super::{
     op::TensorSpec,
 };
 use crate::model::program::Exported;
-use crate::torch::TorchError;
+use crate::torch::{TorchError, c10d::Group};
 
 /// A model that can be executed: a graph or another forward pass, its parameters (which require gradients) and its
 /// buffers.
@@ -36,6 +36,8 @@ pub struct Network {
     pub(super) still: Vec<bool>,
     /// The adapters of some of its weights, whose tensors come after the other parameters.
     lora: Option<Arc<Lora>>,
+    /// The ranks whose samples batch normalization counts together in training.
+    statistics: Option<Rc<Group>>,
     /// The index of each name: parameters first, then buffers.
     positions: HashMap<String, usize>,
     /// The shape of the output for one sample, if it is known.
@@ -143,7 +145,8 @@ impl Network {
     ) -> Network {
         let positions = positions(&parameters, &buffers);
         let (frozen, still) = (Frozen::default(), vec![false; buffers.len()]);
-        Network { computation, parameters, buffers, device, frozen, still, lora: None, positions, output_shape }
+        let (lora, statistics) = (None, None);
+        Network { computation, parameters, buffers, device, frozen, still, lora, statistics, positions, output_shape }
     }
 
     /// The graph that it executes, or that describes the exported program that it executes: in evaluation, both compute the
@@ -278,7 +281,19 @@ impl Network {
     }
 
     fn weights<'n>(&'n self, graph: &'n Graph, sums: &'n [(usize, Tensor)]) -> Weights<'n> {
-        Weights { graph, parameters: &self.parameters, buffers: &self.buffers, still: &self.still, sums }
+        let Network { parameters, buffers, still, .. } = self;
+        Weights { graph, parameters, buffers, still, sums, statistics: self.statistics.as_deref() }
+    }
+
+    /// From now on, batch normalization in training counts the samples of all ranks of `group` together, and each forward pass
+    /// in training is one of all of them, also for a batch without samples.
+    pub fn synchronize(&mut self, group: Rc<Group>) {
+        self.statistics = Some(group);
+    }
+
+    /// Whether forward passes in training are those of all ranks together.
+    pub fn is_synchronized(&self) -> bool {
+        self.statistics.is_some()
     }
 
     /// The adapters, if there are some.

@@ -6,6 +6,8 @@
 pub mod activations;
 pub mod attention;
 pub mod autocast;
+pub mod buckets;
+pub mod c10d;
 pub mod chain;
 mod error;
 pub mod gradients;
@@ -18,6 +20,7 @@ pub mod program;
 pub mod random;
 mod script;
 mod shim;
+pub mod sync_batch_norm;
 mod tensor_list;
 pub mod values;
 

@@ -37,6 +37,24 @@ pub(super) struct Chain {
     _private: [u8; 0],
 }
 
+/// The store of keys that the processes of a run share.
+#[repr(C)]
+pub(super) struct Store {
+    _private: [u8; 0],
+}
+
+/// The processes of a run.
+#[repr(C)]
+pub(super) struct Group {
+    _private: [u8; 0],
+}
+
+/// Gradients that are summed over ranks.
+#[repr(C)]
+pub(super) struct Buckets {
+    _private: [u8; 0],
+}
+
 /// An argument of a call; everything is borrowed.
 #[repr(C)]
 pub(super) struct ProgramArgument {
@@ -68,6 +86,12 @@ pub(super) type VisitTensor =
 /// Gets each recorded operator: its name, when it began, and how long it took, in nanoseconds.
 pub(super) type OperatorVisitor =
     unsafe extern "C" fn(context: *mut c_void, name: *const c_char, length: usize, began: i64, nanoseconds: i64);
+
+/// Gets the value of a key, borrowed.
+pub(super) type VisitValue = unsafe extern "C" fn(context: *mut c_void, value: *const u8, length: usize);
+
+/// Asked while an operation waits for other ranks; false gives up.
+pub(super) type GoOnWaiting = unsafe extern "C" fn(context: *mut c_void) -> bool;
 
 /// Computes a product on the calling thread.
 pub(super) type ProductKernel = unsafe extern "C" fn(product: *const Product);
@@ -278,5 +302,82 @@ unsafe extern "C" {
         training: bool,
         context: *mut c_void,
         visit: VisitOutput,
+    ) -> c_int;
+
+    pub(super) fn host_torch_store_new(
+        host: *const c_char,
+        host_length: usize,
+        port: u16,
+        serves: bool,
+        listening: c_int,
+        timeout: i64,
+        store: *mut *mut Store,
+    ) -> c_int;
+    pub(super) fn host_torch_store_prefixed(
+        store: *mut Store,
+        prefix: *const c_char,
+        length: usize,
+        prefixed: *mut *mut Store,
+    ) -> c_int;
+    pub(super) fn host_torch_store_free(store: *mut Store);
+    pub(super) fn host_torch_store_set(
+        store: *mut Store,
+        key: *const c_char,
+        key_length: usize,
+        value: *const u8,
+        length: usize,
+    ) -> c_int;
+    pub(super) fn host_torch_store_get(
+        store: *mut Store,
+        key: *const c_char,
+        key_length: usize,
+        context: *mut c_void,
+        visit: VisitValue,
+    ) -> c_int;
+
+    pub(super) fn host_torch_group_new(
+        store: *mut Store,
+        rank: c_int,
+        world_size: c_int,
+        interface_address: *const c_char,
+        length: usize,
+        timeout: i64,
+        go_on: GoOnWaiting,
+        context: *mut c_void,
+        group: *mut *mut Group,
+    ) -> c_int;
+    pub(super) fn host_torch_group_free(group: *mut Group);
+    pub(super) fn host_torch_group_all_gather(
+        group: *mut Group,
+        output: *const C_tensor,
+        input: *const C_tensor,
+    ) -> c_int;
+    pub(super) fn host_torch_group_broadcast(group: *mut Group, tensors: *const *const C_tensor, count: usize)
+    -> c_int;
+
+    pub(super) fn host_torch_buckets_new(
+        group: *const Group,
+        parameters: *const *const C_tensor,
+        count: usize,
+        first_bytes: i64,
+        bytes: i64,
+        slot_count: usize,
+        buckets: *mut *mut Buckets,
+    ) -> c_int;
+    pub(super) fn host_torch_buckets_free(buckets: *mut Buckets);
+    pub(super) fn host_torch_buckets_begin(buckets: *mut Buckets, slots: *const f32, count: usize, scale: f64)
+    -> c_int;
+    pub(super) fn host_torch_buckets_finish(buckets: *mut Buckets, slots: *mut f32, overlapped: *mut usize) -> c_int;
+
+    pub(super) fn host_torch_sync_batch_norm(
+        group: *const Group,
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        running_mean: *const C_tensor,
+        running_variance: *const C_tensor,
+        momentum: f64,
+        epsilon: f64,
+        output: *mut *mut C_tensor,
     ) -> c_int;
 }

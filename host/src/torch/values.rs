@@ -89,7 +89,8 @@ pub fn gather_rows<T: Element>(
 ) -> Result<Option<Tensor>, TorchError> {
     let tensor = Tensor::f_empty(shape, (T::KIND, Device::Cpu))?;
     let Some((data, count)) = data::<T>(&tensor, true) else {
-        return Ok(None);
+        // Of no elements, which have no place in memory.
+        return Ok((tensor.numel() == 0 && indices.is_empty()).then_some(tensor));
     };
     if indices.len().checked_mul(row_length) != Some(count) {
         return Ok(None);
@@ -185,5 +186,7 @@ mod tests {
         assert_eq!(gathered, Tensor::from_slice2(&[[5i64, 6], [1, 2], [5, 6]]));
         assert_eq!(gather_rows(&rows, 2, &[3], &[1, 2]).unwrap(), None);
         assert_eq!(gather_rows(&rows, 2, &[0], &[2, 2]).unwrap(), None);
+        assert_eq!(gather_rows(&rows, 2, &[], &[0, 2]).unwrap().unwrap().size(), [0, 2]);
+        assert_eq!(gather_rows(&rows, 2, &[0], &[0, 2]).unwrap(), None);
     }
 }

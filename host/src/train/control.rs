@@ -37,12 +37,12 @@ struct Waiting {
 impl Requests {
     /// Asks for an action, as a callback does; `by` says who asks.
     pub fn ask(&self, action: Control, by: &str, reason: &str) {
-        self.push(Asked { action, by: by.to_owned(), reason: reason.to_owned(), finishes: false });
+        self.push(Asked::new(action, by, reason));
     }
 
     /// Asks for the end, as if everything planned were done.
     pub fn finish(&self, by: &str, reason: &str) {
-        self.push(Asked { action: Control::Stop, by: by.to_owned(), reason: reason.to_owned(), finishes: true });
+        self.push(Asked { finishes: true, ..Asked::new(Control::Stop, by, reason) });
     }
 
     fn push(&self, asked: Asked) {
@@ -70,6 +70,14 @@ pub(super) struct Asked {
     pub(super) reason: String,
     /// A stop after which the run counts as finished.
     pub(super) finishes: bool,
+    /// A stop by a signal, of whichever rank.
+    pub(super) interrupted: bool,
+}
+
+impl Asked {
+    fn new(action: Control, by: &str, reason: &str) -> Self {
+        Self { action, by: by.to_owned(), reason: reason.to_owned(), finishes: false, interrupted: false }
+    }
 }
 
 /// Why the run stops before its plan's end.
@@ -86,7 +94,10 @@ pub(super) struct Stop {
 /// Requests that are not handled yet.
 #[derive(Debug, Default)]
 pub(super) struct Controls {
+    /// What is asked in this process.
     asked: VecDeque<Asked>,
+    /// What all ranks do, where there are several; what is asked meanwhile waits for the next time that they decide.
+    decided: Option<VecDeque<Asked>>,
     stop: Option<Stop>,
     pub(super) end_epoch: bool,
     pub(super) skip_update: bool,
@@ -96,51 +107,52 @@ pub(super) struct Controls {
 }
 
 impl Controls {
-    pub(super) fn new(interrupt: Interrupt, requests: Requests) -> Self {
-        Self { interrupt, requests, ..Self::default() }
+    /// For a run of several ranks, `together` decided.
+    pub(super) fn new(interrupt: Interrupt, requests: Requests, together: bool) -> Self {
+        Self { interrupt, requests, decided: together.then(VecDeque::new), ..Self::default() }
     }
 
     pub(super) fn ask(&mut self, action: Control, by: &str, reason: &str) {
-        self.push(Asked { action, by: by.to_owned(), reason: reason.to_owned(), finishes: false });
+        push(&mut self.asked, Asked::new(action, by, reason));
     }
 
-    fn push(&mut self, asked: Asked) {
-        // Several requests for a checkpoint are one checkpoint; the same holds for an evaluation.
-        let once = matches!(asked.action, Control::Checkpoint | Control::Evaluate);
-        if !once || self.asked.iter().all(|other| other.action != asked.action) {
-            self.asked.push_back(asked);
-        }
-    }
-
-    /// Whether there were no requests since the last safe point. A signal requests a stop.
+    /// Whether there were no requests in this process since the last safe point. A signal requests a stop.
     #[inline]
     pub(super) fn nothing_asked(&mut self) -> bool {
-        if self.interrupt.is_asked() && self.stop.is_none() {
-            self.ask(Control::Stop, HOST, "a signal asked for the end");
+        if self.interrupt.is_asked() && self.stop.is_none() && self.asked.iter().all(|asked| !asked.interrupted) {
+            let asked = Asked::new(Control::Stop, HOST, "a signal asked for the end");
+            self.asked.push_back(Asked { interrupted: true, ..asked });
         }
         for asked in self.requests.take() {
-            self.push(asked);
+            push(&mut self.asked, asked);
         }
         self.asked.is_empty()
     }
 
-    /// Gives all ranks the requests of each, in the order of the ranks.
-    pub(super) fn decide(&mut self, group: &ProcessGroup) -> Result<(), TrainError> {
+    /// Gives all ranks the requests of each, in the order of the ranks. Returns whether there are none.
+    pub(super) fn decide(&mut self, group: &ProcessGroup) -> Result<bool, TrainError> {
         let encoded = |error: serde_json::Error| TrainError::System {
             action: "cannot send the requests to the other processes",
             source: error.into(),
         };
+        self.nothing_asked();
         let own = serde_json::to_vec(&self.asked).map_err(encoded)?;
         self.asked.clear();
+        let decided = self.decided.get_or_insert_default();
         for asked in group.exchange(own)? {
             let asked: Vec<Asked> = serde_json::from_slice(&asked).map_err(encoded)?;
-            asked.into_iter().for_each(|asked| self.push(asked));
+            asked.into_iter().for_each(|asked| push(decided, asked));
         }
-        Ok(())
+        Ok(decided.is_empty())
+    }
+
+    /// The requests that are obeyed.
+    fn waiting(&mut self) -> &mut VecDeque<Asked> {
+        self.decided.as_mut().unwrap_or(&mut self.asked)
     }
 
     pub(super) fn next(&mut self) -> Option<Asked> {
-        self.asked.pop_front()
+        self.waiting().pop_front()
     }
 
     pub(super) fn stop(&self) -> Option<&Stop> {
@@ -157,20 +169,21 @@ impl Controls {
     }
 
     /// Remembers the first request for a stop; returns false for a later one.
-    pub(super) fn request_stop(&mut self, by: String, reason: String, finishes: bool) -> bool {
+    pub(super) fn request_stop(&mut self, asked: &Asked) -> bool {
         if self.stop.is_some() {
             return false;
         }
-        tracing::info!(%by, %reason, "stopping");
-        self.stop = Some(self.stop_of(&Asked { action: Control::Stop, by, reason, finishes }));
+        tracing::info!(by = asked.by, reason = asked.reason, "stopping");
+        self.stop = Some(asked.to_stop());
         true
     }
 
     /// Takes what waits for `action`, before anything else that waits.
     pub(super) fn take(&mut self, action: Control) -> Option<Asked> {
         self.nothing_asked();
-        let first = self.asked.iter().find(|asked| asked.action == action).cloned();
-        self.asked.retain(|asked| asked.action != action);
+        let waiting = self.waiting();
+        let first = waiting.iter().find(|asked| asked.action == action).cloned();
+        waiting.retain(|asked| asked.action != action);
         first
     }
 
@@ -182,12 +195,22 @@ impl Controls {
     /// The first request for a stop, handled or not.
     pub(super) fn asked_stop(&mut self) -> Option<Stop> {
         self.nothing_asked();
-        let asked = self.asked.iter().find(|asked| asked.action == Control::Stop);
-        self.stop.clone().or_else(|| asked.map(|asked| self.stop_of(asked)))
+        let asked = self.waiting().iter().find(|asked| asked.action == Control::Stop).map(Asked::to_stop);
+        self.stop.clone().or(asked)
     }
+}
 
-    fn stop_of(&self, asked: &Asked) -> Stop {
-        let interrupted = asked.by == HOST && self.interrupt.is_asked();
-        Stop { by: asked.by.clone(), reason: asked.reason.clone(), interrupted, finishes: asked.finishes }
+impl Asked {
+    fn to_stop(&self) -> Stop {
+        let Asked { by, reason, interrupted, finishes, .. } = self.clone();
+        Stop { by, reason, interrupted, finishes }
+    }
+}
+
+/// Adds a request: several for a checkpoint are one checkpoint; the same holds for an evaluation.
+fn push(waiting: &mut VecDeque<Asked>, asked: Asked) {
+    let once = matches!(asked.action, Control::Checkpoint | Control::Evaluate);
+    if !once || waiting.iter().all(|other| other.action != asked.action) {
+        waiting.push_back(asked);
     }
 }

@@ -119,6 +119,7 @@ impl Report for TrainError {
             Self::InitialWeights(error) => error.hint(),
             Self::Optimizer(error) => error.hint(),
             Self::Metric(error) => error.hint(),
+            Self::Distributed(error) => error.hint(),
             _ => None,
         }
     }

@@ -1,6 +1,8 @@
-//! Evaluation of a split: in inference mode, drawing from no generator and changing no buffer.
+//! Evaluation of a split: in inference mode, drawing from no generator and changing no buffer. Of several ranks each
+//! evaluates a run of whole batches, the same that one process has, and all get the scores of all of them.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use plugin_api::abi::kinds::EventKind;
@@ -8,15 +10,16 @@ use tch::Tensor;
 
 use super::custom::Loss;
 use super::error::TrainError;
-use super::feed::{Feed, in_order};
+use super::feed::{Feed, run_of_batches};
 use super::learner::Learner;
 use super::meaning::{Meaning, targets};
 use super::measured::Measured;
-use super::metrics::{Accumulator, Average, Metric, MetricValue};
+use super::metrics::{Accumulator, Average, Metric, MetricValue, over_ranks};
 use super::progress::Progress;
 use crate::config::Every;
 use crate::data::{Batch, Loader};
 use crate::dispatch::{Event, EventData};
+use crate::distributed::{ProcessGroup, Share};
 use crate::history::Position;
 use crate::model::ModelBatch;
 use crate::torch::values;
@@ -45,6 +48,8 @@ pub(super) struct Evaluations {
     pub(super) test: Option<EvaluationPlan>,
     /// Only one batch of each.
     pub(super) trial: bool,
+    /// Whether each rank evaluates all of it.
+    pub(super) are_whole: bool,
 }
 
 impl Evaluations {
@@ -77,15 +82,21 @@ impl Evaluations {
 pub(super) struct Evaluation {
     split: Arc<str>,
     mid_epoch: bool,
+    /// The current batch, from 1; counted in the whole, as all batches are.
     batch: u64,
+    /// Those of all ranks.
     batches: u64,
+    /// Those of this rank, from 0: they are a run of the whole.
+    own: Range<u64>,
+    share: Share,
     position: Position,
-    loader: Loader,
+    /// `None` where this rank has no batch.
+    loader: Option<Loader>,
     score: Score,
     examples: Option<Examples>,
 }
 
-/// The first samples of an evaluation, as people read them.
+/// The first samples of an evaluation, as people read them: of those that rank zero evaluates.
 pub(super) struct Examples {
     wanted: usize,
     meaning: Meaning,
@@ -177,6 +188,12 @@ impl Score {
         Ok(())
     }
 
+    /// That of all ranks.
+    fn over_ranks(self, group: &ProcessGroup) -> Result<Self, TrainError> {
+        let (loss, accumulators) = over_ranks(group, self.loss, self.accumulators)?;
+        Ok(Self { loss, accumulators })
+    }
+
     /// `loss` and the metrics, by name without the split.
     pub(super) fn values(&mut self) -> Result<Vec<(Cow<'static, str>, MetricValue)>, TrainError> {
         let loss = self.loss.value().map(|loss| (Cow::Borrowed("loss"), MetricValue::Number(loss)));
@@ -191,29 +208,35 @@ impl Score {
 }
 
 impl Evaluation {
-    /// Begins `plan`, with one batch in a `trial`.
+    /// Begins the `share` of `plan`, with one batch in a `trial`. A share that is not the whole is part of an evaluation that
+    /// all ranks do at once, which [`Self::end`] puts together.
     pub(super) fn begin(
         plan: &EvaluationPlan,
         feed: &Feed,
         position: Position,
         mid_epoch: bool,
         trial: bool,
+        share: Share,
     ) -> Result<Self, TrainError> {
-        let loader = in_order(&feed.data, &plan.split, plan.batch_size)?;
-        let all = loader.batches_per_epoch() as u64;
+        let all = feed.data.split(&plan.split)?.len().div_ceil(plan.batch_size.max(1)) as u64;
         let batches = if trial { 1 } else { feed.limits.of(&plan.split).map_or(all, |most| all.min(most)) };
         let (split, score) = (Arc::clone(&plan.split), Score::new(&plan.metrics));
-        let examples = plan.shown.clone().map(|(wanted, meaning)| Examples { wanted, meaning, rows: Vec::new() });
-        Ok(Self { split, mid_epoch, batch: 0, batches, position, loader, score, examples })
+        let own = share.range(usize::try_from(batches).unwrap_or(usize::MAX));
+        // Of a split without samples it says so.
+        let loader = (!own.is_empty() || all == 0)
+            .then(|| run_of_batches(&feed.data, &plan.split, plan.batch_size, own.clone()));
+        let loader = loader.transpose()?;
+        let own = own.start as u64..own.end as u64;
+        let shown = plan.shown.clone().filter(|_| own.start == 0 && !own.is_empty());
+        let examples = shown.map(|(wanted, meaning)| Examples { wanted, meaning, rows: Vec::new() });
+        Ok(Self { split, mid_epoch, batch: own.start, batches, own, share, position, loader, score, examples })
     }
 
-    /// Loads the next batch; false when there is none.
+    /// Loads the next batch; false when this rank has none left.
     pub(super) fn load_batch(&mut self, learner: &mut Learner) -> Result<bool, TrainError> {
-        if self.batch == self.batches {
-            return Ok(false);
-        }
+        let Some(loader) = self.loader.as_mut().filter(|_| self.batch < self.own.end) else { return Ok(false) };
         self.batch += 1;
-        let batch = self.loader.next_batch()?.batch;
+        let batch = loader.next_batch()?.batch;
         learner.evaluation = Some(EvaluationBatch::new(batch, learner)?);
         Ok(true)
     }
@@ -238,9 +261,9 @@ impl Evaluation {
         Ok(())
     }
 
-    /// The batches that are done, and how many there are.
+    /// The batches of this rank that are done, and how many it has.
     pub(super) fn progress(&self) -> (u64, u64) {
-        (self.batch, self.batches)
+        (self.batch - self.own.start, self.own.end - self.own.start)
     }
 
     /// The samples to show.
@@ -253,9 +276,17 @@ impl Evaluation {
         Arc::clone(&self.split)
     }
 
-    /// Puts the metrics.
-    pub(super) fn end(mut self, learner: &mut Learner, measured: &mut Measured) -> Result<Event, TrainError> {
+    /// Puts the metrics: of a share, those of all ranks, the same on each. It waits for the others then.
+    pub(super) fn end(
+        mut self,
+        learner: &mut Learner,
+        measured: &mut Measured,
+        group: &ProcessGroup,
+    ) -> Result<Event, TrainError> {
         learner.evaluation = None;
+        if !self.share.is_whole() {
+            self.score = self.score.over_ranks(group)?;
+        }
         for (name, value) in self.score.values()? {
             measured.put_value(self.position, &format!("{}_{name}", self.split), value);
         }

@@ -11,6 +11,7 @@ use super::error::TrainError;
 use super::evaluate::{Evaluation, EvaluationPlan};
 use super::run::{Ended, Trainer};
 use super::session::Session;
+use crate::distributed::Share;
 
 /// The outputs of a batch.
 pub struct PredictedBatch<'a> {
@@ -26,10 +27,10 @@ pub struct PredictedBatch<'a> {
 type Take<'a> = dyn FnMut(PredictedBatch<'_>) -> Result<(), TrainError> + 'a;
 
 impl Trainer {
-    /// Evaluates once; the metrics are those of the session.
+    /// Evaluates the whole split once, on this process alone; the metrics are those of the session.
     pub fn evaluate_once(&mut self, plan: &EvaluationPlan) -> Ended {
         let position = self.session.progress.position;
-        let evaluated = Evaluation::begin(plan, &self.session.feed, position, false, false)
+        let evaluated = Evaluation::begin(plan, &self.session.feed, position, false, false, Share::whole())
             .and_then(|evaluation| self.pass_through(evaluation, true));
         self.job_ended(evaluated)
     }
@@ -43,7 +44,7 @@ impl Trainer {
     fn predict_all(&mut self, split: &str, size: usize, take: &mut Take<'_>) -> Result<(), TrainError> {
         let plan = EvaluationPlan { split: Arc::from(split), metrics: Vec::new(), batch_size: size, shown: None };
         let position = self.session.progress.position;
-        let mut evaluation = Evaluation::begin(&plan, &self.session.feed, position, false, false)?;
+        let mut evaluation = Evaluation::begin(&plan, &self.session.feed, position, false, false, Share::whole())?;
         self.dispatcher.fire(&evaluation.event(EventKind::PREDICT_START), &mut self.session)?;
         while self.session.controls.asked_stop().is_none() && evaluation.load_batch(&mut self.session.learner)? {
             evaluation.predict_batch(&mut self.session.learner)?;

@@ -4,16 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::error::TrainError;
-use super::metrics::{Accumulator, Average, Metric, MetricValue};
+use super::metrics::{Accumulator, Average, Metric, MetricValue, over_ranks};
+use crate::distributed::ProcessGroup;
 use crate::history::{History, LiveMetrics, Metrics, Position};
 
 /// What is measured.
 ///
 /// A metric's *latest* value is the last one that the loop or a callback put; a checkpoint keeps it.
 /// During an epoch some metrics also have a *running* value, which is computed when it is read and is not
-/// stored, so that reading changes nothing.
+/// stored, so that reading changes nothing. Of several ranks each has those of its own share of the samples, except the loss,
+/// which every rank has of all; at the end of the epoch all put the same values, those of all samples.
 pub(super) struct Measured {
+    /// Of the samples of all ranks, on each.
     pub(super) loss: Average,
+    /// Of this rank's samples.
     pub(super) accumulators: Vec<Accumulator>,
     metrics: Vec<Metric>,
     pub(super) latest: Metrics,
@@ -100,17 +104,23 @@ impl Measured {
         Ok(values)
     }
 
-    /// Puts the averages of the epoch that ends.
-    pub(super) fn end_epoch(&mut self, position: Position) -> Result<(), TrainError> {
+    /// Puts the averages of the epoch that ends: those of all ranks, which wait for each other if metrics are measured.
+    pub(super) fn end_epoch(&mut self, position: Position, group: &ProcessGroup) -> Result<(), TrainError> {
         if let Some(loss) = self.loss.value() {
             self.put(position, "train_loss", loss);
         }
-        for index in 0..self.accumulators.len() {
-            let name = format!("train_{}", self.accumulators[index].metric().name());
-            if let Some(value) = self.accumulators[index].value()? {
-                self.put_value(position, &name, value);
+        if self.accumulators.is_empty() {
+            return Ok(());
+        }
+        let own = std::mem::take(&mut self.accumulators);
+        let (_, mut merged) = over_ranks(group, Average::default(), own)?;
+        for accumulator in &mut merged {
+            if let Some(value) = accumulator.value()? {
+                self.put_value(position, &format!("train_{}", accumulator.metric().name()), value);
             }
         }
+        // They are of the epoch that is over: nobody reads them before the next one begins with new ones.
+        self.accumulators = merged;
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ mod precision;
 mod profile;
 mod progress;
 pub mod range;
+mod ranks;
 #[cfg(test)]
 mod reference;
 mod run;

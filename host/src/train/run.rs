@@ -11,6 +11,7 @@ use plugin_api::protocol::{Control, Record, RecordValue};
 use super::control::{Asked, HOST};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, Examples};
+use super::ranks::SavedRanks;
 use super::session::Session;
 use crate::dispatch::{Dispatcher, Event, EventData, Failure, Moment, SavedState, ScheduleState};
 use crate::expression::Surroundings;
@@ -48,7 +49,9 @@ impl Trainer {
         schedules: &BTreeMap<String, ScheduleState>,
     ) -> Result<(), TrainError> {
         self.session.tell_of_checkpoints(self.dispatcher.written_checkpoints());
+        self.session.compare_ranks()?;
         self.session.share_weights()?;
+        self.session.agree_on_evaluations(&self.dispatcher)?;
         self.dispatcher.connect_remotes(&self.session);
         self.fire(EventKind::SETUP)?;
         self.dispatcher.load_states(states, &mut self.session)?;
@@ -106,6 +109,7 @@ impl Trainer {
             self.fire(EventKind::EPOCH_TRAINED)?;
             self.evaluate(false)?;
             self.session.end_epoch()?;
+            self.session.compare_weights()?;
             self.fire(EventKind::EPOCH_END)?;
             self.trigger(Moment::EpochEnd)?;
             self.safe_point()?;
@@ -134,7 +138,8 @@ impl Trainer {
         }
         let acted = self.trigger(Moment::Failure).map_err(TrainError::from).and_then(|()| {
             while let Some(Asked { by, reason, .. }) = self.session.controls.take(Control::Checkpoint) {
-                self.checkpoint(&by, &reason)?;
+                // The other ranks may be gone.
+                self.take_checkpoint(&by, &reason, None)?;
             }
             Ok(())
         });
@@ -229,9 +234,9 @@ impl Trainer {
             self.session.learner.evaluation = None;
             return Ok(());
         }
-        let Session { learner, measured, .. } = &mut self.session;
+        let Session { learner, measured, group, .. } = &mut self.session;
         let (split, examples) = (evaluation.split(), evaluation.take_examples());
-        let ended = evaluation.end(learner, measured)?;
+        let ended = evaluation.end(learner, measured, group)?;
         self.session.outputs.measured(&split, &self.session);
         self.session.outputs.progress(&self.session);
         self.dispatcher.fire(&ended, &mut self.session)?;
@@ -272,24 +277,25 @@ impl Trainer {
     }
 
     fn obey(&mut self) -> Result<(), TrainError> {
-        while let Some(Asked { action, by, reason, finishes }) = self.session.controls.next() {
-            match action {
+        while let Some(asked) = self.session.controls.next() {
+            let Asked { by, reason, .. } = &asked;
+            match asked.action {
                 Control::Stop => {
-                    let stopping = Event::with_texts(EventKind::STOPPING, self.session.position(), [&by, &reason, ""]);
-                    if self.session.controls.request_stop(by, reason, finishes) {
+                    let stopping = Event::with_texts(EventKind::STOPPING, self.session.position(), [by, reason, ""]);
+                    if self.session.controls.request_stop(&asked) {
                         self.session.outputs.progress(&self.session);
                         self.dispatcher.fire(&stopping, &mut self.session)?;
                     }
                 }
                 // The evaluation of the epoch that this step ends comes next.
                 Control::Evaluate if self.session.epoch_evaluation_comes() => {}
-                Control::EndEpoch => self.session.request_end_of_epoch(&by, &reason),
+                Control::EndEpoch => self.session.request_end_of_epoch(by, reason),
                 Control::Evaluate => {
                     self.evaluate(true)?;
                     self.trigger(Moment::Evaluated)?;
                 }
-                Control::Checkpoint => self.checkpoint(&by, &reason)?,
-                Control::Pause => self.pause(&by, &reason)?,
+                Control::Checkpoint => self.checkpoint(by, reason)?,
+                Control::Pause => self.pause(by, reason)?,
                 // A resume without a pause, or an unknown request of a newer plugin, has no effect.
                 _ => {}
             }
@@ -299,10 +305,15 @@ impl Trainer {
 
     /// Takes a checkpoint with the state of each callback, after all have handled everything before it.
     fn checkpoint(&mut self, by: &str, reason: &str) -> Result<(), TrainError> {
+        let ranks = self.session.collect_ranks()?;
+        self.take_checkpoint(by, reason, ranks)
+    }
+
+    fn take_checkpoint(&mut self, by: &str, reason: &str, ranks: Option<SavedRanks>) -> Result<(), TrainError> {
         let position = self.session.position();
         self.dispatcher.flush(&mut self.session)?;
         let states = self.dispatcher.save_states(&mut self.session)?;
-        self.session.begin_checkpoint(states, self.dispatcher.schedule_states());
+        self.session.begin_checkpoint(states, self.dispatcher.schedule_states(), ranks);
         let event = Event::with_texts(EventKind::CHECKPOINT, position, [by, reason, ""]);
         let fired = self.dispatcher.fire(&event, &mut self.session);
         self.session.end_checkpoint();
@@ -318,6 +329,7 @@ impl Trainer {
             std::thread::sleep(LOOK_EVERY);
             // The requests of remotes and background callbacks are read with the next event.
             self.dispatcher.flush(&mut self.session)?;
+            self.session.decide_together()?;
             if let Some(asked) = self.session.controls.take(Control::Checkpoint) {
                 self.checkpoint(&asked.by, &asked.reason)?;
             }

@@ -34,15 +34,17 @@ use super::optimizer::Optimizer;
 use super::precision::Precision;
 use super::profile::{Phase, Profile};
 use super::progress::{Length, LiveProgress, Progress, Started};
+use super::ranks::Ranks;
 use super::schedule::Schedule;
 use crate::config::Every;
 use crate::data::{Data, TRAIN};
 use crate::dispatch::{Dispatcher, WrittenCheckpoints};
-use crate::distributed::ProcessGroup;
+use crate::distributed::{ProcessGroup, Share};
 use crate::expression::Expressions;
 use crate::history::{HistoryView, Metrics, Position};
 use crate::model::{Frozen, ModelFile, Network};
 use crate::services::Screen;
+use crate::torch::buckets::BucketSizes;
 use crate::torch::products::{self, Products, ProductsGuard};
 
 /// What to train and how; already checked.
@@ -110,6 +112,8 @@ pub struct Session {
     pub(super) feed: Feed,
     pub(super) evaluations: Evaluations,
     pub(super) group: ProcessGroup,
+    /// What several ranks need beside the group; goes before it.
+    pub(super) ranks: Option<Ranks>,
     pub(super) outputs: Box<dyn RunOutputs>,
     pub(super) info: RunInfo,
     /// The expressions that callbacks asked for so far.
@@ -157,6 +161,8 @@ pub struct Parts {
     pub requests: Requests,
     /// The processes of the run.
     pub group: ProcessGroup,
+    /// The sizes of the buckets in which several of them sum gradients, unless the checkpoint says.
+    pub bucket_sizes: BucketSizes,
     /// The resolved run file.
     pub run_file: Arc<str>,
     /// The files of a model that is not made of layers; checkpoints hold them.
@@ -197,12 +203,15 @@ impl Session {
             interrupt,
             requests,
             group,
+            bucket_sizes,
             run_file,
             model_files,
             resume,
             purpose,
             products,
         } = parts;
+        let saved_ranks = resume.as_ref().and_then(|resume| resume.ranks(&group));
+        let bucket_sizes = saved_ranks.map_or(bucket_sizes, |saved| saved.bucket_sizes());
         let products = products::enter(products)?;
         let position = resume.as_ref().map_or_else(Position::default, |resume| resume.position());
         info.data = data.info();
@@ -210,7 +219,7 @@ impl Session {
         let feed = match purpose {
             Purpose::Train => {
                 let limits = resume.as_ref().map(Resume::limits).unwrap_or_default();
-                Feed::new(data, plan.batches, limits, position)?
+                Feed::new(data, plan.batches, limits, position, Share::of(&group))?
             }
             Purpose::Infer => Feed::idle(data, plan.batches),
         };
@@ -237,11 +246,12 @@ impl Session {
             feed.data.input_names(),
         )?;
         info.metrics = plan.known.iter().cloned().collect();
+        let ranks = Ranks::new(&group, &learner.network, bucket_sizes)?;
         let mut session = Self {
             measured: Measured::new(plan.metrics, plan.known),
             learner,
             progress,
-            controls: Controls::new(interrupt, requests),
+            controls: Controls::new(interrupt, requests, !group.is_single()),
             kept: Kept::default(),
             feed,
             evaluations: Evaluations {
@@ -249,7 +259,9 @@ impl Session {
                 every: plan.evaluate_every,
                 test: plan.test,
                 trial: plan.trial,
+                are_whole: false,
             },
+            ranks,
             group,
             outputs,
             info,
@@ -391,15 +403,6 @@ impl Session {
 
     // --- epochs and steps
 
-    /// Gives all ranks the weights of rank zero.
-    pub(super) fn share_weights(&mut self) -> Result<(), TrainError> {
-        if self.group.is_single() {
-            return Ok(());
-        }
-        let weights: Vec<_> = self.learner.network.tensors().map(|named| named.tensor.shallow_clone()).collect();
-        Ok(self.group.broadcast(&weights)?)
-    }
-
     /// Continues to the next epoch, or to the rest of the one that a checkpoint interrupted; false at the end.
     pub(super) fn begin_epoch(&mut self) -> Result<bool, TrainError> {
         if self.controls.is_stopping() || (self.progress.epoch_is_over && self.progress.plan_is_done()) {
@@ -423,17 +426,22 @@ impl Session {
         // Whatever weights a callback left are trained from here on.
         self.kept.restored = None;
         self.enter(Phase::Data);
+        self.group.set_computing(true);
         self.learner.begin_step(&mut self.feed, &mut self.progress)?;
+        self.group.set_computing(false);
         self.enter(Phase::Callbacks);
         Ok(true)
     }
 
-    /// Computes outputs, loss and gradients, the gradients averaged over all ranks. A program's own step may send events to
+    /// Computes outputs, loss and gradients, the gradients summed over all ranks. A program's own step may send events to
     /// the callbacks.
     pub(super) fn forward_backward(&mut self, callbacks: &mut Dispatcher) -> Result<(), TrainError> {
         self.enter(Phase::Forward);
+        self.share_buffers()?;
+        self.group.set_computing(true);
         self.compute_gradients(callbacks)?;
-        self.learner.average_gradients(&self.group)?;
+        self.finish_sums()?;
+        self.group.set_computing(false);
         self.enter(Phase::Callbacks);
         Ok(())
     }
@@ -469,12 +477,15 @@ impl Session {
         self.controls.end_epoch = false;
         self.progress.epoch_is_over = true;
         let position = self.progress.position;
-        self.measured.end_epoch(position)?;
+        self.measured.end_epoch(position, &self.group)?;
         self.measured.put(position, "epoch_seconds", self.progress.epoch_seconds());
         if self.progress.steps_in_process > 0 {
             let steps = self.progress.steps_in_process as f64;
             self.measured.put(position, "step_seconds", self.learner.step.total_seconds() / steps);
             self.measured.put(position, "data_wait_seconds", self.feed.waited_in_epoch().as_secs_f64() / steps);
+            if let Some(wait) = self.take_wait(steps) {
+                self.measured.put(position, "rank_wait_seconds", wait);
+            }
             self.learner.step.clear_seconds();
         }
         for (name, rate) in self.learner.learning_rates() {
@@ -531,20 +542,31 @@ impl Session {
     }
 
     fn evaluation_of(&self, plan: &EvaluationPlan, mid_epoch: bool) -> Result<Evaluation, TrainError> {
-        Evaluation::begin(plan, &self.feed, self.progress.position, mid_epoch, self.evaluations.trial)
+        let share = if self.evaluations.are_whole { Share::whole() } else { Share::of(&self.group) };
+        Evaluation::begin(plan, &self.feed, self.progress.position, mid_epoch, self.evaluations.trial, share)
     }
 
     // --- control
 
-    /// Whether there were no requests since the last safe point. One decision for all ranks.
+    /// Whether there were no requests since the last safe point. One decision for all ranks: after a step it came with the
+    /// gradients whether any rank has one.
     #[inline]
     pub(super) fn nothing_asked(&mut self) -> Result<bool, TrainError> {
         if self.group.is_single() {
             return Ok(self.controls.nothing_asked());
         }
-        self.controls.nothing_asked();
-        self.controls.decide(&self.group)?;
-        Ok(self.controls.nothing_asked())
+        match self.learner.step.asked.take() {
+            Some(false) => Ok(true),
+            _ => self.controls.decide(&self.group),
+        }
+    }
+
+    /// Where there are several ranks: takes what any of them was asked for.
+    pub(super) fn decide_together(&mut self) -> Result<(), TrainError> {
+        if !self.group.is_single() {
+            self.controls.decide(&self.group)?;
+        }
+        Ok(())
     }
 
     pub(super) fn request_end_of_epoch(&mut self, by: &str, reason: &str) {

@@ -7,14 +7,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::custom::{Around, run_batch_step};
 use super::error::TrainError;
-use super::feed::{Feed, StepBatch};
+use super::feed::{Feed, StepBatch, StepSizes};
 use super::learner::Learner;
 use super::measured::Measured;
 use super::profile::Phase;
 use super::progress::Progress;
+use super::ranks::Computed;
 use super::session::Session;
 use crate::dispatch::Dispatcher;
-use crate::distributed::ProcessGroup;
 use crate::history::Position;
 use crate::model::{Forwarded, ModelBatch};
 use crate::torch::{TorchError, values};
@@ -42,7 +42,11 @@ pub(super) struct Step {
     /// The gradient of a loss with respect to itself: a one on the model's device.
     one: Option<Tensor>,
     /// Batch sizes of the step, for accumulation.
-    sizes: Vec<i64>,
+    sizes: StepSizes,
+    /// Where there are several ranks: the weight of all samples of the step, as a part of their number.
+    whole_weight: Option<f64>,
+    /// Where there are several ranks, from the sums on: whether anything was asked for on any of them.
+    pub(super) asked: Option<bool>,
     seconds: Seconds,
 }
 
@@ -85,6 +89,18 @@ impl Step {
         Ok(self.loss_value.get())
     }
 
+    /// Sets the mean loss over the samples of all ranks, and their weight as a part of their number.
+    pub(super) fn set_whole_loss(&mut self, loss: Tensor, weight: f64) {
+        self.loss = Some(loss);
+        self.loss_value.set(None);
+        self.whole_weight = Some(weight);
+    }
+
+    /// Samples of the step, of all ranks.
+    fn samples(&self) -> i64 {
+        self.sizes.global.iter().sum()
+    }
+
     pub(super) fn total_seconds(&self) -> f64 {
         self.seconds.total
     }
@@ -109,9 +125,10 @@ impl Learner {
         self.step.others.clear();
         (self.step.outputs, self.step.loss) = (None, None);
         self.step.loss_value.set(None);
+        (self.step.whole_weight, self.step.asked) = (None, None);
         self.step.tapped.clear();
         let StepBatch { mut inputs, mut others, mut targets } = feed.next_step(&mut self.step.sizes)?;
-        progress.position.samples += self.step.sizes.iter().sum::<i64>() as u64;
+        progress.position.samples += self.step.sizes.global.iter().sum::<i64>() as u64;
         self.step.position = progress.position;
         // Batches are on the CPU.
         if self.network.device() != Device::Cpu {
@@ -157,6 +174,17 @@ impl Learner {
         Ok(forward?.loss)
     }
 
+    /// Forward and backward where this rank has no sample of a batch: only if other ranks need it for their statistics. It adds
+    /// nothing to the gradients.
+    fn pass_without_samples(&self, one: &Tensor) -> Result<(), TrainError> {
+        let (true, Some(inputs)) = (self.network.is_synchronized(), &self.step.inputs) else { return Ok(()) };
+        let none = |tensor: &Tensor| tensor.f_narrow(0, 0, 0);
+        let (inputs, others) = (none(inputs)?, self.step.others.iter().map(none).collect::<Result<Vec<_>, _>>()?);
+        let batch = ModelBatch { inputs: &inputs, others: &others, targets: None };
+        let outputs = self.training_outputs(batch, &[])?.output;
+        Ok(values::backward(&outputs.f_sum(Kind::Float)?, one)?)
+    }
+
     /// The weight of the mean loss of each of the step's batches.
     fn batch_weights(&self, targets: &Tensor) -> Result<Vec<f64>, TrainError> {
         let mut start = 0;
@@ -165,7 +193,7 @@ impl Learner {
             start += size;
             Ok(weight)
         };
-        self.step.sizes.iter().map(weigh).collect()
+        self.step.sizes.own.iter().map(weigh).collect()
     }
 
     /// The schedule's factor for the update at the present position.
@@ -173,12 +201,6 @@ impl Learner {
         // No update precedes the first.
         let finished = progress.position.global_step.saturating_sub(1);
         self.schedule.factor(finished, progress.total_steps, progress.steps_per_epoch)
-    }
-
-    /// Averages the gradients over all ranks; does nothing with one rank.
-    pub(super) fn average_gradients(&mut self, group: &ProcessGroup) -> Result<(), TrainError> {
-        let _ = group;
-        Ok(())
     }
 
     /// Clips, sets the learning rate and, unless the update is `skipped`, updates.
@@ -197,11 +219,14 @@ impl Learner {
 
     /// Counts the step's loss and metrics.
     pub(super) fn measure(&self, measured: &mut Measured) -> Result<(), TrainError> {
-        let (Some(outputs), Some(targets)) = (&self.step.outputs, &self.step.targets) else { return Ok(()) };
         let Some(loss) = self.step.loss_value()? else { return Ok(()) };
-        let size: i64 = self.step.sizes.iter().sum();
-        let weight = self.loss.weight(targets, size as usize)?;
-        measured.loss.add(loss, weight);
+        if let Some(weight) = self.step.whole_weight {
+            measured.loss.add(loss, weight * self.step.samples() as f64);
+        }
+        let (Some(outputs), Some(targets)) = (&self.step.outputs, &self.step.targets) else { return Ok(()) };
+        if self.step.whole_weight.is_none() {
+            measured.loss.add(loss, self.loss.weight(targets, self.step.samples() as usize)?);
+        }
         for accumulator in &mut measured.accumulators {
             accumulator.add(outputs, targets)?;
         }
@@ -218,18 +243,29 @@ impl Session {
             None => Tensor::f_ones([0i64; 0], (Kind::Float, self.learner.network.device()))?,
         };
         let nodes = self.learner.tapped_nodes();
-        if let [_] = self.learner.step.sizes[..] {
+        if let [size] = self.learner.step.sizes.own[..] {
+            if size == 0 {
+                // Only where there are several ranks.
+                self.begin_sums(Computed::default(), 1.0)?;
+                self.learner.pass_without_samples(&one)?;
+                self.learner.step.one = Some(one);
+                return Ok(());
+            }
             // What a program computes, what callbacks see inside the model and where the time goes is known only of steps by
             // operators.
             let by_operators = self.learner.batch_step.is_some() || !nodes.is_empty() || self.profile.is_some();
             if !by_operators && self.learner.step_by_chain()? {
                 self.learner.step.one = Some(one);
-                return Ok(());
+                return self.begin_only_sum(None).map(drop);
             }
             let Some(forward) = self.forward_whole(callbacks, &nodes)? else { return Ok(()) };
             let Forward { outputs, loss, tapped } = forward;
+            let share = self.begin_only_sum(Some(&loss))?;
             self.enter(Phase::Backward);
-            values::backward(&loss, &one)?;
+            match share {
+                Some(share) => values::backward(&loss, &one.f_mul_scalar(share)?)?,
+                None => values::backward(&loss, &one)?,
+            }
             values::forget_graph(&loss)?;
             values::forget_graph(&outputs)?;
             let step = &mut self.learner.step;
@@ -238,15 +274,30 @@ impl Session {
         }
         let Some((inputs, others, targets)) = self.learner.step.batch() else { return Ok(()) };
         let weights = self.learner.batch_weights(&targets)?;
-        let total: f64 = weights.iter().sum();
+        // The sum over all ranks is divided by what their weights come to.
+        let is_shared = self.ranks.is_some();
+        let total: f64 = if is_shared { self.learner.step.samples() as f64 } else { weights.iter().sum() };
         let (mut outputs, mut tapped): (Vec<Tensor>, Vec<Vec<Tensor>>) = (Vec::new(), Vec::new());
         let mut mean: Option<Tensor> = None;
+        let mut computed = Computed::default();
+        let sizes = self.learner.step.sizes.own.clone();
+        let last = sizes.iter().rposition(|size| *size > 0);
         let mut start = 0;
-        for (size, weight) in self.learner.step.sizes.clone().into_iter().zip(weights) {
+        for (index, (size, weight)) in sizes.into_iter().zip(weights).enumerate() {
+            if size == 0 {
+                self.learner.pass_without_samples(&one)?;
+                continue;
+            }
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
             let others = others.iter().map(|other| other.f_narrow(0, start, size)).collect::<Result<Vec<_>, _>>()?;
             let samples = Samples { inputs: &inputs, others: &others, targets: &targets };
             let batch = self.forward(callbacks, samples, &nodes)?;
+            if is_shared {
+                computed.add(weight / total, values::scalar(&batch.loss)?);
+                if Some(index) == last {
+                    self.begin_sums(computed, 1.0)?;
+                }
+            }
             let share = batch.loss * (weight / total);
             self.enter(Phase::Backward);
             values::backward(&share, &one)?;
@@ -260,6 +311,10 @@ impl Session {
             tapped.push(batch.tapped);
             start += size;
         }
+        if last.is_none() {
+            self.learner.step.one = Some(one);
+            return self.begin_sums(computed, 1.0);
+        }
         let step = &mut self.learner.step;
         step.one = Some(one);
         step.loss = mean;
@@ -270,6 +325,25 @@ impl Session {
             .map(|values| Tensor::f_cat(&values, 0))
             .collect::<Result<_, _>>()?;
         Ok(())
+    }
+
+    /// [`Self::begin_sums`] of a step of one batch, whose loss is `loss` or the step's. Its gradients are weighed where they
+    /// are summed; or else it returns the weight, since ranks that normalize together exchange gradients within backward.
+    fn begin_only_sum(&mut self, loss: Option<&Tensor>) -> Result<Option<f64>, TrainError> {
+        if self.ranks.is_none() {
+            return Ok(None);
+        }
+        let step = &self.learner.step;
+        let (Some(loss), Some(targets), [size]) = (loss.or(step.loss.as_ref()), &step.targets, &step.sizes.own[..])
+        else {
+            return Ok(None);
+        };
+        let share = self.learner.loss.weight(targets, *size as usize)? / step.samples() as f64;
+        let mut computed = Computed::default();
+        computed.add(share, values::scalar(loss)?);
+        let weighed = self.learner.network.is_synchronized();
+        self.begin_sums(computed, if weighed { 1.0 } else { share })?;
+        Ok(weighed.then_some(share))
     }
 
     /// [`Self::forward`] of a step of one batch; `None` before the first step.

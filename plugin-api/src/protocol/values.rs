@@ -226,6 +226,13 @@ pub struct RunInfo {
     /// Whether this is a trial (`--try`) that publishes nothing.
     #[serde(default)]
     pub trial: bool,
+    /// Which of the run's processes this is, from 0; see [`world_size`](Self::world_size).
+    #[serde(default)]
+    pub rank: u64,
+    /// How many processes train the model together; 0 of an older host, which has one. Batches of the training are this
+    /// process's share of them, and metrics those of all.
+    #[serde(default)]
+    pub world_size: u64,
     /// The adapters that are trained in place of the model's own parameters, if there are some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraInfo>,

@@ -101,6 +101,8 @@ impl World {
     /// A run of 3 epochs of 10 steps, 32 samples each, on the CPU.
     pub(super) fn new(instance: &str, folder: &std::path::Path) -> Self {
         let info = RunInfo {
+            rank: 0,
+            world_size: 1,
             instance: instance.to_owned(),
             name: "test".to_owned(),
             folder: folder.display().to_string(),

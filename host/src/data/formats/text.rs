@@ -173,13 +173,14 @@ mod tests {
         let data = loaded("context = 3", "abcdabcdé".as_bytes()).unwrap();
         let names = ["a", "b", "c", "d", "é"].map(str::to_owned).to_vec();
         assert_eq!(data.target, Target::Classes { count: 5, names, shape: vec![3] });
-        assert_eq!((data.sample_shape, data.sample_type), (vec![3], SampleType::I64));
+        assert_eq!((&data.sample_shape[..], data.sample_type), (&[3][..], SampleType::I64));
         let train = &data.splits[TRAIN];
         assert_eq!(train.len(), 2);
         let batch = train.gather(&[1, 0]).unwrap();
         assert_eq!(rows(&batch.inputs), [[3, 0, 1], [0, 1, 2]]);
         assert_eq!(rows(&batch.targets), [[0, 1, 2], [1, 2, 3]]);
         assert!(matches!(train.gather(&[2]), Err(DataError::OutOfRange { index: 2, length: 2 })));
+        crate::data::tests::check_empty_batches(&data);
     }
 
     #[test]

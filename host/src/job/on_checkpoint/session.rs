@@ -22,6 +22,7 @@ use crate::distributed::ProcessGroup;
 use crate::report::{Problem, Problems};
 use crate::run_file::CheckpointSignal;
 use crate::torch;
+use crate::torch::buckets::BucketSizes;
 use crate::train::kernels::Kernels;
 use crate::train::optimizer::Optimizer;
 use crate::train::{Ended, Fingerprints, Interrupt, Parts, Purpose, Requests, Session, TrainError, Trainer};
@@ -113,6 +114,7 @@ fn session(
     let network = plan.model.into_network(plan.plan.seed, plan.device)?;
     let optimizer = Optimizer::new(&plan.run_file.train.optimizer, &network.trained())?;
     let info = RunInfo {
+        world_size: 1,
         name: plan.run_file.run.name.clone(),
         folder: folder.display().to_string(),
         run_file: serde_json::to_string(&plan.run_file).unwrap_or_default(),
@@ -135,6 +137,7 @@ fn session(
         interrupt,
         requests: requests.clone(),
         group: ProcessGroup::single(),
+        bucket_sizes: BucketSizes::default(),
         run_file,
         model_files: Vec::new(),
         resume: Some(plan.resume),

@@ -19,6 +19,7 @@ use super::kept::WeightsCopy;
 use super::kernels::Kernels;
 use super::metrics::{AccumulatorState, AverageState};
 use super::progress::CountedFrom;
+use super::ranks::SavedRanks;
 use super::session::Session;
 use crate::checkpoint::{
     self, CheckpointContents, CheckpointError, EarlierWeights, HyperParameter, PluginState, State,
@@ -48,6 +49,8 @@ pub struct Fingerprints {
 pub(super) struct PendingCheckpoint {
     pub(super) plugins: BTreeMap<String, SavedState>,
     pub(super) schedules: BTreeMap<String, ScheduleState>,
+    /// What is each rank's own, where there are several.
+    pub(super) ranks: Option<SavedRanks>,
 }
 
 /// The state of the loop and of dispatch in `state.json`, besides metrics.
@@ -100,6 +103,9 @@ const LOOP: &str = "train";
 /// Who computed the products, under which checkpoints keep it.
 const KERNELS: &str = "kernels";
 const SCHEDULES: &str = "dispatch";
+
+/// What is each rank's own.
+const RANKS: &str = "ranks";
 
 /// What a program's own batch step remembers.
 const PROGRAM: &str = "program";
@@ -211,17 +217,21 @@ impl CheckpointData {
     fn state(&self) -> serde_json::Result<State> {
         let versions: BTreeMap<&String, &String> =
             self.pending.plugins.iter().map(|(instance, state)| (instance, &state.version)).collect();
+        let mut modules = BTreeMap::from([
+            (LOOP.to_owned(), serde_json::to_value(&self.loop_state)?),
+            (SCHEDULES.to_owned(), serde_json::to_value(&self.pending.schedules)?),
+            (VERSIONS.to_owned(), serde_json::to_value(versions)?),
+            (PROGRAM.to_owned(), self.program.clone()),
+            (KERNELS.to_owned(), serde_json::to_value(Kernels::new(self.products))?),
+        ]);
+        if let Some(ranks) = &self.pending.ranks {
+            modules.insert(RANKS.to_owned(), serde_json::to_value(ranks)?);
+        }
         Ok(State {
             position: self.position,
             threads: self.threads,
             hyper_parameters: self.hyper_parameters.clone(),
-            modules: BTreeMap::from([
-                (LOOP.to_owned(), serde_json::to_value(&self.loop_state)?),
-                (SCHEDULES.to_owned(), serde_json::to_value(&self.pending.schedules)?),
-                (VERSIONS.to_owned(), serde_json::to_value(versions)?),
-                (PROGRAM.to_owned(), self.program.clone()),
-                (KERNELS.to_owned(), serde_json::to_value(Kernels::new(self.products))?),
-            ]),
+            modules,
             history: self.history.to_history(),
         })
     }
@@ -237,8 +247,9 @@ impl Session {
         &mut self,
         plugins: BTreeMap<String, SavedState>,
         schedules: BTreeMap<String, ScheduleState>,
+        ranks: Option<SavedRanks>,
     ) {
-        self.kept.pending = Some(Arc::new(PendingCheckpoint { plugins, schedules }));
+        self.kept.pending = Some(Arc::new(PendingCheckpoint { plugins, schedules, ranks }));
     }
 
     pub(super) fn end_checkpoint(&mut self) {
@@ -403,6 +414,7 @@ impl Session {
 
     /// Restores the session to the checkpoint.
     pub(super) fn restore(&mut self, resume: Resume) -> Result<(), TrainError> {
+        let of_rank = resume.ranks(&self.group).and_then(|saved| saved.each.into_iter().nth(self.group.rank()));
         let Resume { state, loop_state, model, optimizer, copies, rng, .. } = resume;
         self.load_model(&model)?;
         // The checkpoint's model may have the weights of an earlier step; the training goes on from its own.
@@ -443,7 +455,13 @@ impl Session {
         self.progress.epoch_is_over = loop_state.epoch_is_over;
         self.measured.loss.restore(loop_state.loss);
         for accumulator in &mut self.measured.accumulators {
-            if let Some(state) = loop_state.metrics.get(&*accumulator.metric().name()) {
+            let name = accumulator.metric().name();
+            let state = match &of_rank {
+                Some(of_rank) => of_rank.metrics.iter().find(|(own, _)| *own == name).map(|(_, state)| state),
+                None => loop_state.metrics.get(&*name),
+            };
+            // Of another number of ranks, rank zero has what was measured of the epoch.
+            if let Some(state) = state.filter(|_| of_rank.is_some() || self.group.rank() == 0) {
                 accumulator.restore(state)?;
             }
         }
@@ -456,6 +474,12 @@ impl Session {
             // The next epoch begins at its first batch, even if this one was cut short.
             self.feed.restart(self.progress.next_epoch())?;
         }
+        let rng = match of_rank {
+            Some(of_rank) => of_rank.generators(),
+            // Others than rank zero begin their own.
+            None if self.group.rank() > 0 => Vec::new(),
+            None => rng,
+        };
         // Last: nothing after this may draw.
         for (name, state) in rng {
             let device = match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {

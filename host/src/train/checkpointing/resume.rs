@@ -9,9 +9,11 @@ use tch::{Kind, Tensor};
 use super::super::kernels::Kernels;
 use super::super::limits::Limits;
 use super::super::progress::CountedFrom;
-use super::{KERNELS, LOOP, LoopState, PROGRAM, SCHEDULES, VERSIONS, frozen_by_run_file};
+use super::super::ranks::SavedRanks;
+use super::{KERNELS, LOOP, LoopState, PROGRAM, RANKS, SCHEDULES, VERSIONS, frozen_by_run_file};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, EarlierWeights, OwnedTensor, State, TensorFile};
 use crate::dispatch::{SavedState, ScheduleState};
+use crate::distributed::ProcessGroup;
 use crate::history::Position;
 use crate::model::{Frozen, NamedTensor};
 use crate::report::Report;
@@ -183,6 +185,20 @@ impl Resume {
     /// Who computed its products; `None` where its host did not record it, and an error if it is somebody unknown.
     pub fn kernels(&self) -> Option<Result<Kernels, serde_json::Error>> {
         self.state.modules.get(KERNELS).map(|kernels| serde_json::from_value(kernels.clone()))
+    }
+
+    /// What the checkpoint keeps of each rank; `None` if the run has another number of them now.
+    pub(in super::super) fn ranks(&self, group: &ProcessGroup) -> Option<SavedRanks> {
+        self.all_ranks().filter(|saved| saved.world_size() == group.world_size())
+    }
+
+    /// How many ranks the run had.
+    pub fn world_size(&self) -> usize {
+        self.all_ranks().map_or(1, |saved| saved.world_size())
+    }
+
+    fn all_ranks(&self) -> Option<SavedRanks> {
+        serde_json::from_value(self.state.modules.get(RANKS)?.clone()).ok()
     }
 
     /// The saved state of each instance.

@@ -67,7 +67,7 @@ impl HostTensor {
         Ok(unsafe { SharedTensor::new(&name, &shape, dtype, data, Arc::new(Owner(tensor))) })
     }
 
-    pub(super) fn as_ref(&self) -> TensorRef<'_> {
+    pub(in super::super) fn as_ref(&self) -> TensorRef<'_> {
         let length = self.tensor.numel() * self.tensor.kind().elt_size_in_bytes();
         let bytes = if length == 0 {
             &[]

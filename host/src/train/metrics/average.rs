@@ -31,6 +31,12 @@ impl Average {
         (self.weight > 0.0).then(|| self.sum / self.weight)
     }
 
+    /// Adds the sums of other samples, such as those of another rank.
+    pub fn merge(&mut self, state: AverageState) {
+        self.sum += state.sum.0;
+        self.weight += state.weight.0;
+    }
+
     /// Its sums.
     pub fn state(&self) -> AverageState {
         AverageState { sum: Exact(self.sum), weight: Exact(self.weight) }
@@ -53,6 +59,15 @@ mod tests {
         average.add(1.0, 3.0);
         average.add(5.0, 1.0);
         assert_eq!(average.value(), Some(2.0));
+        let (mut first, mut second) = (Average::default(), Average::default());
+        first.merge(Average::default().state());
+        assert_eq!(first.value(), None);
+        second.add(5.0, 1.0);
+        second.merge(first.state());
+        assert_eq!(second.value(), Some(5.0));
+        first.add(1.0, 3.0);
+        first.merge(second.state());
+        assert_eq!(first, average);
         let mut restored = Average::default();
         restored.restore(average.state());
         assert_eq!(restored, average);

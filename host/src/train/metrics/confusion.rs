@@ -78,6 +78,20 @@ impl Confusion {
         })
     }
 
+    /// Adds the counts of `other`; `None` if it has other classes, or beyond u64.
+    pub(super) fn merge(&mut self, other: Confusion) -> Option<()> {
+        if self.counts.is_empty() {
+            *self = other;
+            return Some(());
+        }
+        if other.counts.is_empty() {
+            return Some(());
+        }
+        let counts = self.counts.iter().zip(&other.counts).map(|(one, other)| one.checked_add(*other));
+        let counts = counts.collect::<Option<_>>()?;
+        (self.classes == other.classes).then(|| self.counts = counts)
+    }
+
     /// A number of the classes; `None` before the first sample.
     fn average(&self, averaging: Averaging, of_class: impl Fn(Class) -> f64) -> Option<f64> {
         let mean = |of: &dyn Fn(Class) -> u64| {

@@ -87,6 +87,32 @@ impl Deviations {
         })
     }
 
+    /// Adds the sums of `other`; `None` if its samples have another count of numbers, or beyond u64.
+    pub(super) fn merge(&mut self, other: Deviations) -> Option<()> {
+        if self.count == 0 {
+            *self = other;
+            return Some(());
+        }
+        if other.count == 0 {
+            return Some(());
+        }
+        let count = self.count.checked_add(other.count)?;
+        if self.columns.len() != other.columns.len() {
+            return None;
+        }
+        let [own, others, all] = [self.count, other.count, count].map(|count| count as f64);
+        for (column, other) in self.columns.iter_mut().zip(other.columns) {
+            column.absolute += other.absolute;
+            column.squared += other.squared;
+            // Of the means and spreads of two parts those of both (Chan, Golub and LeVeque 1979).
+            let distance = other.mean - column.mean;
+            column.mean += distance * (others / all);
+            column.spread += other.spread + distance * distance * (own * (others / all));
+        }
+        self.count = count;
+        Some(())
+    }
+
     fn average(&self, of_column: impl Fn(&Column, f64) -> f64) -> Option<f64> {
         let count = self.count as f64;
         let sum: f64 = self.columns.iter().map(|column| of_column(column, count)).sum();

@@ -31,6 +31,12 @@ pub enum MetricError {
         /// The metric.
         metric: Cow<'static, str>,
     },
+    /// Two ranks have measured different things.
+    #[error("the metric `{metric}` of two ranks is of outputs of different shapes")]
+    Merge {
+        /// The metric.
+        metric: Cow<'static, str>,
+    },
     /// A checkpoint's state does not fit.
     #[error("the checkpoint's state of the metric `{metric}` is not valid for it")]
     State {
@@ -53,6 +59,9 @@ impl Report for MetricError {
             MetricError::Outputs { .. } => Some(
                 "leave it out, or name another of the tensors that the model returns with `[model] output`".to_owned(),
             ),
+            MetricError::Merge { .. } => {
+                Some("give all ranks the same run file, model and data, and the same version of the host".to_owned())
+            }
             MetricError::State { .. } => None,
         }
     }

@@ -55,6 +55,13 @@ impl AccurateHits {
         Some(())
     }
 
+    /// Adds the counts of `other`, which was restored; `None` beyond u64.
+    pub(super) fn merge(&mut self, other: AccurateHits) -> Option<()> {
+        // What is on the device comes in addition.
+        (self.hits, self.count) = (self.hits.checked_add(other.hits)?, self.count.checked_add(other.count)?);
+        Some(())
+    }
+
     fn wait(&mut self) -> Result<(), TorchError> {
         if let Some(pending) = self.on_device.take() {
             // Exact: a batch has fewer than 2⁵³ samples.
@@ -93,6 +100,12 @@ impl TopHits {
     pub(super) fn restore(&mut self, state: &AccumulatorState) -> Option<()> {
         let [hits, count] = state.counts[..] else { return None };
         *self = TopHits { k: self.k, hits, count };
+        Some(())
+    }
+
+    /// Adds the counts of `other`; `None` beyond u64.
+    pub(super) fn merge(&mut self, other: TopHits) -> Option<()> {
+        (self.hits, self.count) = (self.hits.checked_add(other.hits)?, self.count.checked_add(other.count)?);
         Some(())
     }
 }

@@ -37,4 +37,11 @@ impl Likelihood {
         *self = Likelihood { sum: *sum, count: *count };
         Some(())
     }
+
+    /// Adds the sums of `other`; `None` beyond u64.
+    pub(super) fn merge(&mut self, other: Likelihood) -> Option<()> {
+        self.count = self.count.checked_add(other.count)?;
+        self.sum += other.sum;
+        Some(())
+    }
 }

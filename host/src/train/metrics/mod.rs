@@ -2,7 +2,8 @@
 //!
 //! A [`Metric`] is what a run file names; its [`Accumulator`] takes the outputs of each batch, so that training needs no
 //! second forward pass. Each family has a file: `hits.rs` counts correct predictions, `confusion.rs` pairs of true and
-//! predicted classes, `ranking.rs` orders scores, `deviations.rs` numbers, `likelihood.rs` averages logarithms.
+//! predicted classes, `ranking.rs` orders scores, `deviations.rs` numbers, `likelihood.rs` averages logarithms. `ranks.rs`
+//! merges what several ranks have measured.
 
 mod average;
 mod batch;
@@ -12,6 +13,7 @@ mod error;
 mod hits;
 mod likelihood;
 mod ranking;
+mod ranks;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ pub use error::MetricError;
 use hits::{AccurateHits, TopHits};
 use likelihood::Likelihood;
 use ranking::Ranking;
+pub(super) use ranks::over_ranks;
 
 use crate::data::Target;
 use crate::history::Exact;
@@ -334,5 +337,25 @@ impl Accumulator {
             Family::Likelihood(likelihood) => likelihood.restore(state),
         };
         restored.ok_or_else(|| MetricError::State { metric: self.metric.name() })
+    }
+
+    /// Adds what another accumulator of the same metric has of other samples, as if they had been added to this one after its
+    /// own: counts are added, outputs put together, and sums added, which rounds otherwise than sample by sample.
+    ///
+    /// # Errors
+    /// The state belongs to another metric, or to outputs of another shape; the accumulator is unchanged.
+    pub fn merge(&mut self, state: &AccumulatorState) -> Result<(), MetricError> {
+        let mut other = self.metric.accumulator();
+        other.restore(state)?;
+        let merged = match (&mut self.family, other.family) {
+            (Family::Accurate(hits), Family::Accurate(other)) => hits.merge(other),
+            (Family::Top(hits), Family::Top(other)) => hits.merge(other),
+            (Family::Confusion(confusion), Family::Confusion(other)) => confusion.merge(other),
+            (Family::Ranking(ranking), Family::Ranking(other)) => ranking.merge(other),
+            (Family::Deviations(deviations), Family::Deviations(other)) => deviations.merge(other),
+            (Family::Likelihood(likelihood), Family::Likelihood(other)) => likelihood.merge(other),
+            _ => None,
+        };
+        merged.ok_or_else(|| MetricError::Merge { metric: self.metric.name() })
     }
 }

@@ -62,6 +62,19 @@ impl Ranking {
         })
     }
 
+    /// Adds the samples of `other` behind its own; `None` if they have another number of outputs.
+    pub(super) fn merge(&mut self, mut other: Ranking) -> Option<()> {
+        if self.width == 0 {
+            *self = other;
+        } else if other.width == self.width {
+            self.outputs.append(&mut other.outputs);
+            self.targets.append(&mut other.targets);
+        } else if other.width != 0 {
+            return None;
+        }
+        Some(())
+    }
+
     /// The area for scores of the samples against `class`: the share of pairs of one sample of it and one of another in
     /// which the first has the higher score; equal scores count as half a pair (Mann and Whitney 1947). `None` without
     /// both, or if a score is NaN.

@@ -135,6 +135,59 @@ fn a_state_of_another_metric_is_refused() {
 }
 
 #[test]
+fn a_state_of_other_outputs_is_not_merged() {
+    let state = |metric: Metric, outputs: &Tensor, targets: &Tensor| {
+        let mut accumulator = metric.accumulator();
+        accumulator.add(outputs, targets).unwrap();
+        (accumulator.state().unwrap(), accumulator)
+    };
+    let class = Tensor::from_slice(&[1i64]);
+    for metric in [Metric::F1(Averaging::Micro), Metric::ConfusionMatrix, Metric::Auc, Metric::Mae] {
+        let is_of_numbers = metric == Metric::Mae;
+        let [two, three] = [&[[0.5f32, 1.0]][..], &[[0.5f32, 1.0], [2.0, 3.0]][..]].map(Tensor::from_slice2);
+        let three = three.flatten(0, -1).narrow(0, 0, 3).unsqueeze(0);
+        let of = |outputs: &Tensor| state(metric, outputs, if is_of_numbers { outputs } else { &class });
+        let ((before, mut accumulator), (other, _)) = (of(&two), of(&three));
+        assert_eq!(accumulator.merge(&other), Err(MetricError::Merge { metric: metric.name() }));
+        assert_eq!(accumulator.state(), Ok(before), "unchanged");
+    }
+    let full = AccumulatorState { counts: vec![u64::MAX, u64::MAX], ..AccumulatorState::default() };
+    for metric in [Metric::Accuracy, Metric::TopKError(1)] {
+        let (_, mut accumulator) = state(metric, &Tensor::from_slice2(&[[1.0f32, 2.0]]), &class);
+        assert_eq!(accumulator.merge(&full), Err(MetricError::Merge { metric: metric.name() }));
+        let other = state(Metric::Mae, &Tensor::from_slice2(&[[1.0f32]]), &Tensor::from_slice2(&[[0.5f32]])).0;
+        assert_eq!(accumulator.merge(&other), Err(MetricError::State { metric: metric.name() }));
+    }
+}
+
+#[test]
+fn a_batch_without_samples_adds_nothing() {
+    for metric in Metric::ALL.iter().copied() {
+        let of_numbers = matches!(metric, Metric::Mae | Metric::Rmse | Metric::R2);
+        let kind = if of_numbers { Kind::Float } else { Kind::Int64 };
+        let shapes: [(&[i64], &[i64]); 2] = match of_numbers {
+            true => [(&[2, 3], &[2, 3]), (&[2, 1], &[2, 1])],
+            false => [(&[2, 3], &[2]), (&[2, 5, 3], &[2, 5])],
+        };
+        for (outputs, targets) in shapes {
+            let outputs = Tensor::rand(outputs, (Kind::Float, tch::Device::Cpu));
+            let targets = Tensor::ones(targets, (kind, tch::Device::Cpu));
+            let (mut accumulator, mut alone) = (metric.accumulator(), metric.accumulator());
+            let add_nothing = |accumulator: &mut Accumulator| {
+                accumulator.add(&outputs.narrow(0, 1, 0), &targets.narrow(0, 1, 0)).unwrap();
+            };
+            add_nothing(&mut accumulator);
+            assert_eq!(accumulator.value(), Ok(None), "{metric:?}");
+            for accumulator in [&mut accumulator, &mut alone] {
+                accumulator.add(&outputs, &targets).unwrap();
+            }
+            add_nothing(&mut accumulator);
+            assert_eq!(accumulator.state(), alone.state(), "{metric:?}");
+        }
+    }
+}
+
+#[test]
 fn names_lead_to_their_metrics() {
     let others =
         [Metric::TopKError(1), Metric::TopKError(12), Metric::F1(Averaging::Micro), Metric::Recall(Averaging::Macro)];
@@ -212,6 +265,29 @@ fn an_area_has_no_value_where_a_score_is_no_number() {
     assert_eq!(auc.value(), Ok(None));
 }
 
+/// `rows` cut at `cuts` into parts, some of which may be empty.
+fn parts<T: Clone>(rows: &[T], cuts: &[prop::sample::Index]) -> Vec<Vec<T>> {
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(rows.len() + 1)).chain([0, rows.len()]).collect();
+    ends.sort_unstable();
+    ends.windows(2).map(|ends| rows[ends[0]..ends[1]].to_vec()).collect()
+}
+
+/// The states of the metric over all `batches` one after another, and over each of them alone and merged.
+fn whole_and_merged(metric: Metric, batches: &[(Tensor, Tensor)]) -> [(AccumulatorState, Option<MetricValue>); 2] {
+    let (mut whole, mut merged) = (metric.accumulator(), metric.accumulator());
+    for (outputs, targets) in batches {
+        whole.add(outputs, targets).unwrap();
+        let mut part = metric.accumulator();
+        part.add(outputs, targets).unwrap();
+        merged.merge(&part.state().unwrap()).unwrap();
+    }
+    [whole, merged].map(|mut accumulator| (accumulator.state().unwrap(), accumulator.value().unwrap()))
+}
+
+fn are_close(one: f64, other: f64) -> bool {
+    (one - other).abs() <= 1e-12 * other.abs().max(1.0)
+}
+
 fn output() -> impl Strategy<Value = f32> {
     // Few values, so that ties are common.
     prop::sample::select(vec![-1.0f32, 0.0, 0.5, 2.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY])
@@ -233,6 +309,59 @@ proptest! {
         let mut strided = Metric::Accuracy.accumulator();
         strided.add(&outputs.tr().contiguous().tr(), &targets).unwrap();
         prop_assert_eq!(strided.value(), accuracy.value());
+    }
+
+    #[test]
+    fn merged_metrics_of_classes_are_those_of_the_whole(
+        rows in prop::collection::vec((prop::array::uniform3(-40i8..40), 0i64..3), 0..30),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+    ) {
+        let batch = |rows: Vec<([i8; 3], i64)>| {
+            let outputs: Vec<f32> = rows.iter().flat_map(|(row, _)| row.map(|value| f32::from(value) / 8.0)).collect();
+            let targets: Vec<i64> = rows.iter().map(|(_, target)| *target).collect();
+            (Tensor::from_slice(&outputs).reshape([rows.len() as i64, 3]), Tensor::from_slice(&targets))
+        };
+        let batches: Vec<_> = parts(&rows, &cuts).into_iter().map(batch).collect();
+        let averaged = Averaging::ALL.into_iter().flat_map(|averaging| {
+            [Metric::Precision(averaging), Metric::Recall(averaging), Metric::F1(averaging)]
+        });
+        let others = [Metric::Accuracy, Metric::TopKError(2), Metric::Auc, Metric::ConfusionMatrix];
+        for metric in averaged.chain(others) {
+            let [whole, merged] = whole_and_merged(metric, &batches);
+            prop_assert_eq!(merged, whole, "{:?}", metric);
+        }
+        let [(whole, whole_value), (merged, merged_value)] = whole_and_merged(Metric::Perplexity, &batches);
+        prop_assert_eq!(merged.counts, whole.counts);
+        prop_assert!(are_close(merged.sums[0].0, whole.sums[0].0));
+        prop_assert_eq!(merged_value.is_some(), whole_value.is_some());
+    }
+
+    #[test]
+    fn merged_metrics_of_numbers_are_those_of_the_whole(
+        rows in prop::collection::vec(prop::array::uniform4(-1000i16..1000), 0..30),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+    ) {
+        let batch = |rows: Vec<[i16; 4]>| {
+            let half = |first: usize| {
+                let numbers = rows.iter().flat_map(|row| [row[first], row[first + 1]]);
+                let numbers: Vec<f32> = numbers.map(|number| f32::from(number) / 16.0).collect();
+                Tensor::from_slice(&numbers).reshape([rows.len() as i64, 2])
+            };
+            (half(0), half(2))
+        };
+        let batches: Vec<_> = parts(&rows, &cuts).into_iter().map(batch).collect();
+        for metric in [Metric::Mae, Metric::Rmse, Metric::R2] {
+            let [(whole, whole_value), (merged, merged_value)] = whole_and_merged(metric, &batches);
+            prop_assert_eq!(merged.counts, whole.counts);
+            prop_assert_eq!(merged.sums.len(), whole.sums.len());
+            prop_assert!(merged.sums.iter().zip(&whole.sums).all(|(merged, whole)| are_close(merged.0, whole.0)));
+            match (merged_value, whole_value) {
+                (Some(MetricValue::Number(merged)), Some(MetricValue::Number(whole))) => {
+                    prop_assert!((merged - whole).abs() <= 1e-10 * whole.abs().max(1.0), "{} {}", merged, whole);
+                }
+                (merged, whole) => prop_assert_eq!(merged, whole),
+            }
+        }
     }
 
     #[test]

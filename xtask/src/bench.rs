@@ -71,3 +71,23 @@ fn build_peers(workspace: &Workspace, cargo: &Cargo) -> Result<PathBuf> {
     }
     Ok(target.join("release"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_projects_with_locked_versions_that_set_up_does_not_fetch() {
+        let workspace = Workspace::find();
+        let fetched = workspace.projects().unwrap();
+        assert!(!fetched.is_empty());
+        for peer in PEERS {
+            let folder = workspace.peers().join(peer);
+            let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+            assert!(manifest.contains(&format!("name = \"{peer}-peer\"")), "{manifest}");
+            assert!(folder.join("Cargo.lock").is_file());
+            assert!(workspace.peer_projects().unwrap().contains(&folder.join("Cargo.toml")));
+            assert!(!fetched.contains(&folder.join("Cargo.toml")));
+        }
+    }
+}

@@ -2,15 +2,16 @@
 
     python compare.py --host target/release/host --plugins target/plugins [--peers DIR] [--rounds N] [WORKLOAD ...]
 
-The interpreter needs the packages of tests/requirements-pytorch.txt; `cargo xtask bench` prepares all of it. With `--peers`,
-frameworks of Rust take part in the workloads for which `peers` has their models, with the same samples.
+The interpreter needs the packages of tests/requirements-pytorch.txt; `cargo xtask bench` prepares all of it. With
+`--peers`, frameworks of Rust take part in the workloads for which `peers` has their models, with the same samples.
 
 Every contestant of a round trains the run file's steps in its own process, on as many threads as the host chooses with
 `threads = "auto"`, and with libgomp's threads waiting as long as the host's. A step's time is that of the whole loop:
 waiting for data, forward, backward, update, reading the loss, and the ends of epochs. The first steps do not count: the
 frameworks' clocks start after them, and the time of a second host run with only those steps is subtracted from the
-first. Other work of the machine only adds time, so the fastest round of each contestant counts. A ratio that misses its
-target is marked, but nothing fails; unless a contestant trained another model than PyTorch's loop, or learned less.
+first. Other work of the machine only adds time, so the fastest round of each contestant counts. A ratio that misses
+its target is marked, but nothing fails. A framework that trained another model than PyTorch's loop, or learned less, is
+an error.
 
 In workloads called `exported-…` the host trains what `torch.export.save` wrote of the model that PyTorch's loops train.
 """
@@ -53,7 +54,7 @@ PEERS = {"burn": "Burn, flex", "candle": "candle"}
 WORKLOADS_OF_PEERS = ["mlp", "cnn", "transformer"]
 # Of an exported program.
 LOOPS_OF_EXPORTED = ["host", "eager", "gathered"]
-# By how much less a contestant may lower the loss than PyTorch's loop, as a share: weights and orders of samples are random.
+# By which share a contestant may lower the loss less than PyTorch's loop: weights and the order of samples are random.
 LEARNED_LESS = 0.1
 # As the host sets it for itself (host/src/cli/openmp.rs).
 ENVIRONMENT = os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
@@ -154,7 +155,8 @@ class Comparison:
         limit = expected["last_loss"] + LEARNED_LESS * (expected["first_loss"] - expected["last_loss"])
         # Also false of NaN.
         if not told["last_loss"] < limit:
-            sys.exit(f"{framework} lowered the loss of {self.workload} to {told['last_loss']:.3f}, not below {limit:.3f}")
+            reached = f"{told['last_loss']:.3f}, not below {limit:.3f}"
+            sys.exit(f"{framework} lowered the loss of {self.workload} to {reached}")
 
     def table(self):
         """Rows of workload, contestant, steps per second, the host's ratio, its target, whether it is met, peak."""

@@ -21,8 +21,8 @@ import workloads
 
 
 class Clock:
-    """Called in each step where its loss is computed; excludes the time of the first steps. Keeps the loss of the first step,
-    and those of the last tenth of the steps."""
+    """Called in each step where its loss is computed; excludes the time of the first steps. Keeps the loss of the first
+    step, and those of the last tenth of the steps."""
 
     def __init__(self, warm_up, all_steps):
         self.warm_up = warm_up

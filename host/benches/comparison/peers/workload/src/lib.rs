@@ -1,5 +1,5 @@
-//! What a contestant that is written in Rust has in common with the others: the samples and settings of a workload, the order
-//! of the samples, the clock, and the report.
+//! What a contestant that is written in Rust has in common with the others: the samples and settings of a workload, the
+//! order of the samples, the clock, and the report.
 //!
 //! A contestant's loop is its own, as a user of its framework writes it. It takes the samples of each step from
 //! [`Workload::steps`] and gives the losses back to it.
@@ -51,7 +51,8 @@ pub enum Inputs {
 }
 
 impl Workload {
-    /// Reads the file that the program's first argument names; the second is the number of steps that the clock leaves out.
+    /// Reads the file that the program's first argument names; the second is the number of steps that the clock leaves
+    /// out.
     ///
     /// # Errors
     ///
@@ -115,8 +116,8 @@ fn classes(array: &TensorView<'_>) -> Result<Vec<u32>> {
     }
 }
 
-/// The indices of the samples of each step. The clock starts when the steps that do not count are over, and stops after the
-/// last one.
+/// The indices of the samples of each step. The clock starts when the steps that do not count are over, and stops after
+/// the last one.
 #[derive(Debug)]
 pub struct Steps<'a> {
     workload: &'a Workload,

@@ -17,8 +17,9 @@ fn main() {
 /// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
 /// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    const SOURCES: [&str; 8] = [
+    const SOURCES: [&str; 9] = [
         "src/torch/chain.cpp",
+        "src/torch/fused.cpp",
         "src/torch/gru.cpp",
         "src/torch/shim.cpp",
         "src/torch/script.cpp",
@@ -27,12 +28,14 @@ fn compile_shim() {
         "src/torch/program.cpp",
         "src/torch/program_run.cpp",
     ];
-    const HEADERS: [&str; 5] = [
+    const HEADERS: [&str; 7] = [
         "src/torch/autocast.h",
+        "src/torch/fused.h",
         "src/torch/guarded.h",
         "src/torch/products.h",
         "src/torch/program_regions.h",
         "src/torch/program_symbols.h",
+        "src/torch/threads.h",
     ];
     for file in SOURCES.iter().chain(&HEADERS) {
         println!("cargo::rerun-if-changed={file}");

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod autocast;
 pub mod chain;
 mod error;
+pub mod fused;
 pub mod gradients;
 pub mod gru;
 pub mod layout;

@@ -89,6 +89,9 @@ pub enum DistributedError {
         /// What went wrong.
         source: TorchError,
     },
+    /// Batch norms that the host does not compute cannot count the samples of all ranks.
+    #[error("`distributed.sync_batch_norm` is for models of layers on the CPU, and this one is another")]
+    Statistics,
     /// What ranks have measured does not fit together.
     #[error("the ranks cannot merge what they have measured: {message}")]
     Merge {
@@ -153,6 +156,9 @@ impl Report for DistributedError {
             Self::Failed { rank, .. } | Self::Lost { rank, .. } => {
                 format!("the log of rank {rank} tells more; the run goes on from its last checkpoint with `--resume auto`")
             }
+            Self::Statistics => "without it, each rank normalizes by the statistics of its own samples, as PyTorch's \
+                                 `DistributedDataParallel` does"
+                .to_owned(),
             Self::Operation { .. } | Self::Merge { .. } | Self::Message { .. } => return None,
         })
     }

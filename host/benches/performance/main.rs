@@ -13,6 +13,7 @@ mod kinds;
 mod libraries;
 mod memory;
 mod products;
+mod ranks;
 mod startup;
 mod table;
 mod timing;
@@ -29,7 +30,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Section = fn(&Libraries, &mut Table) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 10] = [
+const SECTIONS: [(&str, Section); 11] = [
     ("hooks", hooks::measure),
     ("products", products::measure),
     ("training", training::measure),
@@ -40,6 +41,7 @@ const SECTIONS: [(&str, Section); 10] = [
     ("memory", memory::measure),
     ("checkpoint", checkpoint::measure),
     ("exported", exported::measure),
+    ("ranks", ranks::measure),
 ];
 
 fn main() -> ExitCode {

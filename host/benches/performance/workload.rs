@@ -11,6 +11,7 @@ use host::distributed::{ProcessGroup, Share};
 use host::job::{JobPlan, Request};
 use host::model::{Mode, Network};
 use host::services::Screen;
+use host::torch::buckets::BucketSizes;
 use host::train::optimizer::Optimizer;
 use host::train::{Fingerprints, Interrupt, Parts, Purpose, Requests, RunOutputs, Session, Trainer};
 use plugin_api::event::Outcome;

@@ -19,6 +19,14 @@ pub enum DistributedError {
         /// Why.
         source: TorchError,
     },
+    /// The store's port cannot be listened at.
+    #[error("rank 0 cannot listen at the port {port}, where the ranks meet")]
+    Port {
+        /// The port.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Some ranks have not come.
     #[error("{} of {world_size} {} not started, or cannot reach `{address}`, after {timeout:?}", ranks(missing), if missing.len() == 1 { "has" } else { "have" })]
     Missing {
@@ -130,6 +138,7 @@ impl Report for DistributedError {
             Self::Store { .. } => {
                 "the address must be that of rank 0's machine, reachable on this port from all others".to_owned()
             }
+            Self::Port { .. } => "choose another port: `MASTER_PORT`, or `--master-port` of `torchrun`".to_owned(),
             Self::Missing { .. } => {
                 "start every rank with the same address, port and number of ranks; `timeout` in `[distributed]` says how \
                  long they wait for each other"

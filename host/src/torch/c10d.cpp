@@ -6,6 +6,7 @@
 #include "guarded.h"
 
 #include <ATen/core/grad_mode.h>
+#include <c10/util/Logging.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -81,6 +82,8 @@ int host_torch_store_new(
     std::int64_t timeout,
     HostStore** store) noexcept {
   return guarded([&] {
+    // Its warnings about connections that end are C++ stack traces; who is the reason is told in a sentence.
+    FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, c10::GLOG_ERROR);
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serves;

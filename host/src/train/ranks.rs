@@ -194,7 +194,7 @@ pub(super) struct SavedRank {
     /// The states of its generators, by device, two hexadecimal digits a byte.
     generators: Vec<(String, String)>,
     /// Its share of the epoch's metrics.
-    pub(super) metrics: Vec<(String, AccumulatorState)>,
+    metrics: Vec<(String, AccumulatorState)>,
 }
 
 impl SavedRanks {
@@ -208,6 +208,11 @@ impl SavedRanks {
 }
 
 impl SavedRank {
+    /// Its share of a metric of the epoch.
+    pub(super) fn metric(&self, name: &str) -> Option<&AccumulatorState> {
+        self.metrics.iter().find(|(own, _)| own == name).map(|(_, state)| state)
+    }
+
     /// The states of its generators, by device.
     pub(super) fn generators(&self) -> Vec<(String, Tensor)> {
         let bytes = |text: &str| -> Vec<u8> {

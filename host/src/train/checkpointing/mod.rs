@@ -415,6 +415,8 @@ impl Session {
     /// Restores the session to the checkpoint.
     pub(super) fn restore(&mut self, resume: Resume) -> Result<(), TrainError> {
         let of_rank = resume.ranks(&self.group).and_then(|saved| saved.each.into_iter().nth(self.group.rank()));
+        // Of another number of ranks, rank zero has what all of them measured of the epoch.
+        let of_all = resume.all_ranks().filter(|_| of_rank.is_none()).map(|saved| saved.each).unwrap_or_default();
         let Resume { state, loop_state, model, optimizer, copies, rng, .. } = resume;
         self.load_model(&model)?;
         // The checkpoint's model may have the weights of an earlier step; the training goes on from its own.
@@ -456,13 +458,15 @@ impl Session {
         self.measured.loss.restore(loop_state.loss);
         for accumulator in &mut self.measured.accumulators {
             let name = accumulator.metric().name();
-            let state = match &of_rank {
-                Some(of_rank) => of_rank.metrics.iter().find(|(own, _)| *own == name).map(|(_, state)| state),
-                None => loop_state.metrics.get(&*name),
+            let states: Vec<&AccumulatorState> = match &of_rank {
+                Some(of_rank) => of_rank.metric(&name).into_iter().collect(),
+                None if self.group.rank() > 0 => Vec::new(),
+                None if of_all.is_empty() => loop_state.metrics.get(&*name).into_iter().collect(),
+                None => of_all.iter().filter_map(|rank| rank.metric(&name)).collect(),
             };
-            // Of another number of ranks, rank zero has what was measured of the epoch.
-            if let Some(state) = state.filter(|_| of_rank.is_some() || self.group.rank() == 0) {
-                accumulator.restore(state)?;
+            if let Some((first, others)) = states.split_first() {
+                accumulator.restore(first)?;
+                others.iter().try_for_each(|state| accumulator.merge(state))?;
             }
         }
         for (name, (value, position)) in &loop_state.latest {

@@ -197,7 +197,8 @@ impl Resume {
         self.all_ranks().map_or(1, |saved| saved.world_size())
     }
 
-    fn all_ranks(&self) -> Option<SavedRanks> {
+    /// What the checkpoint keeps of each rank, however many there were; `None` of one process.
+    pub(in super::super) fn all_ranks(&self) -> Option<SavedRanks> {
         serde_json::from_value(self.state.modules.get(RANKS)?.clone()).ok()
     }
 

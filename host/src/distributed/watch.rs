@@ -132,18 +132,21 @@ impl Watch {
 
     /// Why an operation failed: looks for the rank that is the reason.
     pub(super) fn explain(&self, action: &'static str, source: TorchError) -> DistributedError {
+        let world_size = self.shared.members.len();
+        self.search().unwrap_or(DistributedError::Operation { world_size, action, source })
+    }
+
+    /// After something failed that ranks do together: the rank that is the reason, if one is found.
+    pub(super) fn search(&self) -> Option<DistributedError> {
         let began = Instant::now();
         while began.elapsed() < SEARCH {
             self.shared.looks.store(true, Ordering::Relaxed);
-            if let Some(error) = self.reason() {
-                return error;
-            }
-            if let Some(error) = self.shared.silent_since(began) {
-                return error;
+            if let Some(error) = self.reason().or_else(|| self.shared.silent_since(began)) {
+                return Some(error);
             }
             std::thread::sleep(BEAT / 5);
         }
-        DistributedError::Operation { world_size: self.shared.members.len(), action, source }
+        None
     }
 
     /// The rank that is not waited for any longer, if there is one.

@@ -106,7 +106,8 @@ fn a_rank_with_another_run_file() {
 fn a_rank_with_other_data() {
     let [training, other] = [17, 16].map(|last| {
         let training = endless();
-        let (path, row) = (training.path("data.csv"), |label: u64| format!("{}{}\n", "1,2,3,4,".repeat(16), label % 10));
+        let (path, row) =
+            (training.path("data.csv"), |label: u64| format!("{}{}\n", "1,2,3,4,".repeat(16), label % 10));
         let rows: String = (0..2000).map(|index| row(if index == 1000 { last } else { index })).collect();
         std::fs::write(&path, rows).expect("a file");
         let digits = fixture::workspace_root().join("examples/digits/digits.csv.gz");

@@ -38,7 +38,7 @@ fn of_classes() {
         .with("type = \"adamw\", learning_rate = 1e-3, weight_decay = 0.01", STILL)
         .with("[eval]\nmetrics = [\"accuracy\"]", &format!("[eval]\nbatch_size = 50\nmetrics = {metrics}"))
         .with("steps = 50", "steps = 2");
-    insta::assert_snapshot!(assert_same_metrics(&training), @"");
+    insta::assert_snapshot!(assert_same_metrics(&training), @"val_accuracy val_auc val_f1 val_f1_weighted val_loss val_perplexity val_precision val_recall val_top5_error");
 }
 
 /// Two batches: one rank has none.
@@ -64,5 +64,5 @@ val = { fraction = 0.3 }
         .with("metrics = [\"accuracy\"]\nopt", "metrics = [\"mae\"]\nopt")
         .with("[eval]\nmetrics = [\"accuracy\"]", "[eval]\nbatch_size = 100\nmetrics = [\"mae\", \"rmse\", \"r2\"]")
         .with("steps = 50", "steps = 2");
-    insta::assert_snapshot!(assert_same_metrics(&training), @"");
+    insta::assert_snapshot!(assert_same_metrics(&training), @"val_loss val_mae val_r2 val_rmse");
 }

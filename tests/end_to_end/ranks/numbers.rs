@@ -110,17 +110,19 @@ fn a_recurrent_net_with_frozen_parameters() {
     assert!(embedding("3") == embedding("one"), "frozen parameters are trained");
 }
 
-/// A product in bf16 has eight bits, and other batches are rounded otherwise.
+/// A product in bf16 has eight bits, and the products of other slices are rounded otherwise. Against f32 the parameters differ by
+/// 3e-2 after these steps, with batches of six by 2e-1.
 #[test]
 fn a_perceptron_in_bf16() {
     let training = with_sgd(digits(MLP)).with("[eval]", "precision = \"bf16\"\n\n[eval]");
-    assert_same_numbers(&training, "bf16", 4e-3);
+    assert_same_numbers(&training, "bf16", 2e-2);
 }
 
 /// Each rank draws its own dropout, which no number of other ranks equals; a repeat draws the same.
 #[test]
 fn dropout_is_the_same_again() {
-    let training = digits(&MLP.replace("{ type = \"relu\" },", "{ type = \"relu\" }, { type = \"dropout\", p = 0.5 },"));
+    let training =
+        digits(&MLP.replace("{ type = \"relu\" },", "{ type = \"relu\" }, { type = \"dropout\", p = 0.5 },"));
     for out in ["first", "second"] {
         run(&training, out, 2, &[]);
     }

@@ -15,7 +15,10 @@ pub(super) fn interruptible() -> Training {
         .with("steps = 50", "steps = 60")
         .with("[distributed]", "[distributed]\nrestarts = 2\ntimeout = \"10 s\"")
         .with("kind = \"checkpoint\"\n", "kind = \"checkpoint\"\nwhen = { every = \"7 steps\" }\n")
-        .with("[[plugins]]\nkind = \"json", "[[plugins]]\nkind = \"slow\"\noptions = { milliseconds = 25 }\n\n[[plugins]]\nkind = \"json")
+        .with(
+            "[[plugins]]\nkind = \"json",
+            "[[plugins]]\nkind = \"slow\"\noptions = { milliseconds = 25 }\n\n[[plugins]]\nkind = \"json",
+        )
 }
 
 /// Kills a rank once the run has done so many steps; `name` is the variable that tells a process its rank.

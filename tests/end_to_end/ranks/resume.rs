@@ -31,8 +31,15 @@ fn resume(training: &Training, from: &str, out: &str, processes: usize, argument
 #[test]
 fn the_same_number_of_ranks_goes_on_to_the_last_bit() {
     let training = saved(&MLP.replace("{ type = \"relu\" },", "{ type = \"relu\" }, { type = \"dropout\", p = 0.3 },"));
-    insta::assert_snapshot!(training.checkpoints("unbroken/checkpoints").join("\n"), @"");
-    insta::assert_snapshot!(resume(&training, MIDST, "broken", 3, &[]), @"");
+    insta::assert_snapshot!(training.checkpoints("unbroken/checkpoints").join("\n"), @"
+    epoch-0002-step-00000009
+    epoch-0003-step-00000017
+    epoch-0004-step-00000024
+    epoch-0006-step-00000033
+    epoch-0007-step-00000041
+    epoch-0008-step-00000048
+    ");
+    insta::assert_snapshot!(resume(&training, MIDST, "broken", 3, &[]), @"resuming after epoch 3, step 17 from [CHECKPOINT]");
     assert_equal(&training, "unbroken", "broken");
     let (unbroken, broken) = (metrics_after(&training, "unbroken", 17), metrics_after(&training, "broken", 17));
     assert!(!broken.is_empty() && unbroken == broken, "{unbroken:#?} {broken:#?}");
@@ -42,10 +49,19 @@ fn the_same_number_of_ranks_goes_on_to_the_last_bit() {
 #[test]
 fn another_number_of_ranks_goes_on_with_a_warning() {
     let training = saved(MLP);
-    insta::assert_snapshot!(resume(&training, MIDST, "two", 2, &[]), @"");
-    insta::assert_snapshot!(resume(&training, MIDST, "one", 1, &[]), @"");
+    insta::assert_snapshot!(resume(&training, MIDST, "two", 2, &[]), @"
+    resuming after epoch 3, step 17 from [CHECKPOINT]
+    warning: × the checkpoint is of 3 ranks and the run has 2: sums are rounded in another order, and dropout draws others
+    ");
+    insta::assert_snapshot!(resume(&training, MIDST, "one", 1, &[]), @"
+    resuming after epoch 3, step 17 from [CHECKPOINT]
+    warning: × the checkpoint is of 3 ranks and the run has 1: sums are rounded in another order, and dropout draws others
+    ");
     insta::assert_snapshot!(
-        resume(&training, "one/checkpoints/last", "more", 2, &["--set", "train.steps=60"]), @"");
+        resume(&training, "one/checkpoints/last", "more", 2, &["--set", "train.steps=60"]), @"
+        resuming after epoch 8, step 48 from [CHECKPOINT]
+        warning: × the checkpoint is of 1 process and the run has 2: sums are rounded in another order, and dropout draws others
+        ");
     let last = |out: &str| training.path(out).join("checkpoints/last/model.safetensors");
     for out in ["two", "one"] {
         let (largest, tensor) = difference(&last(out), &last("unbroken"));

@@ -110,7 +110,8 @@ impl<'t> Started<'t> {
             };
             let (stderr, message) = self.files_of(rank);
             let errors = |line: &&str| line.contains("× ") && !line.starts_with("warning: ");
-            let sentences: Vec<&str> = stderr.lines().filter(errors).filter_map(|line| Some(line.split_once("× ")?.1)).collect();
+            let sentences: Vec<&str> =
+                stderr.lines().filter(errors).filter_map(|line| Some(line.split_once("× ")?.1)).collect();
             let _ = match (status.signal(), status.code(), &sentences[..], message) {
                 (Some(signal), None, [], None) => writeln!(told, "rank {rank}: signal {signal}"),
                 (None, Some(0), [], None) => writeln!(told, "rank {rank}: exit code 0"),
@@ -127,9 +128,13 @@ impl<'t> Started<'t> {
         static DIFFERS: OnceLock<Vec<(Regex, &str)>> = OnceLock::new();
         let differs = DIFFERS.get_or_init(|| {
             let pattern = |(pattern, name)| (Regex::new(pattern).expect("a pattern"), name);
-            [(r"process \d+ on [^)]+", "[PROCESS]"), (r"\b[0-9a-f]{64}\b", "[DIGEST]"), (r"127\.0\.0\.1:\d+", "[ADDRESS]")]
-                .map(pattern)
-                .into()
+            [
+                (r"process \d+ on [^)]+", "[PROCESS]"),
+                (r"\b[0-9a-f]{64}\b", "[DIGEST]"),
+                (r"127\.0\.0\.1:\d+", "[ADDRESS]"),
+            ]
+            .map(pattern)
+            .into()
         });
         differs.iter().fold(told, |told, (pattern, name)| pattern.replace_all(&told, *name).into_owned())
     }

@@ -80,6 +80,9 @@ mod jobs;
 // Which of several processes one is, and the launcher that starts them.
 #[cfg(unix)]
 mod launch;
+// Runs of several processes: their numbers, how they resume, and what ends them.
+#[cfg(unix)]
+mod ranks;
 // A run as other processes see and steer it.
 mod follow;
 // Averages of the weights, the best ones, and what is done with gradients.

@@ -78,6 +78,18 @@ impl Training {
         training
     }
 
+    /// A training of one's own, with these libraries alone.
+    pub fn of(run_file: &str, libraries: &[&str]) -> Self {
+        let (test, shipped) = (build_test_plugins(), build_workspace_plugins());
+        let library = |name: &&str| shipped.get(*name).unwrap_or_else(|| &test[*name]).clone();
+        let libraries = libraries.iter().map(library).collect();
+        let training = Self { folder: temporary_folder(), libraries, program: None };
+        let example = |name: &str| toml_path(&workspace_root().join("examples").join(name));
+        let text = run_file.replace("DIGITS", &example("digits/digits.csv.gz"));
+        training.write(&text.replace("EXAMPLES", &example("")));
+        training
+    }
+
     /// The same with a part of the run file replaced.
     ///
     /// # Panics

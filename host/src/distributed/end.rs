@@ -1,6 +1,7 @@
 //! How a rank ends, for the others.
 
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::watch::failed_key;
@@ -11,6 +12,9 @@ const AFTER_END: Duration = Duration::from_secs(8);
 
 /// The same after a failure: so that all others can read why.
 const AFTER_FAILURE: Duration = Duration::from_secs(4);
+
+/// How long a rank tries to tell: a store that stands still never answers.
+const AT_MOST: Duration = Duration::from_secs(2);
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -34,20 +38,36 @@ pub(super) struct Connection {
 impl RankEnd {
     /// Tells that this rank has failed, and why. Rank zero waits a little, so that the others can read it where it has the store.
     pub fn fail(&self, message: &str) {
-        let Some(connection) = &self.connection else { return };
-        let key = failed_key(connection.rank);
-        // The first reason stays. Without a store nobody can be told.
-        if connection.store.get(&key).is_ok_and(|told| told.is_none()) {
-            let _ = connection.store.set(&key, message.as_bytes());
-        }
-        connection.wait_for_others(AFTER_FAILURE);
+        let message = message.to_owned();
+        self.tell(AFTER_FAILURE, move |connection| {
+            let key = failed_key(connection.rank);
+            // The first reason stays. Without a store nobody can be told.
+            if connection.store.get(&key).is_ok_and(|told| told.is_none()) {
+                let _ = connection.store.set(&key, message.as_bytes());
+            }
+        });
     }
 
     /// Tells that this rank is done.
     pub fn leave(&self) {
-        let Some(connection) = &self.connection else { return };
-        let _ = connection.store.set(&done_key(connection.rank), b"");
-        connection.wait_for_others(AFTER_END);
+        self.tell(AFTER_END, |connection| drop(connection.store.set(&done_key(connection.rank), b"")));
+    }
+
+    /// Tells it on a thread of its own, which is left behind where the store does not answer; then rank zero waits for the others.
+    fn tell(&self, wait: Duration, tell: impl FnOnce(&Connection) + Send + 'static) {
+        let Some(connection) = self.connection.clone() else { return };
+        let most = if connection.rank == 0 { wait + AT_MOST } else { AT_MOST };
+        let (told, is_told) = mpsc::channel();
+        let telling = move || {
+            tell(&connection);
+            connection.wait_for_others(wait);
+            // The store goes before this process ends.
+            drop(connection);
+            let _ = told.send(());
+        };
+        if std::thread::Builder::new().name("rank end".to_owned()).spawn(telling).is_ok() {
+            let _ = is_told.recv_timeout(most);
+        }
     }
 }
 

@@ -62,7 +62,7 @@ pub enum DistributedError {
         epoch: u64,
     },
     /// Another rank has failed and has said why.
-    #[error("rank {rank} failed: {message}")]
+    #[error("{}", failed(*rank, message))]
     Failed {
         /// Which.
         rank: usize,
@@ -128,6 +128,11 @@ fn ranks(numbers: &[usize]) -> String {
     }
 }
 
+/// What a rank said when it failed. It may have lost another one, or differ from rank zero: then its sentence names that rank.
+fn failed(rank: usize, message: &str) -> String {
+    if message.starts_with("rank") { message.to_owned() } else { format!("rank {rank} failed: {message}") }
+}
+
 impl DistributedError {
     /// Whether another rank is the reason: this one has only lost it.
     pub fn is_of_another(&self) -> bool {
@@ -167,6 +172,13 @@ impl Report for DistributedError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_of_a_failure_is_passed_on_as_it_is() {
+        let failed = |message: &str| DistributedError::Failed { rank: 2, message: message.to_owned() }.to_string();
+        assert_eq!(failed("the disk is full"), "rank 2 failed: the disk is full");
+        assert_eq!(failed("rank 1 was killed"), "rank 1 was killed");
+    }
 
     #[test]
     fn ranks_are_named() {

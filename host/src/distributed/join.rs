@@ -189,8 +189,33 @@ fn members(store: &Store, meeting: &Meeting, address: &str) -> Result<Vec<Member
                 return Err(DistributedError::Failed { rank, message });
             }
         }
-        if began.elapsed() > timeout {
+        // Who waits longest tells the others, and they wait no longer.
+        let told = store.get(MISSING).map_err(not_reached)?;
+        if told.is_some() || began.elapsed() > timeout {
+            if told.is_none() {
+                let _ = store.set(MISSING, b"");
+            }
+            let here = (0..world_size).filter(|rank| members[*rank].is_some());
+            give_up(store, own, here.collect());
             return Err(DistributedError::Missing { missing, world_size, address: address.to_owned(), timeout });
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// The key that says that a rank has not come in time.
+const MISSING: &str = "missing";
+
+/// Before this rank gives up: rank zero, which may have the store, waits a little until those who are `here` have done so.
+fn give_up(store: &Store, own: usize, mut here: Vec<usize>) {
+    const AT_MOST: Duration = Duration::from_secs(4);
+    let key = |rank: usize| format!("given-up/{rank}");
+    let _ = store.set(&key(own), b"");
+    let began = Instant::now();
+    while own == 0 && began.elapsed() < AT_MOST {
+        here.retain(|rank| *rank != own && matches!(store.get(&key(*rank)), Ok(None)));
+        if here.is_empty() {
+            return;
         }
         std::thread::sleep(LOOK_EVERY);
     }

@@ -1,0 +1,134 @@
+//! A rank that is gone or differs ends all others, which name it in one sentence, soon and with a code that is not 0.
+
+use std::time::Instant;
+
+use super::started::Started;
+use super::*;
+
+/// A run without an end, whose ranks wait three seconds for each other.
+fn endless() -> Training {
+    digits(MLP)
+        .with("steps = 50", "steps = 100000000")
+        .with("[distributed]", "[distributed]\ntimeout = \"3 s\"")
+        .with("[[plugins]]\nkind = \"checkpoint\"\noptions = { background = false, keep_last = 0 }\n", "")
+}
+
+/// The same with one more plugin, a test's.
+fn with_plugin(library: &str, entry: &str) -> Training {
+    endless()
+        .with_library(&fixture::build_test_plugins()[library])
+        .with("[distributed]", &format!("[[plugins]]\nkind = \"{library}\"\n{entry}\n\n[distributed]"))
+}
+
+/// Multiplies and adds, as Knuth's MMIX does.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+#[test]
+fn a_rank_that_is_killed_at_any_step() {
+    let mut state = 17;
+    for kill in 0..if is_long() { 30 } else { 3 } {
+        let training = endless();
+        let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
+        let (step, culprit) = (1 + random(&mut state) as usize % 40, (kill + 1) % 3);
+        started.wait_for_step(step);
+        let id = started.id(culprit);
+        started.signal(culprit, libc::SIGKILL);
+        let began = Instant::now();
+        let told = started.ended(None);
+        eprintln!("rank {culprit} killed at step {step}: ended after {:.1} s", began.elapsed().as_secs_f64());
+        for (rank, line) in told.lines().enumerate() {
+            let how = match culprit {
+                0 => "does not answer any more, and has the store of the ranks",
+                _ => "has ended without a word: it was killed, or crashed",
+            };
+            let expected = match rank == culprit {
+                true => format!("rank {rank}: signal 9"),
+                false => format!("rank {rank}: exit code 1: rank {culprit} ([PROCESS]) {how}"),
+            };
+            assert_eq!(line, expected, "kill {kill} of process {id} at step {step}");
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_stands_still() {
+    let training = endless();
+    let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
+    started.wait_for_step(5);
+    started.signal(1, libc::SIGSTOP);
+    insta::assert_snapshot!(started.ended(Some(1)), @"");
+}
+
+/// It has the store, which answers nobody then.
+#[test]
+fn rank_zero_that_stands_still() {
+    let training = endless();
+    let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
+    started.wait_for_step(5);
+    started.signal(0, libc::SIGSTOP);
+    insta::assert_snapshot!(started.ended(Some(0)), @"");
+}
+
+#[test]
+fn a_rank_that_never_starts() {
+    let training = endless();
+    insta::assert_snapshot!(Started::start(&[&training; 3], &[0, 2]).ended(None), @"");
+}
+
+#[test]
+fn rank_zero_that_never_starts() {
+    let training = endless();
+    insta::assert_snapshot!(Started::start(&[&training; 3], &[1, 2]).ended(None), @"");
+}
+
+#[test]
+fn a_rank_that_is_refused() {
+    let (training, refused) = (endless(), endless().with("out_features = 16", "out_featurez = 16"));
+    insta::assert_snapshot!(Started::start(&[&training, &refused], &[0, 1]).ended(None), @"");
+}
+
+#[test]
+fn a_rank_with_another_model() {
+    let (training, other) = (endless(), endless().with("out_features = 16", "out_features = 17"));
+    insta::assert_snapshot!(Started::start(&[&training, &other, &training], &[0, 1, 2]).ended(None), @"");
+}
+
+#[test]
+fn a_rank_with_another_run_file() {
+    let (training, other) = (endless(), endless().with("1e-3", "2e-3"));
+    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"");
+}
+
+#[test]
+fn a_rank_with_other_data() {
+    let [training, other] = [17, 16].map(|last| {
+        let training = endless();
+        let (path, row) =
+            (training.path("data.csv"), |label: u64| format!("{}{}\n", "1,2,3,4,".repeat(16), label % 10));
+        let rows: String = (0..2000).map(|index| row(if index == 1000 { last } else { index })).collect();
+        std::fs::write(&path, rows).expect("a file");
+        let digits = fixture::workspace_root().join("examples/digits/digits.csv.gz");
+        training.with(&digits.display().to_string(), &path.display().to_string())
+    });
+    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"");
+}
+
+#[test]
+fn a_plugin_that_fails_on_one_rank() {
+    let (training, faulty) = (endless(), with_plugin("returns-errors", "ranks = \"all\""));
+    insta::assert_snapshot!(Started::start(&[&training, &faulty, &training], &[0, 1, 2]).ended(None), @"");
+    let training = with_plugin("returns-errors", "options = { hook = \"epoch_end\" }");
+    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"");
+}
+
+/// The others wait for rank zero in its callbacks, however long these take.
+#[test]
+fn a_slow_callback_ends_nothing() {
+    let training = with_plugin("slow", "options = { milliseconds = 4500 }").with("steps = 100000000", "steps = 1");
+    let began = Instant::now();
+    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"");
+    assert!(began.elapsed().as_secs() >= 9, "it was not slow");
+}

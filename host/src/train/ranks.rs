@@ -71,11 +71,11 @@ impl Session {
         Ok(ranks.buckets.begin(&[computed.weight as f32, computed.loss as f32, asked], scale)?)
     }
 
-    /// Why forward or backward failed: where ranks normalize together, one that is gone may be the reason.
+    /// Why forward or backward failed: sums begin within them, and statistics are exchanged, so that a rank that is gone may be the
+    /// reason.
     pub(super) fn explained(&self, error: TrainError) -> TrainError {
-        let is_shared =
-            self.learner.network.is_synchronized() && matches!(error, TrainError::Model(_) | TrainError::Torch(_));
-        let reason = if is_shared { self.group.find_reason() } else { None };
+        let is_own = self.group.is_single() || !matches!(error, TrainError::Model(_) | TrainError::Torch(_));
+        let reason = if is_own { None } else { self.group.find_reason() };
         reason.map_or(error, TrainError::from)
     }
 

@@ -13,18 +13,23 @@ fn leaf(shape: &[i64], seed: f64, scale: f64, learns: bool) -> Tensor {
     numbers(shape, seed, scale).set_requires_grad(learns)
 }
 
+/// The same in f64, as libtorch gets it.
+fn exact(leaf: &Tensor) -> Tensor {
+    leaf.detach().to_kind(Kind::Double).set_requires_grad(leaf.requires_grad())
+}
+
 /// The output, and the gradients of those leaves that learn, of a weighted sum of it.
 fn with_gradients(output: &Tensor, leaves: &[&Tensor]) -> Vec<Tensor> {
     let learning: Vec<&Tensor> = leaves.iter().copied().filter(|leaf| leaf.requires_grad()).collect();
     let mut all = vec![output.detach()];
     if !learning.is_empty() {
-        let loss = (output * numbers(&output.size(), 0.9, 1.0)).sum(Kind::Float);
+        let loss = (output * numbers(&output.size(), 0.9, 1.0).to_kind(output.kind())).sum(None);
         all.extend(Tensor::run_backward(&[loss], &learning, false, false));
     }
     all
 }
 
-/// Computes by the kernels of the processor, twice, and by the plain ones, and compares with libtorch.
+/// Computes from leaves by the kernels of the processor, twice, and by the plain ones, and compares with libtorch in f64.
 fn compare(compute: impl Fn(bool) -> Vec<Tensor>) -> Result<(), TestCaseError> {
     let theirs = compute(false);
     let _gemm = products::enter(Products::Gemm).unwrap();
@@ -53,6 +58,7 @@ proptest! {
     fn gelu_is_that_of_libtorch(rows in 1i64..40, width in 1i64..70, scale in 0.1f64..12.0, learns: bool) {
         compare(|is_ours| {
             let input = leaf(&[rows, width], 0.3, scale, learns);
+            let input = if is_ours { input } else { exact(&input) };
             let output = if is_ours { gelu(&input).unwrap().unwrap() } else { input.gelu("none") };
             with_gradients(&output, &[&input])
         })?;
@@ -68,6 +74,8 @@ proptest! {
         compare(|is_ours| {
             let input = (numbers(&[rows, 1, width], 0.3, 1.0) + shift).set_requires_grad(learns[0]);
             let (weight, bias) = (leaf(&[width], 0.1, 1.0, learns[1]), leaf(&[width], 0.2, 1.0, learns[2]));
+            let all = [input, weight, bias];
+            let [input, weight, bias] = if is_ours { all } else { all.each_ref().map(exact) };
             let output = if is_ours {
                 layer_norm(&input, &weight, &bias, 1e-5).unwrap().unwrap()
             } else {
@@ -88,6 +96,8 @@ proptest! {
             let values = [0.3, 0.4].map(|seed| numbers(&[rows, 1, width], seed, 1.0));
             let [left, right] = [0, 1].map(|index| values[index].shallow_clone().set_requires_grad(learns[index]));
             let (weight, bias) = (leaf(&[width], 0.1, 1.0, learns[2]), leaf(&[width], 0.2, 1.0, learns[3]));
+            let all = [left, right, weight, bias];
+            let [left, right, weight, bias] = if is_ours { all } else { all.each_ref().map(exact) };
             let (output, sum) = if is_ours {
                 add_and_layer_norm([&left, &right], &weight, &bias, 1e-5).unwrap().unwrap()
             } else {
@@ -114,6 +124,7 @@ proptest! {
     ) {
         compare(|is_ours| {
             let projected = leaf(&[batch, length, 3, heads, features], 0.3, 1.5, learns);
+            let projected = if is_ours { projected } else { exact(&projected) };
             let output = if is_ours {
                 attention(&projected, causal).unwrap().unwrap()
             } else {
@@ -127,6 +138,7 @@ proptest! {
     fn cross_entropy_is_that_of_libtorch(size in 1i64..90, classes in 1i64..90, scale in 0.1f64..30.0, learns: bool) {
         compare(|is_ours| {
             let outputs = leaf(&[size, classes], 0.3, scale, learns);
+            let outputs = if is_ours { outputs } else { exact(&outputs) };
             let targets = (Tensor::arange(size, (Kind::Int64, Device::Cpu)) * 7).remainder(classes);
             let loss = if is_ours {
                 cross_entropy(&outputs, &targets).unwrap().unwrap()

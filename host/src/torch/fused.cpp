@@ -88,14 +88,14 @@ struct Gelu : torch::autograd::Function<Gelu> {
     const at::Tensor derivative = learns ? empty(input.sizes()) : at::Tensor();
     fused_gelu(kernels, input, output, derivative);
     keep_kernels(context, kernels);
-    context->saved_data["derivative"] = derivative;
+    context->save_for_backward({derivative});
     return output;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& of_output) {
     refuse_second_derivative("gelu");
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const at::Tensor derivative = context->saved_data["derivative"].toTensor();
+    const at::Tensor derivative = context->get_saved_variables()[0];
     at::Tensor gradient = empty(derivative.sizes());
     fused_multiply(kept_kernels(context), of_output[0].contiguous(), derivative, gradient);
     return {std::move(gradient), at::Tensor()};
@@ -132,9 +132,7 @@ struct Normalization {
     run(kernels.layer_norm, arguments, rows, width);
     keep_kernels(context, kernels);
     context->set_materialize_grads(false);
-    context->save_for_backward({sum, weight});
-    context->saved_data["mean"] = mean;
-    context->saved_data["inverse"] = inverse;
+    context->save_for_backward({sum, weight, mean, inverse});
     return other.defined() ? variable_list{output, sum} : variable_list{output};
   }
 
@@ -147,8 +145,7 @@ struct Normalization {
     }
     const HostFused& kernels = kept_kernels(context);
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &input = saved[0], &weight = saved[1];
-    const at::Tensor mean = context->saved_data["mean"].toTensor(), inverse = context->saved_data["inverse"].toTensor();
+    const at::Tensor &input = saved[0], &weight = saved[1], &mean = saved[2], &inverse = saved[3];
     const at::Tensor gradient = of_outputs[0].contiguous();
     const std::int64_t width = weight.numel(), rows = input.numel() / width, blocks = (rows + kRows - 1) / kRows;
     at::Tensor of_input = empty(input.sizes()), of_weight = empty(weight.sizes()), of_bias = empty(weight.sizes());
@@ -245,8 +242,7 @@ struct Attention : torch::autograd::Function<Attention> {
     arguments.output = output.mutable_data_ptr<float>();
     run_attention(kernels, arguments, batch);
     keep_kernels(context, kernels);
-    context->save_for_backward({projected});
-    context->saved_data["weights"] = weights;
+    context->save_for_backward({projected, weights});
     context->saved_data["causal"] = causal;
     return output;
   }
@@ -254,8 +250,8 @@ struct Attention : torch::autograd::Function<Attention> {
   static variable_list backward(AutogradContext* context, const variable_list& of_output) {
     refuse_second_derivative("multi_head_attention");
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const at::Tensor projected = context->get_saved_variables()[0];
-    const at::Tensor weights = context->saved_data["weights"].toTensor();
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &projected = saved[0], &weights = saved[1];
     const at::Tensor gradient = of_output[0].contiguous();
     at::Tensor of_projected = empty(projected.sizes());
     HostAttention arguments = attention_of(projected, context->saved_data["causal"].toBool());
@@ -276,14 +272,14 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
       bool learns) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor gradient = learns ? empty(outputs.sizes()) : at::Tensor();
-    context->saved_data["gradient"] = gradient;
+    context->save_for_backward({gradient});
     return fused_cross_entropy(*fused_kernels(), outputs, targets, gradient);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& of_output) {
     refuse_second_derivative("cross_entropy");
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    at::Tensor gradient = context->saved_data["gradient"].toTensor();
+    at::Tensor gradient = context->get_saved_variables()[0];
     if (*of_output[0].const_data_ptr<float>() != 1) {
       gradient = gradient.mul(of_output[0]);
     }

@@ -59,7 +59,10 @@ fn a_rank_that_stands_still() {
     let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
     started.wait_for_step(5);
     started.signal(1, libc::SIGSTOP);
-    insta::assert_snapshot!(started.ended(Some(1)), @"");
+    insta::assert_snapshot!(started.ended(Some(1)), @"
+    rank 0: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 3s: it, its machine or its network stands still
+    rank 2: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 3s: it, its machine or its network stands still
+    ");
 }
 
 /// It has the store, which answers nobody then.
@@ -69,37 +72,56 @@ fn rank_zero_that_stands_still() {
     let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
     started.wait_for_step(5);
     started.signal(0, libc::SIGSTOP);
-    insta::assert_snapshot!(started.ended(Some(0)), @"");
+    insta::assert_snapshot!(started.ended(Some(0)), @"
+    rank 1: exit code 1: rank 0 ([PROCESS]) has not answered for 3s, and has the store of the ranks
+    rank 2: exit code 1: rank 0 ([PROCESS]) has not answered for 3s, and has the store of the ranks
+    ");
 }
 
 #[test]
 fn a_rank_that_never_starts() {
     let training = endless();
-    insta::assert_snapshot!(Started::start(&[&training; 3], &[0, 2]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training; 3], &[0, 2]).ended(None), @"
+    rank 0: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 3s
+    rank 2: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 3s
+    ");
 }
 
 #[test]
 fn rank_zero_that_never_starts() {
     let training = endless();
-    insta::assert_snapshot!(Started::start(&[&training; 3], &[1, 2]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training; 3], &[1, 2]).ended(None), @"
+    rank 1: exit code 2: rank 1 cannot reach the other ranks at `[ADDRESS]`
+    rank 2: exit code 2: rank 2 cannot reach the other ranks at `[ADDRESS]`
+    ");
 }
 
 #[test]
 fn a_rank_that_is_refused() {
     let (training, refused) = (endless(), endless().with("out_features = 16", "out_featurez = 16"));
-    insta::assert_snapshot!(Started::start(&[&training, &refused], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &refused], &[0, 1]).ended(None), @"
+    rank 0: exit code 2: rank 1 of 2 has not started, or cannot reach `[ADDRESS]`, after 3s
+    rank 1: exit code 2: unknown key `out_featurez` in `model.layers.1`
+    ");
 }
 
 #[test]
 fn a_rank_with_another_model() {
     let (training, other) = (endless(), endless().with("out_features = 16", "out_features = 17"));
-    insta::assert_snapshot!(Started::start(&[&training, &other, &training], &[0, 1, 2]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &other, &training], &[0, 1, 2]).ended(None), @"
+    rank 0: exit code 1: rank 1 has another model than rank 0: [DIGEST] instead of [DIGEST]
+    rank 1: exit code 1: rank 1 has another model than rank 0: [DIGEST] instead of [DIGEST]
+    rank 2: exit code 1: rank 1 has another model than rank 0: [DIGEST] instead of [DIGEST]
+    ");
 }
 
 #[test]
 fn a_rank_with_another_run_file() {
     let (training, other) = (endless(), endless().with("1e-3", "2e-3"));
-    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"
+    rank 0: exit code 1: rank 1 has another run file than rank 0: [DIGEST] instead of [DIGEST]
+    rank 1: exit code 1: rank 1 has another run file than rank 0: [DIGEST] instead of [DIGEST]
+    ");
 }
 
 #[test]
@@ -113,15 +135,25 @@ fn a_rank_with_other_data() {
         let digits = fixture::workspace_root().join("examples/digits/digits.csv.gz");
         training.with(&digits.display().to_string(), &path.display().to_string())
     });
-    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"
+    rank 0: exit code 1: rank 1 has another data than rank 0: [DIGEST] instead of [DIGEST]
+    rank 1: exit code 1: rank 1 has another data than rank 0: [DIGEST] instead of [DIGEST]
+    ");
 }
 
 #[test]
 fn a_plugin_that_fails_on_one_rank() {
     let (training, faulty) = (endless(), with_plugin("returns-errors", "ranks = \"all\""));
-    insta::assert_snapshot!(Started::start(&[&training, &faulty, &training], &[0, 1, 2]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &faulty, &training], &[0, 1, 2]).ended(None), @"
+    rank 0: exit code 1: rank 1 failed: plugin `returns-errors` failed in `step_end`: it fails in `step_end`
+    rank 1: exit code 1: plugin `returns-errors` failed in `step_end`: it fails in `step_end`
+    rank 2: exit code 1: rank 1 failed: plugin `returns-errors` failed in `step_end`: it fails in `step_end`
+    ");
     let training = with_plugin("returns-errors", "options = { hook = \"epoch_end\" }");
-    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"
+    rank 0: exit code 1: plugin `returns-errors` failed in `epoch_end`: it fails in `epoch_end`
+    rank 1: exit code 1: rank 0 failed: plugin `returns-errors` failed in `epoch_end`: it fails in `epoch_end`
+    ");
 }
 
 /// The others wait for rank zero in its callbacks, however long these take.
@@ -129,6 +161,9 @@ fn a_plugin_that_fails_on_one_rank() {
 fn a_slow_callback_ends_nothing() {
     let training = with_plugin("slow", "options = { milliseconds = 4500 }").with("steps = 100000000", "steps = 1");
     let began = Instant::now();
-    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"
+    rank 0: exit code 0
+    rank 1: exit code 0
+    ");
     assert!(began.elapsed().as_secs() >= 9, "it was not slow");
 }

@@ -17,10 +17,11 @@ fn main() {
 /// What tch lacks. libtorch's headers are most of its compile time, so that the sources include few of them, and `-O1`
 /// is enough: the work is done inside libtorch's kernels.
 fn compile_shim() {
-    const SOURCES: [&str; 11] = [
+    const SOURCES: [&str; 12] = [
         "src/torch/buckets.cpp",
         "src/torch/c10d.cpp",
         "src/torch/chain.cpp",
+        "src/torch/fused.cpp",
         "src/torch/gru.cpp",
         "src/torch/shim.cpp",
         "src/torch/script.cpp",
@@ -30,9 +31,10 @@ fn compile_shim() {
         "src/torch/program.cpp",
         "src/torch/program_run.cpp",
     ];
-    const HEADERS: [&str; 12] = [
+    const HEADERS: [&str; 14] = [
         "src/torch/autocast.h",
         "src/torch/c10d.h",
+        "src/torch/fused.h",
         "src/torch/gloo_stubs/gloo/algorithm.h",
         "src/torch/gloo_stubs/gloo/common/error.h",
         "src/torch/gloo_stubs/gloo/config.h",
@@ -43,6 +45,7 @@ fn compile_shim() {
         "src/torch/products.h",
         "src/torch/program_regions.h",
         "src/torch/program_symbols.h",
+        "src/torch/threads.h",
     ];
     for file in SOURCES.iter().chain(&HEADERS) {
         println!("cargo::rerun-if-changed={file}");

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::BenchOptions;
 use crate::cargo::Cargo;
 use crate::error::Result;
 use crate::suite::TestOptions;
@@ -41,6 +42,7 @@ Examples:
   cargo xtask test -- checkpoint            … with options for `cargo test`, here a name
   cargo xtask bench -- -- hooks             one section of the host's benchmarks
   cargo xtask bench --comparison            only the host against PyTorch's loops
+  cargo xtask bench --comparison --peers    … and against Burn and candle
   LIBTORCH=/opt/libtorch cargo xtask demo   with your own libtorch";
 
 #[derive(Debug, Subcommand)]
@@ -67,6 +69,9 @@ enum Task {
         /// Run only the comparison with PyTorch's loops
         #[arg(long, conflicts_with = "arguments")]
         comparison: bool,
+        /// Also compare with Burn and candle, which are downloaded and compiled for it
+        #[arg(long, conflicts_with = "arguments")]
+        peers: bool,
         /// Options for `cargo bench`; then nothing else runs
         #[arg(last = true)]
         arguments: Vec<OsString>,
@@ -118,7 +123,9 @@ fn run(task: Task) -> Result<()> {
             };
             suite::run(&workspace, &cargo, &options)
         }
-        Task::Bench { comparison, arguments } => bench::run(&workspace, &cargo, comparison, &arguments),
+        Task::Bench { comparison, peers, arguments } => {
+            bench::run(&workspace, &cargo, &BenchOptions { comparison, peers, arguments: &arguments })
+        }
         Task::Dist => dist::run(&workspace, &cargo, &libtorch),
     }
 }

@@ -64,7 +64,7 @@ fn stage(name: &'static str, run: impl FnOnce() -> Result<()>) -> Outcome {
 
 fn check_format(workspace: &Workspace, cargo: &Cargo) -> Result<()> {
     let mut outcome = process::run(cargo.command().args(["fmt", "--all", "--", "--check"]));
-    for manifest in workspace.projects()? {
+    for manifest in workspace.projects()?.into_iter().chain(workspace.peer_projects()?) {
         let mut command = cargo.command();
         command.arg("fmt").arg("--manifest-path").arg(manifest).args(["--", "--check"]);
         outcome = outcome.and(process::run(&mut command));

@@ -49,6 +49,16 @@ impl Workspace {
         self.root.join("host/benches/comparison/compare.py")
     }
 
+    /// The folder of the Cargo projects that train with other frameworks of Rust, for the comparison.
+    pub fn peers(&self) -> PathBuf {
+        self.root.join("host/benches/comparison/peers")
+    }
+
+    /// What is compiled only for the comparison.
+    pub fn peers_target(&self) -> PathBuf {
+        self.root.join("target/comparison")
+    }
+
     /// The result of `cargo xtask dist`.
     pub fn dist(&self) -> PathBuf {
         self.root.join("target/dist")
@@ -62,25 +72,33 @@ impl Workspace {
     /// The manifests of the Cargo projects that are not members of the workspace: programs and plugins as outside
     /// authors write them.
     pub fn projects(&self) -> Result<Vec<PathBuf>> {
-        let mut manifests = Vec::new();
-        for folder in ["examples", "tests/plugins"] {
-            let folder = self.root.join(folder);
-            if !folder.is_dir() {
-                continue;
-            }
-            for entry in folder.read_dir().on("read", &folder)? {
-                let manifest = entry.on("read", &folder)?.path().join("Cargo.toml");
-                if manifest.is_file() {
-                    manifests.push(manifest);
-                }
-            }
-        }
-        manifests.sort();
+        let mut manifests = manifests_in(&self.root.join("examples"))?;
+        manifests.extend(manifests_in(&self.root.join("tests/plugins"))?);
         Ok(manifests)
+    }
+
+    /// The manifests of the projects in [`Self::peers`], whose dependencies are downloaded only for the comparison.
+    pub fn peer_projects(&self) -> Result<Vec<PathBuf>> {
+        manifests_in(&self.peers())
     }
 
     /// A path relative to the workspace's root, for messages.
     pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
     }
+}
+
+/// The manifests in the folders of a folder, if there is one.
+fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut manifests = Vec::new();
+    if folder.is_dir() {
+        for entry in folder.read_dir().on("read", folder)? {
+            let manifest = entry.on("read", folder)?.path().join("Cargo.toml");
+            if manifest.is_file() {
+                manifests.push(manifest);
+            }
+        }
+    }
+    manifests.sort();
+    Ok(manifests)
 }

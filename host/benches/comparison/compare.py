@@ -1,15 +1,17 @@
 """Trains the same models with the host and with PyTorch's loops, in turns, and prints ratios:
 
-    python compare.py --host target/release/host --plugins target/plugins [--rounds N] [WORKLOAD ...]
+    python compare.py --host target/release/host --plugins target/plugins [--peers DIR] [--rounds N] [WORKLOAD ...]
 
-The interpreter needs the packages of tests/requirements-pytorch.txt; `cargo xtask bench` prepares all of it.
+The interpreter needs the packages of tests/requirements-pytorch.txt; `cargo xtask bench` prepares all of it. With
+`--peers`, frameworks of Rust take part in the workloads for which `peers` has their models, with the same samples.
 
 Every contestant of a round trains the run file's steps in its own process, on as many threads as the host chooses with
 `threads = "auto"`, and with libgomp's threads waiting as long as the host's. A step's time is that of the whole loop:
 waiting for data, forward, backward, update, reading the loss, and the ends of epochs. The first steps do not count: the
 frameworks' clocks start after them, and the time of a second host run with only those steps is subtracted from the
-first. Other work of the machine only adds time, so the fastest round of each contestant counts. A ratio that misses its
-target is marked, but nothing fails.
+first. Other work of the machine only adds time, so the fastest round of each contestant counts. A ratio that misses
+its target is marked, but nothing fails. A framework that trained another model than PyTorch's loop, or learned less, is
+an error.
 
 In workloads called `exported-…` the host trains what `torch.export.save` wrote of the model that PyTorch's loops train.
 """
@@ -47,8 +49,13 @@ NAMES = {
     "lightning": "PyTorch Lightning",
     "accelerated": "pytorch-accelerated",
 }
+# By the names of their folders in `peers`.
+PEERS = {"burn": "Burn, flex", "candle": "candle"}
+WORKLOADS_OF_PEERS = ["mlp", "cnn", "transformer"]
 # Of an exported program.
 LOOPS_OF_EXPORTED = ["host", "eager", "gathered"]
+# By which share a contestant may lower the loss less than PyTorch's loop: weights and the order of samples are random.
+LEARNED_LESS = 0.1
 # As the host sets it for itself (host/src/cli/openmp.rs).
 ENVIRONMENT = os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
 # The most memory and waiting time of the host, as shares of Lightning's peak memory and of the time.
@@ -65,15 +72,17 @@ class Result:
     peak: int = 0
     # The share of the time in which the loop waited for data, one per round.
     waits: list = dataclasses.field(default_factory=list)
+    # What the latest round of another framework told: steps, parameters, and losses.
+    told: dict = dataclasses.field(default_factory=dict)
 
     def best(self):
         return min(self.steps)
 
 
-def finish(command):
+def finish(command, **environment):
     """Runs to the end; returns its stdout, its stderr, and its peak resident memory in bytes."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, env=ENVIRONMENT)
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=ENVIRONMENT | environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0), err.seek(0)
@@ -84,9 +93,9 @@ def finish(command):
 
 
 class Comparison:
-    def __init__(self, host, plugins, workload, folder):
-        """Models are exported into `folder`."""
-        self.host, self.plugins, self.workload = host, plugins, workload
+    def __init__(self, host, plugins, peers, workload, folder):
+        """Models and samples are exported into `folder`; `peers` is the folder of the peers' programs, or none."""
+        self.host, self.plugins, self.peers, self.workload = host, plugins, peers, workload
         self.run_file = FOLDER / f"{workload}.toml"
         self.steps = tomllib.loads(self.run_file.read_text())["train"]["steps"]
         self.warm_up = self.steps // 5
@@ -97,6 +106,9 @@ class Comparison:
             program, contestants = folder / f"{workload}.pt2", LOOPS_OF_EXPORTED
             finish([sys.executable, FOLDER / "export.py", workload, program])
             self.settings = ["--set", f"model.exported={json.dumps(str(program))}"]
+        if peers and workload in WORKLOADS_OF_PEERS:
+            self.samples, contestants = folder / f"{workload}.safetensors", NAMES | PEERS
+            finish([sys.executable, FOLDER / "samples.py", workload, self.samples])
         self.results = {contestant: Result() for contestant in contestants}
 
     def run_round(self):
@@ -122,14 +134,29 @@ class Comparison:
         result.waits.append(whole["waited_for_data"] / whole["elapsed"])
 
     def train_with(self, framework, result):
-        command = [sys.executable, FOLDER / "train.py", framework, self.workload]
-        command += ["--threads", str(self.threads), "--warm-up", str(self.warm_up)]
-        written, _, peak = finish(command)
-        measured = json.loads(written.splitlines()[-1])
-        if measured["steps"] != self.steps:
-            sys.exit(f"{framework} trained {measured['steps']} steps of {self.workload} instead of {self.steps}")
-        result.steps.append(measured["seconds_per_step"])
+        if framework in PEERS:
+            command = [self.peers / f"{framework}-peer", self.samples, str(self.warm_up)]
+        else:
+            command = [sys.executable, FOLDER / "train.py", framework, self.workload]
+            command += ["--threads", str(self.threads), "--warm-up", str(self.warm_up)]
+        # The peers compute on the threads of Rayon.
+        written, _, peak = finish(command, RAYON_NUM_THREADS=str(self.threads))
+        result.told = json.loads(written.splitlines()[-1])
+        self.check(framework, result.told)
+        result.steps.append(result.told["seconds_per_step"])
         result.peak = max(result.peak, peak)
+
+    def check(self, framework, told):
+        """Ends the comparison if a framework did something else than PyTorch's loop, which comes before the others."""
+        expected = self.results["eager"].told
+        for key, wanted in {"steps": self.steps, "parameters": expected["parameters"]}.items():
+            if told[key] != wanted:
+                sys.exit(f"{framework} trained {told[key]} {key} of {self.workload} instead of {wanted}")
+        limit = expected["last_loss"] + LEARNED_LESS * (expected["first_loss"] - expected["last_loss"])
+        # Also false of NaN.
+        if not told["last_loss"] < limit:
+            reached = f"{told['last_loss']:.3f}, not below {limit:.3f}"
+            sys.exit(f"{framework} lowered the loss of {self.workload} to {reached}")
 
     def table(self):
         """Rows of workload, contestant, steps per second, the host's ratio, its target, whether it is met, peak."""
@@ -139,7 +166,7 @@ class Comparison:
             target = WORKLOADS[self.workload].get(contestant)
             yield [
                 f"{self.workload}, threads {self.threads}",
-                NAMES[contestant],
+                (NAMES | PEERS)[contestant],
                 f"{1 / result.best():.1f}",
                 f"{ratio:.2f} ×",
                 f"≥ {target} ×" if target else "–",
@@ -148,7 +175,7 @@ class Comparison:
             ]
 
     def remarks(self, peaks):
-        """Figures about only the host; `peaks` are in GFLOP/s, by threads."""
+        """Figures that are not in the table; `peaks` are in GFLOP/s, by threads."""
         host = self.results["host"]
         if self.megaflops:
             reached, peak = self.megaflops / host.best() / 1e3, peaks[self.threads]
@@ -161,6 +188,10 @@ class Comparison:
             share = host.peak / self.results["lightning"].peak
             target = f"target: ≤ {MEMORY_SHARE:.2f}, met: {met(share <= MEMORY_SHARE)}"
             yield f"mlp: the host's peak of memory is {share:.2f} of Lightning's; {target}"
+        if self.results.keys() & PEERS.keys():
+            losses = (((NAMES | PEERS)[name], self.results[name].told["last_loss"]) for name in ["eager", *PEERS])
+            told = "; ".join(f"{name}, {loss:.4f}" for name, loss in losses)
+            yield f"{self.workload}: mean loss of the last tenth of the steps: {told}"
 
 
 def work(told):
@@ -224,6 +255,7 @@ def main():
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all by default")
     parser.add_argument("--host", type=pathlib.Path, required=True, help="the program")
     parser.add_argument("--plugins", type=pathlib.Path, required=True, help="the folder of the shipped plugins")
+    parser.add_argument("--peers", type=pathlib.Path, help="the folder of the programs burn-peer and candle-peer")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     for name in arguments.workloads:
@@ -236,7 +268,8 @@ def main():
 
 def compare(arguments, folder):
     names = arguments.workloads or WORKLOADS
-    comparisons = [Comparison(arguments.host, arguments.plugins, name, folder) for name in names]
+    programs = arguments.host, arguments.plugins, arguments.peers
+    comparisons = [Comparison(*programs, name, folder) for name in names]
     peaks = {}
     for number in range(arguments.rounds):
         load = os.getloadavg()[0]

@@ -1,4 +1,4 @@
-"""Trains a workload with one of the frameworks, and prints the seconds of a step as JSON:
+"""Trains a workload with one of the frameworks, and prints as JSON how long a step took and what was learned:
 
     python train.py {eager | gathered | compiled | lightning | accelerated} WORKLOAD --threads N --warm-up STEPS
 
@@ -21,20 +21,31 @@ import workloads
 
 
 class Clock:
-    """Called in each step where its loss is computed; excludes the time of the first steps."""
+    """Called in each step where its loss is computed; excludes the time of the first steps. Keeps the loss of the first
+    step, and those of the last tenth of the steps."""
 
-    def __init__(self, warm_up):
+    def __init__(self, warm_up, all_steps):
         self.warm_up = warm_up
+        self.kept_after = all_steps - all_steps // 10
         self.steps = 0
+        self.losses = []
 
-    def tick(self):
+    def tick(self, loss):
         self.steps += 1
         if self.steps == self.warm_up:
             self.began = time.perf_counter()
+        if self.steps == 1 or self.steps > self.kept_after:
+            self.losses.append(loss.detach())
         self.newest = time.perf_counter()
 
-    def seconds_per_step(self):
-        return (self.newest - self.began) / (self.steps - self.warm_up)
+    def report(self):
+        first, *last = (loss.item() for loss in self.losses)
+        return {
+            "seconds_per_step": (self.newest - self.began) / (self.steps - self.warm_up),
+            "steps": self.steps,
+            "first_loss": first,
+            "last_loss": sum(last) / len(last),
+        }
 
 
 def batches(workload):
@@ -129,14 +140,17 @@ def main():
     parser.add_argument("--warm-up", type=int, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    workload, clock = workloads.load(arguments.workload), Clock(arguments.warm_up)
+    workload = workloads.load(arguments.workload)
+    clock = Clock(arguments.warm_up, workload.steps)
 
     def loss_function(outputs, targets):
-        clock.tick()
-        return workload.loss(outputs, targets)
+        loss = workload.loss(outputs, targets)
+        clock.tick(loss)
+        return loss
 
     FRAMEWORKS[arguments.framework](workload, loss_function)
-    print(json.dumps({"seconds_per_step": clock.seconds_per_step(), "steps": clock.steps}))
+    parameters = sum(parameter.numel() for parameter in workload.model.parameters())
+    print(json.dumps(clock.report() | {"parameters": parameters}))
 
 
 if __name__ == "__main__":

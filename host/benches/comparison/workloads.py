@@ -22,6 +22,10 @@ class Workload:
     batch_size: int
     epochs: int
 
+    @property
+    def steps(self):
+        return self.epochs * -(-len(self.inputs) // self.batch_size)
+
     def loss(self, outputs, targets):
         # Classes are in the last dimension.
         return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())

@@ -19,6 +19,14 @@ pub enum DistributedError {
         /// Why.
         source: TorchError,
     },
+    /// The store's port cannot be listened at.
+    #[error("rank 0 cannot listen at the port {port}, where the ranks meet")]
+    Port {
+        /// The port.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Some ranks have not come.
     #[error("{} of {world_size} {} not started, or cannot reach `{address}`, after {timeout:?}", ranks(missing), if missing.len() == 1 { "has" } else { "have" })]
     Missing {
@@ -81,6 +89,9 @@ pub enum DistributedError {
         /// What went wrong.
         source: TorchError,
     },
+    /// Batch norms that the host does not compute cannot count the samples of all ranks.
+    #[error("`distributed.sync_batch_norm` is for models of layers on the CPU, and this one is another")]
+    Statistics,
     /// What ranks have measured does not fit together.
     #[error("the ranks cannot merge what they have measured: {message}")]
     Merge {
@@ -135,6 +146,7 @@ impl Report for DistributedError {
             Self::Store { .. } => {
                 "the address must be that of rank 0's machine, reachable on this port from all others".to_owned()
             }
+            Self::Port { .. } => "choose another port: `MASTER_PORT`, or `--master-port` of `torchrun`".to_owned(),
             Self::Missing { .. } => {
                 "start every rank with the same address, port and number of ranks; `timeout` in `[distributed]` says how \
                  long they wait for each other"
@@ -149,6 +161,9 @@ impl Report for DistributedError {
             Self::Failed { rank, .. } | Self::Lost { rank, .. } => {
                 format!("the log of rank {rank} tells more; the run goes on from its last checkpoint with `--resume auto`")
             }
+            Self::Statistics => "without it, each rank normalizes by the statistics of its own samples, as PyTorch's \
+                                 `DistributedDataParallel` does"
+                .to_owned(),
             Self::Operation { .. } | Self::Merge { .. } | Self::Message { .. } => return None,
         })
     }

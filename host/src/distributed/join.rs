@@ -78,7 +78,8 @@ impl Joined {
         let &Meeting { rank, world_size, timeout, .. } = meeting;
         let address = format!("{}:{}", meeting.address, meeting.port);
         let not_reached = |source| DistributedError::Store { rank, address: address.clone(), source };
-        let served = Store::connect(&meeting.address, meeting.port, meeting.serving, timeout).map_err(not_reached)?;
+        let serving = listening(meeting).map_err(|source| DistributedError::Port { port: meeting.port, source })?;
+        let served = Store::connect(&meeting.address, meeting.port, serving, timeout).map_err(not_reached)?;
         let store = served.prefixed(&format!("host/{}", meeting.attempt)).map_err(not_reached)?;
         let own = Member {
             process: std::process::id(),
@@ -131,6 +132,28 @@ impl Joined {
     pub(super) fn differs(&self, what: &'static str, own: String, of_zero: String) -> DistributedError {
         differs(&self.store, self.rank, what, own, of_zero)
     }
+}
+
+/// Listens at the store's port with an IPv4 socket of our own. libtorch's is one for both protocols, and looks up the name of each
+/// peer in its IPv6 form, for which a machine has no entry in `/etc/hosts`: where the name server does not answer, nobody is served
+/// for seconds.
+#[cfg(unix)]
+fn listening(meeting: &Meeting) -> std::io::Result<Serving> {
+    use std::net::TcpListener;
+    use std::os::fd::IntoRawFd;
+
+    let is_ipv6 = meeting.address.parse().is_ok_and(|address: IpAddr| address.is_ipv6());
+    if meeting.serving != Serving::Listening || is_ipv6 {
+        return Ok(meeting.serving);
+    }
+    let local = meeting.loopback || is_loopback(&meeting.address);
+    let address = if local { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    Ok(Serving::Inherited(TcpListener::bind((address, meeting.port))?.into_raw_fd()))
+}
+
+#[cfg(not(unix))]
+fn listening(meeting: &Meeting) -> std::io::Result<Serving> {
+    Ok(meeting.serving)
 }
 
 fn differs(store: &Store, rank: usize, what: &'static str, own: String, of_zero: String) -> DistributedError {

@@ -182,9 +182,9 @@ impl ProcessGroup {
         }
     }
 
-    /// Why a computation failed in which ranks may have worked together: the rank that is the reason, if there is one.
-    pub fn reason(&self) -> Option<DistributedError> {
-        self.joined.as_ref()?.watch.reason()
+    /// Why a computation failed in which ranks work together: the rank that is the reason, if one is found within some seconds.
+    pub fn find_reason(&self) -> Option<DistributedError> {
+        self.joined.as_ref()?.watch.search()
     }
 
     /// What ends this rank for the others; it outlives the group.

@@ -12,8 +12,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The meetings of so many ranks.
 fn meetings(world_size: usize) -> Vec<Meeting> {
-    // libtorch closes a socket that it takes over twice, which in a process of many stores may be another one's; so this is one
-    // that is free.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut serving = Serving::Listening;
     let meeting = |rank| Meeting {

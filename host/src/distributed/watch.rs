@@ -132,18 +132,21 @@ impl Watch {
 
     /// Why an operation failed: looks for the rank that is the reason.
     pub(super) fn explain(&self, action: &'static str, source: TorchError) -> DistributedError {
+        let world_size = self.shared.members.len();
+        self.search().unwrap_or(DistributedError::Operation { world_size, action, source })
+    }
+
+    /// After something failed that ranks do together: the rank that is the reason, if one is found.
+    pub(super) fn search(&self) -> Option<DistributedError> {
         let began = Instant::now();
         while began.elapsed() < SEARCH {
             self.shared.looks.store(true, Ordering::Relaxed);
-            if let Some(error) = self.reason() {
-                return error;
-            }
-            if let Some(error) = self.shared.silent_since(began) {
-                return error;
+            if let Some(error) = self.reason().or_else(|| self.shared.silent_since(began)) {
+                return Some(error);
             }
             std::thread::sleep(BEAT / 5);
         }
-        DistributedError::Operation { world_size: self.shared.members.len(), action, source }
+        None
     }
 
     /// The rank that is not waited for any longer, if there is one.
@@ -209,39 +212,36 @@ impl Shared {
                 self.found(rank, Reason::Failed(String::from_utf8_lossy(&message).into_owned()));
                 return Ok(());
             }
-            self.look_at(rank, store.get(&beat_key(rank))?.unwrap_or_default(), seen);
+            look_at(seen, rank, store.get(&beat_key(rank))?.unwrap_or_default());
         }
+        self.judge(seen);
         let silent = seen.iter().map(|(rank, seen)| (*rank, seen.alive)).collect();
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = silent;
         Ok(())
     }
 
-    /// Takes note of a rank's beat.
-    fn look_at(&self, rank: usize, text: Vec<u8>, seen: &mut BTreeMap<usize, Seen>) {
-        let now = Instant::now();
-        let seen = seen.entry(rank).or_insert_with(|| Seen { text: text.clone(), alive: now, same: now });
-        if seen.text != text {
-            if without_count(&seen.text) != without_count(&text) {
-                seen.same = now;
-            }
-            (seen.alive, seen.text) = (now, text);
-        }
+    /// Looks for a rank that is not waited for any longer.
+    fn judge(&self, seen: &BTreeMap<usize, Seen>) {
         let timeout = self.timeout;
-        if now - seen.alive > timeout {
-            let message =
-                format!("has shown no sign of life for {timeout:?}: it, its machine or its network stands still");
-            self.found(rank, Reason::Lost(message));
-        } else if now - seen.same > timeout {
-            let (doing, operations) = parts(&seen.text);
-            let own = self.operations.load(Ordering::Relaxed);
-            if doing == Some(Doing::Computing as u8) {
-                let message = format!("has computed for {timeout:?} without an end");
-                self.found(rank, Reason::Lost(message));
-            } else if doing == Some(Doing::Waiting as u8) && operations != Some(own) {
-                let message =
-                    format!("waits in another operation ({}) than rank {} ({own})", operations.unwrap_or(0), self.rank);
-                self.found(rank, Reason::Lost(message));
-            }
+        let does =
+            |seen: &Seen, doing: Doing| parts(&seen.text).0 == Some(doing as u8) && seen.same.elapsed() > timeout;
+        for (rank, seen) in seen {
+            let how = if seen.alive.elapsed() > timeout {
+                format!("has shown no sign of life for {timeout:?}: it, its machine or its network stands still")
+            } else if does(seen, Doing::Computing) {
+                format!("has computed for {timeout:?} without an end")
+            } else {
+                continue;
+            };
+            self.found(*rank, Reason::Lost(how));
+        }
+        // Where all wait and nobody is waited for, one of them waits for something else.
+        let own = self.operations.load(Ordering::Relaxed);
+        let other =
+            seen.iter().find_map(|(rank, seen)| Some((*rank, parts(&seen.text).1.filter(|other| *other != own)?)));
+        if let (true, Some((rank, other))) = (seen.values().all(|seen| does(seen, Doing::Waiting)), other) {
+            let how = format!("waits in another operation ({other}) than rank {} ({own})", self.rank);
+            self.found(rank, Reason::Lost(how));
         }
     }
 
@@ -280,11 +280,25 @@ impl Shared {
 impl Patience for Shared {
     fn goes_on(&self) -> bool {
         self.looks.store(true, Ordering::Relaxed);
+        // Ranks wait for each other within a computation, too: batch norms do.
+        self.doing.store(Doing::Waiting as u8, Ordering::Relaxed);
         if self.written.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > self.timeout {
             let message = format!("has not answered for {:?}, and has the store of the ranks", self.timeout);
             self.found(0, Reason::Lost(message));
         }
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+}
+
+/// Takes note of a rank's beat.
+fn look_at(seen: &mut BTreeMap<usize, Seen>, rank: usize, text: Vec<u8>) {
+    let now = Instant::now();
+    let seen = seen.entry(rank).or_insert_with(|| Seen { text: text.clone(), alive: now, same: now });
+    if seen.text != text {
+        if without_count(&seen.text) != without_count(&text) {
+            seen.same = now;
+        }
+        (seen.alive, seen.text) = (now, text);
     }
 }
 

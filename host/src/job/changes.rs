@@ -234,4 +234,18 @@ mod tests {
         differences(&sgd, &adam, "", &mut |place, _, _| places.push(place.to_owned()));
         assert_eq!(places, ["/o/type"]);
     }
+
+    #[test]
+    fn the_settings_of_several_processes_are_compared_key_by_key() {
+        const RUN: &str = "run.name = 'a'\ndata = { format = 'csv', path = 'a.csv', target = 0 }\n\
+            train = { epochs = 1, batch_size = 4, optimizer = { type = 'sgd', learning_rate = 0.1 } }\n";
+        let read = |section: &str| {
+            let loaded = run_file::load("run.toml", &format!("{RUN}{section}"), &[], &[]).expect("a run file");
+            without_paths(&loaded.run_file)
+        };
+        let (before, now) = (read(""), read("distributed = { bucket_mb = 1, timeout = '1 min' }"));
+        let mut places = Vec::new();
+        differences(&before, &now, "", &mut |place, _, _| places.push(place.to_owned()));
+        assert_eq!(places, ["/distributed/bucket_mb", "/distributed/timeout"]);
+    }
 }

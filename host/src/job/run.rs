@@ -32,7 +32,7 @@ use crate::data::DataDescription;
 use crate::dispatch::{
     Dispatcher, Exit, Failure, HookLimits, HookTime, OnError, OnHang, Order, SavedState, ScheduleState,
 };
-use crate::distributed::ProcessGroup;
+use crate::distributed::{DistributedError, ProcessGroup};
 use crate::model::{InitialWeights, ModelFile};
 use crate::report::{Problem, Problems};
 use crate::services::Screen;
@@ -415,8 +415,10 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
         weights.write_into(&mut network).map_err(Box::new)?;
     }
     let options = &plan.run_file.distributed;
-    if let Some(statistics) = group.statistics().filter(|_| options.sync_batch_norm) {
-        network.synchronize(statistics);
+    if let Some(statistics) = group.statistics().filter(|_| options.sync_batch_norm)
+        && !network.synchronize(statistics)
+    {
+        return Err(DistributedError::Statistics.into());
     }
     if group.rank() > 0 {
         // Each rank draws numbers of its own; the initial weights are those of rank zero.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::torch::c10d::Group;
 use crate::torch::sync_batch_norm::{BatchNorm, sync_batch_norm};
-use crate::torch::{TorchError, activations, attention, gru, layout, values};
+use crate::torch::{TorchError, activations, attention, fused, gru, layout, values};
 
 /// Whether layers behave as in training or in evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ struct Step {
     shape: Vec<i64>,
     /// The nodes that this node reads last: their values are dropped after it, unless autograd keeps them.
     release: Vec<usize>,
+    /// Of a sum of two values of one shape: the first layer normalization that reads it, which may be computed with it.
+    normalization: Option<usize>,
 }
 
 impl ExecutionPlan {
@@ -121,7 +123,12 @@ impl ExecutionPlan {
                 specs.iter().filter_map(|spec| places.get(spec.name.as_str()).copied()).collect()
             };
             let (parameters, buffers) = (of(&node.parameters, &parameters), of(&node.buffers, &buffers));
-            steps.push(Step { op, inputs, parameters, buffers, shape, release: Vec::new() });
+            if let (Op::LayerNorm { .. }, [Source::Node(sum)]) = (&op, inputs.as_slice())
+                && is_sum_of_one_shape(graph, *sum)
+            {
+                steps[*sum].normalization.get_or_insert(index);
+            }
+            steps.push(Step { op, inputs, parameters, buffers, shape, release: Vec::new(), normalization: None });
             sources.insert(&node.name, Source::Node(index));
         }
         let output = source(&sources, "output", graph.output())?;
@@ -145,10 +152,9 @@ impl ExecutionPlan {
     /// The output for a batch, whose inputs are in the order of the graph's.
     pub(super) fn run(&self, weights: Weights<'_>, batch: ModelBatch<'_>, mode: Mode) -> Result<Tensor, ModelError> {
         self.check(batch)?;
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
+        let mut values: Vec<Option<Tensor>> = self.steps.iter().map(|_| None).collect();
         for (index, step) in self.steps.iter().enumerate() {
-            let value = step.run(weights, Values { batch, values: &values }, mode);
-            values.push(Some(value.map_err(|failure| failure.at(weights, index))?));
+            self.compute(index, weights, batch, &mut values, mode)?;
             for node in &step.release {
                 values[*node] = None;
             }
@@ -164,10 +170,9 @@ impl ExecutionPlan {
         wanted: &[usize],
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         self.check(batch)?;
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
-        for (index, step) in self.steps.iter().enumerate() {
-            let value = step.run(weights, Values { batch, values: &values }, mode);
-            values.push(Some(value.map_err(|failure| failure.at(weights, index))?));
+        let mut values: Vec<Option<Tensor>> = self.steps.iter().map(|_| None).collect();
+        for index in 0..self.steps.len() {
+            self.compute(index, weights, batch, &mut values, mode)?;
         }
         let intermediate = wanted
             .iter()
@@ -177,6 +182,36 @@ impl ExecutionPlan {
             })
             .collect::<Result<_, _>>()?;
         Ok((self.take_output(weights, batch, values)?, intermediate))
+    }
+
+    /// Writes the value of a node into its place, unless it was computed together with one before it.
+    fn compute(
+        &self,
+        index: usize,
+        weights: Weights<'_>,
+        batch: ModelBatch<'_>,
+        values: &mut [Option<Tensor>],
+        mode: Mode,
+    ) -> Result<(), ModelError> {
+        if values[index].is_some() {
+            return Ok(());
+        }
+        let step = &self.steps[index];
+        if let Some(reader) = step.normalization
+            && let Op::LayerNorm { eps, .. } = self.steps[reader].op
+        {
+            let operands = [0, 1].map(|place| Values { batch, values }.get(step.inputs[place]));
+            let [weight, bias] = [0, 1].map(|place| weights.parameter(self.steps[reader].parameters[place]));
+            let computed = fused::add_and_layer_norm(operands, weight, bias, eps);
+            if let Some((normalized, sum)) = computed.map_err(|error| Failure::from(error).at(weights, index))? {
+                values[reader] = Some(normalized);
+                values[index] = Some(sum);
+                return Ok(());
+            }
+        }
+        let value = step.run(weights, Values { batch, values }, mode);
+        values[index] = Some(value.map_err(|failure| failure.at(weights, index))?);
+        Ok(())
     }
 
     fn take_output(
@@ -304,7 +339,11 @@ impl Step {
                 input.f_batch_norm(weight, bias, mean, variance, training, *momentum, *eps, true)?
             }
             Op::LayerNorm { normalized_shape, eps } => {
-                input.f_layer_norm(normalized_shape, Some(parameter(0)), Some(parameter(1)), *eps, true)?
+                let [weight, bias] = [0, 1].map(parameter);
+                match fused::layer_norm(input, weight, bias, *eps)? {
+                    Some(output) => output,
+                    None => input.f_layer_norm(normalized_shape, Some(weight), Some(bias), *eps, true)?,
+                }
             }
             Op::RmsNorm { normalized_shape, eps } => input.f_rms_norm(normalized_shape, Some(parameter(0)), *eps)?,
             Op::GroupNorm { num_groups, eps, .. } => {
@@ -322,10 +361,11 @@ impl Step {
             Op::Elu { alpha } => activations::elu(input, *alpha)?,
             Op::HardSwish => input.f_hardswish()?,
             Op::HardSigmoid => input.f_hardsigmoid()?,
-            Op::Gelu { approximate } => input.f_gelu(match approximate {
-                GeluApproximation::None => "none",
-                GeluApproximation::Tanh => "tanh",
-            })?,
+            Op::Gelu { approximate: GeluApproximation::None } => match fused::gelu(input)? {
+                Some(output) => output,
+                None => input.f_gelu("none")?,
+            },
+            Op::Gelu { approximate: GeluApproximation::Tanh } => input.f_gelu("tanh")?,
             Op::Silu => input.f_silu()?,
             Op::Tanh => input.f_tanh()?,
             Op::Sigmoid => input.f_sigmoid()?,
@@ -344,17 +384,15 @@ impl Step {
             Op::MultiHeadAttention { num_heads, causal, dropout, bias, .. } => {
                 let [projection, out_projection] = if *bias { [0, 2] } else { [0, 1] };
                 let [length, features] = [self.shape[0], self.shape[1]];
-                // Unbound, not selected: the gradient of three selections is three tensors of zeros and their sum.
-                let projected = input
-                    .f_linear(parameter(projection), optional(projection + 1, *bias))?
-                    .f_view([-1, length, 3, *num_heads, features / num_heads])?
-                    .f_unbind(2)?;
-                let heads = |index: usize| projected[index].f_transpose(1, 2);
-                let (query, key, value) = (heads(0)?, heads(1)?, heads(2)?);
+                let projected = input.f_linear(parameter(projection), optional(projection + 1, *bias))?.f_view([
+                    -1,
+                    length,
+                    3,
+                    *num_heads,
+                    features / num_heads,
+                ])?;
                 let p = if training { *dropout } else { 0.0 };
-                attention::attend([query, key, value], p, *causal)?
-                    .f_transpose(1, 2)?
-                    .f_reshape([-1, length, features])?
+                attention::attend_projected(&projected, p, *causal)?
                     .f_linear(parameter(out_projection), optional(out_projection + 1, *bias))?
             }
             Op::Lstm(recurrent) | Op::Gru(recurrent) => {
@@ -443,6 +481,16 @@ impl Step {
         };
         Ok(value)
     }
+}
+
+/// Whether a node adds two values whose samples have its own shape.
+fn is_sum_of_one_shape(graph: &Graph, index: usize) -> bool {
+    let sum = &graph.nodes()[index];
+    let shape_of = |value: &String| {
+        let node = graph.nodes().iter().find(|node| node.name == *value).map(|node| &node.shape);
+        node.or_else(|| graph.inputs().iter().find(|input| input.name == *value).map(|input| &input.shape))
+    };
+    matches!(sum.op, Op::Add) && sum.inputs.iter().all(|value| shape_of(value) == Some(&sum.shape))
 }
 
 /// The index of each tensor by its name.

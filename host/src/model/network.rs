@@ -287,8 +287,14 @@ impl Network {
 
     /// From now on, batch normalization in training counts the samples of all ranks of `group` together, and each forward pass
     /// in training is one of all of them, also for a batch without samples.
-    pub fn synchronize(&mut self, group: Rc<Group>) {
-        self.statistics = Some(group);
+    ///
+    /// Returns whether it is a model of layers on the CPU; for others nothing changes.
+    pub fn synchronize(&mut self, group: Rc<Group>) -> bool {
+        let can = self.executed_graph().is_some() && self.device == Device::Cpu;
+        if can {
+            self.statistics = Some(group);
+        }
+        can
     }
 
     /// Whether forward passes in training are those of all ranks together.

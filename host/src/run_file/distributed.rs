@@ -17,7 +17,7 @@ const LARGEST_BUCKET: u32 = 4096;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistributedOptions {
-    /// Who moves gradients from one process to the others: `auto` (NCCL for models on GPUs, else gloo), `gloo` or `nccl`.
+    /// Who moves gradients from one process to the others: `auto` (gloo), `gloo`, or `nccl`, which a host without it refuses.
     #[serde(default)]
     pub backend: Backend,
     /// How long the ranks wait for one that does not answer, before they end the run: `30 s`, `10 min`; at most 168 h. What
@@ -85,12 +85,12 @@ impl DistributedOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
-    /// NCCL for models on GPUs, else gloo.
+    /// The fastest that this host was built with: gloo.
     #[default]
     Auto,
     /// gloo, over TCP; for models on GPUs by way of the machine's memory.
     Gloo,
-    /// NCCL, between GPUs.
+    /// NCCL, between GPUs; a host that was built without it refuses it.
     Nccl,
 }
 

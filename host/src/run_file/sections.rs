@@ -68,8 +68,8 @@ pub struct RunOptions {
     #[serde(default)]
     pub threads: Threads,
     /// Who computes matrix products of f32 on a CPU: `auto` (the fastest that this processor has), `libtorch` or `gemm` (a
-    /// library with AVX-512 for processors on which libtorch does not use it). They round sums in another order, so a resumed
-    /// run keeps those of its checkpoint.
+    /// library with AVX-512 for processors on which libtorch does not use it, together with the host's own kernels for some
+    /// layers). They round sums in another order, so a resumed run keeps those of its checkpoint.
     #[serde(default)]
     pub kernels: KernelsOption,
     /// The run's folder. If not given, `runs/<name>/<start time>`.

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{TorchError, autocast};
+use super::{TorchError, autocast, fused};
 
 /// Attention of queries over keys and values, each `[batch, heads, length, features]`, with weights that are zeroed with the
 /// probability `dropout`, and only over positions up to the own one if it is `causal`
@@ -27,6 +27,25 @@ pub fn attend(heads: [Tensor; 3], dropout: f64, causal: bool) -> Result<Tensor, 
     let _f32 = autocast::suspend(Device::Cpu)?;
     let widened = |tensor: &Tensor| tensor.f_to_kind(Kind::Float);
     Ok(attend(&widened(query)?, &widened(key)?, &widened(value)?)?)
+}
+
+/// [`attend`] for queries, keys and values that lie beside each other, as one linear layer gives them:
+/// `[batch, length, 3, heads, features]` to `[batch, length, heads × features]`.
+///
+/// # Errors
+///
+/// Those of libtorch.
+pub fn attend_projected(projected: &Tensor, dropout: f64, causal: bool) -> Result<Tensor, TorchError> {
+    if dropout == 0.0
+        && let Some(output) = fused::attention(projected, causal)?
+    {
+        return Ok(output);
+    }
+    // Unbound, not selected: the gradient of three selections is three tensors of zeros and their sum.
+    let parts = projected.f_unbind(2)?;
+    let heads = |index: usize| parts[index].f_transpose(1, 2);
+    let attended = attend([heads(0)?, heads(1)?, heads(2)?], dropout, causal)?;
+    Ok(attended.f_transpose(1, 2)?.f_flatten(2, -1)?)
 }
 
 #[cfg(test)]

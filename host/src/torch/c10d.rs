@@ -35,6 +35,8 @@ pub enum Serving {
 #[derive(Debug)]
 pub struct Store {
     store: NonNull<shim::Store>,
+    /// Whether it serves a socket that it was given.
+    has_socket: bool,
 }
 
 // SAFETY: c10d's stores lock their connection for each call.
@@ -59,7 +61,7 @@ impl Store {
             shim::host_torch_store_new(text, length, port, serves, listening, milliseconds(timeout), &mut store)
         };
         check(status, OPERATION)?;
-        Ok(Store { store: made(store, OPERATION)? })
+        Ok(Store { store: made(store, OPERATION)?, has_socket: listening >= 0 })
     }
 
     /// Another connection to the same store, whose keys are apart from all others under `prefix`; an empty one leaves them
@@ -76,7 +78,7 @@ impl Store {
             shim::host_torch_store_prefixed(self.store.as_ptr(), prefix.as_ptr().cast(), prefix.len(), &mut store)
         };
         check(status, OPERATION)?;
-        Ok(Store { store: made(store, OPERATION)? })
+        Ok(Store { store: made(store, OPERATION)?, has_socket: false })
     }
 
     /// Sets the value of a key.
@@ -126,6 +128,11 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        if self.has_socket {
+            // libtorch 2.11 closes that socket twice, and the second time its number may be another file's. It is served until the
+            // process ends.
+            return;
+        }
         // SAFETY: made by the functions above, freed once.
         unsafe { shim::host_torch_store_free(self.store.as_ptr()) }
     }

@@ -1,8 +1,9 @@
 // A training step of linear layers and activations one after another, without an autograd graph. The rules of shim.cpp apply.
 //
-// Each kernel is the one that autograd would come to, on the same values and in the same order, so that the bits are the same;
+// Each kernel is the one that autograd would come to, libtorch's or ours (fused.cpp), on the same values and in the same order, so that the bits are the same;
 // what is left out is the dispatcher, the graph, and the allocation of what lies between the layers.
 
+#include "fused.h"
 #include "guarded.h"
 #include "products.h"
 
@@ -62,6 +63,8 @@ struct Between {
   std::vector<at::Tensor> values;
   // The gradient of each layer's value; that of an activation's input takes the place of its value's.
   std::vector<at::Tensor> gradients;
+  // Of a GELU that is computed by a kernel of ours.
+  std::vector<at::Tensor> derivatives;
   at::Tensor log_probabilities;
 };
 
@@ -111,12 +114,25 @@ Between& prepared(HostChain& chain, const at::Tensor& inputs) {
     }
     between.values.push_back(empty({batch, width}));
   }
+  between.derivatives.resize(chain.layers.size());
   between.log_probabilities = empty({batch, width});
   between.values.pop_back();
   return between;
 }
 
-void forward(const Layer& layer, const at::Tensor& input, at::Tensor& value) {
+// The kernels of ours for a layer, if they compute it.
+const HostFused* kernels_for(const Layer& layer, const at::Tensor& input) {
+  return layer.kind == Kind::kGelu && fused_fits(input) ? fused_kernels() : nullptr;
+}
+
+void forward(const Layer& layer, const at::Tensor& input, at::Tensor& value, at::Tensor& derivative) {
+  if (const HostFused* kernels = kernels_for(layer, input)) {
+    if (!derivative.defined()) {
+      derivative = empty(value.sizes());
+    }
+    fused_gelu(*kernels, input, value, derivative);
+    return;
+  }
   switch (layer.kind) {
     case Kind::kLinear:
       layer.bias.defined() ? product(value, layer.bias, input, layer.columns) : product(value, input, layer.columns);
@@ -141,7 +157,16 @@ void forward(const Layer& layer, const at::Tensor& input, at::Tensor& value) {
 }
 
 // Makes the gradient of an activation's value that of its input, in place.
-void backward(const Layer& layer, const at::Tensor& input, const at::Tensor& value, at::Tensor& gradient) {
+void backward(
+    const Layer& layer,
+    const at::Tensor& input,
+    const at::Tensor& value,
+    const at::Tensor& derivative,
+    at::Tensor& gradient) {
+  if (const HostFused* kernels = kernels_for(layer, input)) {
+    fused_multiply(*kernels, gradient, derivative, gradient);
+    return;
+  }
   switch (layer.kind) {
     case Kind::kLinear:
       return;
@@ -175,6 +200,9 @@ at::Tensor loss_of(
     at::Tensor loss = at::cpu::mse_loss(outputs, targets, kMean);
     at::cpu::mse_loss_backward_out(gradient, chain.one, outputs, targets, kMean);
     return loss;
+  }
+  if (fused_cross_entropy_fits(outputs, targets)) {
+    return fused_cross_entropy(*fused_kernels(), outputs, targets, gradient);
   }
   at::Tensor& log_probabilities = between.log_probabilities;
   at::Tensor loss = empty({}), total_weight = empty({});
@@ -258,7 +286,7 @@ int host_torch_chain_step(
     };
     const auto input = [&](std::size_t index) -> const at::Tensor& { return index == 0 ? *inputs : value(index - 1); };
     for (std::size_t index = 0; index < layers.size(); ++index) {
-      forward(layers[index], input(index), value(index));
+      forward(layers[index], input(index), value(index), between.derivatives[index]);
     }
     at::Tensor mean = loss_of(*chain, between, last, *targets, gradients.back());
     std::size_t first = 0;
@@ -268,7 +296,7 @@ int host_torch_chain_step(
     for (std::size_t index = layers.size(); index-- > first;) {
       Layer& layer = layers[index];
       if (layer.kind != Kind::kLinear) {
-        backward(layer, input(index), value(index), gradients[index]);
+        backward(layer, input(index), value(index), between.derivatives[index], gradients[index]);
         continue;
       }
       backward_linear(layer, input(index), gradients[index]);

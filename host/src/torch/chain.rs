@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::torch::products::{self, Products};
-    use crate::torch::{TensorList, gradients};
+    use crate::torch::{TensorList, fused, gradients};
 
     fn numbers(shape: &[i64], seed: f64) -> Tensor {
         let count = shape.iter().product::<i64>();
@@ -136,14 +136,16 @@ mod tests {
         let outputs = layers.iter().fold(inputs.shallow_clone(), |value, layer| match layer {
             Layer::Linear { weight, bias } => value.linear(weight, *bias),
             Layer::Relu => value.relu(),
-            Layer::Gelu => value.gelu("none"),
+            Layer::Gelu => fused::gelu(&value).unwrap().unwrap_or_else(|| value.gelu("none")),
             Layer::GeluTanh => value.gelu("tanh"),
             Layer::Tanh => value.tanh(),
             Layer::Sigmoid => value.sigmoid(),
             Layer::Silu => value.silu(),
         });
         let loss = match loss {
-            Loss::CrossEntropy => outputs.cross_entropy_loss(targets, None::<&Tensor>, tch::Reduction::Mean, -100, 0.0),
+            Loss::CrossEntropy => fused::cross_entropy(&outputs, targets).unwrap().unwrap_or_else(|| {
+                outputs.cross_entropy_loss(targets, None::<&Tensor>, tch::Reduction::Mean, -100, 0.0)
+            }),
             Loss::Mse => outputs.mse_loss(targets, tch::Reduction::Mean),
         };
         loss.backward();

@@ -10,6 +10,7 @@ pub mod buckets;
 pub mod c10d;
 pub mod chain;
 mod error;
+pub mod fused;
 pub mod gradients;
 pub mod gru;
 pub mod layout;

@@ -7,10 +7,10 @@
 #include "products.h"
 
 #include "guarded.h"
+#include "threads.h"
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
-#include <ATen/TensorIterator.h>
 #include <ATen/ops/addmm_cpu_dispatch.h>
 #include <ATen/ops/bmm_cpu_dispatch.h>
 #include <ATen/ops/mm_cpu_dispatch.h>
@@ -66,26 +66,6 @@ at::Tensor dense(const at::Tensor& matrix) {
   const std::int64_t row = matrix.stride(dimensions - 2), column = matrix.stride(dimensions - 1);
   const bool is_dense = (column == 1 && row >= std::max<std::int64_t>(1, columns)) || (row == 1 && column >= rows);
   return is_dense ? matrix : matrix.contiguous();
-}
-
-// Calls `body` with each of `parts` numbers, on libtorch's own threads. `at::parallel_for` is a template that takes the threads
-// of the OpenMP that it is compiled with here; the loop of a TensorIterator takes those that libtorch was built with.
-template <class Body>
-void on_threads(std::int64_t parts, const Body& body) {
-  if (parts == 1) {
-    body(0);
-    return;
-  }
-  const at::Tensor places = at::detail::empty_cpu({parts}, at::kByte);
-  const auto* first = static_cast<const char*>(places.const_data_ptr());
-  auto iterator = at::TensorIterator::nullary_op(const_cast<at::Tensor&>(places));
-  iterator.for_each(
-      [&](char** data, const std::int64_t*, std::int64_t count) {
-        for (std::int64_t part = data[0] - first; count > 0; --count, ++part) {
-          body(part);
-        }
-      },
-      1);
 }
 
 std::int64_t quotient_up(std::int64_t count, std::int64_t parts) { return (count + parts - 1) / parts; }

@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, c_void};
 
 use torch_sys::C_tensor;
 
+use super::fused::Kernels;
 use super::products::Product;
 
 /// `std::vector<at::Tensor>`.
@@ -113,6 +114,28 @@ unsafe extern "C" {
         inputs: *const C_tensor,
         targets: *const C_tensor,
         outputs: *mut *mut C_tensor,
+        loss: *mut *mut C_tensor,
+    ) -> c_int;
+
+    pub(super) fn host_torch_fused(kernels: *const Kernels) -> *const Kernels;
+    pub(super) fn host_torch_fused_gelu(input: *const C_tensor, output: *mut *mut C_tensor) -> c_int;
+    pub(super) fn host_torch_fused_layer_norm(
+        input: *const C_tensor,
+        other: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        eps: f64,
+        output: *mut *mut C_tensor,
+        sum: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(super) fn host_torch_fused_attention(
+        projected: *const C_tensor,
+        causal: bool,
+        output: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(super) fn host_torch_fused_cross_entropy(
+        outputs: *const C_tensor,
+        targets: *const C_tensor,
         loss: *mut *mut C_tensor,
     ) -> c_int;
 

@@ -7,7 +7,7 @@ use tch::{Kind, Reduction, Tensor};
 use super::range::{OutOfRange, require, require_positive};
 use crate::data::Target;
 use crate::report::Report;
-use crate::torch::{TorchError, chain, values};
+use crate::torch::{TorchError, chain, fused, values};
 
 /// `[train] loss`: what training makes small.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -243,15 +243,25 @@ impl LossOptions {
                 // PyTorch's value for ignored targets; ours are never negative.
                 const IGNORE_INDEX: i64 = -100;
                 let weights = tensor(class_weights, outputs)?;
+                let is_plain = weights.is_none() && *label_smoothing == 0.0;
                 let compute = |outputs: &Tensor, targets: &Tensor| {
+                    if is_plain && let Some(loss) = fused::cross_entropy(outputs, targets)? {
+                        return Ok(loss);
+                    }
                     let weights = weights.as_ref();
-                    outputs.f_cross_entropy_loss(targets, weights, Reduction::Mean, IGNORE_INDEX, *label_smoothing)
+                    Ok(outputs.f_cross_entropy_loss(
+                        targets,
+                        weights,
+                        Reduction::Mean,
+                        IGNORE_INDEX,
+                        *label_smoothing,
+                    )?)
                 };
                 if outputs.dim() <= 2 {
-                    return Ok(compute(outputs, targets)?);
+                    return compute(outputs, targets);
                 }
                 // PyTorch expects classes in the second dimension; here they are last, so positions become samples.
-                Ok(compute(&outputs.f_flatten(0, -2)?, &targets.f_flatten(0, -1)?)?)
+                compute(&outputs.f_flatten(0, -2)?, &targets.f_flatten(0, -1)?)
             }
             LossOptions::BceWithLogits { pos_weight } => {
                 let of_classes = targets.kind() == Kind::Int64;

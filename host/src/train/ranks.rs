@@ -71,6 +71,14 @@ impl Session {
         Ok(ranks.buckets.begin(&[computed.weight as f32, computed.loss as f32, asked], scale)?)
     }
 
+    /// Why forward or backward failed: sums begin within them, and statistics are exchanged, so that a rank that is gone may be the
+    /// reason.
+    pub(super) fn explained(&self, error: TrainError) -> TrainError {
+        let is_own = self.group.is_single() || !matches!(error, TrainError::Model(_) | TrainError::Torch(_));
+        let reason = if is_own { None } else { self.group.find_reason() };
+        reason.map_or(error, TrainError::from)
+    }
+
     /// Waits for the sums. From here on gradients and loss are those of the whole step, on every rank.
     pub(super) fn finish_sums(&mut self) -> Result<(), TrainError> {
         let Some(ranks) = &mut self.ranks else { return Ok(()) };

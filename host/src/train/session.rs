@@ -439,7 +439,9 @@ impl Session {
         self.enter(Phase::Forward);
         self.share_buffers()?;
         self.group.set_computing(true);
-        self.compute_gradients(callbacks)?;
+        if let Err(error) = self.compute_gradients(callbacks) {
+            return Err(self.explained(error));
+        }
         self.finish_sums()?;
         self.group.set_computing(false);
         self.enter(Phase::Callbacks);

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::{TorchError, error::check, shim};
+use super::{TorchError, error::check, fused, shim};
 
 pub(super) use kernel::Product;
 
@@ -92,6 +92,10 @@ fn exchange(products: Products) -> Result<Products, TorchError> {
     let mut was_gemm = false;
     // SAFETY: `was_gemm` is a place to write to, and the kernel computes what the shim's products are.
     check(unsafe { shim::host_torch_products(own, &mut was_gemm) }, "products")?;
+    fused::choose(match products {
+        Products::Libtorch => fused::Choice::Libtorch,
+        Products::Gemm => fused::Choice::Fastest,
+    });
     Ok(if was_gemm { Products::Gemm } else { Products::Libtorch })
 }
 

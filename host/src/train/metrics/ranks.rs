@@ -48,8 +48,8 @@ fn encoded(loss: Average, accumulators: &mut [Accumulator]) -> Result<Vec<u8>, T
 
 /// The loss and `metrics` of all ranks, from what each sent, in their order.
 fn merged(metrics: &[Metric], parts: &[Vec<u8>]) -> Result<(Average, Vec<Accumulator>), DistributedError> {
-    let (mut loss, mut accumulators) =
-        (Average::default(), metrics.iter().map(|metric| metric.accumulator()).collect());
+    let mut loss = Average::default();
+    let mut accumulators: Vec<Accumulator> = metrics.iter().map(|metric| metric.accumulator()).collect();
     for (rank, part) in parts.iter().enumerate() {
         merge(&mut loss, &mut accumulators, part).map_err(|problem| cannot_merge(format!("rank {rank}: {problem}")))?;
     }
@@ -57,11 +57,11 @@ fn merged(metrics: &[Metric], parts: &[Vec<u8>]) -> Result<(Average, Vec<Accumul
 }
 
 /// Adds what one rank sent, or says what is wrong with it.
-fn merge(loss: &mut Average, accumulators: &mut Vec<Accumulator>, part: &[u8]) -> Result<(), String> {
+fn merge(loss: &mut Average, accumulators: &mut [Accumulator], part: &[u8]) -> Result<(), String> {
     let other = "it runs another version of the host";
     let part: RankState = rmp_serde::from_slice(part).map_err(|error| format!("{other}: {error}"))?;
     if part.metrics.len() != accumulators.len() {
-        return Err(format!("it measures {} metrics, and rank 0 measures {}", part.metrics.len(), accumulators.len()));
+        return Err(format!("it measures {} metrics, and this one {}", part.metrics.len(), accumulators.len()));
     }
     loss.merge(part.loss);
     for (accumulator, state) in accumulators.iter_mut().zip(&part.metrics) {
@@ -180,9 +180,9 @@ mod tests {
             merged(&METRICS, &[sent(&METRICS), sent(&METRICS), two_classes]).unwrap_err().to_string(),
         ];
         insta::assert_snapshot!(found.join("\n"), @"
-        the processes of this run cannot merge what they have measured: rank 1: it measures 3 metrics, and rank 0 measures 4
-        the processes of this run cannot merge what they have measured: rank 1: `accuracy` is another metric there; it runs another version of the host
-        the processes of this run cannot merge what they have measured: rank 2: the metric `f1_macro` of two ranks is of outputs of different shapes; give all ranks the same run file, model and data, and the same version of the host
+        the ranks cannot merge what they have measured: rank 1: it measures 3 metrics, and this one 4
+        the ranks cannot merge what they have measured: rank 1: `accuracy` is another metric there; it runs another version of the host
+        the ranks cannot merge what they have measured: rank 2: the metric `f1_macro` of two ranks is of outputs of different shapes; give all ranks the same run file, model and data, and the same version of the host
         ");
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::REFUSED;
+use super::signals::ENDING;
 
 /// The first failure of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,11 @@ impl Failure {
             How::Signal(signal) => u8::try_from(128 + signal).unwrap_or(1),
             How::Late(_) => 1,
         }
+    }
+
+    /// Whether a signal asked the rank to end, after which it ended in order: this is the run's end, and no failure of it.
+    pub(super) fn is_asked_for(&self) -> bool {
+        matches!(self.how, How::Code(code) if ENDING.iter().any(|signal| 128 + signal == i32::from(code)))
     }
 
     /// Whether the rank itself has said what there is to say.

@@ -85,10 +85,10 @@ fn run_with(
     let mut restart = 0;
     loop {
         let ranks = Ranks::start(job, restart, sender)?;
-        let Watched { failure, signaled } = watch::watch(ranks, patience, events, shown);
+        let Watched { failure, is_asked_for } = watch::watch(ranks, patience, events, shown);
         let Some(failure) = failure else { return Ok(0) };
         let code = failure.code();
-        let is_again = restart < job.restarts && !signaled && code != REFUSED;
+        let is_again = restart < job.restarts && !is_asked_for && code != REFUSED;
         // Someone who reads nothing more does not end the run.
         if is_again {
             restart += 1;
@@ -96,7 +96,7 @@ fn run_with(
             let _ = writeln!(shown, "{failure}; starting all {size} ranks again ({restart} of {most})");
             continue;
         }
-        if !signaled && !failure.is_told() {
+        if !is_asked_for && !failure.is_told() {
             let _ = writeln!(shown, "{failure}");
         }
         return Ok(code);

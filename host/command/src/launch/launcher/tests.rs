@@ -191,6 +191,14 @@ fn a_signal_goes_on_to_all_and_starts_nothing_again() {
 }
 
 #[test]
+fn a_signal_to_a_rank_ends_the_run_and_starts_nothing_again() {
+    let script = "echo started >> starts$HOST_RANK; test $HOST_RANK = 0 && { sleep 0.5; exit 143; }; exit 130";
+    let shells = Shells::new(script).restarts(3).impatient();
+    assert_eq!(shells.run(), (143, String::new()), "they ended together, and the first one knows the signal");
+    assert_eq!(shells.file("starts0"), "started\n");
+}
+
+#[test]
 fn a_third_signal_kills() {
     let shells = Shells::new("trap '' INT; touch ready$HOST_RANK; while :; do sleep 0.02; done");
     let (code, shown) = shells.run_and(|folder, events| {

@@ -25,8 +25,8 @@ const SIGNALS_THAT_KILL: u32 = 3;
 pub(super) struct Watched {
     /// The first failure; none if every rank finished.
     pub(super) failure: Option<Failure>,
-    /// Whether this process was asked to end.
-    pub(super) signaled: bool,
+    /// Whether somebody asked this process or a rank to end.
+    pub(super) is_asked_for: bool,
 }
 
 /// What the ranks that run are given time for.
@@ -72,7 +72,13 @@ pub(super) fn watch(ranks: Ranks, patience: Patience, events: &Receiver<Event>, 
     watch.read_the_rest(events);
     let Watch { ranks, mut held, failure, signals, .. } = watch;
     held.show_all(|rank| ranks.status(rank), shown);
-    Watched { failure, signaled: signals > 0 }
+    let is_asked_for = |failure: &Failure| failure.is_asked_for();
+    // Of ranks that end together, the first one knows the signal, if it came to that one.
+    let of_zero = ranks.status(0).and_then(|status| Failure::of(0, status)).filter(is_asked_for);
+    match failure.filter(is_asked_for) {
+        Some(asked_for) => Watched { failure: of_zero.or(Some(asked_for)), is_asked_for: true },
+        None => Watched { failure, is_asked_for: signals > 0 },
+    }
 }
 
 struct Watch {
@@ -98,7 +104,7 @@ impl Watch {
         if self.failure.is_none() {
             self.failure = first;
         }
-        let as_asked = ended.iter().all(|(_, status)| self.is_as_asked(*status));
+        let as_asked = ended.iter().all(|&(rank, status)| self.is_as_asked(rank, status));
         if !matches!(self.stage, Stage::Running) || ended.is_empty() {
             return;
         }
@@ -110,11 +116,9 @@ impl Watch {
         }
     }
 
-    /// Whether a rank is done, or ended because of the signal that was passed on.
-    fn is_as_asked(&self, status: ExitStatus) -> bool {
-        let asked = |code: i32| self.first_signal.is_some_and(|signal| code == 128 + signal);
-        status.success()
-            || status.code().is_some_and(asked)
+    /// Whether a rank is done, or ended because of a signal that asked for it.
+    fn is_as_asked(&self, rank: usize, status: ExitStatus) -> bool {
+        Failure::of(rank, status).is_none_or(|failure| failure.is_asked_for())
             || (self.first_signal.is_some() && status.signal() == self.first_signal)
     }
 

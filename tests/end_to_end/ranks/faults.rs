@@ -53,6 +53,17 @@ fn a_rank_that_is_killed_at_any_step() {
     }
 }
 
+/// `torchrun` ends all ranks as soon as it sees that one has ended.
+#[test]
+fn ranks_that_torchrun_ends_still_name_the_one_that_was_killed() {
+    let training = endless();
+    let mut started = Started::start_as_torchrun(&[&training; 2]);
+    started.wait_for_step(5);
+    started.signal(1, libc::SIGKILL);
+    started.signal(0, libc::SIGTERM);
+    insta::assert_snapshot!(started.ended(None), @"");
+}
+
 #[test]
 fn a_rank_that_stands_still() {
     let training = endless();

@@ -13,7 +13,7 @@ use regex::Regex;
 
 use crate::training::{Training, read_json};
 
-/// A rank that has not ended after this hangs: the longest `timeout` here is 3 seconds, and machines may be slow.
+/// A rank that has not ended after this hangs: what they wait for each other is far less, and machines may be slow.
 const HANGS: Duration = Duration::from_secs(40);
 
 /// Ranks that were started with the variables that `torchrun` sets. Those that are left are killed with it.

@@ -180,8 +180,8 @@ fn each_promise_has_its_test() {
     let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
     assert!(named.len() >= 20, "{named:?}");
     for name in named {
-        let (module, function) = name.split_once("::").expect("a module");
-        let source = read(&format!("tests/end_to_end/{module}.rs"));
+        let (module, function) = name.rsplit_once("::").expect("a module");
+        let source = read(&format!("tests/end_to_end/{}.rs", module.replace("::", "/")));
         assert!(source.contains(&format!("fn {function}")), "there is no test `{name}`");
     }
 }

@@ -82,8 +82,8 @@ int host_torch_store_new(
     std::int64_t timeout,
     HostStore** store) noexcept {
   return guarded([&] {
-    // Its warnings about connections that end are C++ stack traces; who is the reason is told in a sentence.
-    FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, c10::GLOG_ERROR);
+    // Its warnings and errors about connections are C++ stack traces; they are thrown, too, and told in a sentence.
+    FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, c10::GLOG_FATAL);
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serves;

@@ -5,11 +5,11 @@ use std::time::Instant;
 use super::started::Started;
 use super::*;
 
-/// A run without an end, whose ranks wait three seconds for each other.
+/// A run without an end, whose ranks wait five seconds for each other: a busy machine takes some to start them.
 fn endless() -> Training {
     digits(MLP)
         .with("steps = 50", "steps = 100000000")
-        .with("[distributed]", "[distributed]\ntimeout = \"3 s\"")
+        .with("[distributed]", "[distributed]\ntimeout = \"5 s\"")
         .with("[[plugins]]\nkind = \"checkpoint\"\noptions = { background = false, keep_last = 0 }\n", "")
 }
 
@@ -30,7 +30,8 @@ fn random(state: &mut u64) -> u64 {
 fn a_rank_that_is_killed_at_any_step() {
     let mut state = 17;
     for kill in 0..if is_long() { 30 } else { 3 } {
-        let training = endless();
+        // It is found at once, however long they would wait.
+        let training = endless().with("\"5 s\"", "\"60 s\"");
         let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
         let (step, culprit) = (1 + random(&mut state) as usize % 40, (kill + 1) % 3);
         started.wait_for_step(step);
@@ -53,13 +54,27 @@ fn a_rank_that_is_killed_at_any_step() {
     }
 }
 
+/// `torchrun` ends all ranks as soon as it sees that one has ended.
+#[test]
+fn ranks_that_torchrun_ends_still_name_the_one_that_was_killed() {
+    let training = endless();
+    let mut started = Started::start_as_torchrun(&[&training; 2]);
+    started.wait_for_step(5);
+    started.signal(1, libc::SIGKILL);
+    started.signal(0, libc::SIGTERM);
+    insta::assert_snapshot!(started.ended(None), @"");
+}
+
 #[test]
 fn a_rank_that_stands_still() {
     let training = endless();
     let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
     started.wait_for_step(5);
     started.signal(1, libc::SIGSTOP);
-    insta::assert_snapshot!(started.ended(Some(1)), @"");
+    insta::assert_snapshot!(started.ended(Some(1)), @"
+    rank 0: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 5s: it, its machine or its network stands still
+    rank 2: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 5s: it, its machine or its network stands still
+    ");
 }
 
 /// It has the store, which answers nobody then.
@@ -69,37 +84,56 @@ fn rank_zero_that_stands_still() {
     let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
     started.wait_for_step(5);
     started.signal(0, libc::SIGSTOP);
-    insta::assert_snapshot!(started.ended(Some(0)), @"");
+    insta::assert_snapshot!(started.ended(Some(0)), @"
+    rank 1: exit code 1: rank 0 ([PROCESS]) has not answered for 5s, and has the store of the ranks
+    rank 2: exit code 1: rank 0 ([PROCESS]) has not answered for 5s, and has the store of the ranks
+    ");
 }
 
 #[test]
 fn a_rank_that_never_starts() {
     let training = endless();
-    insta::assert_snapshot!(Started::start(&[&training; 3], &[0, 2]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training; 3], &[0, 2]).ended(None), @"
+    rank 0: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 5s
+    rank 2: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 5s
+    ");
 }
 
 #[test]
 fn rank_zero_that_never_starts() {
     let training = endless();
-    insta::assert_snapshot!(Started::start(&[&training; 3], &[1, 2]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training; 3], &[1, 2]).ended(None), @"
+    rank 1: exit code 2: rank 1 cannot reach the other ranks at `[ADDRESS]`
+    rank 2: exit code 2: rank 2 cannot reach the other ranks at `[ADDRESS]`
+    ");
 }
 
 #[test]
 fn a_rank_that_is_refused() {
     let (training, refused) = (endless(), endless().with("out_features = 16", "out_featurez = 16"));
-    insta::assert_snapshot!(Started::start(&[&training, &refused], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &refused], &[0, 1]).ended(None), @"
+    rank 0: exit code 2: rank 1 of 2 has not started, or cannot reach `[ADDRESS]`, after 5s
+    rank 1: exit code 2: unknown key `out_featurez` in `model.layers.1`
+    ");
 }
 
 #[test]
 fn a_rank_with_another_model() {
     let (training, other) = (endless(), endless().with("out_features = 16", "out_features = 17"));
-    insta::assert_snapshot!(Started::start(&[&training, &other, &training], &[0, 1, 2]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &other, &training], &[0, 1, 2]).ended(None), @"
+    rank 0: exit code 1: rank 1 has another model than rank 0: [DIGEST] instead of [DIGEST]
+    rank 1: exit code 1: rank 1 has another model than rank 0: [DIGEST] instead of [DIGEST]
+    rank 2: exit code 1: rank 1 has another model than rank 0: [DIGEST] instead of [DIGEST]
+    ");
 }
 
 #[test]
 fn a_rank_with_another_run_file() {
     let (training, other) = (endless(), endless().with("1e-3", "2e-3"));
-    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"
+    rank 0: exit code 1: rank 1 has another run file than rank 0: [DIGEST] instead of [DIGEST]
+    rank 1: exit code 1: rank 1 has another run file than rank 0: [DIGEST] instead of [DIGEST]
+    ");
 }
 
 #[test]
@@ -113,22 +147,35 @@ fn a_rank_with_other_data() {
         let digits = fixture::workspace_root().join("examples/digits/digits.csv.gz");
         training.with(&digits.display().to_string(), &path.display().to_string())
     });
-    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &other], &[0, 1]).ended(None), @"
+    rank 0: exit code 1: rank 1 has another data than rank 0: [DIGEST] instead of [DIGEST]
+    rank 1: exit code 1: rank 1 has another data than rank 0: [DIGEST] instead of [DIGEST]
+    ");
 }
 
 #[test]
 fn a_plugin_that_fails_on_one_rank() {
     let (training, faulty) = (endless(), with_plugin("returns-errors", "ranks = \"all\""));
-    insta::assert_snapshot!(Started::start(&[&training, &faulty, &training], &[0, 1, 2]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training, &faulty, &training], &[0, 1, 2]).ended(None), @"
+    rank 0: exit code 1: rank 1 failed: plugin `returns-errors` failed in `step_end`: it fails in `step_end`
+    rank 1: exit code 1: plugin `returns-errors` failed in `step_end`: it fails in `step_end`
+    rank 2: exit code 1: rank 1 failed: plugin `returns-errors` failed in `step_end`: it fails in `step_end`
+    ");
     let training = with_plugin("returns-errors", "options = { hook = \"epoch_end\" }");
-    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"");
+    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"
+    rank 0: exit code 1: plugin `returns-errors` failed in `epoch_end`: it fails in `epoch_end`
+    rank 1: exit code 1: rank 0 failed: plugin `returns-errors` failed in `epoch_end`: it fails in `epoch_end`
+    ");
 }
 
 /// The others wait for rank zero in its callbacks, however long these take.
 #[test]
 fn a_slow_callback_ends_nothing() {
-    let training = with_plugin("slow", "options = { milliseconds = 4500 }").with("steps = 100000000", "steps = 1");
+    let training = with_plugin("slow", "options = { milliseconds = 6500 }").with("steps = 100000000", "steps = 1");
     let began = Instant::now();
-    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"");
-    assert!(began.elapsed().as_secs() >= 9, "it was not slow");
+    insta::assert_snapshot!(Started::start(&[&training; 2], &[0, 1]).ended(None), @"
+    rank 0: exit code 0
+    rank 1: exit code 0
+    ");
+    assert!(began.elapsed().as_secs() >= 13, "it was not slow");
 }

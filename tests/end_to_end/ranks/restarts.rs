@@ -51,6 +51,7 @@ fn a_run_whose_ranks_are_killed_ends_like_an_unbroken_one() {
         let line = format!("rank {rank} was killed by SIGKILL; starting all 2 ranks again ({restart} of 2)");
         assert!(stderr.contains(&line), "{stderr}");
     }
+    assert!((0..2).all(|rank| process_of_rank(&training, "HOST_RANK", rank).is_none()), "a process is left");
     assert_equal(&training, "unbroken", "broken");
     assert_eq!(training.metrics("unbroken"), training.metrics("broken"));
 }

@@ -13,11 +13,10 @@ use regex::Regex;
 
 use crate::training::{Training, read_json};
 
-/// A rank that has not ended after this hangs: the longest `timeout` here is 3 seconds, and machines may be slow.
+/// A rank that has not ended after this hangs: what they wait for each other is far less, and machines may be slow.
 const HANGS: Duration = Duration::from_secs(40);
 
-/// Ranks that were started as `torchrun` starts them, but for the variable that tells of it: it would have those that lost another
-/// one wait to be ended. Those that are left are killed with it.
+/// Ranks that were started with the variables that `torchrun` sets. Those that are left are killed with it.
 pub struct Started<'t> {
     /// That of rank zero, in whose folder `out` the run is.
     training: &'t Training,
@@ -26,8 +25,20 @@ pub struct Started<'t> {
 }
 
 impl<'t> Started<'t> {
-    /// Starts these ranks of a run of `trainings`, of which each rank has one.
+    /// Starts these ranks of a run of `trainings`, of which each rank has one. They do not know that it is `torchrun`: those that
+    /// lost another one would wait some seconds to be ended by it.
     pub fn start(trainings: &[&'t Training], ranks: &[usize]) -> Started<'t> {
+        Self::start_with(trainings, ranks, &[])
+    }
+
+    /// The same for ranks that know it.
+    pub fn start_as_torchrun(trainings: &[&'t Training]) -> Started<'t> {
+        let ranks: Vec<usize> = (0..trainings.len()).collect();
+        let more = [("TORCHELASTIC_RUN_ID", "none"), ("TORCHELASTIC_RESTART_COUNT", "0"), ("OMP_NUM_THREADS", "1")];
+        Self::start_with(trainings, &ranks, &more)
+    }
+
+    fn start_with(trainings: &[&'t Training], ranks: &[usize], more: &[(&str, &str)]) -> Started<'t> {
         let files = temporary_folder();
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = free.expect("a port is free").port().to_string();
@@ -45,6 +56,7 @@ impl<'t> Started<'t> {
             ] {
                 command.env(name, value);
             }
+            command.envs(more.iter().copied());
             command.env("TORCHELASTIC_ERROR_FILE", files.path().join(format!("error{rank}.json")));
             let stderr = std::fs::File::create(files.path().join(format!("stderr{rank}"))).expect("a file");
             command.stdout(Stdio::null()).stderr(stderr).spawn().expect("the host starts")

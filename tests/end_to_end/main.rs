@@ -80,6 +80,9 @@ mod jobs;
 // Which of several processes one is, and the launcher that starts them.
 #[cfg(unix)]
 mod launch;
+// Plugins, status and requests of a run of several ranks.
+#[cfg(unix)]
+mod rank_plugins;
 // A run as other processes see and steer it.
 mod follow;
 // Averages of the weights, the best ones, and what is done with gradients.

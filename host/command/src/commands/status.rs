@@ -83,6 +83,9 @@ fn text(found: &FoundRun, width: usize) -> String {
         let on = if found.status.of_process().is_here() { String::new() } else { format!(" on {machine}") };
         lines.push(format!("process {}{on}, since {}", found.status.process, found.status.started));
     }
+    if found.is_live() && !ranks.is_empty() {
+        lines.push(format!("{} ranks, since {}", ranks.len(), found.status.started));
+    }
     lines.extend(ranks.iter().map(line_of_rank));
     let mut text = String::new();
     for line in lines.iter().chain(&warnings.iter().map(|warning| format!("warning: {warning}")).collect::<Vec<_>>()) {

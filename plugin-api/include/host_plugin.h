@@ -240,7 +240,9 @@ typedef uint32_t hp_status;
  *     event (tensors and the loss only where the descriptor's `needs` name them), acts `later`, before the run's next
  *     event, answers at once (`direct`), or is `never` allowed;
  *   - remote: whether a remote may call it, from any thread;
- *   - ranks: whether `any` rank of a distributed run may call it, or `every` one must, together. Draft.
+ *   - ranks: in a run of several processes, whether `any` callback may call it, or only one that runs on `every` rank
+ *     (`ranks = "all"` in its entry of the run file), inline, since it changes the training; "by request" depends on
+ *     what is asked for: to skip an update, and to restore a copy, is for every rank.
  *
  * Sets of tensors: `parameters`, `buffers`, `optimizer`, `copy:NAME` can be read in any hook; `gradients` in
  * `gradients`, `step_end`, `trigger`; `batch` (`inputs`, `targets`, and other inputs of the data by their names) from
@@ -301,12 +303,12 @@ typedef uint32_t hp_status;
 #define HP_SERVICE_HYPER_PARAMETERS 11u
 /* Sets a hyper-parameter of one group, or of every group that has it. From then on the instance owns it.
  * Request: {group?: text, name: text, value: number}. Reply: none.
- * Acts in any hook; background: later; remote: no; ranks: any. */
+ * Acts in any hook; background: later; remote: no; ranks: every. */
 #define HP_SERVICE_HYPER_PARAMETER_SET 12u
 /* Asks the loop for something, at its next safe point: `stop`, `end_epoch`, `evaluate`, `checkpoint`, `pause`,
  * `resume` in any hook; `skip_update` in `gradients`, not in the background. The reason is shown to people.
  * Request: {action: text, reason?: text}. Reply: none.
- * Acts in hooks by request; background: later; remote: yes; ranks: any. */
+ * Acts in hooks by request; background: later; remote: yes; ranks: by request. */
 #define HP_SERVICE_CONTROL 13u
 /* Names, shapes and element types (`f32`, `i64`) of a set of tensors.
  * Request: {set: text}. Reply: [{name: text, shape: [int], dtype: text}].
@@ -327,11 +329,11 @@ typedef uint32_t hp_status;
 #define HP_SERVICE_TENSOR_TO_HOST 17u
 /* `take`s, `restore`s or `drop`s a named copy of the weights; to restore is for idle hooks.
  * Request: {name: text, action: text}. Reply: none.
- * Acts in hooks by request; background: never; remote: no; ranks: every. */
+ * Acts in hooks by request; background: never; remote: no; ranks: by request. */
 #define HP_SERVICE_WEIGHTS_COPY 18u
 /* The same for a named copy of the whole training state: weights, optimizer, random generators.
  * Request: {name: text, action: text}. Reply: none.
- * Acts in hooks by request; background: never; remote: no; ranks: every. */
+ * Acts in hooks by request; background: never; remote: no; ranks: by request. */
 #define HP_SERVICE_TRAINING_STATE_COPY 19u
 /* Trains some updates outside the run's history, and gives their losses. The weights change. `first` is the batch of the
  * first one, from 0.
@@ -352,7 +354,7 @@ typedef uint32_t hp_status;
 /* Metrics over a split, or over its first `batches`; without names the loss and those of the run's `[eval]`. `weights` is a
  * named copy.
  * Request: {split: text, metrics?: [text], weights?: text, batches?: int}. Reply: {text: number}.
- * Reads in any hook; background: never; remote: no; ranks: every. */
+ * Reads in any hook; background: never; remote: no; ranks: any. */
 #define HP_SERVICE_MEASURE 23u
 /* Estimates the batch-norm statistics again, over batches of a split.
  * Request: {split: text, batches: int}. Reply: none.
@@ -378,11 +380,14 @@ typedef uint32_t hp_status;
 #define HP_SERVICE_ARTIFACT 28u
 /* What the run is. `run_file` is the resolved run file as JSON; `epochs` is 0 for a run planned in steps.
  * Request: none. Reply: {instance: text, name: text, folder: text, run_file: text, host_version: text, device: text,
- * epochs: int, steps_per_epoch: int, total_steps: int, training_samples: int, trial: bool,
+ * epochs: int, steps_per_epoch: int, total_steps: int, training_samples: int, trial: bool, rank: int, world_size: int,
  * console_width: int, console_colors: bool, resumed_from: text or nil, data: {splits: {text: int}, classes: int,
  * target_names: [text], offset: [number], scale: [number], tokens: [text]}, lora?: {rank: int, alpha: number,
  * fan_in_fan_out: bool, target_modules: [text], modules_to_save: [text], tensors: [text]}}. With `lora`, the weights are
- * adapted; `tensors` are the adapters' parameters.
+ * adapted; `tensors` are the adapters' parameters. `world_size` processes train the model together, and this is `rank` of
+ * them, from 0: batches, outputs and taps in a step are of its share of the samples, and so are the metrics of an epoch in
+ * progress; gradients, the loss, and the metrics of a whole epoch and of an evaluation are those of all. The `folder` of a
+ * rank above 0 is `ranks/N` in the run's.
  * Reads in any hook; background: snapshot; remote: no; ranks: any. */
 #define HP_SERVICE_RUN_INFO 29u
 /* Prints a line on the host's console.
@@ -396,7 +401,7 @@ typedef uint32_t hp_status;
 /* Asks for a value to be fetched along with each step, into the set `taps`. `of`: `activation` of a node or
  * `gradient` of a parameter; `reduce`: `whole`, `mean`, `norm`, `min_max`, `histogram`, `non_finite`.
  * Request: {name: text, node: text, of: text, reduce: text}. Reply: none.
- * Acts in `setup`; background: never; remote: no; ranks: every. */
+ * Acts in `setup`; background: never; remote: no; ranks: any. */
 #define HP_SERVICE_TAP 32u
 /* The loss of the step or evaluation batch at hand; waits for the device.
  * Request: none. Reply: number.
@@ -463,7 +468,7 @@ typedef uint32_t hp_status;
 /* Reads other data, a file or a folder in the format of the run's own, as that was read, and adds it as a split, which the
  * services for splits then know. `path` is absolute or relative to the run folder.
  * Request: {name: text, path: text}. Reply: none.
- * Acts in `setup`; background: never; remote: no; ranks: every. */
+ * Acts in `setup`; background: never; remote: no; ranks: any. */
 #define HP_SERVICE_OPEN_SPLIT 46u
 /* The value of an expression, in the language of the run file's `if`. `variables` are the caller's own names in it; any
  * other name is a position or a metric. With `actions` it is actions, which are not done but returned.
@@ -649,7 +654,8 @@ typedef struct host_plugin_library {
      * `expression`, `actions`, `output-file`, `output-folder` and `output-name` say what a text names, so that the host checks it before the training), `when`
      * (when `trigger` comes: {every: "5 epochs"}), `dispatch` (`inline` or `background`), `by_default` (true: it runs
      * without being named; the default is true), `produces` ([metric], `*` for any text) and `reads` ([metric]),
-     * `ranks` (draft: `zero` or `all`). Unknown keys are ignored. */
+     * `ranks` (`zero` or `all`: on which ranks of a run of several processes it works by default; what changes the
+     * training says `all`, or else the host refuses it there). Unknown keys are ignored. */
     hp_status (*describe)(uint32_t index, const hp_reply *reply);
     /* Makes an instance of kind `index` and writes a pointer to it, not null, to `*instance`: the host only passes
      * it back. The options satisfy the schema. On failure give the message to `reply->bytes` (`hp_refuse`) and free

@@ -35,13 +35,19 @@ pub enum Dispatch {
     Background,
 }
 
-/// Draft: on which ranks of a distributed run a kind works. Runs have one rank so far.
+/// On which ranks a kind works by default, in a run of several processes.
+///
+/// The ranks compute the same steps, each with its share of the samples. A step's hooks on one rank see that share: batch,
+/// outputs, taps, and the metrics so far of the epoch. Gradients, the loss and the metrics of a whole epoch are those of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ranks {
-    /// Only on rank zero: for callbacks that publish or print.
+    /// On the first one: for callbacks that watch, publish or print. What they ask the loop for (a stop, a checkpoint, an
+    /// evaluation, a pause) all ranks do.
     #[default]
     Zero,
-    /// On each.
+    /// On each of them: for callbacks that change weights, gradients, batches or hyper-parameters. Each must do the same,
+    /// after the same step: from what is the same on all of them, and neither from a clock nor from a file of its own. The
+    /// host compares the weights after each epoch.
     All,
 }
 
@@ -185,7 +191,8 @@ macro_rules! callback_trait {
             const DISPATCH: Dispatch = Dispatch::Inline;
             /// Whether it runs without being named in the run file, when its library is in the folder.
             const BY_DEFAULT: bool = true;
-            /// Draft: on which ranks of a distributed run it works. Runs have one rank so far.
+            /// On which ranks of a run of several processes it works by default. What changes the training must be on all: the
+            /// host refuses it elsewhere.
             const RANKS: Ranks = Ranks::Zero;
             /// The metrics that it puts; `*` in a name stands for any text. The host refuses a run file that waits for a
             /// metric that nobody says to put. One whose name is an option is said by the option's format instead: see

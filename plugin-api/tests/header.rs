@@ -211,6 +211,7 @@ fn sentence(rule: &Rule) -> String {
     let ranks = match rule.ranks {
         Ranks::Any => "any",
         Ranks::Every => "every",
+        Ranks::ByContent => "by request",
     };
     format!("{effect} in {hooks}; background: {background}; remote: {remote}; ranks: {ranks}. */")
 }

@@ -83,6 +83,9 @@ mod launch;
 // Runs of several processes: their numbers, how they resume, and what ends them.
 #[cfg(unix)]
 mod ranks;
+// Plugins, status and requests of a run of several ranks.
+#[cfg(unix)]
+mod rank_plugins;
 // A run as other processes see and steer it.
 mod follow;
 // Averages of the weights, the best ones, and what is done with gradients.

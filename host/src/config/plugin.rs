@@ -18,9 +18,9 @@ pub struct PluginOptions {
     pub name: String,
     /// What a failure of the plugin does to the run.
     pub on_error: OnError,
-    /// On which ranks it runs, where several processes train the model.
-    #[serde(skip_serializing_if = "Ranks::is_zero")]
-    pub ranks: Ranks,
+    /// On which ranks it runs, where several processes train the model; `None` is the kind's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<Ranks>,
     /// Where its hooks run; `None` is the kind's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
@@ -41,7 +41,7 @@ impl PluginOptions {
             kind: kind.to_owned(),
             name: kind.to_owned(),
             on_error: OnError::default(),
-            ranks: Ranks::default(),
+            ranks: None,
             dispatch: None,
             when: None,
             condition: None,
@@ -64,20 +64,13 @@ pub enum OnError {
 }
 
 /// On which ranks of a run of several processes a plugin runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Ranks {
     /// On the first one: it sees the metrics of all, and the samples of its own.
-    #[default]
     Zero,
     /// On each of them. What changes weights, gradients or hyper-parameters must be, and must do the same on all.
     All,
-}
-
-impl Ranks {
-    fn is_zero(&self) -> bool {
-        *self == Self::Zero
-    }
 }
 
 /// Where a plugin's hooks run.
@@ -104,9 +97,9 @@ struct WrittenPlugin {
     /// What a failure of the plugin does to the run.
     #[serde(default)]
     on_error: OnError,
-    /// On which ranks it runs, where several processes train the model.
-    #[serde(default)]
-    ranks: Ranks,
+    /// On which ranks it runs, where several processes train the model. By default the kind decides: `zero`, unless it
+    /// changes the training.
+    ranks: Option<Ranks>,
     /// Where its hooks run. By default the kind decides.
     dispatch: Option<Dispatch>,
     /// When it is triggered. By default the kind decides.

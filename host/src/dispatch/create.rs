@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use plugin_api::abi::kinds::EventKind;
+use plugin_api::services::Presence;
 
 use super::event::Event;
 use super::hook::{Answers, Hook, Identity};
@@ -33,6 +34,12 @@ pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>
 ///
 /// The callback's own refusal, or its panic.
 pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> Result<Instance, Fault> {
-    let identity = Identity { name: name.into(), options: options.clone(), needs: Vec::new(), exports: false };
+    let identity = Identity {
+        name: name.into(),
+        options: options.clone(),
+        needs: Vec::new(),
+        exports: false,
+        presence: Presence::Single,
+    };
     create(kind, &Arc::new(identity), &RemoteHub::new(Arc::default()))
 }

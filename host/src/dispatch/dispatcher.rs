@@ -75,12 +75,14 @@ impl Dispatcher {
             carried: BTreeMap::new(),
         };
         let mut outcome = Ok(());
+        let is_one_of_several = order.world_size > 1;
         for planned in order.planned {
             let identity = Arc::new(Identity {
                 name: planned.name().into(),
                 options: planned.options.options.clone().into(),
                 needs: planned.kind.descriptor().needs.clone(),
                 exports: planned.handles(EventKind::EXPORT),
+                presence: planned.presence(is_one_of_several),
             });
             let made = create(&planned.kind, &identity, &dispatcher.hub);
             dispatcher.instances.push(identity);

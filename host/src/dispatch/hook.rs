@@ -10,7 +10,7 @@ use plugin_api::abi::kinds::{EventKind, ServiceKind, Status};
 use plugin_api::abi::{HostHandle, HostTable, ReplyTable, TensorTable};
 use plugin_api::protocol::requests::Failure;
 use plugin_api::protocol::{Need, TensorSet};
-use plugin_api::services::{Caller, Route, Site, option_of, permit, typed};
+use plugin_api::services::{Caller, Presence, Route, Site, option_of, permit, typed};
 
 use super::event::{Event, EventData};
 use super::inbox::{Inbox, Message};
@@ -31,6 +31,8 @@ pub(super) struct Identity {
     pub(super) needs: Vec<Need>,
     /// Whether it has the hook `on_export`.
     pub(super) exports: bool,
+    /// On which ranks of the run it is.
+    pub(super) presence: Presence,
 }
 
 /// Who answers the services that the hook itself does not.
@@ -233,7 +235,8 @@ impl Hook<'_> {
         let &Request { service, payload, tensors } = request;
         let instance = &self.instances[self.entered];
         let caller = if let Answers::Snapshot(..) = self.answers { Caller::Background } else { Caller::Inline };
-        let route = permit(service, &Site { caller, hook: self.event, needs: &instance.needs }, payload)?;
+        let site = Site { caller, hook: self.event, needs: &instance.needs, presence: instance.presence };
+        let route = permit(service, &site, payload)?;
         let exports = instance.exports;
         let call = Call { service, instance: &instance.name, hook: self.event, exports, payload, tensors };
         let mut reply = Reply::new(reply_table, &mut self.kept);

@@ -2,9 +2,9 @@
 //! folders offer, and checked before an instance is created.
 
 use plugin_api::abi::kinds::EventKind;
-use plugin_api::services::fits;
+use plugin_api::services::{Presence, fits};
 
-use crate::config::{Condition, Document, PluginOptions, When, check, fill_defaults};
+use crate::config::{Condition, Document, PluginOptions, Ranks, When, check, fill_defaults};
 use crate::plugins::{Catalogue, Kind};
 use crate::report::{Problem, Report, did_you_mean};
 
@@ -34,6 +34,31 @@ impl Planned {
         &self.options.name
     }
 
+    /// On which ranks it runs: as its entry says or, without a word there, as its kind does.
+    pub fn ranks(&self) -> Ranks {
+        self.options.ranks.unwrap_or(if self.is_for_every_rank() { Ranks::All } else { Ranks::Zero })
+    }
+
+    /// Whether its kind says that it works on every rank.
+    pub fn is_for_every_rank(&self) -> bool {
+        self.kind.descriptor().ranks == "all"
+    }
+
+    /// Whether its kind says that it changes the training: weights, gradients, batches, or whatever else makes it work on
+    /// every rank.
+    pub fn changes_training(&self) -> bool {
+        self.is_for_every_rank() || self.kind.descriptor().needs.iter().any(|need| need.write)
+    }
+
+    /// On which ranks it is, in a run of one or `several`.
+    pub(super) fn presence(&self, several: bool) -> Presence {
+        match (several, self.ranks()) {
+            (false, _) => Presence::Single,
+            (true, Ranks::Zero) => Presence::Zero,
+            (true, Ranks::All) => Presence::All,
+        }
+    }
+
     /// Its condition.
     pub fn condition(&self) -> Option<&Condition> {
         self.options.condition.as_ref()
@@ -59,6 +84,8 @@ pub struct Order {
     pub available: Vec<String>,
     /// Warnings: a reader before its producer.
     pub warnings: Vec<String>,
+    /// How many ranks the run has; 0 and 1 are one.
+    pub world_size: usize,
 }
 
 /// Why an instance cannot be planned, without a place in the run file.

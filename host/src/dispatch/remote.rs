@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use plugin_api::abi::ReplyTable;
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
 use plugin_api::protocol::HookTime;
-use plugin_api::services::{Caller, Site, permit, typed};
+use plugin_api::services::{Caller, Presence, Site, permit, typed};
 
 use super::event::{Event, EventData};
 use super::inbox::{Inbox, Message};
@@ -116,7 +116,7 @@ impl RemoteHub {
         let &Request { service, payload, tensors } = request;
         // A remote is in no hook; its actions belong to the next event.
         let hook = EventKind::CUSTOM;
-        permit(service, &Site { caller: Caller::Remote, hook, needs: &[] }, payload)?;
+        permit(service, &Site { caller: Caller::Remote, hook, needs: &[], presence: Presence::Single }, payload)?;
         let call = Call { service, instance: &instance, hook, exports: false, payload, tensors };
         let mut kept = Vec::new();
         let mut reply = Reply::new(reply_table, &mut kept);

@@ -4,6 +4,8 @@
 //! `produced-metric` for one that it puts, `expression` and `actions` for texts in the language of expressions. So the names
 //! are checked before the training, for every plugin alike.
 
+use std::collections::BTreeSet;
+
 use plugin_api::Direction;
 use plugin_api::services::fits;
 use serde_json::Value;
@@ -33,21 +35,38 @@ const ACTIONS: &str = "actions";
 
 /// The names of the metrics that the callbacks put, by their descriptors and options; `*` stands for any text.
 pub(super) fn produced(order: &Order) -> Vec<String> {
-    let mut names = Vec::new();
-    for planned in &order.planned {
-        let descriptor = planned.kind.descriptor();
-        names.extend(descriptor.produces.iter().cloned());
-        if let Some(schema) = &descriptor.options {
-            let options = Value::Object(planned.options.options.clone());
-            each_text(&options, schema, schema, "", &mut |text| match text.format {
-                PRODUCED if !text.value.is_empty() => names.push(text.value.to_owned()),
-                PRODUCED_PREFIX => names.push(format!("{}_*", text.value)),
-                ACTIONS => {
-                    names.extend(text.read().iter().flat_map(Expression::put_metrics).map(str::to_owned));
-                }
-                _ => {}
-            });
-        }
+    order.planned.iter().flat_map(produced_by).collect()
+}
+
+/// Those that one callback puts.
+pub(super) fn produced_by(planned: &Planned) -> Vec<String> {
+    let descriptor = planned.kind.descriptor();
+    let mut names = descriptor.produces.clone();
+    if let Some(schema) = &descriptor.options {
+        let options = Value::Object(planned.options.options.clone());
+        each_text(&options, schema, schema, "", &mut |text| match text.format {
+            PRODUCED if !text.value.is_empty() => names.push(text.value.to_owned()),
+            PRODUCED_PREFIX => names.push(format!("{}_*", text.value)),
+            ACTIONS => {
+                names.extend(text.read().iter().flat_map(Expression::put_metrics).map(str::to_owned));
+            }
+            _ => {}
+        });
+    }
+    names
+}
+
+/// The names of the metrics that one callback waits for: in `when.best`, in `if`, and in its options.
+pub(super) fn read_by(planned: &Planned) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = planned.when.best.iter().map(|(name, _)| name.clone()).collect();
+    names.extend(planned.condition().into_iter().flat_map(|condition| condition.metrics()).map(str::to_owned));
+    if let Some(schema) = &planned.kind.descriptor().options {
+        let options = Value::Object(planned.options.options.clone());
+        each_text(&options, schema, schema, "", &mut |text| match text.format {
+            READ => drop(names.insert(text.value.to_owned())),
+            EXPRESSION | ACTIONS => names.extend(text.read().iter().flat_map(Expression::metrics).map(str::to_owned)),
+            _ => {}
+        });
     }
     names
 }

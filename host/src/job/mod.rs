@@ -26,6 +26,7 @@ mod output_paths;
 mod plan;
 mod program;
 mod progress;
+mod rank_plugins;
 mod ranks;
 mod request;
 mod results;

@@ -17,6 +17,7 @@ use super::metric_names;
 use super::model::{self, PlannedModel};
 use super::output_paths;
 use super::program::{LoadState, Program, SaveState};
+use super::rank_plugins;
 use super::request::Request;
 use super::start;
 use crate::config::{self, Document, Every};
@@ -97,6 +98,10 @@ impl JobPlan {
                 problems.extend(rejected.iter().cloned());
                 Order::default()
             });
+        if let Some(launch) = &request.launch {
+            order.world_size = launch.world_size;
+            problems.extend(rank_plugins::check(&document, &order));
+        }
         problems.extend(output_paths::check(&document, &order));
         problems.extend(input_paths::resolve(&document, &mut order, base.as_deref().unwrap_or(Path::new(""))));
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();

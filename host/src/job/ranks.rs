@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use host_command::runs::control;
 use host_command::runs::folder::RunFolder;
+use host_command::runs::ranks::folder_of_rank;
 use serde::{Deserialize, Serialize};
 
 use super::start::Start;
@@ -13,9 +14,6 @@ use crate::distributed::{Launch, Meeting, ProcessGroup};
 use crate::report::{Problem, Problems};
 use crate::run_file::{Backend, DistributedOptions};
 use crate::torch::c10d::Serving;
-
-/// Where the ranks other than zero have their folders, within the run's.
-const FOLDER: &str = "ranks";
 
 /// The key under which rank zero tells where the run is.
 const PLACE: &str = "place";
@@ -56,7 +54,7 @@ pub(super) fn description(launch: &Launch) -> String {
 /// Leaves the plugins that run on this rank.
 pub(super) fn choose(order: &mut Order, group: &ProcessGroup) {
     if group.rank() > 0 {
-        order.planned.retain(|planned| planned.options.ranks == Ranks::All);
+        order.planned.retain(|planned| planned.ranks() == Ranks::All);
     }
 }
 
@@ -92,7 +90,7 @@ pub(super) fn start(group: &ProcessGroup, find: impl FnOnce() -> Result<Start, P
         let hint = "the run folder must be in a folder that all machines share".to_owned();
         return Err(Problem::new(message).with_hint(hint).into());
     }
-    let path = place.folder.join(FOLDER).join(group.rank().to_string());
+    let path = folder_of_rank(&place.folder, group.rank());
     let folder = RunFolder::take(&path, false).map_err(|error| Problem::from(&error))?;
     control::clear(folder.path())
         .map_err(|error| Problem::new("cannot remove old requests to the run").with_cause(&error))?;

@@ -152,7 +152,11 @@ fn run_joined(
     };
     let resolved = plan.run_file.resolved_toml().map_err(|error| system("write the resolved run file", &error))?;
     let name = &plan.run_file.run.name;
-    let status = Arc::new(RunStatus::new(&folder, name, Arc::clone(console), events, link.requests.clone()));
+    let mut status = RunStatus::new(&folder, name, Arc::clone(console), events, link.requests.clone());
+    if !group.is_single() {
+        status.is_of_rank(group.rank(), group.world_size());
+    }
+    let status = Arc::new(status);
     link.show(Arc::clone(&status) as _);
     events.start(folder.path(), name, resume.as_ref().map(Resume::path));
     messages::announce(console, &plan, &folder, resume.as_ref(), kernels.products);
@@ -178,6 +182,7 @@ fn run_joined(
     let mut warnings: Vec<Problem> = sudden_end.iter().map(|end| warnings::sudden_end(end)).collect();
     if let Some(warning) = warnings::weights_are_lost(&plan.order)
         && !request.trial
+        && group.rank() == 0
     {
         reporter.warn(&warning);
         warnings.push(warning);

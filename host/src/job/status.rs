@@ -114,6 +114,12 @@ impl RunStatus {
         }
     }
 
+    /// Notes which of several processes it is about.
+    pub(super) fn is_of_rank(&mut self, rank: usize, world_size: usize) {
+        let noted = self.noted.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (noted.status.rank, noted.status.world_size) = (Some(rank as u64), Some(world_size as u64));
+    }
+
     /// Begins to follow a session, on a thread of its own.
     ///
     /// # Errors

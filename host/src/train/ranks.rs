@@ -140,8 +140,8 @@ impl Session {
         Ok(self.group.broadcast(&weights)?)
     }
 
-    /// Before a forward pass: statistics that each rank gathers from its own samples are those of rank zero, as in PyTorch's
-    /// `DistributedDataParallel` (`broadcast_buffers`).
+    /// Before a forward pass and an evaluation: statistics that each rank gathers from its own samples are those of rank zero,
+    /// as in PyTorch's `DistributedDataParallel` (`broadcast_buffers`).
     pub(super) fn share_buffers(&mut self) -> Result<(), TrainError> {
         if self.group.is_single() || self.learner.network.buffers().is_empty() {
             return Ok(());

@@ -215,6 +215,8 @@ impl Trainer {
     /// result unless it counts as finished; that of a training is always whole.
     pub(super) fn pass_through(&mut self, mut evaluation: Evaluation, is_job: bool) -> Result<(), TrainError> {
         self.dispatcher.fire(&evaluation.event(EventKind::EVAL_START), &mut self.session)?;
+        // After the callbacks, which may have swapped the weights.
+        self.session.share_buffers()?;
         let by_step =
             self.dispatcher.wants(EventKind::EVAL_STEP_START) || self.dispatcher.wants(EventKind::EVAL_STEP_END);
         let mut stop = None;

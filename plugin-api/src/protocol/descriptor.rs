@@ -39,7 +39,7 @@ pub struct Descriptor {
     /// Whether it runs without being named in the run file, when its library is in the folder.
     #[serde(default = "yes")]
     pub by_default: bool,
-    /// Draft: `zero` or `all`: on which ranks of a distributed run it works.
+    /// `zero` or `all`: on which ranks of a run of several processes it works by default. What changes the training says `all`.
     #[serde(default = "zero")]
     pub ranks: String,
     /// Metrics that it puts; `*` stands for any text.

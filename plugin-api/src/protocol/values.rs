@@ -182,7 +182,7 @@ pub struct RunInfo {
     /// The run's name.
     #[serde(default)]
     pub name: String,
-    /// The run folder, absolute.
+    /// The run folder, absolute. That of a rank above zero is `ranks/N` in the run's.
     #[serde(default)]
     pub folder: String,
     /// The resolved run file, as JSON text.
@@ -229,8 +229,9 @@ pub struct RunInfo {
     /// Which of the run's processes this is, from 0; see [`world_size`](Self::world_size).
     #[serde(default)]
     pub rank: u64,
-    /// How many processes train the model together; 0 of an older host, which has one. Batches of the training are this
-    /// process's share of them, and metrics those of all.
+    /// How many processes train the model together; 0 of an older host, which has one. In a step, the batch, outputs and taps
+    /// are of this rank's share of the samples, maybe none, and so are the metrics of an epoch in progress. Gradients, the
+    /// loss, and the metrics of a whole epoch and of an evaluation are those of all ranks.
     #[serde(default)]
     pub world_size: u64,
     /// The adapters that are trained in place of the model's own parameters, if there are some.

@@ -16,8 +16,9 @@
 //!   `later` (before the next event of the run), answers at once as on the training thread (`direct`), or is not
 //!   available (`never`);
 //! * whether a [`Remote`](crate::Remote) may call it;
-//! * on which ranks of a distributed run it may be called: `any`, or `every`, when all of them must call it together
-//!   (a draft, until runs have more than one rank).
+//! * on which ranks of a run of several it may be called: `any`, or `every`, which is what changes the training: only an
+//!   instance that runs on all of them (`ranks = "all"`) may call it, on the training thread, and it must do the same on each;
+//!   `by content` if that depends on the request.
 
 mod names;
 mod rules;
@@ -40,7 +41,7 @@ pub use names::{
     split_is_there,
 };
 pub use rules::{
-    Background, Caller, Effect, HookSet, Hooks, Ranks, Refusal, Route, Rule, Site, permit, tensors_readable,
+    Background, Caller, Effect, HookSet, Hooks, Presence, Ranks, Refusal, Route, Rule, Site, permit, tensors_readable,
     tensors_writable,
 };
 
@@ -204,10 +205,10 @@ services! {
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Sets a hyper-parameter of one group, or of every group that has it.
     HYPER_PARAMETER_SET = 12 "hyper_parameter_set" since 0: HyperParameterSet => Nothing;
-        Acts, hooks any, background Later, remote no, ranks Any.
+        Acts, hooks any, background Later, remote no, ranks Every.
     /// Asks the loop for something, at its next safe point. An update can be skipped only in `gradients`, inline.
     CONTROL = 13 "control" since 0: ControlRequest => Nothing;
-        Acts, hooks content, background Later, remote yes, ranks Any.
+        Acts, hooks content, background Later, remote yes, ranks ByContent.
     /// Names, shapes and types of a set of tensors.
     TENSOR_LIST = 14 "tensor_list" since 0: TensorsRequest => Vec<TensorInfo>;
         Reads, hooks content, background Snapshot, remote no, ranks Any.
@@ -222,10 +223,10 @@ services! {
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Takes, restores or drops a named copy of the weights.
     WEIGHTS_COPY = 18 "weights_copy" since 0: CopyRequest => Nothing;
-        Acts, hooks content, background Never, remote no, ranks Every.
+        Acts, hooks content, background Never, remote no, ranks ByContent.
     /// Takes, restores or drops a named copy of the whole training state.
     TRAINING_STATE_COPY = 19 "training_state_copy" since 0: CopyRequest => Nothing;
-        Acts, hooks content, background Never, remote no, ranks Every.
+        Acts, hooks content, background Never, remote no, ranks ByContent.
     /// Trains some updates outside the run's history, and returns their losses.
     TRAIN_STEPS = 20 "train_steps" since 0: TrainSteps => Vec<f64>;
         Acts, hooks idle, background Never, remote no, ranks Every.
@@ -237,7 +238,7 @@ services! {
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Metrics over a split.
     MEASURE = 23 "measure" since 0: Measure => BTreeMap<String, f64>;
-        Reads, hooks any, background Never, remote no, ranks Every.
+        Reads, hooks any, background Never, remote no, ranks Any.
     /// Estimates the batch-norm statistics again.
     RECALIBRATE_BATCH_NORM = 24 "recalibrate_batch_norm" since 0: Recalibrate => Nothing;
         Acts, hooks idle, background Never, remote no, ranks Every.
@@ -264,7 +265,7 @@ services! {
         Reads, hooks any, background Snapshot, remote no, ranks Any.
     /// Asks for a value to be fetched with each step.
     TAP = 32 "tap" since 0: Tap => Nothing;
-        Acts, hooks [SETUP], background Never, remote no, ranks Every.
+        Acts, hooks [SETUP], background Never, remote no, ranks Any.
     /// The loss of the current step or evaluation batch; waits for the device.
     LOSS = 33 "loss" since 0: Nothing => f64;
         Reads, hooks [GRADIENTS STEP_END TRIGGER EVAL_STEP_END], background Snapshot, remote no, ranks Any.
@@ -310,7 +311,7 @@ services! {
         Acts, hooks idle, background Never, remote no, ranks Every.
     /// Reads other data as the run's own was read, and adds it as a split.
     OPEN_SPLIT = 46 "open_split" since 0: OpenSplit => Nothing;
-        Acts, hooks [SETUP], background Never, remote no, ranks Every.
+        Acts, hooks [SETUP], background Never, remote no, ranks Any.
     /// What was recorded of the time of steps since the last call; records from now on what the request says. It costs nothing
     /// until somebody asks.
     PROFILE = 47 "profile" since 0: Profile => Vec<Span>;

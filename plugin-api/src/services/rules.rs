@@ -113,7 +113,7 @@ pub struct Rule {
     pub background: Background,
     /// Whether a remote may call it.
     pub remote: bool,
-    /// On which ranks of a distributed run it may be called.
+    /// On which ranks of a run of several it may be called.
     pub ranks: Ranks,
 }
 
@@ -148,13 +148,27 @@ pub enum Background {
     Never,
 }
 
-/// On which ranks of a distributed run a service may be called.
+/// On which ranks of a run of several a service may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ranks {
     /// On each independently.
     Any,
-    /// On all of them together: otherwise the ranks would differ, or wait for each other.
+    /// On all of them, alike: it changes the training, and otherwise the ranks would differ, or wait for each other.
     Every,
+    /// Depends on the request: on the action.
+    ByContent,
+}
+
+/// On which ranks of its run an instance is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// The run has one rank.
+    #[default]
+    Single,
+    /// On rank zero of several.
+    Zero,
+    /// On each of several.
+    All,
 }
 
 /// Who calls a service.
@@ -177,6 +191,8 @@ pub struct Site<'a> {
     pub hook: EventKind,
     /// The needs that the kind of callback declares: only those are copied for the background.
     pub needs: &'a [Need],
+    /// On which ranks the instance is; for a remote it does not matter.
+    pub presence: Presence,
 }
 
 /// Where a permitted call is answered.
@@ -211,10 +227,11 @@ impl Refusal {
 ///
 /// # Errors
 ///
-/// An unknown service, another hook, a service that the caller may not use, something that was not copied for a
-/// callback in the background, or an invalid request if the decision depends on it.
+/// An unknown service, another hook, a service that the caller may not use, a change of the training by an instance that
+/// is not on every rank, something that was not copied for a callback in the background, or an invalid request if the
+/// decision depends on it.
 pub fn permit(service: ServiceKind, site: &Site<'_>, payload: &[u8]) -> Result<Route, Refusal> {
-    let Site { caller, hook, needs } = *site;
+    let Site { caller, hook, needs, presence } = *site;
     let Some(rule) = service.rule() else {
         return Err(Refusal {
             status: Status::UNKNOWN,
@@ -251,6 +268,9 @@ pub fn permit(service: ServiceKind, site: &Site<'_>, payload: &[u8]) -> Result<R
             )));
         }
         Hooks::ByContent => permit_content(service, caller, hook, payload)?,
+    }
+    if presence != Presence::Single {
+        permit_on_ranks(service, rule, site, payload)?;
     }
     match (caller, rule.background) {
         (_, Background::Direct) => Ok(Route::Direct),
@@ -301,6 +321,36 @@ fn permit_content(service: ServiceKind, caller: Caller, hook: EventKind, payload
             }
             _ => Ok(()),
         },
+    }
+}
+
+/// In a run of several ranks, refuses changes of the training that the other ranks do not make, or make at another moment.
+fn permit_on_ranks(service: ServiceKind, rule: &Rule, site: &Site<'_>, payload: &[u8]) -> Result<(), Refusal> {
+    let what = match (rule.ranks, service) {
+        (Ranks::Any, _) => return Ok(()),
+        (Ranks::Every, ServiceKind::TENSOR_WRITE) => {
+            format!("to write `{}`", decode::<TensorsRequest>(payload)?.set)
+        }
+        (Ranks::Every, _) => format!("`{}`", rule.name),
+        (Ranks::ByContent, ServiceKind::CONTROL) => match decode::<ControlRequest>(payload)?.action {
+            Control::SkipUpdate => "to skip an update".to_owned(),
+            _ => return Ok(()),
+        },
+        (Ranks::ByContent, _) => match decode::<CopyRequest>(payload)?.action {
+            CopyAction::Restore => format!("`{}` with `restore`", rule.name),
+            _ => return Ok(()),
+        },
+    };
+    match (site.presence, site.caller) {
+        (Presence::All, Caller::Inline) => Ok(()),
+        (Presence::All, _) => Err(Refusal::not_allowed(format!(
+            "{what} changes the training, which every rank must do after the same step: in the background that is not sure; \
+             set `dispatch = \"inline\"` for this callback"
+        ))),
+        _ => Err(Refusal::not_allowed(format!(
+            "{what} changes the training, which every rank must do alike, and this callback runs on rank 0 only: set \
+             `ranks = \"all\"` in its `[[plugins]]` entry"
+        ))),
     }
 }
 

@@ -9,7 +9,7 @@ fn encoded<T: serde::Serialize>(request: &T) -> Vec<u8> {
 }
 
 fn site(caller: Caller, hook: EventKind) -> Site<'static> {
-    Site { caller, hook, needs: &[] }
+    Site { caller, hook, needs: &[], presence: Presence::Single }
 }
 
 #[test]
@@ -45,6 +45,42 @@ fn weights_change_where_no_step_is_in_progress() {
     assert!(permit(ServiceKind::WEIGHTS_COPY, &site(Caller::Inline, EventKind::STEP_START), &restore).is_err());
     let take = encoded(&CopyRequest { name: "average".to_owned(), action: CopyAction::Take });
     assert_eq!(permit(ServiceKind::WEIGHTS_COPY, &site(Caller::Inline, EventKind::STEP_START), &take), Ok(Route::Run));
+}
+
+#[test]
+fn what_changes_the_training_is_for_every_rank() {
+    let asks = |presence, caller, service, payload: &[u8]| {
+        let site = Site { caller, hook: EventKind::GRADIENTS, needs: &[], presence };
+        permit(service, &site, payload).map_err(|refusal| refusal.message)
+    };
+    let write = encoded(&TensorsRequest { set: TensorSet::Gradients, names: Vec::new() });
+    let control = |action| encoded(&ControlRequest { action, reason: String::new() });
+    let copy = |action| encoded(&CopyRequest { name: "best".to_owned(), action });
+    for (service, payload, says) in [
+        (ServiceKind::TENSOR_WRITE, write, "to write `gradients`"),
+        (ServiceKind::CONTROL, control(Control::SkipUpdate), "to skip an update"),
+        (ServiceKind::HYPER_PARAMETER_SET, Vec::new(), "`hyper_parameter_set`"),
+    ] {
+        assert_eq!(asks(Presence::Single, Caller::Inline, service, &payload), Ok(Route::Run));
+        assert_eq!(asks(Presence::All, Caller::Inline, service, &payload), Ok(Route::Run));
+        let refused = asks(Presence::Zero, Caller::Inline, service, &payload).unwrap_err();
+        assert!(refused.starts_with(&format!("{says} changes the training")), "{refused}");
+        assert!(refused.contains("set `ranks = \"all\"` in its `[[plugins]]` entry"), "{refused}");
+    }
+    for (service, payload) in [
+        (ServiceKind::CONTROL, control(Control::Stop)),
+        (ServiceKind::WEIGHTS_COPY, copy(CopyAction::Take)),
+        (ServiceKind::METRIC_PUT, Vec::new()),
+    ] {
+        assert_eq!(asks(Presence::Zero, Caller::Inline, service, &payload), Ok(Route::Run));
+    }
+    let site = Site { caller: Caller::Inline, hook: EventKind::TRAINED, needs: &[], presence: Presence::Zero };
+    let restored = permit(ServiceKind::WEIGHTS_COPY, &site, &copy(CopyAction::Restore)).unwrap_err();
+    assert!(restored.message.starts_with("`weights_copy` with `restore` changes the training"), "{}", restored.message);
+    // It would act at another moment on each rank.
+    let later = |presence| asks(presence, Caller::Background, ServiceKind::HYPER_PARAMETER_SET, &[]);
+    assert_eq!(later(Presence::Single), Ok(Route::Later));
+    assert!(later(Presence::All).unwrap_err().contains("set `dispatch = \"inline\"`"));
 }
 
 #[test]
@@ -93,8 +129,13 @@ fn while_an_instance_is_made_only_what_needs_no_run_is_there() {
 fn in_the_background_there_is_what_was_copied() {
     let read = encoded(&TensorsRequest { set: TensorSet::Parameters, names: Vec::new() });
     let needs = [Need { hook: "epoch_end".to_owned(), what: "parameters".to_owned(), write: false }];
-    let permitted =
-        |hook, needs| permit(ServiceKind::TENSOR_READ, &Site { caller: Caller::Background, hook, needs }, &read);
+    let permitted = |hook, needs| {
+        permit(
+            ServiceKind::TENSOR_READ,
+            &Site { caller: Caller::Background, hook, needs, presence: Presence::Single },
+            &read,
+        )
+    };
     assert_eq!(permitted(EventKind::EPOCH_END, &needs[..]), Ok(Route::Snapshot));
     let refusal = permitted(EventKind::TRIGGER, &needs[..]).unwrap_err();
     assert_eq!(
@@ -106,7 +147,7 @@ fn in_the_background_there_is_what_was_copied() {
     // The model predicts with the weights that were copied.
     let weights = ["parameters", "buffers"].map(|what| Need { what: what.to_owned(), ..needs[0].clone() });
     let predict = |needs| {
-        let site = Site { caller: Caller::Background, hook: EventKind::EPOCH_END, needs };
+        let site = Site { caller: Caller::Background, hook: EventKind::EPOCH_END, needs, presence: Presence::Single };
         permit(ServiceKind::PREDICT, &site, &[]).map_err(|refusal| refusal.message)
     };
     assert_eq!(predict(&weights[..]), Ok(Route::Snapshot));

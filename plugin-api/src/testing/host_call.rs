@@ -14,7 +14,7 @@ use crate::abi::{Bytes, HostHandle, HostTable, LogTable, MINOR, ReplyTable, Requ
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Record;
 use crate::protocol::requests::{ControlRequest, Failure, Name};
-use crate::services::{Caller, Site, no_value, permit};
+use crate::services::{Caller, Presence, Site, no_value, permit};
 use crate::tensor::TensorView;
 
 /// Static, so that a handle never dangles.
@@ -161,7 +161,7 @@ impl RemoteSide {
     }
 
     fn answer(&self, service: ServiceKind, payload: &[u8]) -> Result<Vec<u8>> {
-        let site = Site { caller: Caller::Remote, hook: EventKind::CUSTOM, needs: &[] };
+        let site = Site { caller: Caller::Remote, hook: EventKind::CUSTOM, needs: &[], presence: Presence::Single };
         permit(service, &site, payload).map_err(refused)?;
         match service {
             ServiceKind::CONTROL => lock(&self.left).requests.push(decode(payload)?),

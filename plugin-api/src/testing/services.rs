@@ -14,7 +14,7 @@ use crate::protocol::requests::{
     TensorsRequest, TrainSteps,
 };
 use crate::protocol::{CheckpointWritten, ConsoleLine, CopyAction, Record, TensorInfo, TensorSet, WeightsInfo};
-use crate::services::{Route, Site, fitting, no_batch, nothing_learns, option_of, permit, split_is_there};
+use crate::services::{Presence, Route, Site, fitting, no_batch, nothing_learns, option_of, permit, split_is_there};
 use crate::tensor::{Tensor, TensorView};
 
 /// The answer of a service.
@@ -46,7 +46,12 @@ impl World {
         payload: &[u8],
         tensors: &[TensorView<'_>],
     ) -> Result<Answer> {
-        let site = Site { caller: self.given.caller, hook: self.hook.event, needs: &self.given.needs };
+        let site = Site {
+            caller: self.given.caller,
+            hook: self.hook.event,
+            needs: &self.given.needs,
+            presence: Presence::Single,
+        };
         if permit(service, &site, payload).map_err(refused)? == Route::Later {
             self.later.push((service, payload.to_vec()));
             return Ok(Answer::default());

@@ -8,6 +8,7 @@ use super::output::{cannot, print, print_json};
 use super::{request, words};
 use crate::arguments::StatusArguments;
 use crate::report::{Problems, terminal};
+use crate::runs::ranks::{FoundRank, ranks_of};
 use crate::runs::status::{FoundRun, State, Status};
 
 /// How often `--watch` looks.
@@ -39,13 +40,17 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Problems> {
     }
 }
 
-/// `status.json` with the state that was found.
+/// `status.json` with the state that was found, and with that of each rank if there are several.
 fn json(found: &FoundRun) -> serde_json::Value {
     let mut value = serde_json::to_value(&found.status).unwrap_or_default();
     if let Some(object) = value.as_object_mut() {
         object.insert("folder".to_owned(), found.folder.display().to_string().into());
         object.insert("stale".to_owned(), found.is_stale.into());
         object.insert("age".to_owned(), found.age.as_secs_f64().into());
+        let ranks = ranks_of(found);
+        if !ranks.is_empty() {
+            object.insert("ranks".to_owned(), serde_json::to_value(ranks).unwrap_or_default());
+        }
     }
     value
 }
@@ -72,11 +77,16 @@ fn text(found: &FoundRun, width: usize) -> String {
         position.global_step,
         words::duration(*elapsed)
     ));
-    if found.is_live() {
+    let ranks = ranks_of(found);
+    if found.is_live() && ranks.is_empty() {
         let machine = &found.status.machine;
         let on = if found.status.of_process().is_here() { String::new() } else { format!(" on {machine}") };
         lines.push(format!("process {}{on}, since {}", found.status.process, found.status.started));
     }
+    if found.is_live() && !ranks.is_empty() {
+        lines.push(format!("{} ranks, since {}", ranks.len(), found.status.started));
+    }
+    lines.extend(ranks.iter().map(line_of_rank));
     let mut text = String::new();
     for line in lines.iter().chain(&warnings.iter().map(|warning| format!("warning: {warning}")).collect::<Vec<_>>()) {
         for part in terminal::wrap(line, width) {
@@ -84,6 +94,23 @@ fn text(found: &FoundRun, width: usize) -> String {
         }
     }
     text + &metrics(&found.status)
+}
+
+/// What a rank does, where, and who it is: `rank 1: running, step 84, process 4711 on node2`.
+fn line_of_rank(rank: &FoundRank) -> String {
+    let FoundRank { rank, state, process, machine, step, age, error, .. } = rank;
+    let mut line = format!("rank {rank}: {state}");
+    let Some(process) = process else { return line + ", has not written a status yet" };
+    let machine = machine.as_ref().filter(|machine| !machine.is_empty()).map(|machine| format!(" on {machine}"));
+    let _ = write!(line, ", step {step}, process {process}{}", machine.unwrap_or_default());
+    // One that lives writes each second.
+    if let Some(age) = age.filter(|age| state.is_live() && *age >= 10.0) {
+        let _ = write!(line, ", last seen {}", words::ago(Duration::from_secs_f64(age)));
+    }
+    if let Some(error) = error {
+        let _ = write!(line, ": {error}");
+    }
+    line
 }
 
 /// A line for each metric: the latest value, and the best one.

@@ -5,6 +5,7 @@ pub mod event;
 pub mod folder;
 pub mod history;
 mod process;
+pub mod ranks;
 pub mod status;
 mod sudden_end;
 

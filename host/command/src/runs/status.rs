@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::folder::{is_owned, is_run};
 use super::process::Process;
+use super::ranks::run_of_rank;
 use super::sudden_end;
 
 /// The name of the file in the run folder.
@@ -92,6 +93,12 @@ pub struct Status {
     pub process_started: Option<u64>,
     /// The machine that it runs on.
     pub machine: String,
+    /// Which of the run's processes it is, from 0; none if it is the only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u64>,
+    /// How many processes train the model together; none if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub world_size: Option<u64>,
     /// When it started.
     pub started: String,
     /// When this was written.
@@ -260,8 +267,11 @@ impl FoundRun {
     }
 }
 
-/// The run at `path`: the folder itself or, in a folder of runs, the newest of them.
+/// The run at `path`: the folder itself, of a rank's folder that of its run or, in a folder of runs, the newest of them.
 pub fn find_run(path: &Path) -> Option<PathBuf> {
+    if let Some(run) = run_of_rank(path) {
+        return Some(run);
+    }
     if is_run(path) {
         return Some(path.to_owned());
     }
@@ -271,8 +281,12 @@ pub fn find_run(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Every run folder in `folder`, at most four levels down; what is in a run folder is not looked at.
+/// Every run folder in `folder`, at most four levels down; what is in a run folder is not looked at. Of the folders of a run's
+/// ranks it is that run.
 pub fn runs_in(folder: &Path) -> Vec<PathBuf> {
+    if let Some(run) = run_of_rank(folder) {
+        return vec![run];
+    }
     let mut found = Vec::new();
     let mut open = vec![(folder.to_owned(), 0)];
     while let Some((folder, depth)) = open.pop() {

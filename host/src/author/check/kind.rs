@@ -33,7 +33,12 @@ const FAST: [EventKind; 6] = [
 pub(super) fn check(kind: &Kind, given: &Map<String, Value>, budget: Duration, observer: &mut dyn Observer) {
     let name = kind.descriptor().kind.as_str();
     observer.begin(Check::Descriptor);
-    observer.found(Finding::failed_if_any(name, Check::Descriptor, faults_of(kind.descriptor())));
+    let mut descriptor = Finding::failed_if_any(name, Check::Descriptor, faults_of(kind.descriptor()));
+    if let Some(warning) = on_one_rank(kind.descriptor()).filter(|_| descriptor.details.is_empty()) {
+        descriptor.verdict = Verdict::Warning;
+        descriptor.details.push(warning);
+    }
+    observer.found(descriptor);
 
     observer.begin(Check::Schema);
     let schema = faults_of_schema(kind.descriptor());
@@ -112,6 +117,16 @@ fn faults_of(descriptor: &Descriptor) -> Vec<String> {
         faults.push(format!("its `when` is invalid: {error}"));
     }
     faults
+}
+
+/// What is said of a kind that writes, and does not say that it works on every rank of a run.
+fn on_one_rank(descriptor: &Descriptor) -> Option<String> {
+    let written = descriptor.needs.iter().find(|need| need.write).filter(|_| descriptor.ranks == "zero")?;
+    Some(format!(
+        "it writes `{}`, and its ranks are `zero`: a run of several ranks refuses it without `ranks = \"all\"` in the run file; if \
+         it does the same on every rank, say `all`",
+        written.what
+    ))
 }
 
 fn faults_of_schema(descriptor: &Descriptor) -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use host_command::runs::folder::is_run;
+use host_command::runs::ranks::run_of_rank;
 use host_command::runs::status::find_run;
 
 use crate::checkpoint::{self, read_pointer};
@@ -35,10 +36,8 @@ impl Located {
             let run_folder = path.parent().and_then(Path::parent).filter(|folder| is_run(folder)).map(Path::to_owned);
             return Ok(Self { path, run_folder, is_bare: true });
         }
-        let folder = match is_run(path) || path.join(checkpoint::FOLDER).is_dir() {
-            true => Some(path.to_owned()),
-            false => find_run(path),
-        };
+        let is_folder = run_of_rank(path).is_none() && (is_run(path) || path.join(checkpoint::FOLDER).is_dir());
+        let folder = if is_folder { Some(path.to_owned()) } else { find_run(path) };
         let Some(folder) = folder else {
             let is = if path.exists() { "is neither a run folder nor a checkpoint" } else { "does not exist" };
             return Err(Problem::new(format!("`{}` {is}", path.display()))

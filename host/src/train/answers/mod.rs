@@ -140,7 +140,8 @@ impl Services for Session {
             ServiceKind::TRAIN_STEPS => {
                 let request = call.request(typed::TRAIN_STEPS)?;
                 let epoch = self.progress.position.epoch;
-                let losses = model::train_apart(&mut self.learner, &mut self.feed, epoch, &request)?;
+                let several = !self.group.is_single();
+                let losses = model::train_apart(&mut self.learner, &mut self.feed, epoch, &request, several)?;
                 reply.answer(typed::TRAIN_STEPS, &losses)
             }
             ServiceKind::GRAPH => {

@@ -19,7 +19,7 @@ use super::weights::no_copy;
 use crate::data::Loader;
 use crate::model::{Graph, Mode, Op};
 use crate::services::ServiceError;
-use crate::torch::{random, values};
+use crate::torch::{self, random, values};
 
 impl Session {
     /// Metrics over a split, of the model or of a named copy, which replaces it meanwhile.
@@ -146,7 +146,31 @@ fn average_statistics(
 }
 
 /// Updates outside the run's history and data order; the position stays. Returns their losses.
+///
+/// Each of `several` ranks trains on the whole batches, all alike: dropout, which otherwise draws other numbers on each,
+/// draws the same ones.
 pub(super) fn train_apart(
+    learner: &mut Learner,
+    feed: &mut Feed,
+    epoch: u64,
+    request: &TrainSteps,
+    several: bool,
+) -> Result<Vec<f64>, TrainError> {
+    if !several {
+        return train_steps(learner, feed, epoch, request);
+    }
+    let device = learner.network.device();
+    let own = random::generator_state(device)?;
+    torch::manual_seed(epoch.wrapping_mul(STEPS_OF_AN_EPOCH).wrapping_add(request.first));
+    let losses = train_steps(learner, feed, epoch, request);
+    random::set_generator_state(device, &own)?;
+    losses
+}
+
+/// More updates than anybody makes outside a run: each has a seed of its own.
+const STEPS_OF_AN_EPOCH: u64 = 1 << 32;
+
+fn train_steps(
     learner: &mut Learner,
     feed: &mut Feed,
     epoch: u64,

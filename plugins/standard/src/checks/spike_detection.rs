@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use plugin_api::event::At;
 use plugin_api::protocol::CopyAction;
-use plugin_api::{Callback, Creation, Error, Need, Result, Run, decode_state, encode_state, plugin, tracing};
+use plugin_api::{Callback, Creation, Error, Need, Ranks, Result, Run, decode_state, encode_state, plugin, tracing};
 use serde::{Deserialize, Serialize};
 
 /// The standard deviation of a normal distribution whose MAD is 1.
@@ -84,6 +84,7 @@ impl Callback for SpikeDetection {
     const KIND: &'static str = "spike-detection";
     const SUMMARY: &'static str = "Finds steps whose loss jumps up: warns, skips their update, or rolls back";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     const NEEDS: &'static [Need] = &[Need::WRITES_WEIGHTS];
     type Options = Options;
 

@@ -6,7 +6,7 @@
 use monitor::selected;
 use plugin_api::event::At;
 use plugin_api::protocol::{TapOf, TensorSet};
-use plugin_api::{Callback, Creation, Error, Result, Run, plugin};
+use plugin_api::{Callback, Creation, Error, Ranks, Result, Run, plugin};
 
 use super::non_finite::{Taps, first_weight};
 use crate::metric_patterns::{refuse_empty, refuse_unknown};
@@ -47,6 +47,7 @@ impl Callback for TerminateOnNan {
     const KIND: &'static str = "terminate-on-nan";
     const SUMMARY: &'static str = "Ends the run when a loss, a metric, a gradient or a weight is NaN or infinite";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {

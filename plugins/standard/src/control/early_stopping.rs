@@ -9,7 +9,7 @@
 use plugin_api::event::{At, TrainEnd, Trigger};
 use plugin_api::protocol::{CopyAction, Point};
 use plugin_api::{
-    Callback, Creation, Direction, Error, ErrorKind, Need, Result, Run, decode_state, encode_state, plugin,
+    Callback, Creation, Direction, Error, ErrorKind, Need, Ranks, Result, Run, decode_state, encode_state, plugin,
 };
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,7 @@ impl Callback for EarlyStopping {
     const KIND: &'static str = "early-stopping";
     const SUMMARY: &'static str = "Ends the run when a metric stops improving";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     const NEEDS: &'static [Need] = &[Need::WRITES_WEIGHTS];
     type Options = Options;
 

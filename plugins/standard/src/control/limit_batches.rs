@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use plugin_api::event::At;
-use plugin_api::{Callback, Creation, Error, Result, Run, plugin};
+use plugin_api::{Callback, Creation, Error, Ranks, Result, Run, plugin};
 
 /// Options of `limit-batches`.
 #[plugin]
@@ -24,6 +24,7 @@ impl Callback for LimitBatches {
     const KIND: &'static str = "limit-batches";
     const SUMMARY: &'static str = "Takes only the first batches of a split";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {

@@ -5,10 +5,11 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use plugin_api::event::{At, Trigger};
-use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::{Callback, Creation, Error, Ranks, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
 use super::hyper_file::{self, Line};
+use super::told::{Told, run_folder};
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 64 * 1024;
@@ -41,13 +42,15 @@ pub(crate) struct HumanHyperparams {
     file: String,
     /// The file in the run folder.
     path: PathBuf,
+    /// In a run of several ranks, rank zero reads the file for all.
+    told: Option<Told>,
     state: State,
     /// The content that was read last by this process, so that each content is read, and complained about, once.
     read: Option<Content>,
 }
 
 /// What is at the file's path.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Content {
     Missing,
     Unreadable(String),
@@ -59,17 +62,20 @@ impl Callback for HumanHyperparams {
     const KIND: &'static str = "human-hyperparams";
     const SUMMARY: &'static str = "Sets the hyper-parameters that a person writes into a file during the run";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {
         if options.file.is_empty() {
             return Err(Error::new("`file` is empty: name a file in the run folder, such as `hyper.txt`"));
         }
-        Ok(Self { file: options.file, path: PathBuf::new(), state: State::default(), read: None })
+        Ok(Self { file: options.file, path: PathBuf::new(), told: None, state: State::default(), read: None })
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        self.path = Path::new(&run.info()?.folder).join(&self.file);
+        let info = run.info()?;
+        self.path = run_folder(&info).join(&self.file);
+        self.told = Told::of_run(&info)?;
         Ok(())
     }
 
@@ -83,7 +89,10 @@ impl Callback for HumanHyperparams {
     }
 
     fn on_trigger(&mut self, run: &mut Run<'_>, _: &Trigger<'_>) -> Result<()> {
-        let content = read(&self.path);
+        let content = match &mut self.told {
+            Some(told) => told.tell(run, || read(&self.path))?,
+            None => read(&self.path),
+        };
         if self.read.as_ref() == Some(&content) {
             return Ok(());
         }

@@ -7,7 +7,7 @@
 
 use plugin_api::event::At;
 use plugin_api::protocol::{CopyAction, ParameterGroup, RecordValue};
-use plugin_api::{Callback, Creation, Error, Need, Result, Run, plugin, tracing};
+use plugin_api::{Callback, Creation, Error, Need, Ranks, Result, Run, plugin, tracing};
 
 use crate::display;
 
@@ -59,6 +59,7 @@ impl Callback for LrFinder {
     const KIND: &'static str = "lr-finder";
     const SUMMARY: &'static str = "Suggests a learning rate before training, by a range test";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     const NEEDS: &'static [Need] = &[Need::WRITES_WEIGHTS, Need::TRAINING_STATE];
     type Options = Options;
 

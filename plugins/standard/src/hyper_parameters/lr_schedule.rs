@@ -2,7 +2,7 @@
 //! expression after each epoch or step, as its `HyperParamSetterWithFunc` does.
 
 use plugin_api::event::At;
-use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::{Callback, Creation, Error, Ranks, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
 use super::target::Target;
@@ -91,6 +91,7 @@ impl Callback for LrSchedule {
     const KIND: &'static str = "lr-schedule";
     const SUMMARY: &'static str = "Sets the learning rate, or another hyper-parameter, at points of the run";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {

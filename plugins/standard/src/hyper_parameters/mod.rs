@@ -6,3 +6,4 @@ pub(crate) mod lr_finder;
 pub(crate) mod lr_schedule;
 pub(crate) mod reduce_on_plateau;
 pub(crate) mod target;
+mod told;

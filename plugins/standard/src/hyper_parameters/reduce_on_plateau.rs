@@ -2,7 +2,7 @@
 
 use plugin_api::event::{At, TrainEnd, Trigger};
 use plugin_api::protocol::Point;
-use plugin_api::{Callback, Creation, Direction, Error, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::{Callback, Creation, Direction, Error, Ranks, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
 use super::target::Target;
@@ -84,6 +84,7 @@ impl Callback for ReduceOnPlateau {
     const SUMMARY: &'static str =
         "Reduces the learning rate, or another hyper-parameter, when a metric stops improving";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {

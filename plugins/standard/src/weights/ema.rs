@@ -8,7 +8,7 @@
 
 use plugin_api::event::{At, Evaluation};
 use plugin_api::protocol::CopyAction;
-use plugin_api::{Callback, Creation, Error, Need, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::{Callback, Creation, Error, Need, Ranks, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
 use super::average::{Average, Saved};
@@ -71,6 +71,7 @@ impl Callback for Ema {
     const KIND: &'static str = "ema";
     const SUMMARY: &'static str = "Evaluates and keeps an exponential moving average of the weights";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     const NEEDS: &'static [Need] = &[Need::WRITES_WEIGHTS];
     type Options = Options;
 

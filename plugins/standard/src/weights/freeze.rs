@@ -6,7 +6,7 @@
 use plugin_api::event::At;
 use plugin_api::protocol::{RunInfo, TensorSet};
 use plugin_api::services::{fitting, list_names, nothing_learns};
-use plugin_api::{Callback, Creation, Error, Result, Run, decode_state, encode_state, plugin};
+use plugin_api::{Callback, Creation, Error, Ranks, Result, Run, decode_state, encode_state, plugin};
 use serde::{Deserialize, Serialize};
 
 /// Options of `freeze`.
@@ -52,6 +52,7 @@ impl Callback for Freeze {
     const KIND: &'static str = "freeze";
     const SUMMARY: &'static str = "Freezes parameters until an epoch, or from one on";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     type Options = Options;
 
     fn new(options: Options, _: &Creation<'_>) -> Result<Self> {

@@ -12,7 +12,7 @@
 use plugin_api::event::At;
 use plugin_api::protocol::TensorSet;
 use plugin_api::{
-    Callback, Creation, Error, Need, Result, Run, Tensor, TensorView, decode_state, encode_state, plugin,
+    Callback, Creation, Error, Need, Ranks, Result, Run, Tensor, TensorView, decode_state, encode_state, plugin,
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,7 @@ impl Callback for GradientClip {
     const KIND: &'static str = "gradient-clip";
     const SUMMARY: &'static str = "Limits the gradients: their norm, each number, or relative to the weights";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     const NEEDS: &'static [Need] = &[Need::WRITES_GRADIENTS];
     const PRODUCES: &'static [&'static str] = &["gradient_norm", "clip_fraction"];
     type Options = Options;

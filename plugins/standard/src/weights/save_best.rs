@@ -13,7 +13,8 @@ use export::{Origin, Publication, Values, Weight, Weights, write_safetensors};
 use plugin_api::event::{At, TrainEnd, Trigger};
 use plugin_api::protocol::{CopyAction, Point, RunInfo, TensorSet};
 use plugin_api::{
-    Callback, Creation, Direction, Error, ErrorKind, Need, Result, Run, decode_state, encode_state, plugin, tracing,
+    Callback, Creation, Direction, Error, ErrorKind, Need, Ranks, Result, Run, decode_state, encode_state, plugin,
+    tracing,
 };
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,7 @@ impl Callback for SaveBest {
     const KIND: &'static str = "save-best";
     const SUMMARY: &'static str = "Writes the weights whenever a metric is better than before";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     const NEEDS: &'static [Need] = &[Need::WRITES_WEIGHTS];
     type Options = Options;
 
@@ -172,8 +174,8 @@ impl SaveBest {
 
     fn write(&self, run: &mut Run<'_>, with_optimizer: bool) -> Result<()> {
         let info = run.info()?;
-        // A trial publishes nothing.
-        if info.trial {
+        // A trial publishes nothing, and all ranks have the same weights: rank zero's folder is the run's.
+        if info.trial || info.rank > 0 {
             return Ok(());
         }
         let path = self.path(&info);
@@ -196,9 +198,10 @@ impl SaveBest {
     /// After a resume, the file may be missing, or be of a later step of the process that is gone. The best weights are
     /// in the checkpoint if the run is to end with them.
     fn check_file(&self, run: &mut Run<'_>, best: Best) -> Result<()> {
-        let path = self.path(&run.info()?);
+        let info = run.info()?;
+        let path = self.path(&info);
         let found = step_of(&path);
-        if found == Some(best.global_step) {
+        if info.rank > 0 || found == Some(best.global_step) {
             return Ok(());
         }
         if run.list(TensorSet::Copy(self.copy.clone())).is_ok() {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use plugin_api::event::{At, Trigger};
 use plugin_api::protocol::{CopyAction, DataInfo, RunInfo, TensorSet};
 use plugin_api::{
-    Callback, Creation, Error, ErrorKind, Need, Result, Run, decode_state, encode_state, plugin, tracing,
+    Callback, Creation, Error, ErrorKind, Need, Ranks, Result, Run, decode_state, encode_state, plugin, tracing,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,7 @@ impl Callback for Swa {
     const KIND: &'static str = "swa";
     const SUMMARY: &'static str = "Ends the run with the equal average of the weights of its last epochs";
     const BY_DEFAULT: bool = false;
+    const RANKS: Ranks = Ranks::All;
     const NEEDS: &'static [Need] = &[Need::WRITES_WEIGHTS];
     type Options = Options;
 

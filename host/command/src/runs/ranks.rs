@@ -160,7 +160,7 @@ mod tests {
         let run = run.canonicalize().unwrap();
         for path in [&of_rank, of_rank.parent().unwrap()] {
             assert_eq!(find_run(path), Some(run.clone()), "{}", path.display());
-            assert_eq!(runs_in(path), [run.clone()], "{}", path.display());
+            assert_eq!(runs_in(path), std::slice::from_ref(&run), "{}", path.display());
         }
         assert_eq!(run_of_rank(&run), None);
         assert_eq!(runs_in(folder.path()), [folder.path().join("run")]);

@@ -72,7 +72,7 @@ pub(super) fn run(
     // The other ranks are told why this one ends.
     match &outcome {
         Ok(job) if job.outcome == Outcome::Failed => {
-            rank_end.fail(job.status.get("error").and_then(|message| message.as_str()).unwrap_or("unknown"));
+            rank_end.fail(job.status["reason"].as_str().unwrap_or_default());
         }
         Ok(_) => rank_end.leave(),
         Err(Problems(problems)) => rank_end.fail(problems.first().map_or("refused", Problem::message)),

@@ -138,7 +138,9 @@ fn every_rank_obeys_the_file_of_hyper_parameters_at_the_same_step() {
 
 #[test]
 fn all_ranks_pause_and_stop_after_the_same_step_whoever_is_asked() {
-    let run = two_ranks().set("train.epochs=100000").instance("kind = 'remote-control'");
+    let run = two_ranks()
+        .set("train.epochs=100000")
+        .instance("kind = 'remote-control'\nwhen = { every = '1 step' }\noptions = { pause = 'hold', resume = 'go' }");
     let child = run.start();
     let out = run.out();
     let path = out.to_str().expect("UTF-8");
@@ -164,6 +166,13 @@ fn all_ranks_pause_and_stop_after_the_same_step_whoever_is_asked() {
     }
     assert!(command(&["resume", folder]).status.success());
     wait_until(&out, "end of the pause", |status| both(status, |rank| rank["state"] == "running"));
+
+    // What a plugin on rank zero asks for, all do.
+    for (file, state) in [("hold", "paused"), ("go", "running")] {
+        std::fs::write(out.join(file), "").expect("a file can be written");
+        let found = wait_until(&out, file, |status| both(status, |rank| rank["state"] == state));
+        assert!(state != "paused" || found["ranks"][0]["step"] == found["ranks"][1]["step"], "{found}");
+    }
 
     // A signal to one rank is one to all.
     let process = of_rank(&out, 1)["process"].as_i64().and_then(|id| i32::try_from(id).ok()).expect("a process");

@@ -33,8 +33,9 @@ pub(crate) struct RemoteControl {
     /// In the order in which they are looked for, so that a checkpoint comes before a stop.
     names: Vec<(String, Control)>,
     files: Arc<ControlFiles>,
-    /// While a pause of this instance may be in progress.
-    watch: Option<PauseWatch>,
+    /// While a pause of this instance may come or be in progress, and after which step it was asked for.
+    watch: Option<(PauseWatch, u64)>,
+    has_several_ranks: bool,
 }
 
 #[plugin]
@@ -74,23 +75,28 @@ impl Callback for RemoteControl {
             }
         }
         let names = named.into_iter().map(|(_, name, action)| (name, action)).collect();
-        Ok(Self { names, files: Arc::default(), watch: None })
+        Ok(Self { names, files: Arc::default(), watch: None, has_several_ranks: false })
     }
 
     fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        let folder = PathBuf::from(run.info()?.folder);
+        let info = run.info()?;
+        self.has_several_ranks = info.world_size > 1;
+        let folder = PathBuf::from(info.folder);
         let files = self.names.iter().map(|(name, action)| ControlFile::new(&folder, name, *action));
         self.files = Arc::new(ControlFiles::new(files.collect()));
         Ok(())
     }
 
-    fn on_trigger(&mut self, run: &mut Run<'_>, _: &Trigger<'_>) -> Result<()> {
-        // A trigger comes only when no pause is in progress.
-        self.watch = None;
+    fn on_trigger(&mut self, run: &mut Run<'_>, event: &Trigger<'_>) -> Result<()> {
+        // A trigger comes only when no pause is in progress. In a run of several ranks, one comes between the request and the
+        // pause, which is decided together with the next step.
+        let later = if self.has_several_ranks { 2 } else { 0 };
+        self.watch.take_if(|(_, asked)| event.global_step >= *asked + later);
         for (action, reason) in self.files.take(|_| true) {
             // First, so that no pause begins that this instance cannot end.
             if action == Control::Pause {
-                self.watch = PauseWatch::start(&self.files, run.remote()?)?;
+                let watch = PauseWatch::start(&self.files, run.remote()?)?;
+                self.watch = watch.map(|watch| (watch, event.global_step));
             }
             run.request(action, &reason)?;
         }
@@ -225,6 +231,19 @@ mod tests {
         let resume = touch(&host, "resume");
         std::thread::sleep(Duration::from_millis(1500));
         assert!(resume.exists());
+    }
+
+    #[test]
+    fn with_several_ranks_a_trigger_may_come_before_the_pause() {
+        let mut host = host().with_info(|info| info.world_size = 2);
+        host.setup().unwrap();
+        touch(&host, "pause");
+        host.trigger("time").unwrap();
+        host.trigger("time").unwrap();
+        wait_until_gone(&touch(&host, "resume"));
+        assert_eq!(actions(&host), [Control::Pause]);
+        host.fire(EventKind::STEP_START).unwrap();
+        assert_eq!(actions(&host), [Control::Pause, Control::Resume]);
     }
 
     #[test]

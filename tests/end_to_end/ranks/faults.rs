@@ -26,30 +26,37 @@ fn random(state: &mut u64) -> u64 {
     *state >> 33
 }
 
+/// Of three runs at once: most of the time is waiting.
 #[test]
 fn a_rank_that_is_killed_at_any_step() {
+    // It is found at once, however long they would wait.
+    let trainings = [(); 3].map(|()| endless().with("\"5 s\"", "\"60 s\""));
     let mut state = 17;
-    for kill in 0..if is_long() { 30 } else { 3 } {
-        // It is found at once, however long they would wait.
-        let training = endless().with("\"5 s\"", "\"60 s\"");
-        let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
-        let (step, culprit) = (1 + random(&mut state) as usize % 40, (kill + 1) % 3);
-        started.wait_for_step(step);
-        let id = started.id(culprit);
-        started.signal(culprit, libc::SIGKILL);
-        let began = Instant::now();
-        let told = started.ended(None);
-        eprintln!("rank {culprit} killed at step {step}: ended after {:.1} s", began.elapsed().as_secs_f64());
-        for (rank, line) in told.lines().enumerate() {
+    for round in 0..if is_long() { 10 } else { 1 } {
+        let runs = trainings.iter().map(|training| {
+            let _ = std::fs::remove_dir_all(training.path("out"));
+            Started::start(&[training; 3], &[0, 1, 2])
+        });
+        let mut runs: Vec<Started<'_>> = runs.collect();
+        for (culprit, started) in runs.iter_mut().enumerate() {
+            let step = 1 + random(&mut state) as usize % 40;
+            started.wait_for_step(step);
+            started.signal(culprit, libc::SIGKILL);
+            eprintln!("round {round}: rank {culprit} killed at step {step}");
+        }
+        for (culprit, started) in runs.into_iter().enumerate() {
+            let told = started.ended(None);
             let how = match culprit {
                 0 => "does not answer any more, and has the store of the ranks",
                 _ => "has ended without a word: it was killed, or crashed",
             };
-            let expected = match rank == culprit {
-                true => format!("rank {rank}: signal 9"),
-                false => format!("rank {rank}: exit code 1: rank {culprit} ([PROCESS]) {how}"),
-            };
-            assert_eq!(line, expected, "kill {kill} of process {id} at step {step}");
+            for (rank, line) in told.lines().enumerate() {
+                let expected = match rank == culprit {
+                    true => format!("rank {rank}: signal 9"),
+                    false => format!("rank {rank}: exit code 1: rank {culprit} ([PROCESS]) {how}"),
+                };
+                assert_eq!(line, expected, "round {round}: rank {culprit} was killed");
+            }
         }
     }
 }
@@ -62,56 +69,47 @@ fn ranks_that_torchrun_ends_still_name_the_one_that_was_killed() {
     started.wait_for_step(5);
     started.signal(1, libc::SIGKILL);
     started.signal(0, libc::SIGTERM);
-    insta::assert_snapshot!(started.ended(None), @"");
+    insta::assert_snapshot!(started.ended(None), @"
+    rank 0: exit code 1: rank 1 ([PROCESS]) has ended without a word: it was killed, or crashed
+    rank 1: signal 9
+    ");
 }
 
+/// Rank zero has the store, which answers nobody then.
 #[test]
-fn a_rank_that_stands_still() {
-    let training = endless();
+fn ranks_that_stand_still() {
+    let (training, of_zero) = (endless(), endless());
     let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
+    let mut started_of_zero = Started::start(&[&of_zero; 3], &[0, 1, 2]);
     started.wait_for_step(5);
     started.signal(1, libc::SIGSTOP);
+    started_of_zero.wait_for_step(5);
+    started_of_zero.signal(0, libc::SIGSTOP);
     insta::assert_snapshot!(started.ended(Some(1)), @"
     rank 0: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 5s: it, its machine or its network stands still
     rank 2: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 5s: it, its machine or its network stands still
     ");
-}
-
-/// It has the store, which answers nobody then.
-#[test]
-fn rank_zero_that_stands_still() {
-    let training = endless();
-    let mut started = Started::start(&[&training; 3], &[0, 1, 2]);
-    started.wait_for_step(5);
-    started.signal(0, libc::SIGSTOP);
-    insta::assert_snapshot!(started.ended(Some(0)), @"
+    insta::assert_snapshot!(started_of_zero.ended(Some(0)), @"
     rank 1: exit code 1: rank 0 ([PROCESS]) has not answered for 5s, and has the store of the ranks
     rank 2: exit code 1: rank 0 ([PROCESS]) has not answered for 5s, and has the store of the ranks
     ");
 }
 
 #[test]
-fn a_rank_that_never_starts() {
-    let training = endless();
-    insta::assert_snapshot!(Started::start(&[&training; 3], &[0, 2]).ended(None), @"
+fn ranks_that_never_come() {
+    let (training, refused) = (endless(), endless().with("out_features = 16", "out_featurez = 16"));
+    let without_one = Started::start(&[&training; 3], &[0, 2]);
+    let without_zero = Started::start(&[&training; 3], &[1, 2]);
+    let with_refused = Started::start(&[&training, &refused], &[0, 1]);
+    insta::assert_snapshot!(without_one.ended(None), @"
     rank 0: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 5s
     rank 2: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 5s
     ");
-}
-
-#[test]
-fn rank_zero_that_never_starts() {
-    let training = endless();
-    insta::assert_snapshot!(Started::start(&[&training; 3], &[1, 2]).ended(None), @"
+    insta::assert_snapshot!(without_zero.ended(None), @"
     rank 1: exit code 2: rank 1 cannot reach the other ranks at `[ADDRESS]`
     rank 2: exit code 2: rank 2 cannot reach the other ranks at `[ADDRESS]`
     ");
-}
-
-#[test]
-fn a_rank_that_is_refused() {
-    let (training, refused) = (endless(), endless().with("out_features = 16", "out_featurez = 16"));
-    insta::assert_snapshot!(Started::start(&[&training, &refused], &[0, 1]).ended(None), @"
+    insta::assert_snapshot!(with_refused.ended(None), @"
     rank 0: exit code 2: rank 1 of 2 has not started, or cannot reach `[ADDRESS]`, after 5s
     rank 1: exit code 2: unknown key `out_featurez` in `model.layers.1`
     ");

@@ -110,12 +110,12 @@ fn a_recurrent_net_with_frozen_parameters() {
     assert!(embedding("3") == embedding("one"), "frozen parameters are trained");
 }
 
-/// A product in bf16 has eight bits, and the products of other slices are rounded otherwise. Against f32 the parameters differ by
-/// 3e-2 after these steps, with batches of six by 2e-1.
+/// A product in bf16 has eight bits, and the products of other slices are rounded otherwise. Without momentum, which would amplify
+/// that, the parameters differ from those of f32 by 6e-4 after these steps, and with batches of six by 2e-2.
 #[test]
 fn a_perceptron_in_bf16() {
-    let training = with_sgd(digits(MLP)).with("[eval]", "precision = \"bf16\"\n\n[eval]");
-    assert_same_numbers(&training, "bf16", 2e-2);
+    let training = with_sgd(digits(MLP)).with(", momentum = 0.9", "").with("[eval]", "precision = \"bf16\"\n\n[eval]");
+    assert_same_numbers(&training, "bf16", 1e-3);
 }
 
 /// Each rank draws its own dropout, which no number of other ranks equals; a repeat draws the same.

@@ -203,11 +203,15 @@ mod tests {
 
     #[test]
     fn a_loss_and_a_step_that_do_what_the_loop_does_give_the_same_bits() {
-        for overrides in [&[][..], &["train.accumulate=2", "train.batch_size=250"]] {
+        // The program's loss is computed by libtorch's operators; the host's, on some processors, by kernels of its own.
+        const LIBTORCH: &str = r#"run.kernels="libtorch""#;
+        for overrides in [&[LIBTORCH][..], &[LIBTORCH, "train.accumulate=2", "train.batch_size=250"], &[]] {
             let own = outcome(CROSS_ENTROPY, overrides, |job| job);
             assert!(own["metrics"]["val_accuracy"].as_f64() > Some(0.5), "{own}");
-            let loss = outcome("", overrides, |job| job.loss(cross_entropy));
-            assert_eq!(own["metrics"], loss["metrics"]);
+            if overrides.contains(&LIBTORCH) {
+                let loss = outcome("", overrides, |job| job.loss(cross_entropy));
+                assert_eq!(own["metrics"], loss["metrics"]);
+            }
             let step = outcome(CROSS_ENTROPY, overrides, |job| {
                 job.batch_step(|step| {
                     let outputs = step.forward(step.inputs())?;

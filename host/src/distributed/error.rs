@@ -10,7 +10,7 @@ use crate::torch::TorchError;
 #[non_exhaustive]
 pub enum DistributedError {
     /// The store of the ranks cannot be reached, or not be served.
-    #[error("rank {rank} cannot reach the other ranks at `{address}`")]
+    #[error("rank {rank} cannot reach the other ranks at `{address}`, where rank 0 or its launcher serves them")]
     Store {
         /// This rank.
         rank: usize,
@@ -40,11 +40,11 @@ pub enum DistributedError {
         timeout: Duration,
     },
     /// A rank is not of the same run.
-    #[error("rank {rank} has another {what} than rank 0: {own} instead of {of_zero}")]
+    #[error("rank {rank} has {what} than rank 0{}", instead(own, of_zero))]
     Differs {
         /// Which.
         rank: usize,
-        /// What differs.
+        /// What differs, as in `another model`.
         what: &'static str,
         /// What it has.
         own: String,
@@ -126,6 +126,12 @@ fn ranks(numbers: &[usize]) -> String {
             format!("ranks {} and {last}", first.join(", "))
         }
     }
+}
+
+/// What two ranks have, where people can tell it apart: of long digests, that they differ says all.
+fn instead(own: &str, of_zero: &str) -> String {
+    const LONGEST: usize = 40;
+    if own.len().max(of_zero.len()) > LONGEST { String::new() } else { format!(": {own} instead of {of_zero}") }
 }
 
 /// What a rank said when it failed. It may have lost another one, or differ from rank zero: then its sentence names that rank.

@@ -90,7 +90,7 @@ impl Joined {
         store.set(&member_key(rank), &text).map_err(not_reached)?;
         let members = members(&store, meeting, &address)?;
         if members[0].version != own.version {
-            return Err(differs(&store, rank, "version of `host`", own.version, members[0].version.clone()));
+            return Err(differs(&store, rank, "another version of `host`", own.version, members[0].version.clone()));
         }
         let failed = |action| move |source| DistributedError::Operation { world_size, action, source };
         let beats = store.prefixed("").map_err(not_reached)?;

@@ -100,8 +100,8 @@ impl ProcessGroup {
         joined.watch.operation("copy the weights of rank 0", || joined.group.broadcast(tensors))
     }
 
-    /// Checks that this rank has the same `what` as rank zero, before any tensors are exchanged: gloo ends the process where their
-    /// sizes differ. `own` is a digest or a short text.
+    /// Checks that this rank has what rank zero has, before any tensors are exchanged: gloo ends the process where their
+    /// sizes differ. `what` is how a rank would differ, as in `another model`; `own` is a digest or a short text.
     ///
     /// # Errors
     ///

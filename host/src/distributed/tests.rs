@@ -193,7 +193,7 @@ fn batch_normalization_of_all_ranks_is_that_of_the_whole() {
 fn a_rank_of_another_run_is_named_on_all() {
     let found = on_each(3, |group| {
         let own = if group.rank() == 2 { "b" } else { "a" };
-        let compared = group.compare("model", own).and_then(|()| group.exchange(Vec::new()).map(drop));
+        let compared = group.compare("another model", own).and_then(|()| group.exchange(Vec::new()).map(drop));
         group.rank_end().fail("lost");
         compared.unwrap_err().to_string()
     });

@@ -112,12 +112,12 @@ impl Session {
             let (shape, kind) = (named.tensor.size(), named.tensor.kind());
             digest.chain_update(format!("{} {shape:?} {kind:?}\n", named.name))
         });
-        group.compare("model", &hexadecimal(&layout.finalize()))?;
-        group.compare("data", &self.fingerprints.data)?;
-        group.compare("model file", self.fingerprints.module.as_deref().unwrap_or("none"))?;
-        group.compare("run file", &hexadecimal(&Sha256::digest(self.comparable_run_file())))?;
+        group.compare("another model", &hexadecimal(&layout.finalize()))?;
+        group.compare("other data", &self.fingerprints.data)?;
+        group.compare("another model file", self.fingerprints.module.as_deref().unwrap_or("none"))?;
+        group.compare("another run file", &hexadecimal(&Sha256::digest(self.comparable_run_file())))?;
         let position = self.progress.position;
-        Ok(group.compare("checkpoint", &format!("epoch {} step {}", position.epoch, position.global_step))?)
+        Ok(group.compare("another checkpoint", &format!("epoch {} step {}", position.epoch, position.global_step))?)
     }
 
     /// The resolved run file without what each rank may have of its own: its folder, and its absolute paths of the same files.

@@ -58,8 +58,7 @@ pub fn measure(libraries: &Libraries, table: &mut Table) -> Result<()> {
     for trained in &RUNS {
         measure_run(trained, libraries.folder(), table)?;
     }
-    for count in COUNTS {
-        let sums = sums(count)?;
+    for (count, sums) in COUNTS.into_iter().zip(sums()?) {
         let bytes = count as f64 * 4.0;
         table.push(&Figure {
             what: format!("the sum of {bytes:.0} bytes over two ranks, and of what goes with it"),
@@ -149,10 +148,10 @@ fn train(trained: &Trained, folder: &Path, processes: usize, threads: usize) -> 
     Ok((metric("step_seconds")?, metric("rank_wait_seconds")?))
 }
 
-/// The times in which two ranks, threads of this process, sum the gradients of a parameter of `count` numbers.
-fn sums(count: i64) -> Result<Times> {
+/// The times in which two ranks, threads of this process, sum the gradients of a parameter of each of [`COUNTS`].
+fn sums() -> Result<Vec<Times>> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let rank = |rank: usize| -> std::result::Result<Times, String> {
+    let rank = |rank: usize| -> std::result::Result<Vec<Times>, String> {
         let meeting = Meeting {
             rank,
             world_size: 2,
@@ -165,23 +164,9 @@ fn sums(count: i64) -> Result<Times> {
             timeout: Duration::from_secs(30),
         };
         let group = ProcessGroup::join(&meeting).map_err(|error| error.to_string())?;
-        let parameter = Tensor::zeros([count], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        parameter.sum(Kind::Float).backward();
-        let buckets = group.buckets([&parameter], BucketSizes::default(), 1).map_err(|error| error.to_string())?;
-        let mut buckets = buckets.ok_or("two ranks have buckets")?;
-        let mut times = Times::default();
-        for _ in 0..SUMS {
-            let mut outcome = Ok(());
-            times.push(time(|| {
-                outcome = buckets.begin(&[1.0], 1.0).map_err(|error| error.to_string());
-                if outcome.is_ok() {
-                    outcome = group.finish(&mut buckets).map(drop).map_err(|error| error.to_string());
-                }
-            }));
-            outcome?;
-        }
+        let sums = COUNTS.map(|count| sums_of(&group, count));
         group.rank_end().leave();
-        Ok(times)
+        sums.into_iter().collect()
     };
     let times = std::thread::scope(|scope| {
         let other = scope.spawn(|| rank(1));
@@ -190,4 +175,23 @@ fn sums(count: i64) -> Result<Times> {
         own
     });
     Ok(times?)
+}
+
+fn sums_of(group: &ProcessGroup, count: i64) -> std::result::Result<Times, String> {
+    let parameter = Tensor::zeros([count], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    parameter.sum(Kind::Float).backward();
+    let buckets = group.buckets([&parameter], BucketSizes::default(), 1).map_err(|error| error.to_string())?;
+    let mut buckets = buckets.ok_or("two ranks have buckets")?;
+    let mut times = Times::default();
+    for _ in 0..SUMS {
+        let mut outcome = Ok(());
+        times.push(time(|| {
+            outcome = buckets.begin(&[1.0], 1.0).map_err(|error| error.to_string());
+            if outcome.is_ok() {
+                outcome = group.finish(&mut buckets).map(drop).map_err(|error| error.to_string());
+            }
+        }));
+        outcome?;
+    }
+    Ok(times)
 }

@@ -228,7 +228,7 @@ fn a_rank_of_another_run_is_named_on_all() {
         });
         assert_eq!(found[2], "rank 2 has another model than rank 0: b instead of a");
         for other in &found[..2] {
-            assert_eq!(other, &format!("rank 2 failed: {}", found[2]));
+            assert_eq!(other, &found[2]);
         }
     });
 }

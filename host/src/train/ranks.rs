@@ -126,8 +126,9 @@ impl Session {
         if let Some(toml::Value::Table(run)) = run_file.get_mut("run") {
             ["out", "device", "threads"].iter().for_each(|key| drop(run.remove(*key)));
         }
-        // Which plugins run on a rank is a matter of the entries; which files data and model come from, of their digests.
-        ["plugins", "data", "model", "distributed"].iter().for_each(|key| drop(run_file.remove(*key)));
+        // Which plugins run on a rank is a matter of the entries.
+        ["plugins", "distributed"].iter().for_each(|key| drop(run_file.remove(*key)));
+        forget_absolute_paths(&mut run_file);
         run_file.to_string()
     }
 
@@ -260,4 +261,34 @@ impl Session {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Empties texts that are absolute paths: which files data and model come from is a matter of their digests.
+fn forget_absolute_paths(table: &mut toml::Table) {
+    fn forget(value: &mut toml::Value) {
+        match value {
+            toml::Value::String(text) if std::path::Path::new(text).is_absolute() => text.clear(),
+            toml::Value::Array(values) => values.iter_mut().for_each(forget),
+            toml::Value::Table(table) => forget_absolute_paths(table),
+            _ => {}
+        }
+    }
+    table.iter_mut().for_each(|(_, value)| forget(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_may_lie_elsewhere_and_all_else_counts() {
+        let comparable = |folder: &str, activation: &str| {
+            let text = format!("[data]\npath = '{folder}/a.csv'\n[model]\nlayers = [{{ type = '{activation}' }}]");
+            let mut table: toml::Table = text.parse().unwrap();
+            forget_absolute_paths(&mut table);
+            table.to_string()
+        };
+        assert_eq!(comparable("/here", "relu"), comparable("/there", "relu"));
+        assert_ne!(comparable("/here", "relu"), comparable("/here", "gelu"));
+    }
 }

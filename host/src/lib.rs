@@ -13,7 +13,6 @@ pub mod history;
 pub mod job;
 mod mapped_file;
 pub mod model;
-pub mod plugins;
 mod refusal;
 mod regular_file;
 pub mod run_file;
@@ -23,3 +22,4 @@ pub mod train;
 mod weights_file;
 
 pub use host_command::report;
+pub use host_plugins as plugins;

@@ -6,7 +6,7 @@ use std::path::Path;
 use plugin_api::abi::{self, LibraryTable, MAGIC, Table, read_table};
 
 use super::Entry;
-use crate::plugins::error::LoadError;
+use crate::error::LoadError;
 
 /// Copies the table that an entry gave.
 ///

@@ -6,7 +6,7 @@ use std::path::Path;
 use plugin_api::abi::root::{HeaderError, open_header};
 use plugin_api::abi::{self, LibraryTable};
 
-use crate::plugins::error::LoadError;
+use crate::error::LoadError;
 
 /// Checks the header and asks the library for its table.
 ///

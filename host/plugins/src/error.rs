@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::search::VARIABLE;
-use crate::report::Report;
+use host_command::report::Report;
 
 /// Why one file was not loaded.
 #[derive(Debug, thiserror::Error)]

@@ -208,7 +208,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// A reply table that appends to `bytes`; tensors are not expected.
-pub(crate) fn reply_into(bytes: &mut Vec<u8>) -> ReplyTable {
+pub fn reply_into(bytes: &mut Vec<u8>) -> ReplyTable {
     unsafe extern "C" fn take(context: *mut c_void, bytes: Bytes) {
         // SAFETY: `context` is the vector below, which outlives the call; the bytes are borrowed until we return.
         unsafe { (*context.cast::<Vec<u8>>()).extend_from_slice(bytes.read()) };

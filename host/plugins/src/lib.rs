@@ -22,5 +22,5 @@ pub use entry::Entry;
 pub use error::{CatalogueError, LoadError};
 pub use instance::{Fault, Instance};
 pub use library::Library;
-pub(crate) use library::reply_into;
+pub use library::reply_into;
 pub use search::{Found, VARIABLE};

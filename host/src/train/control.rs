@@ -207,10 +207,23 @@ impl Asked {
     }
 }
 
-/// Adds a request: several for a checkpoint are one checkpoint; the same holds for an evaluation.
+/// Adds a request: several for one thing are one, so that a callback that asks without end fills no memory.
 fn push(waiting: &mut VecDeque<Asked>, asked: Asked) {
-    let once = matches!(asked.action, Control::Checkpoint | Control::Evaluate);
-    if !once || waiting.iter().all(|other| other.action != asked.action) {
-        waiting.push_back(asked);
+    match asked.action {
+        // Once is enough, whoever asks.
+        Control::Checkpoint | Control::Evaluate | Control::EndEpoch
+            if waiting.iter().any(|other| other.action == asked.action) => {}
+        // The last counts: a pause after a resume is a pause.
+        Control::Pause | Control::Resume => {
+            waiting.retain(|other| other.action != asked.action);
+            waiting.push_back(asked);
+        }
+        Control::Stop
+            if waiting.iter().any(|other| {
+                other.action == Control::Stop
+                    && other.by == asked.by
+                    && (other.finishes, other.interrupted) == (asked.finishes, asked.interrupted)
+            }) => {}
+        _ => waiting.push_back(asked),
     }
 }

@@ -51,6 +51,8 @@ pub struct Dispatcher {
     /// The first failure that stops the run and has not been returned yet.
     pub(super) stopping: Option<Box<Failure>>,
     watchdog: Option<Watchdog>,
+    /// Whether those of the background are on their threads.
+    pub(super) has_begun: bool,
     /// Saved states of instances that this run does not have.
     pub(super) carried: BTreeMap<String, SavedState>,
 }
@@ -78,6 +80,7 @@ impl Dispatcher {
             failures: Vec::new(),
             stopping: None,
             watchdog: None,
+            has_begun: false,
             carried: BTreeMap::new(),
         };
         let mut outcome = Ok(());
@@ -89,9 +92,10 @@ impl Dispatcher {
                 needs: planned.kind.descriptor().needs.clone(),
                 exports: planned.handles(EventKind::EXPORT),
                 presence: planned.presence(is_one_of_several),
+                is_isolated: planned.isolation.is_some(),
             });
             let before = Computing::of_this_thread();
-            let made = create(&planned.kind, &identity, &dispatcher.hub);
+            let made = create(&planned.kind, planned.isolation.as_ref(), &identity, &dispatcher.hub);
             if !before.rounds_as_before() {
                 dispatcher.guard.round_again(before, &identity.name, EventKind::CREATE);
             }
@@ -159,6 +163,7 @@ impl Dispatcher {
                 other => subscriber.runner = other,
             }
         }
+        self.has_begun = true;
         self.index();
         Ok(())
     }

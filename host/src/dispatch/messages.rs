@@ -29,7 +29,7 @@ impl Dispatcher {
                     && let Some(index) = self.index_of(&instance)
                 {
                     let message = format!("`{}` requested in the background: {error}", service.name());
-                    let fault = Fault { message, panicked: false, place: String::new() };
+                    let fault = Fault::new(message);
                     self.failed(index, hook, fault, services);
                 }
             }
@@ -44,6 +44,7 @@ impl Dispatcher {
             }
             Message::Times => self.publish_times(),
             Message::LeftOut { instance, count } => self.tell_left_out(&instance, count),
+            Message::Restart { instance } => self.restart(&instance, services),
             Message::Fault { instance, hook, fault } => {
                 if let Some(index) = self.index_of(&instance) {
                     self.failed(index, hook, fault, services);

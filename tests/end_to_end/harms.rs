@@ -42,7 +42,7 @@ fn rounding_and_threads_that_a_hook_changes_are_set_back_and_the_weights_are_the
         ("round upward", "plugin `harms` changed in `step_start` how numbers are rounded"),
         ("flush to zero", "plugin `harms` changed in `step_start` how numbers are rounded"),
         ("set threads", "plugin `harms` changed in `step_start` the number of threads from 2 to 3"),
-        ("new", "plugin `harms` changed in `create` the number of threads from 2 to 3"),
+        ("new", "plugin `harms` changed in `new` the number of threads from 2 to 3"),
     ] {
         let ran = harming(how, "inline").set("run.threads=2").run().succeeded();
         assert_eq!(ran.stderr().matches(told).count(), 1, "{how}: once: {}", ran.stderr());

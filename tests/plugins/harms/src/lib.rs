@@ -101,13 +101,12 @@ impl Callback for Harms {
                 panic!("the first");
             }
             "take all memory" => {
-                let mut all = Vec::new();
-                while all.try_reserve_exact(64 << 20).is_ok() {
-                    all.resize(all.len() + (64 << 20), 1u8);
+                // Never touched, so that only the process runs out of it. What cannot be had ends the process.
+                let mut all: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    all.push(Vec::with_capacity(1 << 30));
+                    std::hint::black_box(&all);
                 }
-                // What cannot be had ends the process.
-                all.reserve_exact(1 << 40);
-                std::hint::black_box(&all);
             }
             "take all files" => {
                 let mut files = Vec::new();

@@ -9,17 +9,12 @@ use plugin_api::{Callback, Creation, Error, Kind, Need, Remote, Result, Run, Ten
 
 /// What it does.
 #[plugin]
+#[derive(Default)]
 struct Options {
     /// See the hooks below.
     how: String,
     /// In which step of the run; 0 for every one.
     at_step: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { how: String::new(), at_step: 0 }
-    }
 }
 
 struct Harms {

@@ -10,8 +10,8 @@ use plugin_api::{Callback, Creation, Error, Kind, Result, Run, plugin};
 /// What it does.
 #[plugin]
 struct Options {
-    /// `segfault`, `abort`, `exit`, `stack`, `memory`, `descriptors`, `panic`, `double_panic`, `hang`, `rounding`, `print` or
-    /// `nothing`.
+    /// `segfault`, `abort`, `exit`, `stack`, `memory`, `descriptors`, `panic`, `double_panic`, `hang`, `rounding`, `niceness`,
+    /// `print` or `nothing`.
     how: String,
     /// `setup`, `step_end` or `epoch_end`.
     hook: String,
@@ -75,6 +75,12 @@ impl Harms {
                 std::thread::sleep(Duration::from_secs(1));
             },
             "rounding" => set_rounding(),
+            "niceness" => {
+                // The 19th word of the line, after the name in parentheses, which may hold spaces.
+                let line = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+                let after = line.rsplit(") ").next().unwrap_or_default();
+                println!("niceness {}", after.split(' ').nth(16).unwrap_or_default());
+            }
             "print" => {
                 for number in 0..50 {
                     println!("printed {number}");

@@ -10,6 +10,7 @@ use plugin_api::protocol::Descriptor;
 use super::descriptor_cache::{Description, DescriptorCache};
 use super::entry::Entry;
 use super::error::LoadError;
+use super::float_control::FloatControl;
 use super::inspect::inspect;
 #[cfg(unix)]
 use super::private_copy::PrivateCopy;
@@ -45,6 +46,20 @@ impl Library {
     }
 
     fn open_bytes(path: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
+        let float = FloatControl::read();
+        let opened = Self::open_as_it_is(path, bytes);
+        if FloatControl::read() != float {
+            float.set();
+            tracing::warn!(
+                "`{}` changed how numbers are rounded while it was loaded, as what is linked with `-ffast-math` does: it is set \
+                 back",
+                path.display()
+            );
+        }
+        opened
+    }
+
+    fn open_as_it_is(path: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
         let known = inspect(path, bytes)?;
         let (entry, symbol) = bind_copy(path, bytes, known).map_or_else(|| bind(path, path, known), Ok)?;
         // SAFETY: the entry's symbol, of a library that `bind` never closes.

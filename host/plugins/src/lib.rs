@@ -6,20 +6,26 @@
 //! Invariant: this module names no tensor library and nothing of the training loop.
 
 mod catalogue;
+pub mod checksum;
 mod descriptor_cache;
 mod entry;
 mod error;
 mod inspect;
 mod instance;
 mod library;
+pub mod lock;
 mod log;
+pub mod neighbors;
 #[cfg(unix)]
 mod private_copy;
+pub mod regular_file;
 mod search;
+pub mod trust;
 
 pub use catalogue::{Catalogue, Kind, Rejected};
 pub use entry::Entry;
 pub use error::{CatalogueError, LoadError};
+pub use inspect::this_target;
 pub use instance::{Fault, Instance};
 pub use library::Library;
 pub use library::reply_into;

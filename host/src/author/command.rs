@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use host_command::arguments::PluginsCommand;
 
-use super::check;
 use super::folders::require;
 use super::new::new;
 use super::output::cannot_write;
+use super::{check, lock};
 use super::{describe, list};
 use crate::report::{Problems, terminal};
 
@@ -21,12 +21,16 @@ pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
     let mut out = std::io::stdout().lock();
     let done = match command {
         PluginsCommand::New(options) => new(&options, &mut out)?,
-        PluginsCommand::List { folders, json } => {
+        PluginsCommand::List { folders, locking, json } => {
             let mut notes = std::io::stderr();
-            list(&require(folders, &mut notes)?, json, &mut out, &mut notes)?
+            list(&require(folders, &mut notes)?, &locking, json, &mut out, &mut notes)?
         }
-        PluginsCommand::Describe { kind, folders } => {
-            describe(&kind, &require(folders, &mut std::io::stderr())?, &mut out)?
+        PluginsCommand::Describe { kind, folders, locking } => {
+            describe(&kind, &require(folders, &mut std::io::stderr())?, &locking, &mut out)?
+        }
+        PluginsCommand::Lock { folders, lock } => {
+            let mut notes = std::io::stderr();
+            lock::lock(&require(folders, &mut notes)?, &lock, &mut out, &mut notes)?
         }
         PluginsCommand::Check(options) => {
             // The child's output comes through this process's stderr, the findings through stdout.

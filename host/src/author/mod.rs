@@ -8,6 +8,7 @@ mod command;
 mod describe;
 mod folders;
 mod list;
+mod lock;
 mod new;
 mod options;
 mod output;

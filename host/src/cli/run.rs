@@ -69,6 +69,7 @@ fn train(
     let request = Request {
         run_file: arguments.run_file,
         plugins: author::find_plugins(arguments.folders, notes)?,
+        locking: arguments.locking,
         appended: arguments.plugin,
         overrides: arguments.overrides,
         out: arguments.out,

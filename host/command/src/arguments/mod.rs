@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 pub use check::{Check, Scope};
 pub use config::{ConfigCommand, SchemaOf};
-pub use folders::Folders;
+pub use folders::{Folders, Locking};
 pub use jobs::{CheckpointArguments, EvaluateArguments, ExportArguments, PredictArguments, PredictionFormat};
 pub use model::ModelArguments;
 pub use plugins::{CheckKind, CheckOptions, Language, NewOptions, PluginsCommand};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::check;
-use super::folders::Folders;
+use super::folders::{Folders, Locking};
 
 /// `host plugins …`
 #[derive(Debug, Subcommand)]
@@ -24,6 +24,9 @@ pub enum PluginsCommand {
         /// Where the libraries are.
         #[command(flatten)]
         folders: Folders,
+        /// Whether only libraries of a lock are opened.
+        #[command(flatten)]
+        locking: Locking,
         /// Writes one JSON array with the full descriptions of the kinds.
         #[arg(long)]
         json: bool,
@@ -36,6 +39,25 @@ pub enum PluginsCommand {
         /// Where the libraries are.
         #[command(flatten)]
         folders: Folders,
+        /// Whether only libraries of a lock are opened.
+        #[command(flatten)]
+        locking: Locking,
+    },
+    /// Writes `plugins.lock`: the libraries of the folders, by their content.
+    ///
+    /// What it writes takes the place of what the lock had for this machine's target; the entries for other targets stay, so
+    /// that one lock serves several machines. The lock belongs beside the run file, under version control. It opens the
+    /// libraries, to ask them for their kinds: look at what you lock.
+    #[command(
+        after_help = "Examples:\n  host plugins lock --plugins plugins\n  host plugins lock --plugins plugins --lock runs/plugins.lock\n  host run run.toml --plugins plugins --locked"
+    )]
+    Lock {
+        /// Where the libraries are.
+        #[command(flatten)]
+        folders: Folders,
+        /// The lock.
+        #[arg(long, value_name = "FILE", default_value = "plugins.lock")]
+        lock: PathBuf,
     },
     /// Drives every hook of every kind in a library through a simulated run, and shows what goes wrong.
     ///

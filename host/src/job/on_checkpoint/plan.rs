@@ -16,7 +16,7 @@ use crate::config::{Document, Every};
 use crate::data::{self, Data, DataDescription, OtherData, Sources, Wanted};
 use crate::dispatch::{self, Order};
 use crate::model::ModelOptions;
-use crate::plugins::Catalogue;
+use crate::plugins::{Catalogue, lock};
 use crate::report::{Problem, Problems};
 use crate::run_file::{self, EvalOptions, RunFile};
 use crate::train::{self, Batches, EvaluationPlan, Resume, TrainingPlan};
@@ -73,7 +73,10 @@ impl CheckpointPlan {
             }
         }
 
-        let catalogue = Catalogue::load(&request.plugins).map_err(|error| Problems::from(Problem::from(&error)))?;
+        let locking = &request.locking;
+        let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
+        let catalogue = Catalogue::load_locked(&request.plugins, lock.as_deref());
+        let catalogue = catalogue.map_err(|error| Problems::from(Problem::from(&error)))?;
         let rejected: Vec<Problem> =
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
         let order = dispatch::order(&document, &run_file.plugins, false, &catalogue).map_err(|mut found| {
@@ -132,7 +135,7 @@ impl CheckpointPlan {
             model,
             plan,
             device,
-            rejected,
+            rejected: catalogue.warnings(),
         })
     }
 

@@ -16,6 +16,7 @@ mod library;
 pub mod lock;
 mod log;
 pub mod neighbors;
+pub mod package;
 #[cfg(unix)]
 mod private_copy;
 pub mod regular_file;

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use admission::{Admission, Refusal, lock_entry};
+pub(crate) use admission::{abi_of, kinds_of};
 pub use file::LockError;
+pub(crate) use file::{replace, sync_folder};
 
 use super::checksum::Checksum;
 use super::neighbors::Neighbor;

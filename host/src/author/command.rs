@@ -8,7 +8,7 @@ use host_command::arguments::PluginsCommand;
 use super::folders::require;
 use super::new::new;
 use super::output::cannot_write;
-use super::{check, lock};
+use super::{check, lock, packages};
 use super::{describe, list};
 use crate::report::{Problems, terminal};
 
@@ -32,6 +32,11 @@ pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
             let mut notes = std::io::stderr();
             lock::lock(&require(folders, &mut notes)?, &lock, &mut out, &mut notes)?
         }
+        PluginsCommand::Package(options) => packages::package(&options, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Add(options) => packages::add(&options, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Remove(options) => packages::remove(&options, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Update(options) => packages::update(&options, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Index(options) => packages::index(&options, &mut out)?,
         PluginsCommand::Check(options) => {
             // The child's output comes through this process's stderr, the findings through stdout.
             return check::run(&options, terminal::shows_colors(&std::io::stdout()), &mut out);

@@ -8,8 +8,10 @@ use plugin_api::protocol::Descriptor;
 
 use super::descriptor_cache::{Description, DescriptorCache};
 use super::error::{CatalogueError, LoadError};
-use super::library::Library;
+use super::inspect::inspect;
+use super::library::{self, Library};
 use super::lock::{Admission, Expected, Lock, Refusal};
+use super::process::Isolation;
 use super::regular_file::{self, LARGEST};
 use super::trust::{self, Exposed};
 
@@ -75,6 +77,26 @@ impl Listed {
         Ok(Listed::new(path, library.description(), expected, OnceLock::from(library)))
     }
 
+    /// A library that describes itself in a process of its own, unless it is cached.
+    fn find_apart(
+        path: &Path,
+        cache: &DescriptorCache,
+        expected: Option<Expected>,
+        isolation: &Isolation,
+    ) -> Result<Listed, LoadError> {
+        if let Some(description) = cache.recall(path, expected.as_ref().map(|expected| &expected.sha256)) {
+            return Ok(Listed::new(path, description, expected, OnceLock::new()));
+        }
+        let before = path.metadata();
+        let bytes = library::read(path)?;
+        inspect(path, &bytes)?;
+        let description = describe_apart(path, expected.as_ref(), isolation)?;
+        if let Ok(before) = before {
+            cache.keep_unchanged(path, &before, &bytes, description.clone());
+        }
+        Ok(Listed::new(path, description, expected, OnceLock::new()))
+    }
+
     fn new(path: &Path, description: Description, expected: Option<Expected>, library: OnceLock<Library>) -> Listed {
         Listed { path: path.to_owned(), description, expected, library, opening: Mutex::new(()) }
     }
@@ -92,6 +114,16 @@ impl Listed {
         }
         Ok(self.library.get_or_init(|| library))
     }
+}
+
+#[cfg(target_os = "linux")]
+fn describe_apart(path: &Path, expected: Option<&Expected>, isolation: &Isolation) -> Result<Description, LoadError> {
+    super::process::describe(path, expected, isolation)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn describe_apart(path: &Path, _: &Isolation) -> Result<Description, LoadError> {
+    Err(LoadError::NoIsolation { path: path.to_owned() })
 }
 
 /// A file of a folder that could not be loaded: a warning, unless the run needs it.
@@ -120,29 +152,42 @@ impl Catalogue {
     /// A missing path, a folder without libraries, a named file that cannot be loaded, or two
     /// libraries with one kind. A file of a folder that cannot be loaded is in [`Self::rejected`].
     pub fn load(paths: &[PathBuf]) -> Result<Self, CatalogueError> {
-        Self::load_locked(paths, None)
+        Self::load_with(paths, None, None)
     }
 
-    /// As [`Self::load`]; with the file of a lock, only what it lists is opened.
+    /// As [`Self::load`]; with the file of a lock, only what it lists is opened. Where there is an `isolation`, a library that is
+    /// not cached is opened in a process of its own: nothing of it runs in this one.
     ///
     /// # Errors
     ///
     /// Those of [`Self::load`], and all that the lock refuses.
-    pub fn load_locked(paths: &[PathBuf], lock: Option<&Path>) -> Result<Self, CatalogueError> {
+    pub fn load_with(
+        paths: &[PathBuf],
+        lock: Option<&Path>,
+        isolation: Option<&Isolation>,
+    ) -> Result<Self, CatalogueError> {
         let cache = DescriptorCache::of_user();
+        let find = |path: &Path, expected: Option<Expected>| match isolation {
+            Some(isolation) => Listed::find_apart(path, &cache, expected, isolation).map(Some),
+            None => Listed::find(path, &cache, expected).map(Some),
+        };
         let Some(lock_file) = lock else {
-            return Self::of(paths, |path| Listed::find(path, &cache, None).map(Some));
+            return Self::of(paths, |path| find(path, None));
         };
         let refused = |refusals| CatalogueError::Refused { lock: lock_file.to_owned(), refusals };
         let lock = Lock::read(lock_file)?;
         let mut files = Vec::new();
         for path in paths {
-            if path.is_dir() { files.extend(libraries_in(path)?) } else { files.push(path.clone()) }
+            if path.is_dir() {
+                files.extend(libraries_in(path)?);
+            } else {
+                files.push(path.clone());
+            }
         }
         files.retain(|path| path.exists());
         let admission = Admission::check(&lock, lock_file, &files).map_err(refused)?;
         let catalogue = Self::of(paths, |path| match admission.expected(path) {
-            Some(expected) => Listed::find(path, &cache, Some(expected)).map(Some),
+            Some(expected) => find(path, Some(expected)),
             // Never opened; what is no file says so.
             None => regular_file::open(path, LARGEST)
                 .map(|_| None)

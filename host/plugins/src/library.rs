@@ -123,7 +123,7 @@ impl Library {
 }
 
 /// The content of a file that begins like a library; of no other is more read than its start.
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     const START: u64 = 64;
     let read = || -> Result<Option<Vec<u8>>, NotRead> {
         let mut file = regular_file::open(path, LARGEST)?;

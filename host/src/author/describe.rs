@@ -34,7 +34,7 @@ impl Report for UnknownKind {
 /// An unknown kind, with the nearest names and the files that could not be loaded; and those of loading.
 pub fn describe(kind: &str, paths: &[PathBuf], locking: &Locking, out: &mut dyn Write) -> Result<ExitCode, Problems> {
     let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
-    let catalogue = Catalogue::load_locked(paths, lock.as_deref()).map_err(|error| Problem::from(&error))?;
+    let catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
     let Some(found) = catalogue.kind(kind) else {
         // The kind may be in a file that could not be loaded, so the error lists those too.
         let mut problems = vec![Problem::from(&unknown(kind, &catalogue))];

@@ -60,7 +60,7 @@ pub fn list(
 /// Loads the folders, and warns about the files that cannot be loaded and about what others can change.
 pub(super) fn load(paths: &[PathBuf], locking: &Locking, warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
     let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
-    let catalogue = Catalogue::load_locked(paths, lock.as_deref()).map_err(|error| Problem::from(&error))?;
+    let catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
     write!(warnings, "{}", render(&catalogue.warnings(), Style::of_stderr())).map_err(cannot_write)?;
     Ok(catalogue)
 }

@@ -71,6 +71,7 @@ fn train(
         plugins: author::find_plugins(arguments.folders, notes)?,
         locking: arguments.locking,
         appended: arguments.plugin,
+        isolated: arguments.isolate,
         overrides: arguments.overrides,
         out: arguments.out,
         resume: match arguments.resume.as_deref() {

@@ -10,6 +10,8 @@ mod kept;
 mod loading;
 // Plugins in C and C++: that they run, and what is said of those that are wrong.
 mod c_plugins;
+// Plugins from others: the lock, who else can change them, packages.
+mod packages;
 // A run from the command line to its output, and what must not change it.
 mod run;
 // Which hooks come, with which arguments, and which still come after a stop or a failure.
@@ -53,6 +55,7 @@ mod exports_weights;
 // Adapters beside frozen weights, and PEFT's view of them.
 mod hints;
 mod inspection;
+mod isolation;
 mod lora;
 // What a person meets first: no options, nothing saved, a loss that is NaN.
 mod finetune;

@@ -112,7 +112,7 @@ impl Instance {
         let failed = |error: LoadError| Fault::new(error.to_string());
         let making = Making {
             path: kind.path(),
-            sha256: None,
+            expected: kind.expected(),
             kind: (kind.index, &kind.descriptor().kind),
             name,
             options: options.to_string(),

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use host_command::arguments::PluginsCommand;
 use host_command::stdout::Stdout;
 
-use super::check;
 use super::folders::require;
 use super::new::new;
 use super::output::cannot_write;
+use super::{check, lock, packages};
 use super::{describe, list};
 use crate::report::{Colors, Printable, Problems, terminal};
 
@@ -32,13 +32,22 @@ pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
     };
     let done = match command {
         PluginsCommand::New(options) => new(&options, &mut out)?,
-        PluginsCommand::List { folders, json } => {
+        PluginsCommand::List { folders, locking, json } => {
             let mut notes = std::io::stderr();
-            list(&require(folders, &mut notes)?, json, &mut out, &mut notes)?
+            list(&require(folders, &mut notes)?, &locking, json, &mut out, &mut notes)?
         }
-        PluginsCommand::Describe { kind, folders } => {
-            describe(&kind, &require(folders, &mut std::io::stderr())?, &mut out)?
+        PluginsCommand::Describe { kind, folders, locking } => {
+            describe(&kind, &require(folders, &mut std::io::stderr())?, &locking, &mut out)?
         }
+        PluginsCommand::Lock { folders, lock } => {
+            let mut notes = std::io::stderr();
+            lock::lock(&require(folders, &mut notes)?, &lock, &mut out, &mut notes)?
+        }
+        PluginsCommand::Package(options) => packages::package(&options, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Add(options) => packages::add(&options, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Remove(options) => packages::remove(&options, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Update(options) => packages::update(&options, &mut out, &mut std::io::stderr())?,
+        PluginsCommand::Index(options) => packages::index(&options, &mut out)?,
         PluginsCommand::Check(options) => {
             // The child's output comes through this process's stderr, the findings through stdout.
             check::run(&options, colors == Colors::Keep, &mut out)?

@@ -10,6 +10,9 @@ use plugin_api::abi::{C_HEADER, C_HEADER_NAME};
 use super::output::cannot_write;
 use crate::report::{Problem, Problems, Report};
 
+/// What GitHub builds, checks and packs the plugin by.
+const CI_FILE: &str = ".github/workflows/plugin.yml";
+
 /// The files of the project and where they go. The words that [`fill`] replaces, in the paths too, are chosen so that
 /// the templates read as the files that they become.
 fn templates(language: Language) -> &'static [(&'static str, &'static str)] {
@@ -19,11 +22,13 @@ fn templates(language: Language) -> &'static [(&'static str, &'static str)] {
             ("src/lib.rs", include_str!("template/lib.rs.template")),
             ("README.md", include_str!("template/README.md.template")),
             (".gitignore", include_str!("template/gitignore.template")),
+            (CI_FILE, include_str!("template/ci.yml.template")),
         ],
         Language::C => &[
             ("plugin-name.c", include_str!("template/plugin.c.template")),
             ("README.md", include_str!("template/README.c.md.template")),
             (".gitignore", include_str!("template/gitignore.c.template")),
+            (CI_FILE, include_str!("template/ci.c.yml.template")),
         ],
     }
 }
@@ -261,6 +266,7 @@ fn fill(template: &str, name: &str, dependency: &str) -> String {
         .replace("PluginType", &type_name(name))
         .replace("PLUGIN_API", dependency)
         .replace("LIBRARY_FILE", &library_file(name))
+        .replace("LIBRARY_STEM", &name.replace('-', "_"))
 }
 
 /// `loss-alarm` is `LossAlarm`.
@@ -298,7 +304,7 @@ mod tests {
             let project = made_in(language, name, folder.path()).unwrap();
             for (file, _) in templates(language) {
                 let text = std::fs::read_to_string(project.join(file.replace("plugin-name", name))).unwrap();
-                for placeholder in ["plugin-name", "PluginType", "PLUGIN_API", "LIBRARY_FILE"] {
+                for placeholder in ["plugin-name", "PluginType", "PLUGIN_API", "LIBRARY_FILE", "LIBRARY_STEM"] {
                     assert!(!text.contains(placeholder), "{file} holds `{placeholder}`");
                 }
             }

@@ -16,10 +16,10 @@ use crate::train::TrainError;
 
 pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
     match command {
-        ConfigCommand::Check { run_file, folders, overrides, resolved, json } => {
+        ConfigCommand::Check { run_file, folders, locking, overrides, resolved, json } => {
             let name = run_file.display().to_string();
             let plugins = author::find_plugins(folders, &mut std::io::stderr())?;
-            let request = Request { run_file: Some(run_file), plugins, overrides, ..Request::default() };
+            let request = Request { run_file: Some(run_file), plugins, locking, overrides, ..Request::default() };
             let mut plan = JobPlan::make(&request)?;
             let initial_weights = std::mem::replace(&mut plan.initial_weights, Ok(None))?;
             // What only a callback itself can refuse, such as a combination of its options.

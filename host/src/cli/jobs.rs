@@ -78,6 +78,7 @@ fn request(arguments: CheckpointArguments) -> Result<CheckpointRequest, Problems
         path: arguments.path,
         checkpoint: arguments.checkpoint,
         plugins,
+        locking: arguments.locking,
         appended: arguments.plugin,
         overrides: arguments.overrides,
         out: arguments.out,

@@ -86,6 +86,7 @@ fn train(
     let request = Request {
         run_file: arguments.run_file,
         plugins: author::find_plugins(arguments.folders, notes)?,
+        locking: arguments.locking,
         appended: arguments.plugin,
         isolated: arguments.isolate,
         overrides: arguments.overrides,

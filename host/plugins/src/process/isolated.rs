@@ -21,6 +21,7 @@ use super::start::{Process, Stop};
 use super::tensors::{Incoming, Outgoing};
 use crate::error::LoadError;
 use crate::instance::{ENDED, Fault};
+use crate::lock::Expected;
 
 /// How long the host looks for an answer before it sleeps. It has nothing else to do meanwhile; where the process needs this
 /// thread's core, it gets it after that long.
@@ -51,8 +52,8 @@ pub(crate) struct Isolated {
 pub(crate) struct Making<'a> {
     /// The plugin's file.
     pub(crate) path: &'a std::path::Path,
-    /// The hash that it must have.
-    pub(crate) sha256: Option<String>,
+    /// What it must be.
+    pub(crate) expected: Option<&'a Expected>,
     /// The kind, by its place among those of the file, and its name.
     pub(crate) kind: (u32, &'a str),
     /// The instance's name.
@@ -77,7 +78,8 @@ impl Isolated {
         let open = Open {
             protocol: PROTOCOL,
             path: making.path.to_string_lossy().into_owned(),
-            sha256: making.sha256,
+            sha256: making.expected.map(|expected| expected.sha256),
+            beside: making.expected.map(|expected| expected.beside.clone()).unwrap_or_default(),
             limits: isolation.limits,
         };
         let opened = process.open(open, isolation.timeout).map_err(|error| failed(error.to_string()))?;

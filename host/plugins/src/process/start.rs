@@ -17,6 +17,7 @@ use super::link::{self, Link, LinkError};
 use super::messages::{Open, Opened, Order, PROTOCOL, Report};
 use crate::descriptor_cache::Description;
 use crate::error::LoadError;
+use crate::lock::Expected;
 use crate::log;
 
 /// The program that holds a library in a process of its own, beside the host's.
@@ -220,7 +221,10 @@ fn relay(mut output: impl BufRead, name: &str, last: &Mutex<String>) {
         if text.is_empty() {
             continue;
         }
-        text.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
+        // What follows the words of a failure, and says how to learn more, is none.
+        if !text.starts_with("note: ") {
+            text.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         if lines < MOST_LINES {
             tracing::info!(target: "plugin", plugin = name, "{text}");
         } else if lines == MOST_LINES {
@@ -274,15 +278,20 @@ pub(crate) fn command(path: &Path) -> Result<Command, LoadError> {
 /// # Errors
 ///
 /// When it cannot be opened there.
-pub(crate) fn describe(path: &Path, isolation: &Isolation) -> Result<Description, LoadError> {
+pub(crate) fn describe(
+    path: &Path,
+    expected: Option<&Expected>,
+    isolation: &Isolation,
+) -> Result<Description, LoadError> {
     let failed = |detail: String| LoadError::Process { path: path.to_owned(), detail };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut process = Process::start(command(path)?, &name).map_err(|error| failed(error.to_string()))?;
     let open = Open {
         protocol: PROTOCOL,
         path: path.to_string_lossy().into_owned(),
+        sha256: expected.map(|expected| expected.sha256),
+        beside: expected.map(|expected| expected.beside.clone()).unwrap_or_default(),
         limits: isolation.limits,
-        ..Open::default()
     };
     let opened = process.open(open, isolation.timeout)?;
     let descriptors = opened.descriptors().map_err(|error| failed(format!("it does not describe itself: {error}")))?;

@@ -17,6 +17,7 @@ use crate::config::{Document, Every};
 use crate::data::{self, Data, DataDescription, OtherData, Sources, Wanted};
 use crate::dispatch::{self, Order};
 use crate::model::ModelOptions;
+use crate::plugins::lock;
 use crate::report::{Problem, Problems};
 use crate::run_file::{self, EvalOptions, RunFile};
 use crate::train::{self, Batches, EvaluationPlan, Resume, TrainingPlan};
@@ -73,8 +74,10 @@ impl CheckpointPlan {
             }
         }
 
+        let locking = &request.locking;
+        let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
         let isolated = isolation::of(&run_file, &[]);
-        let catalogue = isolation::catalogue(&request.plugins, &isolated, &run_file.plugins)?;
+        let catalogue = isolation::catalogue(&request.plugins, lock.as_deref(), &isolated, &run_file.plugins)?;
         let rejected: Vec<Problem> =
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
         let order =
@@ -134,7 +137,7 @@ impl CheckpointPlan {
             model,
             plan,
             device,
-            rejected,
+            rejected: catalogue.warnings(),
         })
     }
 

@@ -29,7 +29,7 @@ pub mod trust;
 pub use catalogue::{Catalogue, Kind, Rejected};
 pub use entry::Entry;
 pub use error::{CatalogueError, LoadError};
-pub use float_control::FloatControl;
+pub use float_control::{FloatControl, Rounding};
 pub use inspect::this_target;
 pub use instance::{ENDED, Fault, Instance};
 pub use library::Library;

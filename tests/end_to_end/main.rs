@@ -48,6 +48,8 @@ mod report;
 mod dashboard;
 // What follows from plugins that fail.
 mod failures;
+// Plugins that harm the process that they live in.
+mod harms;
 // The weights that a run exports, as other programs read them.
 mod exports_weights;
 // Adapters beside frozen weights, and PEFT's view of them.

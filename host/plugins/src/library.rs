@@ -12,6 +12,7 @@ use super::checksum::Checksum;
 use super::descriptor_cache::{Description, DescriptorCache};
 use super::entry::Entry;
 use super::error::LoadError;
+use super::float_control::FloatControl;
 use super::inspect::{begins_like_a_library, inspect};
 use super::lock::Expected;
 use super::neighbors::Neighbor;
@@ -63,6 +64,20 @@ impl Library {
     }
 
     fn open_bytes(path: &Path, bytes: &[u8], expected: Option<&Expected>) -> Result<Self, LoadError> {
+        let float = FloatControl::read();
+        let opened = Self::open_as_it_is(path, bytes, expected);
+        if FloatControl::read() != float {
+            float.set();
+            tracing::warn!(
+                "`{}` changed how numbers are rounded while it was loaded, as what is linked with `-ffast-math` does: it is set \
+                 back",
+                path.display()
+            );
+        }
+        opened
+    }
+
+    fn open_as_it_is(path: &Path, bytes: &[u8], expected: Option<&Expected>) -> Result<Self, LoadError> {
         let (entry, symbol) = match expected {
             Some(expected) => {
                 let (found, expected_sum) = (Checksum::of(bytes), expected.sha256);

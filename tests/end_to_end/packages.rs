@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -371,6 +371,36 @@ fn a_package_is_made_added_and_removed() {
       × `http://example.org/x.tar.zst` is not contacted: whoever is between could change what comes
       hint: use `https://`; `http://` is for servers on this machine, such as `http://localhost:8000`
     "#);
+}
+
+#[test]
+fn an_update_that_is_killed_leaves_something_that_works() {
+    let (project, old) = packed();
+    let source = std::fs::read_to_string(workspace_root().join("examples/c-plugin/norm_limit.c")).expect("an example");
+    let source = source.replace("\"version\": \"1.0.0\"", "\"version\": \"1.1.0\"");
+    std::fs::create_dir(project.path("new")).expect("a folder can be made");
+    std::fs::write(project.path("new/norm_limit.c"), source).expect("a file can be written");
+    compile_c(&project.path("new/norm_limit.c"), &project.path("new"));
+    let new = project.succeeds(&["package", "new/libnorm_limit.so", "--out", "out"]);
+    let old = format!("out/{old}");
+    let mut interrupted = 0;
+    for delay in (0..24).map(|step| Duration::from_millis(step * 4)) {
+        project.succeeds(&["add", &old, "--downgrade"]);
+        let mut command = host();
+        command.args(["plugins", "add", new.trim()]).current_dir(&project.0);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut adding = command.spawn().expect("the host starts");
+        std::thread::sleep(delay);
+        adding.kill().expect("it can be killed");
+        interrupted += usize::from(!adding.wait().expect("it ends").success());
+        let listed = project.succeeds(&["list", "--plugins", "plugins", "--locked"]);
+        assert!(listed.contains("norm-limit  1.0.0") || listed.contains("norm-limit  1.1.0"), "{listed}");
+    }
+    assert!(interrupted > 0, "none was killed in time");
+    project.succeeds(&["add", new.trim()]);
+    let left: Vec<_> =
+        project.path("plugins").read_dir().expect("the folder").map(|entry| entry.expect("one").file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ def schema_of(kind: Any) -> Dict[str, Any]:
     Raises:
         OptionsError: ``*args``, ``**kwargs`` or parameters that take no name, and a type that has no form in JSON.
     """
-    return _object(_parameters(kind), kind.__name__)
+    return _object(_parameters(kind), kind.__name__, hasattr(kind, "options_of"))
 
 
 def arguments_of(kind: Any, options: Dict[str, Any]) -> Tuple[List[Any], Dict[str, Any]]:
@@ -64,16 +64,22 @@ def _parameters(kind: Any) -> List[_Parameter]:
     own = _dataclass_of(kind)
     if own is not None:
         return _fields(own)
+    # That of a class for another framework was not written for this: what has no form in JSON can be anything, and what has no
+    # name is left out.
+    foreign = hasattr(kind, "options_of")
+    kind = getattr(kind, "options_of", kind)
     function = kind.__init__
     if function is object.__init__:
         return []
     import inspect
 
     documented = {**_documented(kind.__doc__), **_documented(function.__doc__)}
-    hints = _hints(function)
+    hints = _hints(function, foreign)
     found = []
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         if parameter.kind is parameter.VAR_POSITIONAL or parameter.kind is parameter.VAR_KEYWORD:
+            if foreign:
+                continue
             raise OptionsError(f"`__init__` takes `*{parameter.name}`: options are parameters with names")
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise OptionsError(f"the parameter `{parameter.name}` of `__init__` takes no name: options are given by name")
@@ -98,10 +104,12 @@ def _fields(kind: Any) -> List[_Parameter]:
     return found
 
 
-def _hints(of: Any) -> Dict[str, Any]:
+def _hints(of: Any, foreign: bool = False) -> Dict[str, Any]:
     try:
         return typing.get_type_hints(of, include_extras=True)
     except (NameError, TypeError) as error:
+        if foreign:
+            return {}
         raise OptionsError(f"the type hints of the options cannot be read: {error}") from error
 
 
@@ -134,14 +142,16 @@ def _documented(text: Any) -> Dict[str, str]:
     return found
 
 
-def _object(parameters: List[_Parameter], title: str) -> Dict[str, Any]:
+def _object(parameters: List[_Parameter], title: str, foreign: bool = False) -> Dict[str, Any]:
     properties: Dict[str, Any] = {}
     required = []
     for parameter in parameters:
         try:
             schema = _schema(parameter.hint)
         except OptionsError as error:
-            raise OptionsError(f"the option `{parameter.name}`: {error}") from error
+            if not foreign:
+                raise OptionsError(f"the option `{parameter.name}`: {error}") from error
+            schema = {}
         if parameter.description and "description" not in schema:
             schema["description"] = parameter.description
         if parameter.default is _REQUIRED:

@@ -7,7 +7,9 @@ use plugin_api::protocol::Descriptor;
 
 use super::descriptor_cache::{Description, DescriptorCache};
 use super::error::{CatalogueError, LoadError};
+use super::inspect::inspect;
 use super::library::Library;
+use super::process::Isolation;
 
 /// A kind of callback and the library that has it, which is opened when it is used.
 #[derive(Clone)]
@@ -65,6 +67,20 @@ impl Listed {
         Ok(Listed::new(path, library.description(), OnceLock::from(library)))
     }
 
+    /// A library that describes itself in a process of its own, unless it is cached.
+    fn find_apart(path: &Path, cache: &DescriptorCache, isolation: &Isolation) -> Result<Listed, LoadError> {
+        if let Some(description) = cache.recall(path) {
+            return Ok(Listed::new(path, description, OnceLock::new()));
+        }
+        let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+        let before = path.metadata().map_err(unreadable)?;
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        inspect(path, &bytes)?;
+        let description = describe_apart(path, isolation)?;
+        cache.keep_unchanged(path, &before, &bytes, description.clone());
+        Ok(Listed::new(path, description, OnceLock::new()))
+    }
+
     fn new(path: &Path, description: Description, library: OnceLock<Library>) -> Listed {
         Listed { path: path.to_owned(), description, library, opening: Mutex::new(()) }
     }
@@ -82,6 +98,16 @@ impl Listed {
         }
         Ok(self.library.get_or_init(|| library))
     }
+}
+
+#[cfg(target_os = "linux")]
+fn describe_apart(path: &Path, isolation: &Isolation) -> Result<Description, LoadError> {
+    super::process::describe(path, isolation)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn describe_apart(path: &Path, _: &Isolation) -> Result<Description, LoadError> {
+    Err(LoadError::NoIsolation { path: path.to_owned() })
 }
 
 /// A file of a folder that could not be loaded: a warning, unless the run needs it.
@@ -121,10 +147,20 @@ impl Catalogue {
         Self::of(paths, &DescriptorCache::of_user(), Listed::open)
     }
 
+    /// As [`Self::load`], but a library that is not cached is opened in a process of its own: nothing of it runs in this one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::load`].
+    pub fn load_apart(paths: &[PathBuf], isolation: &Isolation) -> Result<Self, CatalogueError> {
+        let list = |path: &Path, cache: &DescriptorCache| Listed::find_apart(path, cache, isolation);
+        Self::of(paths, &DescriptorCache::of_user(), list)
+    }
+
     fn of(
         paths: &[PathBuf],
         cache: &DescriptorCache,
-        list: fn(&Path, &DescriptorCache) -> Result<Listed, LoadError>,
+        list: impl Fn(&Path, &DescriptorCache) -> Result<Listed, LoadError>,
     ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
         for path in paths {

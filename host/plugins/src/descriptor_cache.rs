@@ -19,7 +19,7 @@ const VARIABLE: &str = "HOST_CACHE";
 const MOST: usize = 200;
 
 /// What a library says of itself.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Description {
     pub(super) descriptors: Vec<Descriptor>,
     /// What built it.
@@ -106,6 +106,14 @@ impl DescriptorCache {
     pub(super) fn keep(&self, path: &Path, metadata: &Metadata, bytes: &[u8], description: Description) {
         let (Ok(path), Some(identity)) = (path.canonicalize(), Identity::of(metadata)) else { return };
         self.write(&Entry { host: this_host(), path, identity, hash: hash(bytes), description });
+    }
+
+    /// As [`Self::keep`], unless the file has changed since `before`.
+    pub(super) fn keep_unchanged(&self, path: &Path, before: &Metadata, bytes: &[u8], description: Description) {
+        let is_same = |now: Metadata| Identity::of(&now) == Identity::of(before);
+        if path.metadata().is_ok_and(is_same) {
+            self.keep(path, before, bytes, description);
+        }
     }
 
     fn write(&self, entry: &Entry) {

@@ -135,6 +135,36 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
+    /// Its own process could not open it; the message has the path.
+    #[error("{message}")]
+    Refused {
+        /// Why, in a sentence.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The process that was to open it failed.
+    #[error("the process of `{path}` failed: {detail}")]
+    Process {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        detail: String,
+    },
+    /// The program that holds plugins is not there.
+    #[error("`{path}` cannot run in a process of its own: the program `host-plugin` is not beside `{program}`")]
+    NoProgram {
+        /// The file.
+        path: PathBuf,
+        /// This program.
+        program: PathBuf,
+    },
+    /// Plugins run in processes of their own on Linux only.
+    #[error("`{path}` cannot run in a process of its own: that needs Linux")]
+    NoIsolation {
+        /// The file.
+        path: PathBuf,
+    },
     /// A descriptor that is not understood.
     #[error("kind {index} of `{path}` does not describe itself: {detail}")]
     Descriptor {
@@ -173,6 +203,14 @@ impl Report for LoadError {
             Self::Layout { .. } => {
                 "build the plugin with an unmodified `plugin-api`; `-v` writes the difference to the log"
             }
+            Self::Refused { hint, .. } => return hint.clone(),
+            Self::Process { .. } => {
+                "the log has what the plugin printed; if it is not what you expected, tell its author"
+            }
+            Self::NoProgram { .. } => {
+                "the programs `host`, `host-engine` and `host-plugin` belong together: install all of them in one folder"
+            }
+            Self::NoIsolation { .. } => "set `isolation = \"none\"` for plugins that you trust",
             Self::Loader { .. } => "this is a fault of the plugin: tell its author",
             Self::TooNew { .. } => "use a newer host, or an older version of the plugin",
             Self::Aborts { .. } => "build it with `panic = \"unwind\"`, which is cargo's default",

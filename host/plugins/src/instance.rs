@@ -6,7 +6,9 @@ use plugin_api::abi::kinds::Status;
 use plugin_api::abi::{CreateTable, EventTable, HostHandle, MINOR, Text};
 
 use super::catalogue::Kind;
+use super::error::LoadError;
 use super::library::{reply_into, words_of};
+use super::process::Isolation;
 
 /// Why a hook failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +17,30 @@ pub struct Fault {
     pub message: String,
     /// Whether it panicked.
     pub panicked: bool,
+    /// Whether the process that it had of its own is gone.
+    pub ended: bool,
     /// Where it panicked, `file:line:column`; empty when it did not.
     pub place: String,
+}
+
+/// What `handle` returns where the process of an isolated instance is gone; no status of the ABI.
+pub const ENDED: Status = Status(u32::MAX);
+
+impl Fault {
+    /// An error, in these words.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), panicked: false, ended: false, place: String::new() }
+    }
+
+    /// A failure with a status, in these words.
+    pub fn with(status: Status, message: String, place: String) -> Self {
+        Self { message, panicked: status == Status::PANIC, ended: status == ENDED, place }
+    }
+
+    /// Whether the instance must not be entered again, not even by its destructor.
+    pub fn is_final(&self) -> bool {
+        self.panicked || self.ended
+    }
 }
 
 /// An instance of a kind. Its hooks never overlap: every call takes `&mut self`.
@@ -33,7 +57,8 @@ pub struct Instance {
 unsafe impl Send for Instance {}
 
 impl Instance {
-    /// Creates an instance called `name` with `options`, which satisfy the kind's schema. `host` answers what it asks for
+    /// Creates an instance called `name` with `options`, which satisfy the kind's schema; with `isolation` in a process of its
+    /// own. `host` answers what it asks for
     /// meanwhile; `reported` is the last failure that it reported there.
     ///
     /// # Errors
@@ -41,16 +66,16 @@ impl Instance {
     /// The callback's own refusal, or its panic.
     pub fn create(
         kind: &Kind,
+        isolation: Option<&Isolation>,
         name: &str,
         options: &serde_json::Value,
         host: HostHandle,
         reported: impl FnOnce() -> Option<String>,
     ) -> Result<Self, Fault> {
-        let library = kind.library().map_err(|error| Fault {
-            message: error.to_string(),
-            panicked: false,
-            place: String::new(),
-        })?;
+        if let Some(isolation) = isolation {
+            return Self::create_isolated(kind, isolation, name, options, host);
+        }
+        let library = kind.library().map_err(|error| Fault::new(error.to_string()))?;
         let options = options.to_string();
         let request = CreateTable {
             size: size_of::<CreateTable>() as u32,
@@ -72,7 +97,42 @@ impl Instance {
             failed if words.is_empty() => reported().unwrap_or_else(|| words_of(failed, &words)),
             failed => words_of(failed, &words),
         };
-        Err(Fault { message, panicked: status == Status::PANIC, place: String::new() })
+        Err(Fault::with(status, message, String::new()))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn create_isolated(
+        kind: &Kind,
+        isolation: &Isolation,
+        name: &str,
+        options: &serde_json::Value,
+        host: HostHandle,
+    ) -> Result<Self, Fault> {
+        use crate::process::{Isolated, Making, command, destroy, handle};
+        let failed = |error: LoadError| Fault::new(error.to_string());
+        let making = Making {
+            path: kind.path(),
+            sha256: None,
+            kind: (kind.index, &kind.descriptor().kind),
+            name,
+            options: options.to_string(),
+            host,
+        };
+        let isolated = Isolated::create(command(kind.path()).map_err(failed)?, false, making, isolation)?;
+        let pointer = Box::into_raw(Box::new(isolated)).cast();
+        Ok(Self { handle, destroy, index: kind.index, pointer })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn create_isolated(
+        kind: &Kind,
+        _: &Isolation,
+        _: &str,
+        _: &serde_json::Value,
+        _: HostHandle,
+    ) -> Result<Self, Fault> {
+        let error = LoadError::NoIsolation { path: kind.path().to_owned() };
+        Err(Fault::new(error.to_string()))
     }
 
     /// Hands one event to the callback. The message of a failure comes by the service `fault`.

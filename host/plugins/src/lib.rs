@@ -1,4 +1,5 @@
-//! Finds plugin libraries, checks them before and after they are opened, and holds what they make.
+//! Finds plugin libraries, checks them before and after they are opened, and holds what they make: in this process, or
+//! each in one of its own ([`process`]).
 //!
 //! Invariant: a library is never closed, and never loaded twice in a process. Thread-local
 //! destructors, statics and tickets of a closed library would be dangling; restart the host instead.
@@ -15,12 +16,14 @@ mod library;
 mod log;
 #[cfg(unix)]
 mod private_copy;
+pub mod process;
 mod search;
 
 pub use catalogue::{Catalogue, Kind, Rejected};
 pub use entry::Entry;
 pub use error::{CatalogueError, LoadError};
-pub use instance::{Fault, Instance};
+pub use instance::{ENDED, Fault, Instance};
 pub use library::Library;
 pub use library::reply_into;
+pub use process::Isolation;
 pub use search::{Found, VARIABLE};

@@ -70,6 +70,7 @@ fn train(
         run_file: arguments.run_file,
         plugins: author::find_plugins(arguments.folders, notes)?,
         appended: arguments.plugin,
+        isolated: arguments.isolate,
         overrides: arguments.overrides,
         out: arguments.out,
         resume: match arguments.resume.as_deref() {

@@ -26,5 +26,5 @@ pub use document::{Document, Place, child, key_path};
 pub use encoding::{Delimiter, Encoding};
 pub use formats::{FormatError, instance_name};
 pub use overrides::instance_of;
-pub use plugin::{ALIASES, Dispatch, OnError, PluginOptions, Ranks};
+pub use plugin::{ALIASES, Dispatch, Isolation, OnError, PluginOptions, ProcessLimits, Ranks};
 pub use when::{At, Every, When};

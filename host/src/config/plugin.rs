@@ -24,6 +24,15 @@ pub struct PluginOptions {
     /// Where its hooks run; `None` is the kind's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
+    /// Whether it runs in a process of its own; `None` is the run's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// How often it is started anew when its process has failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub restart: u32,
+    /// What its process may use.
+    #[serde(skip_serializing_if = "ProcessLimits::is_empty")]
+    pub limits: ProcessLimits,
     /// When it is triggered; `None` is the kind's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<When>,
@@ -43,6 +52,9 @@ impl PluginOptions {
             on_error: OnError::default(),
             ranks: None,
             dispatch: None,
+            isolation: None,
+            restart: 0,
+            limits: ProcessLimits::default(),
             when: None,
             condition: None,
             options: Map::new(),
@@ -83,6 +95,50 @@ pub enum Dispatch {
     Background,
 }
 
+/// Whether a plugin runs in a process of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// In the host: a hook costs nanoseconds, and a crash of the plugin ends the run.
+    #[default]
+    None,
+    /// In a process of its own: a hook costs some microseconds, and whatever happens to the plugin is its failure only.
+    Process,
+}
+
+/// What the process of a plugin may use, and how it waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessLimits {
+    /// Megabytes of address space, which also counts what is mapped and not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub memory_mb: Option<u64>,
+    /// Open files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16))]
+    pub open_files: Option<u64>,
+    /// From 0, the priority of the host, to 19, which runs only when nothing else wants the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 19))]
+    pub niceness: Option<u8>,
+    /// Microseconds for which it looks for the next hook before it sleeps. It costs a core, and saves some microseconds a hook
+    /// that comes within that time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = 1_000_000))]
+    pub spin_us: u32,
+}
+
+impl ProcessLimits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// [`PluginOptions`] as the run file may write it.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +158,14 @@ struct WrittenPlugin {
     ranks: Option<Ranks>,
     /// Where its hooks run. By default the kind decides.
     dispatch: Option<Dispatch>,
+    /// Whether it runs in a process of its own. By default `run.isolation` decides.
+    isolation: Option<Isolation>,
+    /// How often it is started anew, with its last saved state, when its process has failed; after that, `on_error` decides.
+    #[serde(default)]
+    restart: u32,
+    /// What its process may use.
+    #[serde(default)]
+    limits: ProcessLimits,
     /// When it is triggered. By default the kind decides.
     when: Option<When>,
     /// Its hooks (except setup, start, end, teardown, state and error) are called only while this holds.
@@ -147,6 +211,7 @@ pub const ALIASES: [(&str, &str); 3] = [("frequency", "every"), ("basis", "every
 impl From<WrittenPlugin> for PluginOptions {
     fn from(written: WrittenPlugin) -> PluginOptions {
         let WrittenPlugin { kind, name, on_error, ranks, dispatch, when, condition, options, .. } = written;
+        let (isolation, restart, limits) = (written.isolation, written.restart, written.limits);
         // Where an alias and its key in `when` are both given, `rules.rs` has rejected the file.
         let (unit, best) = match written.basis {
             Some(Basis::Unit(unit)) => (Some(unit), Vec::new()),
@@ -172,7 +237,7 @@ impl From<WrittenPlugin> for PluginOptions {
             when
         };
         let name = name.unwrap_or_else(|| kind.clone());
-        PluginOptions { kind, name, on_error, ranks, dispatch, when, condition, options }
+        PluginOptions { kind, name, on_error, ranks, dispatch, isolation, restart, limits, when, condition, options }
     }
 }
 

@@ -215,7 +215,7 @@ impl Callback {
         }
         let fault = fault(status, left.fault);
         self.failed = true;
-        if fault.panicked {
+        if fault.is_final() {
             // Not dropped: an instance that a panic left inconsistent must not run again.
             std::mem::forget(self.instance.take());
         }

@@ -11,10 +11,15 @@ use super::host_call::HOST_TABLE;
 use super::remote::RemoteHub;
 use super::sent::EventTensors;
 use crate::history::Position;
-use crate::plugins::{Fault, Instance, Kind};
+use crate::plugins::{Fault, Instance, Isolation, Kind};
 
 /// Creates an instance; its constructor may ask for its options.
-pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>) -> Result<Instance, Fault> {
+pub(super) fn create(
+    kind: &Kind,
+    isolation: Option<&Isolation>,
+    identity: &Arc<Identity>,
+    hub: &Arc<RemoteHub>,
+) -> Result<Instance, Fault> {
     let event = Event::at(EventKind::CREATE, Position::default());
     let instances = std::slice::from_ref(identity);
     let mut hook = Hook::new(&event, &EventTensors::None, instances, Answers::Nobody, hub, &hub.pulse, &HOST_TABLE);
@@ -22,7 +27,7 @@ pub(super) fn create(kind: &Kind, identity: &Arc<Identity>, hub: &Arc<RemoteHub>
         let handle = entered.handle(0);
         // A constructor that only passes on the status of a service: the service told why.
         let reported = || entered.finish().and_then(|left| left.fault).map(|fault| fault.message);
-        let created = Instance::create(kind, &identity.name, &identity.options, handle, reported);
+        let created = Instance::create(kind, isolation, &identity.name, &identity.options, handle, reported);
         entered.finish();
         created
     })
@@ -40,6 +45,7 @@ pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> 
         needs: Vec::new(),
         exports: false,
         presence: Presence::Single,
+        is_isolated: false,
     };
-    create(kind, &Arc::new(identity), &RemoteHub::new(Arc::default()))
+    create(kind, None, &Arc::new(identity), &RemoteHub::new(Arc::default()))
 }

@@ -47,6 +47,8 @@ pub struct Dispatcher {
     /// The first failure that stops the run and has not been returned yet.
     pub(super) stopping: Option<Box<Failure>>,
     watchdog: Option<Watchdog>,
+    /// Whether those of the background are on their threads.
+    pub(super) has_begun: bool,
     /// Saved states of instances that this run does not have.
     pub(super) carried: BTreeMap<String, SavedState>,
 }
@@ -72,6 +74,7 @@ impl Dispatcher {
             failures: Vec::new(),
             stopping: None,
             watchdog: None,
+            has_begun: false,
             carried: BTreeMap::new(),
         };
         let mut outcome = Ok(());
@@ -83,8 +86,9 @@ impl Dispatcher {
                 needs: planned.kind.descriptor().needs.clone(),
                 exports: planned.handles(EventKind::EXPORT),
                 presence: planned.presence(is_one_of_several),
+                is_isolated: planned.isolation.is_some(),
             });
-            let made = create(&planned.kind, &identity, &dispatcher.hub);
+            let made = create(&planned.kind, planned.isolation.as_ref(), &identity, &dispatcher.hub);
             dispatcher.instances.push(identity);
             match made {
                 Ok(instance) => dispatcher.subscribers.push(Subscriber::new(planned, Runner::Inline(instance))),
@@ -146,6 +150,7 @@ impl Dispatcher {
                 other => subscriber.runner = other,
             }
         }
+        self.has_begun = true;
         self.index();
         Ok(())
     }

@@ -33,6 +33,8 @@ pub(super) struct Identity {
     pub(super) exports: bool,
     /// On which ranks of the run it is.
     pub(super) presence: Presence,
+    /// Whether it is in a process of its own, which is ended when a hook takes too long.
+    pub(super) is_isolated: bool,
 }
 
 /// Who answers the services that the hook itself does not.
@@ -194,7 +196,7 @@ pub(super) fn has_failed(status: Status, reported: Option<&Failure>) -> bool {
 /// The fault that a failed hook reported.
 pub(super) fn fault(status: Status, told: Option<Failure>) -> Fault {
     let told = told.unwrap_or_else(|| Failure { message: "it gave no message".to_owned(), place: String::new() });
-    Fault { message: told.message, panicked: status == Status::PANIC, place: told.place }
+    Fault::with(status, told.message, told.place)
 }
 
 /// The instance and the event of the hook that is on this thread. May be called in a handler of a signal, and while the hook

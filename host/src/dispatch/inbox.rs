@@ -17,6 +17,8 @@ pub(super) enum Message {
     Events(Vec<(Event, Vec<SharedTensor>)>),
     /// A callback asks for the cost of the hooks.
     Times,
+    /// The process of an instance has failed, and is started anew.
+    Restart { instance: Arc<str> },
     /// A hook in the background failed.
     Fault { instance: Arc<str>, hook: EventKind, fault: Fault },
 }

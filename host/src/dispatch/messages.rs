@@ -28,7 +28,7 @@ impl Dispatcher {
                     && let Some(index) = self.index_of(&instance)
                 {
                     let message = format!("`{}` requested in the background: {error}", service.name());
-                    let fault = Fault { message, panicked: false, place: String::new() };
+                    let fault = Fault::new(message);
                     self.failed(index, hook, fault, services);
                 }
             }
@@ -42,6 +42,7 @@ impl Dispatcher {
                 self.deliver_rounds(events.into_iter().map(Sent::from).collect(), services);
             }
             Message::Times => self.publish_times(),
+            Message::Restart { instance } => self.restart(&instance, services),
             Message::Fault { instance, hook, fault } => {
                 if let Some(index) = self.index_of(&instance) {
                     self.failed(index, hook, fault, services);

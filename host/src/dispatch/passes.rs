@@ -185,11 +185,7 @@ impl Dispatcher {
             }
             Ok(snapshot)
         });
-        let snapshot = copied.map_err(|error| Fault {
-            message: format!("the host could not copy what it needs: {error}"),
-            panicked: false,
-            place: String::new(),
-        })?;
+        let snapshot = copied.map_err(|error| Fault::new(format!("the host could not copy what it needs: {error}")))?;
         Ok(SharedSnapshot::new(Arc::new(snapshot), lease))
     }
 }

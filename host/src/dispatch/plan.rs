@@ -1,11 +1,14 @@
 //! Which instances run, and in which order: from the run file, the command line and what the
 //! folders offer, and checked before an instance is created.
 
+use std::time::Duration;
+
 use plugin_api::abi::kinds::EventKind;
 use plugin_api::services::{Presence, fits};
 
-use crate::config::{Condition, Document, PluginOptions, Ranks, When, check, fill_defaults};
-use crate::plugins::{Catalogue, Kind};
+use crate::config::{self, Condition, Document, PluginOptions, ProcessLimits, Ranks, When, check, fill_defaults};
+use crate::plugins::process::messages::Limits;
+use crate::plugins::{Catalogue, Isolation, Kind};
 use crate::report::{Problem, Report, did_you_mean};
 
 pub use crate::config::{Dispatch, OnError};
@@ -21,6 +24,47 @@ pub struct Planned {
     pub when: When,
     /// Where its hooks run.
     pub dispatch: Dispatch,
+    /// How it runs in a process of its own, if it does.
+    pub isolation: Option<Isolation>,
+}
+
+/// Which instances run in processes of their own, where their entries do not say it.
+#[derive(Clone, Debug, Default)]
+pub struct Isolated {
+    /// Whether all of them do.
+    pub all: bool,
+    /// Otherwise, those of these kinds.
+    pub kinds: Vec<String>,
+    /// How long their hooks may take.
+    pub timeout: Option<Duration>,
+}
+
+impl Isolated {
+    /// Whether nothing of any library may run in this process: then a library describes itself in another one, too.
+    pub fn any(&self, declared: &[PluginOptions]) -> bool {
+        let is_declared = |options: &PluginOptions| options.isolation == Some(config::Isolation::Process);
+        self.all || !self.kinds.is_empty() || declared.iter().any(is_declared)
+    }
+
+    /// How an instance runs in a process of its own, if it does.
+    fn of(&self, options: &PluginOptions) -> Option<Isolation> {
+        let by_default = self.all || self.kinds.contains(&options.kind);
+        match options.isolation {
+            Some(config::Isolation::Process) => {}
+            None if by_default => {}
+            // The command line counts more than the run file.
+            Some(config::Isolation::None) if self.kinds.contains(&options.kind) => {}
+            _ => return None,
+        }
+        let limits = options.limits;
+        let limits = Limits {
+            memory: limits.memory_mb.map(|megabytes| megabytes.saturating_mul(1_000_000)),
+            open_files: limits.open_files,
+            niceness: limits.niceness,
+        };
+        let spin = Duration::from_micros(options.limits.spin_us.into());
+        Some(Isolation { limits, timeout: self.timeout, spin })
+    }
 }
 
 impl Planned {
@@ -120,6 +164,7 @@ pub fn order(
     declared: &[PluginOptions],
     by_default: bool,
     catalogue: &Catalogue,
+    isolated: &Isolated,
 ) -> Result<Order, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut order = Order::default();
@@ -130,7 +175,7 @@ pub fn order(
                 let label = document.label_value(&format!("{place}/kind"), "no library offers it");
                 problems.push(Problem::from(&unknown_kind(&options.kind, catalogue)).with_label(label));
             }
-            Some(kind) => match plan(kind, options.clone(), document, &place) {
+            Some(kind) => match plan(kind, options.clone(), isolated, document, &place) {
                 Ok(planned) => order.planned.push(planned),
                 Err(found) => problems.extend(found),
             },
@@ -146,7 +191,7 @@ pub fn order(
         // A declared instance of another kind may already have the name of this one.
         let is_taken = order.planned.iter().any(|planned| planned.name() == name);
         if by_default && kind.descriptor().by_default && !is_taken {
-            match plan(kind, PluginOptions::new(name), document, BY_DEFAULT) {
+            match plan(kind, PluginOptions::new(name), isolated, document, BY_DEFAULT) {
                 Ok(planned) => order.planned.push(planned),
                 Err(found) => problems.extend(found),
             }
@@ -164,11 +209,28 @@ pub fn order(
 /// The place of what no entry of the run file declares.
 const BY_DEFAULT: &str = "/plugins/-";
 
-fn plan(kind: &Kind, mut options: PluginOptions, document: &Document, place: &str) -> Result<Planned, Vec<Problem>> {
+fn plan(
+    kind: &Kind,
+    mut options: PluginOptions,
+    isolated: &Isolated,
+    document: &Document,
+    place: &str,
+) -> Result<Planned, Vec<Problem>> {
     let descriptor = kind.descriptor();
     let mut problems = Vec::new();
+    let isolation = isolated.of(&options);
+    if isolation.is_none() && (options.restart > 0 || options.limits != ProcessLimits::default()) {
+        let (key, what) = if options.restart > 0 { ("restart", "is started anew") } else { ("limits", "has limits") };
+        problems.push(
+            Problem::new(format!("`{}` runs in the host: only what runs in a process of its own {what}", options.name))
+                .with_label(document.label_key(&format!("{place}/{key}"), ""))
+                .with_hint("add `isolation = \"process\"`".to_owned()),
+        );
+    }
     // What is wrong with its library is told now, not when its instance is made.
-    if let Err(error) = kind.library() {
+    if isolation.is_none()
+        && let Err(error) = kind.library()
+    {
         let label = (place != BY_DEFAULT).then(|| document.label_value(&format!("{place}/kind"), "")).flatten();
         problems.push(Problem::from(&error).with_label(label));
     }
@@ -207,7 +269,8 @@ fn plan(kind: &Kind, mut options: PluginOptions, document: &Document, place: &st
     }
     options.when = Some(when.clone());
     options.dispatch = Some(dispatch);
-    Ok(Planned { kind: kind.clone(), options, when, dispatch })
+    options.isolation = isolation.is_some().then_some(config::Isolation::Process);
+    Ok(Planned { kind: kind.clone(), options, when, dispatch, isolation })
 }
 
 fn unknown_kind(kind: &str, catalogue: &Catalogue) -> PlanError {

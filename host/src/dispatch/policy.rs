@@ -8,6 +8,7 @@ use super::dispatcher::Dispatcher;
 use super::event::{Event, EventData};
 use super::failure::Failure;
 use super::hook::{Left, fault, has_failed};
+use super::inbox::Message;
 use super::inline::Stopped;
 use super::passes::ROUNDS;
 use super::plan::OnError;
@@ -66,20 +67,28 @@ impl Dispatcher {
     /// Applies the policy, and returns the `error` event.
     fn record_failure(&mut self, index: usize, hook: EventKind, position: Position, fault: Fault) -> Event {
         let subscriber = &mut self.subscribers[index];
+        // Its process is started anew before the next event; how often that is possible, its entry says.
+        let starts_anew = fault.is_final() && subscriber.planned.isolation.is_some() && subscriber.restarts > 0;
         let failure = Failure {
             instance: subscriber.name.to_string(),
             kind: subscriber.planned.kind.descriptor().kind.clone(),
             path: subscriber.planned.kind.path().to_owned(),
             hook: hook.name(),
             fault,
-            on_error: subscriber.on_error(),
+            on_error: if starts_anew { OnError::Ignore } else { subscriber.on_error() },
         };
         let ends_run = failure.on_error == OnError::Stop && self.stopping.is_none();
         report(&failure, ends_run);
-        if failure.fault.panicked {
+        if starts_anew {
+            subscriber.restarts -= 1;
+            self.inbox.post(Message::Restart { instance: Arc::clone(&subscriber.name) });
+        }
+        if failure.fault.is_final() {
             // An instance that a panic left inconsistent must not run again, not even its destructor.
-            if let Runner::Inline(instance) = std::mem::replace(&mut subscriber.runner, Runner::Gone) {
-                std::mem::forget(instance);
+            match std::mem::replace(&mut subscriber.runner, Runner::Gone) {
+                // Of one in another process, what is here is in order, and its process gone.
+                Runner::Inline(instance) if subscriber.planned.isolation.is_none() => std::mem::forget(instance),
+                _ => {}
             }
         } else if failure.on_error == OnError::Disable {
             subscriber.hooks &= 1 << EventKind::TEARDOWN.0;
@@ -118,7 +127,7 @@ impl Dispatcher {
         let index = author
             .and_then(|author| self.subscribers.iter().position(|subscriber| subscriber.name == author))
             .unwrap_or(0);
-        let fault = Fault { message, panicked: false, place: String::new() };
+        let fault = Fault::new(message);
         let (hook, position) = pending
             .first()
             .map_or((EventKind::CUSTOM, Position::default()), |sent| (sent.event.kind, sent.event.position));

@@ -25,6 +25,8 @@ pub(super) struct Subscriber {
     pub(super) schedule: Schedule,
     /// Its last saved state; kept when it panics.
     pub(super) state: Option<Vec<u8>>,
+    /// How often its process may still be started anew.
+    pub(super) restarts: u32,
 }
 
 /// Where an instance is.
@@ -53,6 +55,7 @@ impl Subscriber {
         Self {
             name: planned.name().into(),
             hooks: planned.hooks(),
+            restarts: planned.options.restart,
             schedule: Schedule::new(planned.when.clone()),
             planned,
             runner,

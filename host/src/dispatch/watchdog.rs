@@ -1,7 +1,8 @@
 //! Hooks that do not return: a thread names them and, where the run says so, ends them.
 //!
 //! A hook cannot be ended from outside. In the background its instance is left alone, and the run goes on as its policy says;
-//! on the training thread nothing can go on, so that whoever started the watch ends the process.
+//! on the training thread nothing can go on, so that whoever started the watch ends the process. One in a process of its own is
+//! ended by who waits for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -141,7 +142,8 @@ impl Watch {
         let taken = seen.since.elapsed();
         let Some(instance) = self.instances.get(seen.beat.index()) else { return };
         warn(&self.limits, &instance.name, seen, taken);
-        if self.limits.timeout.is_some_and(|timeout| taken >= timeout) {
+        let is_over = |timeout| taken >= timeout && !instance.is_isolated;
+        if self.limits.timeout.is_some_and(is_over) {
             (self.on_hang)(&instance.name, seen.beat.event().name(), &in_words(taken));
         }
     }
@@ -156,9 +158,9 @@ impl Watch {
             let Some(seen) = look(seen, watched.pulse.read()) else { continue };
             let taken = seen.since.elapsed();
             warn(&self.limits, &identity.name, seen, taken);
-            if timeout.is_some_and(|timeout| taken >= timeout) {
+            if timeout.is_some_and(|timeout| taken >= timeout && !identity.is_isolated) {
                 let message = format!("it did not return within {}, and is left alone", in_words(taken));
-                let fault = Fault { message, panicked: false, place: String::new() };
+                let fault = Fault::new(message);
                 let (instance, hook) = (Arc::clone(&identity.name), seen.beat.event());
                 self.inbox.post(Message::Fault { instance, hook, fault });
                 watched.abandoned.store(true, Ordering::Release);

@@ -37,7 +37,7 @@ const FREE: [&str; 9] = [
 ];
 
 /// Keys that are always those of this start.
-const IGNORED: [&str; 11] = [
+const IGNORED: [&str; 12] = [
     "/run/out",
     "/run/threads",
     "/run/kernels",
@@ -45,6 +45,7 @@ const IGNORED: [&str; 11] = [
     "/run/checkpoint_signal",
     "/run/hook_warning",
     "/run/hook_timeout",
+    "/run/isolation",
     "/distributed/backend",
     "/distributed/timeout",
     "/distributed/restarts",

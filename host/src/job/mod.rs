@@ -16,6 +16,7 @@ mod events;
 mod handle;
 mod input_paths;
 mod interrupt;
+mod isolation;
 mod learning;
 mod log;
 mod messages;

@@ -12,6 +12,7 @@ use super::batches;
 use super::builtin;
 use super::columns;
 use super::input_paths;
+use super::isolation;
 use super::learning::{self, Fitted};
 use super::metric_names;
 use super::model::{self, PlannedModel};
@@ -25,7 +26,6 @@ use crate::data::{self, Data, DataError, Source, TEST};
 use crate::dispatch::{self, Order};
 use crate::distributed::{Launch, Origin};
 use crate::model::{InitialWeights, ModelFile};
-use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::torch::products::Products;
@@ -86,12 +86,14 @@ impl JobPlan {
         if let Some(out) = &request.out {
             run_file.run.out = Some(out.display().to_string());
         }
-        let catalogue = Catalogue::load(&request.plugins).map_err(|error| Problems::from(Problem::from(&error)))?;
+        let isolated = isolation::of(&run_file, &request.isolated);
+        let catalogue = isolation::catalogue(&request.plugins, &isolated, &run_file.plugins)?;
+        isolation::check(&request.isolated, &catalogue)?;
         let rejected: Vec<Problem> =
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
 
         let mut problems: Vec<Problem> = Vec::new();
-        let mut order = dispatch::order(&document, &run_file.plugins, run_file.run.by_default, &catalogue)
+        let mut order = dispatch::order(&document, &run_file.plugins, run_file.run.by_default, &catalogue, &isolated)
             .unwrap_or_else(|found| {
                 problems.extend(found);
                 // A kind that is missing may be in a file that could not be loaded.

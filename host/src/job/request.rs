@@ -14,6 +14,8 @@ pub struct Request {
     pub plugins: Vec<PathBuf>,
     /// Further instances, `KIND[=NAME]`.
     pub appended: Vec<String>,
+    /// Kinds that run in processes of their own; `all` is every one.
+    pub isolated: Vec<String>,
     /// `KEY=VALUE` overrides.
     pub overrides: Vec<String>,
     /// The run folder.

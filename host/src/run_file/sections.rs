@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::distributed::DistributedOptions;
-use crate::config::{Device, Every, PluginOptions};
+use crate::config::{Device, Every, Isolation, PluginOptions};
 use crate::data::DataOptions;
 use crate::model::ModelOptions;
 use crate::torch::products::Products;
@@ -86,9 +86,17 @@ pub struct RunOptions {
     #[serde(default = "hook_warning")]
     pub hook_warning: Every,
     /// A hook that takes longer is ended: in the background its instance fails, and its `on_error` decides about the run; a
-    /// hook that the loop waits for ends the run as failed. Without it, nothing ends a hook.
+    /// hook that the loop waits for ends the run as failed, unless it is in a process of its own, which is ended instead. Without
+    /// it, nothing ends a hook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_timeout: Option<Every>,
+    /// Whether plugins run in processes of their own, unless their entry says something else.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub isolation: Isolation,
+}
+
+fn is_none(isolation: &Isolation) -> bool {
+    *isolation == Isolation::None
 }
 
 fn hook_warning() -> Every {

@@ -32,6 +32,9 @@ pub struct RunArguments {
     /// Adds a callback after the declared ones, unless one of that name is declared.
     #[arg(long = "plugin", value_name = "KIND[=NAME]", action = ArgAction::Append)]
     pub plugin: Vec<String>,
+    /// Runs the plugins of a kind, or all of them, each in a process of its own.
+    #[arg(long, value_name = "KIND|all", action = ArgAction::Append)]
+    pub isolate: Vec<String>,
     /// Overrides a key of the run file: `train.epochs=3`, `plugins.checkpoint.options.keep_last=5`.
     #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
     pub overrides: Vec<String>,

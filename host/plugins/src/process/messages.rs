@@ -100,6 +100,9 @@ pub struct Create {
     pub ticket: u64,
     /// Whether the descriptor of hooks is a socket; else it is a ring.
     pub socket: bool,
+    /// How long the child looks at the ring before it sleeps, in microseconds.
+    #[serde(default)]
+    pub spin_us: u32,
 }
 
 /// One event, as [`EventTable`](plugin_api::abi::EventTable) and the table of its data have it.
@@ -159,7 +162,7 @@ pub enum Data {
 pub struct Reply {
     /// The number of a [`Status`](plugin_api::abi::kinds::Status). If it is not 0, the bytes are a
     /// [`Failure`](plugin_api::protocol::requests::Failure).
-    pub status: i32,
+    pub status: u32,
     /// The reply of the service.
     #[serde(default)]
     pub bytes: Blob,
@@ -208,7 +211,7 @@ pub enum Answer {
     Returned {
         /// The number of a [`Status`](plugin_api::abi::kinds::Status). The words of a failed hook come before, by the service
         /// `fault`.
-        status: i32,
+        status: u32,
         /// Why no instance was made.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         message: String,

@@ -223,7 +223,7 @@ impl Runs<'_> {
             name: instance.to_owned(),
             ..PluginOptions::new(self.name())
         };
-        Planned { kind: self.kind.clone(), options, when: When::default(), dispatch }
+        Planned { kind: self.kind.clone(), options, when: When::default(), dispatch, isolation: None }
     }
 
     /// Hooks, budget, stale handles and state come from the same runs. Returns the hooks' failures.

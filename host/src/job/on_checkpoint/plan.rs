@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tch::Device;
 
+use super::super::isolation;
 use super::super::learning::{self, Fitted};
 use super::super::model::{self, PlannedModel};
 use super::super::plan::{self, evaluation};
@@ -16,7 +17,6 @@ use crate::config::{Document, Every};
 use crate::data::{self, Data, DataDescription, OtherData, Sources, Wanted};
 use crate::dispatch::{self, Order};
 use crate::model::ModelOptions;
-use crate::plugins::Catalogue;
 use crate::report::{Problem, Problems};
 use crate::run_file::{self, EvalOptions, RunFile};
 use crate::train::{self, Batches, EvaluationPlan, Resume, TrainingPlan};
@@ -73,13 +73,15 @@ impl CheckpointPlan {
             }
         }
 
-        let catalogue = Catalogue::load(&request.plugins).map_err(|error| Problems::from(Problem::from(&error)))?;
+        let isolated = isolation::of(&run_file, &[]);
+        let catalogue = isolation::catalogue(&request.plugins, &isolated, &run_file.plugins)?;
         let rejected: Vec<Problem> =
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
-        let order = dispatch::order(&document, &run_file.plugins, false, &catalogue).map_err(|mut found| {
-            found.extend(rejected.iter().cloned());
-            Problems(found)
-        })?;
+        let order =
+            dispatch::order(&document, &run_file.plugins, false, &catalogue, &isolated).map_err(|mut found| {
+                found.extend(rejected.iter().cloned());
+                Problems(found)
+            })?;
         run_file.plugins = order.planned.iter().map(|planned| planned.options.clone()).collect();
 
         // Of the built-in run the data lies beside the run file.

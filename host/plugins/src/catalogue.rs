@@ -1,5 +1,6 @@
 //! The kinds that the plugin folders of a run offer.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -10,6 +11,7 @@ use super::error::{CatalogueError, LoadError};
 use super::inspect::inspect;
 use super::library::Library;
 use super::process::Isolation;
+use super::python::{self, Starter};
 
 /// A kind of callback and the library that has it, which is opened when it is used.
 #[derive(Clone)]
@@ -24,9 +26,32 @@ impl Kind {
         &self.listed.description.descriptors[self.index as usize]
     }
 
-    /// The library's file.
+    /// The library's file, or that of a plugin in Python.
     pub fn path(&self) -> &Path {
         &self.listed.path
+    }
+
+    /// Whether it runs in a process of its own, whatever the run file says: it is in Python.
+    pub fn is_apart(&self) -> bool {
+        self.listed.starter.is_some()
+    }
+
+    /// What starts the process of a plugin in Python, and the hash that its file must have.
+    pub(super) fn starter(&self) -> Option<&(Starter, Option<String>)> {
+        self.listed.starter.as_ref()
+    }
+
+    /// The kind of a plugin in Python.
+    pub(super) fn in_python(
+        path: &Path,
+        description: Description,
+        starter: Starter,
+        sha256: Option<String>,
+    ) -> impl Iterator<Item = Kind> {
+        let count = description.descriptors.len() as u32;
+        let starter = Some((starter, sha256));
+        let listed = Arc::new(Listed { starter, ..Listed::new(path, description, OnceLock::new()) });
+        (0..count).map(move |index| Kind { listed: Arc::clone(&listed), index })
     }
 
     /// What built the library: SDK, compiler and target.
@@ -49,6 +74,7 @@ struct Listed {
     path: PathBuf,
     description: Description,
     library: OnceLock<Library>,
+    starter: Option<(Starter, Option<String>)>,
     /// Held while it is opened, which happens once.
     opening: Mutex<()>,
 }
@@ -82,10 +108,13 @@ impl Listed {
     }
 
     fn new(path: &Path, description: Description, library: OnceLock<Library>) -> Listed {
-        Listed { path: path.to_owned(), description, library, opening: Mutex::new(()) }
+        Listed { path: path.to_owned(), description, library, starter: None, opening: Mutex::new(()) }
     }
 
     fn library(&self) -> Result<&Library, LoadError> {
+        if self.starter.is_some() {
+            return Err(LoadError::NotInProcess { path: self.path.clone() });
+        }
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = self.library.get() {
             return Ok(library);
@@ -122,8 +151,13 @@ pub struct Rejected {
 /// Every kind found, by file name and then in the library's own order.
 #[derive(Default)]
 pub struct Catalogue {
-    kinds: Vec<Kind>,
-    rejected: Vec<Rejected>,
+    pub(super) kinds: Vec<Kind>,
+    pub(super) rejected: Vec<Rejected>,
+    /// The source files of Python that say their kinds, and were not opened yet; whether they were named, and not found in a
+    /// folder.
+    pub(super) sources: Vec<(PathBuf, Vec<String>, bool)>,
+    /// The kinds of entries of a run file that say themselves what they run, by their places there.
+    pub(super) chosen: BTreeMap<usize, Kind>,
 }
 
 impl Catalogue {
@@ -165,12 +199,21 @@ impl Catalogue {
         let mut catalogue = Self::default();
         for path in paths {
             if path.is_dir() {
+                let sources = python::sources_in(path).into_iter();
+                catalogue.sources.extend(sources.map(|(path, kinds)| (path, kinds, false)));
                 for file in libraries_in(path)? {
                     match list(&file, cache) {
                         Ok(listed) => catalogue.add(listed)?,
                         Err(error) => catalogue.rejected.push(Rejected { path: file, error }),
                     }
                 }
+            } else if python::is_source(path) && path.exists() {
+                let unreadable = |source| LoadError::Unreadable { path: path.clone(), source };
+                let kinds = python::kinds_of(path).map_err(unreadable)?;
+                if kinds.is_empty() {
+                    return Err(LoadError::NoMark { path: path.clone() }.into());
+                }
+                catalogue.sources.push((path.clone(), kinds, true));
             } else if path.exists() {
                 catalogue.add(list(path, cache)?)?;
             } else {
@@ -182,13 +225,18 @@ impl Catalogue {
 
     fn add(&mut self, listed: Listed) -> Result<(), CatalogueError> {
         let listed = Arc::new(listed);
-        let already = self.kinds.iter().any(|kind| same_file(kind.path(), &listed.path));
-        if already {
+        let count = listed.description.descriptors.len() as u32;
+        self.add_kinds((0..count).map(|index| Kind { listed: Arc::clone(&listed), index }).collect())
+    }
+
+    /// Adds the kinds of one file, unless it is there already.
+    pub(super) fn add_kinds(&mut self, kinds: Vec<Kind>) -> Result<(), CatalogueError> {
+        let is_there = |own: &Kind| kinds.iter().any(|kind| same_file(kind.path(), own.path()));
+        if self.kinds.iter().any(is_there) {
             // `--plugins DIR --plugins DIR/libmine.so` names it twice.
             return Ok(());
         }
-        for index in 0..listed.description.descriptors.len() {
-            let kind = Kind { listed: Arc::clone(&listed), index: index as u32 };
+        for kind in kinds {
             if let Some(first) = self.kind(&kind.descriptor().kind) {
                 return Err(CatalogueError::Ambiguous {
                     kind: kind.descriptor().kind.clone(),
@@ -235,7 +283,7 @@ pub(super) fn libraries_in(folder: &Path) -> Result<Vec<PathBuf>, CatalogueError
             files.push(path);
         }
     }
-    if files.is_empty() {
+    if files.is_empty() && python::sources_in(folder).is_empty() {
         return Err(CatalogueError::Empty { path: folder.to_owned(), extension });
     }
     files.sort();

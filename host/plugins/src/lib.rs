@@ -17,6 +17,7 @@ mod log;
 #[cfg(unix)]
 mod private_copy;
 pub mod process;
+pub mod python;
 mod search;
 
 pub use catalogue::{Catalogue, Kind, Rejected};
@@ -26,4 +27,5 @@ pub use instance::{ENDED, Fault, Instance};
 pub use library::Library;
 pub use library::reply_into;
 pub use process::Isolation;
+pub use python::Python;
 pub use search::{Found, VARIABLE};

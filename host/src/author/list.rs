@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::output::cannot_write;
-use crate::plugins::{Catalogue, Kind};
+use crate::plugins::{Catalogue, Kind, Python};
 use crate::report::{Problem, Problems, Style, render, table, terminal};
 
 /// A kind in the JSON that `--json` writes: its descriptor and where it comes from.
@@ -56,7 +56,8 @@ pub fn list(
 
 /// Loads the folders, and warns about the files that cannot be loaded.
 pub(super) fn load(paths: &[PathBuf], warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
-    let catalogue = Catalogue::load(paths).map_err(|error| Problem::from(&error))?;
+    let mut catalogue = Catalogue::load(paths).map_err(|error| Problem::from(&error))?;
+    catalogue.open_sources(&Python::default(), |_| true).map_err(|error| Problem::from(&error))?;
     let rejected: Vec<Problem> = catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
     write!(warnings, "{}", render(&rejected, Style::of_stderr())).map_err(cannot_write)?;
     Ok(catalogue)

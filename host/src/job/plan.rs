@@ -18,6 +18,7 @@ use super::metric_names;
 use super::model::{self, PlannedModel};
 use super::output_paths;
 use super::program::{LoadState, Program, SaveState};
+use super::python;
 use super::rank_plugins;
 use super::request::Request;
 use super::start;
@@ -26,6 +27,7 @@ use crate::data::{self, Data, DataError, Source, TEST};
 use crate::dispatch::{self, Order};
 use crate::distributed::{Launch, Origin};
 use crate::model::{InitialWeights, ModelFile};
+use crate::plugins::Python;
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::torch::products::Products;
@@ -87,7 +89,10 @@ impl JobPlan {
             run_file.run.out = Some(out.display().to_string());
         }
         let isolated = isolation::of(&run_file, &request.isolated);
-        let catalogue = isolation::catalogue(&request.plugins, &isolated, &run_file.plugins)?;
+        let mut catalogue = isolation::catalogue(&request.plugins, &isolated, &run_file.plugins)?;
+        let python = Python::new(run_file.run.python.clone());
+        let folder = base.as_deref().unwrap_or(Path::new(""));
+        python::open(&mut catalogue, &python, &document, &run_file.plugins, folder)?;
         isolation::check(&request.isolated, &catalogue)?;
         let rejected: Vec<Problem> =
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();

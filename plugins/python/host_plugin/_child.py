@@ -359,6 +359,15 @@ def send_logs(control: Channel) -> None:
     logging.root.setLevel(logging.INFO)
 
 
+def die_with_parent() -> None:
+    """Lets the system end this process with the host, also where a library is in the middle of a long computation."""
+    if sys.platform == "linux":
+        import ctypes
+
+        death_signal, kill = 1, 9
+        ctypes.CDLL(None).prctl(death_signal, kill, 0, 0, 0)
+
+
 def main(arguments: Optional[List[str]] = None) -> int:
     """The program: obeys the host at the other end of standard input."""
     import signal
@@ -371,6 +380,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except OSError:
         print("host_plugin is started by `host`, with a socket as its standard input", file=sys.stderr)
         return 2
+    die_with_parent()
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)

@@ -246,6 +246,17 @@ class Adapters(unittest.TestCase):
         own = self.own(second)
         self.assertEqual((own.best, own.wait, own.patience), (0.5, 1, 3))
 
+    def test_one_that_is_started_anew_is_told_of_the_beginning(self) -> None:
+        first = host_of(KerasLike, "keras")
+        epoch(first, 1, 0.5)
+        second = FakeHost(adapted(KerasLike, "keras"))
+        second.info = first.info
+        second.setup()
+        second.load_state(first.save_state())
+        second.put_hyper_parameter("learning_rate", 0.1)
+        epoch(second, 2, 0.6)
+        self.assertEqual((self.own(second).best, self.own(second).wait), (0.5, 1))
+
     def test_lightning(self) -> None:
         host = host_of(LightningLike, "lightning")
         self.assertEqual(host.dispatch, "inline")

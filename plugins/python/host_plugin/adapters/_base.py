@@ -81,12 +81,27 @@ class Adapted(Callback):
         self.own: Any = self.options_of(*arguments, **options)
         """The instance of the class."""
         self._loaded: Optional[Dict[str, Any]] = None
+        self._begins = False
+
+    def begin(self, run: Run, event: Any) -> None:
+        """Tells the instance that the training begins."""
+
+    def on_train_start(self, run: Run, event: Any) -> None:
+        self._begins = False
+        self.begin(run, event)
+        self.restore()
+
+    def begin_late(self, run: Run, event: Any) -> None:
+        """Before any other method in a training: one that is started anew within it is not told of its beginning."""
+        if self._begins:
+            self.on_train_start(run, event)
 
     def on_setup(self, run: Run, event: Any) -> None:
         # What such a class writes into its working folder belongs to the run: it has this process to itself.
-        folder = run.info().folder
-        if folder:
-            os.chdir(folder)
+        info = run.info()
+        self._begins = info.job in ("", "train")
+        if info.folder:
+            os.chdir(info.folder)
 
     def save_state(self) -> Any:
         """The attributes of the instance that are numbers, text, and lists and maps of these; not those of its options, which
@@ -97,11 +112,11 @@ class Adapted(Callback):
         return {name: _number(value) for name, value in plain.items()}
 
     def load_state(self, state: Any, version: str) -> None:
-        # The class resets itself when the training starts, which comes after this.
+        # The class resets itself when the training begins, which comes after this.
         self._loaded = state
 
     def restore(self) -> None:
-        """Puts back the attributes of a saved state, once the training has started."""
+        """Puts back the attributes of a saved state, once the training has begun."""
         for name, value in (self._loaded or {}).items():
             setattr(self.own, name, value)
         self._loaded = None

@@ -128,6 +128,9 @@ class Keras(Adapted):
         else:
             self.own.model = self.model
 
+    def begin(self, run: Run, event: Any) -> None:
+        self.tell(run, "on_train_begin", {})
+
     def tell(self, run: Run, method: str, *arguments: Any) -> None:
         """Calls a method, during which the model belongs to the run."""
         self.model.enter(run)
@@ -158,6 +161,7 @@ def _no_logs(run: Run, event: Any) -> Dict[str, float]:
 
 def _hook(method: str, logs: Callable[[Run, Any], Dict[str, float]], index: Optional[Callable[[Any], int]]) -> Any:
     def hook(self: Keras, run: Run, event: Any) -> None:
+        self.begin_late(run, event)
         arguments = [] if index is None else [index(event)]
         self.tell(run, method, *arguments, logs(run, event))
 
@@ -168,15 +172,11 @@ def _both(method: str, older: str, logs: Any, index: Any) -> Any:
     """A hook for a method of batches, which has an older name in Keras, too; its base calls one from the other."""
 
     def hook(self: Keras, run: Run, event: Any) -> None:
+        self.begin_late(run, event)
         name = method if hasattr(self.own, method) else older
         self.tell(run, name, index(event), logs(run, event))
 
     return hook
-
-
-def _train_start(self: Keras, run: Run, event: Any) -> None:
-    self.tell(run, "on_train_begin", {})
-    self.restore()
 
 
 def adapt(kind: type) -> Type[Callback]:
@@ -216,7 +216,6 @@ def adapt(kind: type) -> Type[Callback]:
         "predict_end": (["on_predict_end"], _hook("on_predict_end", _no_logs, None)),
     }
     hooks = {event: hook for event, (methods, hook) in candidates.items() if has_any(kind, methods)}
-    hooks["train_start"] = _train_start
     changes = mentions(kind, "optimizer", "set_weights")
     waits = changes or mentions(kind, "stop_training", "get_weights")
     fields: Dict[str, Any] = {"dispatch": "inline" if waits else "background"}

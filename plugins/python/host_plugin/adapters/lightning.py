@@ -205,6 +205,9 @@ class Lightning(Adapted):
         super().__init__(*arguments, **options)
         self.trainer = Trainer(self.instance or type(self).__name__)
 
+    def begin(self, run: Run, event: Any) -> None:
+        self.tell(run, event, ("on_fit_start",), ("on_train_start",))
+
     def tell(self, run: Run, event: Any, *calls: Any) -> None:
         """Calls methods, each a name and its arguments after trainer and module."""
         self.trainer.enter(run, event)
@@ -248,6 +251,7 @@ def _plain(value: Any) -> Any:
 
 def _hook(*methods: str) -> Any:
     def hook(self: Lightning, run: Run, event: Any) -> None:
+        self.begin_late(run, event)
         self.tell(run, event, *((method,) for method in methods))
 
     return hook
@@ -257,6 +261,7 @@ def _batches(method: str, outputs: bool) -> Any:
     """A hook of batches: with outputs at their end, whose index counts from 0."""
 
     def hook(self: Lightning, run: Run, event: Any) -> None:
+        self.begin_late(run, event)
         index = (event.batch if hasattr(event, "batch") else event.step) - 1
         given: List[Any] = [Missing("outputs")] if outputs else []
         # Predictions and validations have several loaders in Lightning; here there is one at a time.
@@ -271,14 +276,10 @@ def _stage(event: Any) -> str:
 
 def _evaluation(*methods: str) -> Any:
     def hook(self: Lightning, run: Run, event: Any) -> None:
+        self.begin_late(run, event)
         self.tell(run, event, *((method.replace("validation", _stage(event)),) for method in methods))
 
     return hook
-
-
-def _train_start(self: Lightning, run: Run, event: Any) -> None:
-    self.tell(run, event, ("on_fit_start",), ("on_train_start",))
-    self.restore()
 
 
 def _error(self: Lightning, run: Run, event: Any) -> None:
@@ -319,7 +320,6 @@ def adapt(kind: type) -> Type[Callback]:
     for event, methods in evaluation.items():
         candidates[event] = ([name for method in methods for name in _stages(method)], _evaluation(*methods))
     hooks = {event: hook for event, (methods, hook) in candidates.items() if has_any(kind, methods)}
-    hooks["train_start"] = _train_start
     return subclass(kind, Lightning, hooks, dispatch="inline" if mentions(kind, "should_stop") else "background")
 
 

@@ -90,6 +90,10 @@ class Tensorpack(Adapted):
         self.own.trainer, self.own.graph = self.trainer, Missing("graph")
         self.tell(run, event, "_setup_graph")
 
+    def begin(self, run: Run, event: Any) -> None:
+        self.trainer.starting_epoch = event.epoch + 1
+        self.tell(run, event, "_before_train")
+
     def tell(self, run: Run, event: Any, *methods: str) -> None:
         """Calls methods, with the positions of the event."""
         self.trainer.enter(run, event)
@@ -117,15 +121,10 @@ class Tensorpack(Adapted):
 
 def _hook(*methods: str) -> Any:
     def hook(self: Tensorpack, run: Run, event: Any) -> None:
+        self.begin_late(run, event)
         self.tell(run, event, *methods)
 
     return hook
-
-
-def _train_start(self: Tensorpack, run: Run, event: Any) -> None:
-    self.trainer.starting_epoch = event.epoch + 1
-    self.tell(run, event, "_before_train")
-    self.restore()
 
 
 def adapt(kind: type) -> Type[Callback]:
@@ -141,5 +140,4 @@ def adapt(kind: type) -> Type[Callback]:
         "trained": (["_after_train"], _hook("_after_train")),
     }
     hooks = {event: hook for event, (methods, hook) in candidates.items() if has_any(kind, methods)}
-    hooks["train_start"] = _train_start
     return subclass(kind, Tensorpack, hooks, dispatch="inline" if mentions(kind, "StopTraining") else "background")

@@ -108,6 +108,10 @@ class Transformers(Adapted):
         self.state.is_local_process_zero = self.state.is_world_process_zero = info.rank == 0
         self.tell(run, event, "on_init_end")
 
+    def begin(self, run: Run, event: Any) -> None:
+        self.control.should_training_stop = False
+        self.tell(run, event, "on_train_begin")
+
     def tell(self, run: Run, event: Any, method: str, **named: Any) -> None:
         """Calls a method, and asks the run for what it sets in ``control``."""
         if not hasattr(self.own, method):
@@ -153,29 +157,27 @@ class Transformers(Adapted):
 
 def _hook(method: str) -> Any:
     def hook(self: Transformers, run: Run, event: Any) -> None:
+        self.begin_late(run, event)
         self.tell(run, event, method)
 
     return hook
 
 
-def _train_start(self: Transformers, run: Run, event: Any) -> None:
-    self.control.should_training_stop = False
-    self.tell(run, event, "on_train_begin")
-    self.restore()
-
-
 def _epoch_start(self: Transformers, run: Run, event: Any) -> None:
+    self.begin_late(run, event)
     self.control.should_epoch_stop = False
     self.tell(run, event, "on_epoch_begin")
 
 
 def _step_start(self: Transformers, run: Run, event: Any) -> None:
+    self.begin_late(run, event)
     for flag in ("should_save", "should_evaluate", "should_log"):
         setattr(self.control, flag, False)
     self.tell(run, event, "on_step_begin")
 
 
 def _epoch_end(self: Transformers, run: Run, event: Any) -> None:
+    self.begin_late(run, event)
     for flag in ("should_save", "should_evaluate", "should_log"):
         setattr(self.control, flag, False)
     self.tell(run, event, "on_epoch_end")
@@ -209,6 +211,5 @@ def adapt(kind: type) -> Type[Callback]:
         "trained": (["on_train_end"], _hook("on_train_end")),
     }
     hooks = {event: hook for event, (methods, hook) in candidates.items() if has_any(kind, methods)}
-    hooks["train_start"] = _train_start
     dispatch = "inline" if mentions(kind, *_CONTROLS) else "background"
     return subclass(kind, Transformers, hooks, dispatch=dispatch)

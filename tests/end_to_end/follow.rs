@@ -4,12 +4,12 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fixture::{host, shown, temporary_folder};
 use serde_json::Value;
 
-use crate::small_run::{Ran, SmallRun};
+use crate::small_run::{SmallRun, wait_for_status};
 
 /// A run that takes long: a step of 20 ms, some hundred thousand of them.
 fn long() -> SmallRun {
@@ -37,22 +37,8 @@ fn status(out: &Path) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// Waits until `is` holds for the status.
 fn wait_until(out: &Path, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let status = status(out);
-        if is(&status) {
-            return status;
-        }
-        assert!(began.elapsed() < Duration::from_secs(60), "no {what}: {status}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn ended(run: SmallRun, child: Child) -> Ran {
-    let output = child.wait_with_output().expect("the host ends");
-    run.ended(output)
+    wait_for_status(|| status(out), what, is)
 }
 
 #[test]
@@ -84,7 +70,7 @@ fn a_run_is_paused_resumed_asked_for_a_checkpoint_and_stopped() {
     // A folder of runs means the newest of them.
     let stopped = command(&["stop", path(out.parent().expect("a folder")), "--reason", "enough"]);
     assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
-    let ran = ended(run, child);
+    let ran = run.wait(child);
     assert_eq!(ran.code(), Some(0), "{}", ran.shown());
     let last = ran.status();
     assert_eq!((last["state"].as_str(), last["outcome"].as_str()), (Some("stopped"), Some("stopped")));
@@ -134,7 +120,7 @@ fn stop_now_sends_a_signal_to_the_process_that_trains() {
     wait_until(&run.out(), "status", |status| status["state"] == "running");
     let output = command(&["stop", path(&run.out()), "--now"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let ran = ended(run, child);
+    let ran = run.wait(child);
     assert_eq!((ran.code(), ran.status()["state"].as_str()), (Some(143), Some("interrupted")), "{}", ran.shown());
 }
 
@@ -149,7 +135,7 @@ fn one_signal_asks_for_a_checkpoint_and_another_for_nothing() {
     let status = wait_until(&run.out(), "checkpoint", |status| status["artifacts"]["last_checkpoint"].is_string());
     assert_eq!(status["state"], "running");
     signal(&child, libc::SIGTERM);
-    assert_eq!(ended(run, child).code(), Some(143));
+    assert_eq!(run.wait(child).code(), Some(143));
 }
 
 /// Closed without a signal, as where the process belongs to another session: what is written to it fails.
@@ -175,7 +161,7 @@ fn a_terminal_that_goes_away_does_not_end_a_run() {
     });
     run.wait_for("step_end");
     drop(ours);
-    let ran = ended(run, child);
+    let ran = run.wait(child);
     assert_eq!((ran.code(), ran.status()["state"].as_str()), (Some(0), Some("finished")));
     assert_eq!(ran.status()["position"]["epoch"], 4);
     assert!(!ran.status()["callbacks"].as_array().expect("a list").is_empty());
@@ -205,7 +191,7 @@ fn a_run_is_watched_from_another_terminal() {
     let attached = watch(&["attach", path(&run.out())]);
     let watched = watch(&["status", path(&run.out()), "--watch", "--json"]);
     assert!(command(&["stop", path(&run.out())]).status.success());
-    let ran = ended(run, child);
+    let ran = run.wait(child);
     let shown = rest(attached);
     assert!(shown.contains("run `small`: cpu, threads 1") && shown.contains("stopped (`"), "{shown}");
     let states: Vec<Value> = fixture::events(rest(watched).as_bytes());
@@ -270,7 +256,7 @@ fn a_run_that_fails_is_told_to_torchrun_and_to_programs() {
     let child = run.start_with(|command| {
         command.env("TORCHELASTIC_ERROR_FILE", &file);
     });
-    let ran = ended(run, child);
+    let ran = run.wait(child);
     assert_eq!(ran.code(), Some(1));
     let error: Value = serde_json::from_slice(&std::fs::read(&file).expect("the error is told")).expect("JSON");
     // `torchrun` shows a text as it is; of an object, only the call stack of a Python exception.

@@ -51,6 +51,7 @@ mod exports_weights;
 // Adapters beside frozen weights, and PEFT's view of them.
 mod hints;
 mod inspection;
+mod isolation;
 mod lora;
 // What a person meets first: no options, nothing saved, a loss that is NaN.
 mod finetune;

@@ -1,13 +1,13 @@
 //! Plugins, status and requests of a run of two ranks, over loopback.
 
 use std::path::Path;
-use std::process::{Child, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use fixture::host;
 use serde_json::Value;
 
-use crate::small_run::{Ran, SmallRun};
+use crate::small_run::{Ran, SmallRun, wait_for_status};
 
 /// The small run on two ranks, with what makes ranks differ if they are not kept alike: dropout, and statistics of batches.
 fn two_ranks() -> SmallRun {
@@ -132,7 +132,7 @@ fn every_rank_obeys_the_file_of_hyper_parameters_at_the_same_step() {
     let epoch = status(&out)["position"]["epoch"].as_u64().unwrap_or_default();
     wait_until(&out, "later epoch", |status| status["position"]["epoch"].as_u64() > Some(epoch + 1));
     assert!(command(&["stop", out.to_str().expect("UTF-8")]).status.success());
-    let ran = ended(run, child).succeeded();
+    let ran = run.wait(child).succeeded();
     assert_alike(&ran, "stopped");
 }
 
@@ -178,7 +178,7 @@ fn all_ranks_pause_and_stop_after_the_same_step_whoever_is_asked() {
     let process = of_rank(&out, 1)["process"].as_i64().and_then(|id| i32::try_from(id).ok()).expect("a process");
     // SAFETY: the process is a descendant of this one, which runs until it is asked to stop.
     assert_eq!(unsafe { libc::kill(process, libc::SIGTERM) }, 0);
-    let ran = ended(run, child);
+    let ran = run.wait(child);
     assert_alike(&ran, "interrupted");
 
     // What an earlier, larger number of ranks has left is not shown.
@@ -197,20 +197,6 @@ fn both(status: &Value, is: impl Fn(&Value) -> bool) -> bool {
     status["ranks"].as_array().is_some_and(|ranks| ranks.len() == 2 && ranks.iter().all(is))
 }
 
-/// Waits until `is` holds for the status.
 fn wait_until(out: &Path, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let status = status(out);
-        if is(&status) {
-            return status;
-        }
-        assert!(began.elapsed() < Duration::from_secs(90), "no {what}: {status}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn ended(run: SmallRun, child: Child) -> Ran {
-    let output = child.wait_with_output().expect("the host ends");
-    run.ended(output)
+    wait_for_status(|| status(out), what, is)
 }

@@ -1,4 +1,4 @@
-//! Every service in every hook, inline, in the background and from a remote, in all three hosts: a run, the simulated
+//! Every service in every hook, inline, in the background and from a remote, in all hosts: a run, the simulated
 //! run of `host plugins check`, and the fake host that authors test with. Each answer must have the same status and message.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,13 +37,14 @@ fn answers(journal: &Path) -> Answers {
 }
 
 /// A run, and the one that resumes it: only that one has `load_state`.
-fn of_a_run() -> Answers {
+fn of_a_run(arguments: &[&str]) -> Answers {
     let folder = temporary_folder();
     let (journal, resumed) = (folder.path().join("run.jsonl"), folder.path().join("resumed.jsonl"));
     let run = |journal: &Path| {
         let options = format!("options = {{ path = '{}' }}", journal.display());
         SmallRun::with_libraries(&["matrix", "recorder", "checkpoint"])
             .set("run.threads=1")
+            .arguments(arguments.iter().copied())
             .instance(&format!("kind = 'matrix'\n{options}"))
             // A refused request is reported when the hook has returned, and fails it.
             .instance(&format!("kind = 'matrix-background'\non_error = 'ignore'\n{options}"))
@@ -140,7 +141,7 @@ fn every_host_answers_every_service_in_every_hook_alike() {
     of_the_fake_host::<matrix::Matrix<true>>(true, &journal);
     of_messages::<matrix::Matrix<false>>(false, &messages);
     of_messages::<matrix::Matrix<true>>(true, &messages);
-    let (run, check, fake) = (of_a_run(), of_the_check(), answers(&journal));
+    let (run, check, fake) = (of_a_run(&[]), of_the_check(), answers(&journal));
 
     // The table itself: every service in every hook that is sent, for each caller.
     let hooks: Vec<_> = EventKind::ALL.iter().filter(|event| !NOT_ASKED.contains(event)).collect();
@@ -180,4 +181,18 @@ fn every_host_answers_every_service_in_every_hook_alike() {
     }
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
     assert!(run.len() > 5_000, "only {} answers", run.len());
+}
+
+/// A plugin cannot tell whether it is in the host's process.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_plugin_in_a_process_of_its_own_gets_the_same_answers() {
+    let (here, apart) = (of_a_run(&[]), of_a_run(&["--isolate", "all"]));
+    let differences: Vec<String> = here
+        .iter()
+        .filter(|(key, answer)| apart.get(*key) != Some(answer))
+        .map(|(key, answer)| format!("{key}\n    here   {answer}\n    apart  {:?}", apart.get(key)))
+        .collect();
+    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
+    assert_eq!(here.len(), apart.len());
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use fixture::{
     TempDir, build_test_plugins, build_workspace_plugins, folder_of, host, lines, shown, temporary_folder,
@@ -199,6 +200,16 @@ impl SmallRun {
         panic!("no `{event}` came");
     }
 
+    /// Waits for the end of a run that was started.
+    ///
+    /// # Panics
+    ///
+    /// When the system cannot wait for it.
+    pub fn wait(self, child: Child) -> Ran {
+        let output = child.wait_with_output().expect("the host ends");
+        self.ended(output)
+    }
+
     /// The results of a run that was started.
     pub fn ended(self, output: Output) -> Ran {
         let (_, out) = self.paths();
@@ -315,6 +326,23 @@ impl Ran {
         }
         assert!(!sequence.is_empty(), "`{instance}` was told of none of {events:?}: {}", self.shown());
         sequence
+    }
+}
+
+/// Asks for the status again and again until `is` holds for it.
+///
+/// # Panics
+///
+/// When that takes longer than a minute and a half.
+pub fn wait_for_status(status: impl Fn() -> Value, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        let status = status();
+        if is(&status) {
+            return status;
+        }
+        assert!(began.elapsed() < Duration::from_secs(90), "no {what}: {status}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -130,7 +130,7 @@ pub fn host_binary() -> &'static Path {
 /// When they cannot be copied.
 pub fn install_host(folder: &Path) -> PathBuf {
     std::fs::create_dir_all(folder).expect("a folder can be made");
-    for name in ["host", "host-engine"] {
+    for name in ["host", "host-engine", "host-plugin"] {
         let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
         std::fs::copy(host_binary().with_file_name(&name), folder.join(&name)).expect("the program can be copied");
     }

@@ -16,7 +16,7 @@ pub fn run(workspace: &Workspace, cargo: &Cargo, libtorch: &Libtorch) -> Result<
     }
     cargo::gather(&built.plugins, &folder.join("plugins"))?;
     // `host` becomes the other one where something is computed.
-    for program in ["host", "host-engine"] {
+    for program in ["host", "host-engine", "host-plugin"] {
         let name = format!("{program}{}", std::env::consts::EXE_SUFFIX);
         let built = built.host.with_file_name(&name);
         std::fs::copy(&built, folder.join(&name)).on("copy", &built)?;

@@ -1,18 +1,13 @@
 //! The cost of one hook.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
 use host::dispatch::Dispatcher;
-use host::expression::Surroundings;
-use host::history::{HistoryView, LiveMetrics, Position};
-use host::services::{Call, Reply, ServiceError, Services, SharedTensor, Snapshot, SnapshotNeeds};
 use plugin_api::EventKind;
-use plugin_api::abi::TensorTable;
-use plugin_api::protocol::ParameterGroup;
 
 use crate::Result;
+use crate::answers::Answers;
 use crate::libraries::{Libraries, kinds};
 use crate::table::{Figure, Table, Target};
 use crate::timing::{take_turns, time};
@@ -74,7 +69,7 @@ fn fire(dispatcher: &mut Dispatcher, event: EventKind) -> Result<Duration> {
     let time = time(|| {
         for _ in 0..EVENTS {
             // The loop sets the position long before the hook: its stores are not part of the measurement.
-            let fired = dispatcher.fire_at(black_box(event), &mut Silent);
+            let fired = dispatcher.fire_at(black_box(event), &mut Answers::default());
             if fired.is_err() {
                 outcome = fired;
                 break;
@@ -83,49 +78,4 @@ fn fire(dispatcher: &mut Dispatcher, event: EventKind) -> Result<Duration> {
     });
     outcome?;
     Ok(time)
-}
-
-const POSITION: Position = Position { epoch: 1, step: 2, global_step: 2, samples: 128 };
-
-/// Answers nothing, since nobody asks.
-struct Silent;
-
-impl Services for Silent {
-    fn answer(&mut self, _: &Call<'_>, _: &mut Reply<'_>) -> std::result::Result<(), ServiceError> {
-        Err(nobody())
-    }
-
-    fn snapshot(&mut self, _: EventKind, _: &SnapshotNeeds) -> std::result::Result<Snapshot, ServiceError> {
-        Err(nobody())
-    }
-
-    fn copy_tensor(&mut self, _: &TensorTable) -> std::result::Result<SharedTensor, ServiceError> {
-        Err(nobody())
-    }
-
-    fn live_metrics(&self) -> Arc<LiveMetrics> {
-        Arc::default()
-    }
-}
-
-impl Surroundings for Silent {
-    fn position(&self) -> Position {
-        POSITION
-    }
-
-    fn metric(&mut self, _: &str) -> Option<f64> {
-        None
-    }
-
-    fn history(&self) -> HistoryView {
-        HistoryView::now(Arc::default())
-    }
-
-    fn groups(&self) -> Vec<ParameterGroup> {
-        Vec::new()
-    }
-}
-
-fn nobody() -> ServiceError {
-    ServiceError::Failed("nobody answers in a benchmark".to_owned())
 }

@@ -5,10 +5,12 @@
 //!
 //! `cargo xtask bench -- -- hooks startup` measures only those sections.
 
+mod answers;
 mod checkpoint;
 mod commands;
 mod exported;
 mod hooks;
+mod isolation;
 mod kinds;
 mod libraries;
 mod memory;
@@ -30,8 +32,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Section = fn(&Libraries, &mut Table) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 11] = [
+const SECTIONS: [(&str, Section); 12] = [
     ("hooks", hooks::measure),
+    ("isolation", isolation::measure),
     ("products", products::measure),
     ("training", training::measure),
     ("threads", training::measure_threads),

@@ -80,16 +80,6 @@ impl ProcessGroup {
         joined.watch.operation("exchange what they have", || exchange(&joined.group, &bytes))
     }
 
-    /// Makes what rank zero has everybody's.
-    ///
-    /// # Errors
-    ///
-    /// A rank that is gone.
-    pub fn of_zero(&self, bytes: Vec<u8>) -> Result<Vec<u8>, DistributedError> {
-        let own = if self.rank() == 0 { bytes } else { Vec::new() };
-        Ok(self.exchange(own)?.into_iter().next().unwrap_or_default())
-    }
-
     /// Copies `tensors` of rank zero to all, in place.
     ///
     /// # Errors

@@ -47,6 +47,11 @@ pub(super) fn announce(
     let names: Vec<&str> = plan.order.planned.iter().map(|planned| planned.name()).collect();
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     console.line(&format!("callbacks, in order: {names}"));
+    let isolated = plan.order.planned.iter().filter(|planned| planned.isolation.is_some());
+    let isolated: Vec<&str> = isolated.map(|planned| planned.name()).collect();
+    if !isolated.is_empty() {
+        console.line(&format!("in processes of their own: {}", isolated.join(", ")));
+    }
     if !plan.order.available.is_empty() {
         tracing::info!("also available: {}", plan.order.available.join(", "));
     }

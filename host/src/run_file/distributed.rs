@@ -24,7 +24,7 @@ pub struct DistributedOptions {
     /// rank 0 does alone, such as hooks and checkpoints, may take longer.
     #[serde(default = "timeout")]
     pub timeout: Every,
-    /// Gradients are averaged in buckets of about this many MiB, while the backward pass still computes others. Another size
+    /// Gradients are summed in buckets of about this many MiB, while the backward pass still computes others. Another size
     /// sums them in another order with three ranks or more.
     #[serde(default = "bucket")]
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = LARGEST_BUCKET))]

@@ -5,13 +5,13 @@
 //! a checkpoint.
 
 use plugin_api::event::{At, Checkpoint, Trigger};
-use plugin_api::protocol::Control;
-use plugin_api::{Callback, Creation, Dispatch, Kind, Need, NoOptions, Result, Run, When, plugin};
+use plugin_api::protocol::{Control, TensorSet};
+use plugin_api::{Callback, Creation, Dispatch, Error, Kind, Need, NoOptions, Result, Run, When, plugin};
 
 #[plugin]
 const KINDS: &[Kind] = match option_env!("NOOP_KIND") {
     Some(_) => &[Kind::of::<Noop>()],
-    None => &[Kind::of::<Noop>(), Kind::of::<Marker>(), Kind::of::<Reader>()],
+    None => &[Kind::of::<Noop>(), Kind::of::<Marker>(), Kind::of::<Reader>(), Kind::of::<ParameterReader>()],
 };
 
 /// Every event of a step, and the end of the epoch, which the log times.
@@ -89,6 +89,30 @@ impl Callback for Reader {
     }
 
     fn on_checkpoint(&mut self, _: &mut Run<'_>, _: &Checkpoint<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads all parameters when it is triggered, and looks at the last element.
+struct ParameterReader;
+
+#[plugin]
+impl Callback for ParameterReader {
+    const KIND: &'static str = "parameter-reader";
+    const SUMMARY: &'static str = "Reads the parameters";
+    const BY_DEFAULT: bool = false;
+
+    fn new(_: NoOptions, _: &Creation<'_>) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn on_trigger(&mut self, run: &mut Run<'_>, _: &Trigger<'_>) -> Result<()> {
+        let tensors = run.tensors(TensorSet::Parameters)?;
+        for tensor in &tensors {
+            if tensor.as_slice::<f32>()?.last() != Some(&1.0) {
+                return Err(Error::new("it is another tensor"));
+            }
+        }
         Ok(())
     }
 }

@@ -37,7 +37,7 @@ pub mod variables {
     pub const MASTER_PORT: &str = "HOST_MASTER_PORT";
     /// How often all ranks were started again; not set the first time.
     pub const RESTART_COUNT: &str = "HOST_RESTART_COUNT";
-    /// The number of the open socket that listens at the port; rank 0 alone has it.
+    /// The number of the open socket that listens at the port; only rank 0 has it.
     pub const LISTEN_FD: &str = "HOST_LISTEN_FD";
 }
 

@@ -220,7 +220,10 @@ fn relay(mut output: impl BufRead, name: &str, last: &Mutex<String>) {
         if text.is_empty() {
             continue;
         }
-        text.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
+        // What follows the words of a failure, and says how to learn more, is none.
+        if !text.starts_with("note: ") {
+            text.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         if lines < MOST_LINES {
             tracing::info!(target: "plugin", plugin = name, "{text}");
         } else if lines == MOST_LINES {

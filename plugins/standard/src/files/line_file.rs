@@ -1,6 +1,6 @@
 //! A file that grows by complete lines.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -47,8 +47,7 @@ impl LineFile {
 
     /// Appends lines with one write, so that a reader sees no partial one; if the write fails, none of it stays.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<()> {
-        // Writes to a file that was deleted are lost without an error.
-        fs::metadata(&self.path).map_err(|error| {
+        self.is_there().map_err(|error| {
             Error::from(error).context(self.path.display()).context("the file was removed during the run")
         })?;
         if let Err(error) = self.file.write_all(lines) {
@@ -60,6 +59,16 @@ impl LineFile {
         }
         self.bytes += lines.len() as u64;
         Ok(())
+    }
+
+    /// Fails if the file was deleted: what is written to it then is lost without an error.
+    fn is_there(&self) -> std::io::Result<()> {
+        // The open file knows whether it has a name, without a search for its path at each line.
+        #[cfg(unix)]
+        if std::os::unix::fs::MetadataExt::nlink(&self.file.metadata()?) > 0 {
+            return Ok(());
+        }
+        std::fs::metadata(&self.path).map(drop)
     }
 
     fn cut_back(&mut self) -> std::io::Result<()> {

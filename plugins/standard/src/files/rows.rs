@@ -99,7 +99,7 @@ impl Rows {
         self.ended = event.epoch;
         self.written = Some(event.epoch);
         self.last.epoch = event.global_step;
-        self.shown.extend(metrics.clone());
+        self.show(&metrics);
         let matrices = ConfusionMatrix::of_step(run, event.global_step)?;
         Ok(Some(Row { kind: "epoch", metrics, matrices }))
     }
@@ -115,10 +115,20 @@ impl Rows {
         let mut points = run.metric_points()?;
         points.retain(|name, point| is_of(name, &event.split) && point.global_step == event.global_step);
         let metrics = values(points);
-        self.shown.extend(metrics.clone());
+        self.show(&metrics);
         let mut matrices = ConfusionMatrix::of_step(run, event.global_step)?;
         matrices.retain(|matrix| is_of(&matrix.name, &event.split));
         Ok(Some(Row { kind, metrics, matrices }))
+    }
+
+    /// Remembers what a row has; the names of one are mostly those of the row before.
+    fn show(&mut self, metrics: &BTreeMap<String, f64>) {
+        for (name, value) in metrics {
+            match self.shown.get_mut(name) {
+                Some(shown) => *shown = *value,
+                None => drop(self.shown.insert(name.clone(), *value)),
+            }
+        }
     }
 
     /// The row of what callbacks measured after all others, at the end.

@@ -49,7 +49,7 @@ impl Ranks {
             } else {
                 command.stdout(Stdio::null()).stderr(Stdio::piped());
             }
-            // A Ctrl-C of the terminal comes to this process alone, which passes it on once.
+            // A Ctrl-C of the terminal comes to this process only, which passes it on once.
             command.process_group(0);
             prepare(&mut command, (rank == 0).then(|| socket.as_raw_fd()));
             let mut child = command
@@ -62,7 +62,7 @@ impl Ranks {
                     .map_err(|error| cannot(&format!("start a thread that reads what rank {rank} writes"), &error))?;
             }
         }
-        // Without rank 0, which alone has the socket now, nobody answers.
+        // Without rank 0, the only one with the socket now, nobody answers.
         drop(socket);
         Ok(ranks)
     }
@@ -140,7 +140,7 @@ fn prepare(command: &mut Command, socket: Option<RawFd>) {
         end_with(parent)
     };
     // SAFETY: what runs between fork and exec calls only functions that are safe for signal handlers and allocates nothing:
-    // the errors hold numbers alone.
+    // the errors hold numbers only.
     unsafe { command.pre_exec(in_child) };
 }
 

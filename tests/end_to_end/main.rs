@@ -10,6 +10,8 @@ mod kept;
 mod loading;
 // Plugins in C and C++: that they run, and what is said of those that are wrong.
 mod c_plugins;
+// Plugins in Python, and callbacks of other frameworks.
+mod python_plugins;
 // A run from the command line to its output, and what must not change it.
 mod run;
 // Which hooks come, with which arguments, and which still come after a stop or a failure.

@@ -90,8 +90,9 @@ impl JobPlan {
         }
         let isolated = isolation::of(&run_file, &request.isolated);
         let mut catalogue = isolation::catalogue(&request.plugins, &isolated, &run_file.plugins)?;
-        let python = Python::new(run_file.run.python.clone());
         let folder = base.as_deref().unwrap_or(Path::new(""));
+        run_file.run.python = run_file.run.python.map(|program| python::program(program, folder));
+        let python = Python::new(run_file.run.python.clone());
         python::open(&mut catalogue, &python, &document, &run_file.plugins, folder)?;
         isolation::check(&request.isolated, &catalogue)?;
         let rejected: Vec<Problem> =

@@ -9,6 +9,14 @@ use crate::plugins::python::{Class, KIND};
 use crate::plugins::{Catalogue, Python};
 use crate::report::{Problem, Problems};
 
+/// The program of a run file in `folder`: a path there is relative to it, a name is looked for as a shell does.
+pub(super) fn program(program: PathBuf, folder: &Path) -> PathBuf {
+    if program.components().count() < 2 {
+        return program;
+    }
+    std::path::absolute(folder.join(&program)).unwrap_or(program)
+}
+
 /// Opens them; files are relative to `base`.
 ///
 /// # Errors

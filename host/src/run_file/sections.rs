@@ -94,7 +94,8 @@ pub struct RunOptions {
     /// Whether plugins run in processes of their own, unless their entry says something else.
     #[serde(default, skip_serializing_if = "is_none")]
     pub isolation: Isolation,
-    /// The Python of plugins in Python, as a name or an absolute path; by default `python3`. It needs no package of the host's.
+    /// The Python of plugins in Python: a name, or a path relative to the run file; by default `python3`. It needs no package of
+    /// the host's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub python: Option<PathBuf>,
 }

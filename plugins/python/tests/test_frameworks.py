@@ -1,6 +1,6 @@
 """Callbacks of Keras, Lightning and Transformers, unmodified; skipped where these are not installed.
 
-The packages are those of ``tests/requirements-adapters.txt``.
+The packages are those of ``tests/requirements-pytorch.txt``.
 """
 
 import csv

@@ -13,8 +13,8 @@ from typing import Any, Dict, List, Optional, Tuple, Type
 from . import __version__, _messagepack, events
 from ._channel import PROTOCOL, Channel, ChannelError, HostLink, Receiver, Sender
 from .callback import Callback, DescriptionError, describe, hooks_of, kind_of, make
-from .run import Run
 from .errors import HostError
+from .run import Run
 
 _OK, _ERROR, _UNKNOWN = 0, 1, 4
 

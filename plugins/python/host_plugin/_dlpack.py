@@ -46,17 +46,20 @@ _kept: Dict[int, Tuple[Any, ...]] = {}
 """What a capsule points to, by the address of its struct, until its taker gives it back."""
 
 
-@_Deleter
-def _delete(address: Optional[int]) -> None:
+def _give_back(address: Optional[int]) -> None:
     _kept.pop(address or 0, None)
 
 
-@_Destructor
-def _destroy(capsule: Optional[int]) -> None:
+def _give_back_unused(capsule: Optional[int]) -> None:
     """Gives back what nobody took. A taker renames the capsule, and calls the deleter itself."""
     for name in (b"dltensor", b"dltensor_versioned"):
         if _is_valid(capsule, name):
             _kept.pop(_pointer(capsule, name) or 0, None)
+
+
+# They live as long as the module: a capsule may end after everything else.
+_delete = _Deleter(_give_back)
+_destroy = _Destructor(_give_back_unused)
 
 
 _new = ctypes.pythonapi.PyCapsule_New

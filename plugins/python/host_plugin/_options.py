@@ -97,7 +97,7 @@ def _fields(kind: Any) -> List[_Parameter]:
     for field in dataclasses.fields(kind):
         default: Any = field.default
         if default is dataclasses.MISSING:
-            factory = field.default_factory
+            factory: Any = field.default_factory
             default = _REQUIRED if factory is dataclasses.MISSING else factory()
         if field.init:
             found.append(_Parameter(field.name, hints.get(field.name, Any), default, documented.get(field.name, "")))

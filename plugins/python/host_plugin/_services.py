@@ -3,7 +3,7 @@
 It is the table of ``plugin-api/src/services/mod.rs``; a test in Rust compares them line by line.
 """
 
-from typing import Dict, FrozenSet, NamedTuple, Union
+from typing import Dict, FrozenSet, NamedTuple, Tuple, Union
 
 from .events import NUMBERS
 
@@ -12,7 +12,7 @@ class Service(NamedTuple):
     """A service's row in the table."""
 
     number: int
-    hooks: Union[str, tuple]
+    hooks: Union[str, Tuple[str, ...]]
     """``any``, ``always`` (while an instance is made, too), ``idle``, ``content`` or hooks."""
     background: str
     """``direct``, ``snapshot``, ``later`` or ``never``."""

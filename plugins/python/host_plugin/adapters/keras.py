@@ -27,7 +27,8 @@ class Optimizer(Stub):
     @property
     def learning_rate(self) -> float:
         """That of the first parameter group."""
-        return self._model.rates()[0]
+        model: Model = self._model
+        return model.rates()[0]
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:

@@ -1,10 +1,10 @@
 """Callbacks of Lightning: classes with the methods of ``lightning.pytorch.Callback``.
 
-``trainer`` offers ``callback_metrics``, ``logged_metrics`` and ``progress_bar_metrics`` (the run's metrics under their own names, as
-tensors where PyTorch is there), ``current_epoch`` and ``global_step``, both from 0 as in Lightning, ``max_epochs``, ``max_steps``,
-``num_training_batches``, ``should_stop``, ``logger.log_metrics``, ``default_root_dir`` and ``log_dir`` (the run folder),
-``is_global_zero``, ``global_rank`` and ``world_size``. ``module.log`` and ``module.log_dict`` put records. The module itself, batches
-and outputs are not offered.
+``trainer`` offers ``callback_metrics``, ``logged_metrics`` and ``progress_bar_metrics`` (the run's metrics under their own
+names, as tensors where PyTorch is there), ``current_epoch`` and ``global_step``, both from 0 as in Lightning, ``max_epochs``,
+``max_steps``, ``num_training_batches``, ``should_stop``, ``logger.log_metrics``, ``default_root_dir`` and ``log_dir`` (the run
+folder), ``is_global_zero``, ``global_rank`` and ``world_size``. ``module.log`` and ``module.log_dict`` put records. The module
+itself, batches and outputs are not offered.
 
 ``on_train_epoch_end`` comes after the evaluation of an epoch, as in Lightning. The methods with ``validation`` are for evaluations
 of every split but ``test``.

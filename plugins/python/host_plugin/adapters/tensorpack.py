@@ -1,9 +1,10 @@
 """Callbacks with tensorpack's method names.
 
-``_setup_graph``, ``_before_train``, ``_before_epoch``, ``_trigger_step``, ``_after_epoch``, ``_trigger_epoch`` (or ``_trigger``) and
-``_after_train`` are called; epochs and steps count from 1, as in tensorpack. The instance has ``trainer``, ``epoch_num``,
-``global_step`` and ``local_step``; ``trainer.monitors`` offers ``put_scalar``, ``put_image``, ``get_latest`` and ``get_history``. A
-class of the name ``StopTraining`` that is raised ends the run. Graph, session and the values of runs are not offered.
+``_setup_graph``, ``_before_train``, ``_before_epoch``, ``_trigger_step``, ``_after_epoch``, ``_trigger_epoch`` (or
+``_trigger``) and ``_after_train`` are called; epochs and steps count from 1, as in tensorpack. The instance has ``trainer``,
+``epoch_num``, ``global_step`` and ``local_step``; ``trainer.monitors`` offers ``put_scalar``, ``put_image``, ``get_latest`` and
+``get_history``. A class of the name ``StopTraining`` that is raised ends the run. Graph, session and the values of runs are not
+offered.
 """
 
 from typing import Any, Dict, List, Optional, Type

@@ -6,9 +6,9 @@ Each is called with ``args``, ``state`` and ``control``. ``state`` has ``epoch``
 ``metric_for_best_model`` (``loss``). What a method sets in ``control`` is asked of the run: ``should_training_stop``,
 ``should_epoch_stop``, ``should_save`` and ``should_evaluate``.
 
-``on_log`` comes after each epoch: first with the metrics of training, then with those of its evaluation, which ``on_evaluate`` gets,
-too. Their names are Hugging Face's: ``train_loss`` is ``loss``, ``val_loss`` is ``eval_loss``. The model, the tokenizer, the optimizer
-and data loaders are not offered.
+``on_log`` comes after each epoch: first with the metrics of training, then with those of its evaluation, which ``on_evaluate``
+gets, too. Their names are Hugging Face's: ``train_loss`` is ``loss``, ``val_loss`` is ``eval_loss``. The model, the tokenizer,
+the optimizer and data loaders are not offered.
 """
 
 from typing import Any, Dict, List, Optional, Type

@@ -197,7 +197,7 @@ fn the_examples_pass_every_check() {
     norm-limit  state            ok
     norm-limit  two-instances    ok
 
-    10 checks: 9 passed, 0 warned, 0 failed, 1 skipped
+    10 checks: 9 passed, 0 warned, 0 failed, 1 skipped; tier: full
     "#);
     insta::assert_snapshot!(checked("loss_spread"), @r#"
     exit code: 0
@@ -216,7 +216,7 @@ fn the_examples_pass_every_check() {
     loss-spread  state            ok
     loss-spread  two-instances    ok
 
-    10 checks: 9 passed, 0 warned, 0 failed, 1 skipped
+    10 checks: 9 passed, 0 warned, 0 failed, 1 skipped; tier: full
     "#);
 }
 

@@ -30,13 +30,13 @@ const HARMS: [(&str, &str, &str); 9] = [
 ];
 
 fn run(dispatch: &str) -> SmallRun {
-    SmallRun::with_libraries(&["harms", "checkpoint"])
+    SmallRun::with_libraries(&["breaks-process", "checkpoint"])
         .instance(&format!("kind = 'checkpoint'\ndispatch = '{dispatch}'"))
         .set("run.hook_timeout=\"1 s\"")
 }
 
-fn harms(how: &str, entry: &str, options: &str) -> String {
-    format!("kind = 'harms'\nisolation = 'process'\n{entry}\noptions = {{ how = '{how}'{options} }}")
+fn broken(how: &str, entry: &str, options: &str) -> String {
+    format!("kind = 'breaks-process'\nisolation = 'process'\n{entry}\noptions = {{ how = '{how}'{options} }}")
 }
 
 /// The weights of the last checkpoint, bit for bit.
@@ -50,7 +50,7 @@ fn harm_to_its_process_is_a_failure_of_its_plugin_and_the_run_keeps_its_bits() {
     for dispatch in ["inline", "background"] {
         // All in one run: whatever one does, the others and the run go on.
         let with = |run: SmallRun, (how, entry, _): &(&str, &str, &str)| {
-            run.instance(&harms(
+            run.instance(&broken(
                 how,
                 &format!("{entry}\nname = '{}'\ndispatch = '{dispatch}'\non_error = 'disable'", how.replace('_', "-")),
                 "",
@@ -73,7 +73,7 @@ fn harm_to_its_process_is_a_failure_of_its_plugin_and_the_run_keeps_its_bits() {
 fn what_changes_a_process_changes_only_its_own() {
     let untouched = weights(&run("inline").run().succeeded());
     for how in ["rounding", "print"] {
-        let ran = run("inline").instance(&harms(how, "", ", hook = 'step_end'")).run().succeeded();
+        let ran = run("inline").instance(&broken(how, "", ", hook = 'step_end'")).run().succeeded();
         assert_eq!(weights(&ran), untouched, "{how}");
         assert!(!String::from_utf8_lossy(&ran.output.stdout).contains("printed"), "{}", ran.shown());
         let log = std::fs::read_to_string(ran.out.join("log.jsonl")).expect("there is a log");
@@ -104,14 +104,14 @@ fn callbacks_that_change_the_training_do_the_same_in_processes_of_their_own() {
 
 #[test]
 fn a_process_has_the_priority_that_it_is_given() {
-    let ran = run("inline").instance(&harms("niceness", "limits = { niceness = 7 }", "")).run().succeeded();
+    let ran = run("inline").instance(&broken("niceness", "limits = { niceness = 7 }", "")).run().succeeded();
     let log = std::fs::read_to_string(ran.out.join("log.jsonl")).expect("there is a log");
     assert!(log.contains("niceness 7"), "{log}");
 }
 
 #[test]
 fn a_failure_ends_the_run_where_the_run_says_so() {
-    let ran = run("inline").instance(&harms("segfault", "", "")).run();
+    let ran = run("inline").instance(&broken("segfault", "", "")).run();
     insta::assert_snapshot!(ran.shown(), @r#"
     exit code: 1
     -- stdout
@@ -120,14 +120,14 @@ fn a_failure_ends_the_run_where_the_run_says_so() {
     run `small`: cpu, threads 1 (as the run file says), seed 7
     kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
-    callbacks, in order: checkpoint, harms
-    in processes of their own: harms
-    error: × plugin `harms` failed in `epoch_end`: its process was ended by signal 11 (SIGSEGV)
-      hint: kind `harms` of `[PLUGINS]/libharms.so`; `on_error = "disable"` would let the run continue without it
+    callbacks, in order: checkpoint, breaks-process
+    in processes of their own: breaks-process
+    error: × plugin `breaks-process` failed in `epoch_end`: its process was ended by signal 11 (SIGSEGV)
+      hint: kind `breaks-process` of `[PLUGINS]/libbreaks_process.so`; `on_error = "disable"` would let the run continue without it
     failed: 1 epoch, 3 steps in [TIME] s
     results: [FOLDER]/out
     "#);
-    let ran = run("inline").instance(&harms("exit", "", ", hook = 'setup'")).run();
+    let ran = run("inline").instance(&broken("exit", "", ", hook = 'setup'")).run();
     insta::assert_snapshot!(ran.shown(), @r#"
     exit code: 1
     -- stdout
@@ -136,10 +136,10 @@ fn a_failure_ends_the_run_where_the_run_says_so() {
     run `small`: cpu, threads 1 (as the run file says), seed 7
     kernels: [KERNELS]
     model: 3 nodes, 1210 parameters; data: train 1438, val 359
-    callbacks, in order: checkpoint, harms
-    in processes of their own: harms
-    error: × plugin `harms` failed in `setup`: its process ended itself with exit code 0
-      hint: kind `harms` of `[PLUGINS]/libharms.so`; `on_error = "disable"` would let the run continue without it
+    callbacks, in order: checkpoint, breaks-process
+    in processes of their own: breaks-process
+    error: × plugin `breaks-process` failed in `setup`: its process ended itself with exit code 0
+      hint: kind `breaks-process` of `[PLUGINS]/libbreaks_process.so`; `on_error = "disable"` would let the run continue without it
     failed: 0 epochs, 0 steps in [TIME] s
     results: [FOLDER]/out
     "#);
@@ -152,27 +152,27 @@ fn a_process_is_started_anew_with_its_last_state() {
         let once = folder.path().join("once");
         let entry = format!("restart = 1\ndispatch = '{dispatch}'");
         let options = format!(", hook = 'step_end', at = 4, once = '{}'", once.display());
-        let ran = run("inline").instance(&harms("segfault", &entry, &options)).run().succeeded();
+        let ran = run("inline").instance(&broken("segfault", &entry, &options)).run().succeeded();
         let log = std::fs::read_to_string(ran.out.join("log.jsonl")).expect("there is a log");
         // The checkpoint after the first epoch, of three steps, has its state.
         assert!(log.contains("went on after 3 hooks"), "{dispatch}: {}", ran.shown());
-        assert!(ran.stderr().contains("`harms` was started anew; it was the last time"), "{}", ran.shown());
+        assert!(ran.stderr().contains("`breaks-process` was started anew; it was the last time"), "{}", ran.shown());
         assert_eq!(ran.status()["failures"].as_array().map(Vec::len), Some(1), "{dispatch}");
         // In the background, the new instance sees too few steps.
         if dispatch == "background" {
             continue;
         }
         // Without the file it does it again, and then the policy counts.
-        let ran = run("inline").instance(&harms("segfault", &entry, ", hook = 'step_end', at = 4")).run();
+        let ran = run("inline").instance(&broken("segfault", &entry, ", hook = 'step_end', at = 4")).run();
         assert_eq!((ran.code(), ran.status()["failures"].as_array().map(Vec::len)), (Some(1), Some(2)), "{dispatch}");
     }
 }
 
 #[test]
 fn the_command_line_isolates_too() {
-    let ran = SmallRun::with_libraries(&["harms"])
-        .instance("kind = 'harms'\non_error = 'disable'\noptions = { how = 'abort' }")
-        .arguments(["--isolate", "harms"])
+    let ran = SmallRun::with_libraries(&["breaks-process"])
+        .instance("kind = 'breaks-process'\non_error = 'disable'\noptions = { how = 'abort' }")
+        .arguments(["--isolate", "breaks-process"])
         .run()
         .succeeded();
     assert!(ran.stderr().contains("ended by signal 6"), "{}", ran.shown());
@@ -207,7 +207,7 @@ fn children(of: u32) -> Vec<u32> {
 
 #[test]
 fn a_host_that_is_killed_leaves_no_child() {
-    let run = SmallRun::with_libraries(&["harms", "recorder"]).recorder("first", "", "").instance(&harms(
+    let run = SmallRun::with_libraries(&["breaks-process", "recorder"]).recorder("first", "", "").instance(&broken(
         "hang",
         "",
         ", hook = 'step_end'",

@@ -12,6 +12,8 @@ mod loading;
 mod c_plugins;
 // Plugins in Python, and callbacks of other frameworks.
 mod python_plugins;
+// Plugins from others: the lock, who else can change them, packages.
+mod packages;
 // A run from the command line to its output, and what must not change it.
 mod run;
 // Which hooks come, with which arguments, and which still come after a stop or a failure.
@@ -48,6 +50,8 @@ mod report;
 mod dashboard;
 // What follows from plugins that fail.
 mod failures;
+// Plugins that harm the process that they live in.
+mod harms;
 // The weights that a run exports, as other programs read them.
 mod exports_weights;
 // Adapters beside frozen weights, and PEFT's view of them.

@@ -9,5 +9,6 @@ pub mod engine;
 pub mod launch;
 pub mod report;
 pub mod runs;
+pub mod stdout;
 
-pub use commands::{cannot, main, print, print_problems, print_refused, refused, run};
+pub use commands::{cannot, main, print, print_data, print_problems, print_refused, refused, run};

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use host_command::report::Problem;
 use plugin_api::protocol::Descriptor;
 
 use super::descriptor_cache::{Description, DescriptorCache};
 use super::error::{CatalogueError, LoadError};
 use super::inspect::inspect;
-use super::library::Library;
+use super::library::{self, Library};
+use super::lock::{Admission, Expected, Lock, Refusal};
 use super::process::Isolation;
 use super::python::{self, Starter};
+use super::regular_file::{self, LARGEST};
+use super::trust::{self, Exposed};
 
 /// A kind of callback and the library that has it, which is opened when it is used.
 #[derive(Clone)]
@@ -36,8 +40,8 @@ impl Kind {
         self.listed.starter.is_some()
     }
 
-    /// What starts the process of a plugin in Python, and the hash that its file must have.
-    pub(super) fn starter(&self) -> Option<&(Starter, Option<String>)> {
+    /// What starts the process of a plugin in Python.
+    pub(super) fn starter(&self) -> Option<&Starter> {
         self.listed.starter.as_ref()
     }
 
@@ -46,17 +50,22 @@ impl Kind {
         path: &Path,
         description: Description,
         starter: Starter,
-        sha256: Option<String>,
+        expected: Option<Expected>,
     ) -> impl Iterator<Item = Kind> {
         let count = description.descriptors.len() as u32;
-        let starter = Some((starter, sha256));
-        let listed = Arc::new(Listed { starter, ..Listed::new(path, description, OnceLock::new()) });
+        let starter = Some(starter);
+        let listed = Arc::new(Listed { starter, ..Listed::new(path, description, expected, OnceLock::new()) });
         (0..count).map(move |index| Kind { listed: Arc::clone(&listed), index })
     }
 
     /// What built the library: SDK, compiler and target.
     pub fn build(&self) -> &str {
         &self.listed.description.build
+    }
+
+    /// What the lock says that the library's file must be, or what a file of Python was when it was described.
+    pub fn expected(&self) -> Option<&Expected> {
+        self.listed.expected.as_ref()
     }
 
     /// The library, which is opened unless it is open.
@@ -73,42 +82,50 @@ impl Kind {
 struct Listed {
     path: PathBuf,
     description: Description,
+    expected: Option<Expected>,
     library: OnceLock<Library>,
-    starter: Option<(Starter, Option<String>)>,
+    starter: Option<Starter>,
     /// Held while it is opened, which happens once.
     opening: Mutex<()>,
 }
 
 impl Listed {
     /// A library that is opened only if it is not cached.
-    fn find(path: &Path, cache: &DescriptorCache) -> Result<Listed, LoadError> {
-        match cache.recall(path) {
-            Some(description) => Ok(Listed::new(path, description, OnceLock::new())),
-            None => Listed::open(path, cache),
+    fn find(path: &Path, cache: &DescriptorCache, expected: Option<Expected>) -> Result<Listed, LoadError> {
+        match cache.recall(path, expected.as_ref().map(|expected| &expected.sha256)) {
+            Some(description) => Ok(Listed::new(path, description, expected, OnceLock::new())),
+            None => Listed::open(path, cache, expected),
         }
     }
 
-    fn open(path: &Path, cache: &DescriptorCache) -> Result<Listed, LoadError> {
-        let library = Library::open_cached(path, cache)?;
-        Ok(Listed::new(path, library.description(), OnceLock::from(library)))
+    fn open(path: &Path, cache: &DescriptorCache, expected: Option<Expected>) -> Result<Listed, LoadError> {
+        let library = Library::open_cached(path, cache, expected.as_ref())?;
+        Ok(Listed::new(path, library.description(), expected, OnceLock::from(library)))
     }
 
     /// A library that describes itself in a process of its own, unless it is cached.
-    fn find_apart(path: &Path, cache: &DescriptorCache, isolation: &Isolation) -> Result<Listed, LoadError> {
-        if let Some(description) = cache.recall(path) {
-            return Ok(Listed::new(path, description, OnceLock::new()));
+    fn find_apart(
+        path: &Path,
+        cache: &DescriptorCache,
+        expected: Option<Expected>,
+        isolation: &Isolation,
+    ) -> Result<Listed, LoadError> {
+        if let Some(description) = cache.recall(path, expected.as_ref().map(|expected| &expected.sha256)) {
+            return Ok(Listed::new(path, description, expected, OnceLock::new()));
         }
-        let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-        let before = path.metadata().map_err(unreadable)?;
-        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let before = path.metadata();
+        let bytes = library::read(path)?;
         inspect(path, &bytes)?;
-        let description = describe_apart(path, isolation)?;
-        cache.keep_unchanged(path, &before, &bytes, description.clone());
-        Ok(Listed::new(path, description, OnceLock::new()))
+        let description = describe_apart(path, expected.as_ref(), isolation)?;
+        if let Ok(before) = before {
+            cache.keep_unchanged(path, &before, &bytes, description.clone());
+        }
+        Ok(Listed::new(path, description, expected, OnceLock::new()))
     }
 
-    fn new(path: &Path, description: Description, library: OnceLock<Library>) -> Listed {
-        Listed { path: path.to_owned(), description, library, starter: None, opening: Mutex::new(()) }
+    fn new(path: &Path, description: Description, expected: Option<Expected>, library: OnceLock<Library>) -> Listed {
+        let path = path.to_owned();
+        Listed { path, description, expected, library, starter: None, opening: Mutex::new(()) }
     }
 
     fn library(&self) -> Result<&Library, LoadError> {
@@ -120,7 +137,7 @@ impl Listed {
             return Ok(library);
         }
         // A wrong entry of the cache is put right for the next start.
-        let library = Library::open_cached(&self.path, &DescriptorCache::of_user())?;
+        let library = Library::open_cached(&self.path, &DescriptorCache::of_user(), self.expected.as_ref())?;
         let kinds = |descriptors: &[Descriptor]| serde_json::to_string(descriptors).unwrap_or_default();
         if kinds(library.descriptors()) != kinds(&self.description.descriptors) {
             return Err(LoadError::Changed { path: self.path.clone() });
@@ -130,8 +147,8 @@ impl Listed {
 }
 
 #[cfg(target_os = "linux")]
-fn describe_apart(path: &Path, isolation: &Isolation) -> Result<Description, LoadError> {
-    super::process::describe(path, isolation)
+fn describe_apart(path: &Path, expected: Option<&Expected>, isolation: &Isolation) -> Result<Description, LoadError> {
+    super::process::describe(path, expected, isolation)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -153,11 +170,14 @@ pub struct Rejected {
 pub struct Catalogue {
     pub(super) kinds: Vec<Kind>,
     pub(super) rejected: Vec<Rejected>,
+    exposed: Vec<Exposed>,
     /// The source files of Python that say their kinds, and were not opened yet; whether they were named, and not found in a
     /// folder.
     pub(super) sources: Vec<(PathBuf, Vec<String>, bool)>,
     /// The kinds of entries of a run file that say themselves what they run, by their places there.
     pub(super) chosen: BTreeMap<usize, Kind>,
+    /// Whether only what a lock lists is opened.
+    pub(super) is_locked: bool,
 }
 
 impl Catalogue {
@@ -169,7 +189,53 @@ impl Catalogue {
     /// A missing path, a folder without libraries, a named file that cannot be loaded, or two
     /// libraries with one kind. A file of a folder that cannot be loaded is in [`Self::rejected`].
     pub fn load(paths: &[PathBuf]) -> Result<Self, CatalogueError> {
-        Self::of(paths, &DescriptorCache::of_user(), Listed::find)
+        Self::load_with(paths, None, None)
+    }
+
+    /// As [`Self::load`]; with the file of a lock, only what it lists is opened. Where there is an `isolation`, a library that is
+    /// not cached is opened in a process of its own: nothing of it runs in this one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::load`], and all that the lock refuses.
+    pub fn load_with(
+        paths: &[PathBuf],
+        lock: Option<&Path>,
+        isolation: Option<&Isolation>,
+    ) -> Result<Self, CatalogueError> {
+        let cache = DescriptorCache::of_user();
+        let find = |path: &Path, expected: Option<Expected>| match isolation {
+            Some(isolation) => Listed::find_apart(path, &cache, expected, isolation).map(Some),
+            None => Listed::find(path, &cache, expected).map(Some),
+        };
+        let Some(lock_file) = lock else {
+            return Self::of(paths, |path| find(path, None));
+        };
+        let refused = |refusals| CatalogueError::Refused { lock: lock_file.to_owned(), refusals };
+        let lock = Lock::read(lock_file)?;
+        let mut files = Vec::new();
+        for path in paths {
+            if path.is_dir() {
+                files.extend(libraries_in(path)?);
+            } else {
+                files.push(path.clone());
+            }
+        }
+        files.retain(|path| path.exists() && !python::is_source(path));
+        let admission = Admission::check(&lock, lock_file, &files).map_err(refused)?;
+        let mut catalogue = Self::of(paths, |path| match admission.expected(path) {
+            Some(expected) => find(path, Some(expected)),
+            // Never opened; what is no file says so.
+            None => regular_file::open(path, LARGEST)
+                .map(|_| None)
+                .map_err(|detail| LoadError::NoFile { path: path.to_owned(), detail }),
+        })?;
+        catalogue.is_locked = true;
+        let first_kinds = catalogue.kinds.iter().filter(|kind| kind.index == 0);
+        let refusals: Vec<Refusal> = first_kinds
+            .filter_map(|kind| admission.check_kinds(kind.path(), &kind.listed.description.descriptors).err())
+            .collect();
+        if refusals.is_empty() { Ok(catalogue) } else { Err(refused(refusals)) }
     }
 
     /// As [`Self::load`], but each library is opened, whatever is cached of it.
@@ -178,32 +244,24 @@ impl Catalogue {
     ///
     /// Those of [`Self::load`].
     pub fn open(paths: &[PathBuf]) -> Result<Self, CatalogueError> {
-        Self::of(paths, &DescriptorCache::of_user(), Listed::open)
+        let cache = DescriptorCache::of_user();
+        Self::of(paths, |path| Listed::open(path, &cache, None).map(Some))
     }
 
-    /// As [`Self::load`], but a library that is not cached is opened in a process of its own: nothing of it runs in this one.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Self::load`].
-    pub fn load_apart(paths: &[PathBuf], isolation: &Isolation) -> Result<Self, CatalogueError> {
-        let list = |path: &Path, cache: &DescriptorCache| Listed::find_apart(path, cache, isolation);
-        Self::of(paths, &DescriptorCache::of_user(), list)
-    }
-
+    /// Lists every file by `list`, which may pass one over.
     fn of(
         paths: &[PathBuf],
-        cache: &DescriptorCache,
-        list: impl Fn(&Path, &DescriptorCache) -> Result<Listed, LoadError>,
+        list: impl Fn(&Path) -> Result<Option<Listed>, LoadError>,
     ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
         for path in paths {
             if path.is_dir() {
                 let sources = python::sources_in(path).into_iter();
                 catalogue.sources.extend(sources.map(|(path, kinds)| (path, kinds, false)));
+                catalogue.expose(trust::open_folder(path));
                 for file in libraries_in(path)? {
-                    match list(&file, cache) {
-                        Ok(listed) => catalogue.add(listed)?,
+                    match list(&file) {
+                        Ok(listed) => listed.into_iter().try_for_each(|listed| catalogue.add(listed))?,
                         Err(error) => catalogue.rejected.push(Rejected { path: file, error }),
                     }
                 }
@@ -215,7 +273,9 @@ impl Catalogue {
                 }
                 catalogue.sources.push((path.clone(), kinds, true));
             } else if path.exists() {
-                catalogue.add(list(path, cache)?)?;
+                if let Some(listed) = list(path)? {
+                    catalogue.add(listed)?;
+                }
             } else {
                 return Err(CatalogueError::Missing { path: path.clone() });
             }
@@ -236,6 +296,8 @@ impl Catalogue {
             // `--plugins DIR --plugins DIR/libmine.so` names it twice.
             return Ok(());
         }
+        let paths: Vec<PathBuf> = kinds.first().map(|kind| kind.path().to_owned()).into_iter().collect();
+        self.expose(trust::exposed(paths.iter().map(PathBuf::as_path)));
         for kind in kinds {
             if let Some(first) = self.kind(&kind.descriptor().kind) {
                 return Err(CatalogueError::Ambiguous {
@@ -257,6 +319,21 @@ impl Catalogue {
     /// Every kind, by file name and then in the library's own order.
     pub fn kinds(&self) -> &[Kind] {
         &self.kinds
+    }
+
+    fn expose(&mut self, found: Vec<Exposed>) {
+        self.exposed.extend(found.into_iter().filter(|exposed| !self.exposed.contains(exposed)).collect::<Vec<_>>());
+    }
+
+    /// What somebody else can change of the libraries, their folders and those above them.
+    pub fn exposed(&self) -> &[Exposed] {
+        &self.exposed
+    }
+
+    /// What a person is told of the folders: files that could not be loaded, and what somebody else can change.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let rejected = self.rejected.iter().map(|rejected| Problem::from(&rejected.error));
+        rejected.chain(self.exposed.iter().map(Problem::from)).collect()
     }
 
     /// The files of the folders that could not be loaded.

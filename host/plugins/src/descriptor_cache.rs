@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use plugin_api::abi;
 use plugin_api::protocol::Descriptor;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+use super::checksum::Checksum;
+use super::regular_file::{self, LARGEST};
 
 /// The environment variable that names the folder of the cache; if it is empty, nothing is kept.
 const VARIABLE: &str = "HOST_CACHE";
@@ -82,17 +84,21 @@ impl DescriptorCache {
         DescriptorCache { folder: folder.map(|folder| folder.join("libraries")) }
     }
 
-    /// What the library at `path` said, if its file is the same.
-    pub(super) fn recall(&self, path: &Path) -> Option<Description> {
+    /// What the library at `path` said, if its file is the same; if its content is known, it must be that one.
+    pub(super) fn recall(&self, path: &Path, content: Option<&Checksum>) -> Option<Description> {
         let path = path.canonicalize().ok()?;
-        let text = std::fs::read(self.file(&path)?).ok()?;
+        let text = regular_file::read(&self.file(&path)?, LARGEST).ok()?;
         let entry: Entry = serde_json::from_slice(&text).ok()?;
+        if let Some(content) = content {
+            return (entry.host == this_host() && entry.hash == content.to_string()).then_some(entry.description);
+        }
         let identity = Identity::of(&path.metadata().ok()?)?;
         if entry.host != this_host() || entry.path != path || entry.identity.length != identity.length {
             return None;
         }
         if entry.identity != identity {
-            if hash(&std::fs::read(&path).ok()?) != entry.hash {
+            let (hash, _) = Checksum::of_reader(&mut regular_file::open(&path, LARGEST).ok()?).ok()?;
+            if hash.to_string() != entry.hash {
                 return None;
             }
             let renewed = Entry { identity, ..entry };
@@ -105,7 +111,7 @@ impl DescriptorCache {
     /// Keeps what the library at `path` said, whose file had `bytes` and, before they were read, `metadata`.
     pub(super) fn keep(&self, path: &Path, metadata: &Metadata, bytes: &[u8], description: Description) {
         let (Ok(path), Some(identity)) = (path.canonicalize(), Identity::of(metadata)) else { return };
-        self.write(&Entry { host: this_host(), path, identity, hash: hash(bytes), description });
+        self.write(&Entry { host: this_host(), path, identity, hash: Checksum::of(bytes).to_string(), description });
     }
 
     /// As [`Self::keep`], unless the file has changed since `before`.
@@ -136,13 +142,9 @@ impl DescriptorCache {
 
     /// The file about a library.
     fn file(&self, path: &Path) -> Option<PathBuf> {
-        let name = hash(path.as_os_str().as_encoded_bytes());
+        let name = Checksum::of(path.as_os_str().as_encoded_bytes()).to_string();
         Some(self.folder.as_ref()?.join(format!("{}.json", &name[..32])))
     }
-}
-
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The folder of this user's caches, by the system's rules.
@@ -199,7 +201,7 @@ mod tests {
     }
 
     fn recalls(cache: &DescriptorCache, library: &Path) -> bool {
-        cache.recall(library).is_some_and(|description| description.build == "by somebody")
+        cache.recall(library, None).is_some_and(|description| description.build == "by somebody")
     }
 
     #[test]
@@ -210,6 +212,8 @@ mod tests {
         assert!(!recalls(&cache, &library));
         keep(&cache, &library);
         assert!(recalls(&cache, &library));
+        assert!(cache.recall(&library, Some(&Checksum::of(b"first"))).is_some());
+        assert!(cache.recall(&library, Some(&Checksum::of(b"other"))).is_none());
         // The same content in a new file, then other content of the same length, then nothing.
         std::fs::remove_file(&library).unwrap();
         std::fs::write(&library, "first").unwrap();

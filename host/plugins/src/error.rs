@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::search::VARIABLE;
 use host_command::report::Report;
+
+use super::checksum::Checksum;
+use super::lock::{LockError, Refusal};
+use super::regular_file::NotRead;
+use super::search::VARIABLE;
 
 /// Why one file was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +16,32 @@ pub enum LoadError {
     /// The file cannot be read.
     #[error("cannot read the plugin library `{path}`")]
     Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no file that can be a library: a pipe, a device, or longer than any library.
+    #[error("`{path}` is passed over: {detail}")]
+    NoFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        detail: NotRead,
+    },
+    /// It is not the file that is expected.
+    #[error("`{path}` is not the file that is expected: its SHA-256 is {found}, not {expected}")]
+    Unexpected {
+        /// The file.
+        path: PathBuf,
+        /// The SHA-256 that it must have.
+        expected: Checksum,
+        /// The one that it has.
+        found: Checksum,
+    },
+    /// The file that was checked cannot be kept from changes.
+    #[error("cannot make a private copy of `{path}`")]
+    NoCopy {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -197,6 +227,12 @@ pub enum LoadError {
         /// Those that it has.
         has: String,
     },
+    /// A plugin in Python where only what a lock lists may be opened.
+    #[error("`{path}` is a plugin in Python, which no lock lists")]
+    NotLocked {
+        /// The file or the class.
+        path: PathBuf,
+    },
     /// A plugin in Python where a library is wanted.
     #[error("`{path}` is a plugin in Python, which runs in a process of its own")]
     NotInProcess {
@@ -219,6 +255,9 @@ impl Report for LoadError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Unreadable { .. } => "check the path and its permissions",
+            Self::NoFile { .. } => "take it out of the folder, or leave it: nothing of it is read",
+            Self::Unexpected { .. } => "it changed since it was checked: start again",
+            Self::NoCopy { .. } => "set `TMPDIR` to a folder whose files may be executed",
             Self::Changed { .. } => "start again: what it offers has been read anew",
             Self::NotALibrary { .. } => {
                 "build the plugin with `crate-type = [\"cdylib\"]` and copy the library that cargo names; in C build it with `cc -shared`"
@@ -255,6 +294,7 @@ impl Report for LoadError {
                 "add the line, without indentation, with the kind of its class; or run a class of it by the kind `python`"
             }
             Self::OtherMark { .. } => "write the kind of its class there: that is `kind`, or the class's name with `-`",
+            Self::NotLocked { .. } => "leave out `--locked`, or the plugin: a lock holds files of libraries only",
             Self::NotInProcess { .. } => "set `isolation = \"process\"`",
             Self::Loader { .. } => "this is a fault of the plugin: tell its author",
             Self::TooNew { .. } => "use a newer host, or an older version of the plugin",
@@ -307,6 +347,17 @@ pub enum CatalogueError {
         /// Found later.
         second: PathBuf,
     },
+    /// The lock refuses files.
+    #[error("the lock `{lock}` does not fit the plugins: {}", sentences(.refusals))]
+    Refused {
+        /// The lock.
+        lock: PathBuf,
+        /// What is refused, and why; not empty.
+        refusals: Vec<Refusal>,
+    },
+    /// The lock cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A file that was named itself cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -323,7 +374,21 @@ impl Report for CatalogueError {
             Self::Empty { .. } => Some("copy plugin libraries into it; folders within it are not searched".to_owned()),
             Self::Unlistable { .. } => Some("check the path and its permissions".to_owned()),
             Self::Ambiguous { .. } => Some("take one of them out of the folder".to_owned()),
+            Self::Refused { refusals, .. } => {
+                let mut hints: Vec<String> = Vec::new();
+                for hint in refusals.iter().filter_map(Report::hint) {
+                    if !hints.contains(&hint) {
+                        hints.push(hint);
+                    }
+                }
+                Some(hints.join("; "))
+            }
+            Self::Lock(error) => error.hint(),
             Self::Load(error) => error.hint(),
         }
     }
+}
+
+fn sentences(refusals: &[Refusal]) -> String {
+    refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
 }

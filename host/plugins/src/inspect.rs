@@ -105,6 +105,27 @@ fn this_host() -> Option<(BinaryFormat, Architecture)> {
     Some((format, architecture))
 }
 
+/// This host's target, as locks and packages call it: processor and system.
+pub fn this_target() -> String {
+    format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
+}
+
+/// Whether a content begins like a shared library of some system: so much is read of a file before the rest.
+pub(super) fn begins_like_a_library(start: &[u8]) -> bool {
+    // Sources: ELF-64 Object File Format 1.5; `mach-o/loader.h` and `mach-o/fat.h` of macOS; the PE format's DOS stub.
+    const STARTS: [&[u8]; 8] = [
+        b"\x7fELF",
+        &[0xfe, 0xed, 0xfa, 0xce],
+        &[0xfe, 0xed, 0xfa, 0xcf],
+        &[0xce, 0xfa, 0xed, 0xfe],
+        &[0xcf, 0xfa, 0xed, 0xfe],
+        &[0xca, 0xfe, 0xba, 0xbe],
+        &[0xca, 0xfe, 0xba, 0xbf],
+        b"MZ",
+    ];
+    STARTS.iter().any(|known| start.starts_with(known))
+}
+
 fn target_name((format, architecture): (BinaryFormat, Architecture)) -> String {
     let system = match format {
         BinaryFormat::Pe => "Windows",

@@ -113,15 +113,15 @@ impl Instance {
         let starter = kind.starter();
         let making = Making {
             path: kind.path(),
-            sha256: starter.and_then(|(_, sha256)| sha256.clone()),
-            package: starter.map(|(starter, _)| starter.package().clone()),
+            expected: kind.expected(),
+            package: starter.map(|starter| starter.package().clone()),
             kind: (kind.index, &kind.descriptor().kind),
             name,
             options: options.to_string(),
             host,
         };
         let command = match starter {
-            Some((starter, _)) => starter.command(),
+            Some(starter) => starter.command(),
             None => command(kind.path()).map_err(failed)?,
         };
         let isolated = Isolated::create(command, starter.is_some(), making, isolation)?;

@@ -7,22 +7,31 @@
 //! Invariant: this module names no tensor library and nothing of the training loop.
 
 mod catalogue;
+pub mod checksum;
 mod descriptor_cache;
 mod entry;
 mod error;
+mod float_control;
 mod inspect;
 mod instance;
 mod library;
+pub mod lock;
 mod log;
+pub mod neighbors;
+pub mod package;
 #[cfg(unix)]
 mod private_copy;
 pub mod process;
 pub mod python;
+pub mod regular_file;
 mod search;
+pub mod trust;
 
 pub use catalogue::{Catalogue, Kind, Rejected};
 pub use entry::Entry;
 pub use error::{CatalogueError, LoadError};
+pub use float_control::FloatControl;
+pub use inspect::this_target;
 pub use instance::{ENDED, Fault, Instance};
 pub use library::Library;
 pub use library::reply_into;

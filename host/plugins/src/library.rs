@@ -1,18 +1,24 @@
 //! Opens one library: inspects the file, binds it, checks its table, reads its descriptors.
 
 use std::ffi::c_void;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use plugin_api::abi::kinds::Status;
 use plugin_api::abi::{self, Bytes, LibraryTable, ReplyTable, TensorTable};
 use plugin_api::protocol::Descriptor;
 
+use super::checksum::Checksum;
 use super::descriptor_cache::{Description, DescriptorCache};
 use super::entry::Entry;
 use super::error::LoadError;
-use super::inspect::inspect;
+use super::float_control::FloatControl;
+use super::inspect::{begins_like_a_library, inspect};
+use super::lock::Expected;
+use super::neighbors::Neighbor;
 #[cfg(unix)]
 use super::private_copy::PrivateCopy;
+use super::regular_file::{self, LARGEST, NotRead};
 
 /// A loaded library; it stays loaded until the process ends.
 pub struct Library {
@@ -29,24 +35,62 @@ impl Library {
     ///
     /// See [`LoadError`]. Nothing of the library runs before its file was inspected.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        Self::open_bytes(path, &read(path)?)
+        Self::open_expecting(path, None)
     }
 
-    /// Opens the library at `path`, and remembers what it says of itself.
-    pub(super) fn open_cached(path: &Path, cache: &DescriptorCache) -> Result<Self, LoadError> {
+    /// Opens the library at `path` if it is what is `expected`: the bytes that are compared are the bytes that are loaded.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoadError`].
+    pub fn open_expecting(path: &Path, expected: Option<&Expected>) -> Result<Self, LoadError> {
+        Self::open_bytes(path, &read(path)?, expected)
+    }
+
+    /// The same, and remembers what it says of itself.
+    pub(super) fn open_cached(
+        path: &Path,
+        cache: &DescriptorCache,
+        expected: Option<&Expected>,
+    ) -> Result<Self, LoadError> {
         // Before the content, so that a file that changes meanwhile is not taken for the one that was read.
         let metadata = path.metadata();
         let bytes = read(path)?;
-        let library = Self::open_bytes(path, &bytes)?;
+        let library = Self::open_bytes(path, &bytes, expected)?;
         if let Ok(metadata) = metadata {
             cache.keep(path, &metadata, &bytes, library.description());
         }
         Ok(library)
     }
 
-    fn open_bytes(path: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
-        let known = inspect(path, bytes)?;
-        let (entry, symbol) = bind_copy(path, bytes, known).map_or_else(|| bind(path, path, known), Ok)?;
+    fn open_bytes(path: &Path, bytes: &[u8], expected: Option<&Expected>) -> Result<Self, LoadError> {
+        let float = FloatControl::read();
+        let opened = Self::open_as_it_is(path, bytes, expected);
+        if FloatControl::read() != float {
+            float.set();
+            tracing::warn!(
+                "`{}` changed how numbers are rounded while it was loaded, as what is linked with `-ffast-math` does: it is set \
+                 back",
+                path.display()
+            );
+        }
+        opened
+    }
+
+    fn open_as_it_is(path: &Path, bytes: &[u8], expected: Option<&Expected>) -> Result<Self, LoadError> {
+        let (entry, symbol) = match expected {
+            Some(expected) => {
+                let (found, expected_sum) = (Checksum::of(bytes), expected.sha256);
+                if found != expected_sum {
+                    return Err(LoadError::Unexpected { path: path.to_owned(), expected: expected_sum, found });
+                }
+                bind_expected(path, bytes, &expected.beside)?
+            }
+            None => {
+                let known = inspect(path, bytes)?;
+                bind_copy(path, bytes, known).map_or_else(|| bind(path, path, known), Ok)?
+            }
+        };
         // SAFETY: the entry's symbol, of a library that `bind` never closes.
         let table = unsafe { entry.open(path, symbol) }?;
         if table.unwinds == 0 {
@@ -93,8 +137,38 @@ impl Library {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
+/// The content of a file that begins like a library; of no other is more read than its start.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    const START: u64 = 64;
+    let read = || -> Result<Option<Vec<u8>>, NotRead> {
+        let mut file = regular_file::open(path, LARGEST)?;
+        let mut start = Vec::new();
+        file.by_ref().take(START).read_to_end(&mut start)?;
+        if !begins_like_a_library(&start) {
+            return Ok(None);
+        }
+        regular_file::read_rest(start, file, LARGEST).map(Some)
+    };
+    match read() {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(LoadError::NotALibrary { path: path.to_owned() }),
+        Err(NotRead::System(source)) => Err(LoadError::Unreadable { path: path.to_owned(), source }),
+        Err(detail) => Err(LoadError::NoFile { path: path.to_owned(), detail }),
+    }
+}
+
+/// Binds a private copy of a library whose content was checked, with the libraries beside it that it may use, checked too.
+#[cfg(unix)]
+fn bind_expected(path: &Path, bytes: &[u8], beside: &[Neighbor]) -> Result<(Entry, *const c_void), LoadError> {
+    let known = inspect(path, bytes)?;
+    let copy = PrivateCopy::with(path, bytes, beside)?;
+    bind(path, copy.path(), known)
+}
+
+/// A library that is loaded cannot be overwritten, but in the moment before it can.
+#[cfg(not(unix))]
+fn bind_expected(path: &Path, bytes: &[u8], _: &[Neighbor]) -> Result<(Entry, *const c_void), LoadError> {
+    bind(path, path, inspect(path, bytes)?)
 }
 
 /// Binds a private copy, so that nothing happens to the process when the file is overwritten; `None` where that is not

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use host_command::arguments::Locking;
 use plugin_api::protocol::Descriptor;
 use serde_json::{Map, Value};
 
 use super::options::{OptionRow, example, rows};
 use super::output::cannot_write;
-use crate::plugins::{Catalogue, Kind, Python};
+use crate::plugins::{Catalogue, Kind, Python, lock};
 use crate::report::{Problem, Problems, Report, did_you_mean, list, table, terminal};
 
 /// No kind has that name.
@@ -31,8 +32,9 @@ impl Report for UnknownKind {
 /// # Errors
 ///
 /// An unknown kind, with the nearest names and the files that could not be loaded; and those of loading.
-pub fn describe(kind: &str, paths: &[PathBuf], out: &mut dyn Write) -> Result<ExitCode, Problems> {
-    let mut catalogue = Catalogue::load(paths).map_err(|error| Problem::from(&error))?;
+pub fn describe(kind: &str, paths: &[PathBuf], locking: &Locking, out: &mut dyn Write) -> Result<ExitCode, Problems> {
+    let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
+    let mut catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
     catalogue.open_sources(&Python::default(), |name| name == kind).map_err(|error| Problem::from(&error))?;
     let Some(found) = catalogue.kind(kind) else {
         // The kind may be in a file that could not be loaded, so the error lists those too.

@@ -4,10 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use host_command::arguments::Locking;
 use serde::Serialize;
 
 use super::output::cannot_write;
-use crate::plugins::{Catalogue, Kind, Python};
+use crate::plugins::trust::link_target;
+use crate::plugins::{Catalogue, Kind, Python, lock};
 use crate::report::{Problem, Problems, Style, render, table, terminal};
 
 /// A kind in the JSON that `--json` writes: its descriptor and where it comes from.
@@ -32,11 +34,12 @@ impl<'a> From<&'a Kind> for Listed<'a> {
 /// A missing or empty folder, two libraries with one kind, a named file that cannot be loaded.
 pub fn list(
     paths: &[PathBuf],
+    locking: &Locking,
     json: bool,
     out: &mut dyn Write,
     warnings: &mut dyn Write,
 ) -> Result<ExitCode, Problems> {
-    let catalogue = load(paths, warnings)?;
+    let catalogue = load(paths, locking, warnings)?;
     if json {
         let kinds: Vec<Listed<'_>> = catalogue.kinds().iter().map(Listed::from).collect();
         serde_json::to_writer_pretty(&mut *out, &kinds).map_err(|error| cannot_write(error.into()))?;
@@ -54,18 +57,23 @@ pub fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the folders, and warns about the files that cannot be loaded.
-pub(super) fn load(paths: &[PathBuf], warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
-    let mut catalogue = Catalogue::load(paths).map_err(|error| Problem::from(&error))?;
-    catalogue.open_sources(&Python::default(), |_| true).map_err(|error| Problem::from(&error))?;
-    let rejected: Vec<Problem> = catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
-    write!(warnings, "{}", render(&rejected, Style::of_stderr())).map_err(cannot_write)?;
+/// Loads the folders, and warns about the files that cannot be loaded and about what others can change.
+pub(super) fn load(paths: &[PathBuf], locking: &Locking, warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
+    let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
+    let mut catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
+    if lock.is_none() {
+        catalogue.open_sources(&Python::default(), |_| true).map_err(|error| Problem::from(&error))?;
+    }
+    write!(warnings, "{}", render(&catalogue.warnings(), Style::of_stderr())).map_err(cannot_write)?;
     Ok(catalogue)
 }
 
 fn row(kind: &Kind) -> [String; 6] {
     let descriptor = kind.descriptor();
-    let file = kind.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut file = kind.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(target) = link_target(kind.path()) {
+        file = format!("{file} -> {}", target.display());
+    }
     [
         descriptor.kind.clone(),
         descriptor.version.clone(),

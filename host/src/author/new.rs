@@ -11,6 +11,9 @@ use super::output::cannot_write;
 use crate::plugins::python::package_files;
 use crate::report::{Problem, Problems, Report};
 
+/// What GitHub builds, checks and packs the plugin by.
+const CI_FILE: &str = ".github/workflows/plugin.yml";
+
 /// The files of the project and where they go. The words that [`fill`] replaces, in the paths too, are chosen so that
 /// the templates read as the files that they become.
 fn templates(language: Language) -> &'static [(&'static str, &'static str)] {
@@ -20,11 +23,13 @@ fn templates(language: Language) -> &'static [(&'static str, &'static str)] {
             ("src/lib.rs", include_str!("template/lib.rs.template")),
             ("README.md", include_str!("template/README.md.template")),
             (".gitignore", include_str!("template/gitignore.template")),
+            (CI_FILE, include_str!("template/ci.yml.template")),
         ],
         Language::C => &[
             ("plugin-name.c", include_str!("template/plugin.c.template")),
             ("README.md", include_str!("template/README.c.md.template")),
             (".gitignore", include_str!("template/gitignore.c.template")),
+            (CI_FILE, include_str!("template/ci.c.yml.template")),
         ],
         Language::Python => &[
             ("plugin_module.py", include_str!("template/plugin.py.template")),
@@ -306,6 +311,7 @@ fn fill(template: &str, name: &str, dependency: &str) -> String {
         .replace("PLUGIN_API", dependency)
         .replace("LIBRARY_FILE", &library_file(name))
         .replace("plugin_module", &module(name))
+        .replace("LIBRARY_STEM", &name.replace('-', "_"))
 }
 
 /// `loss-alarm` is `LossAlarm`.
@@ -350,7 +356,9 @@ mod tests {
             let project = made_in(language, name, folder.path()).unwrap();
             for (file, _) in templates(language) {
                 let text = std::fs::read_to_string(project.join(path_of(file, name))).unwrap();
-                for placeholder in ["plugin-name", "plugin_module", "PluginType", "PLUGIN_API", "LIBRARY_FILE"] {
+                let placeholders =
+                    ["plugin-name", "plugin_module", "PluginType", "PLUGIN_API", "LIBRARY_FILE", "LIBRARY_STEM"];
+                for placeholder in placeholders {
                     assert!(!text.contains(placeholder), "{file} holds `{placeholder}`");
                 }
             }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use host_command::arguments::{ConfigCommand, SchemaOf};
 use host_command::runs::event::RunEvent;
 use host_command::runs::status::Status;
-use host_command::{cannot, print, print_problems};
+use host_command::{cannot, print, print_data, print_problems};
 
 use crate::author;
 use crate::dispatch::Dispatcher;
@@ -16,10 +16,10 @@ use crate::train::TrainError;
 
 pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
     match command {
-        ConfigCommand::Check { run_file, folders, overrides, resolved, json } => {
+        ConfigCommand::Check { run_file, folders, locking, overrides, resolved, json } => {
             let name = run_file.display().to_string();
             let plugins = author::find_plugins(folders, &mut std::io::stderr())?;
-            let request = Request { run_file: Some(run_file), plugins, overrides, ..Request::default() };
+            let request = Request { run_file: Some(run_file), plugins, locking, overrides, ..Request::default() };
             let mut plan = JobPlan::make(&request)?;
             let initial_weights = std::mem::replace(&mut plan.initial_weights, Ok(None))?;
             // What only a callback itself can refuse, such as a combination of its options.
@@ -35,7 +35,7 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
             eprint!("{}", render(&warnings, Style::of_stderr()));
             if resolved {
                 let text = plan.run_file.resolved_toml();
-                print(&text.map_err(|error| cannot("write the resolved run file", &error))?)?;
+                print_data(&text.map_err(|error| cannot("write the resolved run file", &error))?)?;
             } else {
                 print(&format!(
                     "`{name}` is valid: {}, callbacks {}\n",
@@ -57,7 +57,7 @@ pub(super) fn run(command: ConfigCommand) -> Result<ExitCode, Problems> {
                 SchemaOf::Status => Status::schema(),
             };
             let text = serde_json::to_string_pretty(&schema);
-            print(&format!("{}\n", text.map_err(|error| cannot("write the schema", &error))?))?;
+            print_data(&format!("{}\n", text.map_err(|error| cannot("write the schema", &error))?))?;
         }
     }
     Ok(ExitCode::SUCCESS)

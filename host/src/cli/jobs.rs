@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use host_command::arguments::{CheckpointArguments, EvaluateArguments, ExportArguments, PredictArguments, Shown};
-use host_command::{cannot, print};
+use host_command::{cannot, print, print_data};
 use plugin_api::event::Outcome;
 
 use super::{openmp, run, streams};
@@ -17,6 +17,7 @@ use crate::report::Problems;
 
 pub(super) fn evaluate(arguments: EvaluateArguments) -> Result<ExitCode, Problems> {
     openmp::start_with_short_waits();
+    streams::log_what_plugins_print();
     let (json, shown) = (arguments.job.json, arguments.job.shown);
     let request = EvaluateRequest { job: request(arguments.job)?, data: arguments.data, split: arguments.split };
     let outcome = CheckpointJob::Evaluate(request).run(run::verbosity(shown))?;
@@ -26,6 +27,7 @@ pub(super) fn evaluate(arguments: EvaluateArguments) -> Result<ExitCode, Problem
 
 pub(super) fn predict(arguments: PredictArguments) -> Result<ExitCode, Problems> {
     openmp::start_with_short_waits();
+    streams::log_what_plugins_print();
     let (json, shown) = (arguments.job.json, arguments.job.shown);
     let from = match (arguments.prompt, arguments.data) {
         (Some(prompt), _) => PredictedFrom::Text(Continuation {
@@ -44,7 +46,7 @@ pub(super) fn predict(arguments: PredictArguments) -> Result<ExitCode, Problems>
     if is_text && !json && outcome.outcome == Outcome::Finished {
         // The text is the answer, wherever stderr leads.
         let text = outcome.result.get("text").and_then(serde_json::Value::as_str).unwrap_or_default();
-        print(&format!("{text}\n"))?;
+        print_data(&format!("{text}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let file = outcome.files.first().map(|path| path.display().to_string());
@@ -53,6 +55,7 @@ pub(super) fn predict(arguments: PredictArguments) -> Result<ExitCode, Problems>
 
 pub(super) fn export(arguments: ExportArguments) -> Result<ExitCode, Problems> {
     openmp::start_with_short_waits();
+    streams::log_what_plugins_print();
     let (json, shown) = (arguments.job.json, arguments.job.shown);
     let request = ExportRequest { job: request(arguments.job)?, data: arguments.data };
     let outcome = CheckpointJob::Export(request).run(run::verbosity(shown))?;
@@ -75,6 +78,7 @@ fn request(arguments: CheckpointArguments) -> Result<CheckpointRequest, Problems
         path: arguments.path,
         checkpoint: arguments.checkpoint,
         plugins,
+        locking: arguments.locking,
         appended: arguments.plugin,
         overrides: arguments.overrides,
         out: arguments.out,
@@ -91,7 +95,7 @@ fn conclude(
 ) -> Result<ExitCode, Problems> {
     if json {
         let text = serde_json::to_string_pretty(&outcome.result).map_err(|error| cannot("write the result", &error))?;
-        print(&format!("{text}\n"))?;
+        print_data(&format!("{text}\n"))?;
     } else if shown.quiet || !streams::stdout_is_stderr() {
         print(&written.map(|written| format!("{written}\n")).unwrap_or_default())?;
     }

@@ -16,6 +16,7 @@ use clap::Parser;
 use host_command::arguments::{Arguments, Command, ComputeCommand, ProgramArguments};
 use host_command::refused;
 
+use self::run::Printed;
 use crate::author;
 use crate::job::Job;
 use crate::report::Problems;
@@ -32,8 +33,11 @@ pub fn main() -> ExitCode {
 }
 
 fn compute(command: ComputeCommand) -> Result<ExitCode, Problems> {
+    if matches!(command, ComputeCommand::Config(_) | ComputeCommand::Plugins(_)) {
+        streams::show_what_plugins_print();
+    }
     match command {
-        ComputeCommand::Run(arguments) => run::run(arguments, |job| job),
+        ComputeCommand::Run(arguments) => run::run(arguments, Printed::ToLog, |job| job),
         ComputeCommand::Evaluate(arguments) => jobs::evaluate(arguments),
         ComputeCommand::Predict(arguments) => jobs::predict(arguments),
         ComputeCommand::Export(arguments) => jobs::export(arguments),
@@ -62,5 +66,5 @@ pub fn run_with(complete: impl FnOnce(Job) -> Job) -> ExitCode {
     crate::dispatch::survive_file_limits();
     let ProgramArguments { run: arguments } = ProgramArguments::parse();
     let json = arguments.json;
-    run::run(arguments, complete).unwrap_or_else(|problems| refused(problems, json))
+    run::run(arguments, Printed::ToStdout, complete).unwrap_or_else(|problems| refused(problems, json))
 }

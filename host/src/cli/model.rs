@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use host_command::arguments::ModelArguments;
-use host_command::{cannot, print};
+use host_command::{cannot, print, print_data};
 
 use crate::job::{ModelPlan, PlannedModel, Request};
 use crate::model::{ModelError, Network};
@@ -29,7 +29,7 @@ pub(super) fn show(arguments: &ModelArguments) -> Result<ExitCode, Problems> {
     };
     if arguments.json {
         let text = serde_json::to_string_pretty(graph.as_ref()).map_err(|error| cannot("write the graph", &error))?;
-        print(&format!("{text}\n"))?;
+        print_data(&format!("{text}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows: Vec<[String; 6]> = graph

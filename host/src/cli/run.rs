@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use host_command::arguments::{RunArguments, Shown};
+use host_command::stdout::Stdout;
 use host_command::{cannot, print_refused};
 use plugin_api::event::Outcome;
 
@@ -13,14 +14,30 @@ use crate::distributed::{Launch, launch};
 use crate::job::{Job, Request, ResumeFrom, Verbosity, interrupted_exit_code, torchelastic};
 use crate::report::{Problem, Problems};
 
+/// Where what is printed in this process goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Printed {
+    /// To the log: only plugins print.
+    ToLog,
+    /// To stdout: it belongs to the program that trains.
+    ToStdout,
+}
+
 /// Trains what the arguments ask for; `complete` adds the program's own parts.
-pub(super) fn run(arguments: RunArguments, complete: impl FnOnce(Job) -> Job) -> Result<ExitCode, Problems> {
+pub(super) fn run(
+    arguments: RunArguments,
+    printed: Printed,
+    complete: impl FnOnce(Job) -> Job,
+) -> Result<ExitCode, Problems> {
     if arguments.processes.is_some()
         && let Some(code) = in_several_processes(&arguments)?
     {
         return Ok(code);
     }
     openmp::start_with_short_waits();
+    if printed == Printed::ToLog {
+        streams::log_what_plugins_print();
+    }
     let launch = launch::of_this_process();
     // Of several processes, the first one speaks for all.
     let speaks = !matches!(&launch, Ok(Some(launch)) if launch.rank > 0);
@@ -69,6 +86,7 @@ fn train(
     let request = Request {
         run_file: arguments.run_file,
         plugins: author::find_plugins(arguments.folders, notes)?,
+        locking: arguments.locking,
         appended: arguments.plugin,
         isolated: arguments.isolate,
         overrides: arguments.overrides,
@@ -94,7 +112,7 @@ fn train(
         // The console has told the run folder, or there is none.
         Ok(())
     } else {
-        writeln!(std::io::stdout(), "{}", outcome.folder.display())
+        Stdout.write_all(format!("{}\n", outcome.folder.display()).as_bytes())
     };
     if let Err(error) = shown {
         // The run has ended; a reader that is gone does not change its outcome.

@@ -3,6 +3,9 @@
 //! Data goes to stdout, everything else to stderr. Status lines are drawn only on a terminal, below everything else;
 //! other output is written above them.
 
+#[cfg(unix)]
+mod printed;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -12,8 +15,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plugin_api::protocol::ConsoleLine;
 
-use crate::report::terminal;
+use crate::report::{Colors, printable, printable_line, terminal};
 use crate::services::Screen;
+
+#[cfg(unix)]
+pub use printed::{log_what_is_printed, settle_what_is_printed};
 
 /// The console of a run. Shared by all threads.
 pub struct Console {
@@ -63,10 +69,12 @@ impl Console {
         }
     }
 
-    /// Writes bytes to stderr, above the status lines. A closed stderr does not end the run.
-    pub fn write(&self, bytes: &[u8]) {
-        self.keep(&String::from_utf8_lossy(bytes));
-        self.show(bytes);
+    /// Writes text to stderr as it is [`printable`], above the status lines, to a quiet console too. A closed stderr does not
+    /// end the run.
+    pub fn write(&self, text: &str) {
+        self.keep(text);
+        let colors = if terminal::shows_colors(&std::io::stderr()) { Colors::Keep } else { Colors::Drop };
+        self.show(printable(text, colors).as_bytes());
     }
 
     /// From now on, appends all lines to a file; what was shown before comes first. Without the file the run goes on.
@@ -85,7 +93,7 @@ impl Console {
 
     fn keep(&self, text: &str) {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let plain = terminal::without_colors(text);
+        let plain = printable(text, Colors::Drop);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &mut *self.file.lock().unwrap_or_else(PoisonError::into_inner) {
             // A full disk does not end the run; the terminal has the line.
@@ -120,7 +128,7 @@ impl Screen for Console {
     fn line(&self, text: &str) {
         self.keep(text);
         if !self.quiet {
-            let text = if self.colors { text.into() } else { terminal::without_colors(text) };
+            let text = printable(text, if self.colors { Colors::Keep } else { Colors::Drop });
             self.show(format!("{text}\n").as_bytes());
         }
     }
@@ -165,6 +173,6 @@ impl Screen for Console {
         }
         let taken = FREE + if progress.is_some() { BAR } else { 0 };
         let left = (self.width() as usize).saturating_sub(taken);
-        bar.set_message(text.chars().take(left).collect::<String>());
+        bar.set_message(printable_line(text).chars().take(left).collect::<String>());
     }
 }

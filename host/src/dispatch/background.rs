@@ -208,7 +208,10 @@ impl Callback {
         let ticks = self.clock.raw() - before;
         self.account.lock().unwrap_or_else(PoisonError::into_inner).add(event.kind, ticks);
         if !left.events.is_empty() {
-            self.inbox.post(Message::Events(left.events.into_iter().map(Sent::into_message).collect()));
+            let (count, bytes) = (left.events.len(), left.bytes);
+            let events = Message::Events(left.events.into_iter().map(Sent::into_message).collect());
+            // The log says what did not fit; the hook has returned.
+            let _ = self.inbox.post_of(&self.identity.name, count, bytes, events);
         }
         if !has_failed(status, left.fault.as_ref()) {
             return Ok(left.state);

@@ -14,10 +14,12 @@ use super::background::Worker;
 use super::create::create;
 use super::event::{Event, EventData};
 use super::failure::{Failure, NEW};
+use super::guard::{Computing, Guard};
 use super::hook::Identity;
 use super::inbox::Inbox;
 use super::inline::{Inline, Target};
 use super::plan::{Dispatch, OnError, Order};
+use super::policy::LeftOut;
 use super::remote::RemoteHub;
 use super::schedule::Moment;
 use super::sent::{EventTensors, Sent};
@@ -43,6 +45,8 @@ pub struct Dispatcher {
     pub(super) leases: Arc<Leases>,
     pub(super) clock: quanta::Clock,
     pub(super) sampling: Sampling,
+    pub(super) guard: Guard,
+    pub(super) left_out: BTreeMap<Arc<str>, LeftOut>,
     pub(super) failures: Vec<Failure>,
     /// The first failure that stops the run and has not been returned yet.
     pub(super) stopping: Option<Box<Failure>>,
@@ -70,6 +74,8 @@ impl Dispatcher {
             inbox,
             leases: Arc::default(),
             sampling: Sampling::new(clock.clone()),
+            guard: Guard::default(),
+            left_out: BTreeMap::new(),
             clock,
             failures: Vec::new(),
             stopping: None,
@@ -88,7 +94,14 @@ impl Dispatcher {
                 presence: planned.presence(is_one_of_several),
                 is_isolated: planned.isolation.is_some(),
             });
+            let before = Computing::of_this_thread();
             let made = create(&planned.kind, planned.isolation.as_ref(), &identity, &dispatcher.hub);
+            if !before.rounds_as_before() {
+                dispatcher.guard.round_again(before, &identity.name, EventKind::CREATE);
+            }
+            if !before.has_its_threads() {
+                dispatcher.guard.thread_again(before, &identity.name, EventKind::CREATE);
+            }
             dispatcher.instances.push(identity);
             match made {
                 Ok(instance) => dispatcher.subscribers.push(Subscriber::new(planned, Runner::Inline(instance))),
@@ -261,6 +274,9 @@ impl Dispatcher {
         if matches!(event.kind, EventKind::EPOCH_END | EventKind::TRAIN_END) {
             self.publish_times();
         }
+        if event.kind == EventKind::TEARDOWN {
+            self.tell_all_left_out();
+        }
         if let (EventKind::TRAIN_END, Some(watchdog)) = (event.kind, &self.watchdog) {
             watchdog.run_has_ended();
         }
@@ -269,7 +285,8 @@ impl Dispatcher {
         };
         // Most passes have only plain hooks that leave nothing; those cannot change the targets.
         let (subscribers, instances) = (&mut self.subscribers, &self.instances);
-        let (inline, mut next) = (Inline { subscribers, instances, hub: &self.hub, sampling: &mut self.sampling }, 0);
+        let (hub, sampling, guard) = (&self.hub, &mut self.sampling, &mut self.guard);
+        let (inline, mut next) = (Inline { subscribers, instances, hub, sampling, guard }, 0);
         let stopped = inline.run(event, &EventTensors::None, targets, &mut next, services);
         if stopped.is_some() || next < targets.len() {
             let targets = Arc::clone(targets);

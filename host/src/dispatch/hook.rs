@@ -13,7 +13,7 @@ use plugin_api::protocol::{Need, TensorSet};
 use plugin_api::services::{Caller, Presence, Route, Site, option_of, permit, typed};
 
 use super::event::{Event, EventData};
-use super::inbox::{Inbox, Message};
+use super::inbox::{Inbox, post_call};
 use super::pulse::Pulse;
 use super::remote::{RemoteHub, is_remote};
 use super::request::Request;
@@ -21,6 +21,12 @@ use super::sent::{EventTensors, Sent};
 use crate::history::Position;
 use crate::plugins::Fault;
 use crate::services::{Call, Lent, Reply, ServiceError, Services, SharedTensor, Snapshot};
+
+/// The most records, custom events and artifacts that one hook leaves, and that answer one event.
+pub(super) const MOST_EVENTS: usize = 1 << 16;
+
+/// The most bytes of them; a larger one fits alone.
+const MOST_BYTES: usize = 256 << 20;
 
 /// What a call needs to know about its instance.
 pub(super) struct Identity {
@@ -77,6 +83,8 @@ pub(super) struct Left {
     pub(super) state: Option<Vec<u8>>,
     /// Records, custom events and artifacts, in the order of the calls.
     pub(super) events: Vec<Sent>,
+    /// Their requests' bytes, and those of their tensors that were copied.
+    pub(super) bytes: usize,
 }
 
 thread_local! {
@@ -245,12 +253,7 @@ impl Hook<'_> {
         match (route, &mut self.answers) {
             (Route::Direct, _) => return self.answer_directly(&call, reply_table),
             (Route::Run, _) if reads_event(&call)? => return self.lend_event(&call, reply_table),
-            (Route::Later, Answers::Snapshot(_, inbox)) => inbox.post(Message::Call {
-                instance: Arc::clone(&instance.name),
-                hook: self.event,
-                service,
-                payload: payload.to_vec(),
-            }),
+            (Route::Later, Answers::Snapshot(_, inbox)) => post_call(inbox, &call, &instance.name)?,
             (_, Answers::Run(run)) => run.answer(&call, &mut reply)?,
             (_, Answers::Snapshot(snapshot, _)) => snapshot.answer(&call, &mut reply)?,
             (_, Answers::Nobody) => return Err(ServiceError::Stale),
@@ -258,6 +261,7 @@ impl Hook<'_> {
         if service == ServiceKind::ARTIFACT {
             let artifact = call.request(typed::ARTIFACT)?;
             let author = instance.name.to_string();
+            self.make_room(&call)?;
             self.queue(EventKind::ARTIFACT, EventData::Texts([artifact.kind, artifact.path, author]));
         }
         Ok(())
@@ -279,6 +283,7 @@ impl Hook<'_> {
                 None => return Err(ServiceError::NotAllowed("there is no record".to_owned())),
             },
             ServiceKind::RECORD_PUT => {
+                self.make_room(call)?;
                 let record = Arc::new(call.request(typed::RECORD_PUT)?);
                 let author = Arc::clone(&instance.name);
                 self.queue(EventKind::RECORD, EventData::Record { author, record });
@@ -286,6 +291,7 @@ impl Hook<'_> {
             // An event that nobody listens to costs its author the call.
             ServiceKind::EMIT if !self.hub.has_listeners() => {}
             ServiceKind::EMIT => {
+                self.make_room(call)?;
                 let custom = call.request(typed::EMIT)?;
                 let tensors = self.carried(call.tensors)?;
                 let (author, payload) = (Arc::clone(&instance.name), custom.payload.0.into());
@@ -299,6 +305,28 @@ impl Hook<'_> {
             // By the table of services, nothing else arrives here.
             other => return Err(ServiceError::Failed(format!("a hook does not answer `{}`", other.name()))),
         }
+        Ok(())
+    }
+
+    /// Refuses an event where the hook has left too many.
+    fn make_room(&mut self, call: &Call<'_>) -> Result<(), ServiceError> {
+        // SAFETY: the plugin's tables are valid until the call returns.
+        let tensors = call.tensors.iter().map(|table| unsafe { TensorView::from_table(*table) });
+        // Eight bytes are the most that an element has.
+        let elements = |shape: &[i64]| {
+            shape.iter().fold(8, |all: usize, &size| all.saturating_mul(usize::try_from(size).unwrap_or(0)))
+        };
+        let of_tensors = tensors.map(|tensor| elements(tensor.shape()));
+        let bytes = of_tensors.fold(call.payload.len(), usize::saturating_add);
+        let left = self.left.get_or_insert_default();
+        let all = left.bytes.saturating_add(bytes);
+        if left.events.len() >= MOST_EVENTS || (all > MOST_BYTES && !left.events.is_empty()) {
+            return Err(ServiceError::Failed(format!(
+                "a hook leaves at most {MOST_EVENTS} records and events, and {} MiB of them",
+                MOST_BYTES >> 20
+            )));
+        }
+        left.bytes = all;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use plugin_api::abi::kinds::{EventKind, Status};
 
 use super::account::Sampling;
 use super::event::Event;
+use super::guard::{Computing, Guard};
 use super::hook::{Answers, Hook, Identity, Left};
 use super::host_call::HOST_TABLE;
 use super::remote::RemoteHub;
@@ -37,6 +38,7 @@ pub(super) struct Inline<'a> {
     pub(super) instances: &'a [Arc<Identity>],
     pub(super) hub: &'a Arc<RemoteHub>,
     pub(super) sampling: &'a mut Sampling,
+    pub(super) guard: &'a mut Guard,
 }
 
 impl Inline<'_> {
@@ -52,11 +54,13 @@ impl Inline<'_> {
         next: &mut usize,
         services: &mut dyn Services,
     ) -> Option<Stopped> {
-        let Self { subscribers, instances, hub, sampling } = self;
+        let Self { subscribers, instances, hub, sampling, guard } = self;
         let mut hook = Hook::new(event, tensors, instances, Answers::Run(services), hub, &hub.pulse, &HOST_TABLE);
         let frequent = is_frequent(event.kind);
         let mut stopwatch = sampling.next(frequent);
-        hook.enter(targets.len() - *next, |entered| {
+        let (before, first, looks_after_each) =
+            (Computing::of_this_thread(), *next, !frequent || guard.looks_after_each);
+        let stopped = hook.enter(targets.len() - *next, |entered| {
             event.lower(|table| {
                 while let Some(target) = targets.get(*next).filter(|target| target.plain) {
                     *next += 1;
@@ -68,6 +72,12 @@ impl Inline<'_> {
                     }
                     let handle = entered.handle(target.index);
                     let status = stopwatch.time(&mut subscriber.account, event.kind, || instance.handle(table, handle));
+                    if !before.rounds_as_before() {
+                        guard.round_again(before, &subscriber.name, event.kind);
+                    }
+                    if looks_after_each && !before.has_its_threads() {
+                        guard.thread_again(before, &subscriber.name, event.kind);
+                    }
                     let left = entered.finish();
                     if left.is_some() || status != Status::OK {
                         let left = left.map_or_else(Left::default, |left| *left);
@@ -76,7 +86,11 @@ impl Inline<'_> {
                 }
                 None
             })
-        })
+        });
+        if !looks_after_each && !before.has_its_threads() {
+            guard.thread_again_after(before, targets.get(first..*next).unwrap_or_default(), instances, event.kind);
+        }
+        stopped
     }
 }
 

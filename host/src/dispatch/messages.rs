@@ -11,7 +11,8 @@ impl Dispatcher {
     /// Handles the requests of other threads since the last event.
     #[inline]
     pub(super) fn read_inbox(&mut self, services: &mut dyn Services) {
-        while !self.inbox.is_empty() {
+        // What comes meanwhile is read at the next event: a thread that asks without end does not hold up the run.
+        if !self.inbox.is_empty() {
             for message in self.inbox.take() {
                 self.handle_message(message, services);
             }
@@ -42,6 +43,7 @@ impl Dispatcher {
                 self.deliver_rounds(events.into_iter().map(Sent::from).collect(), services);
             }
             Message::Times => self.publish_times(),
+            Message::LeftOut { instance, count } => self.tell_left_out(&instance, count),
             Message::Restart { instance } => self.restart(&instance, services),
             Message::Fault { instance, hook, fault } => {
                 if let Some(index) = self.index_of(&instance) {

@@ -21,6 +21,7 @@ mod dispatcher;
 mod event;
 mod exit;
 mod failure;
+mod guard;
 mod hook;
 mod host_call;
 mod inbox;

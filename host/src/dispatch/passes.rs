@@ -9,6 +9,7 @@ use plugin_api::protocol::TensorSet;
 use super::background::waits_for_answer;
 use super::dispatcher::Dispatcher;
 use super::event::Event;
+use super::hook::MOST_EVENTS;
 use super::inline::{Inline, Stopped, Target};
 use super::sent::{EventTensors, Sent};
 use super::snapshots::SharedSnapshot;
@@ -74,6 +75,10 @@ impl Dispatcher {
             }
             let mut following = Vec::new();
             for Sent { event, tensors } in &pending {
+                if following.len() > MOST_EVENTS {
+                    self.too_many_answers(&following);
+                    return;
+                }
                 let targets = self.targets(event.kind);
                 let (mut next, mut shared) = (0, None);
                 while next < targets.len() {
@@ -135,8 +140,8 @@ impl Dispatcher {
         next: &mut usize,
         services: &mut dyn Services,
     ) -> Option<Stopped> {
-        let Self { subscribers, instances, hub, sampling, .. } = self;
-        Inline { subscribers, instances, hub, sampling }.run(event, tensors, targets, next, services)
+        let Self { subscribers, instances, hub, sampling, guard, .. } = self;
+        Inline { subscribers, instances, hub, sampling, guard }.run(event, tensors, targets, next, services)
     }
 
     /// Queues an event for a callback in the background.

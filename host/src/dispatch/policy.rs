@@ -7,7 +7,7 @@ use plugin_api::abi::kinds::EventKind;
 use super::dispatcher::Dispatcher;
 use super::event::{Event, EventData};
 use super::failure::Failure;
-use super::hook::{Left, fault, has_failed};
+use super::hook::{Left, MOST_EVENTS, fault, has_failed};
 use super::inbox::Message;
 use super::inline::Stopped;
 use super::passes::ROUNDS;
@@ -21,6 +21,13 @@ use crate::services::Services;
 /// The target of the log's lines about a failure that ends the run: the end of the run shows it with what to do, so the
 /// console leaves these out.
 pub(crate) const ENDS_RUN: &str = "ends_run";
+
+/// What of an instance was left out, and how much of that the log has.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    all: u64,
+    told: u64,
+}
 
 /// Logs a failure, with what the message does not say.
 fn report(failure: &Failure, ends_run: bool) {
@@ -36,7 +43,7 @@ fn report(failure: &Failure, ends_run: bool) {
 impl Dispatcher {
     /// Handles a hook that failed or left something; returns the events.
     pub(super) fn settle(&mut self, event: &Event, stopped: Stopped) -> Vec<Sent> {
-        let Stopped { index, status, left: Left { fault: told, state, mut events } } = stopped;
+        let Stopped { index, status, left: Left { fault: told, state, mut events, .. } } = stopped;
         if let Some(state) = state {
             self.subscribers[index].state = Some(state);
         }
@@ -62,6 +69,14 @@ impl Dispatcher {
     pub(super) fn failed(&mut self, index: usize, hook: EventKind, fault: Fault, services: &mut dyn Services) {
         let events = self.settle_fault(index, hook, services.position(), fault);
         self.deliver_rounds(events, services);
+    }
+
+    /// A failure of `instance` that its `hook` caused and that showed later, in the host's own work. It may end the run, as
+    /// [`Self::check`] tells.
+    pub fn blame(&mut self, instance: &str, hook: EventKind, message: String, services: &mut dyn Services) {
+        if let Some(index) = self.index_of(instance) {
+            self.failed(index, hook, Fault::new(message), services);
+        }
     }
 
     /// Applies the policy, and returns the `error` event.
@@ -120,7 +135,19 @@ impl Dispatcher {
             }
         }
         let message = format!("callbacks still answer each other after {ROUNDS} rounds: {}", links.join(", "));
-        let author = pending.iter().find_map(|sent| match &sent.event.data {
+        self.fail_author(pending, message);
+    }
+
+    /// Fails the author of the last of so many events that answer one.
+    pub(super) fn too_many_answers(&mut self, answers: &[Sent]) {
+        let last = answers.last().map_or(&[] as &[Sent], std::slice::from_ref);
+        let message = format!("more than {MOST_EVENTS} records and events answer one event; they are left out");
+        self.fail_author(last, message);
+    }
+
+    /// Fails the first author of these events, which are not delivered.
+    fn fail_author(&mut self, events: &[Sent], message: String) {
+        let author = events.iter().find_map(|sent| match &sent.event.data {
             EventData::Record { author, .. } | EventData::Custom { author, .. } => Some(Arc::clone(author)),
             _ => None,
         });
@@ -128,10 +155,32 @@ impl Dispatcher {
             .and_then(|author| self.subscribers.iter().position(|subscriber| subscriber.name == author))
             .unwrap_or(0);
         let fault = Fault::new(message);
-        let (hook, position) = pending
+        let (hook, position) = events
             .first()
             .map_or((EventKind::CUSTOM, Position::default()), |sent| (sent.event.kind, sent.event.position));
-        // No `error` event: it would be the ninth round.
+        // No `error` event: it would be another round.
         self.record_failure(index, hook, position, fault);
+    }
+
+    /// Says how much of what a plugin asked for on a thread of its own did not fit: at first, and each time that it has doubled.
+    pub(super) fn tell_left_out(&mut self, instance: &Arc<str>, count: u64) {
+        let LeftOut { all, told } = self.left_out.entry(Arc::clone(instance)).or_default();
+        *all = all.saturating_add(count);
+        if *all >= told.saturating_mul(2) {
+            *told = *all;
+            tracing::warn!(
+                "plugin `{instance}` asks for more than the run can read: {all} records or other requests are left out so far"
+            );
+        }
+    }
+
+    /// The same at the end, in all.
+    pub(super) fn tell_all_left_out(&mut self) {
+        for (instance, LeftOut { all, told }) in &mut self.left_out {
+            if all != told {
+                *told = *all;
+                tracing::warn!("plugin `{instance}`: {all} records or other requests were left out in all");
+            }
+        }
     }
 }

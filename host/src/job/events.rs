@@ -4,6 +4,7 @@ use std::io::Write;
 
 use host_command::runs::event::RunEvent;
 use host_command::runs::status::Status;
+use host_command::stdout::Stdout;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -82,9 +83,8 @@ impl Events {
         }
         // Each of its values can be written as JSON.
         let Ok(line) = event.line() else { return };
-        let mut out = std::io::stdout().lock();
-        // A reader that is gone does not change the run.
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        // At once, since several threads write. A reader that is gone does not change the run.
+        let _ = Stdout.write_all(format!("{line}\n").as_bytes()).and_then(|()| Stdout.flush());
     }
 }
 

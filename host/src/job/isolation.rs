@@ -1,6 +1,6 @@
 //! Which plugins run in processes of their own: as the run file and the command line say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Every, PluginOptions};
 use crate::dispatch::Isolated;
@@ -22,18 +22,16 @@ pub(super) fn of(run_file: &RunFile, named: &[String]) -> Isolated {
     Isolated { all, kinds, timeout }
 }
 
-/// The kinds of the folders. Where a plugin is isolated, no library runs in this process to describe itself: which of them has
+/// The kinds of the folders; with a lock, of what it lists. Where a plugin is isolated, no library runs in this process to describe itself: which of them has
 /// the kind is not known before.
 pub(super) fn catalogue(
     paths: &[PathBuf],
+    lock: Option<&Path>,
     isolated: &Isolated,
     declared: &[PluginOptions],
 ) -> Result<Catalogue, Problems> {
-    let catalogue = if isolated.any(declared) {
-        Catalogue::load_apart(paths, &Isolation { timeout: isolated.timeout, ..Isolation::default() })
-    } else {
-        Catalogue::load(paths)
-    };
+    let isolation = Isolation { timeout: isolated.timeout, ..Isolation::default() };
+    let catalogue = Catalogue::load_with(paths, lock, isolated.any(declared).then_some(&isolation));
     catalogue.map_err(|error| Problem::from(&error).into())
 }
 

@@ -34,8 +34,13 @@ pub enum Verbosity {
 #[derive(Clone)]
 pub(super) struct Log {
     file: Arc<RwLock<Option<Arc<Mutex<LogFile>>>>>,
+    /// What is logged before there is a file.
+    early: Arc<Mutex<Vec<u8>>>,
     console: Arc<Console>,
 }
+
+/// The most bytes that wait for the file.
+const EARLY_BYTES: usize = 256 << 10;
 
 /// The open file.
 struct LogFile {
@@ -48,7 +53,7 @@ struct LogFile {
 impl Log {
     /// Starts logging to the console, and warnings as events. The log of a program that embeds the host is kept.
     pub(super) fn start(console: &Arc<Console>, events: Events, verbosity: Verbosity) -> Self {
-        let log = Self { file: Arc::default(), console: Arc::clone(console) };
+        let log = Self { file: Arc::default(), early: Arc::default(), console: Arc::clone(console) };
         let level = match verbosity {
             Verbosity::Quiet => "error",
             Verbosity::Normal => "warn",
@@ -76,7 +81,10 @@ impl Log {
     pub(super) fn open(&self, folder: &Path) -> std::io::Result<()> {
         let path = folder.join("log.jsonl");
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let file = LogFile { path, file, is_behind: false };
+        let mut file = LogFile { path, file, is_behind: false };
+        let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
+        // A full disk does not end the run.
+        let _ = file.append(&early);
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Mutex::new(file)));
         Ok(())
     }
@@ -97,19 +105,26 @@ impl<'a> MakeWriter<'a> for Log {
     type Writer = ToFile;
     fn make_writer(&'a self) -> ToFile {
         let file = self.file.read().unwrap_or_else(PoisonError::into_inner).clone();
-        ToFile { file, console: Arc::clone(&self.console) }
+        ToFile { file, early: Arc::clone(&self.early), console: Arc::clone(&self.console) }
     }
 }
 
-/// A line of `log.jsonl`; dropped until the run folder exists.
+/// A line of `log.jsonl`; it waits until the run folder exists.
 pub(super) struct ToFile {
     file: Option<Arc<Mutex<LogFile>>>,
+    early: Arc<Mutex<Vec<u8>>>,
     console: Arc<Console>,
 }
 
 impl Write for ToFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let Some(file) = &self.file else { return Ok(bytes.len()) };
+        let Some(file) = &self.file else {
+            let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+            if early.len() + bytes.len() <= EARLY_BYTES {
+                early.extend_from_slice(bytes);
+            }
+            return Ok(bytes.len());
+        };
         let mut log = file.lock().unwrap_or_else(PoisonError::into_inner);
         let written = log.append(bytes);
         let was_behind = std::mem::replace(&mut log.is_behind, written.is_err());
@@ -140,7 +155,7 @@ struct ConsoleWriter(Arc<Console>);
 
 impl Write for ConsoleWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes);
+        self.0.write(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 

@@ -138,7 +138,7 @@ impl Reporter {
 
 /// Tells a problem that ends the run, to a quiet console too.
 pub(super) fn fail(console: &Console, problem: &Problem) {
-    console.write(rendered("error", problem).as_bytes());
+    console.write(&rendered("error", problem));
 }
 
 /// Tells a problem that the run survives.

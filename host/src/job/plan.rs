@@ -27,7 +27,7 @@ use crate::data::{self, Data, DataError, Source, TEST};
 use crate::dispatch::{self, Order};
 use crate::distributed::{Launch, Origin};
 use crate::model::{InitialWeights, ModelFile};
-use crate::plugins::Python;
+use crate::plugins::{Python, lock};
 use crate::report::{Problem, Problems, did_you_mean};
 use crate::run_file::{self, EvalOptions, Length, RunFile, Threads};
 use crate::torch::products::Products;
@@ -66,7 +66,7 @@ pub struct JobPlan {
     /// The initial weights, if the run file names some. A resumed run has those of its checkpoint and does not need
     /// the file.
     pub initial_weights: Result<Option<InitialWeights>, Problem>,
-    /// Files of the plugin folders that could not be loaded.
+    /// Files of the plugin folders that could not be loaded, and what others can change there.
     pub rejected: Vec<Problem>,
 }
 
@@ -88,8 +88,10 @@ impl JobPlan {
         if let Some(out) = &request.out {
             run_file.run.out = Some(out.display().to_string());
         }
+        let locked = request.locking.locked || run_file.run.locked;
+        let lock = locked.then(|| lock::path(request.locking.lock.as_deref(), base.as_deref()));
         let isolated = isolation::of(&run_file, &request.isolated);
-        let mut catalogue = isolation::catalogue(&request.plugins, &isolated, &run_file.plugins)?;
+        let mut catalogue = isolation::catalogue(&request.plugins, lock.as_deref(), &isolated, &run_file.plugins)?;
         let folder = base.as_deref().unwrap_or(Path::new(""));
         run_file.run.python = run_file.run.python.map(|program| python::program(program, folder));
         let python = Python::new(run_file.run.python.clone());
@@ -244,7 +246,7 @@ impl JobPlan {
             threads_reason,
             products,
             initial_weights,
-            rejected,
+            rejected: catalogue.warnings(),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use host_command::arguments::Change;
+use host_command::arguments::{Change, Locking};
 use host_command::launch::Launch;
 
 /// What the command line asks for.
@@ -12,6 +12,8 @@ pub struct Request {
     pub run_file: Option<PathBuf>,
     /// Folders and library files.
     pub plugins: Vec<PathBuf>,
+    /// Whether only libraries of a lock are opened; a run file may ask for it, too.
+    pub locking: Locking,
     /// Further instances, `KIND[=NAME]`.
     pub appended: Vec<String>,
     /// Kinds that run in processes of their own; `all` is every one.

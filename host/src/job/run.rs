@@ -241,7 +241,10 @@ fn run_joined(
     let ended = train(session, hooks, &kept, &status, request.trial);
     crate::dispatch::forget_exits();
     #[cfg(unix)]
-    crate::dispatch::forget_crash_file();
+    {
+        crate::dispatch::forget_crash_file();
+        crate::console::settle_what_is_printed();
+    }
     console.clear();
     let (outcome, reason) = (ended.ended.outcome, ended.ended.reason.clone());
     if let Some(TrainError::Distributed(error)) = &ended.ended.error
@@ -328,6 +331,8 @@ fn on_exit(status: &Arc<RunStatus>, reporter: &Reporter) -> impl FnOnce(Exit) + 
         reporter.console.clear();
         let hint = "a plugin must not call `exit`: it stops a run with `run.stop(…)`, or returns an error".to_owned();
         reporter.fail(&Problem::new(message.clone()).with_hint(hint));
+        #[cfg(unix)]
+        crate::console::settle_what_is_printed();
         torchelastic::tell(&message, "plugin", "");
         let error = RunError { kind: "plugin", message: message.clone() };
         status.end(Outcome::Failed, &message, Some(error), &[], &[]);

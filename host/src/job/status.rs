@@ -53,7 +53,12 @@ pub(super) struct RunStatus {
 struct FileState {
     /// The last write failed, which is told once.
     is_behind: bool,
+    /// Descriptors that are kept for the last write, since a plugin may leave the process without any.
+    kept: Vec<std::fs::File>,
 }
+
+/// As many as a write needs at once, and one for a thread that takes one meanwhile.
+const KEPT_DESCRIPTORS: usize = 4;
 
 struct Noted {
     status: Status,
@@ -268,6 +273,13 @@ impl RunStatus {
         let mut noted = self.noted();
         if noted.has_ended {
             return;
+        }
+        if ends {
+            file.kept.clear();
+        } else if file.kept.is_empty() {
+            // Without them, the last write may fail, which is told then.
+            let any = || std::fs::File::open(&self.folder);
+            file.kept.extend(std::iter::repeat_with(any).take(KEPT_DESCRIPTORS).flatten());
         }
         noted.has_ended = ends;
         (noted.is_due, noted.is_urgent) = (false, false);

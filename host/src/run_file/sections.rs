@@ -83,6 +83,10 @@ pub struct RunOptions {
     /// before they take a machine away.
     #[serde(default)]
     pub checkpoint_signal: CheckpointSignal,
+    /// Whether only plugin libraries are opened that `plugins.lock` beside this file lists, with the content that they have
+    /// there; as `--locked` does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub locked: bool,
     /// A hook that takes longer is named in a warning.
     #[serde(default = "hook_warning")]
     pub hook_warning: Every,
@@ -150,6 +154,10 @@ pub enum CheckpointSignal {
 
 fn yes() -> bool {
     true
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Threads of one tensor operation.

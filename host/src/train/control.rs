@@ -187,6 +187,17 @@ impl Controls {
         first
     }
 
+    /// Takes a resume; whether there was one. It ends every pause that was asked for before it.
+    pub(super) fn take_resume(&mut self) -> bool {
+        self.nothing_asked();
+        let waiting = self.waiting();
+        let Some(last) = waiting.iter().rposition(|asked| asked.action == Control::Resume) else { return false };
+        let after = waiting.split_off(last);
+        waiting.retain(|asked| !matches!(asked.action, Control::Pause | Control::Resume));
+        waiting.extend(after.into_iter().skip(1));
+        true
+    }
+
     /// Whether a stop was requested, handled or not.
     pub(super) fn stop_is_asked(&mut self) -> bool {
         self.asked_stop().is_some()
@@ -207,10 +218,71 @@ impl Asked {
     }
 }
 
-/// Adds a request: several for a checkpoint are one checkpoint; the same holds for an evaluation.
+/// Adds a request: several for one thing are one, so that a callback that asks without end fills no memory.
 fn push(waiting: &mut VecDeque<Asked>, asked: Asked) {
-    let once = matches!(asked.action, Control::Checkpoint | Control::Evaluate);
-    if !once || waiting.iter().all(|other| other.action != asked.action) {
-        waiting.push_back(asked);
+    match asked.action {
+        // Once is enough, whoever asks.
+        Control::Checkpoint | Control::Evaluate | Control::EndEpoch
+            if waiting.iter().any(|other| other.action == asked.action) => {}
+        // The last counts: a pause after a resume is a pause.
+        Control::Pause | Control::Resume => {
+            waiting.retain(|other| other.action != asked.action);
+            waiting.push_back(asked);
+        }
+        Control::Stop
+            if waiting.iter().any(|other| {
+                other.action == Control::Stop
+                    && other.by == asked.by
+                    && (other.finishes, other.interrupted) == (asked.finishes, asked.interrupted)
+            }) => {}
+        _ => waiting.push_back(asked),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn controls(asked: &[(Control, &str)]) -> Controls {
+        let mut controls = Controls::new(Interrupt::default(), Requests::default(), false);
+        asked.iter().for_each(|(action, by)| controls.ask(*action, by, "a reason"));
+        controls
+    }
+
+    fn waiting(controls: &mut Controls) -> Vec<(Control, String)> {
+        std::iter::from_fn(|| controls.next()).map(|asked| (asked.action, asked.by)).collect()
+    }
+
+    #[test]
+    fn who_asks_without_end_asks_once() {
+        use Control::{Checkpoint, EndEpoch, Pause, Resume, Stop};
+        let flood: Vec<(Control, &str)> = [Stop, EndEpoch, Checkpoint, Pause, Resume]
+            .map(|action| (action, "a"))
+            .into_iter()
+            .cycle()
+            .take(5000)
+            .collect();
+        let mut flooded = controls(&flood);
+        flooded.ask(Stop, "b", "another");
+        let told = waiting(&mut flooded);
+        let by = |by: &str| move |action| (action, by.to_owned());
+        let expected: Vec<_> =
+            [Stop, EndEpoch, Checkpoint, Pause, Resume].map(by("a")).into_iter().chain([by("b")(Stop)]).collect();
+        assert_eq!(told, expected);
+        assert_eq!(
+            waiting(&mut controls(&[(Pause, "a"), (Resume, "b"), (Pause, "c")])),
+            [by("b")(Resume), by("c")(Pause)]
+        );
+    }
+
+    #[test]
+    fn a_resume_ends_the_pauses_before_it() {
+        use Control::{Checkpoint, Pause, Resume};
+        let mut asked = controls(&[(Checkpoint, "a"), (Pause, "a"), (Resume, "b")]);
+        assert!(asked.take_resume() && !asked.take_resume());
+        assert_eq!(waiting(&mut asked), [(Checkpoint, "a".to_owned())]);
+        let mut asked = controls(&[(Resume, "b"), (Pause, "a")]);
+        assert!(asked.take_resume());
+        assert_eq!(waiting(&mut asked), [(Pause, "a".to_owned())]);
     }
 }

@@ -8,6 +8,7 @@
 //! [`Job`](crate::job::Job) combines them with a run file and plugins.
 
 mod answers;
+mod changes;
 mod checkpointing;
 mod control;
 mod custom;

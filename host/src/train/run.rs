@@ -327,7 +327,7 @@ impl Trainer {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         tracing::info!(by, reason, "paused");
         self.session.set_paused(true);
-        while self.session.controls.take(Control::Resume).is_none() && !self.session.controls.stop_is_asked() {
+        while !self.session.controls.take_resume() && !self.session.controls.stop_is_asked() {
             std::thread::sleep(LOOK_EVERY);
             // The requests of remotes and background callbacks are read with the next event.
             self.dispatcher.flush(&mut self.session)?;

@@ -439,8 +439,9 @@ impl Session {
         self.enter(Phase::Forward);
         self.share_buffers()?;
         self.group.set_computing(true);
+        let before = self.before_changed_step()?;
         if let Err(error) = self.compute_gradients(callbacks) {
-            return Err(self.explained(error));
+            self.compute_without_changes(callbacks, before, error).map_err(|error| self.explained(error))?;
         }
         self.finish_sums()?;
         self.group.set_computing(false);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
+use super::changes::Change;
 use super::custom::{Around, run_batch_step};
 use super::error::TrainError;
 use super::feed::{Feed, StepBatch, StepSizes};
@@ -41,6 +42,8 @@ pub(super) struct Step {
     pub(super) gradient_norm: Option<f64>,
     /// The gradient of a loss with respect to itself: a one on the model's device.
     one: Option<Tensor>,
+    /// What callbacks wrote into the batch, in order.
+    pub(super) changes: Vec<Change>,
     /// Batch sizes of the step, for accumulation.
     sizes: StepSizes,
     /// Where there are several ranks: the weight of all samples of the step, as a part of their number.
@@ -123,6 +126,7 @@ impl Learner {
         // The tensors of the last step are freed here, not between its hooks.
         (self.step.inputs, self.step.targets) = (None, None);
         self.step.others.clear();
+        self.step.changes.clear();
         (self.step.outputs, self.step.loss) = (None, None);
         self.step.loss_value.set(None);
         (self.step.whole_weight, self.step.asked) = (None, None);

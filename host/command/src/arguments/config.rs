@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Subcommand, ValueEnum};
 
-use super::folders::Folders;
+use super::folders::{Folders, Locking};
 
 /// `host config …`
 #[derive(Debug, Subcommand)]
@@ -17,6 +17,9 @@ pub enum ConfigCommand {
         /// Where the plugin libraries are.
         #[command(flatten)]
         folders: Folders,
+        /// Whether only libraries of a lock are opened.
+        #[command(flatten)]
+        locking: Locking,
         /// Overrides a key of the run file: `train.epochs=3`.
         #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
         overrides: Vec<String>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::folders::Folders;
+use super::folders::{Folders, Locking};
 use super::run::Shown;
 
 const EVALUATE_EXAMPLES: &str = "\
@@ -106,6 +106,9 @@ pub struct CheckpointArguments {
     /// Where the plugin libraries are.
     #[command(flatten)]
     pub folders: Folders,
+    /// Whether only libraries of a lock are opened.
+    #[command(flatten)]
+    pub locking: Locking,
     /// Adds a callback; those that the run's own file names take no part.
     #[arg(long = "plugin", value_name = "KIND[=NAME]", action = ArgAction::Append)]
     pub plugin: Vec<String>,

@@ -5,17 +5,19 @@ mod config;
 mod folders;
 mod jobs;
 mod model;
+mod packages;
 mod plugins;
 mod run;
 mod runs;
 
 use clap::{Parser, Subcommand};
 
-pub use check::{Check, Scope};
+pub use check::{Check, Scope, Tier};
 pub use config::{ConfigCommand, SchemaOf};
-pub use folders::Folders;
+pub use folders::{Folders, Locking};
 pub use jobs::{CheckpointArguments, EvaluateArguments, ExportArguments, PredictArguments, PredictionFormat};
 pub use model::ModelArguments;
+pub use packages::{AddOptions, IndexOptions, Origin, PackageOptions, PluginsPlace, RemoveOptions, UpdateOptions};
 pub use plugins::{CheckKind, CheckOptions, Language, NewOptions, PluginsCommand};
 pub use run::{Change, ProgramArguments, RunArguments, Shown};
 pub use runs::{

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::check;
-use super::folders::Folders;
+use super::check::Tier;
+use super::folders::{Folders, Locking};
+use super::packages::{AddOptions, IndexOptions, PackageOptions, RemoveOptions, UpdateOptions};
 
 /// `host plugins …`
 #[derive(Debug, Subcommand)]
@@ -24,6 +26,9 @@ pub enum PluginsCommand {
         /// Where the libraries are.
         #[command(flatten)]
         folders: Folders,
+        /// Whether only libraries of a lock are opened.
+        #[command(flatten)]
+        locking: Locking,
         /// Writes one JSON array with the full descriptions of the kinds.
         #[arg(long)]
         json: bool,
@@ -36,7 +41,41 @@ pub enum PluginsCommand {
         /// Where the libraries are.
         #[command(flatten)]
         folders: Folders,
+        /// Whether only libraries of a lock are opened.
+        #[command(flatten)]
+        locking: Locking,
     },
+    /// Writes `plugins.lock`: the libraries of the folders, by their content.
+    ///
+    /// What it writes takes the place of what the lock had for this machine's target; the entries for other targets stay, so
+    /// that one lock serves several machines. The lock belongs beside the run file, under version control. It opens the
+    /// libraries, to ask them for their kinds: look at what you lock.
+    #[command(
+        after_help = "Examples:\n  host plugins lock --plugins plugins\n  host plugins lock --plugins plugins --lock runs/plugins.lock\n  host run run.toml --plugins plugins --locked"
+    )]
+    Lock {
+        /// Where the libraries are.
+        #[command(flatten)]
+        folders: Folders,
+        /// The lock.
+        #[arg(long, value_name = "FILE", default_value = "plugins.lock")]
+        lock: PathBuf,
+    },
+    /// Packs a library, its description, README and license into `NAME-VERSION-TARGET.tar.zst`.
+    ///
+    /// The same files give the same bytes. The library is opened, to ask it for its kinds.
+    Package(PackageOptions),
+    /// Adds a package to a plugins folder and to the lock.
+    ///
+    /// Nothing of it runs: the archive is checked, unpacked aside, and its library renamed into the folder. Its texts go to
+    /// `packages/NAME` there.
+    Add(AddOptions),
+    /// Removes a package from a plugins folder and from the lock, there for every target.
+    Remove(RemoveOptions),
+    /// Replaces packages by the newest versions of an index.
+    Update(UpdateOptions),
+    /// Makes a folder of packages an index, by JSON files beside them; it may be served as a static site.
+    Index(IndexOptions),
     /// Drives every hook of every kind in a library through a simulated run, and shows what goes wrong.
     ///
     /// The library runs in a child process, so that a crash is a finding like any other. Nothing is trained or
@@ -103,9 +142,15 @@ pub struct CheckOptions {
     /// Sets an option of a kind, in TOML; needed for required options.
     #[arg(long = "set", value_name = "KIND.OPTION=VALUE")]
     pub set: Vec<String>,
-    /// Writes one JSON array of findings.
+    /// The tier that the library must reach: the exit code is 1 when it does not.
+    #[arg(long, value_enum, value_name = "TIER", default_value_t = Tier::Full)]
+    pub tier: Tier,
+    /// Writes one JSON object: host, ABI, tier, a badge, and the findings.
     #[arg(long)]
     pub json: bool,
+    /// Writes only the badge: a line of Markdown for a README, with the tier and the versions of host and ABI.
+    #[arg(long, conflicts_with = "json")]
+    pub badge: bool,
     /// Checks in this process, for a debugger; a crash then ends it.
     #[arg(long)]
     pub in_process: bool,

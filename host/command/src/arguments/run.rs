@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
 
-use super::folders::Folders;
+use super::folders::{Folders, Locking};
 use crate::launch::Processes;
 
 const EXAMPLES: &str = "\
@@ -15,6 +15,7 @@ Examples:
   host run run.toml --out runs/long                         started, or resumed where it stopped
   host run run.toml --processes 2                           two processes of this machine, one run
   host run run.toml --try                                   one batch through every hook
+  host run run.toml --plugins plugins --locked              only libraries as `plugins.lock` lists them
 
 Environment:
   HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`
@@ -29,6 +30,9 @@ pub struct RunArguments {
     /// Where the plugin libraries are.
     #[command(flatten)]
     pub folders: Folders,
+    /// Whether only libraries of a lock are opened.
+    #[command(flatten)]
+    pub locking: Locking,
     /// Adds a callback after the declared ones, unless one of that name is declared.
     #[arg(long = "plugin", value_name = "KIND[=NAME]", action = ArgAction::Append)]
     pub plugin: Vec<String>,

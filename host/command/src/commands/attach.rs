@@ -1,16 +1,17 @@
 //! `host attach`: the console of a running run, read only; with `--shell`, its prompt.
 
 use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::output::{cannot, print};
+use super::output::{cannot, print, print_as_it_is};
 use super::{request, shell, words};
 use crate::arguments::AttachArguments;
 use crate::report::{Problem, Problems, terminal};
 use crate::runs::folder::CONSOLE_FILE;
 use crate::runs::status::FoundRun;
+use crate::stdout::Stdout;
 
 /// How often it looks for new lines.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -33,7 +34,7 @@ pub(super) fn run(arguments: &AttachArguments) -> Result<ExitCode, Problems> {
     let length = file.metadata().map_err(unreadable)?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(SHOWN_BYTES))).map_err(unreadable)?;
     let mut is_first_line_cut = length > SHOWN_BYTES;
-    let on_terminal = std::io::stdout().is_terminal();
+    let on_terminal = Stdout.is_terminal();
     loop {
         // First whether it lives: what it says until then is shown below.
         let found = request::find(&found.folder)?;
@@ -47,12 +48,14 @@ pub(super) fn run(arguments: &AttachArguments) -> Result<ExitCode, Problems> {
         }
         let clear = if on_terminal { "\r\u{1b}[K" } else { "" };
         if !found.is_live() {
-            print(&format!("{clear}{text}"))?;
+            print_as_it_is(clear)?;
+            print(&text)?;
             return Ok(ExitCode::SUCCESS);
         }
         let bar = if on_terminal { bar(&found) } else { String::new() };
         if on_terminal || !text.is_empty() {
-            print(&format!("{clear}{text}{bar}"))?;
+            print_as_it_is(clear)?;
+            print(&format!("{text}{bar}"))?;
         }
         std::thread::sleep(INTERVAL);
     }

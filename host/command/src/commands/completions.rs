@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::output::{cannot, print};
+use super::output::{cannot, print_data};
 use crate::arguments::{Arguments, Shell};
 use crate::report::Problems;
 
@@ -18,7 +18,7 @@ pub(super) fn completions(shell: Shell) -> Result<ExitCode, Problems> {
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "host", &mut script);
-    print(&String::from_utf8_lossy(&script))?;
+    print_data(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -29,7 +29,7 @@ pub(super) fn man() -> Result<ExitCode, Problems> {
     command.build();
     let mut page = Vec::new();
     write(&command, true, &mut page).map_err(|error| cannot("write the man page", &error))?;
-    print(&String::from_utf8_lossy(&page))?;
+    print_data(&String::from_utf8_lossy(&page))?;
     Ok(ExitCode::SUCCESS)
 }
 

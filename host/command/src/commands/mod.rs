@@ -19,7 +19,7 @@ use crate::arguments::{Arguments, Command, ComputeCommand, RunArguments, RunsCom
 use crate::report::{Problem, ProblemJson, Problems, Style, render};
 use crate::{engine, launch};
 
-pub use output::{cannot, print, print_problems, print_refused};
+pub use output::{cannot, print, print_data, print_problems, print_refused};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {

@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 
+use crate::report::{Colors, printable};
 use crate::runs::event::RunEvent;
+use crate::stdout::Stdout;
 
 use super::{Problem, ProblemJson, Problems};
 
@@ -31,22 +33,36 @@ pub fn print_problems(errors: &[Problem], warnings: &[Problem]) -> Result<(), Pr
 pub fn print_refused(Problems(problems): &Problems) -> Result<(), Problems> {
     let problems: Vec<ProblemJson<'_>> = problems.iter().map(|problem| ProblemJson::new("error", problem)).collect();
     let line = RunEvent::Refused { valid: false, problems }.line();
-    print(&format!("{}\n", line.map_err(|error| cannot("write the answer as JSON", &error))?))
+    print_data(&format!("{}\n", line.map_err(|error| cannot("write the answer as JSON", &error))?))
 }
 
 /// Writes a value as JSON for people and programs.
 pub(super) fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Problems> {
     let text = serde_json::to_string_pretty(value).map_err(|error| cannot("write the answer as JSON", &error))?;
-    print(&format!("{text}\n"))
+    print_data(&format!("{text}\n"))
 }
 
-/// Writes to stdout; a reader that stopped reading, such as `head`, is not an error.
+/// Writes text for people to stdout, as [`printable`] makes it; a reader that stopped reading, such as `head`, is not an error.
 ///
 /// # Errors
 ///
 /// When stdout cannot be written.
 pub fn print(text: &str) -> Result<(), Problems> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    print_as_it_is(&printable(text, Colors::Keep))
+}
+
+/// The same for a result that programs read: as it is, unless it goes to a terminal.
+///
+/// # Errors
+///
+/// When stdout cannot be written.
+pub fn print_data(text: &str) -> Result<(), Problems> {
+    if Stdout.is_terminal() { print(text) } else { print_as_it_is(text) }
+}
+
+/// The same for text of this program's own, which may move the cursor.
+pub(super) fn print_as_it_is(text: &str) -> Result<(), Problems> {
+    match Stdout.write_all(text.as_bytes()).and_then(|()| Stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(cannot("write to the standard output", &error))
         }

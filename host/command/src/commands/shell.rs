@@ -25,8 +25,9 @@ mod connect {
 
     use super::super::output::cannot;
     use super::super::request::{self, PATIENCE, SAY_AFTER};
-    use crate::report::{Problem, Problems};
+    use crate::report::{Colors, Printable, Problem, Problems};
     use crate::runs::status::FoundRun;
+    use crate::stdout::Stdout;
 
     /// How often it looks for the socket.
     const INTERVAL: Duration = Duration::from_millis(50);
@@ -94,7 +95,7 @@ mod connect {
                 let _ = to_run.shutdown(Shutdown::Write);
             }
         });
-        let (mut stdout, mut bytes) = (io::stdout().lock(), [0; 4096]);
+        let (mut stdout, mut bytes) = (Printable::new(Stdout, Colors::Keep), [0; 4096]);
         loop {
             let read = match stream.read(&mut bytes) {
                 Ok(0) => return Ok(ExitCode::SUCCESS),

@@ -4,24 +4,25 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::output::{cannot, print, print_json};
+use super::output::{cannot, print, print_as_it_is, print_data, print_json};
 use super::{request, words};
 use crate::arguments::StatusArguments;
 use crate::report::{Problems, terminal};
 use crate::runs::ranks::{FoundRank, ranks_of};
 use crate::runs::status::{FoundRun, State, Status};
+use crate::stdout::Stdout;
 
 /// How often `--watch` looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Problems> {
     let mut found = request::find(&arguments.run.run)?;
-    let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    let on_terminal = Stdout.is_terminal();
     let mut lines_before = 0;
     loop {
         if arguments.json && arguments.watch {
             let text = serde_json::to_string(&json(&found)).map_err(|error| cannot("write the status", &error))?;
-            print(&format!("{text}\n"))?;
+            print_data(&format!("{text}\n"))?;
         } else if arguments.json {
             print_json(&json(&found))?;
         } else {
@@ -29,7 +30,8 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Problems> {
             // In place of what was shown before.
             let up =
                 if on_terminal && lines_before > 0 { format!("\u{1b}[{lines_before}A\u{1b}[J") } else { String::new() };
-            print(&format!("{up}{text}"))?;
+            print_as_it_is(&up)?;
+            print(&text)?;
             lines_before = text.lines().count();
         }
         if !arguments.watch || !found.is_live() {

@@ -6,6 +6,7 @@
 //! [`render`] writes any number of them as one text, [`ProblemJson`] is one for programs.
 
 mod json;
+mod printable;
 mod problem;
 mod render;
 pub mod table;
@@ -13,5 +14,6 @@ pub mod terminal;
 
 pub use json::ProblemJson;
 pub use plugin_api::services::{did_you_mean, list_names as list, nearest};
+pub use printable::{Colors, Printable, printable, printable_line};
 pub use problem::{Label, Problem, Problems, Report, Source};
 pub use render::{Style, render};

@@ -4,6 +4,7 @@ use std::fmt;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
+use super::printable::{Colors, printable};
 use super::problem::{Label, Problem};
 use super::terminal;
 
@@ -38,7 +39,7 @@ impl Style {
     }
 }
 
-/// Writes problems one after another, each ending in a line break.
+/// Writes problems one after another, each ending in a line break. What they cite is a stranger's: the text is [`printable`].
 pub fn render(problems: &[Problem], style: Style) -> String {
     let theme = if style.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
@@ -67,7 +68,7 @@ pub fn render(problems: &[Problem], style: Style) -> String {
             text.push_str(&format!("  {start}hint:{end} {lines}\n"));
         }
     }
-    text
+    printable(&text, if style.color { Colors::Keep } else { Colors::Drop }).into_owned()
 }
 
 /// What miette draws at once: a message with the places in one source. A problem has one for each source.

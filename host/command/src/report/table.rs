@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::printable::{Colors, printable};
 use super::terminal;
 
 /// A last column that would be narrower than this is not wrapped: it would be harder to read than broken lines.
@@ -31,13 +32,17 @@ pub fn write_rows<R: AsRef<[String]>>(
     limit: Option<usize>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut widths: Vec<usize> = header.iter().map(|cell| width(cell)).collect();
-    for row in rows {
-        for (widest, cell) in widths.iter_mut().zip(row.as_ref()) {
+    let rows: Vec<Vec<String>> = std::iter::once(header)
+        .chain(rows.iter().map(AsRef::as_ref))
+        .map(|row| row.iter().map(cell).collect())
+        .collect();
+    let mut widths = vec![0; header.len()];
+    for row in &rows {
+        for (widest, cell) in widths.iter_mut().zip(row) {
             *widest = (*widest).max(width(cell));
         }
     }
-    for row in std::iter::once(header).chain(rows.iter().map(AsRef::as_ref)) {
+    for row in &rows {
         let mut line = String::new();
         let Some((last, others)) = row.split_last() else { continue };
         for (cell, &widest) in others.iter().zip(&widths) {
@@ -51,6 +56,11 @@ pub fn write_rows<R: AsRef<[String]>>(
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// A cell in one line: a line break in a stranger's text would look like a row.
+fn cell(text: &String) -> String {
+    printable(text, Colors::Keep).replace('\n', " ")
 }
 
 /// Characters, without ANSI colors.

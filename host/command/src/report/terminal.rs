@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io::IsTerminal;
 
+use crate::stdout::Stdout;
+
 /// Columns of the terminal that the standard error goes to; `None` if it goes elsewhere.
 pub fn stderr_width() -> Option<usize> {
     terminal_size::terminal_size_of(std::io::stderr()).map(|(width, _)| usize::from(width.0)).filter(|&width| width > 0)
@@ -10,15 +12,24 @@ pub fn stderr_width() -> Option<usize> {
 
 /// Columns of the terminal that the standard output goes to; `None` if it goes elsewhere.
 pub fn stdout_width() -> Option<usize> {
-    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0)).filter(|&width| width > 0)
+    terminal_size::terminal_size_of(Stdout).map(|(width, _)| usize::from(width.0)).filter(|&width| width > 0)
 }
 
 /// Whether to color what goes to `stream`: it is a terminal that shows colors, and `NO_COLOR` is unset or empty
 /// (<https://no-color.org>).
 pub fn shows_colors(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && allows_colors()
+}
+
+/// The same of the standard output.
+pub fn stdout_shows_colors() -> bool {
+    Stdout.is_terminal() && allows_colors()
+}
+
+fn allows_colors() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-    stream.is_terminal() && !refused && !dumb
+    !refused && !dumb
 }
 
 /// The text without ANSI colors.

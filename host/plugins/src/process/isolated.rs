@@ -21,6 +21,7 @@ use super::start::{Process, Stop};
 use super::tensors::{Incoming, Outgoing};
 use crate::error::LoadError;
 use crate::instance::{ENDED, Fault};
+use crate::lock::Expected;
 use crate::python::{self, Package};
 
 /// How long the host looks for an answer before it sleeps. It has nothing else to do meanwhile; where the process needs this
@@ -54,8 +55,8 @@ pub(crate) struct Isolated {
 pub(crate) struct Making<'a> {
     /// The plugin's file.
     pub(crate) path: &'a std::path::Path,
-    /// The hash that it must have.
-    pub(crate) sha256: Option<String>,
+    /// What it must be.
+    pub(crate) expected: Option<&'a Expected>,
     /// The kind, by its place among those of the file, and its name.
     pub(crate) kind: (u32, &'a str),
     /// The instance's name.
@@ -82,7 +83,8 @@ impl Isolated {
         let open = Open {
             protocol: PROTOCOL,
             path: making.path.to_string_lossy().into_owned(),
-            sha256: making.sha256,
+            sha256: making.expected.map(|expected| expected.sha256),
+            beside: making.expected.map(|expected| expected.beside.clone()).unwrap_or_default(),
             limits: isolation.limits,
         };
         // What Python imports is not what a hook may take.

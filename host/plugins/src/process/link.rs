@@ -183,3 +183,80 @@ pub(super) fn read_frame<M: DeserializeOwned>(mut socket: &UnixStream) -> io::Re
     }
     decode::<_, ()>(&body).map(Some).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+
+    use super::super::messages::{Answer, Call};
+    use super::*;
+
+    /// What a link makes of bytes that come over a socket which is closed then.
+    fn received(bytes: Vec<u8>) -> Result<Answer, LinkError<()>> {
+        let (own, mut other) = UnixStream::pair().unwrap();
+        let writer = std::thread::spawn(move || drop(other.write_all(&bytes)));
+        let mut link = Link::socket(own).unwrap();
+        let answer = link.receive(|| Ok(()));
+        drop(link);
+        writer.join().unwrap();
+        answer
+    }
+
+    fn frame(answer: &Answer) -> Vec<u8> {
+        let mut frame = Vec::new();
+        encode::<()>(answer, &mut frame).unwrap();
+        frame
+    }
+
+    fn call() -> Answer {
+        Answer::Call(Call {
+            ticket: 7,
+            service: 3,
+            payload: plugin_api::protocol::Blob(vec![1, 2, 3]),
+            tensors: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn messages_that_come_together_are_told_apart() {
+        let (own, mut other) = UnixStream::pair().unwrap();
+        let returned = Answer::Returned { status: 1, message: "no".to_owned() };
+        other.write_all(&[frame(&call()), frame(&returned)].concat()).unwrap();
+        let mut link = Link::socket(own).unwrap();
+        let mut next = || link.receive::<Answer, ()>(|| Ok(())).unwrap();
+        assert_eq!((next(), next()), (call(), returned));
+    }
+
+    #[test]
+    fn a_promise_of_more_than_there_is_takes_no_memory() {
+        let promised = |length: u32| received([&length.to_le_bytes()[..], b"few"].concat());
+        assert!(matches!(promised(LONGEST + 1), Err(LinkError::Malformed(_))));
+        assert!(matches!(promised(LONGEST), Err(LinkError::Gone)));
+    }
+
+    #[test]
+    fn a_wait_for_a_slow_side_ends_when_it_is_told() {
+        let (own, _other) = UnixStream::pair().unwrap();
+        let mut link = Link::socket(own).unwrap();
+        let since = Instant::now();
+        let waits = || if since.elapsed() > Duration::from_millis(50) { Err("too long") } else { Ok(()) };
+        assert!(matches!(link.receive::<Answer, _>(waits), Err(LinkError::GaveUp("too long"))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = received(bytes);
+        }
+
+        #[test]
+        fn a_damaged_message_is_a_message_or_an_error(at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = frame(&call());
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = received(bytes);
+        }
+    }
+}

@@ -27,6 +27,9 @@
 use plugin_api::protocol::{Blob, Descriptor};
 use serde::{Deserialize, Serialize};
 
+use crate::checksum::Checksum;
+use crate::neighbors::Neighbor;
+
 /// The version of the protocol. A child of another version is refused when it starts.
 pub const PROTOCOL: u32 = 1;
 
@@ -65,7 +68,10 @@ pub struct Open {
     pub path: String,
     /// The SHA-256 that the file must have, in hexadecimal digits.
     #[serde(default)]
-    pub sha256: Option<String>,
+    pub sha256: Option<Checksum>,
+    /// With a SHA-256: the libraries beside it that it may use; no others are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Neighbor>,
     /// What the process may use.
     #[serde(default)]
     pub limits: Limits,

@@ -17,6 +17,7 @@ use super::link::{self, Link, LinkError};
 use super::messages::{Open, Opened, Order, PROTOCOL, Report};
 use crate::descriptor_cache::Description;
 use crate::error::LoadError;
+use crate::lock::Expected;
 use crate::log;
 
 /// The program that holds a library in a process of its own, beside the host's.
@@ -277,13 +278,16 @@ pub(crate) fn command(path: &Path) -> Result<Command, LoadError> {
 /// # Errors
 ///
 /// When it cannot be opened there.
-pub(crate) fn describe(path: &Path, isolation: &Isolation) -> Result<Description, LoadError> {
+pub(crate) fn describe(
+    path: &Path,
+    expected: Option<&Expected>,
+    isolation: &Isolation,
+) -> Result<Description, LoadError> {
     let failed = |error: io::Error| LoadError::Process { path: path.to_owned(), detail: error.to_string() };
-    describe_by(command(path)?, path, None, isolation, failed)
+    describe_by(command(path)?, path, expected, isolation, failed)
 }
 
-/// The same in a process that `command` starts; the file must have the hash, if one is given. `not_started` says what to say
-/// where it cannot be started.
+/// The same in a process that `command` starts. `not_started` says what to say where it cannot be started.
 ///
 /// # Errors
 ///
@@ -291,14 +295,20 @@ pub(crate) fn describe(path: &Path, isolation: &Isolation) -> Result<Description
 pub(crate) fn describe_by(
     command: Command,
     path: &Path,
-    sha256: Option<String>,
+    expected: Option<&Expected>,
     isolation: &Isolation,
     not_started: impl FnOnce(io::Error) -> LoadError,
 ) -> Result<Description, LoadError> {
     let failed = |detail: String| LoadError::Process { path: path.to_owned(), detail };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut process = Process::start(command, &name).map_err(not_started)?;
-    let open = Open { protocol: PROTOCOL, path: path.to_string_lossy().into_owned(), sha256, limits: isolation.limits };
+    let open = Open {
+        protocol: PROTOCOL,
+        path: path.to_string_lossy().into_owned(),
+        sha256: expected.map(|expected| expected.sha256),
+        beside: expected.map(|expected| expected.beside.clone()).unwrap_or_default(),
+        limits: isolation.limits,
+    };
     let opened = process.open(open, isolation.timeout)?;
     let descriptors = opened.descriptors().map_err(|error| failed(format!("it does not describe itself: {error}")))?;
     Ok(Description { descriptors, build: opened.build })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Class, Python, describe, hash_of};
+use super::{Class, Python, describe, expected};
 use crate::catalogue::{Catalogue, Kind, Rejected};
 use crate::error::{CatalogueError, LoadError};
 
@@ -14,10 +14,13 @@ impl Catalogue {
     /// A named file that cannot be opened, or a kind that there is already. A file of a folder that cannot be opened is in
     /// [`Self::rejected`].
     pub fn open_sources(&mut self, python: &Python, wanted: impl Fn(&str) -> bool) -> Result<(), CatalogueError> {
-        let (opened, left) = std::mem::take(&mut self.sources)
+        let (opened, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sources)
             .into_iter()
             .partition(|(_, kinds, _)| kinds.iter().any(|kind| wanted(kind)));
         self.sources = left;
+        if let (true, Some((path, ..))) = (self.is_locked, opened.first()) {
+            return Err(LoadError::NotLocked { path: path.clone() }.into());
+        }
         for (path, marked, is_named) in opened {
             match kinds_of(&path, &marked, python) {
                 Ok(kinds) => self.add_kinds(kinds)?,
@@ -40,10 +43,13 @@ impl Catalogue {
     /// When there is no Python, or no such class.
     pub fn choose(&mut self, entry: usize, class: &Class, python: &Python) -> Result<(), LoadError> {
         let path = class.file.as_deref().unwrap_or(Path::new(""));
-        let sha256 = class.file.as_deref().map(hash_of).transpose()?;
+        if self.is_locked {
+            return Err(LoadError::NotLocked { path: class.file.clone().unwrap_or_else(|| class.name.clone().into()) });
+        }
+        let expected = class.file.as_deref().map(expected).transpose()?;
         let starter = python.starter(Some(class))?;
-        let description = describe(&starter, path, sha256.clone())?;
-        let mut kinds = Kind::in_python(path, description, starter, sha256);
+        let description = describe(&starter, path, expected.as_ref())?;
+        let mut kinds = Kind::in_python(path, description, starter, expected);
         if let Some(kind) = kinds.next() {
             self.chosen.insert(entry, kind);
         }
@@ -58,15 +64,15 @@ impl Catalogue {
 
 /// The kinds that a source file says.
 fn kinds_of(path: &Path, marked: &[String], python: &Python) -> Result<Vec<Kind>, LoadError> {
-    let sha256 = hash_of(path)?;
+    let expected = expected(path)?;
     let starter = python.starter(None)?;
-    let description = describe(&starter, path, Some(sha256.clone()))?;
+    let description = describe(&starter, path, Some(&expected))?;
     let has: Vec<String> = description.descriptors.iter().map(|descriptor| descriptor.kind.clone()).collect();
     if let Some(missing) = marked.iter().find(|kind| !has.contains(kind)) {
         let has = has.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
         return Err(LoadError::OtherMark { path: path.to_owned(), marked: missing.clone(), has });
     }
-    let kinds = Kind::in_python(path, description, starter, Some(sha256));
+    let kinds = Kind::in_python(path, description, starter, Some(expected));
     Ok(kinds.filter(|kind| marked.contains(&kind.descriptor().kind)).collect())
 }
 

@@ -5,6 +5,8 @@
 //!
 //! Invariant: a file is executed only in a process of its own, and only if a run or a command names its kind.
 
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "processes of their own need Linux"))]
+
 mod kinds;
 mod mark;
 mod package;
@@ -17,8 +19,10 @@ pub(crate) use mark::{is_source, kinds_of, sources_in};
 pub(crate) use package::Package;
 pub use package::files as package_files;
 
+use crate::checksum::Checksum;
 use crate::descriptor_cache::Description;
 use crate::error::LoadError;
+use crate::lock::Expected;
 
 /// The kind that runs one class: `kind = "python", options = { file = "callbacks.py", class = "Mine", args = { } }`.
 pub const KIND: &str = "python";
@@ -46,7 +50,6 @@ pub struct Class {
 }
 
 /// How long a file may take to be imported, at least: packages such as PyTorch take seconds.
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "plugins run in processes of their own on Linux"))]
 pub(crate) const OPENING: Duration = Duration::from_secs(120);
 
 /// What starts a process for a plugin in Python.
@@ -103,28 +106,27 @@ impl Starter {
 /// # Errors
 ///
 /// When there is no Python, or it cannot open the file.
-pub(crate) fn describe(starter: &Starter, path: &Path, sha256: Option<String>) -> Result<Description, LoadError> {
+pub(crate) fn describe(starter: &Starter, path: &Path, expected: Option<&Expected>) -> Result<Description, LoadError> {
     #[cfg(target_os = "linux")]
     {
         let isolation = crate::Isolation { timeout: Some(OPENING), ..Default::default() };
         let not_started = |source| starter.not_started(path, source);
-        crate::process::describe_by(starter.command(), path, sha256, &isolation, not_started)
+        crate::process::describe_by(starter.command(), path, expected, &isolation, not_started)
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = (starter, sha256);
+        let _ = (starter, expected);
         Err(LoadError::NoIsolation { path: path.to_owned() })
     }
 }
 
-/// The SHA-256 of a source file, in hexadecimal digits.
+/// What a source file is now: a process opens it only if it is the same then.
 ///
 /// # Errors
 ///
 /// When it cannot be read.
-pub(crate) fn hash_of(path: &Path) -> Result<String, LoadError> {
-    use sha2::{Digest, Sha256};
+pub(crate) fn expected(path: &Path) -> Result<Expected, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let bytes = mark::read(path).map_err(unreadable)?;
-    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(Expected { sha256: Checksum::of(&bytes), beside: Vec::new() })
 }

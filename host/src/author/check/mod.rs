@@ -5,6 +5,7 @@
 //! knows in which check, and in which hook, a child died. [`kind`] has the checks themselves, [`simulation`]
 //! the order of events, [`services`] and [`world`] the answers to the hooks.
 
+mod badge;
 mod child;
 mod findings;
 mod kind;
@@ -20,7 +21,8 @@ mod world;
 use std::io::Write;
 use std::process::ExitCode;
 
-use host_command::arguments::CheckOptions;
+use host_command::arguments::{CheckOptions, Tier};
+use serde::Serialize;
 
 use super::output::cannot_write;
 use crate::report::Problems;
@@ -37,6 +39,33 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
+impl Checked {
+    /// The highest tier of which no check failed; `None` if one of the lowest did.
+    pub fn tier(&self) -> Option<Tier> {
+        let failed = self.findings.iter().filter(|finding| finding.verdict == Verdict::Failed);
+        match failed.map(|finding| finding.check.tier()).min() {
+            None => Some(Tier::Full),
+            Some(Tier::Full) => Some(Tier::Basic),
+            Some(Tier::Basic) => None,
+        }
+    }
+}
+
+/// What `--json` writes.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// The version of the host that checked.
+    host: &'static str,
+    /// Its version of the plugin ABI.
+    abi: String,
+    /// What built the library; empty if it was not loaded.
+    library: &'a str,
+    tier: Option<Tier>,
+    /// A line of Markdown.
+    badge: String,
+    findings: &'a [Finding],
+}
+
 /// Checks a library.
 ///
 /// # Errors
@@ -48,15 +77,24 @@ pub fn check(options: &CheckOptions) -> Result<Checked, Problems> {
     if options.in_process { Ok(child::check_here(options, &given)) } else { child::check_apart(options) }
 }
 
-/// Checks a library and writes the findings; the exit code is 1 when a check failed.
+/// Checks a library and writes the findings; the exit code is 1 when it does not reach the tier that is asked for.
 pub(super) fn run(options: &CheckOptions, color: bool, out: &mut dyn Write) -> Result<ExitCode, Problems> {
     let checked = check(options)?;
     if options.json {
-        serde_json::to_writer_pretty(&mut *out, &checked.findings).map_err(|error| cannot_write(error.into()))?;
+        let report = Report {
+            host: badge::HOST,
+            abi: badge::abi(),
+            library: &checked.library,
+            tier: checked.tier(),
+            badge: badge::badge(checked.tier()),
+            findings: &checked.findings,
+        };
+        serde_json::to_writer_pretty(&mut *out, &report).map_err(|error| cannot_write(error.into()))?;
         writeln!(out).map_err(cannot_write)?;
+    } else if options.badge {
+        writeln!(out, "{}", badge::badge(checked.tier())).map_err(cannot_write)?;
     } else {
         report::write(&options.file, &checked, color, out).map_err(cannot_write)?;
     }
-    let failed = checked.findings.iter().any(|finding| finding.verdict == Verdict::Failed);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if checked.tier() < Some(options.tier) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::Checked;
-use host_command::arguments::{Check, Scope};
+use host_command::arguments::{Check, Scope, Tier};
 
 use super::findings::{Finding, Verdict};
 use crate::report::{table, terminal};
@@ -32,12 +32,13 @@ pub(super) fn write(file: &Path, checked: &Checked, color: bool, out: &mut dyn W
     let count = |verdict| checked.findings.iter().filter(|finding| finding.verdict == verdict).count();
     writeln!(
         out,
-        "\n{} check{plural}: {} passed, {} warned, {} failed, {} skipped",
+        "\n{} check{plural}: {} passed, {} warned, {} failed, {} skipped; tier: {}",
         checked.findings.len(),
         count(Verdict::Passed),
         count(Verdict::Warning),
         count(Verdict::Failed),
-        count(Verdict::Skipped)
+        count(Verdict::Skipped),
+        checked.tier().map_or("none", Tier::name)
     )
 }
 

@@ -16,6 +16,7 @@ mod text;
 
 use std::path::PathBuf;
 
+use host_command::arguments::Locking;
 use plugin_api::event::Outcome;
 use serde_json::Value;
 
@@ -96,6 +97,8 @@ pub struct CheckpointRequest {
     pub checkpoint: Option<String>,
     /// Folders and library files.
     pub plugins: Vec<PathBuf>,
+    /// Whether only libraries of a lock are opened.
+    pub locking: Locking,
     /// Instances, `KIND[=NAME]`.
     pub appended: Vec<String>,
     /// `KEY=VALUE` overrides of the run file.

@@ -18,7 +18,7 @@ use crate::config::{Document, Every};
 use crate::data::{self, Data, DataDescription, OtherData, Sources, Wanted};
 use crate::dispatch::{self, Order};
 use crate::model::ModelOptions;
-use crate::plugins::Python;
+use crate::plugins::{Python, lock};
 use crate::report::{Problem, Problems};
 use crate::run_file::{self, EvalOptions, RunFile};
 use crate::train::{self, Batches, EvaluationPlan, Resume, TrainingPlan};
@@ -75,8 +75,10 @@ impl CheckpointPlan {
             }
         }
 
+        let locking = &request.locking;
+        let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
         let isolated = isolation::of(&run_file, &[]);
-        let mut catalogue = isolation::catalogue(&request.plugins, &isolated, &run_file.plugins)?;
+        let mut catalogue = isolation::catalogue(&request.plugins, lock.as_deref(), &isolated, &run_file.plugins)?;
         let python = Python::new(run_file.run.python.clone());
         python::open(&mut catalogue, &python, &document, &run_file.plugins, &located.path)?;
         let rejected: Vec<Problem> =
@@ -138,7 +140,7 @@ impl CheckpointPlan {
             model,
             plan,
             device,
-            rejected,
+            rejected: catalogue.warnings(),
         })
     }
 

@@ -53,7 +53,7 @@ impl PredictionFile {
         let writer = match format {
             PredictionFormat::Csv => {
                 let mut csv = csv::Writer::from_writer(out);
-                csv.write_record(header(meaning))?;
+                csv.write_record(header(meaning).iter().map(|name| no_formula(name)))?;
                 Writer::Csv(Box::new(csv))
             }
             PredictionFormat::Jsonl => Writer::Jsonl(out),
@@ -82,7 +82,7 @@ impl PredictionFile {
                     }
                 }
                 record.extend(prediction.numbers.iter().copied().map(text));
-                csv.write_record(record)?;
+                csv.write_record(record.iter().map(|cell| no_formula(cell)))?;
             }
             Writer::Jsonl(out) => {
                 let columns = meaning.columns();
@@ -153,6 +153,14 @@ fn header(meaning: &Meaning) -> Vec<String> {
     header
 }
 
+/// A cell that no spreadsheet computes: names of files and classes are a stranger's, and one that begins like a formula has an
+/// apostrophe before it. A number stays as it is.
+fn no_formula(cell: &str) -> String {
+    // Also before apostrophes that are there, so that two names stay two.
+    let begins_so = cell.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if begins_so && cell.parse::<f64>().is_err() { format!("'{cell}") } else { cell.to_owned() }
+}
+
 /// A number as the shortest text that f32 reads back.
 fn text(value: f64) -> String {
     (value as f32).to_string()
@@ -167,4 +175,19 @@ fn npy_header(rows: u64, columns: usize) -> Vec<u8> {
     header.resize(LENGTH - 1, b' ');
     header.push(b'\n');
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spreadsheet_computes_no_text() {
+        for text in ["=1+2", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-", "--1", "'=1"] {
+            assert_eq!(no_formula(text), format!("'{text}"));
+        }
+        for cell in ["-1.5e3", "-inf", "nan", "-nan", "+1", "-0", "1", "", "cat", "a=b", "'a"] {
+            assert_eq!(no_formula(cell), cell);
+        }
+    }
 }

@@ -82,6 +82,8 @@ impl Prepared {
             Err(error) => Ended { outcome: Outcome::Failed, reason: error.to_string(), error: Some(error) },
         };
         let ended = self.trainer.tear_down(ended);
+        #[cfg(unix)]
+        crate::console::settle_what_is_printed();
         self.console.clear();
         match &ended.error {
             Some(error) => messages::fail(&self.console, &Problem::from(error)),

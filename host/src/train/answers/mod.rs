@@ -18,10 +18,11 @@ use std::sync::{Arc, PoisonError};
 
 use plugin_api::abi::TensorTable;
 use plugin_api::abi::kinds::{EventKind, ServiceKind};
-use plugin_api::protocol::{Control, ParameterGroup};
+use plugin_api::protocol::{Control, ParameterGroup, TensorSet};
 use plugin_api::services::{no_batch, typed};
 use predictor::known_split;
 
+use super::changes::Change;
 use super::checkpointing::Copying;
 use super::error::TrainError;
 use super::kept::Moment;
@@ -123,7 +124,17 @@ impl Services for Session {
             ServiceKind::TENSOR_WRITE => {
                 let request = call.request(typed::TENSOR_WRITE)?;
                 let targets = tensors::of_set(&self.learner, &self.kept, &request.set, call.hook)?;
-                tensors::write(&targets, &request, call.tensors)
+                let change = match &request.set {
+                    TensorSet::Batch => {
+                        let written = targets.iter().filter(|(name, _)| request.names.contains(name));
+                        let written = written.map(|(_, tensor)| tensor);
+                        Some(Change::of(call.instance, call.hook, written).map_err(TrainError::from)?)
+                    }
+                    _ => None,
+                };
+                tensors::write(&targets, &request, call.tensors)?;
+                self.learner.step.changes.extend(change);
+                Ok(())
             }
             ServiceKind::TENSOR_TO_HOST => tensors::to_host(call.tensors, reply),
             ServiceKind::WEIGHTS_COPY => {

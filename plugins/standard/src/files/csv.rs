@@ -9,7 +9,8 @@
 //! The first three columns are those of `json-lines`. Each cell of a confusion matrix of at most 32 classes is a column:
 //! `val_confusion_matrix[cat,dog]` counts the cats that were predicted as dogs. A metric without a value in a row is an empty cell; NaN and the
 //! infinities are `NaN`, `inf` and `-inf`, which `float()` in Python and `pandas.read_csv` read. Cells are quoted by
-//! RFC 4180.
+//! RFC 4180, and a name that begins as a formula does (`=`, `+`, `-`, `@`) has an apostrophe before it, so that a spreadsheet does
+//! not compute it.
 //!
 //! A metric that first appears during the run becomes a column after the others: the file is written again under a
 //! temporary name, with empty cells in the earlier rows, and then renamed, so that a reader sees the old file or the
@@ -275,9 +276,16 @@ fn line(cells: &[String]) -> Result<Vec<u8>> {
     writer.into_inner().map_err(|error| Error::new(error.to_string()))
 }
 
-/// The column of a metric, which may have the name of one of the row's own.
+/// The column of a metric, which may have the name of one of the row's own, or of a formula.
 fn column(metric: &str) -> String {
-    if FIXED.contains(&metric) { format!("metric_{metric}") } else { metric.to_owned() }
+    if FIXED.contains(&metric) { format!("metric_{metric}") } else { no_formula(metric) }
+}
+
+/// A text that no spreadsheet computes: with an apostrophe before what begins like a formula and is no number.
+fn no_formula(text: &str) -> String {
+    // Also before the apostrophes of one that has some, so that two names stay two.
+    let begins_so = text.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if begins_so && text.parse::<f64>().is_err() { format!("'{text}") } else { text.to_owned() }
 }
 
 fn number(value: f64) -> String {

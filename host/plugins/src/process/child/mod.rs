@@ -25,6 +25,7 @@ use super::messages::{Answer, Create, LONGEST, Opened, Order, PROTOCOL, Report};
 use super::ring::Ring;
 use super::tensors::{Incoming, Outgoing};
 use crate::library::{Library, reply_into, words_of};
+use crate::lock::Expected;
 
 /// The program's `main`.
 pub fn main() -> ExitCode {
@@ -49,7 +50,8 @@ fn serve() -> io::Result<()> {
         return write_frame(&control, &Report::Refused { message, hint: None });
     }
     limits::apply(&open.limits)?;
-    let library = match Library::open(Path::new(&open.path)) {
+    let expected = open.sha256.map(|sha256| Expected { sha256, beside: open.beside });
+    let library = match Library::open_expecting(Path::new(&open.path), expected.as_ref()) {
         Ok(library) => library,
         Err(error) => {
             let (message, hint) = (error.to_string(), error.hint());

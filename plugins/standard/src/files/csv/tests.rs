@@ -44,6 +44,24 @@ fn a_metric_that_comes_up_becomes_a_column() {
 }
 
 #[test]
+fn a_spreadsheet_computes_no_name() {
+    let mut host = host();
+    host.train_start().unwrap();
+    for (name, value) in
+        [("=1+2", 1.0), ("'=1+2", 2.0), ("-loss", -1.5e-9), ("@a", f64::NEG_INFINITY), ("-1", f64::NAN)]
+    {
+        host.put_metric(name, value);
+    }
+    host.step_end(5).unwrap();
+    let expected = "kind,epoch,step,''=1+2,'-loss,'=1+2,'@a,-1\nstep,1,5,2.0,-1.5e-9,1.0,-inf,NaN\n";
+    assert_eq!(content(&host), expected);
+    // Columns are known again when they come back.
+    host.put_metric("=1+2", 3.0);
+    host.step_end(10).unwrap();
+    assert_eq!(content(&host).lines().count(), 3, "{}", content(&host));
+}
+
+#[test]
 fn the_evaluation_behind_the_last_epoch_has_a_row_of_its_own() {
     let mut host = host();
     host.train_start().unwrap();

@@ -75,13 +75,14 @@ fn a_callback_reads_beside_the_training_which_keeps_its_bits() {
         for said in ["seen 1", "seen 2", "logged 2"] {
             assert!(log.contains(&format!("\"message\":\"{said}\"")), "{dispatch}: {said}");
         }
-        assert!(ran.output.stdout.is_empty(), "{}", ran.shown());
+        assert!(!String::from_utf8_lossy(&ran.output.stdout).contains("seen"), "{}", ran.shown());
         assert_eq!(ran.status()["metrics"]["seen"], 2.0, "{dispatch}: {}", ran.shown());
     }
 }
 
 #[test]
 fn what_fails_in_python_is_the_failure_of_its_plugin() {
+    let untouched = weights(&run("none", "").run().succeeded());
     for (how, told) in [
         ("raises", "ValueError: on purpose"),
         ("exits", "SystemExit: 0"),
@@ -92,9 +93,13 @@ fn what_fails_in_python_is_the_failure_of_its_plugin() {
         let failure = failures.get(0).cloned().unwrap_or_default();
         assert_eq!((text(&failure, "plugin"), text(&failure, "hook")), ("does", "epoch_end"), "{how}: {failures}");
         assert!(text(&failure, "message").contains(told), "{how}: {failure}");
+        assert_eq!(weights(&ran), untouched, "{how}");
+        if how != "dies" {
+            assert!(text(&failure, "place").contains("does.py:"), "{how}: {failure}");
+        }
     }
     let ran = run("dispatch = 'inline'", "how = 'stops'").run().succeeded();
-    assert_eq!(ran.status()["reason"], "after the first epoch", "{}", ran.shown());
+    assert_eq!(ran.status()["reason"], "`does`: after the first epoch", "{}", ran.shown());
 }
 
 #[test]
@@ -124,7 +129,7 @@ fn the_kind_python_runs_any_class() {
     let options = format!("{{ file = '{}', class = 'Does', args = {{ how = 'stops' }} }}", file.display());
     let entry = format!("kind = 'python'\nname = 'mine'\ndispatch = 'inline'\noptions = {options}");
     let ran = run.instance(&entry).run().succeeded();
-    assert_eq!(ran.status()["reason"], "after the first epoch", "{}", ran.shown());
+    assert_eq!(ran.status()["reason"], "`mine`: after the first epoch", "{}", ran.shown());
     let run = SmallRun::with_libraries(&["checkpoint"]);
     let said = run.instance(&entry.replace("'Does'", "'Doess'").replace(&file.display().to_string(), "gone.py")).run();
     assert!(said.shown().contains("`mine` is a class of `gone.py`, which is not there"), "{}", said.shown());
@@ -165,7 +170,7 @@ fn example(name: &str, run_file: &str, plugins: &[&str]) -> Value {
 #[test]
 fn the_examples_run_as_their_pages_say() {
     let status = example("python-callback", "run.toml", &["--plugins", "."]);
-    assert!(text(&status, "reason").starts_with("val_loss is 0.0"), "{status}");
+    assert!(text(&status, "reason").starts_with("`stop-at-goal`: val_loss is 0.0"), "{status}");
     let status = example("keras-callback", "own.toml", &["--plugins", "../python-callback"]);
     assert_eq!(status["state"], "finished", "{status}");
 }

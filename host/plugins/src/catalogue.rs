@@ -165,15 +165,24 @@ pub struct Rejected {
     pub error: LoadError,
 }
 
+/// A source file of Python that says its kinds.
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) kinds: Vec<String>,
+    /// Whether it was named, and not found in a folder.
+    pub(super) is_named: bool,
+    /// What a lock says that it must be.
+    pub(super) locked: Option<Expected>,
+}
+
 /// Every kind found, by file name and then in the library's own order.
 #[derive(Default)]
 pub struct Catalogue {
     pub(super) kinds: Vec<Kind>,
     pub(super) rejected: Vec<Rejected>,
     exposed: Vec<Exposed>,
-    /// The source files of Python that say their kinds, and were not opened yet; whether they were named, and not found in a
-    /// folder.
-    pub(super) sources: Vec<(PathBuf, Vec<String>, bool)>,
+    /// The source files of Python that say their kinds, and were not opened yet.
+    pub(super) sources: Vec<Source>,
     /// The kinds of entries of a run file that say themselves what they run, by their places there.
     pub(super) chosen: BTreeMap<usize, Kind>,
     /// Whether only what a lock lists is opened.
@@ -217,11 +226,12 @@ impl Catalogue {
         for path in paths {
             if path.is_dir() {
                 files.extend(libraries_in(path)?);
+                files.extend(python::sources_in(path).into_iter().map(|(path, _)| path));
             } else {
                 files.push(path.clone());
             }
         }
-        files.retain(|path| path.exists() && !python::is_source(path));
+        files.retain(|path| path.exists());
         let admission = Admission::check(&lock, lock_file, &files).map_err(refused)?;
         let mut catalogue = Self::of(paths, |path| match admission.expected(path) {
             Some(expected) => find(path, Some(expected)),
@@ -231,6 +241,9 @@ impl Catalogue {
                 .map_err(|detail| LoadError::NoFile { path: path.to_owned(), detail }),
         })?;
         catalogue.is_locked = true;
+        // One that the lock does not list, and that is not refused, is never opened.
+        let of_source = |source: Source| Some(Source { locked: Some(admission.expected(&source.path)?), ..source });
+        catalogue.sources = std::mem::take(&mut catalogue.sources).into_iter().filter_map(of_source).collect();
         let first_kinds = catalogue.kinds.iter().filter(|kind| kind.index == 0);
         let refusals: Vec<Refusal> = first_kinds
             .filter_map(|kind| admission.check_kinds(kind.path(), &kind.listed.description.descriptors).err())
@@ -257,7 +270,12 @@ impl Catalogue {
         for path in paths {
             if path.is_dir() {
                 let sources = python::sources_in(path).into_iter();
-                catalogue.sources.extend(sources.map(|(path, kinds)| (path, kinds, false)));
+                catalogue.sources.extend(sources.map(|(path, kinds)| Source {
+                    path,
+                    kinds,
+                    is_named: false,
+                    locked: None,
+                }));
                 catalogue.expose(trust::open_folder(path));
                 for file in libraries_in(path)? {
                     match list(&file) {
@@ -271,7 +289,7 @@ impl Catalogue {
                 if kinds.is_empty() {
                     return Err(LoadError::NoMark { path: path.clone() }.into());
                 }
-                catalogue.sources.push((path.clone(), kinds, true));
+                catalogue.sources.push(Source { path: path.clone(), kinds, is_named: true, locked: None });
             } else if path.exists() {
                 if let Some(listed) = list(path)? {
                     catalogue.add(listed)?;

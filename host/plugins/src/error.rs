@@ -228,7 +228,7 @@ pub enum LoadError {
         has: String,
     },
     /// A plugin in Python where only what a lock lists may be opened.
-    #[error("`{path}` is a plugin in Python, which no lock lists")]
+    #[error("`{path}` is of the kind `python`, which runs what no lock lists")]
     NotLocked {
         /// The file or the class.
         path: PathBuf,
@@ -294,7 +294,9 @@ impl Report for LoadError {
                 "add the line, without indentation, with the kind of its class; or run a class of it by the kind `python`"
             }
             Self::OtherMark { .. } => "write the kind of its class there: that is `kind`, or the class's name with `-`",
-            Self::NotLocked { .. } => "leave out `--locked`, or the plugin: a lock holds files of libraries only",
+            Self::NotLocked { .. } => {
+                "give its file the line `# host-plugin: KIND` and put it into a folder of plugins, which `host plugins lock` then lists"
+            }
             Self::NotInProcess { .. } => "set `isolation = \"process\"`",
             Self::Loader { .. } => "this is a fault of the plugin: tell its author",
             Self::TooNew { .. } => "use a newer host, or an older version of the plugin",

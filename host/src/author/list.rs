@@ -61,9 +61,7 @@ pub fn list(
 pub(super) fn load(paths: &[PathBuf], locking: &Locking, warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
     let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
     let mut catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
-    if lock.is_none() {
-        catalogue.open_sources(&Python::default(), |_| true).map_err(|error| Problem::from(&error))?;
-    }
+    catalogue.open_sources(&Python::default(), |_| true).map_err(|error| Problem::from(&error))?;
     write!(warnings, "{}", render(&catalogue.warnings(), Style::of_stderr())).map_err(cannot_write)?;
     Ok(catalogue)
 }

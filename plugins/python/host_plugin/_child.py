@@ -37,6 +37,7 @@ class Choice:
 
     def __init__(self, arguments: List[str]) -> None:
         self.is_class = "--class" in arguments
+        self.is_locked = "--locked" in arguments
         self.class_name = ""
         self.adapter = ""
         for name, value in zip(arguments, arguments[1:]):
@@ -238,7 +239,7 @@ def kinds_of(path: str, sha256: Optional[str], choice: Choice) -> List[Type[Call
     Raises:
         Refusal: the file cannot be read or imported, is another one than expected, or has no callback.
     """
-    module = load(path, sha256) if path else None
+    module = load(path, sha256, beside=not choice.is_locked) if path else None
     if choice.is_class:
         from .adapters import chosen
 
@@ -265,8 +266,9 @@ def own_classes(module: ModuleType) -> List[Type[Callback]]:
     return [kind for kind, base in zip(own, is_base) if vars(kind).get("kind") or not base]
 
 
-def load(path: str, sha256: Optional[str]) -> ModuleType:
-    """The module of a file, whose folder is the first on ``sys.path``: the bytes that are hashed are those that run."""
+def load(path: str, sha256: Optional[str], beside: bool = True) -> ModuleType:
+    """The module of a file: the bytes that are hashed are those that run. Its folder is the first on ``sys.path``, unless nothing
+    ``beside`` it may be imported, since nobody has hashed that."""
     try:
         with open(path, "rb") as file:
             source = file.read()
@@ -281,7 +283,8 @@ def load(path: str, sha256: Optional[str]) -> ModuleType:
     full = os.path.abspath(path)
     global _folder
     _folder = os.path.join(os.path.dirname(full), "")
-    sys.path.insert(0, os.path.dirname(full))
+    if beside:
+        sys.path.insert(0, os.path.dirname(full))
     name = os.path.splitext(os.path.basename(full))[0]
     # A file may have any name, such as that of a module of the standard library.
     if not name.isidentifier() or name in sys.modules or _is_standard(name):

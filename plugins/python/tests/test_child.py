@@ -139,6 +139,10 @@ class Opens(unittest.TestCase):
         with ProtocolHost() as host:
             _, opened = host.open(path)
             self.assertEqual([json.loads(each)["kind"] for each in opened["descriptors"]], ["mine"])
+        with ProtocolHost(["--locked"]) as host:
+            name, refused = host.open(path)
+            self.assertEqual(name, "refused")
+            self.assertIn("No module named 'beside'", refused["message"])
 
     def test_limits_are_set(self) -> None:
         path = written(WATCHES + "\nimport resource\nprint(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n")

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Class, Python, describe, expected};
-use crate::catalogue::{Catalogue, Kind, Rejected};
+use crate::catalogue::{Catalogue, Kind, Rejected, Source};
 use crate::error::{CatalogueError, LoadError};
 
 impl Catalogue {
@@ -16,16 +16,13 @@ impl Catalogue {
     pub fn open_sources(&mut self, python: &Python, wanted: impl Fn(&str) -> bool) -> Result<(), CatalogueError> {
         let (opened, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sources)
             .into_iter()
-            .partition(|(_, kinds, _)| kinds.iter().any(|kind| wanted(kind)));
+            .partition(|source| source.kinds.iter().any(|kind| wanted(kind)));
         self.sources = left;
-        if let (true, Some((path, ..))) = (self.is_locked, opened.first()) {
-            return Err(LoadError::NotLocked { path: path.clone() }.into());
-        }
-        for (path, marked, is_named) in opened {
-            match kinds_of(&path, &marked, python) {
+        for source in opened {
+            match kinds_of(&source, python) {
                 Ok(kinds) => self.add_kinds(kinds)?,
-                Err(error) if is_named => return Err(error.into()),
-                Err(error) => self.rejected.push(Rejected { path, error }),
+                Err(error) if source.is_named => return Err(error.into()),
+                Err(error) => self.rejected.push(Rejected { path: source.path, error }),
             }
         }
         Ok(())
@@ -33,7 +30,7 @@ impl Catalogue {
 
     /// The kinds that source files of Python say, and that were not opened.
     pub fn unopened(&self) -> impl Iterator<Item = &str> {
-        self.sources.iter().flat_map(|(_, kinds, _)| kinds).map(String::as_str)
+        self.sources.iter().flat_map(|source| &source.kinds).map(String::as_str)
     }
 
     /// Lets the run file's entry at the place `entry` run a class.
@@ -47,7 +44,7 @@ impl Catalogue {
             return Err(LoadError::NotLocked { path: class.file.clone().unwrap_or_else(|| class.name.clone().into()) });
         }
         let expected = class.file.as_deref().map(expected).transpose()?;
-        let starter = python.starter(Some(class))?;
+        let starter = python.starter(Some(class), false)?;
         let description = describe(&starter, path, expected.as_ref())?;
         let mut kinds = Kind::in_python(path, description, starter, expected);
         if let Some(kind) = kinds.next() {
@@ -63,14 +60,15 @@ impl Catalogue {
 }
 
 /// The kinds that a source file says.
-fn kinds_of(path: &Path, marked: &[String], python: &Python) -> Result<Vec<Kind>, LoadError> {
-    let expected = expected(path)?;
-    let starter = python.starter(None)?;
+fn kinds_of(source: &Source, python: &Python) -> Result<Vec<Kind>, LoadError> {
+    let Source { path, kinds: marked, locked, .. } = source;
+    let expected = locked.clone().map_or_else(|| expected(path), Ok)?;
+    let starter = python.starter(None, locked.is_some())?;
     let description = describe(&starter, path, Some(&expected))?;
     let has: Vec<String> = description.descriptors.iter().map(|descriptor| descriptor.kind.clone()).collect();
     if let Some(missing) = marked.iter().find(|kind| !has.contains(kind)) {
         let has = has.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
-        return Err(LoadError::OtherMark { path: path.to_owned(), marked: missing.clone(), has });
+        return Err(LoadError::OtherMark { path: path.clone(), marked: missing.clone(), has });
     }
     let kinds = Kind::in_python(path, description, starter, Some(expected));
     Ok(kinds.filter(|kind| marked.contains(&kind.descriptor().kind)).collect())

@@ -66,8 +66,8 @@ impl Python {
         Self { program, package: Mutex::default() }
     }
 
-    /// What starts a process; with a class, for that only.
-    pub(crate) fn starter(&self, class: Option<&Class>) -> Result<Starter, LoadError> {
+    /// What starts a process; with a class, for that only. Where only locked files may run, none beside a file is imported.
+    pub(crate) fn starter(&self, class: Option<&Class>, is_locked: bool) -> Result<Starter, LoadError> {
         let mut package = self.package.lock().unwrap_or_else(PoisonError::into_inner);
         let package = match &*package {
             Some(written) => written.clone(),
@@ -77,6 +77,9 @@ impl Python {
         let mut arguments = Vec::new();
         if let Some(class) = class {
             arguments.extend(["--class".to_owned(), class.name.clone(), "--adapter".to_owned(), class.adapter.clone()]);
+        }
+        if is_locked {
+            arguments.push("--locked".to_owned());
         }
         Ok(Starter { program, package, arguments })
     }

@@ -22,6 +22,7 @@ pub mod package;
 #[cfg(unix)]
 mod private_copy;
 pub mod process;
+pub mod python;
 pub mod regular_file;
 mod search;
 pub mod trust;
@@ -35,4 +36,5 @@ pub use instance::{ENDED, Fault, Instance};
 pub use library::Library;
 pub use library::reply_into;
 pub use process::Isolation;
+pub use python::Python;
 pub use search::{Found, VARIABLE};

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -82,7 +82,12 @@ fn leaves_a_file(project: &Project, mark: &Path) -> PathBuf {
 fn a_lock_lists_what_may_be_opened() {
     let project = Project::new();
     project.copy(&build_c_plugins()["norm_limit"], "plugins/libnorm_limit.so");
-    insta::assert_snapshot!(project.shows(&["lock", "--plugins", "plugins"]), @"");
+    insta::assert_snapshot!(project.shows(&["lock", "--plugins", "plugins"]), @r#"
+    exit code: 0
+    -- stdout
+    added    libnorm_limit.so  norm-limit 1.0.0
+    `plugins.lock`: 1 library for [TARGET]
+    "#);
     assert!(project.is_admitted());
     let text = std::fs::read_to_string(project.path("plugins.lock")).expect("the lock");
     let mut lock: toml::Table = text.parse().expect("TOML");
@@ -92,8 +97,18 @@ fn a_lock_lists_what_may_be_opened() {
     library["target"] = "sparc-solaris".into();
     library["sha256"] = "0".repeat(64).into();
     std::fs::write(project.path("plugins.lock"), lock.to_string()).expect("the lock can be written");
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @"");
-    insta::assert_snapshot!(project.shows(&["lock", "--plugins", "plugins"]), @"");
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @r#"
+    exit code: 2
+    -- stderr
+      × the lock `plugins.lock` does not fit the plugins: `plugins/libnorm_limit.so` is not listed
+      hint: the lock has it for sparc-solaris: run `host plugins lock` here, too, if you trust the file
+    "#);
+    insta::assert_snapshot!(project.shows(&["lock", "--plugins", "plugins"]), @r#"
+    exit code: 0
+    -- stdout
+    added    libnorm_limit.so  norm-limit 1.0.0
+    `plugins.lock`: 1 library for [TARGET], 1 for other targets
+    "#);
     assert!(project.is_admitted());
 }
 
@@ -104,7 +119,12 @@ fn nothing_of_a_library_that_is_not_locked_runs() {
     let library = leaves_a_file(&project, &mark);
     // In the place of the one that is locked, and beside it: neither by the cache nor by opening.
     project.copy(&library, "plugins/libnorm_limit.so");
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @"");
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @r#"
+    exit code: 2
+    -- stderr
+      × the lock `plugins.lock` does not fit the plugins: `plugins/libnorm_limit.so` has another content than when it was locked: it has [SIZE] bytes, and had [SIZE] bytes
+      hint: put the file back that was locked, or run `host plugins lock` if you trust this one
+    "#);
     assert!(!mark.exists());
     project.succeeds(&["list", "--plugins", "plugins"]);
     assert!(mark.exists());
@@ -113,9 +133,19 @@ fn nothing_of_a_library_that_is_not_locked_runs() {
     project.copy(&build_c_plugins()["norm_limit"], "plugins/libnorm_limit.so");
     assert!(project.is_admitted());
     project.copy(&library, "plugins/libnorm_limt.so");
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @"");
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @r#"
+    exit code: 2
+    -- stderr
+      × the lock `plugins.lock` does not fit the plugins: `plugins/libnorm_limt.so` is not listed
+      hint: did you mean `libnorm_limit.so`? Otherwise take it out of the folder, or run `host plugins lock` if you trust it
+    "#);
     assert!(!mark.exists());
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked", "--lock", "other.lock"]), @"");
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked", "--lock", "other.lock"]), @r#"
+    exit code: 2
+    -- stderr
+      × there is no lock `other.lock`
+      hint: write it with `host plugins lock`, or name another with `--lock FILE`
+    "#);
 }
 
 #[test]
@@ -132,7 +162,12 @@ fn a_run_may_ask_for_the_lock_itself() {
         assert!(output.status.success(), "{}", shown(&output, &[]));
     };
     run(|_| {}, &[], "").succeeded();
-    insta::assert_snapshot!(run(|_| {}, &[], "locked = true").shown(), @"");
+    insta::assert_snapshot!(run(|_| {}, &[], "locked = true").shown(), @r#"
+    exit code: 2
+    -- stderr
+      × there is no lock `[FOLDER]/plugins.lock`
+      hint: write it with `host plugins lock`, or name another with `--lock FILE`
+    "#);
     assert_eq!(run(|_| {}, &["--locked"], "").code(), Some(2));
     let locked = |arguments: &[&str], line: &str| {
         let run = SmallRun::new().with("seed = 7", &format!("seed = 7\n{line}")).recorder("watcher", "", "");
@@ -176,8 +211,18 @@ fn libraries_beside_a_plugin_are_locked_with_it() {
     assert!(check.status().expect("the host starts").success());
     std::fs::write(project.path("neighbor.c"), "int neighbor(void) { return 2; }").expect("a file can be written");
     compile(&["-o", "plugins/lib/libneighbor.so", "neighbor.c"]);
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @"");
-    insta::assert_snapshot!(project.shows(&["package", "plugins/libplugin.so"]), @"");
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @r#"
+    exit code: 2
+    -- stderr
+      × the lock `plugins.lock` does not fit the plugins: `plugins/lib/libneighbor.so` has another content than when it was locked: its SHA-256 is another one
+      hint: put the file back that was locked, or run `host plugins lock` if you trust this one
+    "#);
+    insta::assert_snapshot!(project.shows(&["package", "plugins/libplugin.so"]), @r#"
+    exit code: 2
+    -- stderr
+      × `plugins/libplugin.so` needs libraries beside itself: `lib/libneighbor.so`
+      hint: link them statically, or give users the folder instead of a package
+    "#);
 }
 
 #[test]
@@ -190,8 +235,21 @@ fn what_others_can_change_is_told_and_refused_with_a_lock() {
         std::fs::set_permissions(project.path(name), std::fs::Permissions::from_mode(mode)).expect("a mode can be set");
     };
     chmod("plugins", 0o777);
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins"]), @"");
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @"");
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins"]), @r#"
+    exit code: 0
+    -- stdout
+    KIND        VERSION  BY DEFAULT  DISPATCH  LIBRARY           SUMMARY
+    norm-limit  1.0.0    no          inline    libnorm_limit.so  Measures the norm of a parameter, and stops the run when it stays too large
+    -- stderr
+      × everybody can change `[PROJECT]/plugins`, and with it what is loaded
+      hint: take the right away: `chmod go-w [PROJECT]/plugins`
+    "#);
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @r#"
+    exit code: 2
+    -- stderr
+      × the lock `plugins.lock` does not fit the plugins: everybody can change `[PROJECT]/plugins`, and with it what is loaded
+      hint: take the right away: `chmod go-w [PROJECT]/plugins`
+    "#);
     chmod("plugins", 0o755);
     assert!(project.is_admitted());
     chmod("plugins.lock", 0o666);
@@ -203,7 +261,9 @@ fn what_others_can_change_is_told_and_refused_with_a_lock() {
     std::os::unix::fs::symlink("../elsewhere/x.so", project.path("plugins/libnorm_limit.so")).expect("a link");
     assert!(project.is_admitted());
     chmod("elsewhere", 0o777);
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins"]), @"");
+    let listed = project.shows(&["list", "--plugins", "plugins"]);
+    assert!(listed.contains("libnorm_limit.so -> [PROJECT]/elsewhere/x.so"), "{listed}");
+    assert!(listed.contains("everybody can change `[PROJECT]/elsewhere`"), "{listed}");
     assert!(!project.is_admitted());
 }
 
@@ -216,8 +276,27 @@ fn what_is_no_file_is_passed_over() {
     let sparse = std::fs::File::create(project.path("plugins/libsparse.so")).expect("a file can be made");
     sparse.set_len(1 << 40).expect("a length can be set");
     std::os::unix::fs::symlink("/dev/zero", project.path("plugins/libzero.so")).expect("a link");
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @"");
-    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins/libpipe.so"]), @"");
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins", "--locked"]), @r#"
+    exit code: 0
+    -- stdout
+    KIND        VERSION  BY DEFAULT  DISPATCH  LIBRARY           SUMMARY
+    norm-limit  1.0.0    no          inline    libnorm_limit.so  Measures the norm of a parameter, and stops the run when it stays too large
+    -- stderr
+      × `plugins/libpipe.so` is passed over: it is a FIFO, not a file
+      hint: take it out of the folder, or leave it: nothing of it is read
+
+      × `plugins/libsparse.so` is passed over: it has [SIZE] bytes, more than 1073741824
+      hint: take it out of the folder, or leave it: nothing of it is read
+
+      × `plugins/libzero.so` is passed over: it is a device, not a file
+      hint: take it out of the folder, or leave it: nothing of it is read
+    "#);
+    insta::assert_snapshot!(project.shows(&["list", "--plugins", "plugins/libpipe.so"]), @r#"
+    exit code: 2
+    -- stderr
+      × `plugins/libpipe.so` is passed over: it is a FIFO, not a file
+      hint: take it out of the folder, or leave it: nothing of it is read
+    "#);
 }
 
 /// A project with a package of the plugin in C in `out`, and its file's name.
@@ -234,19 +313,94 @@ fn packed() -> (Project, String) {
 #[test]
 fn a_package_is_made_added_and_removed() {
     let (project, file) = packed();
-    insta::assert_snapshot!(project.shows(&["package", "libnorm_limit.so", "--out", "out"]), @"");
+    insta::assert_snapshot!(project.shows(&["package", "libnorm_limit.so", "--out", "out"]), @r#"
+    exit code: 0
+    -- stdout
+    out/norm-limit-1.0.0-[TARGET].tar.zst
+    -- stderr
+    `norm-limit` 1.0.0 for [TARGET], with LICENSE, README.md
+    [SIZE] bytes, SHA-256 [HASH]
+    "#);
     let package = format!("out/{file}");
-    insta::assert_snapshot!(project.shows(&["add", &package]), @"");
+    insta::assert_snapshot!(project.shows(&["add", &package]), @r#"
+    exit code: 0
+    -- stdout
+    added `norm-limit` 1.0.0, `plugins/libnorm_limit.so`, not signed
+    kinds: norm-limit
+    "#);
     assert!(project.is_admitted());
-    insta::assert_snapshot!(project.shows(&["add", &package]), @"");
-    insta::assert_snapshot!(project.shows(&["add", "norm-limit"]), @"");
-    insta::assert_snapshot!(project.shows(&["add", &package, "--require-signed"]), @"");
-    insta::assert_snapshot!(project.shows(&["remove", "norm-limits"]), @"");
-    insta::assert_snapshot!(project.shows(&["remove", "norm-limit"]), @"");
+    insta::assert_snapshot!(project.shows(&["add", &package]), @r#"
+    exit code: 0
+    -- stdout
+    was there already: `norm-limit` 1.0.0, `plugins/libnorm_limit.so`, not signed
+    "#);
+    insta::assert_snapshot!(project.shows(&["add", "norm-limit"]), @r#"
+    exit code: 2
+    -- stderr
+      × `norm-limit` is the name of a package, and no index is named
+      hint: name the index with `--index FOLDER|URL`, or with the variable `HOST_INDEX`; for a file give its path, as in `./NAME`
+    "#);
+    insta::assert_snapshot!(project.shows(&["add", &package, "--require-signed"]), @r#"
+    exit code: 2
+    -- stderr
+      × `out/norm-limit-1.0.0-[TARGET].tar.zst` is not signed: there is no `out/norm-limit-1.0.0-[TARGET].tar.zst.minisig`
+      hint: ask its author for a signature: `minisign -Sm PACKAGE`
+    "#);
+    insta::assert_snapshot!(project.shows(&["remove", "norm-limits"]), @r#"
+    exit code: 2
+    -- stderr
+      × no package `norm-limits` is in `plugins`
+      hint: did you mean `norm-limit`?
+    "#);
+    insta::assert_snapshot!(project.shows(&["remove", "norm-limit"]), @r#"
+    exit code: 0
+    -- stdout
+    removed `norm-limit` 1.0.0, `plugins/libnorm_limit.so`
+    "#);
     assert!(!project.path("plugins/libnorm_limit.so").exists());
     std::fs::write(project.path("no.tar.zst"), "text").expect("a file can be written");
-    insta::assert_snapshot!(project.shows(&["add", "no.tar.zst"]), @"");
-    insta::assert_snapshot!(project.shows(&["add", "http://example.org/x.tar.zst"]), @"");
+    insta::assert_snapshot!(project.shows(&["add", "no.tar.zst"]), @r#"
+    exit code: 2
+    -- stderr
+      × `no.tar.zst` is not a package: it is not compressed by Zstandard
+      hint: give a file that `host plugins package` wrote
+    "#);
+    insta::assert_snapshot!(project.shows(&["add", "http://example.org/x.tar.zst"]), @r#"
+    exit code: 2
+    -- stderr
+      × `http://example.org/x.tar.zst` is not contacted: whoever is between could change what comes
+      hint: use `https://`; `http://` is for servers on this machine, such as `http://localhost:8000`
+    "#);
+}
+
+#[test]
+fn an_update_that_is_killed_leaves_something_that_works() {
+    let (project, old) = packed();
+    let source = std::fs::read_to_string(workspace_root().join("examples/c-plugin/norm_limit.c")).expect("an example");
+    let source = source.replace("\"version\": \"1.0.0\"", "\"version\": \"1.1.0\"");
+    std::fs::create_dir(project.path("new")).expect("a folder can be made");
+    std::fs::write(project.path("new/norm_limit.c"), source).expect("a file can be written");
+    compile_c(&project.path("new/norm_limit.c"), &project.path("new"));
+    let new = project.succeeds(&["package", "new/libnorm_limit.so", "--out", "out"]);
+    let old = format!("out/{old}");
+    let mut interrupted = 0;
+    for delay in (0..24).map(|step| Duration::from_millis(step * 4)) {
+        project.succeeds(&["add", &old, "--downgrade"]);
+        let mut command = host();
+        command.args(["plugins", "add", new.trim()]).current_dir(&project.0);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut adding = command.spawn().expect("the host starts");
+        std::thread::sleep(delay);
+        adding.kill().expect("it can be killed");
+        interrupted += usize::from(!adding.wait().expect("it ends").success());
+        let listed = project.succeeds(&["list", "--plugins", "plugins", "--locked"]);
+        assert!(listed.contains("norm-limit  1.0.0") || listed.contains("norm-limit  1.1.0"), "{listed}");
+    }
+    assert!(interrupted > 0, "none was killed in time");
+    project.succeeds(&["add", new.trim()]);
+    let left: Vec<_> =
+        project.path("plugins").read_dir().expect("the folder").map(|entry| entry.expect("one").file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
 }
 
 #[test]
@@ -269,17 +423,32 @@ fn a_key_of_the_user_counts_as_signed() {
     let signature = minisign::sign(None, &pair.sk, content, None, None).expect("a signature");
     std::fs::write(project.path(&format!("out/{file}.minisig")), signature.to_string()).expect("a file");
     let package = format!("out/{file}");
-    insta::assert_snapshot!(project.shows(&["add", &package, "--require-signed"]), @"");
+    insta::assert_snapshot!(project.shows(&["add", &package, "--require-signed"]), @r#"
+    exit code: 2
+    -- stderr
+      × `out/norm-limit-1.0.0-[TARGET].tar.zst` is signed with a key that is not in `[PROJECT]/config/host/keys`
+      hint: get the author's public key in a way that you trust, and put it there as `NAME.pub`
+    "#);
     std::fs::create_dir_all(project.path("config/host/keys")).expect("a folder can be made");
     let key = pair.pk.to_box().expect("a key").to_string();
     std::fs::write(project.path("config/host/keys/team.pub"), key).expect("a file can be written");
-    insta::assert_snapshot!(project.shows(&["add", &package, "--require-signed"]), @"");
+    insta::assert_snapshot!(project.shows(&["add", &package, "--require-signed"]), @r#"
+    exit code: 0
+    -- stdout
+    added `norm-limit` 1.0.0, `plugins/libnorm_limit.so`, signed with the key `team`
+    kinds: norm-limit
+    "#);
     let lock = std::fs::read_to_string(project.path("plugins.lock")).expect("the lock");
     assert!(lock.contains("signed_by = \"team\""), "{lock}");
     let mut bytes = std::fs::read(project.path(&package)).expect("the package");
     bytes.push(0);
     std::fs::write(project.path(&package), bytes).expect("a file can be written");
-    insta::assert_snapshot!(project.shows(&["add", &package]), @"");
+    insta::assert_snapshot!(project.shows(&["add", &package]), @r#"
+    exit code: 2
+    -- stderr
+      × the signature of `out/norm-limit-1.0.0-[TARGET].tar.zst` is wrong: the content is another one than was signed
+      hint: do not use it: it is not what the key's owner signed
+    "#);
 }
 
 /// A server on this machine that gives files of a folder, until it is dropped.
@@ -341,7 +510,11 @@ fn answer(mut stream: TcpStream, folder: &Path) -> std::io::Result<()> {
 #[test]
 fn an_index_is_a_folder_or_a_site() {
     let (project, file) = packed();
-    insta::assert_snapshot!(project.shows(&["index", "out"]), @"");
+    insta::assert_snapshot!(project.shows(&["index", "out"]), @r#"
+    exit code: 0
+    -- stdout
+    `out`: 1 package: norm-limit
+    "#);
     let server = Server::of(&project.path("out"));
     let address = server.address.as_str();
     for (index, folder) in [("out", "by-path"), (address, "by-address")] {
@@ -351,16 +524,35 @@ fn an_index_is_a_folder_or_a_site() {
         assert!(project.path(&format!("{folder}/libnorm_limit.so")).exists());
     }
     project.succeeds(&["add", &format!("{address}/{file}")]);
-    insta::assert_snapshot!(project.shows(&["update", "--index", address]), @"");
+    insta::assert_snapshot!(project.shows(&["update", "--index", address]), @r#"
+    exit code: 0
+    -- stdout
+    `norm-limit` 1.0.0 is the newest
+    "#);
     let missing = project.shows(&["add", "norm-limits", "--index", address]);
-    insta::assert_snapshot!(missing.replace(address, "[SERVER]"), @"");
+    insta::assert_snapshot!(missing.replace(address, "[SERVER]"), @r#"
+    exit code: 2
+    -- stderr
+      × the index `[SERVER]` has no package `norm-limits`
+      hint: did you mean `norm-limit`?
+    "#);
     std::fs::write(project.path("out/elsewhere.tar.zst"), "").expect("a file can be written");
     let elsewhere = project.shows(&["add", &format!("{address}/elsewhere.tar.zst")]);
-    insta::assert_snapshot!(elsewhere.replace(address, "[SERVER]"), @"");
+    insta::assert_snapshot!(elsewhere.replace(address, "[SERVER]"), @r#"
+    exit code: 2
+    -- stderr
+      × cannot get `[SERVER]/elsewhere.tar.zst`: the server answers with status 302
+      hint: check the address and the connection
+    "#);
     // Another file in the place of the one that is indexed.
     std::fs::write(project.path("out").join(&file), "another").expect("a file can be written");
     let another = project.shows(&["add", "norm-limit", "--index", address]);
-    insta::assert_snapshot!(another.replace(address, "[SERVER]"), @"");
+    insta::assert_snapshot!(another.replace(address, "[SERVER]"), @r#"
+    exit code: 2
+    -- stderr
+      × `[SERVER]/norm-limit-1.0.0-[TARGET].tar.zst` is damaged: the SHA-256 of the file, which the index has, is another one
+      hint: get it again; if it stays so, ask whoever it comes from
+    "#);
 }
 
 #[test]
@@ -380,5 +572,9 @@ fn a_check_has_a_tier_and_a_badge() {
     assert_eq!(tier("state-loses", &["--tier", "basic"]), ("basic".into(), Some(0)));
     assert_eq!(tier("panics", &["--tier", "basic"]), (serde_json::Value::Null, Some(1)));
     assert_eq!(tier("crashes", &["--tier", "basic"]), (serde_json::Value::Null, Some(1)));
-    insta::assert_snapshot!(shown(&check("recorder", &["--badge"]), &[]), @"");
+    insta::assert_snapshot!(shown(&check("recorder", &["--badge"]), &[]), @r#"
+    exit code: 0
+    -- stdout
+    ![host plugins check: full, ABI 1.0, host 0.1.0](https://img.shields.io/badge/host_plugin-full_%7C_ABI_1.0_%7C_host_0.1.0-brightgreen)
+    "#);
 }

@@ -124,6 +124,9 @@ fn in_memory(name: &OsStr, bytes: &[u8]) -> Option<PathBuf> {
     file.write_all(bytes).ok()?;
     fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL).ok()?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    // A system may forbid to execute such memory.
+    // SAFETY: the memory is sealed, so that nobody changes it while it is mapped.
+    unsafe { memmap2::MmapOptions::new().len(1).map_exec(&file) }.ok()?;
     if !path.exists() {
         return None;
     }

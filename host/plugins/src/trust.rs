@@ -69,8 +69,8 @@ pub fn exposed<'a>(files: impl IntoIterator<Item = &'a Path>) -> Vec<Exposed> {
 /// What everybody can put new files into; the sticky bit does not help there.
 pub fn open_folder(folder: &Path) -> Vec<Exposed> {
     let mut found = on_the_way(folder);
-    found.extend(itself(folder, true));
-    found.dedup();
+    let itself = folder.canonicalize().ok().and_then(|folder| itself(&folder, true));
+    found.extend(itself.filter(|itself| !found.contains(itself)).into_iter().collect::<Vec<_>>());
     found
 }
 

@@ -26,7 +26,7 @@ pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let json = command.writes_json();
     let outcome = match command {
-        Command::Compute(command) => compute(command),
+        Command::Compute(command) => compute(*command),
         Command::Runs(command) => host_command::run(command),
     };
     outcome.unwrap_or_else(|problems| refused(problems, json))

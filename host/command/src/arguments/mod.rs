@@ -47,7 +47,7 @@ pub struct Arguments {
 pub enum Command {
     /// Those that compute.
     #[command(flatten)]
-    Compute(ComputeCommand),
+    Compute(Box<ComputeCommand>),
     /// Those about the folders of runs.
     #[command(flatten)]
     Runs(RunsCommand),

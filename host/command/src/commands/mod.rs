@@ -26,8 +26,10 @@ pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let json = command.writes_json();
     let outcome = match command {
-        Command::Compute(ComputeCommand::Run(arguments)) => run_engine(&arguments),
-        Command::Compute(_) => engine::become_engine(),
+        Command::Compute(command) => match &*command {
+            ComputeCommand::Run(arguments) => run_engine(arguments),
+            _ => engine::become_engine(),
+        },
         Command::Runs(command) => run(command),
     };
     outcome.unwrap_or_else(|problems| refused(problems, json))

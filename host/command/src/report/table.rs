@@ -34,7 +34,7 @@ pub fn write_rows<R: AsRef<[String]>>(
 ) -> io::Result<()> {
     let rows: Vec<Vec<String>> = std::iter::once(header)
         .chain(rows.iter().map(AsRef::as_ref))
-        .map(|row| row.iter().map(cell).collect())
+        .map(|row| row.iter().map(|text| cell(text)).collect())
         .collect();
     let mut widths = vec![0; header.len()];
     for row in &rows {
@@ -59,7 +59,7 @@ pub fn write_rows<R: AsRef<[String]>>(
 }
 
 /// A cell in one line: a line break in a stranger's text would look like a row.
-fn cell(text: &String) -> String {
+fn cell(text: &str) -> String {
     printable(text, Colors::Keep).replace('\n', " ")
 }
 

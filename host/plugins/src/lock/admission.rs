@@ -144,7 +144,7 @@ fn check<'a>(lock: &'a Lock, target: &str, path: &Path) -> Result<Option<&'a Loc
         return Err(differs(if first.size == size {
             "its SHA-256 is another one".to_owned()
         } else {
-            format!("it has {size} bytes instead of {}", first.size)
+            format!("it has {size} bytes, and had {} bytes", first.size)
         }));
     };
     for beside in &locked.beside {

@@ -153,5 +153,5 @@ fn abi_version(text: &str) -> Option<(u32, u32)> {
 
 /// Whether this host can open what needs this version of the plugin ABI.
 fn fits_this_host(abi: &str) -> bool {
-    abi_version(abi).is_some_and(|(major, minor)| major == abi::MAJOR && minor <= abi::MINOR)
+    abi_version(abi).is_some_and(|(major, minor)| major == abi::MAJOR && (0..=abi::MINOR).contains(&minor))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use super::{
@@ -14,6 +14,9 @@ use crate::inspect::{inspect, this_target};
 
 /// The most memory for what was read last, as a power of two: 64 MiB, eight times what is needed for what we write.
 const LOG_OF_WINDOW: u32 = 26;
+
+/// How Zstandard's files begin. Source: RFC 8878, 3.1.1.
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// What was unpacked into a folder, and fits what it says of itself.
 #[derive(Debug)]
@@ -83,7 +86,11 @@ fn entries(
 ) -> Result<(), PackageError> {
     let forbidden = |detail: String| PackageError::Forbidden { package: package.to_owned(), detail };
     let cannot = |error: io::Error| cannot_read(package, &error);
-    let mut decoder = zstd::stream::read::Decoder::new(BufReader::new(file)).map_err(cannot)?;
+    let mut source = BufReader::new(file);
+    if !source.fill_buf().map_err(cannot)?.starts_with(&MAGIC) {
+        return Err(not_a_package(package, "it is not compressed by Zstandard".to_owned()));
+    }
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(source).map_err(cannot)?;
     decoder.window_log_max(LOG_OF_WINDOW).map_err(cannot)?;
     let mut archive = tar::Archive::new(Limited { source: decoder, left: LARGEST });
     let mut names: Vec<String> = Vec::new();

@@ -472,6 +472,20 @@ proptest! {
     }
 
     #[test]
+    fn a_changed_library_is_looked_at_without_harm(changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8), length in any::<proptest::sample::Index>()) {
+        let mut bytes = library("x");
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let whole = bytes.len();
+        for bytes in [&bytes[..], &bytes[..length.index(whole)]] {
+            let _ = crate::inspect::inspect(Path::new("x"), bytes);
+            let _ = crate::neighbors::of(Path::new("/nowhere/x"), bytes);
+        }
+    }
+
+    #[test]
     fn a_package_that_is_cut_is_refused(length in any::<proptest::sample::Index>()) {
         let whole = whole();
         prop_assert!(unpacked(&whole[..length.index(whole.len())]).is_err());

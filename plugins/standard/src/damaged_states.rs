@@ -63,7 +63,7 @@ fn states() {
     let kinds = [
         saved(|| host::<EarlyStopping>(json!({}))),
         saved(|| host::<ReduceOnPlateau>(json!({}))),
-        saved(|| host::<TimeLimit>(json!({ "limit": "1 h" }))),
+        saved(|| host::<TimeLimit>(json!({ "duration": "1 h" }))),
         saved(|| host::<MovingAverage>(json!({ "metrics": ["*"] }))),
         saved(|| host::<SpikeDetection>(json!({}))),
         saved(|| host::<LrSchedule>(json!({ "points": [[1, 0.5], [3, 0.1]] }))),

@@ -215,9 +215,13 @@ fn callbacks_of_frameworks_do_what_ours_do() {
             .with("epochs = 2", "epochs = 40")
             .with("learning_rate = 1e-2", "learning_rate = 0.3")
             .set(&format!("run.python=\"{}\"", Path::new(&python).display()));
-        let ran = entries.iter().fold(run, |run, entry| run.instance(entry)).run().succeeded();
+        let run = entries.iter().fold(run, |run, entry| run.instance(entry));
+        let child = run.start_with(|command| {
+            command.env("KERAS_BACKEND", "torch");
+        });
+        let ran = run.wait(child).succeeded();
         let status = ran.status();
-        (status["epoch"].clone(), status["metrics"]["learning_rate"].clone(), status["metrics"]["val_loss"].clone())
+        (status["position"].clone(), status["metrics"]["learning_rate"].clone(), status["metrics"]["val_loss"].clone())
     };
     let keras = |class: &str, args: &str| {
         format!(

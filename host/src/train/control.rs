@@ -265,7 +265,7 @@ mod tests {
         let mut flooded = controls(&flood);
         flooded.ask(Stop, "b", "another");
         let told = waiting(&mut flooded);
-        let by = |by: &str| move |action| (action, by.to_owned());
+        let by = |by: &'static str| move |action| (action, by.to_owned());
         let expected: Vec<_> =
             [Stop, EndEpoch, Checkpoint, Pause, Resume].map(by("a")).into_iter().chain([by("b")(Stop)]).collect();
         assert_eq!(told, expected);

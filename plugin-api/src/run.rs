@@ -573,6 +573,9 @@ impl Run<'_> {
 
     /// Prints a line on the host's console; only the host writes to the terminal.
     ///
+    /// ANSI colors (SGR) stay where [`RunInfo::console_colors`](crate::protocol::RunInfo::console_colors) says that they are shown;
+    /// every other control sequence, and characters that are not seen, are taken out. A tab is a space.
+    ///
     /// # Errors
     ///
     /// Those of every service.
@@ -583,7 +586,7 @@ impl Run<'_> {
     }
 
     /// Shows a status line on the host's console, with a bar if there is a progress from 0 to 1;
-    /// an empty text removes it.
+    /// an empty text removes it. It has no colors.
     ///
     /// # Errors
     ///

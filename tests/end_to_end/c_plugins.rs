@@ -290,7 +290,7 @@ fn a_new_plugin_in_c_builds_and_passes_every_check() {
     insta::assert_snapshot!(shown(&command.output().expect("the host starts"), &[]), @r#"
     exit code: 2
     -- stderr
-      × `--plugin-api` is for a plugin in Rust: one in C has all that it needs in its own folder
+      × `--plugin-api` is for a plugin in Rust: any other has all that it needs in its own folder
       hint: leave it out
     "#);
 }

@@ -209,6 +209,10 @@ fn the_end_of_the_process_is_told() {
             assert!(ran.stderr().contains(&format!("host: the process {told}")), "{how} {dispatch}: {}", ran.stderr());
             assert!(afterwards(&ran).contains(&told), "{how} {dispatch}: {}", afterwards(&ran));
         }
+        let ran = ended("exit", dispatch);
+        assert_eq!(ran.code(), Some(1), "{}", ran.shown());
+        let told = "plugin `harms` ended the process in `step_start`, with the exit code 0";
+        assert!(ran.status()["state"] == "failed" && ran.status()["error"] == told, "{}", ran.status());
         let ran = ended("exit on a thread", dispatch);
         assert_eq!(ran.code(), Some(1), "{}", ran.shown());
         let told = "something ended the process outside of any hook, with the exit code 0";

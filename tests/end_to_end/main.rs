@@ -10,6 +10,8 @@ mod kept;
 mod loading;
 // Plugins in C and C++: that they run, and what is said of those that are wrong.
 mod c_plugins;
+// Plugins in Python, and callbacks of other frameworks.
+mod python_plugins;
 // Plugins from others: the lock, who else can change them, packages.
 mod packages;
 // A run from the command line to its output, and what must not change it.

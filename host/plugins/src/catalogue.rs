@@ -1,5 +1,6 @@
 //! The kinds that the plugin folders of a run offer.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -12,6 +13,7 @@ use super::inspect::inspect;
 use super::library::{self, Library};
 use super::lock::{Admission, Expected, Lock, Refusal};
 use super::process::Isolation;
+use super::python::{self, Starter};
 use super::regular_file::{self, LARGEST};
 use super::trust::{self, Exposed};
 
@@ -28,9 +30,32 @@ impl Kind {
         &self.listed.description.descriptors[self.index as usize]
     }
 
-    /// The library's file.
+    /// The library's file, or that of a plugin in Python.
     pub fn path(&self) -> &Path {
         &self.listed.path
+    }
+
+    /// Whether it runs in a process of its own, whatever the run file says: it is in Python.
+    pub fn is_apart(&self) -> bool {
+        self.listed.starter.is_some()
+    }
+
+    /// What starts the process of a plugin in Python.
+    pub(super) fn starter(&self) -> Option<&Starter> {
+        self.listed.starter.as_ref()
+    }
+
+    /// The kind of a plugin in Python.
+    pub(super) fn in_python(
+        path: &Path,
+        description: Description,
+        starter: Starter,
+        expected: Option<Expected>,
+    ) -> impl Iterator<Item = Kind> {
+        let count = description.descriptors.len() as u32;
+        let starter = Some(starter);
+        let listed = Arc::new(Listed { starter, ..Listed::new(path, description, expected, OnceLock::new()) });
+        (0..count).map(move |index| Kind { listed: Arc::clone(&listed), index })
     }
 
     /// What built the library: SDK, compiler and target.
@@ -38,7 +63,7 @@ impl Kind {
         &self.listed.description.build
     }
 
-    /// What the lock says that the library's file must be; `None` without a lock.
+    /// What the lock says that the library's file must be, or what a file of Python was when it was described.
     pub fn expected(&self) -> Option<&Expected> {
         self.listed.expected.as_ref()
     }
@@ -59,6 +84,7 @@ struct Listed {
     description: Description,
     expected: Option<Expected>,
     library: OnceLock<Library>,
+    starter: Option<Starter>,
     /// Held while it is opened, which happens once.
     opening: Mutex<()>,
 }
@@ -98,10 +124,14 @@ impl Listed {
     }
 
     fn new(path: &Path, description: Description, expected: Option<Expected>, library: OnceLock<Library>) -> Listed {
-        Listed { path: path.to_owned(), description, expected, library, opening: Mutex::new(()) }
+        let path = path.to_owned();
+        Listed { path, description, expected, library, starter: None, opening: Mutex::new(()) }
     }
 
     fn library(&self) -> Result<&Library, LoadError> {
+        if self.starter.is_some() {
+            return Err(LoadError::NotInProcess { path: self.path.clone() });
+        }
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = self.library.get() {
             return Ok(library);
@@ -135,12 +165,28 @@ pub struct Rejected {
     pub error: LoadError,
 }
 
+/// A source file of Python that says its kinds.
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) kinds: Vec<String>,
+    /// Whether it was named, and not found in a folder.
+    pub(super) is_named: bool,
+    /// What a lock says that it must be.
+    pub(super) locked: Option<Expected>,
+}
+
 /// Every kind found, by file name and then in the library's own order.
 #[derive(Default)]
 pub struct Catalogue {
-    kinds: Vec<Kind>,
-    rejected: Vec<Rejected>,
+    pub(super) kinds: Vec<Kind>,
+    pub(super) rejected: Vec<Rejected>,
     exposed: Vec<Exposed>,
+    /// The source files of Python that say their kinds, and were not opened yet.
+    pub(super) sources: Vec<Source>,
+    /// The kinds of entries of a run file that say themselves what they run, by their places there.
+    pub(super) chosen: BTreeMap<usize, Kind>,
+    /// Whether only what a lock lists is opened.
+    pub(super) is_locked: bool,
 }
 
 impl Catalogue {
@@ -180,19 +226,24 @@ impl Catalogue {
         for path in paths {
             if path.is_dir() {
                 files.extend(libraries_in(path)?);
+                files.extend(python::sources_in(path).into_iter().map(|(path, _)| path));
             } else {
                 files.push(path.clone());
             }
         }
         files.retain(|path| path.exists());
         let admission = Admission::check(&lock, lock_file, &files).map_err(refused)?;
-        let catalogue = Self::of(paths, |path| match admission.expected(path) {
+        let mut catalogue = Self::of(paths, |path| match admission.expected(path) {
             Some(expected) => find(path, Some(expected)),
             // Never opened; what is no file says so.
             None => regular_file::open(path, LARGEST)
                 .map(|_| None)
                 .map_err(|detail| LoadError::NoFile { path: path.to_owned(), detail }),
         })?;
+        catalogue.is_locked = true;
+        // One that the lock does not list, and that is not refused, is never opened.
+        let of_source = |source: Source| Some(Source { locked: Some(admission.expected(&source.path)?), ..source });
+        catalogue.sources = std::mem::take(&mut catalogue.sources).into_iter().filter_map(of_source).collect();
         let first_kinds = catalogue.kinds.iter().filter(|kind| kind.index == 0);
         let refusals: Vec<Refusal> = first_kinds
             .filter_map(|kind| admission.check_kinds(kind.path(), &kind.listed.description.descriptors).err())
@@ -218,6 +269,13 @@ impl Catalogue {
         let mut catalogue = Self::default();
         for path in paths {
             if path.is_dir() {
+                let sources = python::sources_in(path).into_iter();
+                catalogue.sources.extend(sources.map(|(path, kinds)| Source {
+                    path,
+                    kinds,
+                    is_named: false,
+                    locked: None,
+                }));
                 catalogue.expose(trust::open_folder(path));
                 for file in libraries_in(path)? {
                     match list(&file) {
@@ -225,6 +283,13 @@ impl Catalogue {
                         Err(error) => catalogue.rejected.push(Rejected { path: file, error }),
                     }
                 }
+            } else if python::is_source(path) && path.exists() {
+                let unreadable = |source| LoadError::Unreadable { path: path.clone(), source };
+                let kinds = python::kinds_of(path).map_err(unreadable)?;
+                if kinds.is_empty() {
+                    return Err(LoadError::NoMark { path: path.clone() }.into());
+                }
+                catalogue.sources.push(Source { path: path.clone(), kinds, is_named: true, locked: None });
             } else if path.exists() {
                 if let Some(listed) = list(path)? {
                     catalogue.add(listed)?;
@@ -238,14 +303,20 @@ impl Catalogue {
 
     fn add(&mut self, listed: Listed) -> Result<(), CatalogueError> {
         let listed = Arc::new(listed);
-        let already = self.kinds.iter().any(|kind| same_file(kind.path(), &listed.path));
-        if already {
+        let count = listed.description.descriptors.len() as u32;
+        self.add_kinds((0..count).map(|index| Kind { listed: Arc::clone(&listed), index }).collect())
+    }
+
+    /// Adds the kinds of one file, unless it is there already.
+    pub(super) fn add_kinds(&mut self, kinds: Vec<Kind>) -> Result<(), CatalogueError> {
+        let is_there = |own: &Kind| kinds.iter().any(|kind| same_file(kind.path(), own.path()));
+        if self.kinds.iter().any(is_there) {
             // `--plugins DIR --plugins DIR/libmine.so` names it twice.
             return Ok(());
         }
-        self.expose(trust::exposed([listed.path.as_path()]));
-        for index in 0..listed.description.descriptors.len() {
-            let kind = Kind { listed: Arc::clone(&listed), index: index as u32 };
+        let paths: Vec<PathBuf> = kinds.first().map(|kind| kind.path().to_owned()).into_iter().collect();
+        self.expose(trust::exposed(paths.iter().map(PathBuf::as_path)));
+        for kind in kinds {
             if let Some(first) = self.kind(&kind.descriptor().kind) {
                 return Err(CatalogueError::Ambiguous {
                     kind: kind.descriptor().kind.clone(),
@@ -307,7 +378,7 @@ pub(super) fn libraries_in(folder: &Path) -> Result<Vec<PathBuf>, CatalogueError
             files.push(path);
         }
     }
-    if files.is_empty() {
+    if files.is_empty() && python::sources_in(folder).is_empty() {
         return Err(CatalogueError::Empty { path: folder.to_owned(), extension });
     }
     files.sort();

@@ -195,6 +195,50 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
+    /// There is no Python for a plugin in Python.
+    #[error("`{program}` cannot be started for the plugin `{path}`")]
+    NoPython {
+        /// The file, or the class with its package.
+        path: PathBuf,
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The package for plugins in Python cannot be written.
+    #[error("the package for plugins in Python cannot be written to the folder for temporary files")]
+    NoPackage {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A source file of Python that does not say its kinds.
+    #[error("`{path}` has no line `# host-plugin: KIND`")]
+    NoMark {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A source file of Python that says other kinds than it has.
+    #[error("`{path}` says `# host-plugin: {marked}`, and has {has}")]
+    OtherMark {
+        /// The file.
+        path: PathBuf,
+        /// The kind that it says.
+        marked: String,
+        /// Those that it has.
+        has: String,
+    },
+    /// A plugin in Python where only what a lock lists may be opened.
+    #[error("`{path}` is of the kind `python`, which runs what no lock lists")]
+    NotLocked {
+        /// The file or the class.
+        path: PathBuf,
+    },
+    /// A plugin in Python where a library is wanted.
+    #[error("`{path}` is a plugin in Python, which runs in a process of its own")]
+    NotInProcess {
+        /// The file.
+        path: PathBuf,
+    },
     /// A descriptor that is not understood.
     #[error("kind {index} of `{path}` does not describe itself: {detail}")]
     Descriptor {
@@ -244,6 +288,16 @@ impl Report for LoadError {
                 "the programs `host`, `host-engine` and `host-plugin` belong together: install all of them in one folder"
             }
             Self::NoIsolation { .. } => "set `isolation = \"none\"` for plugins that you trust",
+            Self::NoPython { .. } => "install Python 3.9 or newer, or name one with `[run] python`",
+            Self::NoPackage { .. } => "make room on the disk, or name another folder with the variable `TMPDIR`",
+            Self::NoMark { .. } => {
+                "add the line, without indentation, with the kind of its class; or run a class of it by the kind `python`"
+            }
+            Self::OtherMark { .. } => "write the kind of its class there: that is `kind`, or the class's name with `-`",
+            Self::NotLocked { .. } => {
+                "give its file the line `# host-plugin: KIND` and put it into a folder of plugins, which `host plugins lock` then lists"
+            }
+            Self::NotInProcess { .. } => "set `isolation = \"process\"`",
             Self::Loader { .. } => "this is a fault of the plugin: tell its author",
             Self::TooNew { .. } => "use a newer host, or an older version of the plugin",
             Self::Aborts { .. } => "build it with `panic = \"unwind\"`, which is cargo's default",

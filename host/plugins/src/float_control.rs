@@ -21,9 +21,49 @@ type Register = u64;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 type Register = ();
 
+/// How this thread rounds, as three sums show it. To compute them costs less than a nanosecond, where to read the register takes
+/// five (AMD EPYC), half of a hook that does nothing. What interrupts are masked is not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rounding(Sums);
+
+#[cfg(target_arch = "x86_64")]
+type Sums = [u32; 4];
+
+#[cfg(not(target_arch = "x86_64"))]
+type Sums = FloatControl;
+
+#[cfg(target_arch = "x86_64")]
+impl Rounding {
+    /// That of now.
+    #[inline(always)]
+    pub fn now() -> Self {
+        use std::arch::x86_64::{__m128i, _mm_castps_si128, _mm_castsi128_ps, _mm_set_epi32};
+        // One and three quarters of its last digit, which is rounded up by all but two ways of rounding; one and a quarter, which is
+        // rounded up by one way; and twice a number that is so small that it, or the sum, may be flushed to zero.
+        const ONE: i32 = 0x3f80_0000;
+        const SMALL: i32 = 1 << 21;
+        // SAFETY: every processor of this kind has these instructions, and both types have sixteen bytes of any value.
+        unsafe {
+            let mut sums = _mm_castsi128_ps(_mm_set_epi32(0, SMALL, ONE, ONE));
+            let added = _mm_castsi128_ps(_mm_set_epi32(0, SMALL, 0x3300_0000, 0x33c0_0000));
+            std::arch::asm!("addps {}, {}", inout(xmm_reg) sums, in(xmm_reg) added, options(nomem, nostack, preserves_flags));
+            Self(std::mem::transmute::<__m128i, Sums>(_mm_castps_si128(sums)))
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Rounding {
+    /// That of now.
+    #[inline(always)]
+    pub fn now() -> Self {
+        Self(FloatControl::read())
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 impl FloatControl {
-    /// Reads it, within a nanosecond or two.
+    /// Reads it, within some nanoseconds.
     #[inline]
     pub fn read() -> Self {
         let mut register: Register = 0;
@@ -82,6 +122,20 @@ mod tests {
     /// Adds where the compiler cannot compute the sum beforehand.
     fn third() -> f64 {
         std::hint::black_box(1.0) / std::hint::black_box(3.0)
+    }
+
+    #[test]
+    fn the_sums_show_each_way_of_rounding() {
+        let (before, to_nearest) = (FloatControl::read(), Rounding::now());
+        assert_eq!(Rounding::now(), to_nearest);
+        // Downward, upward, to zero, flush to zero, denormals are zero.
+        for bits in [1 << 13, 2 << 13, 3 << 13, 1 << 15, 1 << 6] {
+            FloatControl(before.0 | bits).set();
+            let changed = Rounding::now();
+            before.set();
+            assert_ne!(changed, to_nearest, "{bits:x}");
+        }
+        assert_eq!(Rounding::now(), to_nearest);
     }
 
     #[test]

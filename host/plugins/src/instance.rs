@@ -110,15 +110,21 @@ impl Instance {
     ) -> Result<Self, Fault> {
         use crate::process::{Isolated, Making, command, destroy, handle};
         let failed = |error: LoadError| Fault::new(error.to_string());
+        let starter = kind.starter();
         let making = Making {
             path: kind.path(),
             expected: kind.expected(),
+            package: starter.map(|starter| starter.package().clone()),
             kind: (kind.index, &kind.descriptor().kind),
             name,
             options: options.to_string(),
             host,
         };
-        let isolated = Isolated::create(command(kind.path()).map_err(failed)?, false, making, isolation)?;
+        let command = match starter {
+            Some(starter) => starter.command(),
+            None => command(kind.path()).map_err(failed)?,
+        };
+        let isolated = Isolated::create(command, starter.is_some(), making, isolation)?;
         let pointer = Box::into_raw(Box::new(isolated)).cast();
         Ok(Self { handle, destroy, index: kind.index, pointer })
     }

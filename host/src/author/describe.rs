@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::options::{OptionRow, example, rows};
 use super::output::cannot_write;
-use crate::plugins::{Catalogue, Kind, lock};
+use crate::plugins::{Catalogue, Kind, Python, lock};
 use crate::report::{Problem, Problems, Report, did_you_mean, list, table, terminal};
 
 /// No kind has that name.
@@ -34,7 +34,8 @@ impl Report for UnknownKind {
 /// An unknown kind, with the nearest names and the files that could not be loaded; and those of loading.
 pub fn describe(kind: &str, paths: &[PathBuf], locking: &Locking, out: &mut dyn Write) -> Result<ExitCode, Problems> {
     let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
-    let catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
+    let mut catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
+    catalogue.open_sources(&Python::default(), |name| name == kind).map_err(|error| Problem::from(&error))?;
     let Some(found) = catalogue.kind(kind) else {
         // The kind may be in a file that could not be loaded, so the error lists those too.
         let mut problems = vec![Problem::from(&unknown(kind, &catalogue))];
@@ -46,7 +47,8 @@ pub fn describe(kind: &str, paths: &[PathBuf], locking: &Locking, out: &mut dyn 
 }
 
 fn unknown(kind: &str, catalogue: &Catalogue) -> UnknownKind {
-    let names: Vec<&str> = catalogue.kinds().iter().map(|kind| kind.descriptor().kind.as_str()).collect();
+    let opened = catalogue.kinds().iter().map(|kind| kind.descriptor().kind.as_str());
+    let names: Vec<&str> = opened.chain(catalogue.unopened()).collect();
     let hint = did_you_mean(kind, names.iter().copied()).unwrap_or_else(|| {
         if names.is_empty() {
             "none of the folders' libraries could be loaded".to_owned()

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::output::cannot_write;
 use crate::plugins::trust::link_target;
-use crate::plugins::{Catalogue, Kind, lock};
+use crate::plugins::{Catalogue, Kind, Python, lock};
 use crate::report::{Problem, Problems, Style, render, table, terminal};
 
 /// A kind in the JSON that `--json` writes: its descriptor and where it comes from.
@@ -60,7 +60,8 @@ pub fn list(
 /// Loads the folders, and warns about the files that cannot be loaded and about what others can change.
 pub(super) fn load(paths: &[PathBuf], locking: &Locking, warnings: &mut dyn Write) -> Result<Catalogue, Problems> {
     let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
-    let catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
+    let mut catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
+    catalogue.open_sources(&Python::default(), |_| true).map_err(|error| Problem::from(&error))?;
     write!(warnings, "{}", render(&catalogue.warnings(), Style::of_stderr())).map_err(cannot_write)?;
     Ok(catalogue)
 }

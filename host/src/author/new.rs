@@ -1,4 +1,4 @@
-//! `host plugins new`: a project that builds and loads; in Rust it passes a test of its own.
+//! `host plugins new`: a project that builds and loads; in Rust and Python it passes a test of its own.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use host_command::arguments::{Language, NewOptions};
 use plugin_api::abi::{C_HEADER, C_HEADER_NAME};
 
 use super::output::cannot_write;
+use crate::plugins::python::package_files;
 use crate::report::{Problem, Problems, Report};
 
 /// What GitHub builds, checks and packs the plugin by.
@@ -30,6 +31,12 @@ fn templates(language: Language) -> &'static [(&'static str, &'static str)] {
             (".gitignore", include_str!("template/gitignore.c.template")),
             (CI_FILE, include_str!("template/ci.c.yml.template")),
         ],
+        Language::Python => &[
+            ("plugin_module.py", include_str!("template/plugin.py.template")),
+            ("test_plugin_module.py", include_str!("template/test.py.template")),
+            ("README.md", include_str!("template/README.py.md.template")),
+            (".gitignore", include_str!("template/gitignore.py.template")),
+        ],
     }
 }
 
@@ -43,6 +50,7 @@ fn build(language: Language, name: &str) -> (String, String) {
             // A path without a folder would be looked for in the system's.
             format!("./{library}"),
         ),
+        Language::Python => ("python3 -m unittest".to_owned(), format!("./{}.py", module(name))),
     }
 }
 
@@ -109,8 +117,29 @@ const RESERVED: [&str; 59] = [
     "yield",
 ];
 
+/// Words of Python, and modules that a file of the same name would hide.
+const RESERVED_IN_PYTHON: &str = "\
+    abc aifc and antigravity argparse array as assert ast async asynchat asyncio asyncore atexit audioop await \
+    base64 bdb binascii bisect break builtins bz2 calendar cgi cgitb chunk class cmath cmd code codecs codeop \
+    collections colorsys compileall concurrent configparser contextlib contextvars continue copy copyreg crypt csv \
+    ctypes curses dataclasses datetime dbm decimal def del difflib dis distutils doctest elif else email encodings \
+    ensurepip enum errno except faulthandler fcntl filecmp fileinput finally fnmatch for fractions from ftplib \
+    functools gc genericpath getopt getpass gettext glob global graphlib grp gzip hashlib heapq hmac html http \
+    idlelib if imaplib imghdr imp import importlib in inspect io ipaddress is itertools json keras keyword lambda \
+    lib2to3 lightning linecache locale logging lzma mailbox mailcap marshal math mimetypes mmap modulefinder msilib \
+    msvcrt multiprocessing netrc nis nntplib nonlocal not nt ntpath nturl2path numbers numpy opcode operator \
+    optparse or os ossaudiodev pass pathlib pdb pickle pickletools pipes pkgutil platform plistlib poplib posix \
+    posixpath pprint profile pstats pty pwd pyclbr pydoc pyexpat queue quopri raise random re readline reprlib \
+    resource return rlcompleter runpy sched secrets select selectors shelve shlex shutil signal site smtpd smtplib \
+    sndhdr socket socketserver spwd sqlite3 ssl stat statistics string stringprep struct subprocess sunau symtable \
+    sys sysconfig syslog tabnanny tarfile telnetlib tempfile tensorpack termios test textwrap this threading time \
+    timeit tkinter token tokenize tomllib torch trace traceback tracemalloc transformers try tty turtle turtledemo \
+    types typing unicodedata unittest urllib uu uuid venv warnings wave weakref webbrowser while winreg winsound \
+    with wsgiref xdrlib xml xmlrpc yield zipapp zipfile zipimport zlib zoneinfo";
+
 /// Types that the template imports or defines.
-const TAKEN_TYPES: [&str; 13] = [
+const TAKEN_TYPES: [&str; 15] = [
+    "Any",
     "At",
     "Callback",
     "Creation",
@@ -120,6 +149,7 @@ const TAKEN_TYPES: [&str; 13] = [
     "None",
     "Ok",
     "Option",
+    "Optional",
     "Options",
     "Result",
     "Run",
@@ -150,8 +180,8 @@ pub enum NewError {
         /// What was given.
         path: PathBuf,
     },
-    /// `--plugin-api` makes no sense for a plugin in C.
-    #[error("`--plugin-api` is for a plugin in Rust: one in C has all that it needs in its own folder")]
+    /// `--plugin-api` makes no sense for a plugin in another language.
+    #[error("`--plugin-api` is for a plugin in Rust: any other has all that it needs in its own folder")]
     NoDependency,
     /// A file or folder cannot be written.
     #[error("cannot write `{path}`")]
@@ -199,8 +229,8 @@ pub fn new(options: &NewOptions, out: &mut dyn Write) -> Result<ExitCode, Proble
 }
 
 fn make(options: &NewOptions) -> Result<PathBuf, NewError> {
-    check_name(&options.name)?;
-    if options.language == Language::C && options.plugin_api.is_some() {
+    check_name(&options.name, options.language)?;
+    if options.language != Language::Rust && options.plugin_api.is_some() {
         return Err(NewError::NoDependency);
     }
     let dependency = dependency(options.plugin_api.as_deref())?;
@@ -213,11 +243,14 @@ fn make(options: &NewOptions) -> Result<PathBuf, NewError> {
     let header = format!("include/{C_HEADER_NAME}");
     let mut files: Vec<(String, String)> = Vec::new();
     for (file, template) in templates(options.language) {
-        files.push((file.replace("plugin-name", &options.name), fill(template, &options.name, &dependency)));
+        files.push((path_of(file, &options.name), fill(template, &options.name, &dependency)));
     }
     if options.language == Language::C {
         // As it is: nothing in it is a placeholder.
         files.push((header, C_HEADER.to_owned()));
+    }
+    if options.language == Language::Python {
+        files.extend(package_files().map(|(file, text)| (file.to_owned(), text.to_owned())));
     }
     for (file, text) in files {
         let path = folder.join(file);
@@ -230,13 +263,24 @@ fn make(options: &NewOptions) -> Result<PathBuf, NewError> {
     Ok(folder)
 }
 
-fn check_name(name: &str) -> Result<(), NewError> {
+/// The path of a template's file.
+fn path_of(file: &str, name: &str) -> String {
+    file.replace("plugin-name", name).replace("plugin_module", &module(name))
+}
+
+fn check_name(name: &str, language: Language) -> Result<(), NewError> {
     let refuse = |reason| Err(NewError::Name { name: name.to_owned(), reason });
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if !name.bytes().all(allowed) || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
         refuse("a name is lower-case letters, digits and `-`, a letter first")
     } else if name.ends_with('-') || name.contains("--") {
         refuse("a `-` stands between two words")
+    } else if language == Language::Python {
+        match RESERVED_IN_PYTHON.split_whitespace().any(|word| word == name) || name == "host-plugin" {
+            true => refuse("Python has another use for the word"),
+            false if name.len() > 64 => refuse("it is longer than 64 characters"),
+            false => Ok(()),
+        }
     } else if RESERVED.contains(&name) {
         refuse("Rust or Cargo has another use for the word")
     } else if name.len() > 64 {
@@ -266,6 +310,7 @@ fn fill(template: &str, name: &str, dependency: &str) -> String {
         .replace("PluginType", &type_name(name))
         .replace("PLUGIN_API", dependency)
         .replace("LIBRARY_FILE", &library_file(name))
+        .replace("plugin_module", &module(name))
         .replace("LIBRARY_STEM", &name.replace('-', "_"))
 }
 
@@ -277,6 +322,11 @@ fn type_name(name: &str) -> String {
     };
     let name: String = name.split('-').map(capitalised).collect();
     if TAKEN_TYPES.contains(&name.as_str()) { format!("{name}Callback") } else { name }
+}
+
+/// The module of a plugin in Python.
+fn module(name: &str) -> String {
+    name.replace('-', "_")
 }
 
 /// The file that Cargo builds for the project.
@@ -300,11 +350,15 @@ mod tests {
     #[test]
     fn no_placeholder_is_left() {
         let folder = tempfile::tempdir().unwrap();
-        for (language, name) in [(Language::C, "loss-alarm-in-c"), (Language::Rust, "loss-alarm")] {
+        let projects =
+            [(Language::C, "loss-alarm-in-c"), (Language::Python, "loss-alarm-too"), (Language::Rust, "loss-alarm")];
+        for (language, name) in projects {
             let project = made_in(language, name, folder.path()).unwrap();
             for (file, _) in templates(language) {
-                let text = std::fs::read_to_string(project.join(file.replace("plugin-name", name))).unwrap();
-                for placeholder in ["plugin-name", "PluginType", "PLUGIN_API", "LIBRARY_FILE", "LIBRARY_STEM"] {
+                let text = std::fs::read_to_string(project.join(path_of(file, name))).unwrap();
+                let placeholders =
+                    ["plugin-name", "plugin_module", "PluginType", "PLUGIN_API", "LIBRARY_FILE", "LIBRARY_STEM"];
+                for placeholder in placeholders {
                     assert!(!text.contains(placeholder), "{file} holds `{placeholder}`");
                 }
             }
@@ -328,6 +382,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in ["", "Mine", "my_plugin", "9lives", "-a", "a-", "a--b", "fn", "plugin-api", "../mine", "é"] {
             assert!(matches!(made(name, folder.path()), Err(NewError::Name { .. })), "`{name}` was taken");
+        }
+        for name in ["json", "class", "test", "host-plugin"] {
+            let error = made_in(Language::Python, name, folder.path()).unwrap_err();
+            assert!(matches!(error, NewError::Name { .. }), "`{name}` was taken");
         }
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     }

@@ -47,5 +47,6 @@ pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> 
         presence: Presence::Single,
         is_isolated: false,
     };
-    create(kind, None, &Arc::new(identity), &RemoteHub::new(Arc::default()))
+    let isolation = kind.is_apart().then(Isolation::default);
+    create(kind, isolation.as_ref(), &Arc::new(identity), &RemoteHub::new(Arc::default()))
 }

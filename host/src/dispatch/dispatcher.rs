@@ -74,7 +74,7 @@ impl Dispatcher {
             inbox,
             leases: Arc::default(),
             sampling: Sampling::new(clock.clone()),
-            guard: Guard::default(),
+            guard: Guard::new(),
             left_out: BTreeMap::new(),
             clock,
             failures: Vec::new(),
@@ -96,7 +96,7 @@ impl Dispatcher {
             });
             let before = Computing::of_this_thread();
             let made = create(&planned.kind, planned.isolation.as_ref(), &identity, &dispatcher.hub);
-            if !before.rounds_as_before() {
+            if !before.rounds_as_before(false) {
                 dispatcher.guard.round_again(before, &identity.name, EventKind::CREATE);
             }
             if !before.has_its_threads() {

@@ -8,11 +8,12 @@ use plugin_api::abi::kinds::EventKind;
 
 use super::hook::Identity;
 use super::inline::Target;
-use crate::plugins::FloatControl;
+use crate::plugins::{FloatControl, Rounding};
 
 /// How this thread computes.
 #[derive(Clone, Copy)]
 pub(super) struct Computing {
+    rounding: Rounding,
     float: FloatControl,
     threads: i32,
 }
@@ -20,13 +21,14 @@ pub(super) struct Computing {
 impl Computing {
     #[inline]
     pub(super) fn of_this_thread() -> Self {
-        Self { float: FloatControl::read(), threads: tch::get_num_threads() }
+        Self { rounding: Rounding::now(), float: FloatControl::read(), threads: tch::get_num_threads() }
     }
 
-    /// Whether a hook that has just returned left the rounding alone.
+    /// Whether a hook that has just returned left the rounding alone; after one that does not come every step, to the last bit of
+    /// the register.
     #[inline(always)]
-    pub(super) fn rounds_as_before(self) -> bool {
-        FloatControl::read() == self.float
+    pub(super) fn rounds_as_before(self, frequent: bool) -> bool {
+        Rounding::now() == self.rounding && (frequent || FloatControl::read() == self.float)
     }
 
     #[inline]
@@ -36,8 +38,9 @@ impl Computing {
 }
 
 /// Whom the log has named.
-#[derive(Default)]
 pub(super) struct Guard {
+    /// How the thread computed when it was looked at last.
+    known: Computing,
     rounding: BTreeSet<Arc<str>>,
     threads: BTreeSet<Arc<str>>,
     /// Whether the number of threads is looked at after each hook, also in passes that come every step: one of them has changed
@@ -46,6 +49,27 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// On the thread of the training.
+    pub(super) fn new() -> Self {
+        Self {
+            known: Computing::of_this_thread(),
+            rounding: BTreeSet::new(),
+            threads: BTreeSet::new(),
+            looks_after_each: false,
+        }
+    }
+
+    /// Before the hooks of a pass: how the thread computes. A program's own step may have changed it.
+    #[inline]
+    pub(super) fn before(&mut self, frequent: bool) -> Computing {
+        if !frequent || Rounding::now() != self.known.rounding {
+            self.known = Computing::of_this_thread();
+        } else {
+            self.known.threads = tch::get_num_threads();
+        }
+        self.known
+    }
+
     /// After a hook that changed the rounding.
     #[cold]
     pub(super) fn round_again(&mut self, before: Computing, plugin: &Arc<str>, hook: EventKind) {

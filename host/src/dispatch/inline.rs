@@ -8,7 +8,7 @@ use plugin_api::abi::kinds::{EventKind, Status};
 
 use super::account::Sampling;
 use super::event::Event;
-use super::guard::{Computing, Guard};
+use super::guard::Guard;
 use super::hook::{Answers, Hook, Identity, Left};
 use super::host_call::HOST_TABLE;
 use super::remote::RemoteHub;
@@ -58,8 +58,7 @@ impl Inline<'_> {
         let mut hook = Hook::new(event, tensors, instances, Answers::Run(services), hub, &hub.pulse, &HOST_TABLE);
         let frequent = is_frequent(event.kind);
         let mut stopwatch = sampling.next(frequent);
-        let (before, first, looks_after_each) =
-            (Computing::of_this_thread(), *next, !frequent || guard.looks_after_each);
+        let (before, first, looks_after_each) = (guard.before(frequent), *next, !frequent || guard.looks_after_each);
         let stopped = hook.enter(targets.len() - *next, |entered| {
             event.lower(|table| {
                 while let Some(target) = targets.get(*next).filter(|target| target.plain) {
@@ -72,7 +71,7 @@ impl Inline<'_> {
                     }
                     let handle = entered.handle(target.index);
                     let status = stopwatch.time(&mut subscriber.account, event.kind, || instance.handle(table, handle));
-                    if !before.rounds_as_before() {
+                    if !before.rounds_as_before(frequent) {
                         guard.round_again(before, &subscriber.name, event.kind);
                     }
                     if looks_after_each && !before.has_its_threads() {

@@ -46,10 +46,11 @@ impl Isolated {
         self.all || !self.kinds.is_empty() || declared.iter().any(is_declared)
     }
 
-    /// How an instance runs in a process of its own, if it does.
-    fn of(&self, options: &PluginOptions) -> Option<Isolation> {
+    /// How an instance runs in a process of its own, if it does: always, where it `must`.
+    fn of(&self, options: &PluginOptions, must: bool) -> Option<Isolation> {
         let by_default = self.all || self.kinds.contains(&options.kind);
         match options.isolation {
+            _ if must => {}
             Some(config::Isolation::Process) => {}
             None if by_default => {}
             // The command line counts more than the run file.
@@ -170,7 +171,7 @@ pub fn order(
     let mut order = Order::default();
     for (index, options) in declared.iter().enumerate() {
         let place = format!("/plugins/{index}");
-        match catalogue.kind(&options.kind) {
+        match catalogue.kind_of(index, &options.kind) {
             None => {
                 let label = document.label_value(&format!("{place}/kind"), "no library offers it");
                 problems.push(Problem::from(&unknown_kind(&options.kind, catalogue)).with_label(label));
@@ -199,6 +200,7 @@ pub fn order(
             order.available.push(name.clone());
         }
     }
+    order.available.extend(catalogue.unopened().map(str::to_owned));
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -218,7 +220,7 @@ fn plan(
 ) -> Result<Planned, Vec<Problem>> {
     let descriptor = kind.descriptor();
     let mut problems = Vec::new();
-    let isolation = isolated.of(&options);
+    let isolation = isolated.of(&options, kind.is_apart());
     if isolation.is_none() && (options.restart > 0 || options.limits != ProcessLimits::default()) {
         let (key, what) = if options.restart > 0 { ("restart", "is started anew") } else { ("limits", "has limits") };
         problems.push(
@@ -274,7 +276,8 @@ fn plan(
 }
 
 fn unknown_kind(kind: &str, catalogue: &Catalogue) -> PlanError {
-    let names: Vec<&str> = catalogue.kinds().iter().map(|kind| kind.descriptor().kind.as_str()).collect();
+    let opened = catalogue.kinds().iter().map(|kind| kind.descriptor().kind.as_str());
+    let names: Vec<&str> = opened.chain(catalogue.unopened()).collect();
     let hint = did_you_mean(kind, names.iter().copied()).unwrap_or_else(|| {
         if names.is_empty() {
             "give the folder that holds its library: `--plugins DIR`".to_owned()

@@ -27,6 +27,7 @@ mod output_paths;
 mod plan;
 mod program;
 mod progress;
+mod python;
 mod rank_plugins;
 mod ranks;
 mod request;

@@ -1,6 +1,7 @@
 //! The run file's sections.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -97,6 +98,10 @@ pub struct RunOptions {
     /// Whether plugins run in processes of their own, unless their entry says something else.
     #[serde(default, skip_serializing_if = "is_none")]
     pub isolation: Isolation,
+    /// The Python of plugins in Python: a name, or a path relative to the run file; by default `python3`. It needs no package of
+    /// the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub python: Option<PathBuf>,
 }
 
 fn is_none(isolation: &Isolation) -> bool {

@@ -4,6 +4,8 @@
 mod checks;
 mod console;
 mod control;
+#[cfg(test)]
+mod damaged_states;
 mod display;
 mod files;
 mod hyper_parameters;

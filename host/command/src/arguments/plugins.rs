@@ -13,9 +13,9 @@ use super::packages::{AddOptions, IndexOptions, PackageOptions, RemoveOptions, U
 /// `host plugins …`
 #[derive(Debug, Subcommand)]
 pub enum PluginsCommand {
-    /// Creates a project for a new plugin: in Rust with a test that passes, in C with the header that it needs.
+    /// Creates a project for a new plugin: in Rust or Python with a test that passes, in C with the header that it needs.
     #[command(
-        after_help = "Examples:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test\n\n  host plugins new loss-alarm --language c"
+        after_help = "Examples:\n  host plugins new loss-alarm\n  cd loss-alarm && cargo test\n\n  host plugins new loss-alarm --language c\n\n  host plugins new loss-alarm --language python\n  cd loss-alarm && python3 -m unittest"
     )]
     New(NewOptions),
     /// Lists the kinds of plugins in the folders.
@@ -106,6 +106,8 @@ pub enum Language {
     Rust,
     /// One file of C with a copy of `host_plugin.h`; nothing of Rust.
     C,
+    /// One file of Python with a copy of the package `host_plugin`; nothing to compile.
+    Python,
 }
 
 /// What `host plugins new` is asked for.
@@ -129,7 +131,7 @@ pub struct NewOptions {
 /// The arguments of `host plugins check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckOptions {
-    /// The library.
+    /// The library, or the file of a plugin in Python.
     pub file: PathBuf,
     /// Milliseconds that a hook may take on the training thread, or the loading of the library.
     #[arg(long, value_name = "N", default_value_t = 50)]

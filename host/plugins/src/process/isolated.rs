@@ -22,6 +22,7 @@ use super::tensors::{Incoming, Outgoing};
 use crate::error::LoadError;
 use crate::instance::{ENDED, Fault};
 use crate::lock::Expected;
+use crate::python::{self, Package};
 
 /// How long the host looks for an answer before it sleeps. It has nothing else to do meanwhile; where the process needs this
 /// thread's core, it gets it after that long.
@@ -46,6 +47,8 @@ pub(crate) struct Isolated {
     since: Instant,
     /// Why there is no process any more.
     ended: Option<String>,
+    /// What a process of Python runs, which stays as long as it.
+    _package: Option<Package>,
 }
 
 /// What is made in another process.
@@ -62,6 +65,8 @@ pub(crate) struct Making<'a> {
     pub(crate) options: String,
     /// For what it asks meanwhile.
     pub(crate) host: HostHandle,
+    /// What a process of Python runs.
+    pub(crate) package: Option<Package>,
 }
 
 impl Isolated {
@@ -82,7 +87,9 @@ impl Isolated {
             beside: making.expected.map(|expected| expected.beside.clone()).unwrap_or_default(),
             limits: isolation.limits,
         };
-        let opened = process.open(open, isolation.timeout).map_err(|error| failed(error.to_string()))?;
+        // What Python imports is not what a hook may take.
+        let timeout = isolation.timeout.map(|timeout| if socket { timeout.max(python::OPENING) } else { timeout });
+        let opened = process.open(open, timeout).map_err(|error| failed(error.to_string()))?;
         let (index, kind) = making.kind;
         let is_kind = |descriptors: Vec<plugin_api::protocol::Descriptor>| {
             descriptors.get(index as usize).is_some_and(|descriptor| descriptor.kind == kind)
@@ -123,7 +130,8 @@ impl Isolated {
         control::serve(control, making.name, table.call, remotes.clone()).map_err(io)?;
         let timeout = isolation.timeout;
         let since = Instant::now();
-        let mut isolated = Self { process, link, outgoing, incoming, remotes, timeout, since, ended: None };
+        let _package = making.package;
+        let mut isolated = Self { process, link, outgoing, incoming, remotes, timeout, since, ended: None, _package };
         match isolated.exchange(None, making.host) {
             Ok((Status::OK, _)) => Ok(isolated),
             Ok((status, message)) => Err(Fault::with(status, message, String::new())),

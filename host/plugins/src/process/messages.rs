@@ -277,3 +277,84 @@ impl Opened {
         self.descriptors.iter().map(|text| serde_json::from_str(text)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fuzzing::{Counting, fuzz};
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    fn seeds<M: Serialize>(messages: &[M]) -> Vec<Vec<u8>> {
+        messages.iter().map(|message| rmp_serde::to_vec_named(message).unwrap()).collect()
+    }
+
+    fn is<M: DeserializeOwned>(bytes: &[u8]) -> bool {
+        rmp_serde::from_slice::<M>(bytes).is_ok()
+    }
+
+    fn tensor() -> Tensor {
+        Tensor { name: "weight".to_owned(), dtype: (2, 32, 1), shape: vec![2, 3], offset: 64, length: 24 }
+    }
+
+    fn call() -> Call {
+        Call { ticket: 7, service: 3, payload: Blob(vec![1, 2, 3]), tensors: vec![tensor()] }
+    }
+
+    #[test]
+    fn what_a_child_says() {
+        let answers = [Answer::Call(call()), Answer::Returned { status: 1, message: "no".to_owned() }];
+        fuzz("answers", &seeds(&answers), is::<Answer>);
+    }
+
+    #[test]
+    fn what_a_child_reports() {
+        let opened = Opened {
+            protocol: PROTOCOL,
+            descriptors: vec![r#"{"kind":"a","hooks":["setup"],"options":{"type":"object"},"needs":[]}"#.to_owned()],
+            build: "rustc".to_owned(),
+        };
+        let reports = [
+            Report::Opened(opened),
+            Report::Refused { message: "no".to_owned(), hint: Some("yes".to_owned()) },
+            Report::Log { level: 2, target: "a".to_owned(), message: "b".to_owned() },
+            Report::Call { id: 1, call: call() },
+        ];
+        fuzz("reports", &seeds(&reports), |bytes| match rmp_serde::from_slice(bytes) {
+            Ok(Report::Opened(opened)) => opened.descriptors().is_ok(),
+            report => report.is_ok(),
+        });
+    }
+
+    #[test]
+    fn what_a_host_says() {
+        let data = Data::Texts {
+            number: 1,
+            first: "a".to_owned(),
+            second: String::new(),
+            third: "c".to_owned(),
+            bytes: Blob(vec![7; 9]),
+            value: f64::NAN,
+        };
+        let event = Event { kind: 3, ticket: 9, epoch: 1, step: 2, global_step: 3, samples: 4, data: Some(data) };
+        let reply = Reply { status: 0, bytes: Blob(vec![1]), tensors: vec![tensor()] };
+        let open = Open { protocol: PROTOCOL, path: "a.so".to_owned(), ..Open::default() };
+        let orders = [Order::Open(open), Order::Event(event), Order::Answered { id: 4, reply }, Order::Destroy {}];
+        fuzz("orders", &seeds(&orders), is::<Order>);
+    }
+
+    #[test]
+    fn descriptors() {
+        let full = serde_json::json!({
+            "kind": "a", "version": "1.0", "summary": "b", "license": "MIT", "hooks": ["setup", "step_end"],
+            "needs": [{ "hook": "step_end", "what": "gradients", "write": false }], "requires_minor": 1,
+            "options": { "type": "object", "properties": { "x": { "type": "number", "default": 1 } } },
+            "when": { "every": "1 epoch" }, "dispatch": "background", "by_default": false, "produces": ["a_*"],
+        });
+        let is_descriptor = |bytes: &[u8]| serde_json::from_slice::<Descriptor>(bytes).is_ok();
+        fuzz("descriptor", &[full.to_string().into_bytes(), br#"{"kind":"a"}"#.to_vec()], is_descriptor);
+    }
+}

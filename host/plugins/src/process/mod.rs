@@ -33,7 +33,7 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 pub(crate) use isolated::{Isolated, Making, destroy, handle};
 #[cfg(target_os = "linux")]
-pub(crate) use start::{command, describe};
+pub(crate) use start::{command, describe, describe_by};
 
 /// How a plugin runs in a process of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -283,9 +283,25 @@ pub(crate) fn describe(
     expected: Option<&Expected>,
     isolation: &Isolation,
 ) -> Result<Description, LoadError> {
+    let failed = |error: io::Error| LoadError::Process { path: path.to_owned(), detail: error.to_string() };
+    describe_by(command(path)?, path, expected, isolation, failed)
+}
+
+/// The same in a process that `command` starts. `not_started` says what to say where it cannot be started.
+///
+/// # Errors
+///
+/// Those of [`describe`].
+pub(crate) fn describe_by(
+    command: Command,
+    path: &Path,
+    expected: Option<&Expected>,
+    isolation: &Isolation,
+    not_started: impl FnOnce(io::Error) -> LoadError,
+) -> Result<Description, LoadError> {
     let failed = |detail: String| LoadError::Process { path: path.to_owned(), detail };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut process = Process::start(command(path)?, &name).map_err(|error| failed(error.to_string()))?;
+    let mut process = Process::start(command, &name).map_err(not_started)?;
     let open = Open {
         protocol: PROTOCOL,
         path: path.to_string_lossy().into_owned(),

@@ -10,8 +10,11 @@ use super::findings::{Finding, Verdict};
 use super::options::{Given, given};
 use super::progress::{Kept, Line, Observer, ToFile, read};
 use super::{Checked, kind};
-use crate::plugins::{Catalogue, Kind};
+use crate::plugins::{Catalogue, Kind, Python};
 use crate::report::{Problem, Problems, Report};
+
+/// How long a process of Python may take to start: longer than a library, whose loading the budget is for.
+const PYTHON: Duration = Duration::from_millis(300);
 
 /// The child's side.
 pub(crate) fn run_kind(options: &CheckKind) -> Result<ExitCode, Problems> {
@@ -59,12 +62,16 @@ fn check_kind(kind: &Kind, given: &Given, budget: Duration, observer: &mut dyn O
 fn load(file: &Path, budget: Duration, observer: &mut dyn Observer) -> Option<(String, Catalogue)> {
     observer.begin(Check::Load);
     let before = Instant::now();
-    let loaded = Catalogue::open(&[file.to_owned()]);
+    let loaded = Catalogue::open(&[file.to_owned()]).and_then(|mut catalogue| {
+        catalogue.open_sources(&Python::default(), |_| true)?;
+        Ok(catalogue)
+    });
     let time = before.elapsed();
     let mut finding = Finding::failed_if_any("", Check::Load, Vec::new());
     let loaded = match loaded {
-        Ok(catalogue) => match catalogue.kinds().first().map(|kind| kind.build().to_owned()) {
-            Some(build) => {
+        Ok(catalogue) => match catalogue.kinds().first().map(|kind| (kind.build().to_owned(), kind.is_apart())) {
+            Some((build, is_apart)) => {
+                let budget = if is_apart { budget.max(PYTHON) } else { budget };
                 if time > budget {
                     finding.verdict = Verdict::Warning;
                     finding.details =

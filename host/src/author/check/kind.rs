@@ -16,7 +16,7 @@ use super::simulation::{Shown, Simulation};
 use super::world::{Task, World};
 use crate::config::{PluginOptions, When, fill_defaults};
 use crate::dispatch::{Dispatch, Failure, OnError, Planned, create_instance, stale_calls};
-use crate::plugins::{Entry, Kind, Library};
+use crate::plugins::{Entry, Isolation, Kind, Library};
 use crate::report::Problem;
 
 /// The hooks that the loop waits for in each step, and the one that counts as training time.
@@ -223,7 +223,8 @@ impl Runs<'_> {
             name: instance.to_owned(),
             ..PluginOptions::new(self.name())
         };
-        Planned { kind: self.kind.clone(), options, when: When::default(), dispatch, isolation: None }
+        let isolation = self.kind.is_apart().then(Isolation::default);
+        Planned { kind: self.kind.clone(), options, when: When::default(), dispatch, isolation }
     }
 
     /// Hooks, budget, stale handles and state come from the same runs. Returns the hooks' failures.

@@ -9,16 +9,12 @@ use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::array::{Array, Bytes, Element, Layout};
+use super::file::{SUSPECT_BYTES, SUSPECT_RATIO};
 use crate::data::{DataError, Source};
 use crate::report::nearest;
 
 /// The most bytes of an unpacked array: larger ones belong in a `.npy` file, which is mapped.
 const LARGEST_UNPACKED: u64 = 16 << 30;
-
-/// An array that is compressed more than this and takes more than [`SUSPECT_BYTES`] is rejected: measurements do not
-/// compress so well, and a small file must not fill the memory.
-const SUSPECT_RATIO: u64 = 200;
-const SUSPECT_BYTES: u64 = 256 << 20;
 
 /// The longest header, in bytes, that is accepted; NumPy itself writes a few hundred.
 const LONGEST_HEADER: usize = 1 << 20;

@@ -10,6 +10,7 @@ use super::super::isolation;
 use super::super::learning::{self, Fitted};
 use super::super::model::{self, PlannedModel};
 use super::super::plan::{self, evaluation};
+use super::super::python;
 use super::CheckpointRequest;
 use super::locate::Located;
 use crate::checkpoint::{Checkpoint, InUse};
@@ -17,7 +18,7 @@ use crate::config::{Document, Every};
 use crate::data::{self, Data, DataDescription, OtherData, Sources, Wanted};
 use crate::dispatch::{self, Order};
 use crate::model::ModelOptions;
-use crate::plugins::lock;
+use crate::plugins::{Python, lock};
 use crate::report::{Problem, Problems};
 use crate::run_file::{self, EvalOptions, RunFile};
 use crate::train::{self, Batches, EvaluationPlan, Resume, TrainingPlan};
@@ -77,7 +78,9 @@ impl CheckpointPlan {
         let locking = &request.locking;
         let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
         let isolated = isolation::of(&run_file, &[]);
-        let catalogue = isolation::catalogue(&request.plugins, lock.as_deref(), &isolated, &run_file.plugins)?;
+        let mut catalogue = isolation::catalogue(&request.plugins, lock.as_deref(), &isolated, &run_file.plugins)?;
+        let python = Python::new(run_file.run.python.clone());
+        python::open(&mut catalogue, &python, &document, &run_file.plugins, &located.path)?;
         let rejected: Vec<Problem> =
             catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)).collect();
         let order =

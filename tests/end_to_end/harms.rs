@@ -144,13 +144,13 @@ fn text_of_a_plugin_cannot_steer_a_terminal() {
 
 #[test]
 fn a_flood_costs_bounded_memory_and_time() {
+    let flooded = regex::Regex::new(r"flooded: (\d+) MiB, (\d+) refused").expect("a pattern");
     for how in ["flood controls", "flood records"] {
         for dispatch in ["inline", "background"] {
             let began = Instant::now();
             let ran = harming(how, dispatch).run().succeeded();
             assert!(began.elapsed() < Duration::from_secs(120));
             let told = ran.stderr();
-            let flooded = regex::Regex::new(r"flooded: (\d+) MiB, (\d+) refused").expect("a pattern");
             let found = flooded.captures(&told).unwrap_or_else(|| panic!("{how}: {told}"));
             let [grown, refused] = [1, 2].map(|group| found[group].parse::<u64>().expect("a number"));
             assert!(grown < 64, "{how} {dispatch}: {grown} MiB");

@@ -20,19 +20,19 @@ const HARMS: [(&str, &str, &str); 9] = [
     ),
     (
         "memory",
-        "limits = { memory_mb = 400 }",
+        "limits = { memory_mb = 250 }",
         "its process was ended by signal 6 (SIGABRT); it said last: memory allocation",
     ),
     ("descriptors", "limits = { open_files = 32 }", "Too many open files (os error 24)"),
     ("panic", "", "on purpose"),
     ("double_panic", "", "its process was ended by signal 6 (SIGABRT)"),
-    ("hang", "", "it did not return within 1."),
+    ("hang", "", "it did not return within 3."),
 ];
 
 fn run(dispatch: &str) -> SmallRun {
     SmallRun::with_libraries(&["breaks-process", "checkpoint"])
         .instance(&format!("kind = 'checkpoint'\ndispatch = '{dispatch}'"))
-        .set("run.hook_timeout=\"1 s\"")
+        .set("run.hook_timeout=\"3 s\"")
 }
 
 fn broken(how: &str, entry: &str, options: &str) -> String {

@@ -200,7 +200,7 @@ fn a_file_that_does_not_load_is_a_failure() {
 
     load: The library loads, as it would for a run; a warning when that takes longer than the budget.
 
-    1 check: 0 passed, 0 warned, 1 failed, 0 skipped
+    1 check: 0 passed, 0 warned, 1 failed, 0 skipped; tier: none
     "#);
 }
 

@@ -9,15 +9,20 @@ use serde_json::Value;
 
 use crate::small_run::{Ran, SmallRun};
 
-/// A run in which `harms` does something, in that dispatch, beside a recorder.
+/// A run in which `harms` does something, `inline`, in the `background` or `isolated`, beside a recorder.
 fn harming(how: &str, dispatch: &str) -> SmallRun {
     let run = SmallRun::with_libraries(&["harms", "recorder", "checkpoint", "standard"]);
+    let entry = match dispatch {
+        "isolated" => "isolation = 'process'".to_owned(),
+        dispatch => format!("dispatch = '{dispatch}'"),
+    };
     run.instance("kind = 'checkpoint'")
-        .instance(&format!(
-            "kind = 'harms'\ndispatch = '{dispatch}'\non_error = 'disable'\noptions = {{ how = '{how}' }}"
-        ))
+        .instance(&format!("kind = 'harms'\n{entry}\non_error = 'disable'\noptions = {{ how = '{how}' }}"))
         .recorder("other", "", "")
 }
+
+/// Where a plugin can be.
+const WHERE: [&str; 3] = ["inline", "background", "isolated"];
 
 fn weights(ran: &Ran) -> Vec<u8> {
     std::fs::read(ran.out.join("checkpoints/last/model.safetensors")).expect("a checkpoint")
@@ -48,9 +53,12 @@ fn rounding_and_threads_that_a_hook_changes_are_set_back_and_the_weights_are_the
         assert!(weights(&ran) == weights(&clean), "{how} changes the weights");
         assert_eq!(ran.status()["state"], "finished");
     }
-    // A thread of its own computes as it likes.
-    let ran = harming("round upward", "background").set("run.threads=2").run().succeeded();
-    assert!(!ran.stderr().contains("rounded") && weights(&ran) == weights(&clean), "{}", ran.stderr());
+    // A thread or a process of its own computes as it likes.
+    for (how, dispatch) in [("round upward", "background"), ("round upward", "isolated"), ("set threads", "isolated")] {
+        let ran = harming(how, dispatch).set("run.threads=2").run().succeeded();
+        assert!(!ran.stderr().contains(" changed in "), "{how} {dispatch}: {}", ran.stderr());
+        assert!(weights(&ran) == weights(&clean), "{how} {dispatch} changes the weights");
+    }
 }
 
 #[test]
@@ -68,16 +76,17 @@ fn who_of_several_changed_the_threads_is_named_when_it_does_it_again() {
 
 #[test]
 fn a_batch_that_breaks_the_loss_is_the_failure_of_its_writer() {
-    let run = |on_error: &str, how: &str| {
+    let run_with = |on_error: &str, how: &str, entry: &str| {
         let run = SmallRun::with_libraries(&["harms", "recorder", "checkpoint"]).instance("kind = 'checkpoint'");
         run.instance(&format!(
-            "kind = 'writes-batch'\non_error = '{on_error}'\noptions = {{ how = '{how}', at_step = 3 }}"
+            "kind = 'writes-batch'\n{entry}\non_error = '{on_error}'\noptions = {{ how = '{how}', at_step = 3 }}"
         ))
         // Written after it, with the same values: not to blame.
         .instance("kind = 'writes-batch'\nname = 'harmless'\noptions = { how = 'inputs as they are' }")
         .recorder("other", "", "")
         .run()
     };
+    let run = |on_error: &str, how: &str| run_with(on_error, how, "");
     let clean = run("stop", "inputs as they are").succeeded();
     const TOLD: &str =
         "plugin `writes-batch` failed in `step_start`: the step cannot be computed with what it wrote into the batch: ";
@@ -88,6 +97,8 @@ fn a_batch_that_breaks_the_loss_is_the_failure_of_its_writer() {
         assert_eq!((&failures[0]["plugin"], &failures[0]["hook"]), (&"writes-batch".into(), &"step_start".into()));
         assert!(weights(&ran) == weights(&clean), "the step is computed as if it had written nothing");
     }
+    let ran = run_with("disable", "a wrong class", "isolation = 'process'").succeeded();
+    assert!(ran.stderr().contains(TOLD) && weights(&ran) == weights(&clean), "{}", ran.stderr());
     let ran = run("stop", "a wrong class");
     assert_eq!(ran.code(), Some(1), "{}", ran.shown());
     assert!(ran.stderr().contains(&format!("error: × {TOLD}")), "{}", ran.stderr());
@@ -96,19 +107,23 @@ fn a_batch_that_breaks_the_loss_is_the_failure_of_its_writer() {
 
 #[test]
 fn what_is_printed_goes_to_the_log_and_not_into_a_result() {
-    for dispatch in ["inline", "background"] {
+    for dispatch in WHERE {
         let ran = harming("print", dispatch).arguments(["--json"]).run().succeeded();
         let events = fixture::events(&ran.output.stdout);
         assert!(events.len() > 3 && events.iter().all(|event| event["event"] != "forged"), "{events:?}");
         let printed = printed(&ran);
         assert_eq!(printed, [r#"{"event":"forged"}"#, "from C"], "{dispatch}");
-        assert!(ran.stderr().contains("a plugin prints to stdout, which is for results"), "{}", ran.stderr());
+        // The output of a process of its own is no result of this one's.
+        let told = ran.stderr().contains("a plugin prints to stdout, which is for results");
+        assert_eq!(told, dispatch != "isolated", "{}", ran.stderr());
     }
-    let ran = harming("print much", "inline").run().succeeded();
-    assert_eq!(ran.output.stdout, format!("{}\n", ran.out.display()).into_bytes());
-    let size = std::fs::metadata(ran.out.join("log.jsonl")).expect("a log").len();
-    assert!((1 << 20..16 << 20).contains(&size), "20 MB were printed, and the log has {size} bytes");
-    assert!(ran.stderr().contains("plugins printed too much: "), "{}", ran.stderr());
+    for (dispatch, told) in [("inline", "plugins printed too much: "), ("isolated", "printed too much: ")] {
+        let ran = harming("print much", dispatch).run().succeeded();
+        assert_eq!(ran.output.stdout, format!("{}\n", ran.out.display()).into_bytes());
+        let size = std::fs::metadata(ran.out.join("log.jsonl")).expect("a log").len();
+        assert!((1 << 20..16 << 20).contains(&size), "20 MB were printed, and the log has {size} bytes");
+        assert!(ran.stderr().contains(told), "{}", ran.stderr());
+    }
 }
 
 #[test]
@@ -116,16 +131,16 @@ fn text_of_a_plugin_cannot_steer_a_terminal() {
     let steers = |text: &str| {
         text.chars().any(|one| one != '\n' && (one.is_control() || ('\u{202a}'..='\u{202e}').contains(&one)))
     };
-    for dispatch in ["inline", "background"] {
+    for dispatch in WHERE {
         let ran = harming("terminal", dispatch).run().succeeded();
         let stderr = ran.stderr();
         assert!(
-            stderr.contains("a line of red") && stderr.contains("it fails") && stderr.contains("a record of the log"),
+            stderr.contains("a line  of red") && stderr.contains("it fails") && stderr.contains("a record of the log"),
             "{stderr}"
         );
         assert!(!steers(&stderr), "{stderr:?}");
         let console = std::fs::read_to_string(ran.out.join("console.log")).expect("it is kept");
-        assert!(console.contains("a line of red") && !steers(&console), "{console:?}");
+        assert!(console.contains("a line  of red") && !steers(&console), "{console:?}");
         for command in ["status", "attach"] {
             let output = fixture::host().arg(command).arg(&ran.out).output().expect("the host starts");
             let shown = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -146,7 +161,7 @@ fn text_of_a_plugin_cannot_steer_a_terminal() {
 fn a_flood_costs_bounded_memory_and_time() {
     let flooded = regex::Regex::new(r"flooded: (\d+) MiB, (\d+) refused").expect("a pattern");
     for how in ["flood controls", "flood records"] {
-        for dispatch in ["inline", "background"] {
+        for dispatch in WHERE {
             let began = Instant::now();
             let ran = harming(how, dispatch).run().succeeded();
             assert!(began.elapsed() < Duration::from_secs(120));
@@ -227,5 +242,16 @@ fn the_end_of_the_process_is_told() {
         assert_eq!(ran.code(), Some(1), "{}", ran.shown());
         assert!(ran.stderr().contains("Too many open files"), "{}", ran.stderr());
         assert_eq!((&ran.status()["state"], &ran.status()["error_kind"]), (&"failed".into(), &"plugin".into()));
+    }
+}
+
+#[test]
+fn the_end_of_a_process_of_its_own_is_its_failure_however_it_ends() {
+    for how in ["_exit", "exit", "exit on a thread"] {
+        let ran = harming(how, "isolated").run().succeeded();
+        let failure = &ran.status()["failures"][0];
+        assert_eq!((&failure["plugin"], &failure["hook"]), (&"harms".into(), &"step_start".into()), "{how}");
+        let message = failure["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with("its process ended itself with exit code 0"), "{how}: {message}");
     }
 }

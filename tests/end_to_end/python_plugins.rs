@@ -205,10 +205,7 @@ fn a_new_plugin_in_python_passes_its_test_and_every_check() {
 /// Callbacks of Keras beside the host's own, in one run each: they stop after the same epoch, with the same learning rate.
 #[test]
 fn callbacks_of_frameworks_do_what_ours_do() {
-    let Some(python) = std::env::var_os("HOST_TEST_PYTORCH") else {
-        fixture::skipped("`HOST_TEST_PYTORCH` names no Python that has the packages of tests/requirements-pytorch.txt");
-        return;
-    };
+    let Some(python) = crate::eager::python() else { return };
     passes(&unittest(Path::new(&python), "plugins/python", &["tests.test_frameworks", "tests.test_tensors"]));
     let ended = |entries: &[&str]| {
         let run = SmallRun::with_libraries(&["standard"])

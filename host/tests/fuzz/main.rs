@@ -176,7 +176,7 @@ fn checkpoints() {
     };
     for name in ["manifest.json", "state.json", "model.safetensors"] {
         let seed = std::fs::read(path.join(name)).expect("it is there");
-        fuzz(&format!("checkpoint's {name}"), &[seed.clone()], |bytes| {
+        fuzz(&format!("checkpoint's {name}"), std::slice::from_ref(&seed), |bytes| {
             std::fs::write(path.join(name), bytes).expect("it can be written");
             read()
         });

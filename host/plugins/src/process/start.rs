@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use host_command::report::printable_line;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::Isolation;
@@ -29,8 +30,8 @@ const VARIABLE: &str = "HOST_PLUGIN_PROGRAM";
 /// How long a process that was told to end may take for it.
 const TO_END: Duration = Duration::from_secs(5);
 
-/// The most lines of a process that are logged; it may print more, which is counted only.
-const MOST_LINES: u64 = 100_000;
+/// The most bytes of what a process prints that are logged; of the rest, only the length is told.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// The longest line of a process that is logged whole, in bytes.
 const LONGEST_LINE: usize = 4096;
@@ -208,15 +209,16 @@ fn finish(output: JoinHandle<()>) {
 
 /// Writes what a process prints to the log, line by line.
 fn relay(mut output: impl BufRead, name: &str, last: &Mutex<String>) {
-    let (mut line, mut lines) = (Vec::new(), 0u64);
+    let (mut line, mut bytes) = (Vec::new(), 0u64);
     loop {
         line.clear();
         match read_line(&mut output, &mut line) {
             Ok(true) => {}
             Ok(false) | Err(_) => break,
         }
-        lines += 1;
+        bytes += line.len() as u64;
         let text = String::from_utf8_lossy(&line);
+        let text = printable_line(&text);
         let text = text.trim_end();
         if text.is_empty() {
             continue;
@@ -225,11 +227,16 @@ fn relay(mut output: impl BufRead, name: &str, last: &Mutex<String>) {
         if !text.starts_with("note: ") {
             text.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
         }
-        if lines < MOST_LINES {
+        if bytes <= MOST_BYTES {
             tracing::info!(target: "plugin", plugin = name, "{text}");
-        } else if lines == MOST_LINES {
-            tracing::warn!(target: "plugin", plugin = name, "it has printed {MOST_LINES} lines; no more of them are logged");
         }
+    }
+    if let Some(more) = bytes.checked_sub(MOST_BYTES).filter(|more| *more > 0) {
+        tracing::warn!(
+            plugin = name,
+            "`{name}` printed too much: {more} bytes after the first {} MiB are left out",
+            MOST_BYTES >> 20
+        );
     }
 }
 

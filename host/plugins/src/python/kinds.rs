@@ -115,7 +115,7 @@ class Other(Callback):
     fn a_source_is_opened_only_if_its_kind_is_wanted() {
         let (_folder, path) =
             folder(&[("a.py", MINE), ("b.py", "# host-plugin: broken\n1 / 0\n"), ("c.py", "1 / 0\n")]);
-        let mut catalogue = Catalogue::load(&[path.clone()]).unwrap();
+        let mut catalogue = Catalogue::load(std::slice::from_ref(&path)).unwrap();
         assert!(names(&catalogue).is_empty());
         assert_eq!(catalogue.unopened().collect::<Vec<_>>(), ["mine", "broken"]);
         catalogue.open_sources(&Python::default(), |kind| kind == "mine").unwrap();

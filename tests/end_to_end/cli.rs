@@ -67,8 +67,15 @@ fn help_for_run() {
                                       Without a value, `./plugins`. Without the option, what
                                       `HOST_PLUGINS` names, or else the folder `plugins` beside the
                                       program
+          --locked                    Refuses plugin libraries that are not listed in `plugins.lock`, or
+                                      whose content is another one there, before anything of them runs;
+                                      and files and folders that others can write
+          --lock <FILE>               The lock [default: `plugins.lock` beside the run file, else in the
+                                      working folder]
           --plugin <KIND[=NAME]>      Adds a callback after the declared ones, unless one of that name
                                       is declared
+          --isolate <KIND|all>        Runs the plugins of a kind, or all of them, each in a process of
+                                      its own
           --set <KEY=VALUE>           Overrides a key of the run file: `train.epochs=3`,
                                       `plugins.checkpoint.options.keep_last=5`
           --out <DIR>                 The run folder [default: runs/<run name>/<start time>]
@@ -98,6 +105,7 @@ fn help_for_run() {
       host run run.toml --out runs/long                         started, or resumed where it stopped
       host run run.toml --processes 2                           two processes of this machine, one run
       host run run.toml --try                                   one batch through every hook
+      host run run.toml --plugins plugins --locked              only what `plugins.lock` lists
 
     Environment:
       HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`

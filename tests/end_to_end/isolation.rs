@@ -9,7 +9,7 @@ use fixture::temporary_folder;
 use crate::small_run::{Ran, SmallRun, text};
 
 /// What a plugin does to its process, the lines of its entry for it, and how it is told.
-const HARMS: [(&str, &str, &str); 9] = [
+const HARMS: [(&str, &str, &str); 10] = [
     ("segfault", "", "its process was ended by signal 11 (SIGSEGV)"),
     ("abort", "", "its process was ended by signal 6 (SIGABRT)"),
     ("exit", "", "its process ended itself with exit code 0"),
@@ -27,6 +27,7 @@ const HARMS: [(&str, &str, &str); 9] = [
     ("panic", "", "on purpose"),
     ("double_panic", "", "its process was ended by signal 6 (SIGABRT)"),
     ("hang", "", "it did not return within 3."),
+    ("talk", "", "it did not return within 3."),
 ];
 
 fn run(dispatch: &str) -> SmallRun {
@@ -176,6 +177,13 @@ fn the_command_line_isolates_too() {
         .run()
         .succeeded();
     assert!(ran.stderr().contains("ended by signal 6"), "{}", ran.shown());
+    // Whatever the run file says.
+    let ran = SmallRun::with_libraries(&["breaks-process"])
+        .instance("kind = 'breaks-process'\nisolation = 'none'\non_error = 'disable'\noptions = { how = 'abort' }")
+        .arguments(["--isolate", "all"])
+        .run()
+        .succeeded();
+    assert!(ran.stderr().contains("ended by signal 6"), "{}", ran.shown());
     let ran = SmallRun::new().arguments(["--isolate", "recoder"]).run();
     insta::assert_snapshot!(ran.shown(), @"
     exit code: 2
@@ -196,6 +204,25 @@ fn the_command_line_isolates_too() {
         ╰────
       hint: add `isolation = "process"`
     "#);
+}
+
+#[test]
+fn a_failure_after_the_training_is_not_started_anew() {
+    let ran = run("inline").instance(&broken("segfault", "restart = 1", ", hook = 'teardown'")).run();
+    assert_eq!(ran.code(), Some(1), "{}", ran.shown());
+    assert!(!ran.stderr().contains("started anew"), "{}", ran.shown());
+}
+
+#[test]
+fn what_a_process_has_started_ends_with_it() {
+    let ran = run("inline").instance(&broken("orphan", "on_error = 'disable'", "")).run().succeeded();
+    let log = std::fs::read_to_string(ran.out.join("log.jsonl")).expect("there is a log");
+    let started = log.split_once("started ").and_then(|(_, rest)| rest.split('"').next()).expect("it says which");
+    let since = Instant::now();
+    while std::fs::read_to_string(format!("/proc/{started}/comm")).is_ok_and(|name| name.trim() == "sleep") {
+        assert!(since.elapsed() < Duration::from_secs(10), "{started} still runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The processes of this host's plugins.

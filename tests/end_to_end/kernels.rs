@@ -97,7 +97,7 @@ fn a_library_is_opened_only_by_runs_that_use_it() {
     let opened = |cache: &Path| -> Vec<String> {
         let training = Training::new("\n[[plugins]]\nkind = \"print-metrics\"\n");
         let mut command = training.command("out");
-        command.args(["--set", "run.by_default=false"]).env("HOST_CACHE", cache).env("HOST_LOG", "host::plugins=debug");
+        command.args(["--set", "run.by_default=false"]).env("HOST_CACHE", cache).env("HOST_LOG", "host_plugins=debug");
         let output = command.output().expect("the host starts");
         assert!(output.status.success());
         let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -112,6 +112,27 @@ fn a_lock_lists_what_may_be_opened() {
     assert!(project.is_admitted());
 }
 
+/// A file of Python is locked with the modules beside it.
+#[test]
+#[cfg(target_os = "linux")]
+fn modules_of_python_are_locked_with_their_plugin() {
+    let project = Project::new();
+    let write = |file: &str, text: &str| std::fs::write(project.path(file), text).expect("a file can be written");
+    write("plugins/watches.py", "# host-plugin: watches\nfrom helper import Base\nclass Watches(Base):\n    pass\n");
+    let helper =
+        "from host_plugin import Callback\nclass Base(Callback):\n    def on_setup(self, run, event):\n        pass\n";
+    write("plugins/helper.py", helper);
+    project.succeeds(&["lock", "--plugins", "plugins"]);
+    let lock = std::fs::read_to_string(project.path("plugins.lock")).expect("the lock");
+    assert!(lock.contains("file = \"watches.py\"") && lock.contains("file = \"helper.py\""), "{lock}");
+    let describe = &["describe", "watches", "--plugins", "plugins", "--locked"];
+    project.succeeds(describe);
+    write("plugins/helper.py", &format!("{helper}# changed\n"));
+    let output = project.plugins(describe);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("helper.py"), "{told}");
+}
+
 #[test]
 fn nothing_of_a_library_that_is_not_locked_runs() {
     let project = Project::locked();

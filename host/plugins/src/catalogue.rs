@@ -11,7 +11,7 @@ use super::descriptor_cache::{Description, DescriptorCache};
 use super::error::{CatalogueError, LoadError};
 use super::inspect::inspect;
 use super::library::{self, Library};
-use super::lock::{Admission, Expected, Lock, Refusal};
+use super::lock::{Admission, Expected, Lock, LockedKind, Refusal};
 use super::process::Isolation;
 use super::python::{self, Starter};
 use super::regular_file::{self, LARGEST};
@@ -152,7 +152,7 @@ fn describe_apart(path: &Path, expected: Option<&Expected>, isolation: &Isolatio
 }
 
 #[cfg(not(target_os = "linux"))]
-fn describe_apart(path: &Path, _: &Isolation) -> Result<Description, LoadError> {
+fn describe_apart(path: &Path, _: Option<&Expected>, _: &Isolation) -> Result<Description, LoadError> {
     Err(LoadError::NoIsolation { path: path.to_owned() })
 }
 
@@ -173,6 +173,8 @@ pub(super) struct Source {
     pub(super) is_named: bool,
     /// What a lock says that it must be.
     pub(super) locked: Option<Expected>,
+    /// The kinds that the lock says of it.
+    pub(super) locked_kinds: Vec<LockedKind>,
 }
 
 /// Every kind found, by file name and then in the library's own order.
@@ -242,7 +244,10 @@ impl Catalogue {
         })?;
         catalogue.is_locked = true;
         // One that the lock does not list, and that is not refused, is never opened.
-        let of_source = |source: Source| Some(Source { locked: Some(admission.expected(&source.path)?), ..source });
+        let of_source = |source: Source| {
+            let locked = Some(admission.expected(&source.path)?);
+            Some(Source { locked, locked_kinds: admission.kinds(&source.path), ..source })
+        };
         catalogue.sources = std::mem::take(&mut catalogue.sources).into_iter().filter_map(of_source).collect();
         let first_kinds = catalogue.kinds.iter().filter(|kind| kind.index == 0);
         let refusals: Vec<Refusal> = first_kinds
@@ -275,6 +280,7 @@ impl Catalogue {
                     kinds,
                     is_named: false,
                     locked: None,
+                    locked_kinds: Vec::new(),
                 }));
                 catalogue.expose(trust::open_folder(path));
                 for file in libraries_in(path)? {
@@ -289,7 +295,8 @@ impl Catalogue {
                 if kinds.is_empty() {
                     return Err(LoadError::NoMark { path: path.clone() }.into());
                 }
-                catalogue.sources.push(Source { path: path.clone(), kinds, is_named: true, locked: None });
+                let (path, locked_kinds) = (path.clone(), Vec::new());
+                catalogue.sources.push(Source { path, kinds, is_named: true, locked: None, locked_kinds });
             } else if path.exists() {
                 if let Some(listed) = list(path)? {
                     catalogue.add(listed)?;

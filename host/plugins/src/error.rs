@@ -239,6 +239,9 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
+    /// A lock says something else of it.
+    #[error(transparent)]
+    NotAsLocked(#[from] Refusal),
     /// A descriptor that is not understood.
     #[error("kind {index} of `{path}` does not describe itself: {detail}")]
     Descriptor {
@@ -281,6 +284,7 @@ impl Report for LoadError {
                 "build the plugin with an unmodified `plugin-api`; `-v` writes the difference to the log"
             }
             Self::Refused { hint, .. } => return hint.clone(),
+            Self::NotAsLocked(refusal) => return refusal.hint(),
             Self::Process { .. } => {
                 "the log has what the plugin printed; if it is not what you expected, tell its author"
             }

@@ -34,21 +34,41 @@ struct Needs {
     is_inherited: bool,
 }
 
+impl Needs {
+    /// What the loader would look for in the working folder: a library with a folder in its name, or all of them in a relative
+    /// folder.
+    fn in_working_folder(&self) -> Option<String> {
+        let is_origin = |folder: &str| folder.starts_with("$ORIGIN") || folder.starts_with("${ORIGIN}");
+        let by_name = self.libraries.iter().find(|library| library.contains('/') && !library.starts_with('/'));
+        let by_folder = self.folders.iter().find(|folder| !is_origin(folder) && !folder.starts_with('/'));
+        by_name
+            .map(|library| format!("`{library}`"))
+            .or_else(|| by_folder.map(|folder| format!("libraries by `{folder}`")))
+    }
+}
+
 /// The libraries beside the one at `path`, whose content is `bytes`, that it needs, and that those need. What the system has
 /// itself is none of them.
 ///
 /// # Errors
 ///
-/// One that is there and cannot be read.
+/// One that is there and cannot be read; a library that looks for others in the working folder, which may be anybody's.
 pub fn of(path: &Path, bytes: &[u8]) -> Result<Vec<Neighbor>, (PathBuf, NotRead)> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut found: Vec<Neighbor> = Vec::new();
-    let mut left = VecDeque::from([(String::new(), needs(bytes), Vec::new())]);
-    while let Some((within, needs, inherited)) = left.pop_front() {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut left = VecDeque::from([(name, String::new(), needs(bytes), Vec::new())]);
+    while let Some((file, within, needs, inherited)) = left.pop_front() {
         let mut folders = needs.folders.iter().filter_map(|folder| from_origin(folder, &within)).collect::<Vec<_>>();
         let passed_on =
             if needs.is_inherited { [folders.clone(), inherited.clone()].concat() } else { inherited.clone() };
         folders.extend(inherited);
+        if let Some(what) = needs.in_working_folder() {
+            let text = format!(
+                "it looks for {what} in the working folder: link it with a run path that begins with `$ORIGIN`"
+            );
+            return Err((folder.join(&file), NotRead::System(std::io::Error::other(text))));
+        }
         for library in &needs.libraries {
             let candidates = folders.iter().filter_map(|within| joined(within, library));
             let Some(file) = candidates.into_iter().find(|file| folder.join(file).exists()) else { continue };
@@ -58,7 +78,7 @@ pub fn of(path: &Path, bytes: &[u8]) -> Result<Vec<Neighbor>, (PathBuf, NotRead)
             let path = folder.join(&file);
             let bytes = regular_file::read(&path, LARGEST).map_err(|error| (path, error))?;
             let within = file.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-            left.push_back((within, self::needs(&bytes), passed_on.clone()));
+            left.push_back((file.clone(), within, self::needs(&bytes), passed_on.clone()));
             found.push(Neighbor { file, size: bytes.len() as u64, sha256: Checksum::of(&bytes) });
         }
     }

@@ -33,11 +33,12 @@ impl PrivateCopy {
             return Ok(Self { _folder: None, path });
         }
         let folder = tempfile::Builder::new().prefix("host-plugin-").tempdir()?;
-        let (mut inside, beside) = (folder.path().to_owned(), parent(original)?);
+        let (root, beside) = (deep_within(folder.path())?, parent(original)?);
+        let mut inside = root.clone();
         if looks_beside {
             if ["$ORIGIN/..", "${ORIGIN}/.."].iter().any(|above| mentions(bytes, above)) {
-                link_entries(&parent(&beside)?, folder.path(), beside.file_name())?;
-                inside = folder.path().join(beside.file_name().unwrap_or_default());
+                link_entries(&parent(&beside)?, &root, beside.file_name())?;
+                inside = root.join(beside.file_name().unwrap_or_default());
                 std::fs::create_dir_all(&inside)?;
             }
             link_entries(&beside, &inside, Some(name))?;
@@ -69,7 +70,7 @@ impl PrivateCopy {
         let depth = beside.iter().map(above).max().unwrap_or_default();
         let origin = parent(original).map_err(failed)?;
         let names: Vec<&OsStr> = origin.iter().skip(1).collect();
-        let mut inside = folder.path().to_owned();
+        let mut inside = deep_within(folder.path()).map_err(failed)?;
         // The root is its own parent.
         inside.extend(&names[names.len().saturating_sub(depth)..]);
         for _ in names.len()..depth {
@@ -87,6 +88,14 @@ impl PrivateCopy {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// A folder so far within `folder` that a run path with `..` ends in folders that are empty and nobody else's, not in that of
+/// all temporary files, where anybody may put a library.
+fn deep_within(folder: &Path) -> io::Result<PathBuf> {
+    let deep = folder.join("up/".repeat(32));
+    std::fs::create_dir_all(&deep)?;
+    Ok(deep)
 }
 
 fn copy_neighbor(origin: &Path, inside: &Path, neighbor: &Neighbor) -> Result<(), LoadError> {

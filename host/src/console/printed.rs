@@ -19,6 +19,9 @@ const TARGET: &str = "plugin";
 /// The most bytes of a line; the rest is a line of its own.
 const LINE_BYTES: usize = 4096;
 
+/// What a line of the log costs beside its text, in bytes.
+const LINE_COST: u64 = 128;
+
 /// The most bytes of a process that are logged.
 const LOGGED_BYTES: u64 = 4 << 20;
 
@@ -141,7 +144,7 @@ impl Printed {
         if self.logged == 0 {
             log(Said::First);
         }
-        self.logged += line.len() as u64;
+        self.logged += line.len() as u64 + LINE_COST;
         let text = String::from_utf8_lossy(line);
         log(Said::Line(printable_line(&text).trim_end()));
     }

@@ -23,9 +23,12 @@ use crate::plugins::{Fault, Instance};
 /// The most events in a callback's queue; when it is full, the loop waits.
 const QUEUE: usize = 64;
 
+/// The state that a hook saved; none where it was not called, or saved nothing.
+type SavedByHook = Result<Option<Vec<u8>>, Fault>;
+
 enum Job {
     Event { event: Event, snapshot: SharedSnapshot },
-    SaveState { event: Event, snapshot: SharedSnapshot, answer: Sender<Result<Vec<u8>, Fault>> },
+    SaveState { event: Event, snapshot: SharedSnapshot, answer: Sender<SavedByHook> },
     Flush(Sender<()>),
 }
 
@@ -93,7 +96,7 @@ impl Worker {
     }
 
     /// Asks for the state, after everything queued before.
-    pub(super) fn save_state(&self, event: Event, snapshot: SharedSnapshot) -> Option<Result<Vec<u8>, Fault>> {
+    pub(super) fn save_state(&self, event: Event, snapshot: SharedSnapshot) -> Option<SavedByHook> {
         let (answer, answered) = bounded(1);
         self.queue_up(Job::SaveState { event, snapshot, answer })?;
         self.wait_for(&answered)
@@ -182,7 +185,7 @@ impl Callback {
                     }
                 }
                 Job::SaveState { event, snapshot, answer } => {
-                    let _ = answer.send(self.handle(&event, &snapshot).map(Option::unwrap_or_default));
+                    let _ = answer.send(self.handle(&event, &snapshot));
                 }
                 Job::Flush(done) => {
                     let _ = done.send(());
@@ -219,8 +222,12 @@ impl Callback {
         let fault = fault(status, left.fault);
         self.failed = true;
         if fault.is_final() {
-            // Not dropped: an instance that a panic left inconsistent must not run again.
-            std::mem::forget(self.instance.take());
+            let gone = self.instance.take();
+            // Not dropped: an instance that a panic left inconsistent must not run again. Of one in another process, what is
+            // here is in order.
+            if !self.identity.is_isolated {
+                std::mem::forget(gone);
+            }
         }
         Err(fault)
     }

@@ -13,18 +13,19 @@ use super::sent::EventTensors;
 use crate::history::Position;
 use crate::plugins::{Fault, Instance, Isolation, Kind};
 
-/// Creates an instance; its constructor may ask for its options.
+/// Creates the instance that has the identity at `index`; its constructor may ask for its options.
 pub(super) fn create(
     kind: &Kind,
     isolation: Option<&Isolation>,
-    identity: &Arc<Identity>,
+    instances: &[Arc<Identity>],
+    index: usize,
     hub: &Arc<RemoteHub>,
 ) -> Result<Instance, Fault> {
     let event = Event::at(EventKind::CREATE, Position::default());
-    let instances = std::slice::from_ref(identity);
+    let identity = &instances[index];
     let mut hook = Hook::new(&event, &EventTensors::None, instances, Answers::Nobody, hub, &hub.pulse, &HOST_TABLE);
     hook.enter(1, |entered| {
-        let handle = entered.handle(0);
+        let handle = entered.handle(index);
         // A constructor that only passes on the status of a service: the service told why.
         let reported = || entered.finish().and_then(|left| left.fault).map(|fault| fault.message);
         let created = Instance::create(kind, isolation, &identity.name, &identity.options, handle, reported);
@@ -48,5 +49,5 @@ pub fn create_instance(kind: &Kind, name: &str, options: &serde_json::Value) -> 
         is_isolated: false,
     };
     let isolation = kind.is_apart().then(Isolation::default);
-    create(kind, isolation.as_ref(), &Arc::new(identity), &RemoteHub::new(Arc::default()))
+    create(kind, isolation.as_ref(), &[Arc::new(identity)], 0, &RemoteHub::new(Arc::default()))
 }

@@ -95,14 +95,15 @@ impl Dispatcher {
                 is_isolated: planned.isolation.is_some(),
             });
             let before = Computing::of_this_thread();
-            let made = create(&planned.kind, planned.isolation.as_ref(), &identity, &dispatcher.hub);
+            dispatcher.instances.push(Arc::clone(&identity));
+            let (instances, index) = (&dispatcher.instances, dispatcher.instances.len() - 1);
+            let made = create(&planned.kind, planned.isolation.as_ref(), instances, index, &dispatcher.hub);
             if !before.rounds_as_before(false) {
                 dispatcher.guard.round_again(before, &identity.name, EventKind::CREATE);
             }
             if !before.has_its_threads() {
                 dispatcher.guard.thread_again(before, &identity.name, EventKind::CREATE);
             }
-            dispatcher.instances.push(identity);
             match made {
                 Ok(instance) => dispatcher.subscribers.push(Subscriber::new(planned, Runner::Inline(instance))),
                 Err(fault) => {

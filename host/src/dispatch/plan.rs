@@ -31,8 +31,10 @@ pub struct Planned {
 /// Which instances run in processes of their own, where their entries do not say it.
 #[derive(Clone, Debug, Default)]
 pub struct Isolated {
-    /// Whether all of them do.
+    /// Whether all of them do, by the run file.
     pub all: bool,
+    /// Whether all of them do, whatever their entries say: by the command line.
+    pub all_named: bool,
     /// Otherwise, those of these kinds.
     pub kinds: Vec<String>,
     /// How long their hooks may take.
@@ -43,18 +45,18 @@ impl Isolated {
     /// Whether nothing of any library may run in this process: then a library describes itself in another one, too.
     pub fn any(&self, declared: &[PluginOptions]) -> bool {
         let is_declared = |options: &PluginOptions| options.isolation == Some(config::Isolation::Process);
-        self.all || !self.kinds.is_empty() || declared.iter().any(is_declared)
+        self.all || self.all_named || !self.kinds.is_empty() || declared.iter().any(is_declared)
     }
 
     /// How an instance runs in a process of its own, if it does: always, where it `must`.
     fn of(&self, options: &PluginOptions, must: bool) -> Option<Isolation> {
-        let by_default = self.all || self.kinds.contains(&options.kind);
+        // The command line counts more than the run file.
+        let is_named = self.all_named || self.kinds.contains(&options.kind);
         match options.isolation {
             _ if must => {}
             Some(config::Isolation::Process) => {}
-            None if by_default => {}
-            // The command line counts more than the run file.
-            Some(config::Isolation::None) if self.kinds.contains(&options.kind) => {}
+            None if self.all => {}
+            _ if is_named => {}
             _ => return None,
         }
         let limits = options.limits;

@@ -83,7 +83,10 @@ impl Dispatcher {
     fn record_failure(&mut self, index: usize, hook: EventKind, position: Position, fault: Fault) -> Event {
         let subscriber = &mut self.subscribers[index];
         // Its process is started anew before the next event; how often that is possible, its entry says.
-        let starts_anew = fault.is_final() && subscriber.planned.isolation.is_some() && subscriber.restarts > 0;
+        let starts_anew = fault.is_final()
+            && subscriber.planned.isolation.is_some()
+            && subscriber.restarts > 0
+            && hook != EventKind::TEARDOWN;
         let failure = Failure {
             instance: subscriber.name.to_string(),
             kind: subscriber.planned.kind.descriptor().kind.clone(),

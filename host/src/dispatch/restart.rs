@@ -1,7 +1,5 @@
 //! Starts an instance anew whose process has failed: with its last saved state, as after a resume.
 
-use std::sync::Arc;
-
 use plugin_api::abi::kinds::EventKind;
 
 use super::create::create;
@@ -9,15 +7,16 @@ use super::dispatcher::Dispatcher;
 use super::event::{Event, EventData};
 use super::inline::Target;
 use super::subscriber::Runner;
+use crate::plugins::Fault;
 use crate::services::Services;
 
 impl Dispatcher {
-    /// Makes the instance again, and gives it `setup` and its state. What fails now is its next failure.
+    /// Makes the instance again, and gives it `setup`, its state, and `train_start` where the training has begun. What fails now is its next failure.
     pub(super) fn restart(&mut self, instance: &str, services: &mut dyn Services) {
         let Some(index) = self.index_of(instance) else { return };
-        let (subscriber, identity) = (&self.subscribers[index], Arc::clone(&self.instances[index]));
-        let left = subscriber.restarts;
-        match create(&subscriber.planned.kind, subscriber.planned.isolation.as_ref(), &identity, &self.hub) {
+        let subscriber = &self.subscribers[index];
+        let (left, planned) = (subscriber.restarts, &subscriber.planned);
+        match create(&planned.kind, planned.isolation.as_ref(), &self.instances, index, &self.hub) {
             Ok(made) => self.subscribers[index].runner = Runner::Inline(made),
             Err(mut fault) => {
                 fault.message = format!("it could not be started anew: {}", fault.message);
@@ -44,13 +43,14 @@ impl Dispatcher {
             let data = EventData::State { bytes: state.into(), version };
             self.deliver_if_wanted(&Event { kind: EventKind::LOAD_STATE, position, data }, only, services);
         }
+        if self.has_begun {
+            self.deliver_if_wanted(&Event::at(EventKind::TRAIN_START, position), only, services);
+        }
         if self.has_begun
             && let Err(error) = self.begin()
         {
-            tracing::error!(
-                plugin = instance,
-                "no thread for `{instance}`, which now runs on the training thread: {error}"
-            );
+            let fault = Fault { ended: true, ..Fault::new(format!("there is no thread for it: {error}")) };
+            self.failed(index, EventKind::CREATE, fault, services);
         }
     }
 

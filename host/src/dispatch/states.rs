@@ -34,9 +34,10 @@ impl Dispatcher {
             if self.subscribers[target.index].is_background() {
                 let snapshot = self.share(&event, &EventTensors::None, &[], services);
                 let Runner::Background(worker) = &self.subscribers[target.index].runner else { continue };
-                match snapshot.and_then(|snapshot| worker.save_state(event.clone(), snapshot).unwrap_or(Ok(Vec::new())))
-                {
-                    Ok(state) => self.subscribers[target.index].state = Some(state),
+                match snapshot.and_then(|snapshot| worker.save_state(event.clone(), snapshot).unwrap_or(Ok(None))) {
+                    Ok(Some(state)) => self.subscribers[target.index].state = Some(state),
+                    // One that has failed keeps its last.
+                    Ok(None) => {}
                     Err(fault) => self.failed(target.index, event.kind, fault, services),
                 }
             } else {
@@ -68,9 +69,14 @@ impl Dispatcher {
             .filter(|(name, _)| !is_here(name))
             .map(|(name, state)| (name.clone(), state.clone()))
             .collect();
+        // Also of one that failed before, which is started anew with it.
+        for subscriber in &mut self.subscribers {
+            if let Some(state) = states.get(&*subscriber.name) {
+                subscriber.state = Some(state.bytes.clone());
+            }
+        }
         for target in self.targets(EventKind::LOAD_STATE).iter() {
             let Some(state) = states.get(&*self.subscribers[target.index].name) else { continue };
-            self.subscribers[target.index].state = Some(state.bytes.clone());
             let data = EventData::State { bytes: state.bytes.as_slice().into(), version: state.version.clone() };
             let event = Event { kind: EventKind::LOAD_STATE, position: services.position(), data };
             self.deliver(&event, &[*target], services);

@@ -158,7 +158,9 @@ impl Watch {
             let Some(seen) = look(seen, watched.pulse.read()) else { continue };
             let taken = seen.since.elapsed();
             warn(&self.limits, &identity.name, seen, taken);
-            if timeout.is_some_and(|timeout| taken >= timeout && !identity.is_isolated) {
+            // With a timeout, its process is ended by who waits for it.
+            let ends_itself = identity.is_isolated && self.limits.timeout.is_some();
+            if timeout.is_some_and(|timeout| taken >= timeout && !ends_itself) {
                 let message = format!("it did not return within {}, and is left alone", in_words(taken));
                 let fault = Fault::new(message);
                 let (instance, hook) = (Arc::clone(&identity.name), seen.beat.event());

@@ -18,8 +18,8 @@ pub(super) fn of(run_file: &RunFile, named: &[String]) -> Isolated {
         _ => None,
     };
     let (all, kinds): (Vec<String>, Vec<String>) = named.iter().cloned().partition(|kind| kind == ALL);
-    let all = !all.is_empty() || run_file.run.isolation == config::Isolation::Process;
-    Isolated { all, kinds, timeout }
+    let by_run_file = run_file.run.isolation == config::Isolation::Process;
+    Isolated { all: by_run_file, all_named: !all.is_empty(), kinds, timeout }
 }
 
 /// The kinds of the folders; with a lock, of what it lists. Where a plugin is isolated, no library runs in this process to describe itself: which of them has

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
 from . import __version__, _messagepack, events
 from ._channel import PROTOCOL, Channel, ChannelError, HostLink, Receiver, Sender
@@ -82,7 +82,7 @@ class Child:
                 )
             limit(fields.get("limits") or {})
             path = fields.get("path") or ""
-            self.kinds = kinds_of(path, fields.get("sha256"), self.choice)
+            self.kinds = kinds_of(path, fields.get("sha256"), fields.get("beside") or (), self.choice)
             descriptors = [json.dumps(self.described(kind)) for kind in self.kinds]
         except Refusal as refusal:
             self.control.send("refused", {"message": str(refusal), "hint": refusal.hint})
@@ -233,13 +233,15 @@ def limit(limits: Dict[str, Any]) -> None:
         os.nice(niceness)
 
 
-def kinds_of(path: str, sha256: Optional[str], choice: Choice) -> List[Type[Callback]]:
+def kinds_of(
+    path: str, sha256: Optional[str], beside: Sequence[Dict[str, Any]], choice: Choice
+) -> List[Type[Callback]]:
     """The classes that a file offers, or the one that was asked for.
 
     Raises:
         Refusal: the file cannot be read or imported, is another one than expected, or has no callback.
     """
-    module = load(path, sha256, beside=not choice.is_locked) if path else None
+    module = load(path, sha256, beside if choice.is_locked else None) if path else None
     if choice.is_class:
         from .adapters import chosen
 
@@ -266,9 +268,9 @@ def own_classes(module: ModuleType) -> List[Type[Callback]]:
     return [kind for kind, base in zip(own, is_base) if vars(kind).get("kind") or not base]
 
 
-def load(path: str, sha256: Optional[str], beside: bool = True) -> ModuleType:
-    """The module of a file: the bytes that are hashed are those that run. Its folder is the first on ``sys.path``, unless nothing
-    ``beside`` it may be imported, since nobody has hashed that."""
+def load(path: str, sha256: Optional[str], beside: Optional[Sequence[Dict[str, Any]]] = None) -> ModuleType:
+    """The module of a file: the bytes that are hashed are those that run. Its folder is the first on ``sys.path`` or, where only
+    locked modules may be imported, those ``beside`` it are found by their list."""
     try:
         with open(path, "rb") as file:
             source = file.read()
@@ -283,8 +285,12 @@ def load(path: str, sha256: Optional[str], beside: bool = True) -> ModuleType:
     full = os.path.abspath(path)
     global _folder
     _folder = os.path.join(os.path.dirname(full), "")
-    if beside:
+    if beside is None:
         sys.path.insert(0, os.path.dirname(full))
+    else:
+        from ._locked import LockedModules
+
+        sys.meta_path.insert(0, LockedModules(os.path.dirname(full), beside))
     name = os.path.splitext(os.path.basename(full))[0]
     # A file may have any name, such as that of a module of the standard library.
     if not name.isidentifier() or name in sys.modules or _is_standard(name):

@@ -144,6 +144,30 @@ class Opens(unittest.TestCase):
             self.assertEqual(name, "refused")
             self.assertIn("No module named 'beside'", refused["message"])
 
+    def test_with_a_lock_only_what_it_lists_is_imported_as_it_was_locked(self) -> None:
+        path = written("from parts.base import Base\nclass Mine(Base):\n    pass\n")
+        folder = pathlib.Path(path).parent
+        (folder / "parts").mkdir()
+        (folder / "parts" / "__init__.py").write_text("")
+        base = folder / "parts" / "base.py"
+        base.write_text(
+            "from host_plugin import Callback\nclass Base(Callback):\n    def on_setup(self, run, event): pass\n"
+        )
+        beside = []
+        for file in ("parts/__init__.py", "parts/base.py"):
+            content = (folder / file).read_bytes()
+            beside.append({"file": file, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+        with ProtocolHost(["--locked"]) as host:
+            self.assertEqual(host.open(path, beside=beside)[0], "opened")
+        with ProtocolHost(["--locked"]) as host:
+            name, refused = host.open(path, beside=beside[:1])
+            self.assertIn("No module named 'parts.base'", refused["message"])
+        base.write_text(base.read_text() + "# changed\n")
+        with ProtocolHost(["--locked"]) as host:
+            name, refused = host.open(path, beside=beside)
+            self.assertEqual(name, "refused")
+            self.assertIn("has another content than when it was locked", refused["message"])
+
     def test_limits_are_set(self) -> None:
         path = written(WATCHES + "\nimport resource\nprint(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n")
         with ProtocolHost() as host:

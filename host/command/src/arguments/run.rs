@@ -15,7 +15,7 @@ Examples:
   host run run.toml --out runs/long                         started, or resumed where it stopped
   host run run.toml --processes 2                           two processes of this machine, one run
   host run run.toml --try                                   one batch through every hook
-  host run run.toml --plugins plugins --locked              only libraries as `plugins.lock` lists them
+  host run run.toml --plugins plugins --locked              only what `plugins.lock` lists
 
 Environment:
   HOST_PLUGINS  folders of plugin libraries, or libraries, for commands without `--plugins`

@@ -1,6 +1,7 @@
 //! Which files of the folders a lock lets be opened.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use host_command::report::{Report, did_you_mean};
@@ -10,6 +11,7 @@ use super::{Expected, Lock, Locked, LockedKind};
 use crate::checksum::Checksum;
 use crate::inspect::this_target;
 use crate::neighbors;
+use crate::python;
 use crate::regular_file::{self, LARGEST, NotRead};
 use crate::trust::{self, Exposed};
 
@@ -106,20 +108,33 @@ impl Admission {
         self.admitted.get(path).map(Locked::expected)
     }
 
+    /// The kinds that the lock says of a file.
+    pub(crate) fn kinds(&self, path: &Path) -> Vec<LockedKind> {
+        self.admitted.get(path).map(|locked| locked.kinds.clone()).unwrap_or_default()
+    }
+
     /// Holds what a library says of itself to what the lock says.
     ///
     /// # Errors
     ///
     /// When it offers something else.
     pub fn check_kinds(&self, path: &Path, descriptors: &[Descriptor]) -> Result<(), Refusal> {
-        let Some(locked) = self.admitted.get(path) else { return Ok(()) };
-        let found = kinds_of(descriptors);
-        if found == locked.kinds {
-            return Ok(());
-        }
-        let told = |kinds: &[LockedKind]| kinds.iter().map(LockedKind::to_string).collect::<Vec<_>>().join(", ");
-        Err(Refusal::OtherKinds { path: path.to_owned(), found: told(&found), locked: told(&locked.kinds) })
+        self.admitted.get(path).map_or(Ok(()), |locked| same_kinds(path, &locked.kinds, descriptors))
     }
+}
+
+/// Holds what the plugin at `path` says of itself to the kinds of a lock.
+///
+/// # Errors
+///
+/// When it offers something else.
+pub(crate) fn same_kinds(path: &Path, locked: &[LockedKind], descriptors: &[Descriptor]) -> Result<(), Refusal> {
+    let found = kinds_of(descriptors);
+    if found == locked {
+        return Ok(());
+    }
+    let told = |kinds: &[LockedKind]| kinds.iter().map(LockedKind::to_string).collect::<Vec<_>>().join(", ");
+    Err(Refusal::OtherKinds { path: path.to_owned(), found: told(&found), locked: told(locked) })
 }
 
 fn check<'a>(lock: &'a Lock, target: &str, path: &Path) -> Result<Option<&'a Locked>, Refusal> {
@@ -139,7 +154,9 @@ fn check<'a>(lock: &'a Lock, target: &str, path: &Path) -> Result<Option<&'a Loc
         };
     };
     let mut file = regular_file::open(path, LARGEST).map_err(|error| differs(error.to_string()))?;
-    let (sha256, size) = Checksum::of_reader(&mut file).map_err(|error| differs(error.to_string()))?;
+    // One that grows meanwhile is another one, and is not read for ever.
+    let (sha256, size) =
+        Checksum::of_reader(&mut (&mut file).take(LARGEST + 1)).map_err(|error| differs(error.to_string()))?;
     let Some(locked) = listed.iter().find(|locked| locked.sha256 == sha256) else {
         return Err(differs(if first.size == size {
             "its SHA-256 is another one".to_owned()
@@ -150,7 +167,7 @@ fn check<'a>(lock: &'a Lock, target: &str, path: &Path) -> Result<Option<&'a Loc
     for beside in &locked.beside {
         let path = path.parent().unwrap_or(Path::new("")).join(&beside.file);
         let sum = regular_file::open(&path, LARGEST)
-            .and_then(|mut file| Checksum::of_reader(&mut file).map_err(NotRead::from))
+            .and_then(|file| Checksum::of_reader(&mut file.take(LARGEST + 1)).map_err(NotRead::from))
             .map_err(|error| Refusal::Differs { path: path.clone(), detail: error.to_string() })?;
         if sum.0 != beside.sha256 {
             return Err(Refusal::Differs { path, detail: "its SHA-256 is another one".to_owned() });
@@ -180,7 +197,7 @@ pub fn lock_entry(path: &Path, descriptors: &[Descriptor], build: &str) -> Resul
         build: build.to_owned(),
         kinds: kinds_of(descriptors),
         package: None,
-        beside: neighbors::of(path, &bytes)?,
+        beside: if python::is_source(path) { python::beside(path)? } else { neighbors::of(path, &bytes)? },
     })
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use admission::{Admission, Refusal, lock_entry};
-pub(crate) use admission::{abi_of, kinds_of};
+pub(crate) use admission::{abi_of, kinds_of, same_kinds};
 pub use file::LockError;
 pub(crate) use file::{replace, sync_folder};
 
@@ -50,7 +50,7 @@ pub struct Locked {
     /// The package that it came with, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<LockedPackage>,
-    /// The libraries beside it that it needs.
+    /// The libraries beside it that it needs; of a file of Python, the modules beside it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<Neighbor>,
 }
@@ -83,7 +83,7 @@ pub struct LockedPackage {
 pub struct Expected {
     /// The SHA-256 of its file.
     pub sha256: Checksum,
-    /// The libraries beside it that it may use; no others are.
+    /// The libraries or modules beside it that it may use; no others are.
     #[serde(default)]
     pub beside: Vec<Neighbor>,
 }

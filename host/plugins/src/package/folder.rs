@@ -233,7 +233,20 @@ impl Folder {
             return Ok(Change::New);
         }
         let there = self.checksum(&before.file)?;
-        Ok(if there == locked.sha256 { Change::None } else { Change::Replaced(installed) })
+        if there == locked.sha256 {
+            return Ok(Change::None);
+        }
+        // Somebody's own build in its place is not the package's.
+        if self.is_of_lock(lock, &before.file, there) {
+            Ok(Change::Replaced(installed))
+        } else {
+            Err(PackageError::InTheWay { path, name })
+        }
+    }
+
+    /// Whether a file has the content that the lock says.
+    fn is_of_lock(&self, lock: &Lock, file: &str, content: Checksum) -> bool {
+        lock.of_target(&self.target).any(|locked| locked.file == file && locked.sha256 == content)
     }
 
     /// Renames what was unpacked into its place.
@@ -274,7 +287,11 @@ impl Folder {
             });
             return Err(PackageError::NotThere { name: name.to_owned(), folder: self.folder.clone(), hint });
         };
-        self.remove_file(&self.folder.join(&locked.file))?;
+        let path = self.folder.join(&locked.file);
+        if path.symlink_metadata().is_ok() && !self.is_of_lock(&lock, &locked.file, self.checksum(&locked.file)?) {
+            return Err(PackageError::InTheWay { path, name: package.name });
+        }
+        self.remove_file(&path)?;
         // Names of packages are checked where they come in; a lock may have been written by anybody.
         if super::is_name(&package.name) {
             let texts = self.folder.join(TEXTS).join(&package.name);

@@ -94,6 +94,9 @@ impl Manifest {
         if !is_name(&self.name) {
             return Err(format!("`{}` is not a name: use `[a-z0-9-]+`", self.name));
         }
+        if self.name == "index" {
+            return Err("`index` is the name of an index's own file".to_owned());
+        }
         if !is_plain(&self.library) || is_text(&self.library) || [MANIFEST, SUMS].contains(&self.library.as_str()) {
             return Err(format!("`{}` is not the name of a library's file", self.library));
         }

@@ -43,7 +43,8 @@ impl Keys {
                 false => home.join(".config"),
             })
         });
-        Self::in_folder(&settings.unwrap_or_default().join("host").join("keys"))
+        // Without a home, there are none: those of the working folder may be anybody's.
+        Self { folder: settings.map(|settings| settings.join("host").join("keys")).unwrap_or_default() }
     }
 
     /// Those in a folder.

@@ -134,7 +134,10 @@ impl Isolated {
         let mut isolated = Self { process, link, outgoing, incoming, remotes, timeout, since, ended: None, _package };
         match isolated.exchange(None, making.host) {
             Ok((Status::OK, _)) => Ok(isolated),
-            Ok((status, message)) => Err(Fault::with(status, message, String::new())),
+            Ok((status, message)) => {
+                isolated.end("no instance was made");
+                Err(Fault::with(status, message, String::new()))
+            }
             Err(message) => Err(failed(message)),
         }
     }
@@ -190,10 +193,19 @@ impl Isolated {
             let (process, since, timeout) = (&mut self.process, self.since, self.timeout);
             match self.link.receive(|| process.goes_on(since, timeout))? {
                 Answer::Call(call) => {
+                    // One that keeps calling never makes the host wait, and has no more time for it.
+                    let (process, since, timeout) = (&mut self.process, self.since, self.timeout);
+                    process.has_time(since, timeout).map_err(LinkError::GaveUp)?;
                     let reply = self.answer(&call, host);
+                    // The child's tensors are needed until the reply only.
+                    self.incoming.clear();
                     self.send(&Order::Reply(reply))?;
                 }
-                Answer::Returned { status, message } => return Ok((Status(status), message)),
+                Answer::Returned { status, message } => {
+                    // That its process is gone is for the host to say.
+                    let status = Some(Status(status)).filter(|status| *status != ENDED).unwrap_or(Status::ERROR);
+                    return Ok((status, message));
+                }
             }
         }
     }
@@ -205,7 +217,7 @@ impl Isolated {
 
     /// Passes a call on to the host, on the thread of the hook.
     fn answer(&mut self, call: &Call, host: HostHandle) -> Reply {
-        if ServiceKind(call.service) == ServiceKind::KEEP_ALIVE {
+        if ServiceKind(call.service) == ServiceKind::KEEP_ALIVE && !host.table.is_null() {
             self.since = Instant::now();
         }
         let tables = match self.incoming.tables(&call.tensors) {

@@ -121,6 +121,10 @@ impl Link {
                     }
                 }
             }
+            // One that sends a little again and again has no more time for it.
+            if self.incoming.len() < length {
+                waits().map_err(LinkError::GaveUp)?;
+            }
         }
         Ok(())
     }

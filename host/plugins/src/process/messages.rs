@@ -9,7 +9,7 @@
 //! the child answers with calls of services, each of which the host answers with a [`Reply`], and ends with
 //! [`Answer::Returned`]. With the order `create` come three descriptors (`SCM_RIGHTS`):
 //!
-//! 1. hooks: the memory of a [ring](super::ring), or, as `create` says, a Unix stream socket
+//! 1. hooks: the memory of a ring (`ring.rs`), or, as `create` says, a Unix stream socket
 //! 2. tensors of the host: shared memory that the child can only read
 //! 3. tensors of the child: shared memory that the child can write and make longer, never shorter
 //!

@@ -1,7 +1,7 @@
 //! A plugin in a process of its own: the same hooks and services, across two processes.
 //!
-//! [`messages`] is the protocol. [`isolated`] is the host's end of an instance, [`child`] the program that holds the library;
-//! between them are [`link`], frames over a [`ring`] or a socket, and [`tensors`], in [`memory`] that both map.
+//! [`messages`] is the protocol. `isolated` is the host's end of an instance, [`child`] the program that holds the library;
+//! between them are `link`, frames over a `ring` or a socket, and `tensors`, in `memory` that both map.
 //!
 //! Invariants:
 //! * Nothing of the plugin's file is run in the host.

@@ -30,6 +30,9 @@ const VARIABLE: &str = "HOST_PLUGIN_PROGRAM";
 /// How long a process that was told to end may take for it.
 const TO_END: Duration = Duration::from_secs(5);
 
+/// What a line of the log costs beside its text, in bytes.
+const LINE_COST: u64 = 128;
+
 /// The most bytes of what a process prints that are logged; of the rest, only the length is told.
 const MOST_BYTES: u64 = 4 << 20;
 
@@ -43,6 +46,9 @@ pub(super) struct Process {
     output: Option<JoinHandle<()>>,
     /// What it printed last.
     last_line: Arc<Mutex<String>>,
+    /// Whether it was waited for, and how it ended.
+    is_gone: bool,
+    status: Option<ExitStatus>,
 }
 
 /// Why somebody does not wait any more.
@@ -66,11 +72,11 @@ impl Process {
         // Otherwise this process holds the other ends, too, and hears of no end.
         drop(command);
         let last_line = Arc::<Mutex<String>>::default();
-        let (name, last) = (name.to_owned(), Arc::clone(&last_line));
-        let output = std::thread::Builder::new()
-            .name(format!("output of {name}"))
-            .spawn(move || relay(BufReader::new(output), &name, &last))?;
-        Ok(Self { child, control, output: Some(output), last_line })
+        let (thread, name, last) = (name, name.to_owned(), Arc::clone(&last_line));
+        let mut process = Self { child, control, output: None, last_line, is_gone: false, status: None };
+        let relay = move || relay(BufReader::new(output), &name, &last);
+        process.output = Some(std::thread::Builder::new().name(format!("output of {thread}")).spawn(relay)?);
+        Ok(process)
     }
 
     /// Lets it open a plugin. Without a `timeout` it may take any time for it.
@@ -84,7 +90,10 @@ impl Process {
             control.send(&order, || process.goes_on(since, timeout))?;
             loop {
                 match control.receive(|| process.goes_on(since, timeout))? {
-                    Report::Log { level, target, message } => log::record(level, &target, &message),
+                    Report::Log { level, target, message } => {
+                        log::record(level, &target, &message);
+                        process.has_time(since, timeout).map_err(LinkError::GaveUp)?;
+                    }
                     report => return Ok(report),
                 }
             }
@@ -121,10 +130,23 @@ impl Process {
 
     /// Whether it still runs and has time left since `since`.
     pub(super) fn goes_on(&mut self, since: Instant, timeout: Option<Duration>) -> Result<(), Stop> {
-        if let Ok(Some(_)) = self.child.try_wait() {
+        if self.has_ended() {
             return Err(Stop::Ended);
         }
+        self.has_time(since, timeout)
+    }
+
+    /// Whether it has time left since `since`.
+    pub(super) fn has_time(&self, since: Instant, timeout: Option<Duration>) -> Result<(), Stop> {
         if timeout.is_some_and(|timeout| since.elapsed() >= timeout) { Err(Stop::TooLong) } else { Ok(()) }
+    }
+
+    /// Whether it has ended; its number stays its own until it is waited for.
+    fn has_ended(&self) -> bool {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let Some(own) = self.group() else { return true };
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        waitid(WaitId::Pid(own), look).is_ok_and(|status| status.is_some())
     }
 
     /// Ends it, and says what was wrong.
@@ -147,10 +169,13 @@ impl Process {
 
     /// Ends it at once, with the processes that it has started.
     pub(super) fn kill(&mut self) {
-        // One that has ended has no number any more that is its own.
-        if let (Ok(None), Some(group)) = (self.child.try_wait(), self.group()) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            let _ = self.child.wait();
+        // One that was waited for has no number any more that is its own.
+        if !std::mem::replace(&mut self.is_gone, true) {
+            if let Some(group) = self.group() {
+                // What it has started may go on after it.
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+            self.status = self.child.wait().ok();
         }
     }
 
@@ -161,15 +186,15 @@ impl Process {
     /// Waits until it has ended; ends it if it does not.
     pub(super) fn wait(&mut self) -> Option<ExitStatus> {
         let since = Instant::now();
-        while since.elapsed() < TO_END {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
-                Ok(status) => return status,
-                Err(_) => break,
+        while !self.is_gone && !self.has_ended() {
+            if since.elapsed() >= TO_END {
+                self.kill();
+                return None;
             }
+            std::thread::sleep(Duration::from_millis(1));
         }
         self.kill();
-        None
+        self.status
     }
 
     /// How it ended, and what it said last.
@@ -193,6 +218,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        // The thread of control ends, even where a process that the plugin has started holds the other end.
+        let _ = self.control.shutdown(std::net::Shutdown::Both);
         if let Some(output) = self.output.take() {
             finish(output);
         }
@@ -216,7 +243,7 @@ fn relay(mut output: impl BufRead, name: &str, last: &Mutex<String>) {
             Ok(true) => {}
             Ok(false) | Err(_) => break,
         }
-        bytes += line.len() as u64;
+        bytes += line.len() as u64 + LINE_COST;
         let text = String::from_utf8_lossy(&line);
         let text = printable_line(&text);
         let text = text.trim_end();

@@ -14,6 +14,13 @@ const ALIGNMENT: usize = 64;
 /// The most dimensions of a tensor, as libtorch and NumPy have them.
 const MOST_DIMENSIONS: usize = 64;
 
+/// The most bytes of tensors in one hook, and in one call of a plugin: half of the machine's memory. More is a flood, of which
+/// the host would hold a copy.
+fn most() -> usize {
+    let machine = rustix::system::sysinfo();
+    usize::try_from(machine.totalram as u64 * u64::from(machine.mem_unit) / 2).unwrap_or(usize::MAX)
+}
+
 /// Memory of which less than this is kept however rarely it is used, in bytes.
 const ALWAYS_KEPT: usize = 16 << 20;
 
@@ -25,6 +32,7 @@ pub(super) struct Outgoing {
     file: MemoryFile,
     mapping: Mapping,
     used: usize,
+    most: usize,
     rests: u32,
 }
 
@@ -32,7 +40,7 @@ impl Outgoing {
     /// Of a file that this process may write.
     pub(super) fn new(file: MemoryFile) -> io::Result<Self> {
         let mapping = file.map(file.length()?, Access::Write)?;
-        Ok(Self { file, mapping, used: 0, rests: 0 })
+        Ok(Self { file, mapping, used: 0, most: most(), rests: 0 })
     }
 
     pub(super) fn file(&self) -> &MemoryFile {
@@ -51,7 +59,9 @@ impl Outgoing {
         let length = length(view.shape(), view.dtype()).ok_or_else(|| format!("tensor `{name}` has no size"))?;
         let failed = |error: io::Error| format!("no memory for tensor `{name}` of {length} bytes: {error}");
         let start = self.used.next_multiple_of(ALIGNMENT);
-        let end = start.checked_add(length).ok_or_else(|| format!("tensor `{name}` is too large"))?;
+        let end = start.checked_add(length).filter(|end| *end <= self.most);
+        let end =
+            end.ok_or_else(|| format!("tensor `{name}` is one too many: a hook gets {} bytes at most", self.most))?;
         if end > self.mapping.length() {
             // A little more each time, so that a growing model does not grow it at each step.
             let longer = (end + end / 4).next_multiple_of(1 << 16);
@@ -93,11 +103,12 @@ pub(super) struct Incoming {
     file: MemoryFile,
     /// The newest is the longest. Older ones are kept while tensors in them may be in use.
     mappings: Vec<Mapping>,
+    most: usize,
 }
 
 impl Incoming {
     pub(super) fn new(file: MemoryFile) -> Self {
-        Self { file, mappings: Vec::new() }
+        Self { file, mappings: Vec::new(), most: most() }
     }
 
     pub(super) fn file(&self) -> &MemoryFile {
@@ -107,6 +118,10 @@ impl Incoming {
     /// The tensors that a message describes. The tables point into `tensors` and into shared memory; both stay where they
     /// are until [`Self::clear`].
     pub(super) fn tables(&mut self, tensors: &[Tensor]) -> Result<Vec<TensorTable>, String> {
+        let sum = tensors.iter().fold(0u64, |sum, tensor| sum.saturating_add(tensor.length));
+        if sum > self.most as u64 {
+            return Err(format!("{sum} bytes of tensors are too many for one call, which has {} at most", self.most));
+        }
         tensors.iter().map(|tensor| self.table(tensor)).collect()
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Class, Python, describe, expected};
 use crate::catalogue::{Catalogue, Kind, Rejected, Source};
 use crate::error::{CatalogueError, LoadError};
+use crate::lock::same_kinds;
 
 impl Catalogue {
     /// Opens the source files of Python that say a kind which is `wanted`, each in a process of its own.
@@ -61,10 +62,13 @@ impl Catalogue {
 
 /// The kinds that a source file says.
 fn kinds_of(source: &Source, python: &Python) -> Result<Vec<Kind>, LoadError> {
-    let Source { path, kinds: marked, locked, .. } = source;
+    let Source { path, kinds: marked, locked, locked_kinds, .. } = source;
     let expected = locked.clone().map_or_else(|| expected(path), Ok)?;
     let starter = python.starter(None, locked.is_some())?;
     let description = describe(&starter, path, Some(&expected))?;
+    if locked.is_some() {
+        same_kinds(path, locked_kinds, &description.descriptors)?;
+    }
     let has: Vec<String> = description.descriptors.iter().map(|descriptor| descriptor.kind.clone()).collect();
     if let Some(missing) = marked.iter().find(|kind| !has.contains(kind)) {
         let has = has.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");

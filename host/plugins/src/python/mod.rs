@@ -9,6 +9,7 @@
 
 mod kinds;
 mod mark;
+mod modules;
 mod package;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub(crate) use mark::{is_source, kinds_of, sources_in};
+pub(crate) use modules::beside;
 pub(crate) use package::Package;
 pub use package::files as package_files;
 
@@ -66,7 +68,8 @@ impl Python {
         Self { program, package: Mutex::default() }
     }
 
-    /// What starts a process; with a class, for that only. Where only locked files may run, none beside a file is imported.
+    /// What starts a process; with a class, for that only. Where only locked files may run, those beside a file are imported as they
+    /// were locked.
     pub(crate) fn starter(&self, class: Option<&Class>, is_locked: bool) -> Result<Starter, LoadError> {
         let mut package = self.package.lock().unwrap_or_else(PoisonError::into_inner);
         let package = match &*package {

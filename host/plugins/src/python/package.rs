@@ -22,6 +22,7 @@ files! {
     "_channel.py",
     "_child.py",
     "_dlpack.py",
+    "_locked.py",
     "_messagepack.py",
     "_options.py",
     "_services.py",

@@ -10,10 +10,10 @@ use plugin_api::{Callback, Creation, Error, Kind, Result, Run, plugin};
 /// What it does.
 #[plugin]
 struct Options {
-    /// `segfault`, `abort`, `exit`, `stack`, `memory`, `descriptors`, `panic`, `double_panic`, `hang`, `rounding`, `niceness`,
+    /// `segfault`, `abort`, `exit`, `stack`, `memory`, `descriptors`, `panic`, `double_panic`, `hang`, `talk`, `orphan`, `rounding`, `niceness`,
     /// `print` or `nothing`.
     how: String,
-    /// `setup`, `step_end` or `epoch_end`.
+    /// `setup`, `step_end`, `epoch_end` or `teardown`.
     hook: String,
     /// After which of its hooks; the ones before do nothing.
     at: u64,
@@ -33,7 +33,7 @@ struct BreaksProcess {
 }
 
 impl BreaksProcess {
-    fn break_it(&mut self, hook: &str) -> Result<()> {
+    fn break_it(&mut self, run: &Run<'_>, hook: &str) -> Result<()> {
         if hook != self.options.hook {
             return Ok(());
         }
@@ -71,8 +71,17 @@ impl BreaksProcess {
                 let _guard = PanicsInDrop;
                 panic!("the first of two");
             }
+            "orphan" => {
+                let sleeps = std::process::Command::new("sleep").arg("1000").spawn()?;
+                println!("started {}", sleeps.id());
+                std::process::abort();
+            }
             "hang" => loop {
                 std::thread::sleep(Duration::from_secs(1));
+            },
+            // It answers each time at once, and never returns.
+            "talk" => loop {
+                run.info()?;
             },
             "rounding" => set_rounding(),
             "niceness" => {
@@ -127,16 +136,20 @@ impl Callback for BreaksProcess {
         Ok(Self { options, hooks: 0 })
     }
 
-    fn on_setup(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        self.break_it("setup")
+    fn on_teardown(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        self.break_it(run, "teardown")
     }
 
-    fn on_step_end(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        self.break_it("step_end")
+    fn on_setup(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        self.break_it(run, "setup")
     }
 
-    fn on_epoch_end(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<()> {
-        self.break_it("epoch_end")
+    fn on_step_end(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        self.break_it(run, "step_end")
+    }
+
+    fn on_epoch_end(&mut self, run: &mut Run<'_>, _: &At<'_>) -> Result<()> {
+        self.break_it(run, "epoch_end")
     }
 
     fn on_save_state(&mut self, _: &mut Run<'_>, _: &At<'_>) -> Result<Vec<u8>> {

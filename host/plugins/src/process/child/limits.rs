@@ -2,14 +2,16 @@
 
 use std::io;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit};
 
 use crate::process::messages::Limits;
 
 /// Applies the limits: before anything of a plugin runs. They hold for the threads and processes that it starts, too.
 pub(super) fn apply(limits: &Limits) -> io::Result<()> {
     if let Some(niceness) = limits.niceness {
-        setpriority_process(None, i32::from(niceness))?;
+        // Beside that of the host, which this process has now.
+        let own = getpriority_process(None)?;
+        setpriority_process(None, (own + i32::from(niceness)).min(19))?;
     }
     let resources = [(Resource::As, limits.memory), (Resource::Nofile, limits.open_files)];
     for (resource, limit) in resources {

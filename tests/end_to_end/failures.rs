@@ -212,7 +212,7 @@ fn an_error_says_where_it_happened() {
 fn what_a_panicked_one_last_saved_is_in_every_later_checkpoint() {
     let ran = SmallRun::with_libraries(&["recorder", "checkpoint"])
         .recorder("bad", "on_error = 'disable'", "panic_in = 'step_end', at_step = 5")
-        .instance("kind = 'checkpoint'")
+        .instance("kind = 'checkpoint'\noptions = { background = false }")
         .run()
         .succeeded();
     let state = |folder: &str| {

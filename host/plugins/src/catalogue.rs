@@ -358,7 +358,12 @@ impl Catalogue {
     /// What a person is told of the folders: files that could not be loaded, and what somebody else can change.
     pub fn warnings(&self) -> Vec<Problem> {
         let rejected = self.rejected.iter().map(|rejected| Problem::from(&rejected.error));
-        rejected.chain(self.exposed.iter().map(Problem::from)).collect()
+        rejected.chain(self.exposures()).collect()
+    }
+
+    /// The files that others can write, and why.
+    pub fn exposures(&self) -> Vec<Problem> {
+        self.exposed.iter().map(Problem::from).collect()
     }
 
     /// The files of the folders that could not be loaded.

@@ -37,7 +37,8 @@ pub fn run(command: PluginsCommand) -> Result<ExitCode, Problems> {
             list(&require(folders, &mut notes)?, &locking, json, &mut out, &mut notes)?
         }
         PluginsCommand::Describe { kind, folders, locking } => {
-            describe(&kind, &require(folders, &mut std::io::stderr())?, &locking, &mut out)?
+            let paths = require(folders, &mut std::io::stderr())?;
+            describe(&kind, &paths, &locking, &mut out, &mut std::io::stderr())?
         }
         PluginsCommand::Lock { folders, lock } => {
             let mut notes = std::io::stderr();

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::options::{OptionRow, example, rows};
 use super::output::cannot_write;
 use crate::plugins::{Catalogue, Kind, Python, lock};
-use crate::report::{Problem, Problems, Report, did_you_mean, list, table, terminal};
+use crate::report::{Problem, Problems, Report, Style, did_you_mean, list, render, table, terminal};
 
 /// No kind has that name.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,13 @@ impl Report for UnknownKind {
 /// # Errors
 ///
 /// An unknown kind, with the nearest names and the files that could not be loaded; and those of loading.
-pub fn describe(kind: &str, paths: &[PathBuf], locking: &Locking, out: &mut dyn Write) -> Result<ExitCode, Problems> {
+pub fn describe(
+    kind: &str,
+    paths: &[PathBuf],
+    locking: &Locking,
+    out: &mut dyn Write,
+    warnings: &mut dyn Write,
+) -> Result<ExitCode, Problems> {
     let lock = locking.locked.then(|| lock::path(locking.lock.as_deref(), None));
     let mut catalogue = Catalogue::load_with(paths, lock.as_deref(), None).map_err(|error| Problem::from(&error))?;
     catalogue.open_sources(&Python::default(), |name| name == kind).map_err(|error| Problem::from(&error))?;
@@ -42,6 +48,7 @@ pub fn describe(kind: &str, paths: &[PathBuf], locking: &Locking, out: &mut dyn 
         problems.extend(catalogue.rejected().iter().map(|rejected| Problem::from(&rejected.error)));
         return Err(Problems(problems));
     };
+    write!(warnings, "{}", render(&catalogue.exposures(), Style::of_stderr())).map_err(cannot_write)?;
     write_kind(found, out).map_err(cannot_write)?;
     Ok(ExitCode::SUCCESS)
 }

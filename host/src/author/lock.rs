@@ -50,6 +50,11 @@ pub(super) fn lock(
             writeln!(out, "`{}` is a link to `{}`", path.display(), real.display()).map_err(cannot_write)?;
         }
     }
+    // Opening the libraries took a while.
+    if Lock::read_or_empty(file).map_err(|error| Problem::from(&error))? != before {
+        let problem = Problem::new(format!("another command has changed the lock `{}` meanwhile", file.display()));
+        return Err(problem.with_hint("run `host plugins lock` again".to_owned()).into());
+    }
     after.write(file).map_err(|error| Problem::from(&error))?;
     tell_changes(&before, &after, &target, out).map_err(cannot_write)?;
     let count = |is_here: bool| after.libraries().iter().filter(|locked| (locked.target == target) == is_here).count();

@@ -26,6 +26,7 @@ pub(super) fn package(
     warnings: &mut dyn Write,
 ) -> Result<ExitCode, Problems> {
     let catalogue = Catalogue::open(std::slice::from_ref(&options.file)).map_err(|error| Problem::from(&error))?;
+    write!(warnings, "{}", render(&catalogue.exposures(), Style::of_stderr())).map_err(cannot_write)?;
     let kinds: Vec<_> = catalogue.kinds().iter().map(|kind| kind.descriptor().clone()).collect();
     let build = catalogue.kinds().first().map(|kind| kind.build()).unwrap_or_default();
     let texts = package::texts_in(&options.project).map_err(told)?;

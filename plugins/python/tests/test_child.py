@@ -3,7 +3,6 @@
 import hashlib
 import json
 import pathlib
-import resource
 import subprocess
 import sys
 import threading
@@ -181,16 +180,10 @@ class Opens(unittest.TestCase):
         self.assertEqual((ran.returncode, ran.stdout), (2, ""))
         self.assertIn("is started by `host`", ran.stderr)
 
-    def test_it_starts_fast_and_is_small(self) -> None:
+    def test_it_is_small(self) -> None:
         path = written("import resource\n" + WATCHES + "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n")
-        times = []
-        for _ in range(5):
-            # Time of the processor: what it takes on a machine that does nothing else.
-            began = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-            with ProtocolHost() as host:
-                host.open(path)
-            times.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - began)
-        self.assertLess(min(times), 0.3)
+        with ProtocolHost() as host:
+            host.open(path)
         self.assertLess(int(host.stdout) * 1024, 60e6)
 
 

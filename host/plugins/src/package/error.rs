@@ -223,6 +223,12 @@ pub enum PackageError {
         /// The folder of keys.
         keys: PathBuf,
     },
+    /// The signature is of the kind that minisign made before 0.10.
+    #[error("the signature of `{package}` is of the kind that minisign made before 0.10")]
+    OldSignature {
+        /// What was given.
+        package: String,
+    },
     /// The signature is not that of the package.
     #[error("the signature of `{package}` is wrong: {detail}")]
     BadSignature {
@@ -288,6 +294,7 @@ impl Report for PackageError {
             Self::UnknownKey { .. } => {
                 "get the author's public key in a way that you trust, and put it there as `NAME.pub`"
             }
+            Self::OldSignature { .. } => "ask its author to sign it with minisign 0.10 or newer",
             Self::BadSignature { .. } => "do not use it: it is not what the key's owner signed",
             Self::Key { .. } => "put the file there that `minisign -G` wrote, or take it out of the folder",
             Self::Exposed(error) => return error.hint(),

@@ -92,7 +92,7 @@ impl Keys {
                 Ok(verifier) => verifier,
                 Err(Error::UnexpectedKeyId) => continue,
                 Err(Error::UnsupportedLegacyMode | Error::UnsupportedAlgorithm | Error::UnexpectedAlgorithm) => {
-                    return Err(bad("it is of the kind that minisign before 0.10 made: sign it again"));
+                    return Err(PackageError::OldSignature { package: package.to_owned() });
                 }
                 Err(_) => return Err(bad("it cannot be used with the key of its number")),
             };

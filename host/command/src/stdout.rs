@@ -16,7 +16,7 @@ use std::{
 #[cfg(unix)]
 static KEPT: OnceLock<File> = OnceLock::new();
 
-/// Keeps the standard output for [`Stdout`] alone: what anybody else in this process prints goes to `elsewhere` from now on.
+/// Keeps the standard output only for [`Stdout`]: what anybody else in this process prints goes to `elsewhere` from now on.
 /// The first call counts.
 ///
 /// # Errors

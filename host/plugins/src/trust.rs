@@ -50,7 +50,7 @@ impl Report for Exposed {
 /// What somebody else can change of the way to each of `files`: the file, the folders above it, and the same of each link on
 /// the way. Each file or folder is there once, in the order of its first use.
 ///
-/// Files in a folder with the sticky bit, as `/tmp` has it, belong to their owners alone. A group counts unless it is the
+/// Files in a folder with the sticky bit, as `/tmp` has it, belong only to their owners. A group counts unless it is the
 /// user's own, by the convention that its number is the user's.
 ///
 /// What access lists allow is not seen, nor anything on a system without users in the sense of Unix.

@@ -43,12 +43,11 @@ impl Dispatcher {
             let data = EventData::State { bytes: state.into(), version };
             self.deliver_if_wanted(&Event { kind: EventKind::LOAD_STATE, position, data }, only, services);
         }
-        if self.has_begun {
-            self.deliver_if_wanted(&Event::at(EventKind::TRAIN_START, position), only, services);
+        if !self.has_begun {
+            return;
         }
-        if self.has_begun
-            && let Err(error) = self.begin()
-        {
+        self.deliver_if_wanted(&Event::at(EventKind::TRAIN_START, position), only, services);
+        if let Err(error) = self.begin() {
             let fault = Fault { ended: true, ..Fault::new(format!("there is no thread for it: {error}")) };
             self.failed(index, EventKind::CREATE, fault, services);
         }

@@ -87,7 +87,7 @@ struct Document {
     libraries: Vec<Locked>,
 }
 
-/// The version alone, since another one may have other fields.
+/// Only the version, since another one may have other fields.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,

@@ -1,7 +1,7 @@
 //! Puts packages into a folder of plugins and its lock, and takes them out again.
 //!
 //! Invariant: whenever the process ends, what was there before still works, with the lock and without. A library comes into
-//! its place whole, by a rename; the lock lists the old and the new one before, and the new one alone after.
+//! its place whole, by a rename; the lock lists the old and the new one before, and only the new one after.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -213,7 +213,7 @@ fn inspect_library(package: &str, folder: &Path, library: &str) -> Result<(), Pa
     }
     let unreadable = |source| PackageError::Unreadable { path: path.clone(), source };
     let file = File::open(&path).map_err(unreadable)?;
-    // SAFETY: the file is in a folder that this process has made for itself alone.
+    // SAFETY: the file is in a folder that this process has made only for itself.
     let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
     match inspect(Path::new(library), &bytes) {
         Ok(_) => Ok(()),

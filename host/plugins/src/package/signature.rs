@@ -131,7 +131,7 @@ impl Keys {
             }
             let text = regular_file::read(&path, LONGEST).map_err(|error| unreadable(&path, error.into()))?;
             let text = String::from_utf8_lossy(&text);
-            // The key alone, or with the comment that minisign writes before it.
+            // Only the key, or with the comment that minisign writes before it.
             let key = PublicKey::decode(&text).or_else(|_| PublicKey::from_base64(text.trim()));
             keys.push((path.clone(), key.map_err(|_| PackageError::Key { path })?));
         }

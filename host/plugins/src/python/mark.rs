@@ -1,8 +1,9 @@
 //! Which files of Python are plugins: those with the line `# host-plugin: KIND` at their top level. They are read for it, never
 //! executed.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use crate::regular_file;
 
 /// What begins the line, after its `#`.
 const MARK: &str = "host-plugin:";
@@ -43,17 +44,7 @@ pub(crate) fn kinds_of(path: &Path) -> std::io::Result<Vec<String>> {
 
 /// The content of a source file.
 pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    // A FIFO would wait for somebody who writes.
-    let is_file = path.metadata()?.is_file();
-    if !is_file {
-        return Err(std::io::Error::other("it is no file"));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(std::io::Error::other(format!("it has more than {LONGEST} bytes")));
-    }
-    Ok(bytes)
+    Ok(regular_file::read(path, LONGEST)?)
 }
 
 /// The kinds that marks in a source name, in their order: comments that begin a line, outside of strings.

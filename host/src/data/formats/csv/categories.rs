@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::columns::{Columns, Feature, quoted};
-use super::problem::{CellProblem, names_of};
+use super::problem::{CellProblem, TableProblem, names_of};
 use super::table::CsvTable;
 use super::texts::{Entry, Texts};
 use crate::data::options::{CategoricalAs, CsvOptions, UnknownCategory};
@@ -28,6 +28,11 @@ pub(super) struct Encoded {
 }
 
 impl<'a> Encoder<'a> {
+    /// With the categories of the training file.
+    ///
+    /// # Errors
+    ///
+    /// Indices beside numbers, or a column without a category: its feature would be nothing.
     pub(super) fn of(
         options: &CsvOptions,
         columns: &'a Columns,
@@ -46,12 +51,17 @@ impl<'a> Encoder<'a> {
             names.sort_unstable();
             names.into_iter().map(str::to_owned).zip(0..).collect()
         };
-        Ok(Encoder {
+        let encoder = Encoder {
             columns,
             categorical_as: options.categorical_as,
             unknown: options.unknown_category,
             categories: main.categories.iter().map(learn).collect(),
-        })
+        };
+        let without = encoder.categorical().find(|(_, count)| *count == 0);
+        match without {
+            Some((column, _)) => Err(main.wrong(TableProblem::NoCategory { column: columns.place(column, column) })),
+            None => Ok(encoder),
+        }
     }
 
     /// With the categories of an earlier file.

@@ -59,6 +59,10 @@ impl TableProblem {
                 fixed("set `header = true` in `[data]`, or give the column's index, counted from 0")
             }
             TableProblem::Shape { .. } => fixed("the features are all columns but `target` and those of `drop`"),
+            TableProblem::NoCategory { column } => Some(format!(
+                "all its cells are missing values: leave it out with `drop = [{}]` in `[data]`",
+                column.key()
+            )),
             TableProblem::NotNumbers { columns, dates, first_line } => {
                 let keys: Vec<String> = columns.iter().map(|(column, _)| column.key()).collect();
                 let keys = keys.join(", ");

@@ -136,6 +136,12 @@ pub enum TableProblem {
         /// Whether the first line is one of the examples.
         first_line: bool,
     },
+    /// A column of categories has none.
+    #[error("{column}: no row has a category")]
+    NoCategory {
+        /// The column.
+        column: ColumnPlace,
+    },
     /// One cell is wrong.
     #[error("line {line}, {column}: {} {problem}", shown_cell(.text))]
     Cell {

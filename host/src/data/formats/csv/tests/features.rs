@@ -119,6 +119,18 @@ fn missing_features_are_left_to_the_training_split() {
 }
 
 #[test]
+fn a_column_without_a_category_is_refused() {
+    for missing in ["mean", "zero"] {
+        let rest = format!("{NAMED}\ncategorical = [\"city\"]\nmissing = \"{missing}\"");
+        for text in ["city,y\n,0\nNA,1\n", "a,city,y\n1,,0\n2,,1\n"] {
+            let (message, hint) = advice(&rest, text.as_bytes());
+            assert!(message.ends_with("(`city`): no row has a category"), "{message}");
+            assert_eq!(hint, "all its cells are missing values: leave it out with `drop = [\"city\"]` in `[data]`");
+        }
+    }
+}
+
+#[test]
 fn the_texts_of_missing_values_can_be_given() {
     let text = b"a,y\n?,0\n2,1\n";
     let rest = format!("{NAMED}\nmissing = \"drop\"");

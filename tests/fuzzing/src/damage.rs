@@ -168,7 +168,10 @@ mod tests {
             valid.set(valid.get() + u32::from(is_valid));
             is_valid
         });
-        assert!(valid.get() > 10 && deep.get() > 10, "{} {} of {}", valid.get(), deep.get(), all.get());
+        // More than the cases between two looks at the clock.
+        assert!(all.get() > 1000, "{}", all.get());
+        let few = all.get() / 20;
+        assert!(valid.get() > few && deep.get() > few, "{} {} of {}", valid.get(), deep.get(), all.get());
     }
 
     #[test]

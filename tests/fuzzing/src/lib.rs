@@ -38,10 +38,10 @@ pub fn fuzz(reader: &str, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) {
     let share = Duration::from_secs(if is_long { 600 } else { 60 }) / READERS;
     let began = Instant::now();
     let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
-    let mut runner = TestRunner::new(config);
     let inputs = damage::damaged(seeds);
     while began.elapsed() < share {
-        let outcome = runner.run(&inputs, |input| {
+        // A runner counts its cases over all its runs, so that one that is used again has none left.
+        let outcome = TestRunner::new(config.clone()).run(&inputs, |input| {
             let taken = memory::taken_by(|| {
                 read(&input);
             });

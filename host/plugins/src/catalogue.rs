@@ -1,6 +1,6 @@
 //! The kinds that the plugin folders of a run offer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -181,6 +181,8 @@ pub(super) struct Source {
 #[derive(Default)]
 pub struct Catalogue {
     pub(super) kinds: Vec<Kind>,
+    /// Their files, by whichever way these were named.
+    files: BTreeSet<PathBuf>,
     pub(super) rejected: Vec<Rejected>,
     exposed: Vec<Exposed>,
     /// The source files of Python that say their kinds, and were not opened yet.
@@ -316,13 +318,12 @@ impl Catalogue {
 
     /// Adds the kinds of one file, unless it is there already.
     pub(super) fn add_kinds(&mut self, kinds: Vec<Kind>) -> Result<(), CatalogueError> {
-        let is_there = |own: &Kind| kinds.iter().any(|kind| same_file(kind.path(), own.path()));
-        if self.kinds.iter().any(is_there) {
+        let Some(path) = kinds.first().map(Kind::path) else { return Ok(()) };
+        if !self.files.insert(path.canonicalize().unwrap_or_else(|_| path.to_owned())) {
             // `--plugins DIR --plugins DIR/libmine.so` names it twice.
             return Ok(());
         }
-        let paths: Vec<PathBuf> = kinds.first().map(|kind| kind.path().to_owned()).into_iter().collect();
-        self.expose(trust::exposed(paths.iter().map(PathBuf::as_path)));
+        self.expose(trust::exposed(std::iter::once(path)));
         for kind in kinds {
             if let Some(first) = self.kind(&kind.descriptor().kind) {
                 return Err(CatalogueError::Ambiguous {
@@ -369,13 +370,6 @@ impl Catalogue {
     /// The files of the folders that could not be loaded.
     pub fn rejected(&self) -> &[Rejected] {
         &self.rejected
-    }
-}
-
-fn same_file(first: &Path, second: &Path) -> bool {
-    match (first.canonicalize(), second.canonicalize()) {
-        (Ok(first), Ok(second)) => first == second,
-        _ => first == second,
     }
 }
 

@@ -5,6 +5,7 @@
 //! or, where that is another, by its hash. Whatever is wrong with the cache, the library is opened.
 
 use std::fs::Metadata;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use plugin_api::abi;
@@ -130,8 +131,8 @@ impl DescriptorCache {
                 drop_oldest(folder)?;
             }
             // Whole or not at all: another process may read it.
-            let new = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(&new, entry)?;
+            let mut new = tempfile::NamedTempFile::new_in(folder)?;
+            new.write_all(&serde_json::to_vec(entry)?)?;
             new.persist(file)?;
             Ok(())
         };

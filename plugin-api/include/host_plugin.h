@@ -143,7 +143,8 @@ typedef uint32_t hp_status;
  *     for each epoch:
  *         epoch_start
  *         for each step:
- *             step_start, forward and backward, gradients, clipping and optimizer, step_end
+ *             step_start, forward and backward, gradients, clipping and optimizer, step_end; in f16, without gradients
+ *             where these do not fit
  *         epoch_trained
  *         eval_start; for each batch: eval_step_start, forward, eval_step_end; eval_end
  *         epoch_end, trigger

@@ -265,7 +265,8 @@ callback_trait! {
     /// After the optimizer's update.
     on_step_end(event: &At<'_>) -> () = Ok(());
     /// After backward, before clipping and optimizer: gradients are accumulated and unscaled, and
-    /// may be read and changed; `Run::skip_update` leaves out the update.
+    /// may be read and changed; `Run::skip_update` leaves out the update. Not in a step of a run in f16 whose gradients do not
+    /// fit: it has no update.
     on_gradients(event: &At<'_>) -> () = Ok(());
     /// Before an evaluation.
     on_eval_start(event: &Evaluation<'_>) -> () = Ok(());

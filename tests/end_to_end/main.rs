@@ -76,6 +76,8 @@ mod expressions;
 mod small_run;
 // Where the time of steps goes.
 mod profiler;
+// What a run computes in.
+mod precision;
 // What a resumed run takes along.
 mod carried;
 // Callbacks that steer the training itself.

@@ -137,6 +137,13 @@ impl Training {
 
     /// `host run`, or the other program, into the folder `out`.
     pub fn command(&self, out: &str) -> Command {
+        let mut command = self.command_without_folder();
+        command.arg("--out").arg(self.path(out));
+        command
+    }
+
+    /// The same into a folder that the host chooses, within [`Self::folder`].
+    pub fn command_without_folder(&self) -> Command {
         let mut command = match &self.program {
             Some(path) => program(path),
             None => host(),
@@ -144,7 +151,7 @@ impl Training {
         if self.program.is_none() {
             command.arg("run");
         }
-        command.arg(self.path("run.toml")).arg("--out").arg(self.path(out)).current_dir(self.folder.path());
+        command.arg(self.path("run.toml")).current_dir(self.folder.path());
         for library in &self.libraries {
             command.arg("--plugins").arg(library);
         }

@@ -92,7 +92,6 @@ fn train(
         overrides: arguments.overrides,
         out: arguments.out,
         resume: match arguments.resume.as_deref() {
-            None if started_again => ResumeFrom::Auto,
             None => ResumeFrom::Unsaid,
             Some("auto") => ResumeFrom::Auto,
             Some("never") => ResumeFrom::Never,

@@ -165,7 +165,9 @@ impl Report for DistributedError {
                                       it needs `ranks = \"all\"`, and must not depend on the rank"
                 .to_owned(),
             Self::Failed { rank, .. } | Self::Lost { rank, .. } => {
-                format!("the log of rank {rank} tells more; the run goes on from its last checkpoint with `--resume auto`")
+                format!(
+                    "the log of rank {rank} tells more; `--resume auto` for all ranks goes on from the run's last checkpoint"
+                )
             }
             Self::Statistics => "without it, each rank normalizes by the statistics of its own samples, as PyTorch's \
                                  `DistributedDataParallel` does"

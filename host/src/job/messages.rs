@@ -12,7 +12,7 @@ use crate::console::Console;
 use crate::report::{Problem, Style, render};
 use crate::services::Screen;
 use crate::torch::{self, products::Products};
-use crate::train::Resume;
+use crate::train::{Precision, Resume};
 
 /// Tells what starts: device, model, data, callbacks, and what is resumed.
 pub(super) fn announce(
@@ -32,6 +32,9 @@ pub(super) fn announce(
     if matches!(plan.device, tch::Device::Cpu) {
         let from = if products == plan.products { "" } else { " (from the checkpoint)" };
         console.line(&format!("kernels: {}{from}", products.description()));
+    }
+    if let (tch::Device::Cpu, Some(remark)) = (plan.device, on_cpu(plan.plan.precision)) {
+        console.line(remark);
     }
     let splits: Vec<String> = plan.data.splits.iter().map(|(name, split)| format!("{name} {}", split.len())).collect();
     console.line(&format!("model: {}; data: {}", plan.model.description(), splits.join(", ")));
@@ -75,6 +78,15 @@ pub(super) fn announce(
         );
     }
     tracing::info!(folder = %folder.path().display(), "run folder");
+}
+
+/// What a precision for GPUs comes to without one.
+fn on_cpu(precision: Precision) -> Option<&'static str> {
+    match precision {
+        Precision::F32 | Precision::Bf16 => None,
+        Precision::Tf32 => Some("precision: tf32, which is f32 on a CPU"),
+        Precision::Fp16 => Some("precision: fp16, which most CPUs compute slower than f32"),
+    }
 }
 
 /// Tells how it ended, what its callbacks cost, and where the results are.

@@ -28,7 +28,8 @@ pub struct Request {
     pub accepted: Vec<Change>,
     /// One batch of everything; publishes nothing.
     pub trial: bool,
-    /// Whether the process was started again after a failure, to go on with the run in the given folder.
+    /// Whether the process was started again after a failure, to go on with the run: in the given folder, or in the one that it
+    /// had before.
     pub started_again: bool,
     /// Which process of the run this is, if it has several.
     pub launch: Option<Launch>,
@@ -37,7 +38,7 @@ pub struct Request {
 /// Where a run resumes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ResumeFrom {
-    /// Not specified: as `Auto` with a given run folder, else a new run.
+    /// Not specified: as `Auto` with a given run folder, else a new run unless the process was started again.
     #[default]
     Unsaid,
     /// The newest whole checkpoint of the run folder, or of the newest unfinished run of this name.

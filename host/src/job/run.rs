@@ -40,7 +40,9 @@ use crate::services::Screen;
 use crate::torch::{self, buckets::BucketSizes, products::Products};
 use crate::train::kernels::{Kernels, Resumed};
 use crate::train::optimizer::Optimizer;
-use crate::train::{Ended, Fingerprints, NotFinite, Parts, Purpose, Requests, Resume, Session, TrainError, Trainer};
+use crate::train::{
+    Ended, Fingerprints, NotFinite, Parts, Precision, Purpose, Requests, Resume, Session, TrainError, Trainer,
+};
 
 /// How a job that started ended.
 #[derive(Debug)]
@@ -419,6 +421,7 @@ fn session(plan: JobPlan, origin: Origin, outputs: &Outputs<'_>, trial: bool) ->
     tch::set_num_threads(threads as i32);
     torch::keep_freed_memory();
     torch::set_deterministic_algorithms(matches!(plan.device, tch::Device::Cpu))?;
+    torch::set_tf32(plan.plan.precision == Precision::Tf32)?;
     torch::manual_seed(plan.plan.seed);
     let mut network = plan.model.into_network(plan.plan.seed, plan.device)?;
     if let Some(weights) = initial_weights {

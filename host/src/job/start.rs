@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use host_command::runs::folder::{RunFolder, by_start_time, newest_unfinished};
+use host_command::runs::folder::{RunFolder, by_start_time, newest_of_the_same_launch, newest_unfinished};
 use host_command::runs::status::FoundRun;
 use host_command::runs::{control, sudden_end};
 
@@ -33,7 +33,7 @@ impl Start {
     /// Takes the run folder that `request` and the run file ask for, and finds the checkpoint to resume from.
     pub(super) fn find(request: &Request, run: &RunOptions, reporter: &Reporter) -> Result<Self, Problems> {
         let (path, fresh) = folder_path(request, run);
-        if run.out.is_none() && fresh && !matches!(request.resume, ResumeFrom::Never) {
+        if run.out.is_none() && fresh && !request.started_again && !matches!(request.resume, ResumeFrom::Never) {
             tell_of_the_last(&run.name, reporter);
         }
         let folder = RunFolder::take(&path, fresh).map_err(|error| Problem::from(&error))?;
@@ -75,11 +75,16 @@ fn folder_path(request: &Request, run: &RunOptions) -> (PathBuf, bool) {
         (Some(out), ResumeFrom::Never) => (out.to_owned(), !request.started_again),
         // A checkpoint of this folder continues its run; one of another folder begins a new run.
         (Some(out), ResumeFrom::Checkpoint(path)) => (out.to_owned(), !request.started_again && !is_within(path, out)),
-        (None, ResumeFrom::Auto) => match newest_unfinished(&run.name) {
-            Some(path) => (path, false),
-            None => (by_start_time(&run.name), true),
-        },
-        (None, _) => (by_start_time(&run.name), true),
+        (None, resume) => {
+            let earlier = match resume {
+                ResumeFrom::Auto => newest_unfinished(&run.name),
+                // What the run was before it was started again.
+                _ if request.started_again => newest_of_the_same_launch(&run.name),
+                _ => None,
+            };
+            let is_new = earlier.is_none();
+            (earlier.unwrap_or_else(|| by_start_time(&run.name)), is_new)
+        }
     }
 }
 

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Every;
 
-/// The longest time that ranks may wait for each other.
+/// The shortest time that ranks may wait for each other: that one was killed is found, and all others have ended, within 7 s.
+pub(super) const SHORTEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The largest bucket, in MiB.
@@ -20,7 +23,7 @@ pub struct DistributedOptions {
     /// Who moves gradients from one process to the others: `auto` (gloo), `gloo`, or `nccl`, which a host without it refuses.
     #[serde(default)]
     pub backend: Backend,
-    /// How long the ranks wait for one that does not answer, before they end the run: `30 s`, `10 min`; at most 168 h. What
+    /// How long the ranks wait for one that does not answer, before they end the run: `30 s`, `10 min`; 10 s to 168 h. What
     /// rank 0 does alone, such as hooks and checkpoints, may take longer.
     #[serde(default = "timeout")]
     pub timeout: Every,
@@ -186,6 +189,16 @@ mod tests {
         13 │ timeout = "169 h"
            ·           ───┬───
            ·              ╰── more than 168 h
+           ╰────
+         hint: give a time, as in `30 s` or `10 min`
+        "#);
+        insta::assert_snapshot!(refused("timeout = \"9 s\""), @r#"
+         × `distributed.timeout` is too short
+           ╭─[run.toml:13:11]
+        12 │     [distributed]
+        13 │ timeout = "9 s"
+           ·           ──┬──
+           ·             ╰── less than 10 s
            ╰────
          hint: give a time, as in `30 s` or `10 min`
         "#);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::distributed::LONGEST_TIMEOUT;
+use super::distributed::{LONGEST_TIMEOUT, SHORTEST_TIMEOUT};
 use crate::config::{ALIASES, Document, Every, child, instance_of};
 use crate::report::{Problem, nearest};
 
@@ -85,11 +85,12 @@ fn hook_times(document: &Document) -> Vec<Problem> {
     ["hook_warning", "hook_timeout"].into_iter().filter_map(wrong).collect()
 }
 
-/// How long ranks wait for each other is a time of the clock, and not for ever.
+/// How long ranks wait for each other is a time of the clock: long enough to find out that one is gone, and not for ever.
 fn rank_timeout(document: &Document) -> Option<Problem> {
     let text = document.value().pointer("/distributed/timeout")?.as_str()?;
     let (what, label) = match text.parse().ok()? {
-        Every::Time(time) if time <= LONGEST_TIMEOUT => return None,
+        Every::Time(time) if (SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&time) => return None,
+        Every::Time(time) if time < SHORTEST_TIMEOUT => ("is too short", "less than 10 s"),
         Every::Time(_) => ("is too long", "more than 168 h"),
         Every::Epochs(_) | Every::Steps(_) => ("is not a time", "epochs or steps"),
     };

@@ -1,4 +1,4 @@
-//! Automatic mixed precision: matrix products and convolutions in bf16, the rest in f32 (`torch.autocast`).
+//! Automatic mixed precision: matrix products and convolutions in bf16 or f16, the rest in f32 (`torch.autocast`).
 
 use std::{ffi::c_int, marker::PhantomData};
 
@@ -16,17 +16,17 @@ pub struct Autocast {
     _thread: PhantomData<*const ()>,
 }
 
-/// Turns autocast to bf16 on for `device` (the CPU or CUDA) on the calling thread.
+/// Turns autocast to bf16 or f16 on for `device` (the CPU or CUDA) on the calling thread.
 ///
 /// Weights stay f32 and are cast where they are used; the casts are cached until the outermost guard is dropped,
 /// which therefore must happen before the optimizer's update. Use it only for the forward pass and the loss.
 pub fn enter(device: Device, kind: Kind) -> Result<Autocast, TorchError> {
-    // c10::ScalarType::BFloat16.
-    const BFLOAT16: c_int = 15;
-    if kind != Kind::BFloat16 {
-        return Err(TorchError::UnsupportedPrecision { kind });
+    match kind {
+        // As c10::ScalarType numbers them.
+        Kind::Half => set(device, 5),
+        Kind::BFloat16 => set(device, 15),
+        _ => Err(TorchError::UnsupportedPrecision { kind }),
     }
-    set(device, BFLOAT16)
 }
 
 /// Turns autocast off for `device` on the calling thread, where it may be on.
@@ -55,6 +55,13 @@ mod tests {
     use tch::Tensor;
 
     use super::*;
+
+    #[test]
+    fn products_are_f16_where_that_is_asked_for() {
+        let _guard = enter(Device::Cpu, Kind::Half).unwrap();
+        let ones = Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+        assert_eq!(ones.matmul(&ones).kind(), Kind::Half);
+    }
 
     #[test]
     fn products_are_bf16_within_the_outermost_guard_only() {

@@ -26,7 +26,7 @@ pub enum TorchError {
         device: tch::Device,
     },
     /// Autocast does not support the dtype.
-    #[error("autocast to `{kind:?}` is not supported; use bf16")]
+    #[error("autocast to `{kind:?}` is not supported; use bf16 or f16")]
     UnsupportedPrecision {
         /// The requested dtype.
         kind: tch::Kind,

@@ -30,6 +30,16 @@ pub fn clip_norm(parameters: &TensorList, maximum: f64) -> Result<f64, TorchErro
     Ok(norm)
 }
 
+/// Divides all gradients in place by `scale`, a power of two, and returns whether all of their numbers are finite
+/// (`torch.amp.GradScaler.unscale_`). Waits for the device.
+pub fn unscale(parameters: &TensorList, scale: f64) -> Result<bool, TorchError> {
+    let mut finite = false;
+    // SAFETY: a live list and a place to write to.
+    let status = unsafe { shim::host_torch_unscale_gradients(parameters.as_ptr(), scale, &mut finite) };
+    check(status, "unscale_")?;
+    Ok(finite)
+}
+
 #[cfg(test)]
 mod tests {
     use tch::{Device, Kind, Tensor};
@@ -62,6 +72,17 @@ mod tests {
         let clipped = norm(&list).unwrap();
         clip_norm(&list, 10.0).unwrap();
         assert_eq!(norm(&list).unwrap(), clipped, "a small norm stays");
+    }
+
+    #[test]
+    fn unscaled_gradients_are_divided_and_told_from_those_that_are_not_finite() {
+        let (parameters, list) = parameters();
+        assert!(unscale(&list, 4.0).unwrap());
+        assert_eq!(norm(&list).unwrap(), 1.25);
+        let _ = parameters[1].grad().fill_(f64::INFINITY);
+        assert!(!unscale(&list, 4.0).unwrap());
+        clear(&list).unwrap();
+        assert!(unscale(&list, 4.0).unwrap());
     }
 
     #[test]

@@ -41,6 +41,14 @@ pub fn set_deterministic_algorithms(enabled: bool) -> Result<(), TorchError> {
     error::check(status, "set_deterministic_algorithms")
 }
 
+/// Lets CUDA compute products, convolutions and recurrent layers of f32 in TensorFloat-32, or not, for the whole process
+/// (`torch.backends.cuda.matmul.allow_tf32`, `torch.backends.cudnn.allow_tf32`). PyTorch lets cuDNN unless it is told not to.
+pub fn set_tf32(allowed: bool) -> Result<(), TorchError> {
+    // SAFETY: takes no pointers.
+    let status = unsafe { shim::host_torch_set_tf32(allowed) };
+    error::check(status, "allow_tf32")
+}
+
 /// Makes the process keep the memory of freed tensors for the next ones, up to 1 GiB at the end of the heap, instead of
 /// returning it to the system. Only with glibc.
 ///
@@ -75,6 +83,27 @@ fn device_index(device: tch::Device) -> Result<std::ffi::c_int, TorchError> {
             std::ffi::c_int::try_from(index).map_err(|_| TorchError::UnsupportedDevice { device })
         }
         tch::Device::Mps | tch::Device::Vulkan => Err(TorchError::UnsupportedDevice { device }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tf32_is_allowed_and_forbidden() {
+        // It belongs to the process, and jobs of other tests set it: they hold this, too.
+        let _alone = test_support::default_generator();
+        let is_allowed = || {
+            let mut allowed = false;
+            // SAFETY: a place to write to.
+            error::check(unsafe { shim::host_torch_has_tf32(&mut allowed) }, "allow_tf32").unwrap();
+            allowed
+        };
+        set_tf32(true).unwrap();
+        assert!(is_allowed());
+        set_tf32(false).unwrap();
+        assert!(!is_allowed());
     }
 }
 

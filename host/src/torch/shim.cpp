@@ -12,6 +12,7 @@
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_addcdiv.h>
 #include <ATen/ops/_foreach_addcmul.h>
@@ -24,9 +25,11 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/elu.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #if defined(__GLIBC__)
@@ -310,6 +313,22 @@ int host_torch_clip_gradient_norm(const Tensors* parameters, double maximum, dou
   });
 }
 
+// Divides all gradients in place by `scale`, a power of two, and tells whether all of their numbers are finite.
+int host_torch_unscale_gradients(const Tensors* parameters, double scale, bool* finite) noexcept {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    *finite = true;
+    Tensors gradients = gradients_of(*parameters);
+    if (gradients.empty()) {
+      return;
+    }
+    at::TensorOptions options = at::device(gradients.front().device()).dtype(at::kFloat);
+    at::Tensor found = at::zeros({}, options);
+    at::_amp_foreach_non_finite_check_and_unscale_(gradients, found, at::full({}, 1.0 / scale, options));
+    *finite = found.item<float>() == 0;
+  });
+}
+
 // ---- random numbers
 
 int host_torch_generator_state(int device, at::Tensor** state) noexcept {
@@ -406,6 +425,18 @@ void host_torch_keep_freed_memory() noexcept {
   }
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
+}
+
+// For CUDA's matrix products and cuDNN's convolutions and recurrent layers; libtorch's default is true for the latter.
+int host_torch_set_tf32(bool allowed) noexcept {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuBLAS(allowed);
+    at::globalContext().setAllowTF32CuDNN(allowed);
+  });
+}
+
+int host_torch_has_tf32(bool* allowed) noexcept {
+  return guarded([&] { *allowed = at::globalContext().allowTF32CuBLAS() && at::globalContext().allowTF32CuDNN(); });
 }
 
 int host_torch_set_deterministic_algorithms(bool enabled) noexcept {

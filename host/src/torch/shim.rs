@@ -205,6 +205,7 @@ unsafe extern "C" {
     pub(super) fn host_torch_clear_gradients(parameters: *const Tensors) -> c_int;
     pub(super) fn host_torch_gradient_norm(parameters: *const Tensors, norm: *mut f64) -> c_int;
     pub(super) fn host_torch_clip_gradient_norm(parameters: *const Tensors, maximum: f64, norm: *mut f64) -> c_int;
+    pub(super) fn host_torch_unscale_gradients(parameters: *const Tensors, scale: f64, finite: *mut bool) -> c_int;
 
     pub(super) fn host_torch_generator_state(device: c_int, state: *mut *mut C_tensor) -> c_int;
     pub(super) fn host_torch_set_generator_state(device: c_int, state: *const C_tensor) -> c_int;
@@ -231,6 +232,9 @@ unsafe extern "C" {
 
     pub(super) fn host_torch_keep_freed_memory();
     pub(super) fn host_torch_set_deterministic_algorithms(enabled: bool) -> c_int;
+    pub(super) fn host_torch_set_tf32(allowed: bool) -> c_int;
+    #[cfg(test)]
+    pub(super) fn host_torch_has_tf32(allowed: *mut bool) -> c_int;
     pub(super) fn host_torch_autocast_enter(device: c_int, dtype: c_int, previous: *mut c_int) -> c_int;
     pub(super) fn host_torch_autocast_leave(device: c_int, previous: c_int) -> c_int;
 

@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::checkpointing::{CheckpointWriter, PendingCheckpoint};
 use super::error::TrainError;
 use super::learner::Learner;
+use super::loss_scale::LossScale;
 use super::optimizer::GroupState;
 use crate::dispatch::WrittenCheckpoints;
 use crate::history::Position;
@@ -99,6 +100,7 @@ pub(super) struct TrainingStateCopy {
     groups: Vec<GroupState>,
     /// The owners of hyper-parameters that the schedule does not set, by group and name.
     owners: BTreeMap<(String, String), String>,
+    loss_scale: Option<LossScale>,
     generators: Tensor,
 }
 
@@ -112,7 +114,8 @@ impl TrainingStateCopy {
             .collect::<Result<_, TrainError>>()?;
         let generators = random::generator_state(learner.network.device())?;
         let (groups, owners) = (learner.optimizer.group_states(), learner.owners.clone());
-        Ok(Self { weights: learner.network.copy()?, optimizer, groups, owners, generators })
+        let loss_scale = learner.loss_scale;
+        Ok(Self { weights: learner.network.copy()?, optimizer, groups, owners, loss_scale, generators })
     }
 
     pub(super) fn restore(&self, learner: &mut Learner) -> Result<(), TrainError> {
@@ -121,6 +124,7 @@ impl TrainingStateCopy {
         learner.optimizer.load_group_states(&self.groups)?;
         learner.optimizer.load_state(&self.optimizer)?;
         learner.owners.clone_from(&self.owners);
+        learner.set_loss_scale(self.loss_scale);
         Ok(random::set_generator_state(learner.network.device(), &self.generators)?)
     }
 }

@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 use super::custom::{BatchStepFunction, Loss, as_float, widened};
 use super::error::TrainError;
 use super::evaluate::EvaluationBatch;
+use super::loss_scale::LossScale;
 use super::optimizer::{Optimizer, ParameterGroup, learning_rate_names};
 use super::precision::Precision;
 use super::schedule::Schedule;
@@ -28,6 +29,8 @@ pub(super) struct Learner {
     /// The largest norm of all gradients together; larger ones are scaled down.
     pub(super) clip_gradient_norm: Option<f64>,
     precision: Precision,
+    /// In f16.
+    pub(super) loss_scale: Option<LossScale>,
     /// Trains without autograd, where the network and the loss are ones that can be; it gives the same bits.
     pub(super) chain: Option<Chain>,
     /// The current training step.
@@ -61,7 +64,7 @@ impl Learner {
         input_names: Vec<String>,
     ) -> Result<Self, TrainError> {
         let chain = match (network.chain(), &loss, precision) {
-            (Some(layers), Loss::Options(options), Precision::F32) => {
+            (Some(layers), Loss::Options(options), Precision::F32 | Precision::Tf32) => {
                 options.of_chain().map(|loss| Chain::new(&layers, loss)).transpose()?
             }
             _ => None,
@@ -74,6 +77,7 @@ impl Learner {
             schedule,
             clip_gradient_norm,
             precision,
+            loss_scale: (precision == Precision::Fp16).then(LossScale::default),
             step: Step::default(),
             evaluation: None,
             taps: Vec::new(),
@@ -105,9 +109,18 @@ impl Learner {
     /// Sets the run's precision until this is dropped.
     pub(super) fn autocast(&self) -> Result<Option<Autocast>, TrainError> {
         Ok(match self.precision {
-            Precision::F32 => None,
+            Precision::F32 | Precision::Tf32 => None,
             Precision::Bf16 => Some(autocast::enter(self.network.device(), Kind::BFloat16)?),
+            Precision::Fp16 => Some(autocast::enter(self.network.device(), Kind::Half)?),
         })
+    }
+
+    /// Goes on with a scale of the loss, if this run scales it.
+    pub(super) fn set_loss_scale(&mut self, scale: Option<LossScale>) {
+        if let (Some(own), Some(scale)) = (&mut self.loss_scale, scale) {
+            *own = scale;
+            self.step.forget_one();
+        }
     }
 
     /// The nodes whose values are fetched with each step.
@@ -156,6 +169,7 @@ impl Learner {
     pub(super) fn running(&self) -> Vec<(String, f64)> {
         let mut values = self.learning_rates();
         values.extend(self.step.gradient_norm.map(|norm| ("gradient_norm".to_owned(), norm)));
+        values.extend(self.loss_scale.map(|scale| ("loss_scale".to_owned(), scale.value())));
         values.extend(self.step.last_seconds().map(|seconds| ("step_seconds".to_owned(), seconds)));
         values
     }

@@ -24,6 +24,7 @@ pub mod kernels;
 mod learner;
 mod limits;
 pub mod loss;
+mod loss_scale;
 mod meaning;
 mod measured;
 pub mod metrics;

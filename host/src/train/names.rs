@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::metrics::Metric;
+use super::precision::Precision;
 use super::session::TrainingPlan;
 
 /// The loss of a step: it has a value only while the step lasts. `train_loss` is the mean over the epoch so far.
@@ -21,6 +22,9 @@ pub fn metric_names(plan: &TrainingPlan, learning_rates: Vec<String>) -> BTreeSe
     names.extend(learning_rates);
     if plan.clip_gradient_norm.is_some() {
         names.insert("gradient_norm".to_owned());
+    }
+    if plan.precision == Precision::Fp16 {
+        names.insert("loss_scale".to_owned());
     }
     names
 }

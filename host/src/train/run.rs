@@ -96,7 +96,9 @@ impl Trainer {
             while self.session.begin_step()? {
                 self.fire(EventKind::STEP_START)?;
                 self.session.forward_backward(&mut self.dispatcher)?;
-                self.fire(EventKind::GRADIENTS)?;
+                if self.session.shows_gradients()? {
+                    self.fire(EventKind::GRADIENTS)?;
+                }
                 self.session.update()?;
                 self.fire(EventKind::STEP_END)?;
                 self.trigger(Moment::StepEnd)?;

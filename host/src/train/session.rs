@@ -444,9 +444,16 @@ impl Session {
             self.compute_without_changes(callbacks, before, error).map_err(|error| self.explained(error))?;
         }
         self.finish_sums()?;
+        self.learner.unscale_gradients()?;
         self.group.set_computing(false);
         self.enter(Phase::Callbacks);
         Ok(())
+    }
+
+    /// Whether the `gradients` hooks are called: not in a step in f16 whose loss was scaled too far, unless it is a trial's, which
+    /// has no other one.
+    pub(super) fn shows_gradients(&self) -> Result<bool, TrainError> {
+        Ok(self.evaluations.trial || self.learner.shows_gradients()?)
     }
 
     /// Updates the weights, unless a callback skipped the update, and counts the step's metrics.
@@ -496,6 +503,9 @@ impl Session {
         }
         if let Some(norm) = self.learner.step.gradient_norm {
             self.measured.put(position, "gradient_norm", norm);
+        }
+        if let Some(scale) = self.learner.loss_scale {
+            self.measured.put(position, "loss_scale", scale.value());
         }
         if ended_early {
             // The prefetched batches belong to the epoch that was cut short.

@@ -10,6 +10,7 @@ use super::custom::{Around, run_batch_step};
 use super::error::TrainError;
 use super::feed::{Feed, StepBatch, StepSizes};
 use super::learner::Learner;
+use super::loss_scale::LossScale;
 use super::measured::Measured;
 use super::profile::Phase;
 use super::progress::Progress;
@@ -40,8 +41,12 @@ pub(super) struct Step {
     /// Values of the tapped nodes, in the order of the taps for activations.
     pub(super) tapped: Vec<Tensor>,
     pub(super) gradient_norm: Option<f64>,
-    /// The gradient of a loss with respect to itself: a one on the model's device.
+    /// The gradient of a loss with respect to itself: a one on the model's device, or the scale of the loss.
     one: Option<Tensor>,
+    /// Whether a number of its gradients is not finite, in f16.
+    pub(super) overflowed: bool,
+    /// Steps in a row that had such gradients, this one included.
+    pub(super) overflows: u32,
     /// What callbacks wrote into the batch, in order.
     pub(super) changes: Vec<Change>,
     /// Batch sizes of the step, for accumulation.
@@ -102,6 +107,11 @@ impl Step {
     /// Samples of the step, of all ranks.
     fn samples(&self) -> i64 {
         self.sizes.global.iter().sum()
+    }
+
+    /// The next step makes it anew.
+    pub(super) fn forget_one(&mut self) {
+        self.one = None;
     }
 
     pub(super) fn total_seconds(&self) -> f64 {
@@ -207,13 +217,56 @@ impl Learner {
         self.schedule.factor(finished, progress.total_steps, progress.steps_per_epoch)
     }
 
-    /// Clips, sets the learning rate and, unless the update is `skipped`, updates.
+    /// The gradient with which backward begins.
+    pub(super) fn take_one(&mut self) -> Result<Tensor, TrainError> {
+        let value = self.loss_scale.map_or(1.0, LossScale::value);
+        let make = || Tensor::f_full([0i64; 0], value, (Kind::Float, self.network.device()));
+        Ok(self.step.one.take().map_or_else(make, Ok)?)
+    }
+
+    /// Gives the gradients of a scaled loss their own size.
+    pub(super) fn unscale_gradients(&mut self) -> Result<(), TrainError> {
+        let Some(scale) = self.loss_scale else { return Ok(()) };
+        self.step.overflowed = !self.optimizer.unscale_gradients(scale.value())?;
+        Ok(())
+    }
+
+    /// Whether callbacks get the step's gradients. In f16 they are not shown those that are infinite only because the loss was
+    /// scaled too far.
+    pub(super) fn shows_gradients(&self) -> Result<bool, TrainError> {
+        let (Some(scale), true) = (self.loss_scale, self.step.overflowed) else { return Ok(true) };
+        Ok(scale.is_smallest() || self.step.loss_value()?.is_some_and(|loss| !loss.is_finite()))
+    }
+
+    /// Finds the scale of the next step's loss.
+    pub(super) fn scale_next_loss(&mut self) {
+        /// The first scale has been halved to the smallest, and gradients were not finite with any.
+        const MANY: u32 = 32;
+        let Some(scale) = self.loss_scale else { return };
+        let next = scale.after_step(!self.step.overflowed);
+        if next.value() != scale.value() {
+            tracing::debug!(step = self.step.position.global_step, "the scale of the loss is {}", next.value());
+            self.step.forget_one();
+        }
+        self.step.overflows = if self.step.overflowed { self.step.overflows.saturating_add(1) } else { 0 };
+        if self.step.overflows == MANY {
+            tracing::warn!(
+                "none of the last {MANY} steps had finite gradients in f16, however little the loss was scaled: they left the \
+                 weights as they were. The loss or a value inside the model is NaN or too large for f16; bf16 has the range of f32"
+            );
+        }
+        self.loss_scale = Some(next);
+    }
+
+    /// Clips, sets the learning rate and, unless the update is `skipped` or has no finite gradients, updates.
     pub(super) fn update(&mut self, progress: &Progress, skipped: bool) -> Result<(), TrainError> {
-        if let Some(maximum) = self.clip_gradient_norm {
+        let skipped = skipped || self.step.overflowed;
+        if let (Some(maximum), false) = (self.clip_gradient_norm, self.step.overflowed) {
             self.step.gradient_norm = Some(self.optimizer.clip_gradient_norm(maximum)?);
         }
         let factor = self.schedule_factor(progress);
         self.optimizer.schedule(factor);
+        self.scale_next_loss();
         if skipped {
             tracing::debug!(step = progress.position.global_step, "the update is skipped");
             return Ok(());
@@ -242,10 +295,7 @@ impl Session {
     /// Computes outputs, loss and gradients. With accumulation the gradients are those of the joined batch: each
     /// batch's mean loss is weighted by its share of the samples, or of their class weights.
     pub(super) fn compute_gradients(&mut self, callbacks: &mut Dispatcher) -> Result<(), TrainError> {
-        let one = match self.learner.step.one.take() {
-            Some(one) => one,
-            None => Tensor::f_ones([0i64; 0], (Kind::Float, self.learner.network.device()))?,
-        };
+        let one = self.learner.take_one()?;
         let nodes = self.learner.tapped_nodes();
         if let [size] = self.learner.step.sizes.own[..] {
             if size == 0 {

@@ -1,13 +1,14 @@
 //! Readers of files that a stranger wrote, on damaged ones: see the package `fuzzing`.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read as _, Write};
 use std::path::Path;
 
 use fuzzing::{Counting, fuzz};
 use host::checkpoint::{self, Checkpoint, CheckpointContents, PluginState, State, TensorFile, TensorRef};
 use host::data::{Data, DataOptions, Source};
 use host::history::{History, Position};
+use host::model::Network;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -145,6 +146,44 @@ fn pictures() {
         [encoded(image::DynamicImage::new_rgb8(3, 2)), gray.clone(), encoded(image::DynamicImage::new_rgba16(3, 2))];
     let of = "format = 'images'\npath = '.'\nresize = [4, 4]\ncolor = 'rgb'";
     fuzz_file("PNG", "cat/1.png", &seeds, &[("cat/2.png", gray.clone()), ("dog/1.png", gray)], of);
+}
+
+/// The members of an archive.
+fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(archive)).expect("an archive");
+    let member = |index| {
+        let mut member = archive.by_index(index).expect("a member");
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).expect("it can be read");
+        (member.name().to_owned(), bytes)
+    };
+    (0..archive.len()).map(member).collect()
+}
+
+/// What `torch.export.save` wrote, with damage in its document: in the archive, checksums would find it.
+#[test]
+fn exported_programs() {
+    let figures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/figures/exported");
+    let folder = tempfile::tempdir().expect("there is room");
+    let path = folder.path().join("model.pt2");
+    for name in ["cnn", "lstm"] {
+        let archive = std::fs::read(figures.join(format!("{name}.pt2"))).expect("it is there");
+        let members = members(&archive);
+        let document = members.iter().find(|(name, _)| name.ends_with("models/model.json")).expect("it has a document");
+        fuzz(&format!("exported program `{name}`"), std::slice::from_ref(&document.1), |bytes| {
+            let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+            for (name, content) in &members {
+                let options =
+                    zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+                archive.start_file(name, options).expect("an archive can be written");
+                let content = if *name == document.0 { bytes } else { content };
+                archive.write_all(content).expect("an archive can be written");
+            }
+            let archive = archive.finish().expect("an archive can be written").into_inner();
+            std::fs::write(&path, archive).expect("it can be written");
+            Network::exported(&path, None, None, tch::Device::Cpu).is_ok()
+        });
+    }
 }
 
 #[test]

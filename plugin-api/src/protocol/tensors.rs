@@ -15,7 +15,7 @@ pub enum TensorSet {
     /// The model's other state, such as batch-norm statistics.
     Buffers,
     /// The gradients of the parameters, by the parameters' names; from `gradients` to `step_end`, and in `trigger` those
-    /// of the last step, as the optimizer used them.
+    /// of the last step, as the optimizer used them. In f16, those of a step that did not fit are not finite, and not used.
     Gradients,
     /// The optimizer's state, such as `exp_avg.<parameter>`.
     Optimizer,

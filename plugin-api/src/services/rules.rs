@@ -390,7 +390,7 @@ fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
 /// In which hooks the tensors of a set can be read.
 ///
 /// Gradients exist from `gradients` on, and in `trigger` those of the last step, as the optimizer used them; so do
-/// the batch, the output, the taps and the loss.
+/// the batch, the output, the taps and the loss. A step in f16 that did not fit has gradients that nobody used.
 pub const fn tensors_readable(set: &TensorSet) -> HookSet {
     use EventKind as E;
     match set {

@@ -74,7 +74,7 @@ function groupsOf(curves, splits) {
     groups.get(metric).push({ ...curve, name, split, label: split ?? (name === metric ? "" : name) });
   }
   // Losses first, then other measurements, then the host's own figures.
-  const isHosts = (metric) => /^learning_rate|^gradient_norm$|_seconds$/.test(metric);
+  const isHosts = (metric) => /^learning_rate|^gradient_norm$|^loss_scale$|_seconds$/.test(metric);
   const rank = (metric) => (metric === "loss" ? 0 : metric.endsWith("_seconds") ? 3 : isHosts(metric) ? 2 : 1);
   const splitRank = (curve) => (curve.faint ? 99 : curve.split ? splits.indexOf(curve.split) : 98);
   const sorted = [...groups].sort(([a], [b]) => rank(a) - rank(b) || (a < b ? -1 : 1));

@@ -352,7 +352,7 @@ impl Dashboard {
 
 /// Metrics with a value at each step, which the page shows at each update.
 fn changes_with_each_step(name: &str) -> bool {
-    name.starts_with("learning_rate") || name == "gradient_norm"
+    name.starts_with("learning_rate") || matches!(name, "gradient_norm" | "loss_scale")
 }
 
 #[plugin]

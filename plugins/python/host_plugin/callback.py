@@ -92,7 +92,10 @@ class Callback:
         """After the optimizer's update."""
 
     def on_gradients(self, run: Run, event: events.At) -> None:
-        """After backward, before clipping and optimizer. Inline, gradients may be changed, and the update skipped."""
+        """After backward, before clipping and optimizer. Inline, gradients may be changed, and the update skipped.
+
+        Not in a step of a run in f16 whose gradients do not fit: it has no update.
+        """
 
     def on_eval_start(self, run: Run, event: events.Evaluation) -> None:
         """Before an evaluation."""

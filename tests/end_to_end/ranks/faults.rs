@@ -5,11 +5,11 @@ use std::time::Instant;
 use super::started::Started;
 use super::*;
 
-/// A run without an end, whose ranks wait five seconds for each other: a busy machine takes some to start them.
+/// A run without an end, whose ranks wait ten seconds for each other: a busy machine takes some to start them.
 fn endless() -> Training {
     digits(MLP)
         .with("steps = 50", "steps = 100000000")
-        .with("[distributed]", "[distributed]\ntimeout = \"5 s\"")
+        .with("[distributed]", "[distributed]\ntimeout = \"10 s\"")
         .with("[[plugins]]\nkind = \"checkpoint\"\noptions = { background = false, keep_last = 0 }\n", "")
 }
 
@@ -30,7 +30,7 @@ fn random(state: &mut u64) -> u64 {
 #[test]
 fn a_rank_that_is_killed_at_any_step() {
     // It is found at once, however long they would wait.
-    let trainings = [(); 3].map(|()| endless().with("\"5 s\"", "\"60 s\""));
+    let trainings = [(); 3].map(|()| endless().with("\"10 s\"", "\"60 s\""));
     let mut state = 17;
     for round in 0..if is_long() { 10 } else { 1 } {
         let runs = trainings.iter().map(|training| {

@@ -43,6 +43,24 @@ fn a_perceptron_of_weighted_classes() {
     assert!(apart > 1e-3, "accumulation changes nothing: {apart:e}");
 }
 
+/// A number that does not fit f16 on one rank makes the sum infinite on all, which halve the scale together: the weights of all
+/// ranks are compared after each epoch. With sums in f32, two ranks are as near to one process as f16 is to itself.
+#[test]
+fn steps_in_f16_that_do_not_fit_are_left_out_on_all_ranks() {
+    let training = digits(MLP)
+        .with("normalize = \"standard\"", "normalize = \"none\"")
+        .with("accuracy\"]\nopt", "accuracy\"]\nprecision = \"fp16\"\nopt");
+    for (world, out) in [(1, "one"), (2, "two"), (2, "again")] {
+        run(&training, out, world, &[]);
+        let scales: Vec<f64> = training.metrics(out).iter().filter_map(|line| line["loss_scale"].as_f64()).collect();
+        assert!(!scales.is_empty() && scales.iter().all(|scale| *scale < 65_536.0), "{scales:?}");
+    }
+    assert_equal(&training, "two", "again");
+    let last = |out: &str| training.path(out).join("checkpoints/last/model.safetensors");
+    let (apart, tensor) = difference(&last("one"), &last("two"));
+    assert!(apart < 1e-2, "`{tensor}` differs by {apart:e}");
+}
+
 #[test]
 fn a_convolution_normalized_over_all_ranks() {
     let training = with_sgd(digits(CNN)).with("[distributed]", "[distributed]\nsync_batch_norm = true");

@@ -55,3 +55,49 @@ fn a_run_whose_ranks_are_killed_ends_like_an_unbroken_one() {
     assert_equal(&training, "unbroken", "broken");
     assert_eq!(training.metrics("unbroken"), training.metrics("broken"));
 }
+
+#[test]
+fn a_run_that_is_started_again_without_a_folder_goes_on_with_its_own() {
+    let training = digits(MLP).with("steps = 50", "steps = 6");
+    let runs = training.path("runs/ranks");
+    let folders = || {
+        let mut names: Vec<_> =
+            runs.read_dir().expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let state = |name: &std::ffi::OsStr| {
+        let status = training.status(&format!("runs/ranks/{}", name.display()));
+        (status["state"].clone(), status["global_step"].clone())
+    };
+    // As `torchrun` does.
+    let start_again = |steps: &str| {
+        let mut command = training.command_without_folder();
+        command.args(["--set", steps]).envs([("TORCHELASTIC_RUN_ID", "none"), ("TORCHELASTIC_RESTART_COUNT", "1")]);
+        let output = command.output().expect("the host starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let edit = |run: &std::path::Path, edit: &dyn Fn(&mut serde_json::Value)| {
+        let path = run.join("status.json");
+        let mut status = crate::training::read_json(&path);
+        edit(&mut status);
+        std::fs::write(&path, status.to_string()).expect("the status can be written");
+    };
+    // An older run, whose process began before that which starts this one, ended too early.
+    training.run("older", &[]);
+    std::fs::create_dir_all(&runs).expect("a folder can be made");
+    std::fs::rename(training.path("older"), runs.join("2020-01-01")).expect("it can be moved");
+    edit(&runs.join("2020-01-01"), &|status| {
+        (status["state"], status["process_started"]) = ("failed".into(), 1.into());
+    });
+    start_again("train.steps=6");
+    let [older, own] = &folders()[..] else { panic!("{:?}", folders()) };
+    assert_eq!((state(older), state(own)), (("failed".into(), 6.into()), ("finished".into(), 6.into())));
+
+    // This one ended too early, too. A folder of something else is no run.
+    edit(&runs.join(own), &|status| status["state"] = "failed".into());
+    std::fs::create_dir(runs.join("plots")).expect("a folder can be made");
+    start_again("train.steps=8");
+    assert_eq!(folders(), [older.clone(), own.clone(), "plots".into()]);
+    assert_eq!((state(older), state(own)), (("failed".into(), 6.into()), ("finished".into(), 8.into())));
+}

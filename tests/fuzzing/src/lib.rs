@@ -17,7 +17,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 pub use memory::Counting;
 
 /// How many readers share the time, over all programs of tests that use this crate.
-const READERS: u32 = 16;
+const READERS: u32 = 18;
 
 /// The most memory of a reader beside ten times its input, in bytes.
 const ALLOWANCE: usize = 256 << 20;

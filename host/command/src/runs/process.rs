@@ -27,6 +27,15 @@ impl Process {
         self.machine == machine()
     }
 
+    /// Whether it started after the parent of this process did, as what the parent has started before did, too; `None` where the
+    /// system does not tell.
+    pub fn started_after_parent(&self) -> Option<bool> {
+        if !self.is_here() {
+            return None;
+        }
+        Some(self.started? >= start_time(parent()?)?)
+    }
+
     /// Whether a process of its number runs here that started when it did.
     pub fn runs_here(&self) -> bool {
         self.is_here() && self.started.is_some() && start_time(self.id) == self.started
@@ -39,6 +48,16 @@ fn start_time(id: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The second field is the program's name in parentheses, which may hold spaces and parentheses.
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(unix)]
+fn parent() -> Option<u32> {
+    Some(std::os::unix::process::parent_id())
+}
+
+#[cfg(not(unix))]
+fn parent() -> Option<u32> {
+    None
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -71,6 +90,8 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(this.runs_here());
             assert!(!Process { started: this.started.map(|ticks| ticks + 1), ..this.clone() }.runs_here());
+            assert_eq!(this.started_after_parent(), Some(true));
+            assert_eq!(Process { started: Some(0), ..this.clone() }.started_after_parent(), Some(false));
         }
         assert!(!Process { machine: "another".to_owned(), ..this }.runs_here());
     }

@@ -179,6 +179,7 @@ fn without_callbacks(text: &str, checkpoint: &Path) -> Result<String, Problems> 
     };
     let mut table: toml::Table = text.parse().map_err(|error| unreadable(&error))?;
     table.remove("plugins");
+    table.remove("distributed");
     if let Some(run) = table.get_mut("run").and_then(toml::Value::as_table_mut) {
         run.remove("out");
         run.insert("by_default".to_owned(), false.into());

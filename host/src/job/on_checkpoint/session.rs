@@ -25,7 +25,7 @@ use crate::torch;
 use crate::torch::buckets::BucketSizes;
 use crate::train::kernels::Kernels;
 use crate::train::optimizer::Optimizer;
-use crate::train::{Ended, Fingerprints, Interrupt, Parts, Purpose, Requests, Session, TrainError, Trainer};
+use crate::train::{Ended, Fingerprints, Interrupt, Parts, Precision, Purpose, Requests, Session, TrainError, Trainer};
 
 /// The console and the log of a job.
 pub(super) fn console(verbosity: Verbosity) -> Arc<Console> {
@@ -111,6 +111,7 @@ fn session(
         });
     tch::set_num_threads(plan.resume.threads() as i32);
     torch::set_deterministic_algorithms(matches!(plan.device, tch::Device::Cpu))?;
+    torch::set_tf32(plan.plan.precision == Precision::Tf32)?;
     torch::manual_seed(plan.plan.seed);
     let run_file = plan::run_file_text(&plan);
     let network = plan.model.into_network(plan.plan.seed, plan.device)?;

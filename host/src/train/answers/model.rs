@@ -178,19 +178,25 @@ fn train_steps(
 ) -> Result<Vec<f64>, TrainError> {
     let batches = feed.apart(epoch, request.first)?;
     let mut losses = Vec::new();
+    let (overflowed, overflows) = (learner.step.overflowed, learner.step.overflows);
     for _ in 0..request.steps {
         let batch = batches.next_batch()?;
         let EvaluationBatch { inputs, others, targets, .. } = EvaluationBatch::new(batch, learner)?;
         learner.optimizer.clear_gradients()?;
         let loss = learner.loss_apart(Samples { inputs: &inputs, others: &others, targets: &targets })?;
-        loss.f_backward()?;
-        if let Some(maximum) = learner.clip_gradient_norm {
-            learner.optimizer.clip_gradient_norm(maximum)?;
+        values::backward(&loss, &learner.take_one()?)?;
+        learner.unscale_gradients()?;
+        if !learner.step.overflowed {
+            if let Some(maximum) = learner.clip_gradient_norm {
+                learner.optimizer.clip_gradient_norm(maximum)?;
+            }
+            learner.optimizer.step()?;
         }
-        learner.optimizer.step()?;
+        learner.scale_next_loss();
         losses.push(values::scalar(&loss)?);
     }
     learner.optimizer.clear_gradients()?;
+    (learner.step.overflowed, learner.step.overflows) = (overflowed, overflows);
     Ok(losses)
 }
 

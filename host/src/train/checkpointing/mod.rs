@@ -17,6 +17,7 @@ use tch::{Device, Tensor};
 use super::error::TrainError;
 use super::kept::WeightsCopy;
 use super::kernels::Kernels;
+use super::loss_scale::LossScale;
 use super::metrics::{AccumulatorState, AverageState};
 use super::progress::CountedFrom;
 use super::ranks::SavedRanks;
@@ -68,6 +69,9 @@ struct LoopState {
     /// The norm of the last step's gradients, if they are clipped.
     #[serde(default)]
     gradient_norm: Option<Exact>,
+    /// The scale of the next step's loss, in f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
     /// The fingerprint of the data.
     #[serde(default)]
     data: Option<String>,
@@ -331,6 +335,7 @@ impl Session {
             loss: self.measured.loss.state(),
             metrics: accumulated,
             gradient_norm: self.learner.step.gradient_norm.map(Exact),
+            loss_scale: self.learner.loss_scale,
             data: Some(self.fingerprints.data.clone()),
             module: self.fingerprints.module.clone(),
             frozen: match self.learner.network.frozen() {
@@ -444,6 +449,7 @@ impl Session {
         }
         self.learner.optimizer.load_state(&optimizer)?;
         self.learner.step.gradient_norm = loop_state.gradient_norm.map(|norm| norm.0);
+        self.learner.set_loss_scale(loop_state.loss_scale);
         for (name, tensor) in copies {
             // A copy's name may contain slashes; a tensor's cannot.
             if let Some((copy, name)) = name.rsplit_once('/') {

@@ -85,6 +85,11 @@ impl Optimizer {
         Ok(gradients::clip_norm(&self.parameters, maximum)?)
     }
 
+    /// Divides the gradients by `scale`, a power of two; returns whether all are finite.
+    pub fn unscale_gradients(&mut self, scale: f64) -> Result<bool, OptimizerError> {
+        Ok(gradients::unscale(&self.parameters, scale)?)
+    }
+
     /// Sets the learning rate of each group that the schedule owns to `factor` times its own.
     pub fn schedule(&mut self, factor: f64) {
         for group in &mut self.groups {

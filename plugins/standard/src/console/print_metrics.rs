@@ -295,7 +295,8 @@ fn line(place: &str, shown: &[Shown], left_out: usize) -> String {
 /// Splits first, training before the others and each with its loss first; then the callbacks' metrics; the host's own
 /// figures last.
 fn rank(name: &str) -> (u8, &str, bool) {
-    if name.starts_with("learning_rate") || name == "gradient_norm" || name.ends_with("_seconds") {
+    if name.starts_with("learning_rate") || matches!(name, "gradient_norm" | "loss_scale") || name.ends_with("_seconds")
+    {
         return (3, "", false);
     }
     match name.split_once('_') {

@@ -151,13 +151,14 @@ fn pictures() {
 /// The members of an archive.
 fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut archive = zip::ZipArchive::new(Cursor::new(archive)).expect("an archive");
+    let count = archive.len();
     let member = |index| {
         let mut member = archive.by_index(index).expect("a member");
         let mut bytes = Vec::new();
         member.read_to_end(&mut bytes).expect("it can be read");
         (member.name().to_owned(), bytes)
     };
-    (0..archive.len()).map(member).collect()
+    (0..count).map(member).collect()
 }
 
 /// What `torch.export.save` wrote, with damage in its document: in the archive, checksums would find it.

@@ -86,12 +86,12 @@ fn ranks_that_stand_still() {
     started_of_zero.wait_for_step(5);
     started_of_zero.signal(0, libc::SIGSTOP);
     insta::assert_snapshot!(started.ended(Some(1)), @"
-    rank 0: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 5s: it, its machine or its network stands still
-    rank 2: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 5s: it, its machine or its network stands still
+    rank 0: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 10s: it, its machine or its network stands still
+    rank 2: exit code 1: rank 1 ([PROCESS]) has shown no sign of life for 10s: it, its machine or its network stands still
     ");
     insta::assert_snapshot!(started_of_zero.ended(Some(0)), @"
-    rank 1: exit code 1: rank 0 ([PROCESS]) has not answered for 5s, and has the store of the ranks
-    rank 2: exit code 1: rank 0 ([PROCESS]) has not answered for 5s, and has the store of the ranks
+    rank 1: exit code 1: rank 0 ([PROCESS]) has not answered for 10s, and has the store of the ranks
+    rank 2: exit code 1: rank 0 ([PROCESS]) has not answered for 10s, and has the store of the ranks
     ");
 }
 
@@ -102,15 +102,15 @@ fn ranks_that_never_come() {
     let without_zero = Started::start(&[&training; 3], &[1, 2]);
     let with_refused = Started::start(&[&training, &refused], &[0, 1]);
     insta::assert_snapshot!(without_one.ended(None), @"
-    rank 0: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 5s
-    rank 2: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 5s
+    rank 0: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 10s
+    rank 2: exit code 2: rank 1 of 3 has not started, or cannot reach `[ADDRESS]`, after 10s
     ");
     insta::assert_snapshot!(without_zero.ended(None), @"
     rank 1: exit code 2: rank 1 cannot reach the other ranks at `[ADDRESS]`, where rank 0 or its launcher serves them
     rank 2: exit code 2: rank 2 cannot reach the other ranks at `[ADDRESS]`, where rank 0 or its launcher serves them
     ");
     insta::assert_snapshot!(with_refused.ended(None), @"
-    rank 0: exit code 2: rank 1 of 2 has not started, or cannot reach `[ADDRESS]`, after 5s
+    rank 0: exit code 2: rank 1 of 2 has not started, or cannot reach `[ADDRESS]`, after 10s
     rank 1: exit code 2: unknown key `out_featurez` in `model.layers.1`
     ");
 }

@@ -68,12 +68,21 @@ fn a_run_that_is_started_again_without_a_folder_goes_on_with_its_own() {
     };
     let state = |name: &std::ffi::OsStr| {
         let status = training.status(&format!("runs/ranks/{}", name.display()));
-        (status["state"].clone(), status["global_step"].clone())
+        (status["state"].clone(), status["position"]["global_step"].clone())
     };
     // As `torchrun` does.
     let start_again = |steps: &str| {
         let mut command = training.command_without_folder();
-        command.args(["--set", steps]).envs([("TORCHELASTIC_RUN_ID", "none"), ("TORCHELASTIC_RESTART_COUNT", "1")]);
+        command.args(["--set", steps]).envs([
+            ("TORCHELASTIC_RUN_ID", "none"),
+            ("TORCHELASTIC_RESTART_COUNT", "1"),
+            ("RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("LOCAL_RANK", "0"),
+            ("LOCAL_WORLD_SIZE", "1"),
+            ("MASTER_ADDR", "127.0.0.1"),
+            ("MASTER_PORT", &super::started::free_port()),
+        ]);
         let output = command.output().expect("the host starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };

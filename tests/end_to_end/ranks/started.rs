@@ -24,6 +24,12 @@ pub struct Started<'t> {
     ranks: BTreeMap<usize, Child>,
 }
 
+/// A port of this machine that nobody listens on.
+pub fn free_port() -> String {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    free.expect("a port is free").port().to_string()
+}
+
 impl<'t> Started<'t> {
     /// Starts these ranks of a run of `trainings`, of which each rank has one. They do not know that it is `torchrun`: those that
     /// lost another one would wait some seconds to be ended by it.
@@ -40,8 +46,7 @@ impl<'t> Started<'t> {
 
     fn start_with(trainings: &[&'t Training], ranks: &[usize], more: &[(&str, &str)]) -> Started<'t> {
         let files = temporary_folder();
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = free.expect("a port is free").port().to_string();
+        let port = free_port();
         let world = trainings.len().to_string();
         let start = |rank: usize| {
             let mut command = trainings[rank].command("out");

@@ -53,6 +53,15 @@ fn fp16_learns_as_f32_does_and_its_loss_is_scaled() {
     assert!(values(&single, "loss_scale").is_empty());
 }
 
+/// A trial has one step: its loss is not scaled, so that every hook has gradients to look at.
+#[test]
+fn a_trial_in_fp16_has_gradients() {
+    let output = fp16(PLUGINS).command_without_folder().arg("--try").output().expect("the host starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("this was a trial"), "{stderr}");
+    assert!(!stderr.contains("stopped"), "{stderr}");
+}
+
 #[test]
 fn fp16_goes_on_bit_for_bit_and_accumulates() {
     let training = fp16(resume::PLUGINS).with("batch_size = 64", "batch_size = 32\naccumulate = 2");

@@ -48,6 +48,11 @@ impl Default for LossScale {
 }
 
 impl LossScale {
+    /// For a run of one step, which has no other one if the loss was scaled too far.
+    pub(super) fn of_trial() -> Self {
+        Self { scale: 1.0, finite_steps: 0 }
+    }
+
     pub(super) fn value(self) -> f64 {
         f64::from(self.scale)
     }

@@ -28,6 +28,7 @@ use super::evaluate::{Evaluation, EvaluationPlan, Evaluations};
 use super::feed::{Batches, Feed};
 use super::kept::Kept;
 use super::learner::{Learner, infer};
+use super::loss_scale::LossScale;
 use super::measured::Measured;
 use super::metrics::Metric;
 use super::optimizer::Optimizer;
@@ -236,7 +237,7 @@ impl Session {
         info.total_steps = progress.total_steps;
         info.epochs = progress.planned_epochs();
         info.training_samples = feed.training_samples();
-        let learner = Learner::new(
+        let mut learner = Learner::new(
             network,
             optimizer,
             plan.loss.clone(),
@@ -245,6 +246,9 @@ impl Session {
             plan.precision,
             feed.data.input_names(),
         )?;
+        if plan.trial {
+            learner.set_loss_scale(Some(LossScale::of_trial()));
+        }
         info.metrics = plan.known.iter().cloned().collect();
         let ranks = Ranks::new(&group, &learner.network, bucket_sizes)?;
         let mut session = Self {
@@ -450,10 +454,9 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the `gradients` hooks are called: not in a step in f16 whose loss was scaled too far, unless it is a trial's, which
-    /// has no other one.
+    /// Whether the `gradients` hooks are called.
     pub(super) fn shows_gradients(&self) -> Result<bool, TrainError> {
-        Ok(self.evaluations.trial || self.learner.shows_gradients()?)
+        self.learner.shows_gradients()
     }
 
     /// Updates the weights, unless a callback skipped the update, and counts the step's metrics.

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use host_command::runs::folder::{RunFolder, by_start_time, newest_of_the_same_launch, newest_unfinished};
+use host_command::runs::folder::{RunFolder, by_start_time};
 use host_command::runs::status::FoundRun;
+use host_command::runs::unfinished::{newest_of_the_same_launch, newest_unfinished};
 use host_command::runs::{control, sudden_end};
 
 use super::messages::Reporter;

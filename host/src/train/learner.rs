@@ -119,7 +119,7 @@ impl Learner {
     pub(super) fn set_loss_scale(&mut self, scale: Option<LossScale>) {
         if let (Some(own), Some(scale)) = (&mut self.loss_scale, scale) {
             *own = scale;
-            self.step.forget_one();
+            self.step.forget_loss_gradient();
         }
     }
 

@@ -12,6 +12,9 @@ const INTERVAL: u32 = 2000;
 /// The smallest scale. Gradients that are not finite with it are not those of a loss that was scaled too far.
 const SMALLEST: f32 = 1.0 / 65_536.0;
 
+/// Overflows in a row that halve the first scale to the smallest, so that gradients were not finite with any.
+pub(super) const MANY_OVERFLOWS: u32 = 32;
+
 /// The present scale, a power of two, so that gradients that are scaled up and down again have the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Saved")]
@@ -19,6 +22,9 @@ pub(super) struct LossScale {
     scale: f32,
     /// Since the scale changed last.
     finite_steps: u32,
+    /// Steps in a row without finite gradients, in this process.
+    #[serde(skip)]
+    overflows: u32,
 }
 
 /// As a checkpoint has it.
@@ -35,7 +41,7 @@ impl TryFrom<Saved> for LossScale {
     fn try_from(Saved { scale, finite_steps }: Saved) -> Result<Self, Self::Error> {
         let is_power_of_two = scale.is_normal() && scale.to_bits() << 9 == 0;
         match is_power_of_two && scale >= SMALLEST && finite_steps < INTERVAL {
-            true => Ok(Self { scale, finite_steps }),
+            true => Ok(Self { scale, finite_steps, overflows: 0 }),
             false => Err("it is no scale of a loss"),
         }
     }
@@ -43,14 +49,14 @@ impl TryFrom<Saved> for LossScale {
 
 impl Default for LossScale {
     fn default() -> Self {
-        Self { scale: FIRST, finite_steps: 0 }
+        Self { scale: FIRST, finite_steps: 0, overflows: 0 }
     }
 }
 
 impl LossScale {
     /// For a run of one step, which has no other one if the loss was scaled too far.
     pub(super) fn of_trial() -> Self {
-        Self { scale: 1.0, finite_steps: 0 }
+        Self { scale: 1.0, ..Self::default() }
     }
 
     pub(super) fn value(self) -> f64 {
@@ -59,13 +65,22 @@ impl LossScale {
 
     /// What the next step has after one whose gradients were `finite` or not.
     pub(super) fn after_step(self, finite: bool) -> Self {
-        let Self { scale, finite_steps } = self;
-        match finite {
-            false => Self { scale: (scale / 2.0).max(SMALLEST), finite_steps: 0 },
-            true if finite_steps + 1 < INTERVAL => Self { scale, finite_steps: finite_steps + 1 },
-            true if (scale * 2.0).is_finite() => Self { scale: scale * 2.0, finite_steps: 0 },
-            true => Self { scale, finite_steps: 0 },
+        let Self { scale, finite_steps, overflows } = self;
+        if !finite {
+            let overflows = overflows.saturating_add(1);
+            return Self { scale: (scale / 2.0).max(SMALLEST), finite_steps: 0, overflows };
         }
+        let (scale, finite_steps) = match finite_steps + 1 {
+            INTERVAL if (scale * 2.0).is_finite() => (scale * 2.0, 0),
+            INTERVAL => (scale, 0),
+            finite_steps => (scale, finite_steps),
+        };
+        Self { scale, finite_steps, overflows: 0 }
+    }
+
+    /// Whether as many steps in a row as that have just failed; only once.
+    pub(super) fn has_failed(self) -> bool {
+        self.overflows == MANY_OVERFLOWS
     }
 
     /// Whether it cannot be the scale that makes gradients infinite.
@@ -92,12 +107,15 @@ mod tests {
         assert_eq!(after(halved, true, 2000).value(), 32_768.0);
         let smallest = after(first, false, 1000);
         assert!(smallest.is_smallest() && smallest.value() > 0.0);
+        assert_eq!([31, 32, 33].map(|steps| after(first, false, steps).has_failed()), [false, true, false]);
+        assert!(!after(first, false, 31).is_smallest() && after(first, false, 32).is_smallest());
+        assert!(!after(after(first, false, 31).after_step(true), false, 31).has_failed());
         assert!(after(first, true, 2000 * 1000).value().is_finite());
     }
 
     #[test]
     fn a_saved_one_comes_back_and_what_cannot_be_is_refused() {
-        for scale in [LossScale::default(), LossScale { scale: SMALLEST, finite_steps: 1999 }] {
+        for scale in [LossScale::default(), LossScale { scale: SMALLEST, finite_steps: 1999, overflows: 0 }] {
             let text = serde_json::to_string(&scale).unwrap();
             assert_eq!(serde_json::from_str::<LossScale>(&text).unwrap(), scale);
         }

@@ -15,7 +15,7 @@ pub enum Precision {
     /// bfloat16 where autocast allows it.
     Bf16,
     /// 16-bit floats where autocast allows it, with a scaled loss, since small gradients would be zero: for GPUs that have no
-    /// bfloat16. A step whose gradients are not finite is not updated, its `gradients` hooks are not called, and the scale is
-    /// halved; it is the metric `loss_scale`.
+    /// bfloat16. A step whose gradients are not finite is not updated, its `gradients` hooks are not called unless the loss
+    /// itself is not finite, and the scale is halved; it is the metric `loss_scale`.
     Fp16,
 }

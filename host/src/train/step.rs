@@ -10,7 +10,7 @@ use super::custom::{Around, run_batch_step};
 use super::error::TrainError;
 use super::feed::{Feed, StepBatch, StepSizes};
 use super::learner::Learner;
-use super::loss_scale::LossScale;
+use super::loss_scale::{LossScale, MANY_OVERFLOWS};
 use super::measured::Measured;
 use super::profile::Phase;
 use super::progress::Progress;
@@ -41,12 +41,10 @@ pub(super) struct Step {
     /// Values of the tapped nodes, in the order of the taps for activations.
     pub(super) tapped: Vec<Tensor>,
     pub(super) gradient_norm: Option<f64>,
-    /// The gradient of a loss with respect to itself: a one on the model's device, or the scale of the loss.
-    one: Option<Tensor>,
+    /// With which backward begins, on the model's device: 1, or the scale of the loss.
+    loss_gradient: Option<Tensor>,
     /// Whether a number of its gradients is not finite, in f16.
     pub(super) overflowed: bool,
-    /// Steps in a row that had such gradients, this one included.
-    pub(super) overflows: u32,
     /// What callbacks wrote into the batch, in order.
     pub(super) changes: Vec<Change>,
     /// Batch sizes of the step, for accumulation.
@@ -110,8 +108,8 @@ impl Step {
     }
 
     /// The next step makes it anew.
-    pub(super) fn forget_one(&mut self) {
-        self.one = None;
+    pub(super) fn forget_loss_gradient(&mut self) {
+        self.loss_gradient = None;
     }
 
     pub(super) fn total_seconds(&self) -> f64 {
@@ -190,13 +188,13 @@ impl Learner {
 
     /// Forward and backward where this rank has no sample of a batch: only if other ranks need it for their statistics. It adds
     /// nothing to the gradients.
-    fn pass_without_samples(&self, one: &Tensor) -> Result<(), TrainError> {
+    fn pass_without_samples(&self, loss_gradient: &Tensor) -> Result<(), TrainError> {
         let (true, Some(inputs)) = (self.network.is_synchronized(), &self.step.inputs) else { return Ok(()) };
         let none = |tensor: &Tensor| tensor.f_narrow(0, 0, 0);
         let (inputs, others) = (none(inputs)?, self.step.others.iter().map(none).collect::<Result<Vec<_>, _>>()?);
         let batch = ModelBatch { inputs: &inputs, others: &others, targets: None };
         let outputs = self.training_outputs(batch, &[])?.output;
-        Ok(values::backward(&outputs.f_sum(Kind::Float)?, one)?)
+        Ok(values::backward(&outputs.f_sum(Kind::Float)?, loss_gradient)?)
     }
 
     /// The weight of the mean loss of each of the step's batches.
@@ -217,11 +215,11 @@ impl Learner {
         self.schedule.factor(finished, progress.total_steps, progress.steps_per_epoch)
     }
 
-    /// The gradient with which backward begins.
-    pub(super) fn take_one(&mut self) -> Result<Tensor, TrainError> {
+    /// The gradient of the loss, with which backward begins.
+    pub(super) fn take_loss_gradient(&mut self) -> Result<Tensor, TrainError> {
         let value = self.loss_scale.map_or(1.0, LossScale::value);
         let make = || Tensor::f_full([0i64; 0], value, (Kind::Float, self.network.device()));
-        Ok(self.step.one.take().map_or_else(make, Ok)?)
+        Ok(self.step.loss_gradient.take().map_or_else(make, Ok)?)
     }
 
     /// Gives the gradients of a scaled loss their own size.
@@ -240,18 +238,15 @@ impl Learner {
 
     /// Finds the scale of the next step's loss.
     pub(super) fn scale_next_loss(&mut self) {
-        /// The first scale has been halved to the smallest, and gradients were not finite with any.
-        const MANY: u32 = 32;
         let Some(scale) = self.loss_scale else { return };
         let next = scale.after_step(!self.step.overflowed);
         if next.value() != scale.value() {
             tracing::debug!(step = self.step.position.global_step, "the scale of the loss is {}", next.value());
-            self.step.forget_one();
+            self.step.forget_loss_gradient();
         }
-        self.step.overflows = if self.step.overflowed { self.step.overflows.saturating_add(1) } else { 0 };
-        if self.step.overflows == MANY {
+        if next.has_failed() {
             tracing::warn!(
-                "none of the last {MANY} steps had finite gradients in f16, however little the loss was scaled: they left the \
+                "none of the last {MANY_OVERFLOWS} steps had finite gradients in f16, however little the loss was scaled: they left the \
                  weights as they were. The loss or a value inside the model is NaN or too large for f16; bf16 has the range of f32"
             );
         }
@@ -295,21 +290,21 @@ impl Session {
     /// Computes outputs, loss and gradients. With accumulation the gradients are those of the joined batch: each
     /// batch's mean loss is weighted by its share of the samples, or of their class weights.
     pub(super) fn compute_gradients(&mut self, callbacks: &mut Dispatcher) -> Result<(), TrainError> {
-        let one = self.learner.take_one()?;
+        let loss_gradient = self.learner.take_loss_gradient()?;
         let nodes = self.learner.tapped_nodes();
         if let [size] = self.learner.step.sizes.own[..] {
             if size == 0 {
                 // Only where there are several ranks.
                 self.begin_sums(Computed::default(), 1.0)?;
-                self.learner.pass_without_samples(&one)?;
-                self.learner.step.one = Some(one);
+                self.learner.pass_without_samples(&loss_gradient)?;
+                self.learner.step.loss_gradient = Some(loss_gradient);
                 return Ok(());
             }
             // What a program computes, what callbacks see inside the model and where the time goes is known only of steps by
             // operators.
             let by_operators = self.learner.batch_step.is_some() || !nodes.is_empty() || self.profile.is_some();
             if !by_operators && self.learner.step_by_chain()? {
-                self.learner.step.one = Some(one);
+                self.learner.step.loss_gradient = Some(loss_gradient);
                 return self.begin_only_sum(None).map(drop);
             }
             let Some(forward) = self.forward_whole(callbacks, &nodes)? else { return Ok(()) };
@@ -317,13 +312,14 @@ impl Session {
             let share = self.begin_only_sum(Some(&loss))?;
             self.enter(Phase::Backward);
             match share {
-                Some(share) => values::backward(&loss, &one.f_mul_scalar(share)?)?,
-                None => values::backward(&loss, &one)?,
+                Some(share) => values::backward(&loss, &loss_gradient.f_mul_scalar(share)?)?,
+                None => values::backward(&loss, &loss_gradient)?,
             }
             values::forget_graph(&loss)?;
             values::forget_graph(&outputs)?;
             let step = &mut self.learner.step;
-            (step.loss, step.outputs, step.tapped, step.one) = (Some(loss), Some(outputs), tapped, Some(one));
+            (step.loss, step.outputs, step.tapped, step.loss_gradient) =
+                (Some(loss), Some(outputs), tapped, Some(loss_gradient));
             return Ok(());
         }
         let Some((inputs, others, targets)) = self.learner.step.batch() else { return Ok(()) };
@@ -339,7 +335,7 @@ impl Session {
         let mut start = 0;
         for (index, (size, weight)) in sizes.into_iter().zip(weights).enumerate() {
             if size == 0 {
-                self.learner.pass_without_samples(&one)?;
+                self.learner.pass_without_samples(&loss_gradient)?;
                 continue;
             }
             let (inputs, targets) = (inputs.f_narrow(0, start, size)?, targets.f_narrow(0, start, size)?);
@@ -354,7 +350,7 @@ impl Session {
             }
             let share = batch.loss * (weight / total);
             self.enter(Phase::Backward);
-            values::backward(&share, &one)?;
+            values::backward(&share, &loss_gradient)?;
             self.enter(Phase::Forward);
             let share = share.f_detach()?;
             mean = Some(match mean {
@@ -366,11 +362,11 @@ impl Session {
             start += size;
         }
         if last.is_none() {
-            self.learner.step.one = Some(one);
+            self.learner.step.loss_gradient = Some(loss_gradient);
             return self.begin_sums(computed, 1.0);
         }
         let step = &mut self.learner.step;
-        step.one = Some(one);
+        step.loss_gradient = Some(loss_gradient);
         step.loss = mean;
         step.outputs = Some(Tensor::f_cat(&outputs, 0)?);
         step.tapped = (0..nodes.len())

@@ -5,8 +5,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::process::Process;
-use super::status::{STATUS_FILE, State};
 use crate::report::Report;
 
 /// A run folder that this process owns until it is dropped.
@@ -198,58 +196,4 @@ pub fn by_start_time(name: &str) -> PathBuf {
         count += 1;
     }
     path
-}
-
-/// Whether a run folder has a folder of checkpoints; an instance with a name of its own has `checkpoints-NAME`.
-fn holds_checkpoints(folder: &Path) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.path().is_dir())
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("checkpoints"))
-}
-
-/// The newest run folder of a name that has a checkpoint and is not finished.
-pub fn newest_unfinished(name: &str) -> Option<PathBuf> {
-    folders_of(name).into_iter().rev().find(|path| can_go_on(path))
-}
-
-/// The same of those that the parent of this process may have started, which starts it again: an older one is another run.
-pub fn newest_of_the_same_launch(name: &str) -> Option<PathBuf> {
-    let is_older = |path: &Path| Told::by(path).process().started_after_parent() == Some(false);
-    folders_of(name).into_iter().rev().find(|path| can_go_on(path) && !is_older(path))
-}
-
-/// The run folders of a name, oldest first.
-fn folders_of(name: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(Path::new("runs").join(name)).into_iter().flatten();
-    let mut folders: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
-    // Start times sort as text.
-    folders.sort();
-    folders
-}
-
-fn can_go_on(path: &Path) -> bool {
-    holds_checkpoints(path) && Told::by(path).state != State::Finished.name()
-}
-
-/// What is used of a run's status, of whatever version.
-#[derive(Default, serde::Deserialize)]
-#[serde(default)]
-struct Told {
-    state: String,
-    machine: String,
-    process: u32,
-    process_started: Option<u64>,
-}
-
-impl Told {
-    fn by(folder: &Path) -> Told {
-        let text = std::fs::read(folder.join(STATUS_FILE)).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
-    }
-
-    fn process(self) -> Process {
-        Process { id: self.process, started: self.process_started, machine: self.machine }
-    }
 }

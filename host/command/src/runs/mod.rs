@@ -8,6 +8,7 @@ mod process;
 pub mod ranks;
 pub mod status;
 mod sudden_end;
+pub mod unfinished;
 
 pub use process::Process;
 pub use sudden_end::{CRASH_FILE, forget, sudden_end};

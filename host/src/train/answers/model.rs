@@ -178,13 +178,13 @@ fn train_steps(
 ) -> Result<Vec<f64>, TrainError> {
     let batches = feed.apart(epoch, request.first)?;
     let mut losses = Vec::new();
-    let (overflowed, overflows) = (learner.step.overflowed, learner.step.overflows);
+    let overflowed = learner.step.overflowed;
     for _ in 0..request.steps {
         let batch = batches.next_batch()?;
         let EvaluationBatch { inputs, others, targets, .. } = EvaluationBatch::new(batch, learner)?;
         learner.optimizer.clear_gradients()?;
         let loss = learner.loss_apart(Samples { inputs: &inputs, others: &others, targets: &targets })?;
-        values::backward(&loss, &learner.take_one()?)?;
+        values::backward(&loss, &learner.take_loss_gradient()?)?;
         learner.unscale_gradients()?;
         if !learner.step.overflowed {
             if let Some(maximum) = learner.clip_gradient_norm {
@@ -196,7 +196,7 @@ fn train_steps(
         losses.push(values::scalar(&loss)?);
     }
     learner.optimizer.clear_gradients()?;
-    (learner.step.overflowed, learner.step.overflows) = (overflowed, overflows);
+    learner.step.overflowed = overflowed;
     Ok(losses)
 }
 
